@@ -1,0 +1,133 @@
+// Package mcpoauth is a Vault secrets engine that gives brokers (MCP gateways and
+// agents) the OAuth 2.0 access tokens of MCP servers. It holds each server's client
+// credentials, obtains tokens with the client credentials grant (RFC 6749 section
+// 4.4), keeps them fresh, and answers at read-only paths.
+package mcpoauth
+
+import (
+	"context"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// operationPrefix starts the operation ids of the OpenAPI document.
+const operationPrefix = "mcp-oauth"
+
+// backend is one mount of the secrets engine.
+type backend struct {
+	*framework.Backend
+
+	system *systemView
+	store  store
+	engine *tokens.Engine
+}
+
+// Factory makes the backend of one mount. It satisfies logical.Factory.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	// Setup keeps the system view that it is given, and asks it at every request.
+	c := *conf
+	system := newSystemView(conf.System)
+	c.System = system
+	b := newBackend(system, store{storage: conf.StorageView})
+	if err := b.Setup(ctx, &c); err != nil {
+		return nil, err
+	}
+	b.engine = tokens.New(tokens.Options{
+		Store:   b.store,
+		Passive: system.passive,
+		Log:     b.Logger(),
+	})
+	return b, nil
+}
+
+func newBackend(system *systemView, s store) *backend {
+	b := &backend{system: system, store: s}
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: Version,
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{configPrefix, tokenPrefix},
+			LocalStorage:    []string{tokenPrefix},
+		},
+		Paths: framework.PathAppend(
+			b.configPaths(),
+			b.rolePaths(),
+			b.tokenPaths(),
+			b.refreshPaths(),
+			b.statusPaths(),
+		),
+		InitializeFunc: b.initialize,
+		Invalidate:     b.invalidate,
+		Clean:          b.clean,
+	}
+	return b
+}
+
+// initialize starts loading the stored tokens. It does not wait for that: the mount
+// answers at once, and a read loads its own name.
+func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
+	b.engine.LoadAll()
+	return nil
+}
+
+// invalidate is called on nodes that did not do the write themselves.
+func (b *backend) invalidate(_ context.Context, key string) {
+	for _, prefix := range []string{configPrefix, rolePrefix, tokenPrefix} {
+		if path, ok := strings.CutPrefix(key, prefix); ok {
+			server, role, _ := strings.Cut(path, "/")
+			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
+		}
+	}
+}
+
+// clean ends all that the mount started. Vault's SDK holds a process-wide lock
+// meanwhile, so it must be quick.
+func (b *backend) clean(context.Context) { b.engine.Close() }
+
+// HandleRequest refuses a secret of the wrong type before the framework does: its
+// message would quote the value.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := secretsAreStrings(req); err != nil {
+		return fail(err)
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck is as HandleRequest; it comes first for writes.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
+	if secretsAreStrings(req) != nil {
+		return true, false, nil // HandleRequest says why not
+	}
+	return b.Backend.HandleExistenceCheck(ctx, req)
+}
+
+func secretsAreStrings(req *logical.Request) error {
+	for _, field := range []string{"client_secret"} {
+		if value, given := req.Data[field]; given {
+			if _, ok := value.(string); !ok {
+				return badRequest("%s must be a string", field)
+			}
+		}
+	}
+	return nil
+}
+
+const backendHelp = `
+The mcp-oauth secrets engine gives brokers the OAuth 2.0 access tokens of MCP servers.
+
+An operator writes each server's client credentials once, at config/<server>. The
+engine obtains a token with the client credentials grant, replaces it ahead of its
+expiry, and answers at token/<server>. A broker needs the read capability there and
+nothing else; it never sees the client secret.
+
+A role, role/<server>/<role>, is a variant of a config with other scopes, resource
+or audience, and a token of its own at token/<server>/<role>.
+
+A broker whose token was rejected by the MCP server names it at refresh/<server>.
+What is broken, and when it is tried again, is at status/.
+`

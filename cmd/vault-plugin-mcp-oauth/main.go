@@ -1,0 +1,59 @@
+// Command vault-plugin-mcp-oauth is the plugin process that Vault starts.
+package main
+
+import (
+	"flag"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/sdk/plugin"
+
+	mcpoauth "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
+)
+
+func main() {
+	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: os.Stderr, JSONFormat: true})
+	parent := os.Getppid()
+
+	meta := &api.PluginAPIClientMeta{}
+	flags := meta.FlagSet()
+	version := flags.Bool("version", false, "print the plugin's version and exit")
+	if err := flags.Parse(os.Args[1:]); err != nil {
+		if err == flag.ErrHelp {
+			os.Exit(0)
+		}
+		log.Error("bad arguments", "error", err)
+		os.Exit(2)
+	}
+	if *version {
+		os.Stdout.WriteString(mcpoauth.Version + "\n")
+		return
+	}
+
+	go exitWithParent(parent, log)
+	// One process serves all mounts of the plugin. TLSProviderFunc is for Vault
+	// versions that do not set up mutual TLS with the plugin by themselves.
+	err := plugin.ServeMultiplex(&plugin.ServeOpts{
+		BackendFactoryFunc: mcpoauth.Factory,
+		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
+		Logger:             log,
+	})
+	if err != nil {
+		log.Error("the plugin could not be served", "error", err)
+		os.Exit(1)
+	}
+}
+
+// exitWithParent ends the process when Vault has gone without ending it, as after a
+// SIGKILL: the process then gets another parent. Comparing with 1 would not do: in a
+// container Vault is process 1.
+func exitWithParent(parent int, log hclog.Logger) {
+	for range time.Tick(time.Second) {
+		if os.Getppid() != parent {
+			log.Warn("Vault has gone: the plugin exits")
+			os.Exit(0)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package mcpoauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// requestError is a fault of the request itself, told with what to do instead.
+type requestError struct {
+	status int
+	text   string
+}
+
+func (e *requestError) Error() string { return e.text }
+
+// badRequest is a requestError with status 400. The text holds no secret.
+func badRequest(format string, args ...any) error {
+	return &requestError{status: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
+}
+
+// notConfigured says which name is missing and how to make it.
+func notConfigured(name tokens.Name) error {
+	text := fmt.Sprintf("no config named %q: write config/%s first", name.Server, name.Server)
+	if name.Role != "" {
+		text = fmt.Sprintf("no role named %q of a config named %q: write config/%s and role/%s first",
+			name.Role, name.Server, name.Server, name)
+	}
+	return &requestError{status: http.StatusNotFound, text: text}
+}
+
+// fail turns an error into a response, as a handler's last step. The error goes back
+// bare: wrapped it would cross the plugin boundary as a 500, and beside an error
+// response as a 400.
+func fail(err error) (*logical.Response, error) {
+	if errors.Is(err, tokens.ErrReadOnly) {
+		return nil, logical.ErrReadOnly
+	}
+	return nil, logical.CodedError(statusOf(err), err.Error())
+}
+
+// statusOf maps the plugin's typed errors to HTTP statuses.
+func statusOf(err error) int {
+	if request, ok := errors.AsType[*requestError](err); ok {
+		return request.status
+	}
+	if _, ok := errors.AsType[*grant.RefusedError](err); ok {
+		return http.StatusBadRequest
+	}
+	if _, ok := errors.AsType[*grant.UnavailableError](err); ok {
+		return http.StatusBadGateway
+	}
+	switch {
+	case errors.Is(err, tokens.ErrNotConfigured):
+		return http.StatusNotFound
+	case errors.Is(err, tokens.ErrConflict):
+		return http.StatusConflict
+	case errors.Is(err, tokens.ErrClosed):
+		return http.StatusServiceUnavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}

@@ -1,0 +1,85 @@
+package mcpoauth
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// nameOf is the name in a request's path.
+func nameOf(d *framework.FieldData) tokens.Name {
+	name := tokens.Name{Server: d.Get("server").(string)}
+	if _, ok := d.Schema["role"]; ok {
+		name.Role = d.Get("role").(string)
+	}
+	return name
+}
+
+// responses describes an operation's only response for the OpenAPI document.
+func responses(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
+}
+
+// readable are the fields of a request that its resource's read gives back.
+func readable(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields = maps.Clone(fields)
+	for _, writeOnly := range []string{"server", "role", "verify", "client_secret"} {
+		delete(fields, writeOnly)
+	}
+	return fields
+}
+
+// keysField describes the response of a list.
+func keysField(description string) map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"keys": {Type: framework.TypeStringSlice, Description: description},
+	}
+}
+
+// warn is a response that holds the non-empty warnings, or nil, which is a 204.
+func warn(warnings ...string) *logical.Response {
+	var resp *logical.Response
+	for _, w := range warnings {
+		if w == "" {
+			continue
+		}
+		if resp == nil {
+			resp = &logical.Response{}
+		}
+		resp.AddWarning(w)
+	}
+	return resp
+}
+
+// scopeWarning tells which of the asked scopes a new token does not have.
+func scopeWarning(asked []string, granted *grant.Token) string {
+	if granted == nil {
+		return ""
+	}
+	return missingScopes(asked, granted.Scope)
+}
+
+// missingScopes says which of the asked scopes are not among the granted ones, which
+// are space-delimited; empty when none is missing. An authorization server may grant
+// less than was asked (RFC 6749 section 3.3), and some drop what they do not know.
+func missingScopes(asked []string, granted string) string {
+	have := strings.Fields(granted)
+	var missing []string
+	for _, scope := range asked {
+		if !slices.Contains(have, scope) {
+			missing = append(missing, scope)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the authorization server did not grant %s; it granted %s",
+		quote(strings.Join(missing, " ")), quote(granted))
+}

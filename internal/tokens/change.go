@@ -1,0 +1,145 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// Change is a write to a config or a role.
+type Change struct {
+	// Write does the write, under the name's write lock. It returns ErrConflict,
+	// having written nothing, when what the change was built on has changed.
+	Write func(context.Context) error
+	// Terms are the name's terms once Write has succeeded; nil where they are to
+	// be read from storage, as after a delete.
+	Terms *Terms
+	// Token is the answer that verified the change, to be saved and published with
+	// it; nil when nothing was fetched.
+	Token *grant.Token
+	// Refresh asks for the tokens that stay in service to be refreshed in the
+	// background, because they were obtained with other credentials.
+	Refresh bool
+}
+
+// Change carries out a write and brings what is held for the name, and for all its
+// roles when it is a server, in line: a token whose shape is no longer that of its
+// terms is dropped, and what was being fetched on the old terms is thrown away. When
+// Change has returned, no reader gets a token of the old terms.
+//
+// The error is Write's own, or that of ctx when it ended before the write began.
+// Once begun, the write does not end with ctx: a client that hangs up must not leave
+// half of it.
+func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
+	unlock, err := e.lock(ctx, name.Server)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	writeErr := e.write(c)
+	if errors.Is(writeErr, ErrConflict) {
+		return writeErr // nothing was written
+	}
+	if writeErr != nil {
+		// Storage may hold the old state or, where it failed half-way, the new one.
+		c = Change{}
+	}
+	if c.Token != nil {
+		e.slot(name)
+	}
+	for _, s := range e.affected(name) {
+		s.revise(name, c)
+	}
+	return writeErr
+}
+
+func (e *Engine) write(c Change) error {
+	ctx, cancel := context.WithTimeout(e.ctx, storageTimeout)
+	defer cancel()
+	return c.Write(ctx)
+}
+
+// revise brings the slot in line with a change of name. The write lock is held.
+func (s *slot) revise(name Name, c Change) {
+	s.mu.Lock()
+	s.supersede()
+	s.mu.Unlock()
+
+	own := s.name == name
+	terms, err := c.Terms, error(nil)
+	if !own || terms == nil {
+		terms, err = s.terms(s.engine.ctx)
+	}
+	stale := s.conform(terms, err, c.Write != nil)
+	if stale {
+		s.forget()
+	}
+	if err != nil {
+		return
+	}
+	if own && c.Token != nil {
+		s.publish(newToken(c.Token, terms), terms)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	verified := own && c.Token != nil
+	switch t := s.held.Load(); {
+	case s.flight != nil:
+		// It looks again by itself.
+	case c.Refresh && !verified && t != nil && !s.idle:
+		_ = s.launch(t.ID(), true) // fails only when the engine is closing
+	case c.Token != nil && !verified && stale && !s.idle:
+		// The new terms work for the name that was changed: spare this one's next
+		// reader the wait.
+		_ = s.launch("", true)
+	default:
+		s.schedule(time.Now())
+	}
+}
+
+// conform applies the terms, or the error in reading them, to what is held. It
+// reports whether storage may keep a token that is not one any more.
+func (s *slot) conform(terms *Terms, err error, written bool) (stale bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrNotConfigured):
+		s.drop()
+		s.engine.remove(s)
+		return false // the write deleted the tokens too
+	case err != nil:
+		// What is true now is not known. Reading it again is the next reader's.
+		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
+		s.held.Store(nil)
+		s.failed.Store(nil)
+		s.loaded = false
+		return false
+	}
+	s.idleTimeout = terms.IdleTimeout
+	if written {
+		s.failed.Store(nil)
+	}
+	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
+		s.held.Store(nil)
+		return true
+	}
+	return false
+}
+
+// forget deletes the stored token. Should that fail, the token's shape keeps it from
+// being used. The write lock is held.
+func (s *slot) forget() {
+	ctx, cancel := context.WithTimeout(s.engine.ctx, storageTimeout)
+	defer cancel()
+	if err := s.engine.store.Delete(ctx, s.name); err != nil {
+		s.engine.log.Warn("stored token could not be deleted", "name", s.name.String(), "error", err)
+	}
+}

@@ -1,0 +1,38 @@
+package tokens
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNotConfigured: the name has no config, or no such role.
+	ErrNotConfigured = errors.New("not configured")
+	// ErrReadOnly: the request needs a fetch, and this node may not write.
+	ErrReadOnly = errors.New("this node may not fetch tokens")
+	// ErrConflict: what a change was built on has changed meanwhile.
+	ErrConflict = errors.New("the configuration changed while the write was being prepared")
+	// ErrClosed: the engine has been closed, or closed while the caller waited.
+	ErrClosed = errors.New("the secrets engine is stopping")
+)
+
+// FailedError is why a name has no token to give, remembered until the next
+// attempt. Unwrap gives the *grant.RefusedError or *grant.UnavailableError.
+type FailedError struct {
+	// Name is whose token could not be obtained.
+	Name Name
+	// Host is the authorization server that was asked.
+	Host string
+	// Cause is what the attempt ended with.
+	Cause error
+	// NextAttempt is before when the authorization server will not be asked again.
+	NextAttempt time.Time
+}
+
+func (e *FailedError) Error() string {
+	return fmt.Sprintf("no token for %q from the authorization server at %s: %v; next attempt not before %s",
+		e.Name, e.Host, e.Cause, e.NextAttempt.UTC().Format(time.RFC3339))
+}
+
+func (e *FailedError) Unwrap() error { return e.Cause }

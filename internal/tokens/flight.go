@@ -1,0 +1,326 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// flight is one fetch of a name's token, shared by all who wait for it. It runs on
+// a context of the engine's, never on a caller's.
+type flight struct {
+	// replaces is the ID of the token to be replaced; empty when any valid token
+	// will do.
+	replaces string
+	// patience ends, by hurry, when somebody waits for the flight.
+	patience context.Context
+	hurry    context.CancelFunc
+	// done closes when the results stand.
+	done chan struct{}
+
+	// fetch tells that a token is wanted, not only a look into storage. Guarded by
+	// slot.mu.
+	fetch bool
+
+	// The results: written before done closes, read after.
+	token   *Token // nil when none was wanted, or err tells why there is none
+	fetched bool   // token came from the authorization server
+	err     error
+}
+
+// await makes the flight one that somebody waits for. slot.mu is held.
+func (f *flight) await() {
+	f.fetch = true
+	f.hurry()
+}
+
+// wait waits for the flight or the end of ctx.
+func (f *flight) wait(ctx context.Context) error {
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// launch starts a flight. s.mu is held, and no flight is under way.
+func (s *slot) launch(replaces string, fetch bool) error {
+	f := &flight{replaces: replaces, fetch: fetch, done: make(chan struct{})}
+	f.patience, f.hurry = context.WithCancel(context.Background())
+	s.stopTimer()
+	s.wanted, s.idle = false, false
+	s.flight = f
+	if !s.engine.spawn(func() { s.fly(f) }) {
+		s.flight = nil
+		return ErrClosed
+	}
+	return nil
+}
+
+// fly runs a flight to its end: attempts are repeated for as long as the name's
+// terms change under them.
+func (s *slot) fly(f *flight) {
+	defer f.hurry() // frees the context
+	for {
+		ctx, revision := s.begin()
+		err := s.attempt(ctx, f, revision)
+		if s.end(f, revision, err) {
+			return
+		}
+	}
+}
+
+// begin opens an attempt: its context ends when a change makes it void.
+func (s *slot) begin() (context.Context, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithCancel(s.engine.ctx)
+	s.cancelAttempt = cancel
+	return ctx, s.revision
+}
+
+// end closes the flight with the outcome of its last attempt; false when that
+// attempt is void because the terms changed under it.
+func (s *slot) end(f *flight, revision uint64, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancelAttempt()
+	s.cancelAttempt = nil
+	closing := s.engine.ctx.Err() != nil
+	if revision != s.revision && !closing && !s.gone {
+		f.token, f.fetched = nil, false
+		return false
+	}
+	switch {
+	case closing && err != nil:
+		err = ErrClosed
+	case s.gone || errors.Is(err, ErrNotConfigured):
+		err = ErrNotConfigured
+		s.drop()
+		s.engine.remove(s)
+	}
+	f.err = err
+	if err != nil {
+		f.token = nil
+	}
+	s.flight = nil
+	s.schedule(time.Now())
+	close(f.done)
+	return true
+}
+
+// attempt does what the flight is for, once: look into storage if nobody has, and
+// fetch if that is still needed.
+func (s *slot) attempt(ctx context.Context, f *flight, revision uint64) error {
+	// This read comes before every call to an authorization server: a plugin whose
+	// Vault is gone must not call anybody.
+	terms, err := s.terms(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.settle(ctx, terms, revision); err != nil {
+		return err
+	}
+	if s.fulfilled(f) {
+		return nil
+	}
+	if s.engine.passive() {
+		return ErrReadOnly
+	}
+	asked, answer, err := s.ask(ctx, f, terms)
+	if asked == nil {
+		return err
+	}
+	return s.conclude(f, revision, asked, answer, err)
+}
+
+// ask fetches once, when its turn has come. It gives the terms that it asked on; nil
+// terms when there was no outcome to remember.
+func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant.Token, error) {
+	leave, waited, err := s.engine.gates.enter(ctx, f.patience, terms.Host)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	if waited {
+		if terms, err = s.terms(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	answer, err := terms.Fetch(ctx)
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	return terms, answer, err
+}
+
+// terms reads the name's terms from storage.
+func (s *slot) terms(ctx context.Context) (*Terms, error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	return s.engine.store.Terms(ctx, s.name)
+}
+
+// settle brings what is held in line with storage and with the terms.
+func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error {
+	s.mu.Lock()
+	loaded := s.loaded
+	s.mu.Unlock()
+	var stored *Token
+	if !loaded {
+		ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+		defer cancel()
+		var err error
+		if stored, err = s.engine.store.Load(ctx, s.name); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if revision != s.revision {
+		return nil // void anyway
+	}
+	now := time.Now()
+	s.idleTimeout = terms.IdleTimeout
+	if !s.loaded {
+		s.loaded = true
+		s.touch(now) // loading counts as a read
+		if stored != nil {
+			if stored = stored.rebased(now); stored.ValidAt(now) {
+				s.held.Store(stored)
+			}
+		}
+	}
+	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
+		s.held.Store(nil)
+	}
+	return nil
+}
+
+// fulfilled tells whether what is held is what the flight is for.
+func (s *slot) fulfilled(f *flight) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.held.Load()
+	if t.ValidAt(time.Now()) && t.ID() != f.replaces {
+		f.token = t
+		return true
+	}
+	return !f.fetch
+}
+
+// conclude records the outcome of a fetch: under the write lock, and only if the
+// terms have not changed since.
+func (s *slot) conclude(f *flight, revision uint64, terms *Terms, answer *grant.Token, err error) error {
+	unlock, lockErr := s.engine.lock(s.engine.ctx, s.name.Server)
+	if lockErr != nil {
+		return lockErr
+	}
+	defer unlock()
+	if s.changed(revision) {
+		return nil // void: end looks again
+	}
+	var t *Token
+	if err == nil {
+		t = newToken(answer, terms)
+		if !t.ValidAt(time.Now()) {
+			err = &grant.UnavailableError{Reason: "the token had expired when it arrived"}
+		}
+	}
+	if err != nil {
+		return s.fail(terms.Host, err)
+	}
+	f.token, f.fetched = s.publish(t, terms), true
+	return nil
+}
+
+func (s *slot) changed(revision uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return revision != s.revision
+}
+
+// fail remembers a failure.
+func (s *slot) fail(host string, cause error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	f := s.failed.Load().after(host, cause, now)
+	s.failed.Store(f)
+	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", host, "error", cause,
+		"failures", f.count, "next_attempt_in", f.until.Sub(now).Round(time.Second).String(),
+		"token_held", s.held.Load().ValidAt(now))
+	return f.err(s.name)
+}
+
+// publish saves a token and then hands it out: in this order, so that a failover
+// does not go back a token. A token that cannot be saved is served from memory, and
+// saved later. The write lock is held.
+func (s *slot) publish(t *Token, terms *Terms) *Token {
+	now := time.Now()
+	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
+		t = prev.repeated(t, now)
+	}
+	saved := s.save(t)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.failed.Load(); f != nil {
+		s.engine.log.Info("token obtained again", "name", s.name.String(), "failures", f.count,
+			"failing_for", now.Sub(f.since).Round(time.Second).String())
+	}
+	s.engine.log.Debug("token obtained", "name", s.name.String(), "token_id", t.ID(),
+		"lifetime", t.Lifetime().String(), "repeats", t.Repeats)
+	s.loaded = true
+	s.idleTimeout = terms.IdleTimeout
+	s.failed.Store(nil)
+	s.held.Store(t)
+	s.unsaved = !saved
+	if !saved {
+		s.engine.spawn(func() { s.saveLater(t) })
+	}
+	return t
+}
+
+// save stores a token. The write lock is held.
+func (s *slot) save(t *Token) bool {
+	ctx, cancel := context.WithTimeout(s.engine.ctx, storageTimeout)
+	defer cancel()
+	if err := s.engine.store.Save(ctx, s.name, t); err != nil {
+		s.engine.log.Error("token could not be stored; it is served from memory until it can", "name", s.name.String(), "error", err)
+		return false
+	}
+	return true
+}
+
+// saveLater tries to store a token until it is stored or held no more.
+func (s *slot) saveLater(t *Token) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-s.engine.ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
+		if err != nil {
+			return
+		}
+		settled := s.held.Load() != t || s.save(t)
+		if settled {
+			s.mu.Lock()
+			if s.held.Load() == t {
+				s.unsaved = false
+			}
+			s.mu.Unlock()
+		}
+		unlock()
+		if settled {
+			return
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package tokens
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// slot is all that the engine holds for one name.
+type slot struct {
+	engine *Engine
+	name   Name
+
+	// held is the current token, maybe expired. Stored under mu, read without.
+	held atomic.Pointer[Token]
+	// failed is the outcome of the latest fetch, nil when it succeeded. Stored
+	// under mu, read without.
+	failed atomic.Pointer[failure]
+	// lastRead is when somebody last read the token, in nanoseconds since
+	// Engine.epoch; within a second of the truth.
+	lastRead atomic.Int64
+
+	mu sync.Mutex // guards the fields below; never held across a call that waits
+	// revision counts the changes of the name's terms. A fetch begun under an
+	// older one is thrown away, its failure included.
+	revision uint64
+	// loaded tells that storage was looked at since the slot was made.
+	loaded bool
+	// gone tells that the name is not configured, and the slot no longer in use.
+	gone bool
+	// idleTimeout is that of the terms last seen.
+	idleTimeout time.Duration
+	// wanted tells that somebody asked for a token in vain since the last failure.
+	wanted bool
+	// unsaved tells that held could not be stored yet.
+	unsaved bool
+	// idle tells that the last due refresh was left out because nobody reads.
+	idle bool
+	// timer fires when the next background work is due; nil when none is.
+	timer *time.Timer
+	// flight is the fetch under way; nil when none is.
+	flight *flight
+	// cancelAttempt ends the attempt of the flight under way.
+	cancelAttempt context.CancelFunc
+}
+
+// read is the hot path: it answers with the held token if that is valid.
+func (s *slot) read(now time.Time) (Answer, bool) {
+	t := s.held.Load()
+	if !t.ValidAt(now) {
+		return Answer{}, false
+	}
+	s.touch(now)
+	var retry time.Time
+	if f := s.failed.Load(); f != nil {
+		retry = f.until
+	} else if !now.Before(t.RefreshAt) {
+		s.overdue()
+	}
+	return Answer{Token: t, TTL: t.readAgain(now, retry)}, true
+}
+
+// touch records a read. It writes at most once a second, so that readers on many
+// cores do not fight for the cache line.
+func (s *slot) touch(now time.Time) {
+	at := now.Sub(s.engine.epoch)
+	if at-time.Duration(s.lastRead.Load()) > time.Second || at < time.Second {
+		s.lastRead.Store(int64(at))
+	}
+}
+
+// overdue starts the refresh of a token that was left to expire because nobody
+// read it, now that somebody does.
+func (s *slot) overdue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flight != nil || s.timer != nil || s.gone || s.engine.passive() {
+		return
+	}
+	if t := s.held.Load(); t != nil && !time.Now().Before(t.RefreshAt) {
+		s.launch(t.ID(), true)
+	}
+}
+
+// join gives the flight to wait for where no valid token is held. Both results are
+// nil when looking again is what helps.
+func (s *slot) join() (*flight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.gone || s.held.Load().ValidAt(now) {
+		return nil, nil
+	}
+	if s.flight == nil {
+		if err := s.inWindow(now); err != nil {
+			s.wanted = true
+			if s.timer == nil {
+				s.schedule(now)
+			}
+			return nil, err
+		}
+		if err := s.launch("", true); err != nil {
+			return nil, err
+		}
+	}
+	s.flight.await()
+	return s.flight, nil
+}
+
+// replace gives the flight that replaces the held token if it is the rejected one,
+// or else the held token. Both are nil when looking again is what helps.
+func (s *slot) replace(rejected string) (*flight, *Token, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.gone {
+		return nil, nil, nil
+	}
+	t := s.held.Load()
+	if t.ValidAt(now) && (rejected != "" && rejected != t.ID() || now.Sub(t.checked) < cooldown) {
+		return nil, t, nil
+	}
+	if s.flight == nil {
+		if err := s.inWindow(now); err != nil {
+			return nil, nil, err
+		}
+		replaces := ""
+		if t.ValidAt(now) {
+			replaces = t.ID()
+		}
+		if err := s.launch(replaces, true); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.flight.await()
+	return s.flight, nil, nil
+}
+
+// load gives the flight that looks into storage, nil when that has been done.
+func (s *slot) load() (*flight, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.loaded {
+		return nil, nil
+	}
+	if s.flight == nil {
+		if err := s.launch("", false); err != nil {
+			return nil, err
+		}
+	}
+	return s.flight, nil
+}
+
+// inWindow gives the remembered failure while the backoff window lasts. mu is held.
+func (s *slot) inWindow(now time.Time) error {
+	if f := s.failed.Load(); f != nil && now.Before(f.until) {
+		return f.err(s.name)
+	}
+	return nil
+}
+
+// schedule sets the timer to what is next. mu is held.
+func (s *slot) schedule(now time.Time) {
+	s.stopTimer()
+	t, f := s.held.Load(), s.failed.Load()
+	var at time.Time
+	switch {
+	case s.gone || s.flight != nil || s.engine.ctx.Err() != nil || s.engine.passive():
+		return
+	case f != nil && (s.wanted || t.ValidAt(now)):
+		at = f.until
+	case f == nil && t.ValidAt(now):
+		at = t.RefreshAt
+	default:
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(max(0, at.Sub(now)), func() { s.due(timer) })
+	s.timer = timer
+}
+
+func (s *slot) stopTimer() {
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+}
+
+// due runs when timer fires.
+func (s *slot) due(timer *time.Timer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timer != timer {
+		return // it was stopped or replaced while it fired
+	}
+	s.timer = nil
+	if s.flight != nil {
+		return
+	}
+	now := time.Now()
+	t, replaces := s.held.Load(), ""
+	if t != nil {
+		if s.idle = s.idleAt(now, t); s.idle {
+			s.engine.log.Debug("token is left to expire: nobody reads it", "name", s.name.String())
+			return
+		}
+		replaces = t.ID()
+	}
+	if f := s.failed.Load(); f != nil && !t.ValidAt(now) && !s.wanted {
+		return // nobody asked since the last attempt: the next reader will
+	}
+	_ = s.launch(replaces, true) // fails only when the engine is closing
+}
+
+// idleAt tells whether the token has gone unread for long enough. mu is held.
+func (s *slot) idleAt(now time.Time, t *Token) bool {
+	unread := now.Sub(s.engine.epoch) - time.Duration(s.lastRead.Load())
+	return s.idleTimeout > 0 && unread > max(s.idleTimeout, t.Lifetime())
+}
+
+// supersede makes whatever is under way for the name void. mu is held.
+func (s *slot) supersede() {
+	s.revision++
+	if s.cancelAttempt != nil {
+		s.cancelAttempt()
+	}
+}
+
+// drop empties the slot of a name that is not configured any more. mu is held.
+func (s *slot) drop() {
+	s.gone = true
+	s.held.Store(nil)
+	s.failed.Store(nil)
+	s.stopTimer()
+}
+
+// invalidate forgets the token, so that the next look goes to storage; where a
+// token was in use, that look is taken at once.
+func (s *slot) invalidate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	s.supersede()
+	inUse := s.held.Load() != nil
+	s.held.Store(nil)
+	s.failed.Store(nil)
+	s.loaded = false
+	s.stopTimer()
+	if inUse && s.flight == nil {
+		_ = s.launch("", false)
+	}
+}
+
+// stop ends the slot's timer for good: schedule sets none once the engine's
+// context has ended.
+func (s *slot) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopTimer()
+}

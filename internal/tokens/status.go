@@ -1,0 +1,101 @@
+package tokens
+
+import (
+	"context"
+	"time"
+)
+
+// State is a name's health in one word.
+type State string
+
+const (
+	// StateOK: a valid token is held and the latest fetch succeeded.
+	StateOK State = "ok"
+	// StateFailing: the latest fetch failed; the token held is still valid.
+	StateFailing State = "failing"
+	// StateDown: the latest fetch failed and there is no valid token.
+	StateDown State = "down"
+	// StateIdle: the token was left to expire because nobody reads it.
+	StateIdle State = "idle"
+	// StateEmpty: no valid token is held; the next read fetches one.
+	StateEmpty State = "empty"
+)
+
+// Status is the health of a name. It holds no secret.
+type Status struct {
+	State State
+	// Token is the held token if it is valid, for its ID and times; else nil.
+	Token *Token
+	// Failure tells of the latest fetch if it failed; else nil.
+	Failure *FailureStatus
+	// Refreshing tells that a fetch is under way.
+	Refreshing bool
+	// Unsaved tells that the token could not be stored yet.
+	Unsaved bool
+	// LastRead is when the token was last read, loading included; within a second.
+	LastRead time.Time
+}
+
+// FailureStatus tells of a run of failures.
+type FailureStatus struct {
+	// Cause is what the latest attempt ended with.
+	Cause error
+	// Since is when the first attempt of the run failed, At the latest.
+	Since, At time.Time
+	// NextAttempt is before when the authorization server will not be asked.
+	NextAttempt time.Time
+	// Count is the number of failures in a row.
+	Count int
+}
+
+// Status gives the health of a name, from memory where it can, from storage where
+// the name has not been looked at. It never causes a fetch.
+func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
+	for {
+		s := e.slot(name)
+		f, err := s.load()
+		if f != nil {
+			err = f.wait(ctx)
+		}
+		if status, ok := s.status(time.Now()); ok {
+			return status, nil
+		}
+		if err != nil {
+			return Status{}, err
+		}
+	}
+}
+
+// Failing tells whether the latest fetch for the name failed, as far as memory knows.
+func (e *Engine) Failing(name Name) bool {
+	s := e.peek(name)
+	return s != nil && s.failed.Load() != nil
+}
+
+// status is false where looking again is what helps.
+func (s *slot) status(now time.Time) (Status, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || !s.loaded {
+		return Status{}, false
+	}
+	status := Status{
+		State:      StateEmpty,
+		Refreshing: s.flight != nil,
+		Unsaved:    s.unsaved,
+		LastRead:   s.engine.epoch.Add(time.Duration(s.lastRead.Load())),
+	}
+	if t := s.held.Load(); t.ValidAt(now) {
+		status.State, status.Token = StateOK, t
+	}
+	if f := s.failed.Load(); f != nil {
+		status.Failure = &FailureStatus{Cause: f.cause, Since: f.since, At: f.at, NextAttempt: f.until, Count: f.count}
+		status.State = StateDown
+		if status.Token != nil {
+			status.State = StateFailing
+		}
+	} else if s.idle {
+		status.State = StateIdle
+	}
+	return status, true
+}

@@ -1,0 +1,242 @@
+package mcpoauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// writeBudget bounds a write with all that it asks of others.
+const writeBudget = 30 * time.Second
+
+func (b *backend) configPaths() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:         "config/?$",
+			HelpSynopsis:    "List the configured MCP servers.",
+			HelpDescription: "Lists the names under which MCP servers are configured, for operators.",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.listConfigs,
+					Summary:   "List the names of the configured MCP servers.",
+					Responses: responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
+				},
+			},
+		},
+		{
+			Pattern:         "config/" + framework.GenericNameRegex("server") + "$",
+			Fields:          configFields(),
+			ExistenceCheck:  b.configExists,
+			HelpSynopsis:    "Configure the OAuth client of an MCP server.",
+			HelpDescription: strings.TrimSpace(configHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "config"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.CreateOperation: b.configWrite("Configure an MCP server's OAuth client."),
+				logical.UpdateOperation: b.configWrite("Change an MCP server's OAuth client; only the fields given change."),
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.readConfig,
+					Summary:   "Read an MCP server's OAuth client, without its secrets.",
+					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields())),
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.deleteConfig,
+					Summary:                     "Delete an MCP server's OAuth client with its roles and tokens.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
+				},
+			},
+		},
+	}
+}
+
+func (b *backend) configWrite(summary string) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                    b.writeConfig,
+		Summary:                     summary,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses: map[int][]framework.Response{
+			http.StatusNoContent: {{Description: "Stored"}},
+			http.StatusOK:        {{Description: "Stored, with warnings"}},
+		},
+	}
+}
+
+func (b *backend) configExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
+	name := nameOf(d)
+	if validName(name) != nil {
+		return false, nil // the write says why not
+	}
+	c, err := b.store.config(ctx, name.Server)
+	return c != nil, err
+}
+
+func (b *backend) listConfigs(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := b.store.servers(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) readConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	c, err := b.store.config(ctx, name.Server)
+	if err != nil {
+		return fail(err)
+	}
+	if c == nil {
+		return fail(notConfigured(name))
+	}
+	return &logical.Response{Data: c.response()}, nil
+}
+
+func (b *backend) deleteConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
+		return b.store.deleteConfig(ctx, name.Server)
+	}})
+	if err != nil {
+		return fail(err)
+	}
+	return nil, nil
+}
+
+// writeConfig creates or updates a config. It changes nothing unless all of it
+// succeeds.
+func (b *backend) writeConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeBudget)
+	defer cancel()
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	old, err := b.store.config(ctx, name.Server)
+	if err != nil {
+		return fail(err)
+	}
+	next := newConfig()
+	if old != nil {
+		next = old.clone()
+	}
+	next.update(d)
+	if err := next.validate(); err != nil {
+		return fail(err)
+	}
+	_, bringsSecret := d.GetOk("client_secret")
+	if old != nil && !next.sameRoute(old) && !bringsSecret {
+		return fail(badRequest("a write that changes token_url, ca_cert or allow_insecure_http must bring client_secret too: the stored secret is not sent to a place it was not written for"))
+	}
+
+	write := verifiedWrite{name: name, terms: next.terms(nil), verify: d.Get("verify").(bool)}
+	write.fetch = old == nil || b.engine.Failing(name) ||
+		write.terms.Shape != old.terms(nil).Shape || !next.sameCredentials(old) || !next.sameRoute(old)
+	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))
+	if old != nil && next.same(old) && !(write.verify && write.fetch) {
+		return nil, nil
+	}
+	next.Revision = newID()
+	write.store = func(ctx context.Context) error {
+		if err := b.unchanged(ctx, name.Server, old); err != nil {
+			return err
+		}
+		if old == nil {
+			// What a delete that was cut short left behind.
+			if err := b.store.deleteBelongings(ctx, name.Server); err != nil {
+				return err
+			}
+		}
+		return b.store.putConfig(ctx, name.Server, next)
+	}
+	granted, err := b.carryOut(ctx, write)
+	if err != nil {
+		return fail(withRoleHint(err))
+	}
+	return warn(scopeWarning(next.request(nil).Scopes, granted)), nil
+}
+
+// unchanged returns tokens.ErrConflict unless the stored config is still old.
+func (b *backend) unchanged(ctx context.Context, server string, old *config) error {
+	current, err := b.store.config(ctx, server)
+	if err != nil {
+		return err
+	}
+	if (current == nil) != (old == nil) || current != nil && current.Revision != old.Revision {
+		return tokens.ErrConflict
+	}
+	return nil
+}
+
+// verifiedWrite is a write of a config or a role, which may have to prove itself first.
+type verifiedWrite struct {
+	name    tokens.Name
+	terms   *tokens.Terms // after the write
+	verify  bool          // whether the operator wants the proof
+	fetch   bool          // whether there is something to prove
+	refresh bool          // whether the tokens that stay are to be replaced soon
+	store   func(context.Context) error
+}
+
+// carryOut obtains a token on the new terms, if there is something to prove, and
+// then stores and publishes all together. It gives the token, nil where none was
+// fetched.
+func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
+	change := tokens.Change{Write: w.store, Terms: w.terms}
+	if w.verify && w.fetch {
+		token, err := b.engine.Verify(ctx, w.terms)
+		if err != nil {
+			return nil, fmt.Errorf("nothing was stored: with these settings no token for %q could be obtained from the authorization server at %s: %w", w.name, w.terms.Host, err)
+		}
+		change.Token = token
+		change.Refresh = w.refresh
+	}
+	return change.Token, b.engine.Change(ctx, w.name, change)
+}
+
+// withRoleHint adds to a refusal what may be behind it where a config's scopes or
+// audience live in its roles.
+func withRoleHint(err error) error {
+	refused, ok := errors.AsType[*grant.RefusedError](err)
+	if !ok || refused.Code == "invalid_client" {
+		return err
+	}
+	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false", err)
+}
+
+const configHelp = `
+A config makes the plugin an OAuth client for one MCP server. It is for operators.
+
+  vault write mcp-oauth/config/weather \
+      server_url=https://weather.example.com/mcp \
+      token_url=https://as.example.com/oauth2/token \
+      client_id=vault client_secret=@secret.txt scopes=forecast:read
+
+A write obtains a token with the new settings first. Where that fails the write fails
+with the authorization server's error, nothing is stored, and the old config and token
+go on serving. verify=false stores without contacting anybody.
+
+An update changes only the fields given; an empty value clears a field. A read returns
+every field but the secret. A write that changes token_url, ca_cert or
+allow_insecure_http must bring client_secret in the same request.
+
+Rotating the secret leaves the tokens in service, and replaces them in the background.
+Deleting a config deletes its roles and tokens. It does not revoke the tokens that
+were handed out: they end when they expire.
+`

@@ -1,0 +1,79 @@
+package mcpoauth
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func (b *backend) refreshPaths() []*framework.Path {
+	return b.serverAndRolePaths("refresh/", &framework.Path{
+		HelpSynopsis:    "Replace an access token that the MCP server rejected.",
+		HelpDescription: strings.TrimSpace(refreshHelp),
+		Fields: map[string]*framework.FieldSchema{
+			"token_id": {
+				Type:        framework.TypeString,
+				Description: "The token_id of the rejected token. If another token is held by now, nothing is fetched. Without it, whichever token is held is replaced.",
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback: b.refreshToken,
+				Summary:  "Replace the access token, if it is still the rejected one.",
+				// Within the cluster only: a performance secondary's tokens are its own.
+				ForwardPerformanceStandby: true,
+				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
+					"token_id":   {Type: framework.TypeString, Description: "The token_id of the token now held."},
+					"refreshed":  {Type: framework.TypeBool, Description: "Whether this request, or one that it shared the work of, brought a new token."},
+					"expires_at": {Type: framework.TypeString, Description: "When the token now held stops being valid (RFC 3339, UTC)."},
+				}),
+			},
+		},
+	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "refresh", OperationSuffix: "token"})
+}
+
+// tokenIDPattern is the form of a token_id.
+var tokenIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+func (b *backend) refreshToken(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	rejected, given := d.GetOk("token_id")
+	if given && !tokenIDPattern.MatchString(rejected.(string)) {
+		return fail(badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself"))
+	}
+	id, _ := rejected.(string)
+	t, refreshed, err := b.engine.Refresh(ctx, name, id)
+	if err != nil {
+		return fail(b.explain(name, err))
+	}
+	return &logical.Response{Data: map[string]any{
+		"token_id":   t.ID(),
+		"refreshed":  refreshed,
+		"expires_at": rfc3339(t.Expires),
+	}}, nil
+}
+
+const refreshHelp = `
+For a token that an MCP server rejected before it expired. Write the token_id that came
+with it, then read token/ again:
+
+  vault write mcp-oauth/refresh/weather token_id=0123456789abcdef
+
+Only if that is still the token held is a new one obtained, however many brokers ask at
+once; the others are told the new token's id. A token younger than 10 seconds is not
+replaced: refreshed is false then. The answer never holds a token.
+
+A policy that makes brokers name the token:
+
+  path "mcp-oauth/refresh/weather" {
+    capabilities        = ["update"]
+    required_parameters = ["token_id"]
+  }
+`

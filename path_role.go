@@ -1,0 +1,207 @@
+package mcpoauth
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+func (b *backend) rolePaths() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:         "role/" + framework.GenericNameRegex("server") + "/?$",
+			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
+			HelpSynopsis:    "List the roles of an MCP server.",
+			HelpDescription: "Lists the names of a config's roles, for operators.",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:  b.listRoles,
+					Summary:   "List the names of an MCP server's roles.",
+					Responses: responses(http.StatusOK, "The names", keysField("Names of the roles.")),
+				},
+			},
+		},
+		{
+			Pattern:         "role/" + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$",
+			Fields:          roleFields(),
+			ExistenceCheck:  b.roleExists,
+			HelpSynopsis:    "Configure a role: other scopes, resource or audience for an MCP server.",
+			HelpDescription: strings.TrimSpace(roleHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.CreateOperation: b.roleWrite("Configure a role."),
+				logical.UpdateOperation: b.roleWrite("Change a role; only the fields given change."),
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:  b.readRole,
+					Summary:   "Read a role.",
+					Responses: responses(http.StatusOK, "The role", readable(roleFields())),
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.deleteRole,
+					Summary:                     "Delete a role with its token.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
+				},
+			},
+		},
+	}
+}
+
+func (b *backend) roleWrite(summary string) *framework.PathOperation {
+	op := b.configWrite(summary)
+	op.Callback = b.writeRole
+	return op
+}
+
+func roleFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"server":   serverField(),
+		"role":     roleField(),
+		"scopes":   scopesField("The scopes to ask for, as a list or separated by commas or spaces. Default: the config's."),
+		"resource": resourceField("The resource indicators to send (RFC 8707), as a list or separated by commas. Default: the config's."),
+		"audience": audienceField("The audience parameter to send. Default: the config's."),
+		"verify":   verifyField(),
+	}
+}
+
+// update sets the fields that the request holds, and leaves the others.
+func (r *role) update(d *framework.FieldData) {
+	setScopes(d, &r.Scopes)
+	set(d, "resource", &r.Resource)
+	set(d, "audience", &r.Audience)
+}
+
+func (r *role) response() map[string]any {
+	return map[string]any{
+		"scopes":   list(r.Scopes),
+		"resource": list(r.Resource),
+		"audience": r.Audience,
+	}
+}
+
+func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
+	name := nameOf(d)
+	if validName(name) != nil {
+		return false, nil // the write says why not
+	}
+	_, r, err := b.store.configAndRole(ctx, name)
+	return r != nil, err
+}
+
+func (b *backend) listRoles(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	names, err := b.store.roles(ctx, name.Server)
+	if err != nil {
+		return fail(err)
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) readRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	_, r, err := b.store.configAndRole(ctx, name)
+	if err != nil {
+		return fail(err)
+	}
+	if r == nil {
+		return fail(notConfigured(name))
+	}
+	return &logical.Response{Data: r.response()}, nil
+}
+
+func (b *backend) deleteRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
+		return b.store.deleteRole(ctx, name)
+	}})
+	if err != nil {
+		return fail(err)
+	}
+	return nil, nil
+}
+
+// writeRole creates or updates a role. It changes nothing unless all of it succeeds.
+func (b *backend) writeRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeBudget)
+	defer cancel()
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	c, old, err := b.store.configAndRole(ctx, name)
+	if err != nil {
+		return fail(err)
+	}
+	if c == nil {
+		return fail(notConfigured(tokens.Name{Server: name.Server}))
+	}
+	next := &role{Incarnation: c.Incarnation}
+	if old != nil {
+		*next = *old
+	}
+	next.update(d)
+	if err := next.validate(); err != nil {
+		return fail(err)
+	}
+
+	write := verifiedWrite{name: name, terms: c.terms(next), verify: d.Get("verify").(bool)}
+	write.fetch = old == nil || b.engine.Failing(name) || write.terms.Shape != c.terms(old).Shape
+	if old != nil && next.same(old) && !(write.verify && write.fetch) {
+		return nil, nil
+	}
+	next.Revision = newID()
+	write.store = func(ctx context.Context) error {
+		current, currentRole, err := b.store.configAndRole(ctx, name)
+		if err != nil {
+			return err
+		}
+		if current == nil || current.Revision != c.Revision || revisionOf(currentRole) != revisionOf(old) {
+			return tokens.ErrConflict
+		}
+		return b.store.putRole(ctx, name, next)
+	}
+	granted, err := b.carryOut(ctx, write)
+	if err != nil {
+		return fail(err)
+	}
+	return warn(scopeWarning(c.request(next).Scopes, granted)), nil
+}
+
+// revisionOf is empty for no role.
+func revisionOf(r *role) string {
+	if r == nil {
+		return ""
+	}
+	return r.Revision
+}
+
+const roleHelp = `
+A role is a variant of a config with other scopes, resource or audience, and a token
+of its own, read at token/<server>/<role>. A field that a role leaves out is the
+config's. A role can ask for more than its config as well as for less: writing roles
+is for operators.
+
+  vault write mcp-oauth/role/weather/reader scopes=forecast:read
+  vault read mcp-oauth/token/weather/reader
+
+A write obtains a token first, as a config's does; verify=false leaves that out. With
+a role named by each broker's entity id, one templated policy serves all brokers:
+
+  path "mcp-oauth/token/+/{{identity.entity.id}}" { capabilities = ["read"] }
+`

@@ -1,0 +1,172 @@
+package mcpoauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+func (b *backend) statusPaths() []*framework.Path {
+	list := &framework.Path{
+		Pattern:         "status/?$",
+		HelpSynopsis:    "List all tokens with their state: what is broken?",
+		HelpDescription: strings.TrimSpace(statusHelp),
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: b.listStatus,
+				Summary:  "List all servers and roles with the state of their token.",
+				Responses: responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
+					"keys":     {Type: framework.TypeStringSlice, Description: "Names: <server>, and <server>/<role>."},
+					"key_info": {Type: framework.TypeMap, Description: "By name: state and, where there is one, the error."},
+				}),
+			},
+		},
+	}
+	one := b.serverAndRolePaths("status/", &framework.Path{
+		HelpSynopsis:    "Read the health of an MCP server's token.",
+		HelpDescription: strings.TrimSpace(statusHelp),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:  b.readStatus,
+				Summary:   "Read the health of a token; never a token or a secret.",
+				Responses: responses(http.StatusOK, "The health of the token", statusFields()),
+			},
+		},
+	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "status"})
+	return append([]*framework.Path{list}, one...)
+}
+
+func statusFields() map[string]*framework.FieldSchema {
+	text := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
+	}
+	return map[string]*framework.FieldSchema{
+		"state":                text("ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one."),
+		"token_id":             text("The token_id of the token held, if it is valid."),
+		"expires_at":           text("When the token held expires (RFC 3339, UTC)."),
+		"last_vault_rotation":  text("When the token held was obtained (RFC 3339, UTC)."),
+		"next_rotation":        text("When the token held is due to be refreshed (RFC 3339, UTC)."),
+		"scope":                text("The granted scopes, space-delimited."),
+		"last_read":            text("When the token was last read (RFC 3339, UTC)."),
+		"refreshing":           {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
+		"unsaved":              {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
+		"last_error":           text("Why the last attempt failed."),
+		"last_error_code":      text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
+		"last_error_at":        text("When the last attempt failed (RFC 3339, UTC)."),
+		"failing_since":        text("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
+		"consecutive_failures": {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
+		"next_attempt":         text("Before when the authorization server is not asked again (RFC 3339, UTC)."),
+		"warnings":             {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
+	}
+}
+
+// readStatus answers from memory and storage; it never contacts anybody.
+func (b *backend) readStatus(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	c, r, err := b.store.effective(ctx, name)
+	if err != nil {
+		return fail(b.explain(name, err))
+	}
+	status, err := b.engine.Status(ctx, name)
+	if err != nil {
+		return fail(b.explain(name, err))
+	}
+	data := map[string]any{
+		"state":      string(status.State),
+		"refreshing": status.Refreshing,
+		"unsaved":    status.Unsaved,
+		"last_read":  rfc3339(status.LastRead),
+		"warnings":   []string{},
+	}
+	if t := status.Token; t != nil {
+		data["token_id"] = t.ID()
+		data["expires_at"] = rfc3339(t.Expires)
+		data["last_vault_rotation"] = rfc3339(t.Issued)
+		data["next_rotation"] = rfc3339(t.RefreshAt)
+		data["scope"] = t.Scope
+		if warning := missingScopes(c.request(r).Scopes, t.Scope); warning != "" {
+			data["warnings"] = []string{warning}
+		}
+	}
+	if f := status.Failure; f != nil {
+		data["last_error"] = f.Cause.Error()
+		data["last_error_at"] = rfc3339(f.At)
+		data["failing_since"] = rfc3339(f.Since)
+		data["consecutive_failures"] = f.Count
+		data["next_attempt"] = rfc3339(f.NextAttempt)
+		if refused, ok := errors.AsType[*grant.RefusedError](f.Cause); ok && refused.Code != "" {
+			data["last_error_code"] = refused.Code
+		}
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// listStatus gives every name with its state.
+func (b *backend) listStatus(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := b.allNames(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	keys := make([]string, 0, len(names))
+	info := make(map[string]any, len(names))
+	for _, name := range names {
+		status, err := b.engine.Status(ctx, name)
+		if errors.Is(err, tokens.ErrNotConfigured) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return fail(err)
+		}
+		entry := map[string]any{"state": string(status.State)}
+		if status.Failure != nil {
+			entry["error"] = status.Failure.Cause.Error()
+		}
+		keys = append(keys, name.String())
+		info[name.String()] = entry
+	}
+	return logical.ListResponseWithInfo(keys, info), nil
+}
+
+// allNames lists every server, each followed by its roles.
+func (b *backend) allNames(ctx context.Context) ([]tokens.Name, error) {
+	servers, err := b.store.servers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []tokens.Name
+	for _, server := range servers {
+		names = append(names, tokens.Name{Server: server})
+		roles, err := b.store.roles(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		for _, role := range roles {
+			names = append(names, tokens.Name{Server: server, Role: role})
+		}
+	}
+	return names, nil
+}
+
+const statusHelp = `
+Tells how the tokens are, for operators and monitoring: never a token, never a secret.
+It answers from what the engine knows and never contacts an authorization server.
+
+  vault list -detailed mcp-oauth/status
+  vault read mcp-oauth/status/weather
+
+States: ok; failing (the last attempt failed, the token held is still valid); down (it
+failed, and there is no valid token); idle (nobody reads the token, so it is left to
+expire; the next read brings a new one); empty (no token yet; the next read obtains
+one).
+`

@@ -1,0 +1,124 @@
+package mcpoauth
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+func (b *backend) tokenPaths() []*framework.Path {
+	return b.serverAndRolePaths("token/", &framework.Path{
+		HelpSynopsis:    "Read the current access token of an MCP server.",
+		HelpDescription: strings.TrimSpace(tokenHelp),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:  b.readToken,
+				Summary:   "Read the current access token.",
+				Responses: responses(http.StatusOK, "The current access token", tokenFields()),
+			},
+		},
+	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"})
+}
+
+// serverAndRolePaths makes two paths of one: for a server's own token, and for those
+// of its roles. Two, rather than one with an optional part, make a better OpenAPI
+// document and help.
+func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs *framework.DisplayAttributes) []*framework.Path {
+	server, role := *path, *path
+	server.Pattern = prefix + framework.GenericNameRegex("server") + "$"
+	server.DisplayAttrs = attrs
+	server.Fields = map[string]*framework.FieldSchema{"server": serverField()}
+	role.Pattern = prefix + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$"
+	roleAttrs := *attrs
+	roleAttrs.OperationSuffix = "role-" + attrs.OperationSuffix
+	role.DisplayAttrs = &roleAttrs
+	role.Fields = map[string]*framework.FieldSchema{"server": serverField(), "role": roleField()}
+	for field, schema := range path.Fields {
+		server.Fields[field] = schema
+		role.Fields[field] = schema
+	}
+	return []*framework.Path{&server, &role}
+}
+
+func tokenFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"access_token": {
+			Type:         framework.TypeString,
+			Description:  "The access token.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"token_type": {Type: framework.TypeString, Description: "Always Bearer (RFC 6750)."},
+		"authorization": {
+			Type:         framework.TypeString,
+			Description:  "The value of the Authorization header: Bearer and the access token.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		"expires_at":          {Type: framework.TypeString, Description: "When the token stops being valid (RFC 3339, UTC)."},
+		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited. Absent when the authorization server did not tell and none was asked for."},
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while."},
+		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
+		"last_vault_rotation": {Type: framework.TypeString, Description: "When the token was obtained (RFC 3339, UTC)."},
+		"token_id":            {Type: framework.TypeString, Description: "The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."},
+	}
+}
+
+// readToken answers with the held token. It makes no lease: a lease is two storage
+// writes a read and a copy of the token in each.
+func (b *backend) readToken(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := nameOf(d)
+	if err := validName(name); err != nil {
+		return fail(err)
+	}
+	t, err := b.engine.Read(ctx, name)
+	if err != nil {
+		return fail(b.explain(name, err))
+	}
+	data := map[string]any{
+		"access_token":        t.AccessToken,
+		"token_type":          "Bearer",
+		"authorization":       "Bearer " + t.AccessToken,
+		"expires_at":          rfc3339(t.Expires),
+		"ttl":                 t.TTL,
+		"rotation_period":     t.RotationPeriod(),
+		"last_vault_rotation": rfc3339(t.Issued),
+		"token_id":            t.ID(),
+	}
+	if t.Scope != "" {
+		data["scope"] = t.Scope
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// explain makes an engine's bare "not configured" say of what, and what to do.
+func (b *backend) explain(name tokens.Name, err error) error {
+	if statusOf(err) == http.StatusNotFound {
+		return notConfigured(name)
+	}
+	return err
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+const tokenHelp = `
+Answers with the access token currently held, in access_token and, ready for the
+header, in authorization. It is for brokers, needs the read capability and nothing
+else, takes no parameter and makes no lease.
+
+The first read obtains the token; after that the engine refreshes it ahead of its
+expiry, and a read neither waits for the authorization server nor calls it. An expired
+token is never handed out.
+
+Read again after ttl seconds; Vault Agent's templates do so by themselves. When an MCP
+server rejects the token with a 401, write its token_id to refresh/<server> and read
+again.
+
+404: no such config or role. 400: the authorization server refused the client; the
+error holds its code. 502: it could not be reached or gave no usable answer; the error
+tells when it is tried again.
+`

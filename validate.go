@@ -1,0 +1,242 @@
+package mcpoauth
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// Bounds on what a write may hold: far above what is real, far below what hurts.
+const (
+	maxName    = 256       // characters of a server's or a role's name
+	maxURL     = 2048      // characters of a URL or an audience
+	maxSecret  = 8 << 10   // characters of a client id or secret
+	maxItems   = 100       // scopes, resources or extra parameters
+	maxItem    = 1024      // characters of a scope, or of an extra parameter's name
+	maxValue   = 4 << 10   // characters of an extra parameter's value
+	maxCACert  = 256 << 10 // characters of PEM
+	maxTimeout = 30 * time.Second
+	maxTTL     = 365 * 24 * time.Hour
+)
+
+// methods are the client authentication methods that work.
+var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost}
+
+// validName checks the names of a path. The paths' pattern has seen to the
+// characters; Vault's storage refuses "..".
+func validName(name tokens.Name) error {
+	for _, part := range []string{name.Server, name.Role} {
+		if strings.Contains(part, "..") {
+			return badRequest("the name %q must not hold two dots in a row", part)
+		}
+		if len(part) > maxName {
+			return badRequest("a name must not be longer than %d characters", maxName)
+		}
+	}
+	return nil
+}
+
+// validate checks a config as a whole, and says of the first fault what to write
+// instead.
+func (c *config) validate() error {
+	if c.TokenURL == "" {
+		return badRequest("token_url is missing: write the URL of the authorization server's token endpoint")
+	}
+	if err := c.validEndpoint("token_url", c.TokenURL); err != nil {
+		return err
+	}
+	if c.ServerURL != "" {
+		if err := c.validEndpoint("server_url", c.ServerURL); err != nil {
+			return err
+		}
+	}
+	if err := c.validCredentials(); err != nil {
+		return err
+	}
+	if err := validRequest(c.Scopes, c.Resource, c.Audience); err != nil {
+		return err
+	}
+	if c.OmitResource && len(c.Resource) > 0 {
+		return badRequest("resource and omit_resource contradict each other: write one of them")
+	}
+	if err := validExtraParams(c.ExtraParams); err != nil {
+		return err
+	}
+	if err := c.validTimes(); err != nil {
+		return err
+	}
+	if len(c.CACert) > maxCACert {
+		return badRequest("ca_cert must not be longer than %d characters", maxCACert)
+	}
+	if c.CACert != "" {
+		if _, err := grant.ParseCACert(c.CACert); err != nil {
+			return badRequest("ca_cert: %v", err)
+		}
+	}
+	return nil
+}
+
+func (c *config) validCredentials() error {
+	switch {
+	case c.ClientID == "":
+		return badRequest("client_id is missing: write the client's identifier at the authorization server")
+	case !isVisible(c.ClientID, maxSecret):
+		return badRequest("client_id must be at most %d printable ASCII characters (RFC 6749 appendix A.1)", maxSecret)
+	case c.AuthMethod != "" && !slices.Contains(methods, c.AuthMethod):
+		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic or client_secret_post", quote(string(c.AuthMethod)))
+	case c.ClientSecret == "":
+		return badRequest("client_secret is missing: %s needs one", c.authMethod())
+	case strings.TrimRight(c.ClientSecret, "\r\n") != c.ClientSecret:
+		return badRequest("client_secret ends in a line break, which a file often adds: write the secret without it")
+	case !isVisible(c.ClientSecret, maxSecret):
+		return badRequest("client_secret must be at most %d printable ASCII characters (RFC 6749 appendix A.2)", maxSecret)
+	}
+	return nil
+}
+
+func (c *config) validTimes() error {
+	switch {
+	case c.DefaultTTL < time.Second || c.DefaultTTL > maxTTL:
+		return badRequest("default_ttl must be between 1s and %s", maxTTL)
+	case c.MaxTTL < 0 || c.MaxTTL > maxTTL:
+		return badRequest("max_ttl must be between 1s and %s, or 0 for no cap", maxTTL)
+	case c.IdleTimeout < 0 || c.IdleTimeout > maxTTL:
+		return badRequest("idle_timeout must be at most %s, or 0 to refresh for ever", maxTTL)
+	case c.RequestTimeout < time.Second || c.RequestTimeout > maxTimeout:
+		return badRequest("request_timeout must be between 1s and %s", maxTimeout)
+	}
+	return nil
+}
+
+// validEndpoint checks a URL that is called, or whose tokens are sent there.
+func (c *config) validEndpoint(field, raw string) error {
+	u, err := absoluteURL(raw)
+	switch {
+	case err != nil:
+		return badRequest("%s: %v", field, err)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return badRequest("%s must start with https://", field)
+	case u.User != nil:
+		return badRequest("%s must not hold user information: credentials have fields of their own", field)
+	case u.Scheme == "http" && !c.AllowInsecureHTTP && !isLoopback(u.Hostname()):
+		return badRequest("%s uses http to a host other than loopback: write https, or allow_insecure_http=true if the network between is trusted", field)
+	}
+	return nil
+}
+
+// validate checks a role.
+func (r *role) validate() error { return validRequest(r.Scopes, r.Resource, r.Audience) }
+
+// validRequest checks what a config and a role have in common.
+func validRequest(scopes, resources []string, audience string) error {
+	if len(scopes) > maxItems || len(resources) > maxItems {
+		return badRequest("scopes and resource take at most %d values each", maxItems)
+	}
+	for _, scope := range scopes {
+		if !isScope(scope) {
+			return badRequest("scope %s is malformed: a scope is printable ASCII without spaces, quotes or backslashes (RFC 6749 section 3.3)", quote(scope))
+		}
+	}
+	for _, resource := range resources {
+		if _, err := absoluteURL(resource); err != nil {
+			return badRequest("resource %s: %v (RFC 8707 section 2)", quote(resource), err)
+		}
+	}
+	if !isPrintable(audience, maxURL) {
+		return badRequest("audience must be at most %d printable characters", maxURL)
+	}
+	return nil
+}
+
+func validExtraParams(params map[string]string) error {
+	if len(params) > maxItems {
+		return badRequest("extra_params takes at most %d parameters", maxItems)
+	}
+	for _, name := range slices.Sorted(maps.Keys(params)) {
+		switch {
+		case name == "" || !isVisible(name, maxItem) || strings.Contains(name, " "):
+			return badRequest("extra_params: the name %s is malformed: a parameter's name is printable ASCII without spaces", quote(name))
+		case grant.IsReserved(name):
+			return badRequest("extra_params must not hold %s: it has a field of its own, or is the plugin's to send", name)
+		case !isPrintable(params[name], maxValue):
+			return badRequest("extra_params: the value of %s must be at most %d printable characters", quote(name), maxValue)
+		}
+	}
+	return nil
+}
+
+// absoluteURL parses a URI that has a scheme and a host and no fragment.
+func absoluteURL(raw string) (*url.URL, error) {
+	if len(raw) > maxURL {
+		return nil, errors.New("must not be longer than 2048 characters")
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return nil, errors.New("is not a URL") // the parser's own text quotes it
+	case u.Scheme == "" || u.Host == "" && u.Opaque == "":
+		return nil, errors.New("must be absolute, as in https://mcp.example.com/mcp")
+	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
+		return nil, errors.New("must not hold a fragment (#...)")
+	}
+	return u, nil
+}
+
+// canonicalResource is an MCP server's URL as a resource indicator: scheme and host
+// in lower case, and no slash alone for a path. It has been validated.
+func canonicalResource(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if u.Path == "/" && u.RawQuery == "" {
+		u.Path = ""
+	}
+	return u.String()
+}
+
+// isLoopback tells whether a URL's host is this machine by name or address.
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
+
+// isScope tells whether s is a scope-token (RFC 6749 section 3.3).
+func isScope(s string) bool {
+	return s != "" && len(s) <= maxItem && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || r == '"' || r == '\\'
+	})
+}
+
+// isVisible tells whether s is printable ASCII (VSCHAR of RFC 6749 appendix A) of at
+// most limit characters.
+func isVisible(s string, limit int) bool {
+	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// isPrintable tells whether s is printable, in any script, and of at most limit bytes.
+func isPrintable(s string, limit int) bool {
+	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// quote puts a foreign value into an error: quoted, escaped and cut short.
+func quote(s string) string {
+	const limit = 60
+	if r := []rune(s); len(r) > limit {
+		s = string(r[:limit]) + "…"
+	}
+	return strconv.Quote(s)
+}
