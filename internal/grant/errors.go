@@ -1,0 +1,144 @@
+package grant
+
+import (
+	"encoding/base64"
+	"fmt"
+	"html"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// RefusedError says that the authorization server understood the request and said no. Asking again
+// unchanged will not help.
+type RefusedError struct {
+	// Status is the HTTP status, which need not be 4xx: some servers refuse with 200.
+	Status int
+	// Code is the OAuth error code (RFC 6749 section 5.2); "" for a 401 or 403 without one.
+	Code string
+	// Description is the server's error_description, cleaned: printable, on one line, at most 200
+	// characters, without anything that looks like a secret. May be "".
+	Description string
+}
+
+// Error reads "invalid_client: client authentication failed (HTTP 401)".
+func (e *RefusedError) Error() string {
+	switch {
+	case e.Code == "":
+		return fmt.Sprintf("refused without an OAuth error code (HTTP %d)", e.Status)
+	case e.Description == "":
+		return fmt.Sprintf("%s (HTTP %d)", e.Code, e.Status)
+	default:
+		return fmt.Sprintf("%s: %s (HTTP %d)", e.Code, e.Description, e.Status)
+	}
+}
+
+// UnavailableError says that there was no usable answer: the server was not reached, did not answer in
+// time, was busy or broken, redirected, or answered nonsense. Asking again later may help.
+type UnavailableError struct {
+	// Status is the HTTP status; 0 where there was no answer.
+	Status int
+	// Reason is what happened, in words, without the status; "" where the status says it all.
+	Reason string
+	// RetryAfter is how long the server asked to be left alone, from now; 0 where it did not. Never
+	// negative, at most a year.
+	RetryAfter time.Duration
+}
+
+// Error reads "connection refused", "HTTP 503" or "server_error: out of memory (HTTP 500)".
+func (e *UnavailableError) Error() string {
+	switch {
+	case e.Status == 0:
+		return e.Reason
+	case e.Reason == "":
+		return fmt.Sprintf("HTTP %d", e.Status)
+	default:
+		return fmt.Sprintf("%s (HTTP %d)", e.Reason, e.Status)
+	}
+}
+
+const (
+	maxCode        = 64  // characters of an OAuth error code; the longest registered one has 35
+	maxDescription = 200 // characters of a server's own words
+	redacted       = "[redacted]"
+)
+
+// errorCode is the character set of an OAuth error code (RFC 6749 section 5.2).
+var errorCode = regexp.MustCompile(`^[\x20-\x21\x23-\x5B\x5D-\x7E]+$`)
+
+// tokenLike finds JSON Web Tokens, which start with an encoded `{"`, and long runs of token characters.
+var tokenLike = regexp.MustCompile(`\beyJ[\w+/=-]{10,}(?:\.[\w+/=-]*)*|[\w~+=-]{32,}`)
+
+// uuid is the shape of the trace and correlation ids that support teams ask for.
+var uuid = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
+
+// cleaner makes a server's words fit for an error: servers put line breaks and whole requests there.
+type cleaner struct {
+	clientID string // looks like a token at some servers, but is none
+	secrets  *strings.Replacer
+}
+
+// newCleaner returns a cleaner that blanks the client's secret in every form in which a server may
+// have seen or may repeat it.
+func newCleaner(clientID, secret string) cleaner {
+	var pairs []string
+	if secret != "" {
+		form, path := url.QueryEscape(secret), url.PathEscape(secret)
+		quoted := strconv.Quote(secret)
+		forms := []string{
+			secret, form, strings.ToLower(form), path, strings.ToLower(path),
+			html.EscapeString(secret), quoted[1 : len(quoted)-1],
+			base64.StdEncoding.EncodeToString([]byte(secret)),
+			base64.StdEncoding.EncodeToString([]byte(clientID + ":" + secret)),
+			base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + form)),
+		}
+		// Longest first: the replacer prefers earlier pairs.
+		slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+		for _, f := range forms {
+			if f = fold(f); f != "" {
+				pairs = append(pairs, f, redacted)
+			}
+		}
+	}
+	return cleaner{clientID: clientID, secrets: strings.NewReplacer(pairs...)}
+}
+
+// text returns s printable, on one line, without secrets, and cut to maxDescription characters. The
+// cut comes last, so that it cannot leave a piece of a secret that is no longer recognised.
+func (c cleaner) text(s string) string {
+	runes := []rune(c.hide(fold(s)))
+	if len(runes) > maxDescription {
+		runes = append(runes[:maxDescription-1], '…')
+	}
+	return string(runes)
+}
+
+// code returns s if it can be an OAuth error code, else "".
+func (c cleaner) code(s string) string {
+	if len(s) > maxCode || !errorCode.MatchString(s) || c.hide(fold(s)) != s {
+		return ""
+	}
+	return s
+}
+
+// hide blanks the client's secret and whatever looks like a token.
+func (c cleaner) hide(s string) string {
+	return tokenLike.ReplaceAllStringFunc(c.secrets.Replace(s), func(m string) string {
+		words := !strings.ContainsAny(m, "0123456789") && !strings.HasPrefix(m, "eyJ")
+		if words || m == c.clientID || uuid.MatchString(m) {
+			return m
+		}
+		return redacted
+	})
+}
+
+// fold turns every run of white space and unprintable characters into one space.
+func fold(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}), " ")
+}

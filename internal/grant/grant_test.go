@@ -1,0 +1,369 @@
+package grant
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const testSecret = "p%+&=:/ \"é-correct-horse"
+
+// network sends requests to a handler in memory and counts them.
+type network struct {
+	handler http.HandlerFunc
+	count   int
+}
+
+func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
+	n.count++
+	rec := httptest.NewRecorder()
+	n.handler(rec, req)
+	if err := req.Context().Err(); err != nil {
+		return nil, err
+	}
+	resp := rec.Result()
+	resp.Request = req
+	return resp, nil
+}
+
+// hang answers nothing until the request's context ends. A server notices that its client left once
+// the body is read.
+func hang(_ http.ResponseWriter, req *http.Request) {
+	_, _ = io.Copy(io.Discard, req.Body)
+	<-req.Context().Done()
+}
+
+// answering answers every request alike.
+func answering(status int, contentType, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header()["Content-Type"] = nil // none, unless given: the recorder must not guess
+		if contentType != "" {
+			w.Header().Set("Content-Type", contentType)
+		}
+		w.WriteHeader(status)
+		w.Write([]byte(body))
+	}
+}
+
+func newRequest(n *network) *Request {
+	return &Request{
+		TokenURL:     "https://as.example.com/token?key=query-secret",
+		ClientID:     "weather",
+		AuthMethod:   ClientSecretBasic,
+		ClientSecret: testSecret,
+		Timeout:      10 * time.Second,
+		Transport:    n,
+	}
+}
+
+const goodAnswer = `{"access_token":"at-1","token_type":"Bearer","expires_in":3600}`
+
+func TestRequestSendsWhatItIsGiven(t *testing.T) {
+	var form url.Values
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		if err := req.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		form = req.PostForm
+		for header, want := range map[string]string{
+			"Accept":       "application/json",
+			"User-Agent":   "vault-plugin-mcp-oauth",
+			"Content-Type": "application/x-www-form-urlencoded",
+		} {
+			if got := req.Header.Get(header); got != want {
+				t.Errorf("%s: %q, want %q", header, got, want)
+			}
+		}
+		if req.Method != http.MethodPost || req.URL.String() != "https://as.example.com/token?key=query-secret" {
+			t.Errorf("%s %s", req.Method, req.URL)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := newRequest(n)
+	r.Scopes = []string{"read", "write"}
+	r.Resources = []string{"https://b.example.com/mcp", "https://a.example.com/mcp"}
+	r.Audience = "aud"
+	r.ExtraParams = map[string]string{"tenant": "t 1"}
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := url.Values{
+		"grant_type": {"client_credentials"},
+		"scope":      {"read write"},
+		"resource":   {"https://b.example.com/mcp", "https://a.example.com/mcp"},
+		"audience":   {"aud"},
+		"tenant":     {"t 1"},
+	}
+	if form.Encode() != want.Encode() {
+		t.Errorf("sent %v, want %v", form, want)
+	}
+}
+
+func TestEmptyOptionsAreNotSent(t *testing.T) {
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		req.ParseForm()
+		if got := req.PostForm.Encode(); got != "grant_type=client_credentials" {
+			t.Errorf("sent %s", got)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	if _, err := newRequest(n).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// RFC 6749 section 2.3.1: id and secret are form-encoded before they become Basic credentials, so that
+// a colon in the id does not end it.
+func TestBasicFormEncodesIDAndSecret(t *testing.T) {
+	const id = `we:at/her +%&="é`
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		user, pass, ok := req.BasicAuth()
+		gotID, err1 := url.QueryUnescape(user)
+		gotSecret, err2 := url.QueryUnescape(pass)
+		if !ok || err1 != nil || err2 != nil || gotID != id || gotSecret != testSecret {
+			t.Errorf("basic %q %q", user, pass)
+		}
+		if strings.ContainsAny(user+pass, `:/ "é&=`) {
+			t.Errorf("reserved characters in the clear: %q %q", user, pass)
+		}
+		req.ParseForm()
+		if req.PostForm.Has("client_secret") || req.PostForm.Has("client_id") {
+			t.Errorf("credentials in the body too: %v", req.PostForm)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := newRequest(n)
+	r.ClientID = id
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPostSendsCredentialsInTheBodyOnly(t *testing.T) {
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		req.ParseForm()
+		if req.PostForm.Get("client_id") != "weather" || req.PostForm.Get("client_secret") != testSecret {
+			t.Errorf("sent %v", req.PostForm)
+		}
+		if req.Header.Get("Authorization") != "" {
+			t.Error("an Authorization header as well")
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := newRequest(n)
+	r.AuthMethod = ClientSecretPost
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The library's auto-detection would send the secret again, in the other place.
+func TestEveryFailureIsOneRequest(t *testing.T) {
+	for _, method := range []AuthMethod{ClientSecretBasic, ClientSecretPost} {
+		for name, handler := range map[string]http.HandlerFunc{
+			"refused":  answering(401, "application/json", `{"error":"invalid_client"}`),
+			"busy":     answering(503, "text/html", "<html>"),
+			"nonsense": answering(200, "text/html", "<html>"),
+			"redirect": http.RedirectHandler("https://other.example.com/", 307).ServeHTTP,
+		} {
+			n := &network{handler: handler}
+			r := newRequest(n)
+			r.AuthMethod = method
+			if _, err := r.Do(t.Context()); err == nil {
+				t.Errorf("%s %s: no error", method, name)
+			}
+			if n.count != 1 {
+				t.Errorf("%s %s: %d requests", method, name, n.count)
+			}
+		}
+	}
+}
+
+func TestRedirectIsNotFollowed(t *testing.T) {
+	const advice = "set token_url to the final URL"
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for location, want := range map[string]string{
+			"https://u:pw@other.example.com/v2/token;jsessionid=s1?session=s2#s3": "redirected to https://other.example.com/v2/token; " + advice,
+			"/v2/token?session=s2": "redirected to https://as.example.com/v2/token; " + advice,
+			"":                     "redirected: " + advice,
+			":":                    "redirected: " + advice,
+		} {
+			n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+				if req.URL.Host != "as.example.com" {
+					t.Errorf("followed to %s", req.URL)
+				}
+				w.Header().Set("Location", location)
+				w.WriteHeader(status)
+			}}
+			_, err := newRequest(n).Do(t.Context())
+			unavailable, ok := err.(*UnavailableError)
+			if !ok || unavailable.Status != status || unavailable.Reason != want {
+				t.Errorf("%d to %q: %v", status, location, err)
+			}
+			if n.count != 1 {
+				t.Errorf("%d requests", n.count)
+			}
+		}
+	}
+}
+
+func TestLifetimeCountsFromTheStartOfTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+			time.Sleep(7 * time.Second) // in the bubble's time
+			answering(200, "application/json", goodAnswer)(w, req)
+		}}
+		start := time.Now()
+		token, err := newRequest(n).Do(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !token.RequestedAt.Equal(start) || token.ExpiresIn != time.Hour || time.Since(start) != 7*time.Second {
+			t.Errorf("requested at %v for %v, began at %v", token.RequestedAt, token.ExpiresIn, start)
+		}
+	})
+}
+
+func TestRequestedAtHasAMonotonicReading(t *testing.T) {
+	token, err := newRequest(&network{handler: answering(200, "", goodAnswer)}).Do(t.Context())
+	if err != nil || !strings.Contains(token.RequestedAt.String(), " m=") {
+		t.Errorf("%v %v", token, err)
+	}
+}
+
+func TestTimeoutBoundsTheWholeRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		_, err := newRequest(&network{handler: hang}).Do(t.Context())
+		if unavailable, ok := err.(*UnavailableError); !ok || unavailable.Error() != "timed out after 10s" || unavailable.Status != 0 {
+			t.Errorf("%T %v", err, err)
+		}
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestCallersContextEndsTheRequestAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(3*time.Second, cancel)
+		start := time.Now()
+		if _, err := newRequest(&network{handler: hang}).Do(ctx); err != context.Canceled {
+			t.Errorf("%T %v", err, err)
+		}
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("took %v", took)
+		}
+
+		n := &network{handler: hang}
+		if _, err := newRequest(n).Do(ctx); err != context.Canceled || n.count != 0 {
+			t.Errorf("with an ended context: %v, %d requests", err, n.count)
+		}
+
+		ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := newRequest(&network{handler: hang}).Do(ctx); err != context.DeadlineExceeded {
+			t.Errorf("%T %v", err, err)
+		}
+	})
+}
+
+// A dialer keeps the deadline with its own timer; the context may not have noticed yet.
+func TestPassedDeadlineCountsAsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := late{Context: t.Context(), deadline: time.Now()}
+		if err := ended(ctx); err != context.DeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// late is a context whose timer has not fired although its deadline has passed.
+type late struct {
+	context.Context
+	deadline time.Time
+}
+
+func (l late) Deadline() (time.Time, bool) { return l.deadline, true }
+
+// An answer that came stands, even if the caller left while it was read.
+func TestRefusalOutlivesTheCaller(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	n := roundTripper(func(req *http.Request) (*http.Response, error) {
+		rec := httptest.NewRecorder()
+		answering(400, "application/json", `{"error":"invalid_scope"}`)(rec, req)
+		cancel()
+		return rec.Result(), nil
+	})
+	r := newRequest(nil)
+	r.Transport = n
+	if _, err := r.Do(ctx); err == nil || err.Error() != "invalid_scope (HTTP 400)" {
+		t.Errorf("%v", err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+func TestUnsendableRequestsAreNotSent(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Request)
+		want   string
+	}{
+		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic or client_secret_post`},
+		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic or client_secret_post`},
+		"reserved param": {func(r *Request) { r.ExtraParams = map[string]string{"grant_type": "password"} }, `extra_params must not hold "grant_type"`},
+		"no URL":         {func(r *Request) { r.TokenURL = "" }, "token_url must be an absolute https URL without user information"},
+		"broken URL":     {func(r *Request) { r.TokenURL = "https://as\x00.example.com" }, "token_url must be an absolute https URL without user information"},
+		"relative URL":   {func(r *Request) { r.TokenURL = "/token" }, "token_url must be an absolute https URL without user information"},
+		"userinfo":       {func(r *Request) { r.TokenURL = "https://u:pw@as.example.com/token" }, "token_url must be an absolute https URL without user information"},
+		"ca_cert":        {func(r *Request) { r.Transport, r.CACert = nil, "x" }, `ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, ca_cert=@ca.pem reads a file`},
+	} {
+		n := &network{handler: answering(200, "application/json", goodAnswer)}
+		r := newRequest(n)
+		tc.change(r)
+		_, err := r.Do(t.Context())
+		if _, ok := err.(*UnavailableError); !ok || err.Error() != tc.want {
+			t.Errorf("%s: %T %v", name, err, err)
+		}
+		if n.count != 0 {
+			t.Errorf("%s: sent", name)
+		}
+	}
+}
+
+func TestErrorsAreNeverWrapped(t *testing.T) {
+	r := newRequest(nil)
+	r.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
+		return nil, errors.New("query-secret " + testSecret)
+	})
+	_, err := r.Do(t.Context())
+	if err == nil || err.Error() != "the request failed" || errors.Unwrap(err) != nil {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestReservedParams(t *testing.T) {
+	for _, param := range []string{
+		"grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope",
+		"resource", "audience", "assertion", "refresh_token", "password", "Client_Secret", " scope ",
+	} {
+		if !IsReserved(param) {
+			t.Errorf("%q is free", param)
+		}
+	}
+	for _, param := range []string{"tenant", "organization", "authorization_details", "requested_token_type", ""} {
+		if IsReserved(param) {
+			t.Errorf("%q is reserved", param)
+		}
+	}
+}

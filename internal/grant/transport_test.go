@@ -1,0 +1,461 @@
+package grant
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// newServer starts a server on loopback that keeps its complaints to itself.
+func newServer(t *testing.T, handler http.HandlerFunc, start func(*httptest.Server)) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	start(s)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// over makes a request that goes over the package's own transport.
+func over(s *httptest.Server) *Request {
+	r := newRequest(nil)
+	r.Transport = nil
+	r.TokenURL = s.URL + "/token?key=query-secret"
+	if cert := s.Certificate(); cert != nil {
+		r.CACert = pemOf("CERTIFICATE", cert.Raw)
+	}
+	return r
+}
+
+func pemOf(blockType string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}))
+}
+
+func wantUnavailable(t *testing.T, err error, want string) {
+	t.Helper()
+	if _, ok := err.(*UnavailableError); !ok || err.Error() != want {
+		t.Errorf("%T %v, want %s", err, err, want)
+	}
+}
+
+func TestCACertReplacesTheSystemsRoots(t *testing.T) {
+	s := newServer(t, answering(200, "application/json", goodAnswer), (*httptest.Server).StartTLS)
+	r := over(s)
+	if token, err := r.Do(t.Context()); err != nil || token.AccessToken != "at-1" {
+		t.Errorf("%v %v", token, err)
+	}
+	const untrusted = "TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"
+	r.CACert = "" // the system does not know the test server
+	_, err := r.Do(t.Context())
+	wantUnavailable(t, err, untrusted)
+
+	// The server's certificate would be good for the system, were it told of it. SSL_CERT_FILE is read
+	// once, so the other direction stands on the setting alone.
+	own, err := newTransport(over(s).CACert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pool, _ := ParseCACert(over(s).CACert); !own.TLSClientConfig.RootCAs.Equal(pool) {
+		t.Error("the pool holds more than ca_cert")
+	}
+	r.CACert = selfSigned(t, time.Now().Add(time.Hour)).pem
+	_, err = r.Do(t.Context())
+	wantUnavailable(t, err, untrusted)
+}
+
+func TestConnectionIsNotKept(t *testing.T) {
+	s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
+		if !req.Close || req.ProtoMajor != 1 {
+			t.Errorf("Connection: close %v, %s", req.Close, req.Proto)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}, func(s *httptest.Server) {
+		s.EnableHTTP2 = true
+		s.StartTLS()
+	})
+	if _, err := over(s).Do(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTLSFailuresAreNamed(t *testing.T) {
+	t.Run("another name", func(t *testing.T) {
+		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).StartTLS)
+		r := over(s)
+		r.TokenURL = strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
+		_, err := r.Do(t.Context())
+		wantUnavailable(t, err, "TLS: certificate is not valid for localhost")
+	})
+	t.Run("expired", func(t *testing.T) {
+		cert := selfSigned(t, time.Now().Add(-time.Hour))
+		s := newServer(t, answering(200, "", goodAnswer), func(s *httptest.Server) {
+			s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.pair}}
+			s.StartTLS()
+		})
+		_, err := over(s).Do(t.Context())
+		wantUnavailable(t, err, "TLS: certificate has expired or is not yet valid")
+	})
+	t.Run("old version", func(t *testing.T) {
+		s := newServer(t, answering(200, "", goodAnswer), func(s *httptest.Server) {
+			s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+			s.StartTLS()
+		})
+		_, err := over(s).Do(t.Context())
+		wantUnavailable(t, err, "TLS: refused by the server: protocol version not supported")
+	})
+	t.Run("http where https is asked", func(t *testing.T) {
+		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).Start)
+		r := over(s)
+		r.TokenURL = strings.Replace(r.TokenURL, "http:", "https:", 1)
+		_, err := r.Do(t.Context())
+		wantUnavailable(t, err, "TLS: the server does not speak TLS there: check token_url's scheme and port")
+	})
+	t.Run("https where http is asked", func(t *testing.T) {
+		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).StartTLS)
+		r := over(s)
+		r.TokenURL = strings.Replace(r.TokenURL, "https:", "http:", 1)
+		_, err := r.Do(t.Context())
+		wantUnavailable(t, err, "not an answer of a token endpoint: check token_url (HTTP 400)")
+	})
+}
+
+func TestConnectionFailuresAreNamed(t *testing.T) {
+	t.Run("refused", func(t *testing.T) {
+		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).Start)
+		s.Close()
+		_, err := over(s).Do(t.Context())
+		wantUnavailable(t, err, "connection refused")
+	})
+	// One call is one request, however the connection ends: net/http repeats some on connections that
+	// it kept.
+	for name, tc := range map[string]struct {
+		end  func(net.Conn)
+		want string
+	}{
+		"reset":          {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }, "connection reset"},
+		"closed":         {func(net.Conn) {}, "connection closed without an answer"},
+		"half an answer": {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{") }, "connection closed before the answer was complete"},
+		"not HTTP":       {func(c net.Conn) { fmt.Fprintf(c, "220 mail %s\r\n", testSecret) }, "the answer is not HTTP: check token_url"},
+		"huge headers":   {func(c net.Conn) { fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nA: %s\r\n\r\n", strings.Repeat("a", 300<<10)) }, "the answer's headers are too large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int32
+			s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
+				requests.Add(1)
+				_, _ = io.Copy(io.Discard, req.Body)
+				conn, _, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				tc.end(conn)
+				conn.Close()
+			}, (*httptest.Server).Start)
+			r := over(s)
+			for calls := int32(1); calls <= 3; calls++ {
+				_, err := r.Do(t.Context())
+				wantUnavailable(t, err, tc.want)
+				if requests.Load() != calls {
+					t.Errorf("%d requests for %d calls", requests.Load(), calls)
+				}
+			}
+		})
+	}
+}
+
+// A transport with kept connections is not repeated on either.
+func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
+	var requests atomic.Int32
+	s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
+		if requests.Add(1) == 1 {
+			answering(200, "application/json", goodAnswer)(w, req)
+			return
+		}
+		_, _ = io.Copy(io.Discard, req.Body)
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		conn.Close()
+	}, (*httptest.Server).Start)
+	kept := &http.Transport{}
+	defer kept.CloseIdleConnections()
+	r := over(s)
+	r.Transport = kept
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	if requests.Load() != 2 {
+		t.Errorf("%d requests for 2 calls", requests.Load())
+	}
+}
+
+// Each call's connection is closed and its goroutines end, whatever became of the call.
+func TestNothingIsLeftBehind(t *testing.T) {
+	handlers := map[string]http.HandlerFunc{
+		"token":    answering(200, "application/json", goodAnswer),
+		"refused":  answering(401, "application/json", `{"error":"invalid_client"}`),
+		"redirect": http.RedirectHandler("/", 307).ServeHTTP,
+		"endless": func(w http.ResponseWriter, _ *http.Request) {
+			for {
+				if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		},
+		"silent": hang,
+		"stops half-way": func(w http.ResponseWriter, req *http.Request) {
+			fmt.Fprint(w, "{")
+			w.(http.Flusher).Flush()
+			hang(w, req)
+		},
+	}
+	for name, handler := range handlers {
+		t.Run(name, func(t *testing.T) {
+			closed := make(chan struct{}, 16)
+			s := newServer(t, handler, func(s *httptest.Server) {
+				s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+					if state == http.StateClosed {
+						closed <- struct{}{}
+					}
+				}
+				s.StartTLS()
+			})
+			r := over(s)
+			if name == "silent" || name == "stops half-way" {
+				r.Timeout = 200 * time.Millisecond
+			}
+			_, err := r.Do(t.Context())
+			select {
+			case <-closed:
+			case <-time.After(10 * time.Second):
+				t.Errorf("the connection stays open after %v", err)
+			}
+			waitForNoClientGoroutines(t)
+		})
+	}
+	t.Run("caller leaves while dialling", func(t *testing.T) {
+		// A listener that nobody accepts from: the TLS handshake hangs.
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				_, _ = bufio.NewReader(c).ReadByte() // the handshake has begun
+				cancel()
+				_, _ = io.Copy(io.Discard, c) // ends when the client closes
+				c.Close()
+			}
+		}()
+		r := newRequest(nil)
+		r.Transport = nil
+		r.TokenURL = "https://" + l.Addr().String()
+		if _, err := r.Do(ctx); err != context.Canceled {
+			t.Errorf("%v", err)
+		}
+		waitForNoClientGoroutines(t)
+	})
+}
+
+// waitForNoClientGoroutines waits until no goroutine of an HTTP client is left.
+func waitForNoClientGoroutines(t *testing.T) {
+	t.Helper()
+	buf := make([]byte, 1<<20)
+	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		stacks := string(buf[:runtime.Stack(buf, true)])
+		if !strings.Contains(stacks, "net/http.(*persistConn)") && !strings.Contains(stacks, "net/http.(*Transport)") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still running:\n%s", stacks)
+		}
+	}
+}
+
+// The environment's proxy is read once per process, so a process of its own asks for a token.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	if tokenURL := os.Getenv("GRANT_TEST_TOKEN_URL"); tokenURL != "" {
+		r := newRequest(nil)
+		r.Transport = nil
+		r.TokenURL = tokenURL
+		_, err := r.Do(t.Context())
+		fmt.Printf("result: %v\n", err)
+		return
+	}
+	var host atomic.Value
+	proxy := newServer(t, func(w http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodConnect {
+			http.Error(w, "not for you", http.StatusForbidden)
+			return
+		}
+		host.Store(req.Host)
+		answering(200, "application/json", goodAnswer)(w, req)
+	}, (*httptest.Server).Start)
+	ask := func(tokenURL string) string {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
+		withUser := strings.Replace(proxy.URL, "http://", "http://user:proxy-secret@", 1)
+		cmd.Env = append(os.Environ(), "GRANT_TEST_TOKEN_URL="+tokenURL, "HTTP_PROXY="+withUser, "HTTPS_PROXY="+withUser, "NO_PROXY=")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		result, _, _ := strings.Cut(string(out), "\n")
+		return result
+	}
+	if got := ask("http://as.example.com/token"); got != "result: <nil>" || host.Load() != "as.example.com" {
+		t.Errorf("%s, asked for %v", got, host.Load())
+	}
+	if got := ask("https://as.example.com/token"); got != "result: proxy: refused to connect: HTTP 403" {
+		t.Error(got)
+	}
+}
+
+func TestCauseSaysWhatWithoutTheRest(t *testing.T) {
+	op := func(err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)}
+	}
+	for _, tc := range []struct {
+		err  error
+		want string
+	}{
+		{op(syscall.ECONNREFUSED), "connection refused"},
+		{op(syscall.ECONNRESET), "connection reset"},
+		{op(syscall.EPIPE), "connection reset"},
+		{op(syscall.EHOSTUNREACH), "no route to host"},
+		{op(syscall.ENETUNREACH), "network unreachable"},
+		{op(syscall.ETIMEDOUT), "connection timed out"},
+		{op(os.ErrDeadlineExceeded), "timed out"},
+		{io.EOF, "connection closed without an answer"},
+		{io.ErrUnexpectedEOF, "connection closed before the answer was complete"},
+		{&net.DNSError{Name: "as.invalid", IsNotFound: true, Server: "10.0.0.1"}, "DNS lookup failed: no such host as.invalid"},
+		{&net.DNSError{Name: "as.invalid", IsTimeout: true}, "DNS lookup failed for as.invalid"},
+		{&net.OpError{Op: "proxyconnect", Err: op(syscall.ECONNREFUSED)}, "proxy: connection refused"},
+		{&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.NotAuthorizedToSign}}, "TLS: certificate is not valid"},
+		{errors.New("tls: query-secret"), "TLS: handshake failed: TLS 1.2 or later is needed"},
+		{errors.New("query-secret"), "the request failed"},
+	} {
+		wrapped := fmt.Errorf("Post \"https://as.example.com/?key=query-secret\": %w", tc.err)
+		for _, err := range []error{tc.err, wrapped} {
+			if got := cause(err); got != tc.want {
+				t.Errorf("%v: %q, want %q", err, got, tc.want)
+			}
+		}
+	}
+}
+
+type selfSignedCert struct {
+	pair tls.Certificate
+	pem  string
+}
+
+func selfSigned(t testing.TB, notAfter time.Time) selfSignedCert {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "test"},
+		NotBefore:    notAfter.Add(-24 * time.Hour),
+		NotAfter:     notAfter,
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return selfSignedCert{
+		pair: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
+		pem:  pemOf("CERTIFICATE", der),
+	}
+}
+
+func TestParseCACert(t *testing.T) {
+	one, two := selfSigned(t, time.Now().Add(time.Hour)).pem, selfSigned(t, time.Now().Add(time.Hour)).pem
+	damaged := strings.Replace(one, "M", "*", 1)
+	const reads = "; with the vault command, ca_cert=@ca.pem reads a file"
+	const notPEM = `ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----")` + reads
+	for _, tc := range []struct {
+		name, in, want string
+	}{
+		{"one", one, ""},
+		{"two", one + two, ""},
+		{"a bundle's comments", "# CA one\n" + one + "\n# CA two\n=====\n" + two + "\n \n", ""},
+		{"Windows line ends", strings.ReplaceAll(one, "\n", "\r\n"), ""},
+		{"no final line break", strings.TrimSpace(one), ""},
+		{"empty", "", notPEM},
+		{"a path", "/etc/ssl/ca.pem", notPEM},
+		{"base64 without lines", "MIIBszCCAVmgAwIBAgIUQ", notPEM},
+		{"written-out line breaks", strings.ReplaceAll(one, "\n", `\n`), `ca_cert holds a written-out \n where PEM needs line breaks` + reads},
+		{"private key", pemOf("PRIVATE KEY", []byte("x")), "ca_cert: PEM block 1 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
+		{"certificate and key", one + pemOf("EC PRIVATE KEY", []byte("x")), "ca_cert: PEM block 2 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
+		{"request", pemOf("CERTIFICATE REQUEST", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
+		{"trusted certificate", pemOf("TRUSTED CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
+		{"rubbish inside", pemOf("CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not an X.509 certificate: copy the file again"},
+		{"damaged first", damaged + two, "ca_cert: PEM block 1 is damaged or cut short: copy the file again"},
+		{"damaged last", one + damaged, "ca_cert: PEM block 2 is damaged or cut short: copy the file again"},
+		{"damaged alone", damaged, "ca_cert: PEM block 1 is damaged or cut short: copy the file again"},
+		{"cut short", one + two[:len(two)/2], "ca_cert: PEM block 2 is damaged or cut short: copy the file again"},
+		{"trailing words", one + "and more", "ca_cert: what follows PEM block 1 is not a certificate: remove it"},
+	} {
+		pool, err := ParseCACert(tc.in)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tc.want || (pool == nil) != (err != nil) {
+			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+}
+
+// FuzzParseCACert: a pool or an error that repeats nothing of the input but says what to do.
+func FuzzParseCACert(f *testing.F) {
+	one := selfSigned(f, time.Now().Add(time.Hour)).pem
+	for _, s := range []string{"", one, one + one, "# x\n" + one, one[:100], one + "x", pemOf("PRIVATE KEY", []byte("x")), strings.ReplaceAll(one, "\n", `\n`)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		pool, err := ParseCACert(s)
+		if (pool == nil) != (err != nil) {
+			t.Fatalf("%v, %v", pool, err)
+		}
+		if err == nil && pool.Equal(x509.NewCertPool()) {
+			t.Fatal("an empty pool")
+		}
+		if err != nil && (!strings.HasPrefix(err.Error(), "ca_cert") || len(err.Error()) > 250) {
+			t.Fatal(err)
+		}
+	})
+}
