@@ -20,6 +20,16 @@ const (
 	retryAfterMost = 15 * time.Minute
 )
 
+// storageRetry is how long a background refresh waits after its n-th failure in a row
+// to read storage. Readers do not wait: their own look at storage is the retry.
+func storageRetry(n int) time.Duration { return window(n, time.Second, time.Minute) }
+
+// window doubles from first to most over the failures in a row, less up to a quarter.
+func window(n int, first, most time.Duration) time.Duration {
+	w := min(first<<min(n-1, 16), most)
+	return w - jitter(w/4)
+}
+
 // failure is the remembered outcome of the latest attempt, immutable.
 type failure struct {
 	host  string // the authorization server that was asked
@@ -30,24 +40,23 @@ type failure struct {
 	count int       // failures in a row
 }
 
-// after makes the failure that follows prev, which may be nil.
-func (prev *failure) after(host string, cause error, now time.Time) *failure {
+// next makes the failure that follows f, which may be nil.
+func (f *failure) next(host string, cause error, now time.Time) *failure {
 	next := &failure{host: host, cause: cause, since: now, at: now, count: 1}
-	if prev != nil {
-		next.since, next.count = prev.since, prev.count+1
+	if f != nil {
+		next.since, next.count = f.since, f.count+1
 	}
 	first, most := unavailableFirst, unavailableMost
 	if _, refused := errors.AsType[*grant.RefusedError](cause); refused {
 		first, most = refusedFirst, refusedMost
 	}
-	window := min(first<<min(next.count-1, 16), most)
-	window -= jitter(window / 4)
+	wait := window(next.count, first, most)
 	if unavailable, ok := errors.AsType[*grant.UnavailableError](cause); ok && unavailable.RetryAfter > 0 {
 		// Never before the time that the server named, and not all at that time.
 		after := min(unavailable.RetryAfter, retryAfterMost)
-		window = max(window, after+jitter(after/10))
+		wait = max(wait, after+jitter(after/10))
 	}
-	next.until = now.Add(window)
+	next.until = now.Add(wait)
 	return next
 }
 

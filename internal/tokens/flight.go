@@ -94,16 +94,21 @@ func (s *slot) end(f *flight, revision uint64, err error) bool {
 		f.token, f.fetched = nil, false
 		return false
 	}
+	_, failed := errors.AsType[*FailedError](err)
+	s.stumbles++
 	switch {
-	case closing && err != nil:
+	case err == nil || failed || errors.Is(err, ErrReadOnly):
+		s.stumbles = 0
+	case closing:
 		err = ErrClosed
 	case s.gone || errors.Is(err, ErrNotConfigured):
 		err = ErrNotConfigured
 		s.drop()
 		s.engine.remove(s)
+	default:
+		s.engine.log.Warn("storage failed while a token was looked after", "name", s.name.String(), "error", err)
 	}
-	f.err = err
-	if err != nil {
+	if f.err = err; err != nil {
 		f.token = nil
 	}
 	s.flight = nil
@@ -248,7 +253,7 @@ func (s *slot) fail(host string, cause error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	f := s.failed.Load().after(host, cause, now)
+	f := s.failed.Load().next(host, cause, now)
 	s.failed.Store(f)
 	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", host, "error", cause,
 		"failures", f.count, "next_attempt_in", f.until.Sub(now).Round(time.Second).String(),

@@ -37,8 +37,13 @@ type slot struct {
 	unsaved bool
 	// idle tells that the last due refresh was left out because nobody reads.
 	idle bool
+	// stumbles counts the flights in a row that ended without an outcome, because
+	// storage failed.
+	stumbles int
 	// timer fires when the next background work is due; nil when none is.
 	timer *time.Timer
+	// turn counts the timers, so that one that was stopped too late does nothing.
+	turn uint64
 	// flight is the fetch under way; nil when none is.
 	flight *flight
 	// cancelAttempt ends the attempt of the flight under way.
@@ -79,7 +84,7 @@ func (s *slot) overdue() {
 		return
 	}
 	if t := s.held.Load(); t != nil && !time.Now().Before(t.RefreshAt) {
-		s.launch(t.ID(), true)
+		_ = s.launch(t.ID(), true) // fails only when the engine is closing
 	}
 }
 
@@ -175,24 +180,29 @@ func (s *slot) schedule(now time.Time) {
 	default:
 		return
 	}
-	var timer *time.Timer
-	timer = time.AfterFunc(max(0, at.Sub(now)), func() { s.due(timer) })
-	s.timer = timer
+	wait := at.Sub(now)
+	if s.stumbles > 0 {
+		wait = max(wait, storageRetry(s.stumbles))
+	}
+	turn := s.turn
+	s.timer = time.AfterFunc(max(0, wait), func() { s.due(turn) })
 }
 
+// stopTimer leaves the slot without a timer. mu is held.
 func (s *slot) stopTimer() {
+	s.turn++
 	if s.timer != nil {
 		s.timer.Stop()
 		s.timer = nil
 	}
 }
 
-// due runs when timer fires.
-func (s *slot) due(timer *time.Timer) {
+// due runs when the timer of the given turn fires.
+func (s *slot) due(turn uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.timer != timer {
-		return // it was stopped or replaced while it fired
+	if s.turn != turn {
+		return // the timer was stopped or replaced while it fired
 	}
 	s.timer = nil
 	if s.flight != nil {

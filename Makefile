@@ -1,0 +1,63 @@
+# `make` lists the targets.
+
+PLUGIN   := vault-plugin-mcp-oauth
+FUZZTIME ?= 10s
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-unit test-acceptance prepare fuzz lint fmt demo dev clean
+
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the plugin: bin/vault-plugin-mcp-oauth
+	CGO_ENABLED=0 go build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+
+test: test-unit test-acceptance ## Run all tests: unit, then acceptance
+
+test-unit: ## Run the unit tests, with the race detector
+	go test -race -timeout 20m ./...
+
+test-acceptance: prepare ## Run the acceptance tests on a real Vault, authorization server and MCP server
+	cd acceptance && go test -race -count=1 -timeout 20m ./...
+
+prepare: ## Get what the acceptance tests need: a Vault (built once, minutes), npm packages
+	cd acceptance && go run ./cmd/prepare
+
+fuzz: ## Run each fuzz target for FUZZTIME (10s)
+	@set -e; for package in $$(go list ./...); do \
+		targets=$$(go test -list '^Fuzz' $$package); \
+		for target in $$(echo "$$targets" | sed -n '/^Fuzz/p'); do \
+			echo "fuzz $$package $$target for $(FUZZTIME)"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+# Not tools/vault: its module graph is Vault's own, and checking it would download all of it
+# on every clean machine to say nothing about this project's code.
+lint: ## Check formatting, modules, scripts and code
+	@files=$$(gofmt -l .) && \
+		{ test -z "$$files" || { echo "not formatted, run make fmt:"; echo "$$files"; exit 1; }; }
+	@# A test may sleep in the time of a testing/synctest bubble only: elsewhere it waits for the event.
+	@for file in $$(grep -rl --include='*_test.go' 'time\.Sleep(' . | grep -v /node_modules/); do \
+		grep -q '"testing/synctest"' $$file || { echo "$$file sleeps outside a synctest bubble"; exit 1; }; \
+	done
+	bash -n .ci/run scripts/golangci-lint
+	go mod tidy -diff
+	cd acceptance && go mod tidy -diff
+	go vet ./...
+	cd acceptance && go vet ./...
+	scripts/golangci-lint run ./...
+	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
+
+fmt: ## Format the code
+	scripts/golangci-lint fmt ./...
+	cd acceptance && ../scripts/golangci-lint fmt --config ../.golangci.yml ./...
+
+demo: ## Show the whole flow on real parts, and check it
+	cd acceptance && go run ./cmd/demo
+
+dev: ## Start the demo's parts and keep them running until interrupted
+	cd acceptance && go run ./cmd/demo -keep
+
+clean: ## Remove what was built (not the caches outside the checkout)
+	rm -rf bin

@@ -1,0 +1,414 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+func TestShapeChangeDropsTheToken(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
+			t.Fatal(err)
+		}
+		if w.stored(weather).AccessToken != "" {
+			t.Error("the token of the old shape is still stored")
+		}
+		w.wantFetches(1) // an unverified write contacts nobody
+		if got := mustRead(t, e, weather); got.ID() == first.ID() || got.Shape != "B" {
+			t.Error("a token of the old shape was served")
+		}
+	})
+}
+
+func TestVerifiedTokenIsSavedAndPublishedWithTheWrite(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		terms := w.terms(weather, "B")
+		verified, err := e.Verify(t.Context(), terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := w.reshape(weather, "B")
+		change.Terms, change.Token = terms, verified
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		if got := mustRead(t, e, weather); got.AccessToken != verified.AccessToken {
+			t.Error("the verified token is not the one served")
+		}
+		if w.stored(weather).AccessToken != verified.AccessToken {
+			t.Error("the verified token was not saved")
+		}
+		w.wantFetches(1)
+		time.Sleep(46 * time.Minute)
+		w.wantFetches(2)
+	})
+}
+
+func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "R"
+		e := w.engine()
+		own, role := mustRead(t, e, weather), mustRead(t, e, reader)
+		w.with(func(w *world) { w.latency = 5 * time.Second })
+		verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := w.reshape(weather, "A")
+		change.Terms, change.Token, change.Refresh = w.terms(weather, "A"), verified, true
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		if got := mustRead(t, e, weather); got.ID() == own.ID() {
+			t.Error("the config's own token is not the verified one")
+		}
+		before := time.Now()
+		if got := mustRead(t, e, reader); got.ID() != role.ID() || time.Since(before) != 0 {
+			t.Error("the role's token did not stay in service")
+		}
+		time.Sleep(6 * time.Second)
+		if got := mustRead(t, e, reader); got.ID() == role.ID() {
+			t.Error("the role's token was not refreshed in the background")
+		}
+		w.wantFetches(4)
+	})
+}
+
+func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "A"
+		e := w.engine()
+		mustRead(t, e, weather)
+		mustRead(t, e, reader)
+		verified, err := e.Verify(t.Context(), w.terms(weather, "B"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = e.Change(t.Context(), weather, Change{
+			Terms: w.terms(weather, "B"), Token: verified,
+			Write: func(context.Context) error {
+				w.with(func(w *world) { w.shapes[weather], w.shapes[reader] = "B", "B" })
+				return nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		before := time.Now()
+		if got := mustRead(t, e, reader); got.Shape != "B" || time.Since(before) != 0 {
+			t.Errorf("the role's reader waited %s for a token of shape %s", time.Since(before), got.Shape)
+		}
+		w.wantFetches(4)
+	})
+}
+
+func TestFetchBegunUnderAnOlderRevisionIsThrownAway(t *testing.T) {
+	for _, outcome := range []error{nil, &grant.RefusedError{Code: "invalid_client"}} {
+		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.latency, w.refuse = 5*time.Second, outcome
+				e := w.engine()
+				got := make(chan Answer, 1)
+				go func() { got <- mustRead(t, e, weather) }()
+				synctest.Wait()
+				time.Sleep(4 * time.Second)
+				w.with(func(w *world) { w.refuse = nil })
+				if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
+					t.Fatal(err)
+				}
+				if answer := <-got; answer.Shape != "B" {
+					t.Errorf("the reader got a token of shape %s", answer.Shape)
+				}
+				w.wantFetches(2)
+				if e.Failing(weather) {
+					t.Error("a failure of the old revision is remembered")
+				}
+			})
+		})
+	}
+}
+
+func TestConflictWritesAndDisturbsNothing(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		before := fmt.Sprint(w.storageCalls())
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error { return ErrConflict }})
+		if !errors.Is(err, ErrConflict) {
+			t.Fatalf("got %v, want ErrConflict", err)
+		}
+		if got := mustRead(t, e, weather); got.ID() != first.ID() {
+			t.Error("the token was lost")
+		}
+		if after := fmt.Sprint(w.storageCalls()); after != before {
+			t.Errorf("storage calls went from %s to %s", before, after)
+		}
+	})
+}
+
+func TestFailedWriteKeepsServing(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		full := errors.New("storage is full")
+		if err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error { return full }}); !errors.Is(err, full) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		if got := mustRead(t, e, weather); got.ID() != first.ID() {
+			t.Error("the token was lost")
+		}
+		w.wantFetches(1)
+	})
+}
+
+func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "R"
+		e := w.engine()
+		mustRead(t, e, weather)
+		mustRead(t, e, reader)
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) { clear(w.shapes); clear(w.saved) })
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []Name{weather, reader} {
+			if _, err := e.Read(t.Context(), name); !errors.Is(err, ErrNotConfigured) {
+				t.Errorf("reading %s gave %v, want ErrNotConfigured", name, err)
+			}
+		}
+		time.Sleep(24 * time.Hour)
+		w.wantFetches(2)
+	})
+}
+
+func TestDeleteEndsAFetchUnderWay(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 9 * time.Second
+		e := w.engine()
+		result := make(chan error, 1)
+		go func() {
+			_, err := e.Read(t.Context(), weather)
+			result <- err
+		}()
+		synctest.Wait()
+		before := time.Now()
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) { clear(w.shapes) })
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-result; !errors.Is(err, ErrNotConfigured) || time.Since(before) != 0 {
+			t.Errorf("the reader got %v after %s", err, time.Since(before))
+		}
+		if w.stored(weather).AccessToken != "" {
+			t.Error("a token was saved after the delete")
+		}
+	})
+}
+
+func TestCompareAndRefreshCostsOneFetch(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		rejected := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		var mu sync.Mutex
+		ids := map[string]int{}
+		parallel(1000, func(int) {
+			token, refreshed, err := e.Refresh(t.Context(), weather, rejected.ID())
+			if err != nil || !refreshed {
+				t.Errorf("got refreshed=%v, %v", refreshed, err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ids[token.ID()]++
+		})
+		if len(ids) != 1 || ids[rejected.ID()] != 0 {
+			t.Errorf("got %d tokens", len(ids))
+		}
+		w.wantFetches(2)
+		time.Sleep(time.Minute)
+		token, refreshed, err := e.Refresh(t.Context(), weather, rejected.ID())
+		if err != nil || refreshed || ids[token.ID()] == 0 {
+			t.Errorf("a late broker got refreshed=%v, %v; want the new token's ID at no cost", refreshed, err)
+		}
+		w.wantFetches(2)
+	})
+}
+
+func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		for _, rejected := range []string{"", held.ID()} {
+			token, refreshed, err := e.Refresh(t.Context(), weather, rejected)
+			if err != nil || refreshed || token.ID() != held.ID() {
+				t.Errorf("got refreshed=%v, %v", refreshed, err)
+			}
+		}
+		w.wantFetches(1)
+		time.Sleep(cooldown)
+		if _, refreshed, err := e.Refresh(t.Context(), weather, ""); err != nil || !refreshed {
+			t.Errorf("after the cooldown got refreshed=%v, %v", refreshed, err)
+		}
+		w.wantFetches(2)
+	})
+}
+
+func TestRefreshOfARepeatedTokenSaysSoAndCoolsDown(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.sameID = true
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		for range 5 {
+			token, refreshed, err := e.Refresh(t.Context(), weather, held.ID())
+			if err != nil || refreshed || token.ID() != held.ID() {
+				t.Errorf("got refreshed=%v, %v", refreshed, err)
+			}
+		}
+		w.wantFetches(2)
+	})
+}
+
+func TestRefreshWithoutATokenFetchesOnce(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		if _, refreshed, err := e.Refresh(t.Context(), weather, ""); err != nil || !refreshed {
+			t.Errorf("got refreshed=%v, %v", refreshed, err)
+		}
+		w.wantFetches(1)
+		if _, _, err := e.Refresh(t.Context(), Name{Server: "nobody"}, ""); !errors.Is(err, ErrNotConfigured) {
+			t.Errorf("got %v, want ErrNotConfigured", err)
+		}
+	})
+}
+
+func TestRefreshComparesWithTheStoredTokenAfterARestart(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		held := mustRead(t, w.engine(), weather)
+		time.Sleep(time.Minute)
+		e := w.engine()
+		if token, refreshed, err := e.Refresh(t.Context(), weather, "0123456789abcdef"); err != nil || refreshed || token.ID() != held.ID() {
+			t.Errorf("got refreshed=%v, %v", refreshed, err)
+		}
+		w.wantFetches(1)
+	})
+}
+
+func TestRefreshWithinABackoffWindowAsksNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		w.with(func(w *world) { w.refuse = &grant.RefusedError{Code: "invalid_client"} })
+		for range 10 {
+			if _, _, err := e.Refresh(t.Context(), weather, held.ID()); err == nil {
+				t.Fatal("a refused refresh succeeded")
+			}
+		}
+		w.wantFetches(2)
+		if got := mustRead(t, e, weather); got.ID() != held.ID() {
+			t.Error("the held token was taken out of service")
+		}
+	})
+}
+
+func TestInvalidateLooksIntoStorageAgain(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		w.with(func(w *world) { w.shapes[weather] = "B" }) // another node's write
+		e.Invalidate(weather)
+		if got := mustRead(t, e, weather); got.ID() == first.ID() {
+			t.Error("a token of the old shape was served")
+		}
+	})
+}
+
+// TestAfterAChangeNobodyGetsTheOldShape hammers one name with everything at once.
+func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.latency = 5*time.Second, 300*time.Millisecond
+		e := w.engine()
+		var mu sync.Mutex
+		written := 0 // the highest shape whose write has returned
+		done := make(chan struct{})
+		var readers sync.WaitGroup
+		for i := range 20 {
+			readers.Go(func() {
+				for {
+					select {
+					case <-done:
+						return
+					case <-time.After(time.Duration(i+1) * 7 * time.Millisecond):
+					}
+					mu.Lock()
+					least := written
+					mu.Unlock()
+					answer, err := e.Read(t.Context(), weather)
+					if err != nil {
+						t.Errorf("read: %v", err)
+						return
+					}
+					if !answer.ValidAt(time.Now()) {
+						t.Error("got an expired token")
+					}
+					var shape int
+					if _, err := fmt.Sscanf(answer.Shape, "S%d", &shape); err == nil && shape < least || err != nil && least > 0 {
+						t.Errorf("got shape %s after the write of S%d had returned", answer.Shape, least)
+					}
+					if !strings.HasPrefix(answer.AccessToken, answer.Shape+"-") {
+						t.Errorf("token %s is not of shape %s", answer.AccessToken, answer.Shape)
+					}
+					if i == 0 {
+						_, _, _ = e.Refresh(t.Context(), weather, answer.ID())
+					}
+				}
+			})
+		}
+		for n := 1; n <= 50; n++ {
+			shape := fmt.Sprintf("S%d", n)
+			change := w.reshape(weather, shape)
+			if n%2 == 0 {
+				w.mu.Lock()
+				change.Terms = w.terms(weather, shape)
+				w.mu.Unlock()
+				verified, err := e.Verify(t.Context(), change.Terms)
+				if err != nil {
+					t.Fatal(err)
+				}
+				change.Token = verified
+			}
+			if err := e.Change(t.Context(), weather, change); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			written = n
+			mu.Unlock()
+			time.Sleep(time.Duration(n*37%900) * time.Millisecond)
+		}
+		close(done)
+		readers.Wait()
+	})
+}

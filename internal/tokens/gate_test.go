@@ -1,0 +1,103 @@
+package tokens
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestFetchesAreBoundedPerHost(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Second
+		for i := range 100 {
+			name := Name{Server: fmt.Sprint("s", i)}
+			w.shapes[name], w.hosts[name] = "A", "as.example.com"
+		}
+		e := w.engine()
+		parallel(100, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		if w.mostFly != hostFetches {
+			t.Errorf("%d fetches at once, want %d", w.mostFly, hostFetches)
+		}
+		if len(e.gates.hosts) != 0 {
+			t.Errorf("%d hosts are kept without use", len(e.gates.hosts))
+		}
+	})
+}
+
+func TestHangingHostsStallNobodyElse(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		for i := range 200 { // twenty names on each of ten hosts that hang
+			name, host := Name{Server: fmt.Sprint("s", i)}, fmt.Sprint("hang", i%10)
+			w.shapes[name], w.hosts[name], w.hanging[host] = "A", host, true
+		}
+		w.latency = 0
+		e := w.engine()
+		for i := range 200 {
+			go func() { _, _ = e.Read(t.Context(), Name{Server: fmt.Sprint("s", i)}) }()
+		}
+		synctest.Wait()
+		before := time.Now()
+		mustRead(t, e, weather)
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("a reader of another host waited %s", waited)
+		}
+	})
+}
+
+// TestAWaitingReaderGoesBeforeBackgroundWork: with many refreshes queued at a slow
+// host, a cold reader is served as if there were none.
+func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const names = 200
+		cold := Name{Server: "cold"}
+		w.shapes[cold], w.hosts[cold] = "A", "as.example.com"
+		for i := range names {
+			name := Name{Server: fmt.Sprint("s", i)}
+			w.shapes[name], w.hosts[name] = "A", "as.example.com"
+		}
+		e := w.engine()
+		parallel(names, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		w.with(func(w *world) { w.latency = 5 * time.Second })
+		time.Sleep(45 * time.Minute) // all are due or queued
+		before := time.Now()
+		mustRead(t, e, cold)
+		if waited := time.Since(before); waited != 5*time.Second {
+			t.Errorf("the cold reader waited %s, want one fetch's 5 s", waited)
+		}
+		if n := w.fetches(); n > 2*names-20 {
+			t.Errorf("%d fetches: there was no queue", n)
+		}
+	})
+}
+
+// TestAReaderHurriesAQueuedRefresh: a refresh that queues in the background is
+// brought forward when its token ends and a reader waits for it.
+func TestAReaderHurriesAQueuedRefresh(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const names = 400
+		w.lifetime = time.Minute
+		for i := range names {
+			name := Name{Server: fmt.Sprint("s", i)}
+			w.shapes[name], w.hosts[name] = "A", "as.example.com"
+		}
+		w.latency = 0
+		e := w.engine()
+		parallel(names, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		w.with(func(w *world) { w.latency = 9 * time.Second })
+		time.Sleep(time.Minute) // 400 refreshes at 6 in 9 s: most still queue, all tokens have ended
+		for i := range names {
+			name := Name{Server: fmt.Sprint("s", i)}
+			if e.peek(name).held.Load().ValidAt(time.Now()) {
+				continue
+			}
+			before := time.Now()
+			mustRead(t, e, name)
+			if waited := time.Since(before); waited > 10*time.Second {
+				t.Errorf("a reader of a queued name waited %s", waited)
+			}
+			return
+		}
+		t.Fatal("no token had ended")
+	})
+}

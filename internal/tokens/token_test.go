@@ -1,0 +1,185 @@
+package tokens
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// TestReadAgainTimes is the table of re-read times: when Vault Agent, which reads
+// again after exactly ttl+1 s, reads a token of each lifetime again at the latest.
+func TestReadAgainTimes(t *testing.T) {
+	for _, tc := range []struct {
+		lifetime  time.Duration
+		refreshAt time.Duration // without jitter, which only makes it earlier
+		worst     time.Duration // the bound of the latest re-read, from the token's start
+		safe      bool          // whether that is before the token's end
+	}{
+		{5 * time.Second, 2500 * time.Millisecond, 0, false},
+		{10 * time.Second, 5 * time.Second, 0, false},
+		{15 * time.Second, 7500 * time.Millisecond, 13 * time.Second, true},
+		{20 * time.Second, 10 * time.Second, 16340 * time.Millisecond, true},
+		{time.Minute, 30 * time.Second, 43 * time.Second, true},
+		{5 * time.Minute, 225 * time.Second, 253 * time.Second, true},
+		{time.Hour, 45 * time.Minute, 50*time.Minute + 3*time.Second, true},
+		{24 * time.Hour, 18 * time.Hour, 20*time.Hour + 3*time.Second, true},
+	} {
+		t.Run(tc.lifetime.String(), func(t *testing.T) {
+			start := time.Now()
+			var latest time.Duration
+			for range 200 {
+				token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: tc.lifetime}, &Terms{})
+				m := margin(tc.lifetime)
+				r := token.RefreshAt.Sub(start)
+				if r > tc.refreshAt || r < tc.refreshAt-m/10 {
+					t.Fatalf("refresh after %s, want at most a tenth of the margin before %s", r, tc.refreshAt)
+				}
+				for at := time.Duration(0); at < r; at += r/50 + 1 {
+					ttl := token.readAgain(start.Add(at), time.Time{})
+					if ttl < 1 {
+						t.Fatalf("ttl %d after %s: must be at least 1", ttl, at)
+					}
+					again := at + time.Duration(ttl+1)*time.Second
+					if tc.safe && again <= r {
+						t.Fatalf("read again after %s, before the refresh after %s", again, r)
+					}
+					latest = max(latest, again)
+				}
+			}
+			if tc.safe && (latest > tc.worst || latest >= tc.lifetime) {
+				t.Errorf("read again after %s at the latest, want at most %s, before the end", latest, tc.worst)
+			}
+		})
+	}
+}
+
+func TestReadAgainWhenLateOrFailing(t *testing.T) {
+	start := time.Now()
+	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: time.Hour}, &Terms{})
+	for _, tc := range []struct {
+		name      string
+		at, retry time.Duration
+		want      int64
+	}{
+		{"overdue", 46 * time.Minute, 0, 3},
+		{"failing, next attempt soon", 46 * time.Minute, 46*time.Minute + time.Second, 3},
+		{"failing, next attempt later", 46 * time.Minute, 46*time.Minute + 40*time.Second, 40},
+		{"failing before the refresh is due", 10 * time.Minute, 10*time.Minute + 30*time.Second, 30},
+		{"failing, next attempt after the end", 59 * time.Minute, 80 * time.Minute, 58},
+		{"about to end", time.Hour - 2*time.Second, 80 * time.Minute, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var retry time.Time
+			if tc.retry != 0 {
+				retry = start.Add(tc.retry)
+			}
+			if got := token.readAgain(start.Add(tc.at), retry); got != tc.want {
+				t.Errorf("ttl %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestAgentNeverHoldsExpiredToken runs Vault Agent's rule against the engine over
+// many lifetimes, with a slow authorization server.
+func TestAgentNeverHoldsExpiredToken(t *testing.T) {
+	for _, lifetime := range []time.Duration{15 * time.Second, 20 * time.Second, 30 * time.Second, 5 * time.Minute, time.Hour} {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.lifetime, w.latency = lifetime, 700*time.Millisecond
+				e := w.engine()
+				start := time.Now()
+				reads := 0
+				for time.Since(start) < 20*lifetime {
+					held := mustRead(t, e, weather)
+					reads++
+					time.Sleep(time.Duration(held.TTL+1) * time.Second)
+					if !held.ValidAt(time.Now()) {
+						t.Fatalf("after %s the agent held a token that had ended", time.Since(start))
+					}
+				}
+				if reads > 45 {
+					t.Errorf("%d reads in 20 lifetimes, want about one per refresh", reads)
+				}
+			})
+		})
+	}
+}
+
+func TestNewTokenLifetime(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		expiresIn   time.Duration
+		defaultTTL  time.Duration
+		maxTTL      time.Duration
+		want        time.Duration
+		wantRefresh time.Duration // at the latest
+	}{
+		{"as announced", time.Hour, time.Minute, 0, time.Hour, 45 * time.Minute},
+		{"not announced", 0, time.Minute, 0, time.Minute, 30 * time.Second},
+		{"capped", time.Hour, time.Minute, 10 * time.Minute, 10 * time.Minute, 450 * time.Second},
+		{"default is capped too", 0, time.Hour, 10 * time.Minute, 10 * time.Minute, 450 * time.Second},
+		{"cap above", time.Minute, time.Minute, time.Hour, time.Minute, 30 * time.Second},
+		{"shorter than the least interval", time.Second, time.Minute, 0, time.Second, time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: tc.expiresIn},
+				&Terms{DefaultTTL: tc.defaultTTL, MaxTTL: tc.maxTTL})
+			if token.Lifetime() != tc.want {
+				t.Errorf("lifetime %s, want %s", token.Lifetime(), tc.want)
+			}
+			if r := token.RefreshAt.Sub(start); r > tc.wantRefresh {
+				t.Errorf("refresh after %s, want at most %s", r, tc.wantRefresh)
+			}
+			if token.RotationPeriod() < 1 {
+				t.Errorf("rotation period %d, want at least 1", token.RotationPeriod())
+			}
+		})
+	}
+}
+
+func TestTokenID(t *testing.T) {
+	token := newToken(&grant.Token{AccessToken: "abc", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
+	if want := "ba7816bf8f01cfea"; token.ID() != want { // SHA-256("abc") of FIPS 180
+		t.Errorf("ID %q, want %q", token.ID(), want)
+	}
+}
+
+// TestLoadedTokenIsCappedByItsLifetime: a wall clock that was set back since a token
+// was stored must not lengthen the token's life.
+func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
+	now := time.Now()
+	issued := now.Add(6 * time.Hour).Round(0) // stored by a clock six hours ahead
+	stored := &Token{AccessToken: "t", Issued: issued, Expires: issued.Add(time.Hour), RefreshAt: issued.Add(45 * time.Minute)}
+	loaded := stored.rebased(now)
+	if got := loaded.Expires.Sub(now); got != time.Hour {
+		t.Errorf("valid for %s, want its lifetime", got)
+	}
+	if got := loaded.Expires.Sub(loaded.RefreshAt); got != 15*time.Minute {
+		t.Errorf("refreshed %s before its end, want as stored", got)
+	}
+	if loaded.ID() == "" {
+		t.Error("a loaded token has no ID")
+	}
+}
+
+func TestValidAt(t *testing.T) {
+	var none *Token
+	if none.ValidAt(time.Now()) {
+		t.Error("no token is valid")
+	}
+	now := time.Now()
+	token := &Token{Expires: now.Add(time.Second)}
+	if !token.ValidAt(now) || token.ValidAt(now.Add(time.Second)) {
+		t.Error("a token is valid up to its end and not at it")
+	}
+	// A wall clock ahead of the monotonic one: a time without a monotonic reading is
+	// compared by the wall clock alone.
+	if token.ValidAt(now.Add(time.Minute).Round(0)) {
+		t.Error("valid by a wall clock that is past its end")
+	}
+}
