@@ -93,17 +93,17 @@ func (b *backend) clean(context.Context) { b.engine.Close() }
 // message would quote the value.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if err := secretsAreStrings(req); err != nil {
-		return fail(err)
+		return fail(tokens.Name{}, err)
 	}
 	return b.Backend.HandleRequest(ctx, req)
 }
 
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	if secretsAreStrings(req) != nil {
-		return true, false, nil // HandleRequest says why not
+	if err := secretsAreStrings(req); err == nil {
+		return b.Backend.HandleExistenceCheck(ctx, req)
 	}
-	return b.Backend.HandleExistenceCheck(ctx, req)
+	return true, false, nil // HandleRequest says why not
 }
 
 func secretsAreStrings(req *logical.Request) error {

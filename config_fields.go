@@ -161,6 +161,9 @@ func (c *config) response() map[string]any {
 // set copies a field of the request, if it is given, to a value of the type that the
 // field's schema decodes to.
 func set[T any](d *framework.FieldData, field string, to *T) {
+	if _, ok := d.Schema[field]; !ok {
+		return
+	}
 	if value, ok := d.GetOk(field); ok {
 		*to = value.(T)
 	}

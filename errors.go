@@ -25,7 +25,7 @@ func badRequest(format string, args ...any) error {
 	return &requestError{status: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
 }
 
-// notConfigured says which name is missing and how to make it.
+// notConfigured says of tokens.ErrNotConfigured which name is missing, and what to do.
 func notConfigured(name tokens.Name) error {
 	text := fmt.Sprintf("no config named %q: write config/%s first", name.Server, name.Server)
 	if name.Role != "" {
@@ -38,9 +38,12 @@ func notConfigured(name tokens.Name) error {
 // fail turns an error into a response, as a handler's last step. The error goes back
 // bare: wrapped it would cross the plugin boundary as a 500, and beside an error
 // response as a 400.
-func fail(err error) (*logical.Response, error) {
-	if errors.Is(err, tokens.ErrReadOnly) {
+func fail(name tokens.Name, err error) (*logical.Response, error) {
+	switch {
+	case errors.Is(err, tokens.ErrReadOnly):
 		return nil, logical.ErrReadOnly
+	case errors.Is(err, tokens.ErrNotConfigured):
+		err = notConfigured(name)
 	}
 	return nil, logical.CodedError(statusOf(err), err.Error())
 }
@@ -57,8 +60,6 @@ func statusOf(err error) int {
 		return http.StatusBadGateway
 	}
 	switch {
-	case errors.Is(err, tokens.ErrNotConfigured):
-		return http.StatusNotFound
 	case errors.Is(err, tokens.ErrConflict):
 		return http.StatusConflict
 	case errors.Is(err, tokens.ErrClosed):

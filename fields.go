@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,13 +14,32 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// nameOf is the name in a request's path.
-func nameOf(d *framework.FieldData) tokens.Name {
-	name := tokens.Name{Server: d.Get("server").(string)}
-	if _, ok := d.Schema["role"]; ok {
-		name.Role = d.Get("role").(string)
+// handler is an operation on the name in the request's path; an empty name where the
+// path holds none.
+type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
+
+// serve makes a handler one of the framework's: the name is checked first, and an
+// error becomes a response last.
+func serve(h handler) framework.OperationFunc {
+	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		name, err := nameOf(d)
+		if err != nil {
+			return fail(name, err)
+		}
+		resp, err := h(ctx, name, d)
+		if err != nil {
+			return fail(name, err)
+		}
+		return resp, nil
 	}
-	return name
+}
+
+// nameOf is the name in a request's path.
+func nameOf(d *framework.FieldData) (tokens.Name, error) {
+	var name tokens.Name
+	set(d, "server", &name.Server)
+	set(d, "role", &name.Role)
+	return name, validName(name)
 }
 
 // responses describes an operation's only response for the OpenAPI document.

@@ -27,7 +27,7 @@ func (b *backend) configPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.listConfigs,
+					Callback:  serve(b.listConfigs),
 					Summary:   "List the names of the configured MCP servers.",
 					Responses: responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
 				},
@@ -44,12 +44,12 @@ func (b *backend) configPaths() []*framework.Path {
 				logical.CreateOperation: b.configWrite("Configure an MCP server's OAuth client."),
 				logical.UpdateOperation: b.configWrite("Change an MCP server's OAuth client; only the fields given change."),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:  b.readConfig,
+					Callback:  serve(b.readConfig),
 					Summary:   "Read an MCP server's OAuth client, without its secrets.",
 					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.deleteConfig,
+					Callback:                    serve(b.deleteConfig),
 					Summary:                     "Delete an MCP server's OAuth client with its roles and tokens.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -62,7 +62,7 @@ func (b *backend) configPaths() []*framework.Path {
 
 func (b *backend) configWrite(summary string) *framework.PathOperation {
 	return &framework.PathOperation{
-		Callback:                    b.writeConfig,
+		Callback:                    serve(b.writeConfig),
 		Summary:                     summary,
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
@@ -74,63 +74,51 @@ func (b *backend) configWrite(summary string) *framework.PathOperation {
 }
 
 func (b *backend) configExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
-	name := nameOf(d)
-	if validName(name) != nil {
-		return false, nil // the write says why not
+	name, err := nameOf(d)
+	if err == nil {
+		c, err := b.store.config(ctx, name.Server)
+		return c != nil, err
 	}
-	c, err := b.store.config(ctx, name.Server)
-	return c != nil, err
+	return false, nil // the write says why not
 }
 
-func (b *backend) listConfigs(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) listConfigs(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	names, err := b.store.servers(ctx)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return logical.ListResponse(names), nil
 }
 
-func (b *backend) readConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) readConfig(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	c, err := b.store.config(ctx, name.Server)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if c == nil {
-		return fail(notConfigured(name))
+		return nil, tokens.ErrNotConfigured
 	}
 	return &logical.Response{Data: c.response()}, nil
 }
 
-func (b *backend) deleteConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
 		return b.store.deleteConfig(ctx, name.Server)
 	}})
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return nil, nil
 }
 
 // writeConfig creates or updates a config. It changes nothing unless all of it
 // succeeds.
-func (b *backend) writeConfig(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeBudget)
 	defer cancel()
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
 	old, err := b.store.config(ctx, name.Server)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	next := newConfig()
 	if old != nil {
@@ -138,11 +126,11 @@ func (b *backend) writeConfig(ctx context.Context, _ *logical.Request, d *framew
 	}
 	next.update(d)
 	if err := next.validate(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	_, bringsSecret := d.GetOk("client_secret")
 	if old != nil && !next.sameRoute(old) && !bringsSecret {
-		return fail(badRequest("a write that changes token_url, ca_cert or allow_insecure_http must bring client_secret too: the stored secret is not sent to a place it was not written for"))
+		return nil, badRequest("a write that changes token_url, ca_cert or allow_insecure_http must bring client_secret too: the stored secret is not sent to a place it was not written for")
 	}
 
 	write := verifiedWrite{name: name, terms: next.terms(nil), verify: d.Get("verify").(bool)}
@@ -167,7 +155,7 @@ func (b *backend) writeConfig(ctx context.Context, _ *logical.Request, d *framew
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
-		return fail(withRoleHint(err))
+		return nil, withRoleHint(err)
 	}
 	return warn(scopeWarning(next.request(nil).Scopes, granted)), nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 func (b *backend) refreshPaths() []*framework.Path {
@@ -22,7 +24,7 @@ func (b *backend) refreshPaths() []*framework.Path {
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback: b.refreshToken,
+				Callback: serve(b.refreshToken),
 				Summary:  "Replace the access token, if it is still the rejected one.",
 				// Within the cluster only: a performance secondary's tokens are its own.
 				ForwardPerformanceStandby: true,
@@ -39,19 +41,15 @@ func (b *backend) refreshPaths() []*framework.Path {
 // tokenIDPattern is the form of a token_id.
 var tokenIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-func (b *backend) refreshToken(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 	rejected, given := d.GetOk("token_id")
 	if given && !tokenIDPattern.MatchString(rejected.(string)) {
-		return fail(badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself"))
+		return nil, badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself")
 	}
 	id, _ := rejected.(string)
 	t, refreshed, err := b.engine.Refresh(ctx, name, id)
 	if err != nil {
-		return fail(b.explain(name, err))
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		"token_id":   t.ID(),

@@ -21,7 +21,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  b.listRoles,
+					Callback:  serve(b.listRoles),
 					Summary:   "List the names of an MCP server's roles.",
 					Responses: responses(http.StatusOK, "The names", keysField("Names of the roles.")),
 				},
@@ -38,12 +38,12 @@ func (b *backend) rolePaths() []*framework.Path {
 				logical.CreateOperation: b.roleWrite("Configure a role."),
 				logical.UpdateOperation: b.roleWrite("Change a role; only the fields given change."),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:  b.readRole,
+					Callback:  serve(b.readRole),
 					Summary:   "Read a role.",
 					Responses: responses(http.StatusOK, "The role", readable(roleFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.deleteRole,
+					Callback:                    serve(b.deleteRole),
 					Summary:                     "Delete a role with its token.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -56,7 +56,7 @@ func (b *backend) rolePaths() []*framework.Path {
 
 func (b *backend) roleWrite(summary string) *framework.PathOperation {
 	op := b.configWrite(summary)
-	op.Callback = b.writeRole
+	op.Callback = serve(b.writeRole)
 	return op
 }
 
@@ -87,69 +87,53 @@ func (r *role) response() map[string]any {
 }
 
 func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
-	name := nameOf(d)
-	if validName(name) != nil {
-		return false, nil // the write says why not
+	name, err := nameOf(d)
+	if err == nil {
+		_, r, err := b.store.configAndRole(ctx, name)
+		return r != nil, err
 	}
-	_, r, err := b.store.configAndRole(ctx, name)
-	return r != nil, err
+	return false, nil // the write says why not
 }
 
-func (b *backend) listRoles(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) listRoles(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	names, err := b.store.roles(ctx, name.Server)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return logical.ListResponse(names), nil
 }
 
-func (b *backend) readRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	_, r, err := b.store.configAndRole(ctx, name)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if r == nil {
-		return fail(notConfigured(name))
+		return nil, tokens.ErrNotConfigured
 	}
 	return &logical.Response{Data: r.response()}, nil
 }
 
-func (b *backend) deleteRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
 		return b.store.deleteRole(ctx, name)
 	}})
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return nil, nil
 }
 
 // writeRole creates or updates a role. It changes nothing unless all of it succeeds.
-func (b *backend) writeRole(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeBudget)
 	defer cancel()
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
 	c, old, err := b.store.configAndRole(ctx, name)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if c == nil {
-		return fail(notConfigured(tokens.Name{Server: name.Server}))
+		return nil, notConfigured(tokens.Name{Server: name.Server})
 	}
 	next := &role{Incarnation: c.Incarnation}
 	if old != nil {
@@ -157,7 +141,7 @@ func (b *backend) writeRole(ctx context.Context, _ *logical.Request, d *framewor
 	}
 	next.update(d)
 	if err := next.validate(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 
 	write := verifiedWrite{name: name, terms: c.terms(next), verify: d.Get("verify").(bool)}
@@ -178,7 +162,7 @@ func (b *backend) writeRole(ctx context.Context, _ *logical.Request, d *framewor
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	return warn(scopeWarning(c.request(next).Scopes, granted)), nil
 }

@@ -21,7 +21,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback: b.listStatus,
+				Callback: serve(b.listStatus),
 				Summary:  "List all servers and roles with the state of their token.",
 				Responses: responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
 					"keys":     {Type: framework.TypeStringSlice, Description: "Names: <server>, and <server>/<role>."},
@@ -35,7 +35,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		HelpDescription: strings.TrimSpace(statusHelp),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:  b.readStatus,
+				Callback:  serve(b.readStatus),
 				Summary:   "Read the health of a token; never a token or a secret.",
 				Responses: responses(http.StatusOK, "The health of the token", statusFields()),
 			},
@@ -69,18 +69,14 @@ func statusFields() map[string]*framework.FieldSchema {
 }
 
 // readStatus answers from memory and storage; it never contacts anybody.
-func (b *backend) readStatus(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	c, r, err := b.store.effective(ctx, name)
 	if err != nil {
-		return fail(b.explain(name, err))
+		return nil, err
 	}
 	status, err := b.engine.Status(ctx, name)
 	if err != nil {
-		return fail(b.explain(name, err))
+		return nil, err
 	}
 	data := map[string]any{
 		"state":      string(status.State),
@@ -113,10 +109,10 @@ func (b *backend) readStatus(ctx context.Context, _ *logical.Request, d *framewo
 }
 
 // listStatus gives every name with its state.
-func (b *backend) listStatus(ctx context.Context, _ *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	names, err := b.allNames(ctx)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	keys := make([]string, 0, len(names))
 	info := make(map[string]any, len(names))
@@ -126,7 +122,7 @@ func (b *backend) listStatus(ctx context.Context, _ *logical.Request, _ *framewo
 			continue // deleted meanwhile
 		}
 		if err != nil {
-			return fail(err)
+			return nil, err
 		}
 		entry := map[string]any{"state": string(status.State)}
 		if status.Failure != nil {

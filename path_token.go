@@ -18,7 +18,7 @@ func (b *backend) tokenPaths() []*framework.Path {
 		HelpDescription: strings.TrimSpace(tokenHelp),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:  b.readToken,
+				Callback:  serve(b.readToken),
 				Summary:   "Read the current access token.",
 				Responses: responses(http.StatusOK, "The current access token", tokenFields()),
 			},
@@ -70,14 +70,10 @@ func tokenFields() map[string]*framework.FieldSchema {
 
 // readToken answers with the held token. It makes no lease: a lease is two storage
 // writes a read and a copy of the token in each.
-func (b *backend) readToken(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := nameOf(d)
-	if err := validName(name); err != nil {
-		return fail(err)
-	}
+func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	t, err := b.engine.Read(ctx, name)
 	if err != nil {
-		return fail(b.explain(name, err))
+		return nil, err
 	}
 	data := map[string]any{
 		"access_token":        t.AccessToken,
@@ -93,14 +89,6 @@ func (b *backend) readToken(ctx context.Context, _ *logical.Request, d *framewor
 		data["scope"] = t.Scope
 	}
 	return &logical.Response{Data: data}, nil
-}
-
-// explain makes an engine's bare "not configured" say of what, and what to do.
-func (b *backend) explain(name tokens.Name, err error) error {
-	if statusOf(err) == http.StatusNotFound {
-		return notConfigured(name)
-	}
-	return err
 }
 
 func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"time"
@@ -21,7 +22,7 @@ func main() {
 	flags := meta.FlagSet()
 	version := flags.Bool("version", false, "print the plugin's version and exit")
 	if err := flags.Parse(os.Args[1:]); err != nil {
-		if err == flag.ErrHelp {
+		if errors.Is(err, flag.ErrHelp) {
 			os.Exit(0)
 		}
 		log.Error("bad arguments", "error", err)

@@ -163,7 +163,7 @@ func TestOneAttemptPerWindowWhateverTheReadersDo(t *testing.T) {
 		start := time.Now()
 		for time.Since(start) < 2*time.Minute {
 			for range 10 { // 1,000 a second
-				mustFail(t, e, weather)
+				_ = mustFail(t, e, weather)
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -190,7 +190,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 			t.Errorf("next attempt in %s, want 90 s and a little", wait)
 		}
 		time.Sleep(89 * time.Second)
-		mustFail(t, e, weather)
+		_ = mustFail(t, e, weather)
 		w.wantFetches(1)
 		w.with(func(w *world) { w.refuse.(*grant.UnavailableError).RetryAfter = 100 * time.Hour })
 		time.Sleep(15 * time.Second)
@@ -213,7 +213,7 @@ func TestRefusalBacksOffLongerAndAWriteClearsIt(t *testing.T) {
 			t.Errorf("%v does not hold the refusal", failed)
 		}
 		w.with(func(w *world) { w.refuse = nil })
-		mustFail(t, e, weather)
+		_ = mustFail(t, e, weather)
 		if err := e.Change(t.Context(), weather, w.reshape(weather, "A")); err != nil {
 			t.Fatal(err)
 		}

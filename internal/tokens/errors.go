@@ -12,7 +12,7 @@ var (
 	// ErrReadOnly: the request needs a fetch, and this node may not write.
 	ErrReadOnly = errors.New("this node may not fetch tokens")
 	// ErrConflict: what a change was built on has changed meanwhile.
-	ErrConflict = errors.New("the configuration changed while the write was being prepared")
+	ErrConflict = errors.New("the configuration changed while this write was under way: read it, and write again")
 	// ErrClosed: the engine has been closed, or closed while the caller waited.
 	ErrClosed = errors.New("the secrets engine is stopping")
 )

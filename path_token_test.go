@@ -1,0 +1,216 @@
+package mcpoauth
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+var weather = tokens.Name{Server: "weather"}
+
+func TestTokenAnswersEveryFieldInItsType(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"scope": "a b"}))
+	m.configure(as, nil)
+	began := time.Now().Truncate(time.Second)
+	got := m.read("token/weather")
+
+	for field, want := range fields{
+		"access_token":    "t0ken-1",
+		"token_type":      "Bearer",
+		"authorization":   "Bearer t0ken-1",
+		"scope":           "a b",
+		"rotation_period": int64(2700), // an hour less a quarter
+		"token_id":        "5a5c7e4b0d0d3a1f",
+	} {
+		if field != "token_id" && got[field] != want {
+			t.Errorf("%s is %#v; want %#v", field, got[field], want)
+		}
+	}
+	// Vault Agent reads a float every 5 minutes, and panics at a string.
+	if ttl, ok := got["ttl"].(int64); !ok || ttl < 2500 || ttl > 3200 {
+		t.Errorf("ttl is %#v; want an int64 of about three quarters of an hour", got["ttl"])
+	}
+	if id, ok := got["token_id"].(string); !ok || !tokenIDPattern.MatchString(id) {
+		t.Errorf("token_id is %#v; want 16 hexadecimal digits", got["token_id"])
+	}
+	issued, expires := instant(t, got, "last_vault_rotation"), instant(t, got, "expires_at")
+	if issued.Before(began) || issued.After(time.Now()) {
+		t.Errorf("last_vault_rotation is %s; want when the request began, after %s", issued, began)
+	}
+	if expires.Sub(issued) != time.Hour {
+		t.Errorf("expires_at is %s after last_vault_rotation; want an hour", expires.Sub(issued))
+	}
+	if want := slices.Sorted(maps.Keys(tokenFields())); !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
+		t.Errorf("the fields are %q; want %q", slices.Sorted(maps.Keys(got)), want)
+	}
+}
+
+// instant is a field's time, which must be RFC 3339 in UTC.
+func instant(t *testing.T, data fields, field string) time.Time {
+	t.Helper()
+	text, _ := data[field].(string)
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil || !strings.HasSuffix(text, "Z") {
+		t.Fatalf("%s is %#v; want RFC 3339 in UTC", field, data[field])
+	}
+	return at
+}
+
+func TestTokenScopeIsWhatIsKnownOfIt(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		asked string
+		said  fields
+		want  any // nil: the field is absent
+	}{
+		{"said", "a b", fields{"scope": "a"}, "a"},
+		{"not said, asked", "a b", nil, "a b"},
+		{"not said, none asked", "", nil, nil},
+		{"said, none asked", "", fields{"scope": "default"}, "default"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			as.answers(granting(test.said))
+			m.configure(as, fields{"scopes": test.asked})
+			if got := m.read("token/weather")["scope"]; got != test.want {
+				t.Errorf("scope is %#v; want %#v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestTokenOfWhatIsNotConfigured(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/absent", nil, "absent", "write config/absent")
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/absent/reader", nil, "write config/absent")
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/absent", nil, "role/weather/absent")
+	as.asked(t, 0, "after reading what is not configured")
+}
+
+func TestTokenErrorsAreMappedToStatuses(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer func(tokenRequest) (int, fields)
+		status int
+		says   string
+	}{
+		{"refused", refusing(401, "invalid_client"), 400, "invalid_client: said the server"},
+		{"refused the scope", refusing(400, "invalid_scope"), 400, "invalid_scope"},
+		{"refused the resource", refusing(400, "invalid_target"), 400, "invalid_target"},
+		{"down", refusing(503, "x"), 502, "HTTP 503"},
+		{"too many requests", refusing(429, "slow_down"), 502, "HTTP 429"},
+		{"nonsense", func(tokenRequest) (int, fields) { return 200, fields{"hello": "world"} }, 502, "no access_token"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			as.answers(test.answer)
+			m.configure(as, nil)
+			host := strings.TrimPrefix(as.URL, "http://")
+			m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says, `"weather"`, host, "next attempt not before")
+			m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says)
+			as.asked(t, 1, "after a second read within the backoff window")
+		})
+	}
+}
+
+func TestTokenIsReadOnly(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	for _, path := range []string{"token/weather", "token/weather/reader"} {
+		for _, op := range []logical.Operation{
+			logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation,
+			logical.DeleteOperation, logical.ListOperation,
+		} {
+			if _, err := m.do(op, path, nil); err != logical.ErrUnsupportedOperation {
+				t.Errorf("%s %s: %v; want logical.ErrUnsupportedOperation", op, path, err)
+			}
+		}
+	}
+	as.asked(t, 0, "after operations that do not exist")
+}
+
+func TestColdReadersShareOneRequest(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.hold()
+	const readers = 100
+	answers := make(chan string, readers)
+	var group sync.WaitGroup
+	for range readers {
+		group.Go(func() {
+			resp, err := m.do(logical.ReadOperation, "token/weather", nil)
+			if err != nil {
+				answers <- err.Error()
+				return
+			}
+			answers <- resp.Data["access_token"].(string)
+		})
+	}
+	as.await(1)
+	as.release()
+	group.Wait()
+	for range readers {
+		if got := <-answers; got != "t0ken-1" {
+			t.Errorf("a reader got %q; want the one token", got)
+		}
+	}
+	as.asked(t, 1, fmt.Sprintf("after %d cold reads at once", readers))
+}
+
+func TestWarmReadCallsNobody(t *testing.T) {
+	storage := &testStorage{}
+	as, m := newAuthServer(t), newNode(t, storage, 0)
+	m.configure(as, nil)
+	m.stash(weather, "t0ken-stashed", time.Minute, time.Hour)
+	// In a bubble no time passes that would make the replication state old.
+	synctest.Test(t, func(t *testing.T) {
+		m := newNode(t, storage, 0)
+		if got := m.token("weather"); got != "t0ken-stashed" {
+			t.Fatalf("the first read gives %q; want the stored token", got)
+		}
+		toStorage, toVault := m.storage.calls.Load(), m.system.calls.Load()
+		for range 1000 {
+			m.read("token/weather")
+		}
+		if n := m.storage.calls.Load() - toStorage; n != 0 {
+			t.Errorf("1000 warm reads made %d storage calls; want none", n)
+		}
+		if n := m.system.calls.Load() - toVault; n != 0 {
+			t.Errorf("1000 warm reads made %d calls to Vault's system view; want none", n)
+		}
+		synctest.Wait()
+	})
+	as.asked(t, 0, "after reading a stored token")
+}
+
+func TestTokenOfAnotherShapeIsNotUsed(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.stash(weather, "t0ken-stashed", time.Minute, time.Hour)
+	m.stop()
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As a crash between two writes, or a backup, might leave it.
+	c.Audience = "https://other.example.com"
+	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q; want a new one", got)
+	}
+}

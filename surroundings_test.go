@@ -1,0 +1,261 @@
+package mcpoauth
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"encoding/json"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// testStorage is a mount's storage that counts and can fail.
+type testStorage struct {
+	logical.InmemStorage
+
+	calls atomic.Int64
+
+	mu sync.Mutex // guards failing
+	// failing are the calls that fail: "put token/" fails those puts whose key
+	// starts so, "get" all gets.
+	failing []string
+}
+
+// errStorage is what a failing call returns: storage errors cross the plugin boundary
+// as plain text.
+var errStorage = errors.New("storage is out of order")
+
+// fail makes the calls fail from now on; none makes all work again.
+func (s *testStorage) fail(calls ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing = calls
+}
+
+func (s *testStorage) call(method, key string) error {
+	s.calls.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.failing {
+		if strings.HasPrefix(method+" "+key, f) {
+			return errStorage
+		}
+	}
+	return nil
+}
+
+func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := s.call("get", key); err != nil {
+		return nil, err
+	}
+	return s.InmemStorage.Get(ctx, key)
+}
+
+func (s *testStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if err := s.call("put", entry.Key); err != nil {
+		return err
+	}
+	return s.InmemStorage.Put(ctx, entry)
+}
+
+func (s *testStorage) Delete(ctx context.Context, key string) error {
+	if err := s.call("delete", key); err != nil {
+		return err
+	}
+	return s.InmemStorage.Delete(ctx, key)
+}
+
+func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := s.call("list", prefix); err != nil {
+		return nil, err
+	}
+	return s.InmemStorage.List(ctx, prefix)
+}
+
+// entries gives all that is stored, by key.
+func (s *testStorage) entries(t *testing.T) map[string]string {
+	t.Helper()
+	keys, err := logical.CollectKeys(t.Context(), &s.InmemStorage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, key := range keys {
+		entry, err := s.InmemStorage.Get(t.Context(), key)
+		if err != nil || entry == nil {
+			t.Fatalf("%s: %v, %v", key, entry, err)
+		}
+		all[key] = string(entry.Value)
+	}
+	return all
+}
+
+// unchanged checks that what is stored is what was.
+func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
+	t.Helper()
+	if is := s.entries(t); !maps.Equal(is, was) {
+		t.Errorf("storage changed:\nit was %q\nit is  %q", was, is)
+	}
+}
+
+// testSystem counts the calls to Vault's system view. Those that are not here end the
+// test: nothing may need them.
+type testSystem struct {
+	logical.SystemView
+
+	state consts.ReplicationState
+	calls atomic.Int64
+}
+
+func (s *testSystem) ReplicationState() consts.ReplicationState {
+	s.calls.Add(1)
+	return s.state
+}
+
+func (s *testSystem) LocalMount() bool {
+	s.calls.Add(1)
+	return false
+}
+
+// authServer is an authorization server on loopback that answers as the test says.
+type authServer struct {
+	*httptest.Server
+
+	mu       sync.Mutex // guards the fields below
+	arrived  *sync.Cond // a request came
+	requests []tokenRequest
+	answer   func(tokenRequest) (status int, body fields)
+	gate     chan struct{} // requests wait for its close; nil lets them through
+}
+
+// tokenRequest is what came in one request.
+type tokenRequest struct {
+	n            int // counts from 1
+	method       string
+	path         string
+	clientID     string // of the Authorization header
+	clientSecret string
+	form         url.Values
+}
+
+// newAuthServer starts an authorization server that grants tokens of an hour.
+func newAuthServer(t *testing.T) *authServer {
+	t.Helper()
+	as := &authServer{answer: granting(nil)}
+	as.arrived = sync.NewCond(&as.mu)
+	as.Server = httptest.NewServer(as)
+	t.Cleanup(func() {
+		as.release()
+		as.Close()
+	})
+	return as
+}
+
+// granting answers with a token of an hour, and with more.
+func granting(more fields) func(tokenRequest) (int, fields) {
+	return func(r tokenRequest) (int, fields) {
+		return http.StatusOK, with(fields{
+			"access_token": fmt.Sprintf("%s-%d", tokenMark, r.n),
+			"token_type":   "Bearer",
+			"expires_in":   3600,
+		}, more)
+	}
+}
+
+// refusing answers with an OAuth error.
+func refusing(status int, code string) func(tokenRequest) (int, fields) {
+	return func(tokenRequest) (int, fields) {
+		return status, fields{"error": code, "error_description": "said the server"}
+	}
+}
+
+// answers sets what the next requests are answered with.
+func (as *authServer) answers(answer func(tokenRequest) (int, fields)) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.answer = answer
+}
+
+func (as *authServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_ = r.ParseForm()
+	clientID, clientSecret, _ := r.BasicAuth()
+	as.mu.Lock()
+	request := tokenRequest{
+		n: len(as.requests) + 1, method: r.Method, path: r.URL.Path,
+		clientID: clientID, clientSecret: clientSecret, form: r.PostForm,
+	}
+	as.requests = append(as.requests, request)
+	as.arrived.Broadcast()
+	gate := as.gate
+	as.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	as.mu.Lock()
+	answer := as.answer
+	as.mu.Unlock()
+	status, body := answer(request)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
+
+// hold makes requests wait until release.
+func (as *authServer) hold() {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.gate = make(chan struct{})
+}
+
+func (as *authServer) release() {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if as.gate != nil {
+		close(as.gate)
+		as.gate = nil
+	}
+}
+
+// count is the number of requests that came.
+func (as *authServer) count() int {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return len(as.requests)
+}
+
+// await waits for the nth request, and gives it.
+func (as *authServer) await(n int) tokenRequest {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	for len(as.requests) < n {
+		as.arrived.Wait()
+	}
+	return as.requests[n-1]
+}
+
+// asked checks how many requests came.
+func (as *authServer) asked(t *testing.T, times int, when string) {
+	t.Helper()
+	if n := as.count(); n != times {
+		t.Errorf("%s: %d requests to the authorization server so far; want %d", when, n, times)
+	}
+}
+
+// client is the config of a client of the server, and no more than it needs.
+func (as *authServer) client() fields {
+	return fields{"token_url": as.URL + "/token", "client_id": "vault", "client_secret": secret}
+}
