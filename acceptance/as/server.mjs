@@ -1,0 +1,128 @@
+// The authorization server of the bed: oidc-provider with resource indicators and short-lived JWT
+// access tokens, and beside it, on a port of its own, a control endpoint by which a test changes
+// clients and resources while the server runs and reads which token requests it has seen.
+//
+// Options come as one JSON object in the first argument:
+//
+//   port       port of the authorization server, 0 for a free one
+//   key_file   where the signing key is kept, so that a restarted server signs with the same key
+//   scopes     scopes that need the client's permission (others are dropped where a resource lacks them)
+//
+// Once listening it prints one line, {"issuer": ..., "control": ...}, and ends on SIGTERM or when its
+// standard input closes, so that it does not outlive the test that started it. It logs neither
+// secrets nor assertions nor tokens.
+
+import { generateKeyPairSync } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+
+import { control } from './control.mjs';
+import { State } from './state.mjs';
+
+// Standard output carries the line above and nothing else. oidc-provider's notices are about
+// production use (Node's version, interaction pages that nobody opens here) and would only hide
+// what matters in the log of a failed test.
+const quiet = (line) => typeof line === 'string' && /^oidc-provider (NOTICE|WARNING):/.test(line);
+console.info = (...args) => quiet(args[0]) || console.error(...args);
+console.warn = (...args) => quiet(args[0]) || console.error(...args);
+const { Provider, errors } = await import('oidc-provider');
+
+const options = JSON.parse(process.argv[2] ?? '{}');
+const state = new State();
+
+const server = createServer();
+await listen(server, options.port ?? 0);
+const issuer = `http://127.0.0.1:${server.address().port}`;
+
+const provider = new Provider(issuer, {
+  adapter: state.adapter(),
+  jwks: { keys: [signingKey(options.key_file)] },
+  scopes: options.scopes ?? [],
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt'],
+  responseTypes: [],
+  features: {
+    clientCredentials: { enabled: true },
+    devInteractions: { enabled: false },
+    introspection: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: () => undefined,
+      getResourceServerInfo(ctx, resource) {
+        const known = state.resources.get(resource);
+        if (!known) throw new errors.InvalidTarget();
+        return {
+          audience: resource,
+          scope: known.scope ?? '',
+          accessTokenFormat: 'jwt',
+          accessTokenTTL: known.ttl,
+          jwt: { sign: { alg: 'RS256' } },
+        };
+      },
+    },
+  },
+});
+
+provider.on('server_error', (ctx, err) => console.error(err));
+
+provider.use(async (ctx, next) => {
+  const time = new Date();
+  await next();
+  if (ctx.path !== '/token' || ctx.method !== 'POST') return;
+  state.requests.push(describe(ctx, time));
+  const { delay_ms: delay } = state.resources.get(ctx.oidc?.params?.resource) ?? {};
+  if (delay) await new Promise((resolve) => { setTimeout(resolve, delay); });
+});
+
+server.on('request', provider.callback());
+
+const controlServer = createServer(control(state));
+await listen(controlServer, 0);
+
+process.stdout.write(`${JSON.stringify({
+  issuer,
+  control: `http://127.0.0.1:${controlServer.address().port}`,
+})}\n`);
+
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));
+process.stdin.on('error', () => process.exit(0));
+process.on('SIGTERM', () => process.exit(0));
+
+// describe tells what a token request was and how it was answered, in words that may be logged.
+function describe(ctx, time) {
+  const params = ctx.oidc?.params ?? {};
+  const body = ctx.oidc?.body ?? {};
+  const basic = /^basic /i.test(ctx.get('authorization'));
+  const issued = ctx.status === 200 ? ctx.oidc?.entities?.ClientCredentials : undefined;
+  let method = 'none';
+  if (basic) method = 'client_secret_basic';
+  else if (body.client_assertion) method = 'private_key_jwt';
+  else if (body.client_secret) method = 'client_secret_post';
+  return {
+    time: time.toISOString(),
+    client_id: ctx.oidc?.client?.clientId ?? body.client_id ?? '',
+    auth_method: method,
+    status: ctx.status,
+    error: ctx.body?.error ?? '',
+    resource: [].concat(params.resource ?? []).join(' '),
+    scope: params.scope ?? '',
+    granted_scope: issued?.scope ?? '',
+    // The identifier of an opaque token is the token itself.
+    jti: issued?.format === 'jwt' ? issued.jti : '',
+  };
+}
+
+function signingKey(file) {
+  if (file && existsSync(file)) return JSON.parse(readFileSync(file, 'utf8'));
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const key = { ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256', kid: 'bed' };
+  if (file) writeFileSync(file, JSON.stringify(key), { mode: 0o600 });
+  return key;
+}
+
+function listen(srv, port) {
+  return new Promise((resolve, reject) => {
+    srv.once('error', reject);
+    srv.listen(port, '127.0.0.1', resolve);
+  });
+}

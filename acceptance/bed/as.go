@@ -1,0 +1,171 @@
+package bed
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// An AuthorizationServer is an oidc-provider in a process of its own, see as/server.mjs. Its
+// clients and resources are set by the test while it runs.
+type AuthorizationServer struct {
+	Issuer string
+
+	control string // base URL of the control endpoint
+	secrecy *Secrecy
+	stdin   *os.File // the server ends when this closes
+	proc    *Process
+}
+
+// A Client is a client registered with the authorization server (RFC 7591 metadata).
+type Client struct {
+	ID         string `json:"client_id"`
+	Secret     string `json:"client_secret,omitempty"`
+	AuthMethod string `json:"token_endpoint_auth_method,omitempty"` // default client_secret_basic
+	Scope      string `json:"scope,omitempty"`                      // which of the server's scopes it may ask for
+}
+
+// A Resource is a protected resource that tokens can be asked for (RFC 8707).
+type Resource struct {
+	URL   string        `json:"resource"`
+	Scope string        `json:"scope"` // scopes that it knows; others are dropped from a token
+	TTL   time.Duration `json:"-"`     // lifetime of its tokens
+	Delay time.Duration `json:"-"`     // how long the server takes to answer a token request
+}
+
+// A TokenRequest is one request to the token endpoint, as the server saw and answered it.
+type TokenRequest struct {
+	Time         time.Time `json:"time"`
+	ClientID     string    `json:"client_id"`
+	AuthMethod   string    `json:"auth_method"`
+	Status       int       `json:"status"`
+	Error        string    `json:"error"`
+	Resource     string    `json:"resource"`
+	Scope        string    `json:"scope"`
+	GrantedScope string    `json:"granted_scope"`
+	JTI          string    `json:"jti"` // of the token issued
+}
+
+// scopes are those that the authorization server knows by itself: a client asking for one that
+// its registration does not name is refused with invalid_scope.
+var scopes = []string{"tools:list", "tools:call", "admin"}
+
+func startAuthorizationServer(ctx context.Context, source, dir, log string, secrecy *Secrecy) (*AuthorizationServer, error) {
+	options, err := json.Marshal(map[string]any{"key_file": filepath.Join(dir, "as-key.json"), "scopes": scopes})
+	if err != nil {
+		return nil, err
+	}
+	stdin, keepOpen, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer stdin.Close()
+	answer, stdout, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, keepOpen.Close())
+	}
+	defer answer.Close()
+	as := &AuthorizationServer{secrecy: secrecy, stdin: keepOpen}
+	cmd := exec.Command("node", "server.mjs", string(options))
+	cmd.Dir = source
+	cmd.Stdin = stdin
+	cmd.Stdout = stdout
+	as.proc, err = startProcess("authorization server", cmd, log)
+	stdout.Close() // the child has its own, so reading ends with the child
+	if err != nil {
+		return nil, errors.Join(err, keepOpen.Close())
+	}
+
+	var ready struct{ Issuer, Control string }
+	_ = answer.SetReadDeadline(time.Now().Add(30 * time.Second))
+	stop := context.AfterFunc(ctx, func() { _ = answer.SetReadDeadline(time.Now()) })
+	defer stop()
+	line, err := bufio.NewReader(answer).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &ready)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the authorization server did not start, see %s: %w", log, err), as.close())
+	}
+	as.Issuer, as.control = ready.Issuer, ready.Control
+	return as, nil
+}
+
+// TokenURL is the address of the token endpoint.
+func (as *AuthorizationServer) TokenURL() string { return as.Issuer + "/token" }
+
+// SetClient registers a client, or changes it: its secret, say.
+func (as *AuthorizationServer) SetClient(ctx context.Context, c Client) error {
+	as.secrecy.AddClientSecret(c.ID, c.Secret)
+	return as.call(ctx, http.MethodPut, "/clients", c, nil)
+}
+
+// RemoveClient removes a client.
+func (as *AuthorizationServer) RemoveClient(ctx context.Context, id string) error {
+	return as.call(ctx, http.MethodDelete, "/clients?id="+url.QueryEscape(id), nil, nil)
+}
+
+// SetResource makes a resource known, or changes it.
+func (as *AuthorizationServer) SetResource(ctx context.Context, r Resource) error {
+	return as.call(ctx, http.MethodPut, "/resources", map[string]any{
+		"resource": r.URL,
+		"scope":    r.Scope,
+		"ttl":      int(r.TTL.Seconds()),
+		"delay_ms": r.Delay.Milliseconds(),
+	}, nil)
+}
+
+// Requests returns the token requests of one client since the server started, oldest first.
+func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([]TokenRequest, error) {
+	var all, own []TokenRequest
+	if err := as.call(ctx, http.MethodGet, "/requests", nil, &all); err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		if r.ClientID == clientID {
+			own = append(own, r)
+		}
+	}
+	return own, nil
+}
+
+func (as *AuthorizationServer) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, as.control+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("control endpoint: %s %s: %s", method, path, resp.Status)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+func (as *AuthorizationServer) close() error {
+	return errors.Join(as.proc.Stop(), as.stdin.Close())
+}

@@ -1,0 +1,243 @@
+// Package bed starts and stops what the acceptance tests and the demo run on, all of it real and
+// all of it on loopback: Vault with the plugin, Vault Agent, an authorization server, MCP servers
+// and brokers.
+//
+// Processes die with the process that started them (on Linux even when that is killed), and
+// everything is kept in one temporary directory. At its end a bed looks through all logs and
+// error texts for client secrets and access tokens, and reports each as an error.
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// ErrNotFound is a 404 of Vault, which Vault's client library does not make an error.
+var ErrNotFound = errors.New("not found (404)")
+
+// A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
+type Bed struct {
+	Dir     string // temporary, removed by Close
+	Vault   *Vault
+	AS      *AuthorizationServer
+	Secrecy *Secrecy
+
+	PluginSHA256 string // of the plugin's binary, for Vault's catalog
+
+	log    func(format string, args ...any)
+	errors *errorLog
+
+	mu      sync.Mutex
+	closers []func() error // in the order of starting
+	names   map[string]int // how many parts have asked for a name
+}
+
+// Options are a bed's options.
+type Options struct {
+	// Log takes the progress of what may take long: building Vault, installing npm packages.
+	// Default: standard error.
+	Log func(format string, args ...any)
+
+	// Bare leaves it to the caller to register and enable the plugin and AppRole logins.
+	Bare bool
+}
+
+// Start starts a bed. The caller must call Close, whatever comes.
+func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
+	b := &Bed{Secrecy: new(Secrecy), log: opts.Log, names: make(map[string]int)}
+	if b.log == nil {
+		b.log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "bed: "+format+"\n", args...) }
+	}
+	if b.Dir, err = os.MkdirTemp("", "mcp-oauth-bed-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			if tails := b.LogTails(20); tails != "" {
+				err = fmt.Errorf("%w\n%s", err, tails)
+			}
+			err = errors.Join(err, b.stop(), os.RemoveAll(b.Dir))
+		}
+	}()
+	plugins := filepath.Join(b.Dir, "plugins")
+	for _, dir := range []string{b.LogDir(), plugins} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if b.errors, err = newErrorLog(filepath.Join(b.LogDir(), "errors.log")); err != nil {
+		return nil, err
+	}
+	b.closers = append(b.closers, b.errors.close)
+
+	if b.PluginSHA256, err = BuildPlugin(ctx, plugins, b.log); err != nil {
+		return nil, err
+	}
+	if err := b.startAuthorizationServer(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.startVault(ctx, plugins); err != nil {
+		return nil, err
+	}
+	if opts.Bare {
+		return b, nil
+	}
+	return b, b.setUp(ctx)
+}
+
+func (b *Bed) startAuthorizationServer(ctx context.Context) error {
+	source, err := InstallAuthorizationServer(ctx, b.log)
+	if err != nil {
+		return err
+	}
+	b.AS, err = startAuthorizationServer(ctx, source, b.Dir, filepath.Join(b.LogDir(), "as.log"), b.Secrecy)
+	if err != nil {
+		return err
+	}
+	b.onClose(b.AS.close)
+	return nil
+}
+
+func (b *Bed) startVault(ctx context.Context, plugins string) error {
+	binary, err := FindVault(ctx, b.log)
+	if err != nil {
+		return err
+	}
+	b.Vault, err = startVault(ctx, VaultOptions{
+		Binary:    binary,
+		NodeID:    "vault",
+		Dir:       filepath.Join(b.Dir, "vault"),
+		LogDir:    b.LogDir(),
+		PluginDir: plugins,
+		errors:    b.errors,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.Vault.close)
+	return nil
+}
+
+// setUp makes Vault ready: the plugin and AppRole logins.
+func (b *Bed) setUp(ctx context.Context) error {
+	root, err := b.Vault.Root()
+	if err != nil {
+		return err
+	}
+	err = root.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
+		Name:    PluginName,
+		Type:    api.PluginTypeSecrets,
+		Command: PluginName,
+		SHA256:  b.PluginSHA256,
+	})
+	if err != nil {
+		return fmt.Errorf("register the plugin: %w", err)
+	}
+	if err := root.Sys().MountWithContext(ctx, Mount, &api.MountInput{Type: PluginName}); err != nil {
+		return fmt.Errorf("enable the plugin: %w", err)
+	}
+	err = root.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"})
+	if err != nil {
+		return fmt.Errorf("enable AppRole logins: %w", err)
+	}
+	return nil
+}
+
+// NewMCPServer starts an MCP server and makes it a resource of the authorization server, with r's
+// scopes and lifetime.
+func (b *Bed) NewMCPServer(ctx context.Context, r Resource) (*MCPServer, error) {
+	s, err := startMCPServer(ctx, b.AS, b.Secrecy)
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(s.close)
+	r.URL = s.URL
+	return s, b.AS.SetResource(ctx, r)
+}
+
+// NewAgent starts a Vault Agent for id that renders the authorization value read at path below
+// the mount.
+func (b *Bed) NewAgent(id *Identity, path string) (*Agent, error) {
+	name := b.unique("agent-" + id.Name)
+	log := filepath.Join(b.LogDir(), name+".log")
+	a, err := startAgent(b.Vault, filepath.Join(b.Dir, name), log, id, Mount+"/"+path)
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(a.close)
+	return a, nil
+}
+
+// NewBroker returns a broker of the MCP server that takes its authorization from a file.
+func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
+	broker := &Broker{endpoint: s.URL, file: file, secrecy: b.Secrecy, errors: b.errors}
+	b.onClose(broker.close)
+	return broker
+}
+
+// LogDir holds the logs of all parts, the audit log and the error texts seen.
+func (b *Bed) LogDir() string { return filepath.Join(b.Dir, "logs") }
+
+// LogTails returns the last lines of each log, with secrets and tokens taken out.
+func (b *Bed) LogTails(lines int) string {
+	files, _ := filepath.Glob(filepath.Join(b.LogDir(), "*.log"))
+	var out strings.Builder
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil || len(content) == 0 {
+			continue
+		}
+		all := strings.Split(strings.TrimSpace(string(b.Secrecy.Redact(content))), "\n")
+		all = all[max(0, len(all)-lines):]
+		fmt.Fprintf(&out, "--- %s, last %d lines\n%s\n", filepath.Base(file), len(all), strings.Join(all, "\n"))
+	}
+	return out.String()
+}
+
+// Close stops everything, looks through all logs for secrets and tokens, and removes the bed's
+// directory. Anything found is an error.
+func (b *Bed) Close() (ScanReport, error) {
+	err := b.stop()
+	report, scanErr := b.Secrecy.Scan(b.LogDir())
+	for _, leak := range report.Leaks {
+		scanErr = errors.Join(scanErr, errors.New("secret in the clear: "+leak))
+	}
+	return report, errors.Join(err, scanErr, os.RemoveAll(b.Dir))
+}
+
+func (b *Bed) onClose(f func() error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closers = append(b.closers, f)
+}
+
+// unique returns name, with a number from the second time on.
+func (b *Bed) unique(name string) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.names[name]++
+	if n := b.names[name]; n > 1 {
+		return fmt.Sprintf("%s-%d", name, n)
+	}
+	return name
+}
+
+// stop stops the parts, the last started first.
+func (b *Bed) stop() error {
+	b.mu.Lock()
+	closers := b.closers
+	b.closers = nil
+	b.mu.Unlock()
+	var err error
+	for i := len(closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, closers[i]())
+	}
+	return err
+}

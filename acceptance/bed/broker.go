@@ -1,0 +1,157 @@
+package bed
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// A Broker is an MCP client that takes the value of its Authorization header from a file at every
+// request, as a gateway does whose credential Vault Agent keeps.
+type Broker struct {
+	endpoint string
+	file     string
+	secrecy  *Secrecy
+	errors   *errorLog
+
+	session *mcp.ClientSession // used by one goroutine at a time
+
+	mu     sync.Mutex // guards counts
+	counts BrokerCounts
+}
+
+// BrokerCounts tells how a broker has fared.
+type BrokerCounts struct {
+	Calls    int   // tools listed
+	Failures int   // calls that failed, connecting included
+	Last     error // the last failure
+	Tools    int   // tools seen in the last call
+}
+
+// Run lists the server's tools at the given interval until ctx ends. After a failure it connects
+// anew.
+func (b *Broker) Run(ctx context.Context, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		b.once(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (b *Broker) once(ctx context.Context) {
+	tools, err := b.ListTools(ctx)
+	if ctx.Err() != nil {
+		return // the run is over, and with it this call
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counts.Calls++
+	if err != nil {
+		b.counts.Failures++
+		b.counts.Last = err
+		return
+	}
+	b.counts.Tools = len(tools)
+}
+
+// Counts returns how the broker has fared so far.
+func (b *Broker) Counts() BrokerCounts {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counts
+}
+
+// ListTools returns the names of the server's tools. It connects and initialises first where
+// that has not been done.
+func (b *Broker) ListTools(ctx context.Context) ([]string, error) {
+	if err := b.connect(ctx); err != nil {
+		return nil, err
+	}
+	result, err := b.session.ListTools(ctx, nil)
+	if err != nil {
+		return nil, b.failed("list tools", err)
+	}
+	var names []string
+	for _, tool := range result.Tools {
+		names = append(names, tool.Name)
+	}
+	return names, nil
+}
+
+// CallTool calls a tool and returns the text of its answer.
+func (b *Broker) CallTool(ctx context.Context, name string, arguments map[string]any) (string, error) {
+	if err := b.connect(ctx); err != nil {
+		return "", err
+	}
+	result, err := b.session.CallTool(ctx, &mcp.CallToolParams{Name: name, Arguments: arguments})
+	if err != nil {
+		return "", b.failed("call tool", err)
+	}
+	var text strings.Builder
+	for _, content := range result.Content {
+		if t, ok := content.(*mcp.TextContent); ok {
+			text.WriteString(t.Text)
+		}
+	}
+	return text.String(), nil
+}
+
+func (b *Broker) connect(ctx context.Context) error {
+	if b.session != nil {
+		return nil
+	}
+	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
+	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
+		Endpoint:   b.endpoint,
+		HTTPClient: &http.Client{Transport: b.errors.transport(roundTripper(b.authorize))},
+		// A stream that is opened once and stays open would not show whether a token still works.
+		DisableStandaloneSSE: true,
+		MaxRetries:           -1,
+	}, nil)
+	if err != nil {
+		return b.failed("connect", err)
+	}
+	b.session = session
+	return nil
+}
+
+// failed drops the session, so that the next call connects anew.
+func (b *Broker) failed(what string, err error) error {
+	b.errors.add("broker: %s: %v", what, err)
+	if b.session != nil {
+		_ = b.session.Close()
+		b.session = nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// authorize sends a request with the Authorization header that the file holds now.
+func (b *Broker) authorize(req *http.Request) (*http.Response, error) {
+	content, err := os.ReadFile(b.file)
+	if err != nil {
+		return nil, err
+	}
+	authorization := strings.TrimSpace(string(content))
+	b.secrecy.AddToken(strings.TrimPrefix(authorization, "Bearer "))
+	req = req.Clone(req.Context())
+	req.Header.Set("Authorization", authorization)
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+func (b *Broker) close() error {
+	if b.session == nil {
+		return nil
+	}
+	return b.session.Close()
+}

@@ -1,0 +1,43 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// withFileLock runs f while holding the lock file at path. go test runs the tests of several
+// packages at once, each in a process of its own, and all of them need the same Vault binary and
+// the same node_modules. The kernel drops the lock when its holder dies. Having to wait is logged.
+func withFileLock(ctx context.Context, path string, log func(format string, args ...any), f func() error) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for waiting := false; ; {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		if !waiting {
+			waiting = true
+			log("waiting for another process that holds %s", path)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return f()
+}

@@ -1,0 +1,195 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/modelcontextprotocol/go-sdk/oauthex"
+)
+
+// mcpPath is where an MCP server serves MCP.
+const mcpPath = "/mcp"
+
+// An MCPServer is a protected resource: an MCP server that takes nothing but tokens which the
+// authorization server has signed for it and which have not expired. It allows no leeway: a token
+// handed out a second too long is a 401 here.
+type MCPServer struct {
+	URL string // of the MCP endpoint, and the audience of the tokens that it takes
+
+	issuer  string
+	keys    *jose.JSONWebKeySet
+	secrecy *Secrecy
+	http    *http.Server
+
+	mu      sync.Mutex // guards what follows
+	counts  MCPCounts
+	jtis    map[string]bool // of tokens accepted
+	refused map[string]bool // jtis to answer with a 401
+}
+
+// MCPCounts tells what an MCP server has seen.
+type MCPCounts struct {
+	Requests     int // HTTP requests to the MCP endpoint
+	Unauthorized int // of these, answered with a 401
+	Tokens       int // distinct tokens accepted, by jti
+}
+
+// startMCPServer starts an MCP server on a free loopback port.
+func startMCPServer(ctx context.Context, as *AuthorizationServer, secrecy *Secrecy) (*MCPServer, error) {
+	keys, err := fetchKeys(ctx, as.Issuer+"/jwks")
+	if err != nil {
+		return nil, fmt.Errorf("keys of the authorization server: %w", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	base := "http://" + listener.Addr().String()
+	s := &MCPServer{
+		URL:     base + mcpPath,
+		issuer:  as.Issuer,
+		keys:    keys,
+		secrecy: secrecy,
+		jtis:    make(map[string]bool),
+		refused: make(map[string]bool),
+	}
+	metadataPath := "/.well-known/oauth-protected-resource" + mcpPath // RFC 9728 section 3.1
+	guard := auth.RequireBearerToken(s.verify, &auth.RequireBearerTokenOptions{
+		ResourceMetadataURL: base + metadataPath,
+	})
+	mux := http.NewServeMux()
+	mux.Handle(metadataPath, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{
+		Resource:               s.URL,
+		AuthorizationServers:   []string{as.Issuer},
+		BearerMethodsSupported: []string{"header"},
+	}))
+	mux.Handle(mcpPath, s.count(guard(tools())))
+	s.http = &http.Server{Handler: mux}
+	go func() { _ = s.http.Serve(listener) }() // returns when the server is closed
+	return s, nil
+}
+
+// tools returns a handler for an MCP server with one tool.
+func tools() http.Handler {
+	server := mcp.NewServer(&mcp.Implementation{Name: "weather", Version: "1.0.0"}, nil)
+	type place struct {
+		City string `json:"city" jsonschema:"the city to tell the weather of"`
+	}
+	mcp.AddTool(server, &mcp.Tool{Name: "forecast", Description: "Tells tomorrow's weather."},
+		func(_ context.Context, _ *mcp.CallToolRequest, in place) (*mcp.CallToolResult, any, error) {
+			text := fmt.Sprintf("Tomorrow in %s: sunny spells.", in.City)
+			return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: text}}}, nil, nil
+		})
+	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil)
+}
+
+// Refuse makes the server answer the token with this jti with a 401 from now on.
+func (s *MCPServer) Refuse(jti string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused[jti] = true
+}
+
+// Counts returns what the server has seen so far.
+func (s *MCPServer) Counts() MCPCounts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := s.counts
+	counts.Tokens = len(s.jtis)
+	return counts
+}
+
+// Check tells whether the server would take the token now.
+func (s *MCPServer) Check(token string) error {
+	_, _, err := s.parse(token)
+	return err
+}
+
+// verify is the auth.TokenVerifier of the endpoint.
+func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
+	s.secrecy.AddToken(token)
+	claims, scope, err := s.parse(token)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused[claims.ID] {
+		return nil, fmt.Errorf("%w: revoked", auth.ErrInvalidToken)
+	}
+	s.jtis[claims.ID] = true
+	return &auth.TokenInfo{
+		Scopes:     strings.Fields(scope),
+		Expiration: claims.Expiry.Time(),
+		UserID:     claims.Subject,
+	}, nil
+}
+
+// parse checks signature, issuer, audience and expiry of a token (RFC 9068 section 4).
+func (s *MCPServer) parse(token string) (claims jwt.Claims, scope string, err error) {
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	if err != nil {
+		return claims, "", errors.New("not a token of this authorization server")
+	}
+	var private struct {
+		Scope string `json:"scope"`
+	}
+	if err := parsed.Claims(s.keys, &claims, &private); err != nil {
+		return claims, "", fmt.Errorf("signature: %w", err)
+	}
+	if claims.Expiry == nil {
+		return claims, "", errors.New("token without expiry")
+	}
+	now := time.Now()
+	if !now.Before(claims.Expiry.Time()) {
+		return claims, "", fmt.Errorf("token expired %s ago", now.Sub(claims.Expiry.Time()).Round(time.Millisecond))
+	}
+	err = claims.ValidateWithLeeway(jwt.Expected{
+		Issuer:      s.issuer,
+		AnyAudience: jwt.Audience{s.URL},
+		Time:        now,
+	}, 0)
+	return claims, private.Scope, err
+}
+
+// count counts the requests to next, and its 401s.
+func (s *MCPServer) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorder := &statusRecorder{ResponseWriter: w}
+		next.ServeHTTP(recorder, r)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.counts.Requests++
+		if recorder.status == http.StatusUnauthorized {
+			s.counts.Unauthorized++
+		}
+	})
+}
+
+func (s *MCPServer) close() error { return s.http.Close() }
+
+// statusRecorder remembers the status of a response.
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Flush lets event streams through.
+func (r *statusRecorder) Flush() {
+	_ = http.NewResponseController(r.ResponseWriter).Flush()
+}

@@ -1,0 +1,178 @@
+package bed
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What the acceptance tests say about tokens is worth what the MCP server checks: that the
+// authorization server has signed the token, for this server, and that it has not expired.
+func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
+	dir, otherDir := t.TempDir(), t.TempDir()
+	as := startTestAS(t, dir)
+	sameKeys := startTestAS(t, dir) // another issuer that signs with the same keys
+	otherKeys := startTestAS(t, otherDir)
+
+	server, err := startMCPServer(t.Context(), as, as.secrecy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.close() })
+	const short = 2 * time.Second
+	for _, each := range []*AuthorizationServer{as, sameKeys, otherKeys} {
+		setResource(t, each, server.URL, time.Minute)
+		setResource(t, each, "http://127.0.0.1:1/mcp", time.Minute)
+	}
+
+	good := fetchToken(t, as, server.URL)
+	header, rest, _ := strings.Cut(good, ".")
+	payload, signature, _ := strings.Cut(rest, ".")
+	forged := strings.Join([]string{header, rewrite(t, payload), signature}, ".")
+	unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none"}`)) + "." + payload + "."
+	revoked := fetchToken(t, as, server.URL)
+	server.Refuse(claim(t, revoked, "jti"))
+	setResource(t, as, server.URL, short)
+	expired := fetchToken(t, as, server.URL)
+	if got := request(t, server.URL, expired).StatusCode; got == http.StatusUnauthorized {
+		t.Error("a token is refused before it has expired")
+	}
+	Eventually(t, 2*short, func() error {
+		if server.Check(expired) == nil {
+			return context.DeadlineExceeded
+		}
+		return nil
+	})
+
+	for _, c := range []struct{ name, token string }{
+		{"no token", ""},
+		{"another audience", fetchToken(t, as, "http://127.0.0.1:1/mcp")},
+		{"another issuer", fetchToken(t, sameKeys, server.URL)},
+		{"other keys", fetchToken(t, otherKeys, server.URL)},
+		{"forged", forged},
+		{"unsigned", unsigned},
+		{"revoked", revoked},
+		{"expired", expired},
+		{"garbage", "garbage"},
+	} {
+		before := server.Counts().Unauthorized
+		response := request(t, server.URL, c.token)
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: status %d, want 401", c.name, response.StatusCode)
+		}
+		if challenge := response.Header.Get("WWW-Authenticate"); !strings.Contains(challenge, "/.well-known/oauth-protected-resource/mcp") {
+			t.Errorf("%s: challenge %q", c.name, challenge)
+		}
+		if got := server.Counts().Unauthorized; got != before+1 {
+			t.Errorf("%s: %d requests counted as refused, want 1", c.name, got-before)
+		}
+	}
+	if got := request(t, server.URL, good).StatusCode; got == http.StatusUnauthorized {
+		t.Error("a good token is refused")
+	}
+	// Of the tokens that were good once: this one, and the one that expired later.
+	if got := server.Counts().Tokens; got != 2 {
+		t.Errorf("%d tokens accepted, want 2", got)
+	}
+}
+
+func startTestAS(t *testing.T, dir string) *AuthorizationServer {
+	t.Helper()
+	source, err := InstallAuthorizationServer(t.Context(), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := startAuthorizationServer(t.Context(), source, dir, filepath.Join(dir, "as.log"), new(Secrecy))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { as.close() })
+	if err := as.SetClient(t.Context(), Client{ID: "client", Secret: "secret", AuthMethod: "client_secret_post"}); err != nil {
+		t.Fatal(err)
+	}
+	return as
+}
+
+func setResource(t *testing.T, as *AuthorizationServer, resource string, ttl time.Duration) {
+	t.Helper()
+	if err := as.SetResource(t.Context(), Resource{URL: resource, TTL: ttl}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
+	t.Helper()
+	response, err := http.PostForm(as.TokenURL(), url.Values{
+		"grant_type":    {"client_credentials"},
+		"client_id":     {"client"},
+		"client_secret": {"secret"},
+		"resource":      {resource},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var answer struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.AccessToken == "" {
+		t.Fatalf("no token from %s: %s, %v", as.Issuer, response.Status, err)
+	}
+	return answer.AccessToken
+}
+
+// request sends an MCP request that is no more than well-formed HTTP: what counts is whether it
+// gets past the guard.
+func request(t *testing.T, endpoint, token string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return response
+}
+
+// rewrite gives a token's payload a later expiry.
+func rewrite(t *testing.T, payload string) string {
+	t.Helper()
+	claims := decode(t, payload)
+	claims["exp"] = time.Now().Add(time.Hour).Unix()
+	b, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func claim(t *testing.T, token, name string) string {
+	t.Helper()
+	value, _ := decode(t, strings.Split(token, ".")[1])[name].(string)
+	return value
+}
+
+func decode(t *testing.T, payload string) map[string]any {
+	t.Helper()
+	b, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(b, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}

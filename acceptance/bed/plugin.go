@@ -1,0 +1,50 @@
+package bed
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// PluginName is the name of the plugin's binary, and the name under which Vault knows it.
+const PluginName = "vault-plugin-mcp-oauth"
+
+// BuildPlugin builds the plugin from the checkout into dir, a Vault plugin directory, and returns
+// the SHA-256 that Vault's catalog asks for.
+func BuildPlugin(ctx context.Context, dir string, log func(format string, args ...any)) (sha string, err error) {
+	root, err := sourcePath()
+	if err != nil {
+		return "", err
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	// go build does not link again what is up to date at the place it writes to, so the binary is
+	// built at a place that stays, one for each checkout, and copied from there: a running Vault
+	// would refuse a binary that another build has changed.
+	checkout := sha256.Sum256([]byte(root))
+	built := filepath.Join(cache, "plugin-"+hex.EncodeToString(checkout[:4]), PluginName)
+	var binary []byte
+	err = withFileLock(ctx, built+".lock", log, func() error {
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", built, "./cmd/"+PluginName)
+		cmd.Dir = root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build the plugin: %w\n%s", err, out)
+		}
+		binary, err = os.ReadFile(built)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(dir, PluginName), binary, 0o700); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(binary)
+	return hex.EncodeToString(sum[:]), nil
+}

@@ -1,0 +1,35 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// stopPolling is an error after which asking again is of no use.
+type stopPolling struct{ error }
+
+func (e stopPolling) Unwrap() error { return e.error }
+
+// poll calls f until it returns nil, for at most limit. The error is the last that f returned.
+func poll(ctx context.Context, limit time.Duration, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if errors.As(err, new(stopPolling)) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("gave up after %s: %w", limit, err)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package bed
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// stopGrace is how long a process may take to end after SIGTERM before it is killed.
+const stopGrace = 10 * time.Second
+
+// A Process is one of the bed's child processes. It is in a process group of its own, so that a
+// Ctrl-C in a terminal reaches the bed alone, which then stops its parts in order.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended and was waited for
+	err  error         // what Wait returned; read only after done
+}
+
+// startProcess starts cmd with its standard error, and its standard output where cmd does not
+// already have one, appended to the file log.
+func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
+	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close() // the child has its own descriptor
+	if cmd.Stdout == nil {
+		cmd.Stdout = out
+	}
+	cmd.Stderr = out
+	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr.Setpgid = true
+
+	if err := onStarterThread(cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	p := &Process{name: name, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// PID is the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// ended tells whether the process has ended.
+func (p *Process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop asks the process to end, and kills it where it does not within the grace.
+func (p *Process) Stop() error {
+	if p.ended() {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(stopGrace):
+		p.Kill()
+		return fmt.Errorf("%s (pid %d) did not end within %s of SIGTERM and was killed", p.name, p.PID(), stopGrace)
+	}
+}
+
+// Kill ends the process with SIGKILL, and nothing that it has started.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.done
+}
+
+// killGroup ends what the process may have left behind, such as a plugin whose Vault was killed.
+func (p *Process) killGroup() { _ = syscall.Kill(-p.PID(), syscall.SIGKILL) }
+
+// Linux delivers the parent death signal when the *thread* that started the child ends, and Go
+// ends threads at times. So all children are started from one thread that stays.
+var starter struct {
+	once sync.Once
+	work chan func()
+}
+
+func onStarterThread(f func() error) error {
+	starter.once.Do(func() {
+		starter.work = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for w := range starter.work {
+				w()
+			}
+		}()
+	})
+	result := make(chan error)
+	starter.work <- func() { result <- f() }
+	return <-result
+}

@@ -1,0 +1,73 @@
+package bed
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A test process that is killed leaves nothing running.
+func TestProcessDiesWithItsParent(t *testing.T) {
+	if log := os.Getenv("BED_TEST_START_CHILD"); log != "" {
+		startChildAndWait(t, log)
+	}
+	parent := exec.Command(os.Args[0], "-test.run=^TestProcessDiesWithItsParent$")
+	parent.Env = append(os.Environ(), "BED_TEST_START_CHILD="+filepath.Join(t.TempDir(), "child.log"))
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(child, 0); err != nil {
+		t.Fatalf("the child is not running: %v", err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait()
+	Eventually(t, 5*time.Second, func() error {
+		if alive(child) {
+			return errors.New("the child outlives its parent")
+		}
+		return nil
+	})
+}
+
+// startChildAndWait is the parent's part. It prints the child's process id.
+func startChildAndWait(t *testing.T, log string) {
+	p, err := startProcess("child", exec.Command("sleep", "60"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println(p.PID())
+	<-p.Done()
+}
+
+// alive tells whether a process runs. One that has ended and that nobody has waited for does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// The state follows the command's name, which is in parentheses (proc(5)).
+	_, fields, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(fields, "Z")
+}

@@ -1,0 +1,64 @@
+package bed
+
+import (
+	"encoding/base64"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The scan for secrets is worth what it finds: every form in which a secret or a token could get
+// into a log.
+func TestScanFindsSecretsAndTokens(t *testing.T) {
+	const (
+		clientID = "weather client"
+		secret   = `k+/%:"q&`
+		opaque   = "an-opaque-access-token"
+		jwt      = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3ZWF0aGVyIn0.c2lnbmF0dXJl"
+	)
+	basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + url.QueryEscape(secret)))
+	for _, c := range []struct {
+		name, log string
+		leaks     int
+	}{
+		{"nothing", `{"client_id":"weather client","client_secret":"hmac-sha256:12ab"}`, 0},
+		{"secret", "sending " + secret, 1},
+		{"secret in a form", "client_secret=" + url.QueryEscape(secret), 1},
+		{"secret in JSON", `{"client_secret":"k+/%:\"q\u0026"}`, 1},
+		{"secret in a header", "Authorization: Basic " + basic, 1},
+		{"token", "Authorization: Bearer " + opaque, 1},
+		{"token that nobody knew", "access_token=" + jwt, 1},
+		{"several", secret + " " + opaque, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			log := strings.Repeat("line\n", 3) + c.log + "\n"
+			if err := os.WriteFile(filepath.Join(dir, "some.log"), []byte(log), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var s Secrecy
+			s.AddClientSecret(clientID, secret)
+			s.AddToken(opaque)
+			report, err := s.Scan(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(report.Leaks) != c.leaks {
+				t.Fatalf("found %q, want %d", report.Leaks, c.leaks)
+			}
+			for _, leak := range report.Leaks {
+				if !strings.Contains(leak, "in some.log, line 4: ") {
+					t.Errorf("the report %q does not say where", leak)
+				}
+				if strings.Contains(leak, secret) || strings.Contains(leak, opaque) || strings.Contains(leak, jwt) {
+					t.Errorf("the report %q gives the secret away", leak)
+				}
+			}
+			if redacted := string(s.Redact([]byte(log))); c.leaks > 0 && (strings.Contains(redacted, secret) || strings.Contains(redacted, opaque) || strings.Contains(redacted, jwt)) {
+				t.Errorf("redacted text %q", redacted)
+			}
+		})
+	}
+}

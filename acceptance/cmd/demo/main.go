@@ -1,0 +1,73 @@
+// Command demo shows the plugin's main job on real parts: Vault with the plugin, Vault Agent, an
+// authorization server, an MCP server and a broker, all on loopback. It prints a transcript of
+// what is done, the commands that do it and what came back, checks every claim that it makes,
+// and exits 0 only if all held. With -keep it sets everything up and leaves it running to be
+// tried out.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+func main() {
+	keep := flag.Bool("keep", false, "stay up after the set-up, until interrupted")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, *keep, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+// run tells the story and checks at the end that neither a log nor the transcript gave anything away.
+func run(ctx context.Context, keep bool, out io.Writer) (err error) {
+	fmt.Fprintln(out, "Starting Vault with the plugin, an authorization server and an MCP server on loopback.")
+	b, err := bed.Start(ctx, bed.Options{Bare: true})
+	if err != nil {
+		return err
+	}
+	t := &transcript{out: out, vault: b.Vault, dir: b.Dir}
+	s := &story{transcript: t, bed: b}
+	err = s.tell(ctx, keep)
+	if err == nil && keep {
+		s.invite()
+		<-ctx.Done()
+		fmt.Fprintln(out, "\nStopping.")
+	}
+	if err != nil {
+		fmt.Fprintf(out, "\n%s", b.LogTails(20))
+	}
+	s.stop()
+	report, closeErr := b.Close()
+	if err := errors.Join(err, closeErr); err != nil {
+		return err
+	}
+	if keep {
+		return nil
+	}
+
+	t.check(true, "none of %d secrets and tokens is in %d kB of logs: Vault, audit, agent, errors, authorization server",
+		report.Values, report.Bytes/1000)
+	leaks := b.Secrecy.ScanText("the transcript", t.printed.Bytes())
+	t.check(len(leaks) == 0, "nor in this transcript")
+	if len(t.failed) > 0 {
+		fmt.Fprintf(out, "\nWhat did not hold:\n")
+		for _, claim := range t.failed {
+			fmt.Fprintf(out, "  %s\n", claim)
+		}
+		return fmt.Errorf("%d of the claims above did not hold", len(t.failed))
+	}
+	fmt.Fprintln(out, "\nAll held.")
+	return nil
+}

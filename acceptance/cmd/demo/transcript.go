@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"regexp"
+	"strings"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// A transcript prints what is done, the commands that do it, what came back, and whether that is
+// what was to be.
+type transcript struct {
+	out     io.Writer
+	printed bytes.Buffer // all that was printed, to be looked through for secrets
+	steps   int
+	failed  []string // checks that did not hold
+	vault   *bed.Vault
+	dir     string // where commands run
+}
+
+func (t *transcript) printf(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	t.printed.WriteString(text)
+	_, _ = io.WriteString(t.out, text)
+}
+
+// step begins a new step, told in a sentence or two.
+func (t *transcript) step(title, text string) {
+	t.steps++
+	t.printf("\n== %d. %s\n", t.steps, title)
+	if text != "" {
+		t.printf("   %s\n", strings.ReplaceAll(text, "\n", "\n   "))
+	}
+}
+
+// check prints a claim and whether it held.
+func (t *transcript) check(held bool, claim string, args ...any) {
+	claim = fmt.Sprintf(claim, args...)
+	if held {
+		t.printf("   [ok] %s\n", claim)
+		return
+	}
+	t.printf("   [FAILED] %s\n", claim)
+	t.failed = append(t.failed, claim)
+}
+
+// show prints the content of a file or an answer, indented.
+func (t *transcript) show(text string) {
+	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
+		t.printf("   %s", shorten(line))
+	}
+}
+
+// run runs the vault command with args as the holder of token, shows both and returns what it
+// printed. who is how the transcript names the holder where it is not the operator.
+func (t *transcript) run(ctx context.Context, who, token string, args ...string) (string, error) {
+	t.command(who, args)
+	cmd := t.vault.CLI(ctx, token, args...)
+	cmd.Dir = t.dir
+	out, err := cmd.CombinedOutput()
+	t.show(string(out))
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+		t.printf("   %v\n", err)
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+// command shows a command, with a line for each key=value where there are several.
+func (t *transcript) command(who string, args []string) {
+	var line strings.Builder
+	line.WriteString("$ ")
+	if who != "" {
+		fmt.Fprintf(&line, "VAULT_TOKEN=$%s ", who)
+	}
+	line.WriteString("vault")
+	for _, arg := range args {
+		if len(args) > 5 && strings.Contains(arg, "=") && !strings.HasPrefix(arg, "-") {
+			line.WriteString(" \\\n     ")
+		}
+		line.WriteString(" " + arg)
+	}
+	t.printf("   %s\n", line.String())
+}
+
+// must runs a command of the operator that the rest of the story depends on.
+func (t *transcript) must(ctx context.Context, args ...string) (string, error) {
+	out, err := t.run(ctx, "", t.vault.RootToken, args...)
+	if err != nil {
+		err = fmt.Errorf("vault %s: %w", args[0], err)
+	}
+	return out, err
+}
+
+var jwt = regexp.MustCompile(`(eyJ[\w-]{5})[\w-]*\.[\w-]+\.[\w-]+`)
+
+// shorten leaves of each access token no more than its first characters, which all tokens share.
+func shorten(text string) string { return jwt.ReplaceAllString(text, "$1...") }

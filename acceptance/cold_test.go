@@ -1,0 +1,60 @@
+package acceptance
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// However many readers come for a token that nobody has fetched yet, the authorization server is
+// asked once, and all get that token.
+func TestColdReadersShareOneRequest(t *testing.T) {
+	t.Parallel()
+	const readers = 300
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	// The answer takes long enough for all to come before it.
+	err := u.bed.AS.SetResource(t.Context(), bed.Resource{
+		URL: u.mcp.URL, Scope: "tools:list", TTL: 5 * time.Minute, Delay: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.configure(t, map[string]any{"verify": false}) // stores the config without a token
+	if requests := u.requests(t); len(requests) != 0 {
+		t.Fatalf("%d token requests before the first read, want none", len(requests))
+	}
+
+	var (
+		start = make(chan struct{})
+		done  sync.WaitGroup
+		ids   [readers]string
+		errs  [readers]error
+	)
+	for i := range readers {
+		done.Go(func() {
+			<-start
+			token, err := u.bed.ReadToken(t.Context(), u.root, "token/"+u.name)
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			ids[i] = token.TokenID
+		})
+	}
+	close(start)
+	done.Wait()
+
+	for i := range readers {
+		if errs[i] != nil {
+			t.Fatalf("reader %d: %v", i, errs[i])
+		}
+		if ids[i] != ids[0] {
+			t.Fatalf("reader %d has token %s, reader 0 has %s", i, ids[i], ids[0])
+		}
+	}
+	if requests := u.requests(t); len(requests) != 1 {
+		t.Errorf("%d readers cost %d token requests, want 1", readers, len(requests))
+	}
+}

@@ -1,0 +1,56 @@
+package acceptance
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Deleting a config ends its token and its roles at once and for good: nothing is served and
+// nothing refreshed in the background any more, and a new config of the same name begins anew.
+func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
+	t.Parallel()
+	const lifetime = 10 * time.Second // refreshed every 5 s
+	u := newUpstream(t, shared(t), "", lifetime)
+	u.configure(t, nil)
+	role := "role/" + u.name + "/reader"
+	u.write(t, role, map[string]any{"scopes": "tools:list"})
+	paths := []string{"config/" + u.name, role, "token/" + u.name, "token/" + u.name + "/reader", "status/" + u.name}
+	for _, path := range paths {
+		if got := readStatus(t.Context(), u.root, path); got != http.StatusOK {
+			t.Fatalf("read %s: status %d, want 200", path, got)
+		}
+	}
+
+	if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+u.name); err != nil {
+		t.Fatal(err)
+	}
+	deleted := time.Now()
+	// Over the time in which both tokens would have been refreshed.
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for time.Since(deleted) < lifetime {
+		for _, path := range paths {
+			if got := readStatus(t.Context(), u.root, path); got != http.StatusNotFound {
+				t.Fatalf("read %s %s after the delete: status %d, want 404", path, time.Since(deleted), got)
+			}
+		}
+		<-tick.C
+	}
+	for _, r := range u.requests(t) {
+		// A request that was under way when the config went may still have arrived.
+		if r.Time.After(deleted.Add(time.Second)) {
+			t.Errorf("a token was asked for %s after its config was deleted", r.Time.Sub(deleted))
+		}
+	}
+
+	u.configure(t, nil)
+	u.token(t, "token/"+u.name)
+	for _, path := range []string{role, "token/" + u.name + "/reader"} {
+		if got := readStatus(t.Context(), u.root, path); got != http.StatusNotFound {
+			t.Errorf("read %s of the new config: status %d, want 404", path, got)
+		}
+	}
+}

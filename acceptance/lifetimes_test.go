@@ -1,0 +1,70 @@
+package acceptance
+
+import (
+	"context"
+	"math"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A broker that takes its token from Vault Agent's file works on and on while its tokens live for
+// 20 seconds only: four lifetimes and more without a single 401, for one request to the
+// authorization server in each refresh interval.
+func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
+	t.Parallel()
+	const lifetime = 20 * time.Second
+	u := newUpstream(t, shared(t), "", lifetime)
+	u.configure(t, nil)
+
+	agent, err := u.bed.NewAgent(u.broker(t), "token/"+u.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.WaitRendered(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	broker := u.bed.NewBroker(u.mcp, agent.File)
+	tools, err := broker.ListTools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(tools, "forecast") {
+		t.Fatalf("the broker sees tools %q, want forecast among them", tools)
+	}
+
+	watch, cancel := context.WithTimeout(t.Context(), 4*lifetime+5*time.Second)
+	defer cancel()
+	broker.Run(watch, 500*time.Millisecond)
+
+	if counts := broker.Counts(); counts.Failures > 0 || counts.Calls < 100 {
+		t.Errorf("%d of the broker's %d calls failed, the last: %v", counts.Failures, counts.Calls, counts.Last)
+	}
+	counts := u.mcp.Counts()
+	if counts.Unauthorized > 0 {
+		t.Errorf("%d of %d requests were answered with a 401", counts.Unauthorized, counts.Requests)
+	}
+	// Vault Agent reads a 20 s token again after 16.3 s at the latest (DESIGN.md).
+	if counts.Tokens < 5 {
+		t.Errorf("the broker used %d tokens in four lifetimes, want at least 5", counts.Tokens)
+	}
+
+	// A 20 s token is refreshed 10 s after it was issued (margin = min(30 s, lifetime/2)), up to
+	// a second earlier by jitter, never later but for the time that a busy machine takes.
+	requests := u.requests(t)
+	if n := refused(requests); n > 0 {
+		t.Errorf("%d of %d token requests were refused", n, len(requests))
+	}
+	elapsed := time.Since(requests[0].Time).Seconds()
+	least, most := int(math.Floor(elapsed/10)), int(math.Ceil(elapsed/9))+1
+	if len(requests) < least || len(requests) > most {
+		t.Errorf("%d token requests in %.1f s, want %d to %d", len(requests), elapsed, least, most)
+	}
+	for i := 1; i < len(requests); i++ {
+		gap := requests[i].Time.Sub(requests[i-1].Time)
+		if gap < 8900*time.Millisecond || gap > 11*time.Second {
+			t.Errorf("token request %d came %s after the one before, want 9 to 10 s", i, gap)
+		}
+	}
+	t.Logf("%d calls, %d tokens, %d token requests in %.0f s", broker.Counts().Calls, counts.Tokens, len(requests), elapsed)
+}

@@ -1,0 +1,100 @@
+package acceptance
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// readers read token paths over and over, as brokers do that read at every use, and check that
+// each token is one that the MCP server takes at that moment.
+type readers struct {
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu       sync.Mutex // guards what follows
+	reads    int
+	failures []error
+	current  map[string]string // path to the token_id last read
+}
+
+// startReaders starts two readers for each path, and returns when each path has been read. They
+// stop with the test at the latest.
+func startReaders(t *testing.T, u *upstream, paths ...string) *readers {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &readers{stop: cancel, current: make(map[string]string)}
+	for _, path := range paths {
+		for range 2 {
+			r.done.Go(func() { r.run(ctx, u, path) })
+		}
+	}
+	t.Cleanup(r.finish)
+	bed.Eventually(t, 10*time.Second, func() error {
+		for _, path := range paths {
+			if r.tokenID(path) == "" {
+				return fmt.Errorf("%s has not been read", path)
+			}
+		}
+		return nil
+	})
+	return r
+}
+
+func (r *readers) run(ctx context.Context, u *upstream, path string) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		token, err := u.bed.ReadToken(ctx, u.root, path)
+		if err == nil {
+			err = u.mcp.Check(token.AccessToken)
+		}
+		if err == nil && !time.Now().Before(token.ExpiresAt) {
+			err = fmt.Errorf("token at %s had expired at %s", path, token.ExpiresAt)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		r.mu.Lock()
+		r.reads++
+		if err != nil {
+			r.failures = append(r.failures, err)
+		} else {
+			r.current[path] = token.TokenID
+		}
+		r.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tokenID is the token last read at path.
+func (r *readers) tokenID(path string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current[path]
+}
+
+func (r *readers) finish() {
+	r.stop()
+	r.done.Wait()
+}
+
+// check stops the readers and fails the test where any read failed or brought an expired token.
+func (r *readers) check(t *testing.T) {
+	t.Helper()
+	r.finish()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.failures) > 0 {
+		t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0])
+	}
+	t.Logf("%d reads", r.reads)
+}

@@ -1,0 +1,55 @@
+package acceptance
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Restarting Vault keeps configs, roles and tokens, and costs the authorization server nothing.
+func TestRestartKeepsConfigsAndTokens(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{})
+	u := newUpstream(t, b, "", 5*time.Minute)
+	u.configure(t, nil)
+	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
+	id := u.broker(t)
+	paths := []string{"config/" + u.name, "role/" + u.name + "/reader"}
+	entries, tokens := map[string]map[string]any{}, map[string]*bed.Token{}
+	for _, path := range paths {
+		entries[path] = u.read(t, path)
+	}
+	for _, path := range []string{"token/" + u.name, "token/" + u.name + "/reader"} {
+		tokens[path] = u.token(t, path)
+	}
+	requests := len(u.requests(t))
+
+	for range 2 {
+		if err := b.Vault.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Vault.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range entries {
+			if got := u.read(t, path); !reflect.DeepEqual(got, want) {
+				t.Errorf("%s was %v and is %v after the restart", path, want, got)
+			}
+		}
+		for path, want := range tokens {
+			got := u.token(t, path)
+			if got.TokenID != want.TokenID || !got.ExpiresAt.Equal(want.ExpiresAt) || !got.LastVaultRotation.Equal(want.LastVaultRotation) {
+				t.Errorf("%s: token %s expiring %s became %s expiring %s", path, want.TokenID, want.ExpiresAt, got.TokenID, got.ExpiresAt)
+			}
+		}
+	}
+	// A broker's login outlives the restart as well.
+	if _, err := b.ReadToken(t.Context(), id.Client, "token/"+u.name); err != nil {
+		t.Error(err)
+	}
+	if got := len(u.requests(t)); got != requests {
+		t.Errorf("two restarts cost %d token requests, want none", got-requests)
+	}
+}

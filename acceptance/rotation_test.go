@@ -1,0 +1,146 @@
+package acceptance
+
+import (
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The client secret is changed at the authorization server and then in the config, while readers
+// read the config's token and a role's token all the time. No read fails, none brings an expired
+// token, and both tokens are refreshed with the new secret before the old ones run out.
+func TestSecretRotationLeavesNoGap(t *testing.T) {
+	t.Parallel()
+	r := newRotation(t)
+	r.rotate(t)
+	r.write(t)
+	r.check(t)
+	for _, request := range r.requests(t) {
+		if request.Status != http.StatusOK {
+			t.Errorf("the authorization server answered a token request with %d %s", request.Status, request.Error)
+		}
+	}
+}
+
+// The operator is late: the plugin has tried to refresh both tokens with the old secret, and was
+// refused, before the new one is written. Readers notice nothing of it as long as the old tokens
+// are valid, and the write ends the waiting that a refusal causes.
+func TestLateSecretRotationLeavesNoGap(t *testing.T) {
+	t.Parallel()
+	r := newRotation(t)
+	r.rotate(t)
+	bed.Eventually(t, rotationLifetime, func() error {
+		if n := refused(r.requests(t)); n < len(r.paths) {
+			return fmt.Errorf("%d refused refreshes, want one for each of %d tokens", n, len(r.paths))
+		}
+		return nil
+	})
+	r.write(t)
+	r.check(t)
+}
+
+// rotationLifetime is how long the tokens of a rotation's test live.
+const rotationLifetime = 20 * time.Second
+
+// A rotation is a change of the client secret under a config with a role, both of whose tokens
+// are being read all the time.
+type rotation struct {
+	*upstream
+	paths   []string
+	before  map[string]*bed.Token // by path
+	readers *readers
+	written time.Time // when the new secret was in the config
+}
+
+func newRotation(t *testing.T) *rotation {
+	t.Helper()
+	u := newUpstream(t, shared(t), "", rotationLifetime)
+	u.configure(t, nil)
+	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
+	r := &rotation{
+		upstream: u,
+		paths:    []string{"token/" + u.name, "token/" + u.name + "/reader"},
+		before:   make(map[string]*bed.Token),
+	}
+	r.readers = startReaders(t, u, r.paths...)
+	for _, path := range r.paths {
+		r.before[path] = u.token(t, path)
+	}
+	return r
+}
+
+// rotate changes the secret at the authorization server, which refuses the old one from then on.
+func (r *rotation) rotate(t *testing.T) {
+	t.Helper()
+	r.client.Secret = newSecret()
+	r.setClient(t)
+}
+
+// write writes the new secret into the config, as the only field.
+func (r *rotation) write(t *testing.T) {
+	t.Helper()
+	r.upstream.write(t, "config/"+r.name, map[string]any{"client_secret": r.client.Secret})
+	r.written = time.Now()
+}
+
+// check waits until both tokens were refreshed and the old ones have run out, and then fails the
+// test where any read of the whole time failed.
+func (r *rotation) check(t *testing.T) {
+	t.Helper()
+	bed.Eventually(t, rotationLifetime, func() error {
+		for _, path := range r.paths {
+			if r.readers.tokenID(path) == r.before[path].TokenID {
+				return fmt.Errorf("%s still brings the token of before the rotation", path)
+			}
+		}
+		return nil
+	})
+	t.Logf("both tokens were refreshed within %s", time.Since(r.written).Round(time.Millisecond))
+	for _, path := range r.paths {
+		select {
+		case <-time.After(time.Until(r.before[path].ExpiresAt.Add(time.Second))):
+		case <-t.Context().Done():
+		}
+	}
+	r.readers.check(t)
+}
+
+// A wrong secret is refused when it is written, with the authorization server's own error, and
+// changes nothing.
+func TestWrongSecretChangesNothing(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	config, token := u.read(t, "config/"+u.name), u.token(t, "token/"+u.name)
+
+	wrong := newSecret()
+	u.bed.Secrecy.AddClientSecret(u.client.ID, wrong)
+	secret, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/config/"+u.name, map[string]any{"client_secret": wrong})
+	if got := status(secret, err); got != http.StatusBadRequest {
+		t.Errorf("writing a wrong secret: status %d, want 400", got)
+	}
+	if err == nil || !strings.Contains(err.Error(), "invalid_client") {
+		t.Errorf("writing a wrong secret: %v, want invalid_client", err)
+	}
+	if err != nil && !strings.Contains(err.Error(), u.name) {
+		t.Errorf("the error does not say which server: %v", err)
+	}
+	if after := u.read(t, "config/"+u.name); !reflect.DeepEqual(after, config) {
+		t.Errorf("the config changed from %v to %v", config, after)
+	}
+	if after := u.token(t, "token/"+u.name); after.TokenID != token.TokenID {
+		t.Errorf("the token changed from %s to %s", token.TokenID, after.TokenID)
+	}
+	if _, shown := config["client_secret"]; shown {
+		t.Error("reading the config brings the client secret")
+	}
+	requests := u.requests(t)
+	if len(requests) != 2 || refused(requests) != 1 {
+		t.Errorf("token requests %+v, want one with the right secret and one with the wrong", requests)
+	}
+}

@@ -1,0 +1,154 @@
+package acceptance
+
+import (
+	"crypto/rand"
+	"maps"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// An upstream is what one config of the plugin stands for: an MCP server, and a client of the
+// authorization server that may get tokens for it.
+type upstream struct {
+	bed    *bed.Bed
+	root   *api.Client
+	name   string // of the config
+	client bed.Client
+	mcp    *bed.MCPServer
+}
+
+var notAName = regexp.MustCompile(`[^a-z0-9]+`)
+
+// newUpstream starts an MCP server whose tokens live for ttl, and registers a client for it. The
+// config is left to the test. suffix tells several upstreams of one test apart.
+func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
+	t.Helper()
+	root, err := b.Vault.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upstream{
+		bed:  b,
+		root: root,
+		name: notAName.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "Test")), "-") + suffix,
+	}
+	u.client = bed.Client{ID: u.name, Secret: newSecret(), Scope: "tools:list tools:call"}
+	u.setClient(t)
+	u.mcp, err = b.NewMCPServer(t.Context(), bed.Resource{Scope: "tools:list tools:call", TTL: ttl})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// newSecret returns a client secret that holds what is reserved in URLs, forms and headers.
+func newSecret() string { return rand.Text() + "+/%:&=?#" }
+
+// setClient makes the authorization server take u.client as it is now.
+func (u *upstream) setClient(t *testing.T) {
+	t.Helper()
+	if err := u.bed.AS.SetClient(t.Context(), u.client); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settings is a whole config, with changes.
+func (u *upstream) settings(changes map[string]any) map[string]any {
+	settings := map[string]any{
+		"token_url":     u.bed.AS.TokenURL(),
+		"server_url":    u.mcp.URL,
+		"client_id":     u.client.ID,
+		"client_secret": u.client.Secret,
+		"scopes":        "tools:list,tools:call",
+	}
+	maps.Copy(settings, changes)
+	return settings
+}
+
+// configure writes the config.
+func (u *upstream) configure(t *testing.T, changes map[string]any) {
+	t.Helper()
+	u.write(t, "config/"+u.name, u.settings(changes))
+}
+
+// write writes a path below the mount.
+func (u *upstream) write(t *testing.T, path string, data map[string]any) {
+	t.Helper()
+	if _, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data); err != nil {
+		t.Fatalf("write %s: %v", path, err)
+	}
+}
+
+// read returns the data of a path below the mount.
+func (u *upstream) read(t *testing.T, path string) map[string]any {
+	t.Helper()
+	secret, err := u.root.Logical().ReadWithContext(t.Context(), bed.Mount+"/"+path)
+	if err != nil {
+		t.Fatalf("read %s: %v", path, err)
+	}
+	if secret == nil {
+		t.Fatalf("read %s: not found", path)
+	}
+	return secret.Data
+}
+
+// token reads a token as the operator and checks that the MCP server would take it.
+func (u *upstream) token(t *testing.T, path string) *bed.Token {
+	t.Helper()
+	token, err := u.bed.ReadToken(t.Context(), u.root, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.mcp.Check(token.AccessToken); err != nil {
+		t.Fatalf("token at %s: %v", path, err)
+	}
+	return token
+}
+
+// requests returns the token requests that the authorization server has had from the client.
+func (u *upstream) requests(t *testing.T) []bed.TokenRequest {
+	t.Helper()
+	requests, err := u.bed.AS.Requests(t.Context(), u.client.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return requests
+}
+
+// broker creates an AppRole with a policy for the upstream's token.
+func (u *upstream) broker(t *testing.T) *bed.Identity {
+	t.Helper()
+	rules := `path "` + bed.Mount + `/token/` + u.name + `" { capabilities = ["read"] }`
+	return newIdentity(t, u.bed, u.name, rules)
+}
+
+// newIdentity creates an AppRole with a policy of its own.
+func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
+	t.Helper()
+	if err := b.Vault.PutPolicy(t.Context(), name, rules); err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.Vault.NewIdentity(t.Context(), name, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// refused counts the requests that were not answered with a token.
+func refused(requests []bed.TokenRequest) int {
+	n := 0
+	for _, r := range requests {
+		if r.Status != http.StatusOK {
+			n++
+		}
+	}
+	return n
+}
