@@ -41,7 +41,7 @@ func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *up
 	}
 	u.client = bed.Client{ID: u.name, Secret: newSecret(), Scope: "tools:list tools:call"}
 	u.setClient(t)
-	u.mcp, err = b.NewMCPServer(t.Context(), bed.Resource{Scope: "tools:list tools:call", TTL: ttl})
+	u.mcp, err = b.NewMCPServer(t.Context(), bed.Resource{Scope: "tools:list tools:call", TTL: ttl}, bed.MCPOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

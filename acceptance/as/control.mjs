@@ -4,6 +4,7 @@
 //   DELETE /clients?id=ID      remove a client
 //   PUT    /resources          add or replace the resource in the body
 //   GET    /requests           token requests seen so far
+//   GET    /keyfetches         fetches of clients' key sets so far
 
 export function control(state) {
   const routes = {
@@ -11,6 +12,7 @@ export function control(state) {
     'DELETE /clients': (body, id) => { state.clients.delete(id); },
     'PUT /resources': (body) => state.setResource(body),
     'GET /requests': () => state.requests,
+    'GET /keyfetches': () => state.keyFetches,
   };
 
   return async (req, res) => {

@@ -7,16 +7,20 @@
 //   port       port of the authorization server, 0 for a free one
 //   key_file   where the signing key is kept, so that a restarted server signs with the same key
 //   scopes     scopes that need the client's permission (others are dropped where a resource lacks them)
+//   tls        files for the HTTPS listener that tls_client_auth needs: {key, cert, ca}, in PEM
 //
-// Once listening it prints one line, {"issuer": ..., "control": ...}, and ends on SIGTERM or when its
-// standard input closes, so that it does not outlive the test that started it. It logs neither
-// secrets nor assertions nor tokens.
+// Once listening it prints one line, {"issuer": ..., "mtls": ..., "control": ...}, and ends on SIGTERM
+// or when its standard input closes, so that it does not outlive the test that started it. It logs
+// neither secrets nor assertions nor tokens.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { createServer as createTLSServer } from 'node:https';
 
+import { certificateChecks } from './certificate.mjs';
 import { control } from './control.mjs';
+import { describe } from './request.mjs';
 import { State } from './state.mjs';
 
 // Standard output carries the line above and nothing else. oidc-provider's notices are about
@@ -34,16 +38,32 @@ const server = createServer();
 await listen(server, options.port ?? 0);
 const issuer = `http://127.0.0.1:${server.address().port}`;
 
+// Whether a client certificate will do is for the token endpoint to say, in OAuth's words: a
+// handshake that fails would not tell which client it was.
+const tlsServer = createTLSServer({
+  key: readFileSync(options.tls.key),
+  cert: readFileSync(options.tls.cert),
+  ca: readFileSync(options.tls.ca),
+  requestCert: true,
+  rejectUnauthorized: false,
+});
+await listen(tlsServer, 0);
+const mtls = `https://127.0.0.1:${tlsServer.address().port}`;
+
 const provider = new Provider(issuer, {
   adapter: state.adapter(),
   jwks: { keys: [signingKey(options.key_file)] },
   scopes: options.scopes ?? [],
-  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt'],
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'tls_client_auth'],
+  enabledJWA: { clientAuthSigningAlgValues: ['RS256', 'PS256', 'ES256', 'ES384', 'EdDSA'] },
+  discovery: { mtls_endpoint_aliases: { token_endpoint: `${mtls}/token` } },
+  fetch: fetchKeys,
   responseTypes: [],
   features: {
     clientCredentials: { enabled: true },
     devInteractions: { enabled: false },
     introspection: { enabled: true },
+    mTLS: { enabled: true, tlsClientAuth: true, ...certificateChecks },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => undefined,
@@ -74,12 +94,14 @@ provider.use(async (ctx, next) => {
 });
 
 server.on('request', provider.callback());
+tlsServer.on('request', provider.callback());
 
 const controlServer = createServer(control(state));
 await listen(controlServer, 0);
 
 process.stdout.write(`${JSON.stringify({
   issuer,
+  mtls,
   control: `http://127.0.0.1:${controlServer.address().port}`,
 })}\n`);
 
@@ -88,28 +110,13 @@ process.stdin.on('end', () => process.exit(0));
 process.stdin.on('error', () => process.exit(0));
 process.on('SIGTERM', () => process.exit(0));
 
-// describe tells what a token request was and how it was answered, in words that may be logged.
-function describe(ctx, time) {
-  const params = ctx.oidc?.params ?? {};
-  const body = ctx.oidc?.body ?? {};
-  const basic = /^basic /i.test(ctx.get('authorization'));
-  const issued = ctx.status === 200 ? ctx.oidc?.entities?.ClientCredentials : undefined;
-  let method = 'none';
-  if (basic) method = 'client_secret_basic';
-  else if (body.client_assertion) method = 'private_key_jwt';
-  else if (body.client_secret) method = 'client_secret_post';
-  return {
-    time: time.toISOString(),
-    client_id: ctx.oidc?.client?.clientId ?? body.client_id ?? '',
-    auth_method: method,
-    status: ctx.status,
-    error: ctx.body?.error ?? '',
-    resource: [].concat(params.resource ?? []).join(' '),
-    scope: params.scope ?? '',
-    granted_scope: issued?.scope ?? '',
-    // The identifier of an opaque token is the token itself.
-    jti: issued?.format === 'jwt' ? issued.jti : '',
-  };
+// fetchKeys fetches a client's jwks_uri. oidc-provider's own way there closes connections to loopback,
+// where everything in the bed is.
+async function fetchKeys(url, { dispatcher, ...rest }) {
+  const time = new Date();
+  const response = await fetch(url, rest);
+  state.keyFetches.push({ time: time.toISOString(), url, status: response.status });
+  return response;
 }
 
 function signingKey(file) {

@@ -12,6 +12,9 @@ export class State {
   // Every token request since the start, oldest first.
   requests = [];
 
+  // Every fetch of a client's jwks_uri since the start, oldest first: {time, url, status}.
+  keyFetches = [];
+
   setClient(client) {
     // A client that gets tokens for itself only. oidc-provider wants that spelled out.
     this.clients.set(client.client_id, {

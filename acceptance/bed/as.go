@@ -14,13 +14,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // An AuthorizationServer is an oidc-provider in a process of its own, see as/server.mjs. Its
 // clients and resources are set by the test while it runs.
 type AuthorizationServer struct {
 	Issuer string
+	CA     *CA // of the HTTPS listener and of the client certificates that it takes
 
+	mtls    string // base URL of the HTTPS listener
 	control string // base URL of the control endpoint
 	secrecy *Secrecy
 	stdin   *os.File // the server ends when this closes
@@ -33,6 +37,14 @@ type Client struct {
 	Secret     string `json:"client_secret,omitempty"`
 	AuthMethod string `json:"token_endpoint_auth_method,omitempty"` // default client_secret_basic
 	Scope      string `json:"scope,omitempty"`                      // which of the server's scopes it may ask for
+
+	// For private_key_jwt: the client's public keys, or where the server is to fetch them.
+	JWKS    *jose.JSONWebKeySet `json:"jwks,omitempty"`
+	JWKSURI string              `json:"jwks_uri,omitempty"`
+
+	// For tls_client_auth: what the certificate must say, one of the two (RFC 8705 section 2.1.2).
+	SubjectDN string `json:"tls_client_auth_subject_dn,omitempty"`
+	SANDNS    string `json:"tls_client_auth_san_dns,omitempty"`
 }
 
 // A Resource is a protected resource that tokens can be asked for (RFC 8707).
@@ -48,6 +60,7 @@ type TokenRequest struct {
 	Time         time.Time `json:"time"`
 	ClientID     string    `json:"client_id"`
 	AuthMethod   string    `json:"auth_method"`
+	Assertion    Assertion `json:"assertion"` // of private_key_jwt
 	Status       int       `json:"status"`
 	Error        string    `json:"error"`
 	Resource     string    `json:"resource"`
@@ -56,12 +69,42 @@ type TokenRequest struct {
 	JTI          string    `json:"jti"` // of the token issued
 }
 
+// An Assertion is what a client assertion says (RFC 7523 section 3), but for the client's name.
+type Assertion struct {
+	Alg      string `json:"alg"`
+	KeyID    string `json:"kid"`
+	Type     string `json:"typ"`
+	X5T      string `json:"x5t"` // x5t#S256
+	Audience any    `json:"aud"` // a string, or whatever it was
+	ID       string `json:"jti"`
+	Lifetime int    `json:"lifetime"` // seconds from iat to exp
+}
+
+// A KeyFetch is one request of the authorization server for a client's jwks_uri.
+type KeyFetch struct {
+	Time   time.Time `json:"time"`
+	URL    string    `json:"url"`
+	Status int       `json:"status"`
+}
+
 // scopes are those that the authorization server knows by itself: a client asking for one that
 // its registration does not name is refused with invalid_scope.
 var scopes = []string{"tools:list", "tools:call", "admin"}
 
 func startAuthorizationServer(ctx context.Context, source, dir, log string, secrecy *Secrecy) (*AuthorizationServer, error) {
-	options, err := json.Marshal(map[string]any{"key_file": filepath.Join(dir, "as-key.json"), "scopes": scopes})
+	ca, err := NewCA()
+	if err != nil {
+		return nil, err
+	}
+	tls, err := ca.serverFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	options, err := json.Marshal(map[string]any{
+		"key_file": filepath.Join(dir, "as-key.json"),
+		"scopes":   scopes,
+		"tls":      tls,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +118,7 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 		return nil, errors.Join(err, keepOpen.Close())
 	}
 	defer answer.Close()
-	as := &AuthorizationServer{secrecy: secrecy, stdin: keepOpen}
+	as := &AuthorizationServer{CA: ca, secrecy: secrecy, stdin: keepOpen}
 	cmd := exec.Command("node", "server.mjs", string(options))
 	cmd.Dir = source
 	cmd.Stdin = stdin
@@ -86,7 +129,7 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 		return nil, errors.Join(err, keepOpen.Close())
 	}
 
-	var ready struct{ Issuer, Control string }
+	var ready struct{ Issuer, MTLS, Control string }
 	_ = answer.SetReadDeadline(time.Now().Add(30 * time.Second))
 	stop := context.AfterFunc(ctx, func() { _ = answer.SetReadDeadline(time.Now()) })
 	defer stop()
@@ -97,12 +140,25 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("the authorization server did not start, see %s: %w", log, err), as.close())
 	}
-	as.Issuer, as.control = ready.Issuer, ready.Control
+	as.Issuer, as.mtls, as.control = ready.Issuer, ready.MTLS, ready.Control
 	return as, nil
 }
 
 // TokenURL is the address of the token endpoint.
 func (as *AuthorizationServer) TokenURL() string { return as.Issuer + "/token" }
+
+// MTLSTokenURL is the token endpoint's address on the HTTPS listener, which asks for a client
+// certificate. The metadata names it in mtls_endpoint_aliases (RFC 8705 section 5).
+func (as *AuthorizationServer) MTLSTokenURL() string { return as.mtls + "/token" }
+
+// NewClientCertificate issues a client certificate and makes its key known as a secret.
+func (as *AuthorizationServer) NewClientCertificate(name string) (*Certificate, error) {
+	c, err := as.CA.Client(name)
+	if err == nil {
+		as.secrecy.AddPrivateKey("key of the client certificate of "+name, c.KeyPEM)
+	}
+	return c, err
+}
 
 // SetClient registers a client, or changes it: its secret, say.
 func (as *AuthorizationServer) SetClient(ctx context.Context, c Client) error {
@@ -134,6 +190,20 @@ func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([
 	for _, r := range all {
 		if r.ClientID == clientID {
 			own = append(own, r)
+		}
+	}
+	return own, nil
+}
+
+// KeyFetches returns the server's requests for one jwks_uri since it started, oldest first.
+func (as *AuthorizationServer) KeyFetches(ctx context.Context, url string) ([]KeyFetch, error) {
+	var all, own []KeyFetch
+	if err := as.call(ctx, http.MethodGet, "/keyfetches", nil, &all); err != nil {
+		return nil, err
+	}
+	for _, f := range all {
+		if f.URL == url {
+			own = append(own, f)
 		}
 	}
 	return own, nil

@@ -152,8 +152,8 @@ func (b *Bed) setUp(ctx context.Context) error {
 
 // NewMCPServer starts an MCP server and makes it a resource of the authorization server, with r's
 // scopes and lifetime.
-func (b *Bed) NewMCPServer(ctx context.Context, r Resource) (*MCPServer, error) {
-	s, err := startMCPServer(ctx, b.AS, b.Secrecy)
+func (b *Bed) NewMCPServer(ctx context.Context, r Resource, opts MCPOptions) (*MCPServer, error) {
+	s, err := startMCPServer(ctx, b.AS, strings.Fields(r.Scope), opts, b.Secrecy)
 	if err != nil {
 		return nil, err
 	}

@@ -44,8 +44,18 @@ type MCPCounts struct {
 	Tokens       int // distinct tokens accepted, by jti
 }
 
-// startMCPServer starts an MCP server on a free loopback port.
-func startMCPServer(ctx context.Context, as *AuthorizationServer, secrecy *Secrecy) (*MCPServer, error) {
+// MCPOptions say how an MCP server tells clients where to get tokens.
+type MCPOptions struct {
+	// Quiet leaves the challenge out of its 401s. Clients find the metadata at the well-known address.
+	Quiet bool
+
+	// ChallengeScopes are the scopes that its challenge names, and that it demands. Default: none.
+	ChallengeScopes []string
+}
+
+// startMCPServer starts an MCP server on a free loopback port. scopes are those that its metadata
+// names.
+func startMCPServer(ctx context.Context, as *AuthorizationServer, scopes []string, opts MCPOptions, secrecy *Secrecy) (*MCPServer, error) {
 	keys, err := fetchKeys(ctx, as.Issuer+"/jwks")
 	if err != nil {
 		return nil, fmt.Errorf("keys of the authorization server: %w", err)
@@ -64,13 +74,16 @@ func startMCPServer(ctx context.Context, as *AuthorizationServer, secrecy *Secre
 		refused: make(map[string]bool),
 	}
 	metadataPath := "/.well-known/oauth-protected-resource" + mcpPath // RFC 9728 section 3.1
-	guard := auth.RequireBearerToken(s.verify, &auth.RequireBearerTokenOptions{
-		ResourceMetadataURL: base + metadataPath,
-	})
+	demand := &auth.RequireBearerTokenOptions{Scopes: opts.ChallengeScopes}
+	if !opts.Quiet {
+		demand.ResourceMetadataURL = base + metadataPath
+	}
+	guard := auth.RequireBearerToken(s.verify, demand)
 	mux := http.NewServeMux()
 	mux.Handle(metadataPath, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{
 		Resource:               s.URL,
 		AuthorizationServers:   []string{as.Issuer},
+		ScopesSupported:        scopes,
 		BearerMethodsSupported: []string{"header"},
 	}))
 	mux.Handle(mcpPath, s.count(guard(tools())))

@@ -10,15 +10,19 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 )
 
-// Secrecy knows every client secret and every access token of a run, and finds them where they
+// Secrecy knows every client secret, every private key and every access token of a run, and finds them where they
 // must not be: in logs, audit logs and error texts.
 type Secrecy struct {
 	mu     sync.Mutex
 	values map[string]string // what must not appear, to what it is
 }
+
+// A private key that no test ever saw, such as one that the plugin made, is found by its looks.
+var looksLikeKey = regexp.MustCompile(`PRIVATE KEY-----|\\?"d\\?":\s*\\?"[\w-]{40,}`)
 
 // Tokens of the bed's authorization server are JWTs, so that one that no test ever saw, such as
 // one fetched in the background and replaced before anybody read it, is found by its looks.
@@ -40,6 +44,21 @@ func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	s.add(string(quoted[1:len(quoted)-1]), what+", JSON encoded")
 	s.add(base64.StdEncoding.EncodeToString([]byte(basic)), what+", as a Basic header")
 }
+
+// AddPrivateKey makes a private key known: each whole line of its PEM form, however the lines are
+// put together.
+func (s *Secrecy) AddPrivateKey(what, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(key) {
+		if line = strings.TrimSpace(line); len(line) == pemLine && !strings.HasPrefix(line, "-----") {
+			s.add(line, what)
+		}
+	}
+}
+
+// pemLine is the length of all lines of a PEM block's body but the last.
+const pemLine = 64
 
 // AddToken makes an access token known.
 func (s *Secrecy) AddToken(token string) {
@@ -116,6 +135,9 @@ func (s *Secrecy) leaks(name string, content []byte) []string {
 	if at := looksLikeJWT.FindIndex(content); at != nil {
 		found("a JWT", at[0])
 	}
+	if at := looksLikeKey.FindIndex(content); at != nil {
+		found("a private key", at[0])
+	}
 	return leaks
 }
 
@@ -131,5 +153,6 @@ func (s *Secrecy) redact(text []byte) []byte {
 	for value, what := range s.values {
 		text = bytes.ReplaceAll(text, []byte(value), []byte("["+what+"]"))
 	}
+	text = looksLikeKey.ReplaceAll(text, []byte("[a private key]"))
 	return looksLikeJWT.ReplaceAll(text, []byte("[a JWT]"))
 }

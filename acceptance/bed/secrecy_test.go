@@ -18,6 +18,9 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		opaque   = "an-opaque-access-token"
 		jwt      = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3ZWF0aGVyIn0.c2lnbmF0dXJl"
 	)
+	// Made up, in the form of a key: the second line is a whole one.
+	line := strings.Repeat("MIGH", 16)
+	key := "-----BEGIN " + "PRIVATE KEY-----\n" + line + "\nAgEA\n-----END " + "PRIVATE KEY-----\n"
 	basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + url.QueryEscape(secret)))
 	for _, c := range []struct {
 		name, log string
@@ -30,6 +33,10 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		{"secret in a header", "Authorization: Basic " + basic, 1},
 		{"token", "Authorization: Bearer " + opaque, 1},
 		{"token that nobody knew", "access_token=" + jwt, 1},
+		{"line of a private key", `private_key: "` + line + `"`, 1},
+		{"key that nobody knew", `-----BEGIN EC PRIVATE KEY-----\nMHcC`, 1},
+		{"JWK that nobody knew", `{\"kty\":\"EC\",\"d\":\"` + strings.Repeat("d", 43) + `\"}`, 1},
+		{"public JWK", `{"kty":"EC","x":"` + strings.Repeat("x", 43) + `"}`, 0},
 		{"several", secret + " " + opaque, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -41,6 +48,7 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 			var s Secrecy
 			s.AddClientSecret(clientID, secret)
 			s.AddToken(opaque)
+			s.AddPrivateKey("a key", key)
 			report, err := s.Scan(dir)
 			if err != nil {
 				t.Fatal(err)

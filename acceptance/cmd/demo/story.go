@@ -62,7 +62,7 @@ func (s *story) stop() {
 
 func (s *story) startParts(ctx context.Context) error {
 	var err error
-	s.mcp, err = s.bed.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime})
+	s.mcp, err = s.bed.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime}, bed.MCPOptions{})
 	if err != nil {
 		return err
 	}
