@@ -27,9 +27,10 @@ const (
 //
 // It serves one request.
 type normaliser struct {
-	base    http.RoundTripper
-	clean   cleaner
-	granted grantedAnswer // set when RoundTrip succeeded
+	base        http.RoundTripper
+	clean       cleaner
+	certificate bool          // the client authenticates with a certificate
+	granted     grantedAnswer // set when RoundTrip succeeded
 }
 
 // grantedAnswer is a judged answer: a bearer token and what was said about it.
@@ -108,6 +109,9 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 		return &RefusedError{Status: status, Code: code, Description: n.clean.text(a.description)}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return &RefusedError{Status: status}
+	case status >= 400 && n.certificate:
+		// Proxies in front of servers answer a certificate that they refuse with a page.
+		return n.unavailable(resp, "not an answer of a token endpoint: check token_url and client_certificate")
 	case status >= 400:
 		return n.unavailable(resp, "not an answer of a token endpoint: check token_url")
 	case len(bytes.TrimSpace(body)) == 0:

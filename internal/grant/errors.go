@@ -21,15 +21,18 @@ type RefusedError struct {
 	// Code is the OAuth error code (RFC 6749 section 5.2); "" for a 401 or 403 without one.
 	Code string
 	// Description is the server's error_description, cleaned: printable, on one line, at most 200
-	// characters, without anything that looks like a secret. May be "".
+	// characters, without anything that looks like a secret. May be "". Of a client certificate that
+	// the server never asked for it says that too.
 	Description string
 }
 
 // Error reads "invalid_client: client authentication failed (HTTP 401)".
 func (e *RefusedError) Error() string {
 	switch {
-	case e.Code == "":
+	case e.Code == "" && e.Description == "":
 		return fmt.Sprintf("refused without an OAuth error code (HTTP %d)", e.Status)
+	case e.Code == "":
+		return fmt.Sprintf("refused without an OAuth error code: %s (HTTP %d)", e.Description, e.Status)
 	case e.Description == "":
 		return fmt.Sprintf("%s (HTTP %d)", e.Code, e.Status)
 	default:
@@ -82,26 +85,31 @@ type cleaner struct {
 	secrets  *strings.Replacer
 }
 
-// newCleaner returns a cleaner that blanks the client's secret in every form in which a server may
-// have seen or may repeat it.
-func newCleaner(clientID, secret string) cleaner {
-	var pairs []string
-	if secret != "" {
+// newCleaner returns a cleaner that blanks the client's secrets in every form in which a server may
+// have seen or may repeat them. One that is "" is none.
+func newCleaner(clientID string, secrets ...string) cleaner {
+	var forms []string
+	for _, secret := range secrets {
+		if secret == "" {
+			continue
+		}
 		form, path := url.QueryEscape(secret), url.PathEscape(secret)
 		quoted := strconv.Quote(secret)
-		forms := []string{
+		forms = append(
+			forms,
 			secret, form, strings.ToLower(form), path, strings.ToLower(path),
-			html.EscapeString(secret), quoted[1 : len(quoted)-1],
+			html.EscapeString(secret), quoted[1:len(quoted)-1],
 			base64.StdEncoding.EncodeToString([]byte(secret)),
-			base64.StdEncoding.EncodeToString([]byte(clientID + ":" + secret)),
-			base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + form)),
-		}
-		// Longest first: the replacer prefers earlier pairs.
-		slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-		for _, f := range forms {
-			if f = fold(f); f != "" {
-				pairs = append(pairs, f, redacted)
-			}
+			base64.StdEncoding.EncodeToString([]byte(clientID+":"+secret)),
+			base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID)+":"+form)),
+		)
+	}
+	// Longest first: the replacer prefers earlier pairs.
+	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, f := range forms {
+		if f = fold(f); f != "" {
+			pairs = append(pairs, f, redacted)
 		}
 	}
 	return cleaner{clientID: clientID, secrets: strings.NewReplacer(pairs...)}

@@ -9,11 +9,13 @@ package grant
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -29,6 +31,11 @@ const (
 	ClientSecretBasic AuthMethod = "client_secret_basic"
 	// ClientSecretPost sends client_id and secret as parameters of the body.
 	ClientSecretPost AuthMethod = "client_secret_post"
+	// PrivateKeyJWT sends an assertion that a private key signed (RFC 7523 section 2.2).
+	PrivateKeyJWT AuthMethod = "private_key_jwt"
+	// TLSClientAuth shows a client certificate in the TLS handshake (RFC 8705 section 2.1), and sends
+	// client_id in the body.
+	TLSClientAuth AuthMethod = "tls_client_auth"
 )
 
 // Request is all that one token request needs. It is not changed by Do and may be used again.
@@ -41,8 +48,13 @@ type Request struct {
 	// AuthMethod says how the client authenticates. There is no default: a guess would send the secret
 	// twice.
 	AuthMethod AuthMethod
-	// ClientSecret is the secret of both methods. It appears in no error.
+	// ClientSecret is the secret of client_secret_basic and client_secret_post. It appears in no error.
 	ClientSecret string
+	// Assertion makes the assertions of private_key_jwt. They appear in no error.
+	Assertion *Assertion
+	// Certificate is the client certificate and key of tls_client_auth, as ParseClientCertificate
+	// returns it. A Transport has its own.
+	Certificate *tls.Certificate
 	// Scopes are the scopes asked for; none leaves the parameter out.
 	Scopes []string
 	// Resources are the resource indicators (RFC 8707), sent in this order as a repeated parameter.
@@ -57,6 +69,10 @@ type Request struct {
 	CACert string
 	// Timeout bounds the whole request, from the name lookup to the answer's last byte. Above zero.
 	Timeout time.Duration
+	// Control is called before each connection, with the address that the name was looked up to: see
+	// net.Dialer. Where it is set no proxy is used. It may refuse with an *UnavailableError, which is
+	// then Do's. nil allows every address. A Transport makes it void.
+	Control func(network, address string, c syscall.RawConn) error
 	// Transport sends the request. It must honour the request's context. nil is a fresh http.Transport
 	// for this request alone, without keep-alive and with the proxy of the environment.
 	Transport http.RoundTripper
@@ -90,15 +106,19 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 		return nil, err
 	}
 	base := r.Transport
+	var own *transport
 	if base == nil {
-		own, err := newTransport(r.CACert)
-		if err != nil {
+		if own, err = newTransport(r); err != nil {
 			return nil, unsendable("%s", err)
 		}
 		defer own.CloseIdleConnections()
 		base = own
 	}
-	normal := &normaliser{base: base, clean: newCleaner(r.ClientID, r.ClientSecret)}
+	normal := &normaliser{
+		base:        base,
+		clean:       newCleaner(r.ClientID, r.ClientSecret, config.EndpointParams.Get("client_assertion")),
+		certificate: r.AuthMethod == TLSClientAuth,
+	}
 	client := &http.Client{
 		Transport: normal,
 		// The normaliser already turns a redirect into an error. Should one ever pass, it must not be
@@ -110,7 +130,11 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 
 	token, err := config.Token(context.WithValue(timed, oauth2.HTTPClient, client))
 	if err != nil {
-		return nil, r.failure(ctx, timed, err)
+		err = r.failure(ctx, timed, err)
+		if r.AuthMethod == TLSClientAuth && own != nil && !own.asked.Load() {
+			err = unasked(err)
+		}
+		return nil, err
 	}
 	scope := strings.Join(r.Scopes, " ")
 	if normal.granted.scopeSaid {
@@ -145,21 +169,47 @@ func (r *Request) config() (*clientcredentials.Config, error) {
 	}
 	config := &clientcredentials.Config{
 		ClientID:       r.ClientID,
-		ClientSecret:   r.ClientSecret,
 		TokenURL:       r.TokenURL,
 		Scopes:         r.Scopes,
 		EndpointParams: params,
 	}
+	if err := r.authenticate(config); err != nil {
+		return nil, err
+	}
+	return config, nil
+}
+
+// authenticate adds what the client authenticates with.
+func (r *Request) authenticate(config *clientcredentials.Config) error {
 	// Always explicit: the library's auto-detection repeats the request, secret included, on any error.
+	// In the body, client_id is sent with an assertion too: RFC 7521 section 4.2 leaves that open, and
+	// some servers find the client by it.
+	config.AuthStyle = oauth2.AuthStyleInParams
 	switch r.AuthMethod {
 	case ClientSecretBasic:
 		config.AuthStyle = oauth2.AuthStyleInHeader
+		config.ClientSecret = r.ClientSecret
 	case ClientSecretPost:
-		config.AuthStyle = oauth2.AuthStyleInParams
+		config.ClientSecret = r.ClientSecret
+	case PrivateKeyJWT:
+		assertion, err := r.Assertion.sign(r.ClientID, time.Now())
+		if err != nil {
+			return err
+		}
+		config.EndpointParams.Set("client_assertion_type", assertionType)
+		config.EndpointParams.Set("client_assertion", assertion)
+	case TLSClientAuth:
+		if r.Certificate == nil {
+			return unsendable("%s needs client_certificate and client_certificate_key", TLSClientAuth)
+		}
+		if !strings.HasPrefix(strings.ToLower(r.TokenURL), "https:") {
+			return unsendable("%s needs an https token_url", TLSClientAuth)
+		}
 	default:
-		return nil, unsendable("token_endpoint_auth_method %q is not supported: use %s or %s", r.AuthMethod, ClientSecretBasic, ClientSecretPost)
+		return unsendable("token_endpoint_auth_method %q is not supported: use %s, %s, %s or %s", r.AuthMethod,
+			ClientSecretBasic, ClientSecretPost, PrivateKeyJWT, TLSClientAuth)
 	}
-	return config, nil
+	return nil
 }
 
 // unsendable is the error of a request that was never sent because of what it holds.
@@ -183,7 +233,25 @@ func (r *Request) failure(ctx, timed context.Context, err error) error {
 	if ended(timed) != nil {
 		return &UnavailableError{Reason: fmt.Sprintf("timed out after %s", r.Timeout)}
 	}
+	if r.AuthMethod == TLSClientAuth {
+		return &UnavailableError{Reason: clientCertificateCause(err)}
+	}
 	return &UnavailableError{Reason: cause(err)}
+}
+
+// unasked adds to a refusal of the client that the server never asked for its certificate: many have
+// another host or port for that (RFC 8705 section 5).
+func unasked(err error) error {
+	refused, ok := errors.AsType[*RefusedError](err)
+	if !ok || refused.Code != "" && refused.Code != "invalid_client" {
+		return err
+	}
+	const hint = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
+	if refused.Description != "" {
+		refused.Description += "; "
+	}
+	refused.Description += hint
+	return refused
 }
 
 // ended is ctx.Err(), or its deadline where that has passed: a dialer keeps ctx's deadline with a

@@ -319,8 +319,8 @@ func TestUnsendableRequestsAreNotSent(t *testing.T) {
 		change func(*Request)
 		want   string
 	}{
-		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic or client_secret_post`},
-		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic or client_secret_post`},
+		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth`},
+		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth`},
 		"reserved param": {func(r *Request) { r.ExtraParams = map[string]string{"grant_type": "password"} }, `extra_params must not hold "grant_type"`},
 		"no URL":         {func(r *Request) { r.TokenURL = "" }, "token_url must be an absolute https URL without user information"},
 		"broken URL":     {func(r *Request) { r.TokenURL = "https://as\x00.example.com" }, "token_url must be an absolute https URL without user information"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -12,26 +11,35 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
-// newTransport returns a transport for one request. Without keep-alive there is no connection left to
+// transport is the package's own, for one request. Without keep-alive there is no connection left to
 // close late, and none to find dead: http.Transport repeats a request on a new connection where a kept
 // one broke, and so does HTTP/2 where the server says that it did not begin, while one call here is one
 // request.
-func newTransport(caCert string) (*http.Transport, error) {
-	var roots *x509.CertPool // nil: the system's
-	if caCert != "" {
+type transport struct {
+	*http.Transport
+	// asked is set when a server asked for the client certificate. The handshake has a goroutine of
+	// its own.
+	asked atomic.Bool
+}
+
+// newTransport returns the transport that the request asks for.
+func newTransport(r *Request) (*transport, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12} // no roots: the system's
+	if r.CACert != "" {
 		var err error
-		if roots, err = ParseCACert(caCert); err != nil {
+		if config.RootCAs, err = ParseCACert(r.CACert); err != nil {
 			return nil, err
 		}
 	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
-	return &http.Transport{
+	t := &transport{Transport: &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSClientConfig:        config,
 		DisableKeepAlives:      true,
 		Protocols:              http1,
 		MaxResponseHeaderBytes: 256 << 10,
@@ -42,52 +50,18 @@ func newTransport(caCert string) (*http.Transport, error) {
 			}
 			return &UnavailableError{Reason: fmt.Sprintf("proxy: refused to connect: HTTP %d", resp.StatusCode)}
 		},
-	}, nil
-}
-
-// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as
-// bundles have it. Its errors say what to write instead: nothing is skipped silently, for a CA that is
-// left out shows only when its server fails.
-func ParseCACert(pemText string) (*x509.CertPool, error) {
-	const begin = "-----BEGIN "
-	if !strings.Contains(pemText, begin) {
-		return nil, errors.New(`ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, ca_cert=@ca.pem reads a file`)
+	}}
+	if r.Control != nil {
+		// A proxy would look the name up itself, out of Control's sight.
+		t.Proxy = nil
+		t.DialContext = (&net.Dialer{Control: r.Control}).DialContext
 	}
-	if strings.Contains(pemText, `-----\n`) {
-		return nil, errors.New(`ca_cert holds a written-out \n where PEM needs line breaks; with the vault command, ca_cert=@ca.pem reads a file`)
+	if r.AuthMethod == TLSClientAuth {
+		config.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return t.show(r.Certificate, *asked)
+		}
 	}
-	pool := x509.NewCertPool()
-	rest := []byte(pemText)
-	n := 0
-	for {
-		var block *pem.Block
-		before := len(rest)
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		n++
-		// The decoder skips a block that it cannot read, as if it were text between blocks.
-		if used := pemText[len(pemText)-before : len(pemText)-len(rest)]; strings.Count(used, begin) != 1 {
-			return nil, fmt.Errorf("ca_cert: PEM block %d is damaged or cut short: copy the file again", n)
-		}
-		switch {
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, fmt.Errorf("ca_cert: PEM block %d is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed", n)
-		case block.Type != "CERTIFICATE":
-			return nil, fmt.Errorf("ca_cert: PEM block %d is not a certificate: only CERTIFICATE blocks belong here", n)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("ca_cert: PEM block %d is not an X.509 certificate: copy the file again", n)
-		}
-		pool.AddCert(cert)
-	}
-	if left := string(rest); strings.Contains(left, begin) {
-		return nil, fmt.Errorf("ca_cert: PEM block %d is damaged or cut short: copy the file again", n+1)
-	} else if strings.TrimSpace(left) != "" {
-		return nil, fmt.Errorf("ca_cert: what follows PEM block %d is not a certificate: remove it", n)
-	}
-	return pool, nil
+	return t, nil
 }
 
 // cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL
@@ -98,7 +72,10 @@ func cause(err error) string {
 		case "proxyconnect": // the outermost one, of a proxy from the environment
 			return "proxy: " + cause(op.Err)
 		case "remote error": // a TLS alert, whose text is crypto/tls's own
-			return "TLS: refused by the server: " + strings.TrimPrefix(op.Err.Error(), "tls: ")
+			if alert := remoteAlert(err); alert != "certificate required" {
+				return "TLS: refused by the server: " + alert
+			}
+			return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"
 		}
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {

@@ -73,7 +73,7 @@ func TestCACertReplacesTheSystemsRoots(t *testing.T) {
 
 	// The server's certificate would be good for the system, were it told of it. SSL_CERT_FILE is read
 	// once, so the other direction stands on the setting alone.
-	own, err := newTransport(over(s).CACert)
+	own, err := newTransport(over(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,6 +308,11 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		r := newRequest(nil)
 		r.Transport = nil
 		r.TokenURL = tokenURL
+		if os.Getenv("GRANT_TEST_CONTROL") != "" {
+			r.Control = func(_, address string, _ syscall.RawConn) error {
+				return &UnavailableError{Reason: "not to " + address}
+			}
+		}
 		_, err := r.Do(t.Context())
 		fmt.Printf("result: %v\n", err)
 		return
@@ -321,10 +326,11 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		host.Store(req.Host)
 		answering(200, "application/json", goodAnswer)(w, req)
 	}, (*httptest.Server).Start)
-	ask := func(tokenURL string) string {
+	ask := func(tokenURL string, env ...string) string {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
 		withUser := strings.Replace(proxy.URL, "http://", "http://user:proxy-secret@", 1)
 		cmd.Env = append(os.Environ(), "GRANT_TEST_TOKEN_URL="+tokenURL, "HTTP_PROXY="+withUser, "HTTPS_PROXY="+withUser, "NO_PROXY=")
+		cmd.Env = append(cmd.Env, env...)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -337,6 +343,16 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	}
 	if got := ask("https://as.example.com/token"); got != "result: proxy: refused to connect: HTTP 403" {
 		t.Error(got)
+	}
+	// A proxy would reach what Control does not allow.
+	host.Store("")
+	for tokenURL, want := range map[string]string{
+		"http://192.0.2.1/token":     "result: not to 192.0.2.1:80",
+		"https://[2001:db8::1]:8443": "result: not to [2001:db8::1]:8443",
+	} {
+		if got := ask(tokenURL, "GRANT_TEST_CONTROL=1"); got != want || host.Load() != "" {
+			t.Errorf("%s: %s, and the proxy was asked for %q", tokenURL, got, host.Load())
+		}
 	}
 }
 
@@ -399,63 +415,4 @@ func selfSigned(t testing.TB, notAfter time.Time) selfSignedCert {
 		pair: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
 		pem:  pemOf("CERTIFICATE", der),
 	}
-}
-
-func TestParseCACert(t *testing.T) {
-	one, two := selfSigned(t, time.Now().Add(time.Hour)).pem, selfSigned(t, time.Now().Add(time.Hour)).pem
-	damaged := strings.Replace(one, "M", "*", 1)
-	const reads = "; with the vault command, ca_cert=@ca.pem reads a file"
-	const notPEM = `ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----")` + reads
-	for _, tc := range []struct {
-		name, in, want string
-	}{
-		{"one", one, ""},
-		{"two", one + two, ""},
-		{"a bundle's comments", "# CA one\n" + one + "\n# CA two\n=====\n" + two + "\n \n", ""},
-		{"Windows line ends", strings.ReplaceAll(one, "\n", "\r\n"), ""},
-		{"no final line break", strings.TrimSpace(one), ""},
-		{"empty", "", notPEM},
-		{"a path", "/etc/ssl/ca.pem", notPEM},
-		{"base64 without lines", "MIIBszCCAVmgAwIBAgIUQ", notPEM},
-		{"written-out line breaks", strings.ReplaceAll(one, "\n", `\n`), `ca_cert holds a written-out \n where PEM needs line breaks` + reads},
-		{"private key", pemOf("PRIVATE KEY", []byte("x")), "ca_cert: PEM block 1 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
-		{"certificate and key", one + pemOf("EC PRIVATE KEY", []byte("x")), "ca_cert: PEM block 2 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
-		{"request", pemOf("CERTIFICATE REQUEST", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
-		{"trusted certificate", pemOf("TRUSTED CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
-		{"rubbish inside", pemOf("CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not an X.509 certificate: copy the file again"},
-		{"damaged first", damaged + two, "ca_cert: PEM block 1 is damaged or cut short: copy the file again"},
-		{"damaged last", one + damaged, "ca_cert: PEM block 2 is damaged or cut short: copy the file again"},
-		{"damaged alone", damaged, "ca_cert: PEM block 1 is damaged or cut short: copy the file again"},
-		{"cut short", one + two[:len(two)/2], "ca_cert: PEM block 2 is damaged or cut short: copy the file again"},
-		{"trailing words", one + "and more", "ca_cert: what follows PEM block 1 is not a certificate: remove it"},
-	} {
-		pool, err := ParseCACert(tc.in)
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != tc.want || (pool == nil) != (err != nil) {
-			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
-		}
-	}
-}
-
-// FuzzParseCACert: a pool or an error that repeats nothing of the input but says what to do.
-func FuzzParseCACert(f *testing.F) {
-	one := selfSigned(f, time.Now().Add(time.Hour)).pem
-	for _, s := range []string{"", one, one + one, "# x\n" + one, one[:100], one + "x", pemOf("PRIVATE KEY", []byte("x")), strings.ReplaceAll(one, "\n", `\n`)} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		pool, err := ParseCACert(s)
-		if (pool == nil) != (err != nil) {
-			t.Fatalf("%v, %v", pool, err)
-		}
-		if err == nil && pool.Equal(x509.NewCertPool()) {
-			t.Fatal("an empty pool")
-		}
-		if err != nil && (!strings.HasPrefix(err.Error(), "ca_cert") || len(err.Error()) > 250) {
-			t.Fatal(err)
-		}
-	})
 }

@@ -1,0 +1,276 @@
+package grant
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// asserting is a request with private_key_jwt.
+func asserting(n *network, k *Key) *Request {
+	r := newRequest(n)
+	r.AuthMethod = PrivateKeyJWT
+	r.Assertion = &Assertion{Key: k, Audience: "https://as.example.com"}
+	return r
+}
+
+// verified checks an assertion as an authorization server does that has the published keys, and
+// returns its header and claims.
+func verified(t *testing.T, assertion, alg string, jwks []byte) (jose.Header, map[string]any) {
+	t.Helper()
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(jwks, &set); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := signed.Signatures[0].Protected
+	keys := set.Key(header.KeyID)
+	if len(keys) != 1 {
+		t.Fatalf("%d keys named %q", len(keys), header.KeyID)
+	}
+	payload, err := signed.Verify(keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return header, claims
+}
+
+func TestAssertionIsVerifiedWithThePublishedKey(t *testing.T) {
+	for _, tc := range []struct{ key, alg string }{
+		{"RSA 2048", "RS256"},
+		{"RSA 2048", "PS256"},
+		{"P-256", "ES256"},
+		{"P-384", "ES384"},
+		{"Ed25519", "EdDSA"},
+	} {
+		t.Run(tc.alg, func(t *testing.T) {
+			k := key(t, tc.key)
+			k.Alg = tc.alg
+			jwks, err := PublicJWKS(key(t, "P-384"), key(t, "Ed25519"), k)
+			if tc.key == "P-384" || tc.key == "Ed25519" {
+				jwks, err = PublicJWKS(k)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+					if err := req.ParseForm(); err != nil {
+						t.Error(err)
+					}
+					header, claims := verified(t, req.PostForm.Get("client_assertion"), tc.alg, jwks)
+					if header.KeyID != k.ID || header.Algorithm != tc.alg || header.ExtraHeaders["typ"] != "JWT" || len(header.ExtraHeaders) != 1 {
+						t.Errorf("header %+v", header)
+					}
+					now := float64(time.Now().Unix())
+					want := map[string]any{
+						"iss": "weather", "sub": "weather",
+						"aud": "https://as.example.com", // a string, not an array
+						"jti": claims["jti"],
+						"iat": now - 5, "nbf": now - 5, "exp": now + 55,
+					}
+					if len(claims) != len(want) {
+						t.Errorf("claims %v", claims)
+					}
+					for name, value := range want {
+						if claims[name] != value {
+							t.Errorf("%s: %v, want %v", name, claims[name], value)
+						}
+					}
+					answering(200, "application/json", goodAnswer)(w, req)
+				}}
+				if _, err := asserting(n, k).Do(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestAssertionIsAllThatAuthenticates(t *testing.T) {
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		req.ParseForm()
+		want := url.Values{
+			"grant_type":            {"client_credentials"},
+			"client_id":             {"weather"},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+			"client_assertion":      {req.PostForm.Get("client_assertion")},
+			"resource":              {"https://a.example.com/mcp"},
+		}
+		if req.PostForm.Encode() != want.Encode() || len(req.PostForm.Get("client_assertion")) < 100 {
+			t.Errorf("sent %v", req.PostForm)
+		}
+		if _, ok := req.Header["Authorization"]; ok {
+			t.Error("an Authorization header as well")
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := asserting(n, key(t, "P-256"))
+	r.ClientSecret = testSecret // left over, and not sent
+	r.Resources = []string{"https://a.example.com/mcp"}
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Servers refuse an assertion that they have seen, whatever became of the first attempt.
+func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := key(t, "Ed25519")
+		jwks, err := PublicJWKS(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[any]bool{}
+		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+			req.ParseForm()
+			_, claims := verified(t, req.PostForm.Get("client_assertion"), "EdDSA", jwks)
+			if jti, _ := claims["jti"].(string); len(jti) < 26 { // base32: 128 bits and more
+				t.Errorf("jti %q", jti)
+			}
+			if life := claims["exp"].(float64) - claims["iat"].(float64); life > 60 || claims["exp"].(float64) != float64(time.Now().Unix()+55) {
+				t.Errorf("lives %v seconds: %v", life, claims)
+			}
+			seen[claims["jti"]] = true
+			answering(503, "", "")(w, req)
+		}}
+		r := asserting(n, k)
+		for range 5 {
+			if _, err := r.Do(t.Context()); err == nil {
+				t.Error("no error")
+			}
+			time.Sleep(700 * time.Millisecond) // in the bubble's time
+		}
+		if len(seen) != 5 || n.count != 5 {
+			t.Errorf("%d ids in %d requests of 5 attempts", len(seen), n.count)
+		}
+	})
+}
+
+func TestAssertionNamesKeyAndCertificate(t *testing.T) {
+	k := key(t, "P-256")
+	k.ID = `the operator's "own" <id>`
+	cert := issue(t, issued{key: testKeys()["P-256"]})
+	sum := sha256.Sum256(cert.leaf.Raw)
+	jwks, err := PublicJWKS(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		req.ParseForm()
+		header, _ := verified(t, req.PostForm.Get("client_assertion"), "ES256", jwks)
+		if header.KeyID != k.ID || header.ExtraHeaders["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
+			t.Errorf("header %+v", header)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := asserting(n, k)
+	if r.Assertion.Certificate, err = ParseCertificate(cert.pem, k); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Some servers put what they were sent into their error.
+func TestEchoedAssertionIsBlanked(t *testing.T) {
+	k := key(t, "RSA 2048")
+	for name, echo := range map[string]func(assertion string) string{
+		"whole":            func(a string) string { return a },
+		"in the form":      func(a string) string { return "client_assertion=" + url.QueryEscape(a) + "&client_id=weather" },
+		"base64":           func(a string) string { return base64.StdEncoding.EncodeToString([]byte(a)) },
+		"cut":              func(a string) string { return a[:200] },
+		"signature alone":  func(a string) string { return a[strings.LastIndex(a, ".")+1:] },
+		"without its end":  func(a string) string { return a[:strings.LastIndex(a, ".")] },
+		"spread over many": func(a string) string { return strings.ReplaceAll(a, ".", " . ") },
+	} {
+		var sent string
+		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+			req.ParseForm()
+			sent = req.PostForm.Get("client_assertion")
+			body, err := json.Marshal(map[string]string{"error": "invalid_client", "error_description": "refused: " + echo(sent)})
+			if err != nil {
+				t.Error(err)
+			}
+			answering(401, "application/json", string(body))(w, req)
+		}}
+		_, err := asserting(n, k).Do(t.Context())
+		if _, ok := err.(*RefusedError); !ok || !strings.HasPrefix(err.Error(), "invalid_client: refused: ") {
+			t.Errorf("%s: %T %v", name, err, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), redacted) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for part := range strings.SplitSeq(sent, ".") {
+			for i := 0; i+16 <= len(part); i++ {
+				if strings.Contains(err.Error(), part[i:i+16]) {
+					t.Fatalf("%s: a piece of the assertion in %v", name, err)
+				}
+			}
+		}
+	}
+}
+
+func TestUnsignableRequestsAreNotSent(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(*Request)
+		want   string
+	}{
+		"no assertion":  {func(r *Request) { r.Assertion = nil }, "private_key_jwt needs a private_key"},
+		"no key":        {func(r *Request) { r.Assertion.Key = nil }, "private_key_jwt needs a private_key"},
+		"an empty key":  {func(r *Request) { r.Assertion.Key = &Key{ID: "a"} }, "private_key_jwt needs a private_key"},
+		"no audience":   {func(r *Request) { r.Assertion.Audience = "" }, "private_key_jwt needs an assertion_audience"},
+		"no algorithm":  {func(r *Request) { r.Assertion.Key.Alg = "" }, `signing_alg "" does not fit the private key: use ES256`},
+		"another key's": {func(r *Request) { r.Assertion.Key.Alg = "RS256" }, `signing_alg "RS256" does not fit the private key: use ES256`},
+		"none":          {func(r *Request) { r.Assertion.Key.Alg = "none" }, `signing_alg "none" does not fit the private key: use ES256`},
+	} {
+		n := &network{handler: answering(200, "application/json", goodAnswer)}
+		r := asserting(n, key(t, "P-256"))
+		tc.change(r)
+		_, err := r.Do(t.Context())
+		wantUnavailable(t, err, tc.want)
+		if n.count != 0 {
+			t.Errorf("%s: sent", name)
+		}
+	}
+}
+
+func TestParseCertificate(t *testing.T) {
+	k := key(t, "P-256")
+	own := issue(t, issued{key: testKeys()["P-256"]})
+	other := issue(t, issued{key: testKeys()["P-384"]})
+	for _, tc := range []struct{ name, in, want string }{
+		{"one", own.pem, ""},
+		{"with its chain", own.pem + other.pem, ""},
+		{"not the key's", other.pem, "certificate does not belong to the private key: its public key is another"},
+		{"chain first", other.pem + own.pem, "certificate: PEM block 2 is the certificate of the private key, but block 1 must be: put it first, then its chain"},
+		{"the key", pkcs8(t, testKeys()["P-256"]), "certificate: PEM block 1 is a private key, which has a field of its own, private_key"},
+		{"words", "x", `certificate must hold a certificate in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, certificate=@cert.pem reads a file`},
+	} {
+		cert, err := ParseCertificate(tc.in, k)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != tc.want || err == nil && !cert.Equal(own.leaf) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}

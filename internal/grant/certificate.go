@@ -1,0 +1,133 @@
+package grant
+
+import (
+	"crypto/elliptic"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as
+// bundles have it. Its errors say what to write instead: nothing is skipped silently, for a CA that is
+// left out shows only when its server fails.
+func ParseCACert(pemText string) (*x509.CertPool, error) {
+	certs, err := caCert.certificates(pemText)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool, nil
+}
+
+// ParseCertificate returns the certificate of a signing key, for Assertion.Certificate: the first of
+// the PEM, which may go on with the chain. Its errors say what to write instead.
+func ParseCertificate(pemText string, key *Key) (*x509.Certificate, error) {
+	certs, err := certificate.certificates(pemText)
+	if err != nil {
+		return nil, err
+	}
+	if err := certificate.first(certs, func(c *x509.Certificate) bool { return belongs(c, key.signer) }); err != nil {
+		return nil, err
+	}
+	return certs[0], nil
+}
+
+// ParseClientCertificate returns a client certificate for Request.Certificate: the certificate in PEM
+// form, first, then its chain where the server needs one, and its key in any form that ParseKey reads,
+// or on P-521. Leaf is set. Whether it has expired is for the caller to ask: its errors say what to
+// write instead, and repeat nothing of either text.
+func ParseClientCertificate(certPEM, keyPEM string) (*tls.Certificate, error) {
+	certs, err := clientCertificate.certificates(certPEM)
+	if err != nil {
+		return nil, err
+	}
+	key, err := clientCertificateKey.privateKey(keyPEM)
+	if err != nil {
+		return nil, err
+	}
+	if err := clientCertificateKey.strong(key.Public(), elliptic.P256(), elliptic.P384(), elliptic.P521()); err != nil {
+		return nil, err
+	}
+	if err := clientCertificate.first(certs, func(c *x509.Certificate) bool { return belongs(c, key) }); err != nil {
+		return nil, err
+	}
+	pair := &tls.Certificate{PrivateKey: key, Leaf: certs[0]}
+	for _, cert := range certs {
+		pair.Certificate = append(pair.Certificate, cert.Raw)
+	}
+	return pair, nil
+}
+
+// first returns an error unless the first certificate is the key's.
+func (f pemField) first(certs []*x509.Certificate, belongs func(*x509.Certificate) bool) error {
+	for i, cert := range certs {
+		switch {
+		case !belongs(cert):
+		case i == 0:
+			return nil
+		default:
+			return fmt.Errorf("%s: PEM block %d is the certificate of the private key, but block 1 must be: put it first, then its chain", f.name, i+1)
+		}
+	}
+	return fmt.Errorf("%s does not belong to the private key: its public key is another", f.name)
+}
+
+// certificateAlerts are the TLS alerts (RFC 8446 section 6.2), in crypto/tls's words, by which a server
+// refuses a client certificate, with advice.
+var certificateAlerts = map[string]string{
+	"bad certificate":               "",
+	"unsupported certificate":       ": is it meant for client authentication?",
+	"revoked certificate":           "",
+	"expired certificate":           "",
+	"unknown certificate":           "",
+	"unknown certificate authority": ": the server does not trust its CA, or client_certificate lacks the chain to it",
+	"access denied":                 "",
+	"error decrypting message":      "",
+	"certificate required":          "",
+}
+
+// show returns the client certificate to a server that asks for one. It does so whatever CAs the server
+// names: crypto/tls would keep a certificate of another CA back, and the server could only say that
+// there was none. Its error is an *UnavailableError.
+func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	t.asked.Store(true)
+	asked.AcceptableCAs = nil
+	if err := asked.SupportsCertificate(cert); err != nil {
+		return nil, &UnavailableError{Reason: "TLS: the server accepts no signature by the client certificate's key: use a key of another type"}
+	}
+	return cert, nil
+}
+
+// clientCertificateCause is cause for a request with a client certificate: what a server does not like
+// about one it says with an alert, or not at all.
+func clientCertificateCause(err error) string {
+	if alert := remoteAlert(err); alert != "" {
+		if advice, ok := certificateAlerts[alert]; ok {
+			return "TLS: the server refused the client certificate: " + alert + advice
+		}
+	}
+	reason := cause(err)
+	for _, lost := range []error{io.EOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, lost) {
+			return reason + ": the server may have refused the client certificate"
+		}
+	}
+	return reason
+}
+
+// remoteAlert is the TLS alert that the server sent, in crypto/tls's words; "" if it was something else.
+func remoteAlert(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return ""
+	}
+	return strings.TrimPrefix(op.Err.Error(), "tls: ")
+}

@@ -1,0 +1,39 @@
+package grant
+
+import (
+	"crypto"
+	_ "crypto/sha256" // of thumbprints
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// PublicJWKS is the JWK Set (RFC 7517 section 5) of the keys' public halves, in the order given, for an
+// authorization server to register or to fetch from a jwks_uri.
+func PublicJWKS(keys ...*Key) ([]byte, error) {
+	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}} // an empty set is an array too
+	for _, key := range keys {
+		set.Keys = append(set.Keys, key.jwk())
+	}
+	data, err := json.Marshal(set)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public keys: %w", err)
+	}
+	return data, nil
+}
+
+// jwk is the public key with all that a server may choose a key by.
+func (k *Key) jwk() jose.JSONWebKey {
+	return jose.JSONWebKey{Key: k.signer.Public(), KeyID: k.ID, Algorithm: k.Alg, Use: "sig"}
+}
+
+// thumbprint is the JWK thumbprint of RFC 7638 with SHA-256, in base64url.
+func thumbprint(public crypto.PublicKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", fmt.Errorf("identifying the key: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}

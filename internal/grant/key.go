@@ -1,0 +1,194 @@
+package grant
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// KeyType is a kind of key that GenerateKey makes, by its name in the API.
+type KeyType string
+
+const (
+	// RSA2048 signs with RS256 or PS256.
+	RSA2048 KeyType = "rsa-2048"
+	// ECP256 signs with ES256.
+	ECP256 KeyType = "ec-p256"
+	// Ed25519 signs with EdDSA.
+	Ed25519 KeyType = "ed25519"
+)
+
+// RSA keys below minRSABits must not sign (RFC 7518 section 3.3); one above maxRSABits takes so long
+// that it would hold up others' refreshes.
+const (
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+// Key is a private key that signs client assertions. What of it is secret is neither printed nor
+// marshalled; PEM alone gives it away.
+type Key struct {
+	// ID is the kid of assertions and of the published key. ParseKey and GenerateKey set it to the JWK
+	// thumbprint (RFC 7638, SHA-256, base64url), so that it follows from the key; set another where the
+	// authorization server knows the key by a name of its own.
+	ID string
+	// Alg is the JWS algorithm that the key signs with, one of Algorithms. ParseKey and GenerateKey set
+	// it to the first.
+	Alg string
+
+	signer crypto.Signer // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
+}
+
+// ParseKey reads a private key in PEM form: PKCS#8, PKCS#1 or SEC 1, not encrypted; RSA of 2048 to 8192
+// bits, P-256, P-384 or Ed25519. Its errors say what to write instead and repeat nothing of the text.
+func ParseKey(pemText string) (*Key, error) {
+	signer, err := privateKey.privateKey(pemText)
+	if err != nil {
+		return nil, err
+	}
+	if err := privateKey.strong(signer.Public(), elliptic.P256(), elliptic.P384()); err != nil {
+		return nil, err
+	}
+	return newKey(signer)
+}
+
+// GenerateKey makes a key. Its error is of an unknown type.
+func GenerateKey(kind KeyType) (*Key, error) {
+	var signer crypto.Signer
+	var err error
+	switch kind {
+	case RSA2048:
+		signer, err = rsa.GenerateKey(rand.Reader, 2048)
+	case ECP256:
+		signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case Ed25519:
+		_, signer, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		return nil, fmt.Errorf("key_type %q is not supported: use %s, %s or %s", kind, RSA2048, ECP256, Ed25519)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a key: %w", err)
+	}
+	return newKey(signer)
+}
+
+// newKey wraps a key of a supported kind.
+func newKey(signer crypto.Signer) (*Key, error) {
+	id, err := thumbprint(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	k := &Key{ID: id, signer: signer}
+	k.Alg = k.Algorithms()[0]
+	return k, nil
+}
+
+// strong says what is wrong with a key of the field that is too weak, too slow or on another curve.
+func (f pemField) strong(public crypto.PublicKey, curves ...elliptic.Curve) error {
+	switch p := public.(type) {
+	case *rsa.PublicKey:
+		if bits := p.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return fmt.Errorf("%s is an RSA key of %d bits: use one of %d to %d", f.name, bits, minRSABits, maxRSABits)
+		}
+	case *ecdsa.PublicKey:
+		if !slices.Contains(curves, p.Curve) {
+			var names []string
+			for _, curve := range curves {
+				names = append(names, curve.Params().Name)
+			}
+			return fmt.Errorf("%s is a key on the curve %s: use one on %s", f.name, p.Params().Name, oneOf(names))
+		}
+	}
+	return nil
+}
+
+// Algorithms are the JWS algorithms (RFC 7518 section 3.1, RFC 8037) that fit the key, preferred first.
+// For RSA that is RS256: more servers accept it than PS256, and no server must.
+func (k *Key) Algorithms() []string {
+	switch public := k.signer.Public().(type) {
+	case *rsa.PublicKey:
+		return []string{string(jose.RS256), string(jose.PS256)}
+	case *ecdsa.PublicKey:
+		if public.Curve == elliptic.P384() {
+			return []string{string(jose.ES384)}
+		}
+		return []string{string(jose.ES256)}
+	default:
+		return []string{string(jose.EdDSA)}
+	}
+}
+
+// ChooseAlgorithm returns the algorithm to set Alg to: wanted, the operator's, if it fits the key; else
+// the first that fits and that the authorization server supports, by its metadata's
+// token_endpoint_auth_signing_alg_values_supported; else the first that fits, where supported is empty.
+// Its errors repeat nothing that the server said.
+func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error) {
+	fit := k.Algorithms()
+	if wanted != "" {
+		return wanted, k.fits(wanted)
+	}
+	if len(supported) == 0 {
+		return fit[0], nil
+	}
+	for _, alg := range fit {
+		if slices.Contains(supported, alg) {
+			return alg, nil
+		}
+	}
+	var known []string
+	for _, alg := range []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA} {
+		if slices.Contains(supported, string(alg)) {
+			known = append(known, string(alg))
+		}
+	}
+	if len(known) == 0 {
+		return "", fmt.Errorf("the authorization server's metadata names no signing algorithm that is supported here; if it accepts %s all the same, set signing_alg", oneOf(fit))
+	}
+	return "", fmt.Errorf("the private key signs with %s, but the authorization server's metadata names %s: use a key for that", oneOf(fit), oneOf(known))
+}
+
+// fits returns an error unless the algorithm fits the key.
+func (k *Key) fits(alg string) error {
+	fit := k.Algorithms()
+	if slices.Contains(fit, alg) {
+		return nil
+	}
+	return fmt.Errorf("signing_alg %q does not fit the private key: use %s", alg, oneOf(fit))
+}
+
+// oneOf reads "a, b or c".
+func oneOf(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+// belongs reports whether the certificate is for the key.
+func belongs(cert *x509.Certificate, key crypto.Signer) bool {
+	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(cert.PublicKey)
+}
+
+// PEM is the private key in PKCS#8 form, to be stored; ParseKey reads it. It holds neither ID nor Alg.
+func (k *Key) PEM() (string, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
+	if err != nil {
+		return "", fmt.Errorf("encoding the private key: %w", err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), nil
+}
+
+// Format prints the id, whatever the verb: fmt would print the private key.
+func (k Key) Format(s fmt.State, _ rune) { fmt.Fprint(s, "key "+k.ID) }
