@@ -24,6 +24,8 @@ type backend struct {
 	system *systemView
 	store  store
 	engine *tokens.Engine
+
+	keySets keySets
 }
 
 // Factory makes the backend of one mount. It satisfies logical.Factory.
@@ -53,6 +55,7 @@ func newBackend(system *systemView, s store) *backend {
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, tokenPrefix},
 			LocalStorage:    []string{tokenPrefix},
+			Unauthenticated: []string{jwksPrefix + "*"},
 		},
 		Paths: framework.PathAppend(
 			b.configPaths(),
@@ -60,6 +63,7 @@ func newBackend(system *systemView, s store) *backend {
 			b.tokenPaths(),
 			b.refreshPaths(),
 			b.statusPaths(),
+			b.keysPaths(),
 		),
 		InitializeFunc: b.initialize,
 		Invalidate:     b.invalidate,
@@ -68,10 +72,11 @@ func newBackend(system *systemView, s store) *backend {
 	return b
 }
 
-// initialize starts loading the stored tokens. It does not wait for that: the mount
-// answers at once, and a read loads its own name.
+// initialize starts loading the stored tokens and the published keys. It does not
+// wait for that: the mount answers at once, and a read loads its own name.
 func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
 	b.engine.LoadAll()
+	b.engine.Go(b.loadKeySets)
 	return nil
 }
 
@@ -81,6 +86,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		if path, ok := strings.CutPrefix(key, prefix); ok {
 			server, role, _ := strings.Cut(path, "/")
 			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
+			if prefix == configPrefix {
+				b.engine.Go(func(ctx context.Context) { _ = b.loadKeySet(ctx, server) }) // it logs
+			}
 		}
 	}
 }
@@ -107,7 +115,7 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 }
 
 func secretsAreStrings(req *logical.Request) error {
-	for _, field := range []string{"client_secret"} {
+	for _, field := range []string{"client_secret", "private_key", "client_certificate_key"} {
 		if value, given := req.Data[field]; given {
 			if _, ok := value.(string); !ok {
 				return badRequest("%s must be a string", field)

@@ -6,12 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"maps"
-	"net/url"
 	"slices"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // The lifetimes and timeouts of a config that does not say.
@@ -30,12 +28,26 @@ type config struct {
 	// Revision is drawn at every write.
 	Revision string `json:"revision"`
 
-	ServerURL string `json:"server_url,omitempty"`
-	TokenURL  string `json:"token_url,omitempty"`
+	ServerURL  string      `json:"server_url,omitempty"`
+	Issuer     string      `json:"issuer,omitempty"`
+	TokenURL   string      `json:"token_url,omitempty"`
+	Discovered *discovered `json:"discovered,omitempty"` // nil where nothing had to be
 
-	ClientID     string           `json:"client_id"`
-	AuthMethod   grant.AuthMethod `json:"token_endpoint_auth_method,omitempty"` // empty: the default
-	ClientSecret string           `json:"client_secret,omitempty"`
+	ClientID   string           `json:"client_id"`
+	AuthMethod grant.AuthMethod `json:"token_endpoint_auth_method,omitempty"` // empty: the default
+
+	// The credentials: one of a secret, signing keys and a client certificate.
+	ClientSecret         string        `json:"client_secret,omitempty"`
+	KeyType              grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
+	Keys                 keyRing       `json:"keys,omitempty"`
+	KeyID                string        `json:"key_id,omitempty"`
+	SigningAlg           string        `json:"signing_alg,omitempty"`
+	Certificate          string        `json:"certificate,omitempty"`
+	PublishJWKS          bool          `json:"publish_jwks,omitempty"`
+	ClientCertificate    string        `json:"client_certificate,omitempty"`
+	ClientCertificateKey string        `json:"client_certificate_key,omitempty"`
+
+	AssertionAudience string `json:"assertion_audience,omitempty"` // empty: the default
 
 	Scopes       []string          `json:"scopes,omitempty"`
 	Resource     []string          `json:"resource,omitempty"`
@@ -47,9 +59,10 @@ type config struct {
 	MaxTTL      time.Duration `json:"max_ttl,omitempty"`
 	IdleTimeout time.Duration `json:"idle_timeout"`
 
-	CACert            string        `json:"ca_cert,omitempty"`
-	RequestTimeout    time.Duration `json:"request_timeout"`
-	AllowInsecureHTTP bool          `json:"allow_insecure_http,omitempty"`
+	CACert                string        `json:"ca_cert,omitempty"`
+	RequestTimeout        time.Duration `json:"request_timeout"`
+	AllowInsecureHTTP     bool          `json:"allow_insecure_http,omitempty"`
+	AllowPrivateAddresses bool          `json:"allow_private_addresses,omitempty"`
 }
 
 // newConfig is a config with its defaults and nothing else.
@@ -71,6 +84,7 @@ func (c *config) clone() *config {
 	next.Scopes = slices.Clone(c.Scopes)
 	next.Resource = slices.Clone(c.Resource)
 	next.ExtraParams = maps.Clone(c.ExtraParams)
+	next.Keys = slices.Clone(c.Keys)
 	return &next
 }
 
@@ -82,23 +96,25 @@ func (c *config) same(o *config) bool {
 }
 
 // sameRoute tells whether the credentials would travel to the same place under the
-// same protection: where this changes, they must be given anew, or whoever may
-// update a config could have its secret sent to a host of their own.
+// same protection: where this changes they must be given anew, or whoever may update a
+// config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
-	return c.TokenURL == o.TokenURL && c.CACert == o.CACert && c.AllowInsecureHTTP == o.AllowInsecureHTTP
+	return c.TokenURL == o.TokenURL && c.Issuer == o.Issuer && c.discoverySource() == o.discoverySource() &&
+		c.AssertionAudience == o.AssertionAudience && c.CACert == o.CACert &&
+		c.AllowInsecureHTTP == o.AllowInsecureHTTP && c.AllowPrivateAddresses == o.AllowPrivateAddresses
 }
 
 // sameCredentials tells whether the client would identify itself in the same way.
 func (c *config) sameCredentials(o *config) bool {
-	return c.ClientID == o.ClientID && c.ClientSecret == o.ClientSecret && c.authMethod() == o.authMethod()
+	return fingerprint(c.identity()) == fingerprint(o.identity())
 }
 
-// authMethod is the client authentication method in effect.
-func (c *config) authMethod() grant.AuthMethod {
-	if c.AuthMethod == "" {
-		return grant.ClientSecretBasic // the default of RFC 7591 section 2
+// identity is what the client identifies itself with. It holds secrets.
+func (c *config) identity() any {
+	return []any{
+		c.ClientID, c.authMethod(), c.ClientSecret, c.Keys, c.KeyID, c.SigningAlg, c.Certificate,
+		c.ClientCertificate, c.ClientCertificateKey,
 	}
-	return c.AuthMethod
 }
 
 // role is a named override of a config, as it is stored. An empty field is the
@@ -109,88 +125,26 @@ type role struct {
 	// Revision is drawn at every write.
 	Revision string `json:"revision"`
 
-	Scopes   []string `json:"scopes,omitempty"`
-	Resource []string `json:"resource,omitempty"`
-	Audience string   `json:"audience,omitempty"`
+	Scopes       []string          `json:"scopes,omitempty"`
+	Resource     []string          `json:"resource,omitempty"`
+	OmitResource bool              `json:"omit_resource,omitempty"`
+	Audience     string            `json:"audience,omitempty"`
+	ExtraParams  map[string]string `json:"extra_params,omitempty"`
+}
+
+// clone is a copy that shares nothing with r.
+func (r *role) clone() *role {
+	next := *r
+	next.Scopes = slices.Clone(r.Scopes)
+	next.Resource = slices.Clone(r.Resource)
+	next.ExtraParams = maps.Clone(r.ExtraParams)
+	return &next
 }
 
 func (r *role) same(o *role) bool {
 	a, b := *r, *o
 	a.Revision, b.Revision = "", ""
 	return fingerprint(a) == fingerprint(b)
-}
-
-// request is the token request of a config, or of one of its roles.
-func (c *config) request(r *role) *grant.Request {
-	q := &grant.Request{
-		TokenURL:     c.TokenURL,
-		ClientID:     c.ClientID,
-		AuthMethod:   c.authMethod(),
-		ClientSecret: c.ClientSecret,
-		Scopes:       c.Scopes,
-		Resources:    c.resources(),
-		Audience:     c.Audience,
-		ExtraParams:  c.ExtraParams,
-		CACert:       c.CACert,
-		Timeout:      c.RequestTimeout,
-	}
-	if r != nil {
-		if len(r.Scopes) > 0 {
-			q.Scopes = r.Scopes
-		}
-		if len(r.Resource) > 0 {
-			q.Resources = r.Resource
-		}
-		if r.Audience != "" {
-			q.Audience = r.Audience
-		}
-	}
-	return q
-}
-
-// resources are the resource indicators of the config itself (RFC 8707): what the
-// operator wrote, or the MCP server's URL.
-func (c *config) resources() []string {
-	switch {
-	case c.OmitResource:
-		return nil
-	case len(c.Resource) > 0:
-		return c.Resource
-	case c.ServerURL != "":
-		return []string{canonicalResource(c.ServerURL)}
-	default:
-		return nil
-	}
-}
-
-// terms are what the engine needs of a config or one of its roles.
-func (c *config) terms(r *role) *tokens.Terms {
-	q := c.request(r)
-	t := &tokens.Terms{
-		Shape:       c.shape(q),
-		DefaultTTL:  c.DefaultTTL,
-		MaxTTL:      c.MaxTTL,
-		IdleTimeout: c.IdleTimeout,
-		Fetch:       q.Do,
-	}
-	if u, err := url.Parse(c.TokenURL); err == nil {
-		t.Host = u.Host
-	}
-	return t
-}
-
-// shape is the fingerprint of what makes a token the token it is. Credentials,
-// transport and lifetimes are not in it: a token outlives their change.
-func (c *config) shape(q *grant.Request) string {
-	return fingerprint(struct {
-		Incarnation string
-		TokenURL    string
-		ClientID    string
-		Scopes      []string
-		Resources   []string
-		Audience    string
-		ExtraParams map[string]string
-	}{c.Incarnation, q.TokenURL, q.ClientID, q.Scopes, q.Resources, q.Audience, q.ExtraParams})
 }
 
 // fingerprint hashes a value by its JSON form, in which fields and maps have an

@@ -15,11 +15,15 @@ func configFields() map[string]*framework.FieldSchema {
 		"server": serverField(),
 		"server_url": {
 			Type:        framework.TypeString,
-			Description: "URL of the MCP server, as its clients call it. It is the default of resource.",
+			Description: "URL of the MCP server, as its clients call it. Without issuer and token_url the authorization server is discovered from here (RFC 9728). It is the default of resource.",
+		},
+		"issuer": {
+			Type:        framework.TypeString,
+			Description: "The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and not at server_url.",
 		},
 		"token_url": {
 			Type:        framework.TypeString,
-			Description: "URL of the authorization server's token endpoint (RFC 6749 section 3.2). http is for loopback only, unless allow_insecure_http is set.",
+			Description: "URL of the authorization server's token endpoint (RFC 6749 section 3.2): nothing is discovered then. http is for loopback only, unless allow_insecure_http is set.",
 		},
 		"client_id": {
 			Type:        framework.TypeString,
@@ -27,25 +31,63 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"token_endpoint_auth_method": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{string(grant.ClientSecretBasic), string(grant.ClientSecretPost)},
-			Description:   "How the client authenticates: client_secret_basic (in the Authorization header) or client_secret_post (in the body). Default: client_secret_basic.",
+			AllowedValues: []any{string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth)},
+			Description:   "How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523) or tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.",
 		},
 		"client_secret": {
 			Type:         framework.TypeString,
 			Description:  "The client's secret. It is stored, sent to the token endpoint, and never returned.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: none, which leaves it to the authorization server."),
+		"private_key": {
+			Type:         framework.TypeString,
+			Description:  "The client's signing key for private_key_jwt, in PEM form: PKCS#8, PKCS#1 or SEC 1; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "file"},
+		},
+		"key_type": {
+			Type:          framework.TypeString,
+			AllowedValues: []any{string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)},
+			Description:   "Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default for private_key_jwt without private_key: rsa-2048.",
+		},
+		"key_id": {
+			Type:        framework.TypeString,
+			Description: "The kid under which the authorization server knows private_key. Default: the key's thumbprint (RFC 7638).",
+		},
+		"signing_alg": {
+			Type:        framework.TypeString,
+			Description: "The algorithm of client assertions: RS256, PS256, ES256, ES384 or EdDSA. Default: the first that fits the key and the authorization server's metadata.",
+		},
+		"certificate": {
+			Type:         framework.TypeString,
+			Description:  "PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).",
+			DisplayAttrs: &framework.DisplayAttributes{EditType: "file"},
+		},
+		"publish_jwks": {
+			Type:        framework.TypeBool,
+			Description: "Publish the public keys at jwks/<server>, for everybody, as a jwks_uri for the authorization server.",
+		},
+		"client_certificate": {
+			Type:         framework.TypeString,
+			Description:  "PEM client certificate for tls_client_auth, followed by its chain where the authorization server needs one.",
+			DisplayAttrs: &framework.DisplayAttributes{EditType: "file"},
+		},
+		"client_certificate_key": {
+			Type:         framework.TypeString,
+			Description:  "PEM private key of client_certificate. It is stored and never returned.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "file"},
+		},
+		"assertion_audience": {
+			Type:        framework.TypeString,
+			Description: "The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer where it is known, else the token endpoint.",
+		},
+		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: those that the MCP server names where it is discovered, else none."),
 		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, as a list or separated by commas. Default: server_url."),
 		"omit_resource": {
 			Type:        framework.TypeBool,
 			Description: "Send no resource indicator, for authorization servers that refuse one.",
 		},
-		"audience": audienceField("The audience parameter that some authorization servers want. Default: not sent."),
-		"extra_params": {
-			Type:        framework.TypeKVPairs,
-			Description: "Further parameters of the token request, as name=value pairs. They are shown on read, so they are no place for secrets. Names that the plugin sends itself are refused.",
-		},
+		"audience":     audienceField("The audience parameter that some authorization servers want. Default: not sent."),
+		"extra_params": extraParamsField("Further parameters of the token request, as name=value pairs. They are shown on read, so they are no place for secrets. Names that the plugin sends itself are refused."),
 		"default_ttl": {
 			Type:        framework.TypeDurationSecond,
 			Default:     int64(defaultDefaultTTL / time.Second),
@@ -74,7 +116,24 @@ func configFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeBool,
 			Description: "Allow http URLs to hosts other than loopback. The client secret then crosses the network in the clear.",
 		},
+		"allow_private_addresses": {
+			Type:        framework.TypeBool,
+			Description: "Let discovered URLs lead to loopback and private addresses. Without it they must be public, unless server_url is loopback or private itself.",
+		},
+		"rediscover": {
+			Type:        framework.TypeBool,
+			Description: "Look for the authorization server again. Not stored itself. Default: false.",
+		},
 		"verify": verifyField(),
+	}
+}
+
+// discoveredFields are in a config's read alone.
+func discoveredFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"discovered_issuer":    {Type: framework.TypeString, Description: "The authorization server that was discovered."},
+		"discovered_token_url": {Type: framework.TypeString, Description: "The token endpoint that was discovered."},
+		"discovered_at":        {Type: framework.TypeString, Description: "When that was (RFC 3339, UTC)."},
 	}
 }
 
@@ -106,6 +165,10 @@ func audienceField(description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: framework.TypeString, Description: description}
 }
 
+func extraParamsField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeKVPairs, Description: description}
+}
+
 func verifyField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:        framework.TypeBool,
@@ -117,12 +180,20 @@ func verifyField() *framework.FieldSchema {
 // update sets the fields that the request holds, and leaves the others.
 func (c *config) update(d *framework.FieldData) {
 	set(d, "server_url", &c.ServerURL)
+	set(d, "issuer", &c.Issuer)
 	set(d, "token_url", &c.TokenURL)
 	set(d, "client_id", &c.ClientID)
 	if method, ok := d.GetOk("token_endpoint_auth_method"); ok {
 		c.AuthMethod = grant.AuthMethod(method.(string))
 	}
 	set(d, "client_secret", &c.ClientSecret)
+	set(d, "key_id", &c.KeyID)
+	set(d, "signing_alg", &c.SigningAlg)
+	set(d, "certificate", &c.Certificate)
+	set(d, "publish_jwks", &c.PublishJWKS)
+	set(d, "client_certificate", &c.ClientCertificate)
+	set(d, "client_certificate_key", &c.ClientCertificateKey)
+	set(d, "assertion_audience", &c.AssertionAudience)
 	setScopes(d, &c.Scopes)
 	set(d, "resource", &c.Resource)
 	set(d, "omit_resource", &c.OmitResource)
@@ -134,12 +205,22 @@ func (c *config) update(d *framework.FieldData) {
 	set(d, "ca_cert", &c.CACert)
 	setSeconds(d, "request_timeout", &c.RequestTimeout)
 	set(d, "allow_insecure_http", &c.AllowInsecureHTTP)
+	set(d, "allow_private_addresses", &c.AllowPrivateAddresses)
 }
 
 // response is the config as it is read: in the form in which it can be written back,
 // without the secret.
 func (c *config) response() map[string]any {
-	return map[string]any{
+	data := map[string]any{
+		"issuer":                     c.Issuer,
+		"key_type":                   string(c.KeyType),
+		"key_id":                     c.KeyID,
+		"signing_alg":                c.SigningAlg,
+		"certificate":                c.Certificate,
+		"publish_jwks":               c.PublishJWKS,
+		"client_certificate":         c.ClientCertificate,
+		"assertion_audience":         c.AssertionAudience,
+		"allow_private_addresses":    c.AllowPrivateAddresses,
 		"server_url":                 c.ServerURL,
 		"token_url":                  c.TokenURL,
 		"client_id":                  c.ClientID,
@@ -156,6 +237,12 @@ func (c *config) response() map[string]any {
 		"request_timeout":            seconds(c.RequestTimeout),
 		"allow_insecure_http":        c.AllowInsecureHTTP,
 	}
+	if found := c.Discovered; found != nil {
+		data["discovered_issuer"] = found.Issuer
+		data["discovered_token_url"] = found.TokenURL
+		data["discovered_at"] = rfc3339(found.At)
+	}
+	return data
 }
 
 // set copies a field of the request, if it is given, to a value of the type that the

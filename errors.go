@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
@@ -58,6 +59,12 @@ func statusOf(err error) int {
 	}
 	if _, ok := errors.AsType[*grant.UnavailableError](err); ok {
 		return http.StatusBadGateway
+	}
+	if undiscovered, ok := errors.AsType[*discovery.Error](err); ok {
+		if undiscovered.Temporary() {
+			return http.StatusBadGateway
+		}
+		return http.StatusBadRequest
 	}
 	switch {
 	case errors.Is(err, tokens.ErrConflict):

@@ -2,15 +2,11 @@ package mcpoauth
 
 import (
 	"context"
-	"fmt"
 	"maps"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
@@ -48,9 +44,12 @@ func responses(status int, description string, fields map[string]*framework.Fiel
 }
 
 // readable are the fields of a request that its resource's read gives back.
-func readable(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+func readable(fields map[string]*framework.FieldSchema, more ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	fields = maps.Clone(fields)
-	for _, writeOnly := range []string{"server", "role", "verify", "client_secret"} {
+	for _, m := range more {
+		maps.Copy(fields, m)
+	}
+	for _, writeOnly := range []string{"server", "role", "verify", "rediscover", "client_secret", "private_key", "client_certificate_key"} {
 		delete(fields, writeOnly)
 	}
 	return fields
@@ -76,30 +75,4 @@ func warn(warnings ...string) *logical.Response {
 		resp.AddWarning(w)
 	}
 	return resp
-}
-
-// scopeWarning tells which of the asked scopes a new token does not have.
-func scopeWarning(asked []string, granted *grant.Token) string {
-	if granted == nil {
-		return ""
-	}
-	return missingScopes(asked, granted.Scope)
-}
-
-// missingScopes says which of the asked scopes are not among the granted ones, which
-// are space-delimited; empty when none is missing. An authorization server may grant
-// less than was asked (RFC 6749 section 3.3), and some drop what they do not know.
-func missingScopes(asked []string, granted string) string {
-	have := strings.Fields(granted)
-	var missing []string
-	for _, scope := range asked {
-		if !slices.Contains(have, scope) {
-			missing = append(missing, scope)
-		}
-	}
-	if len(missing) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("the authorization server did not grant %s; it granted %s",
-		quote(strings.Join(missing, " ")), quote(granted))
 }

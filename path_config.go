@@ -46,7 +46,7 @@ func (b *backend) configPaths() []*framework.Path {
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:  serve(b.readConfig),
 					Summary:   "Read an MCP server's OAuth client, without its secrets.",
-					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields())),
+					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    serve(b.deleteConfig),
@@ -103,7 +103,10 @@ func (b *backend) readConfig(ctx context.Context, name tokens.Name, _ *framework
 
 func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
-		return b.store.deleteConfig(ctx, name.Server)
+		if err := b.store.deleteConfig(ctx, name.Server); err != nil {
+			return err
+		}
+		return b.keySets.update(name.Server, nil)
 	}})
 	if err != nil {
 		return nil, err
@@ -125,18 +128,30 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		next = old.clone()
 	}
 	next.update(d)
+	madeKey, err := next.updateKeys(d, old)
+	if err != nil {
+		return nil, err
+	}
 	if err := next.validate(); err != nil {
 		return nil, err
 	}
-	_, bringsSecret := d.GetOk("client_secret")
-	if old != nil && !next.sameRoute(old) && !bringsSecret {
-		return nil, badRequest("a write that changes token_url, ca_cert or allow_insecure_http must bring client_secret too: the stored secret is not sent to a place it was not written for")
+	field, trusted := next.brought(d, madeKey)
+	trusted = trusted || old == nil
+	if !trusted && !next.sameRoute(old) {
+		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must bring %s too: the stored credentials are not sent to a place they were not written for", field)
+	}
+	verify := d.Get("verify").(bool)
+	notes, err := next.resolve(ctx, old, d.Get("rediscover").(bool), verify, trusted)
+	if err != nil {
+		return nil, err
+	}
+	if err := next.fitsServer(); err != nil {
+		return nil, err
 	}
 
-	write := verifiedWrite{name: name, terms: next.terms(nil), verify: d.Get("verify").(bool)}
-	write.fetch = old == nil || b.engine.Failing(name) ||
-		write.terms.Shape != old.terms(nil).Shape || !next.sameCredentials(old) || !next.sameRoute(old)
+	write := verifiedWrite{name: name, terms: next.terms(nil), verify: verify && !madeKey}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))
+	write.fetch = old == nil || write.refresh || b.engine.Failing(name) || write.terms.Shape != old.terms(nil).Shape
 	if old != nil && next.same(old) && !(write.verify && write.fetch) {
 		return nil, nil
 	}
@@ -151,13 +166,40 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 				return err
 			}
 		}
-		return b.store.putConfig(ctx, name.Server, next)
+		return b.putConfig(ctx, name.Server, next)
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
 		return nil, withRoleHint(err)
 	}
-	return warn(scopeWarning(next.request(nil).Scopes, granted)), nil
+	notes = append(notes, next.certificateWarning(time.Now()))
+	if madeKey {
+		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server; no token was asked for, because it cannot know the key yet", name.Server))
+	}
+	if granted != nil {
+		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
+	}
+	return warn(notes...), nil
+}
+
+// resolve discovers the authorization server where that is needed: it never was, or what
+// discovery starts from has changed, or the operator asks for it.
+func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
+	source := c.discoverySource()
+	if source == "" {
+		c.Discovered = nil
+		if rediscover {
+			return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint")
+		}
+		return nil, nil
+	}
+	if c.Discovered != nil && old != nil && old.discoverySource() == source && !rediscover {
+		return nil, nil
+	}
+	if !verify {
+		return nil, badRequest("verify=false contacts nobody, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
+	}
+	return c.discover(ctx, trusted)
 }
 
 // unchanged returns tokens.ErrConflict unless the stored config is still old.
@@ -213,18 +255,27 @@ A config makes the plugin an OAuth client for one MCP server. It is for operator
 
   vault write mcp-oauth/config/weather \
       server_url=https://weather.example.com/mcp \
-      token_url=https://as.example.com/oauth2/token \
-      client_id=vault client_secret=@secret.txt scopes=forecast:read
+      client_id=vault client_secret=@secret.txt
+
+The authorization server is discovered from server_url (RFC 9728, RFC 8414), or from
+issuer where that is given; token_url leaves discovery out. What was found is pinned
+and shown on read; rediscover=true looks again.
+
+The client proves itself with client_secret, with a signing key (private_key, or
+key_type for one that the plugin makes and never lets out), or with client_certificate
+and client_certificate_key.
 
 A write obtains a token with the new settings first. Where that fails the write fails
 with the authorization server's error, nothing is stored, and the old config and token
-go on serving. verify=false stores without contacting anybody.
+go on serving. verify=false stores without contacting anybody. A write that has the
+plugin make a key asks for no token: the authorization server has to be told the public
+key first, which is at keys/<server>.
 
 An update changes only the fields given; an empty value clears a field. A read returns
-every field but the secret. A write that changes token_url, ca_cert or
-allow_insecure_http must bring client_secret in the same request.
+every field but the secrets. A write that changes where or how the credentials travel
+must bring them in the same request.
 
-Rotating the secret leaves the tokens in service, and replaces them in the background.
-Deleting a config deletes its roles and tokens. It does not revoke the tokens that
+Rotating credentials leaves the tokens in service, and replaces them in the background.
+Deleting a config deletes its roles, tokens and keys. It does not revoke the tokens that
 were handed out: they end when they expire.
 `

@@ -66,8 +66,13 @@ func roleFields() map[string]*framework.FieldSchema {
 		"role":     roleField(),
 		"scopes":   scopesField("The scopes to ask for, as a list or separated by commas or spaces. Default: the config's."),
 		"resource": resourceField("The resource indicators to send (RFC 8707), as a list or separated by commas. Default: the config's."),
-		"audience": audienceField("The audience parameter to send. Default: the config's."),
-		"verify":   verifyField(),
+		"omit_resource": {
+			Type:        framework.TypeBool,
+			Description: "Send no resource indicator, whatever the config says.",
+		},
+		"audience":     audienceField("The audience parameter to send. Default: the config's."),
+		"extra_params": extraParamsField("Further parameters of the token request, as name=value pairs, in place of the config's."),
+		"verify":       verifyField(),
 	}
 }
 
@@ -75,14 +80,18 @@ func roleFields() map[string]*framework.FieldSchema {
 func (r *role) update(d *framework.FieldData) {
 	setScopes(d, &r.Scopes)
 	set(d, "resource", &r.Resource)
+	set(d, "omit_resource", &r.OmitResource)
 	set(d, "audience", &r.Audience)
+	set(d, "extra_params", &r.ExtraParams)
 }
 
 func (r *role) response() map[string]any {
 	return map[string]any{
-		"scopes":   list(r.Scopes),
-		"resource": list(r.Resource),
-		"audience": r.Audience,
+		"scopes":        list(r.Scopes),
+		"resource":      list(r.Resource),
+		"omit_resource": r.OmitResource,
+		"audience":      r.Audience,
+		"extra_params":  pairs(r.ExtraParams),
 	}
 }
 
@@ -137,7 +146,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	}
 	next := &role{Incarnation: c.Incarnation}
 	if old != nil {
-		*next = *old
+		next = old.clone()
 	}
 	next.update(d)
 	if err := next.validate(); err != nil {
@@ -164,7 +173,10 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	if err != nil {
 		return nil, err
 	}
-	return warn(scopeWarning(c.request(next).Scopes, granted)), nil
+	if granted == nil {
+		return nil, nil
+	}
+	return warn(warnings(c.parameters(next), granted.AccessToken, granted.Scope)...), nil
 }
 
 // revisionOf is empty for no role.

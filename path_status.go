@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -49,22 +50,23 @@ func statusFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
 	}
 	return map[string]*framework.FieldSchema{
-		"state":                text("ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one."),
-		"token_id":             text("The token_id of the token held, if it is valid."),
-		"expires_at":           text("When the token held expires (RFC 3339, UTC)."),
-		"last_vault_rotation":  text("When the token held was obtained (RFC 3339, UTC)."),
-		"next_rotation":        text("When the token held is due to be refreshed (RFC 3339, UTC)."),
-		"scope":                text("The granted scopes, space-delimited."),
-		"last_read":            text("When the token was last read (RFC 3339, UTC)."),
-		"refreshing":           {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
-		"unsaved":              {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
-		"last_error":           text("Why the last attempt failed."),
-		"last_error_code":      text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
-		"last_error_at":        text("When the last attempt failed (RFC 3339, UTC)."),
-		"failing_since":        text("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
-		"consecutive_failures": {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
-		"next_attempt":         text("Before when the authorization server is not asked again (RFC 3339, UTC)."),
-		"warnings":             {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
+		"state":                         text("ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one."),
+		"token_id":                      text("The token_id of the token held, if it is valid."),
+		"expires_at":                    text("When the token held expires (RFC 3339, UTC)."),
+		"last_vault_rotation":           text("When the token held was obtained (RFC 3339, UTC)."),
+		"next_rotation":                 text("When the token held is due to be refreshed (RFC 3339, UTC)."),
+		"scope":                         text("The granted scopes, space-delimited."),
+		"last_read":                     text("When the token was last read (RFC 3339, UTC)."),
+		"refreshing":                    {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
+		"unsaved":                       {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
+		"last_error":                    text("Why the last attempt failed."),
+		"last_error_code":               text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
+		"last_error_at":                 text("When the last attempt failed (RFC 3339, UTC)."),
+		"failing_since":                 text("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
+		"consecutive_failures":          {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
+		"next_attempt":                  text("Before when the authorization server is not asked again (RFC 3339, UTC)."),
+		"client_certificate_expires_at": text("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
+		"warnings":                      {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
 	}
 }
 
@@ -83,7 +85,13 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		"refreshing": status.Refreshing,
 		"unsaved":    status.Unsaved,
 		"last_read":  rfc3339(status.LastRead),
-		"warnings":   []string{},
+	}
+	notes := []string{}
+	if warning := c.certificateWarning(time.Now()); warning != "" {
+		notes = append(notes, warning)
+	}
+	if end, ok := c.certificateEnd(); ok {
+		data["client_certificate_expires_at"] = rfc3339(end)
 	}
 	if t := status.Token; t != nil {
 		data["token_id"] = t.ID()
@@ -91,10 +99,9 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		data["last_vault_rotation"] = rfc3339(t.Issued)
 		data["next_rotation"] = rfc3339(t.RefreshAt)
 		data["scope"] = t.Scope
-		if warning := missingScopes(c.request(r).Scopes, t.Scope); warning != "" {
-			data["warnings"] = []string{warning}
-		}
+		notes = append(notes, warnings(c.parameters(r), t.AccessToken, t.Scope)...)
 	}
+	data["warnings"] = notes
 	if f := status.Failure; f != nil {
 		data["last_error"] = f.Cause.Error()
 		data["last_error_at"] = rfc3339(f.At)

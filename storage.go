@@ -42,8 +42,12 @@ func (s store) config(ctx context.Context, server string) (*config, error) {
 	return &c, nil
 }
 
-func (s store) putConfig(ctx context.Context, server string, c *config) error {
-	return s.put(ctx, configPrefix+server, c)
+// putConfig stores a config, and publishes its keys where it says so.
+func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
+	if err := b.store.put(ctx, configPrefix+server, c); err != nil {
+		return err
+	}
+	return b.keySets.update(server, c)
 }
 
 func (s store) putRole(ctx context.Context, name tokens.Name, r *role) error {

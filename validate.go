@@ -29,7 +29,7 @@ const (
 )
 
 // methods are the client authentication methods that work.
-var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost}
+var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth}
 
 // validName checks the names of a path. The paths' pattern has seen to the
 // characters; Vault's storage refuses "..".
@@ -48,16 +48,21 @@ func validName(name tokens.Name) error {
 // validate checks a config as a whole, and says of the first fault what to write
 // instead.
 func (c *config) validate() error {
-	if c.TokenURL == "" {
-		return badRequest("token_url is missing: write the URL of the authorization server's token endpoint")
+	if c.ServerURL == "" && c.Issuer == "" && c.TokenURL == "" {
+		return badRequest("server_url is missing: write the MCP server's URL, from which its authorization server is discovered, or the authorization server's issuer or token_url")
 	}
-	if err := c.validEndpoint("token_url", c.TokenURL); err != nil {
-		return err
-	}
-	if c.ServerURL != "" {
-		if err := c.validEndpoint("server_url", c.ServerURL); err != nil {
+	for _, endpoint := range []struct{ field, url string }{
+		{"server_url", c.ServerURL}, {"issuer", c.Issuer}, {"token_url", c.TokenURL},
+	} {
+		if endpoint.url == "" {
+			continue
+		}
+		if err := c.validEndpoint(endpoint.field, endpoint.url); err != nil {
 			return err
 		}
+	}
+	if strings.Contains(c.Issuer, "?") {
+		return badRequest("issuer must not hold a query (RFC 8414 section 2)")
 	}
 	if err := c.validCredentials(); err != nil {
 		return err
@@ -65,8 +70,8 @@ func (c *config) validate() error {
 	if err := validRequest(c.Scopes, c.Resource, c.Audience); err != nil {
 		return err
 	}
-	if c.OmitResource && len(c.Resource) > 0 {
-		return badRequest("resource and omit_resource contradict each other: write one of them")
+	if err := validResourceChoice(c.OmitResource, c.Resource); err != nil {
+		return err
 	}
 	if err := validExtraParams(c.ExtraParams); err != nil {
 		return err
@@ -79,26 +84,8 @@ func (c *config) validate() error {
 	}
 	if c.CACert != "" {
 		if _, err := grant.ParseCACert(c.CACert); err != nil {
-			return badRequest("ca_cert: %v", err)
+			return badRequest("%v", err)
 		}
-	}
-	return nil
-}
-
-func (c *config) validCredentials() error {
-	switch {
-	case c.ClientID == "":
-		return badRequest("client_id is missing: write the client's identifier at the authorization server")
-	case !isVisible(c.ClientID, maxSecret):
-		return badRequest("client_id must be at most %d printable ASCII characters (RFC 6749 appendix A.1)", maxSecret)
-	case c.AuthMethod != "" && !slices.Contains(methods, c.AuthMethod):
-		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic or client_secret_post", quote(string(c.AuthMethod)))
-	case c.ClientSecret == "":
-		return badRequest("client_secret is missing: %s needs one", c.authMethod())
-	case strings.TrimRight(c.ClientSecret, "\r\n") != c.ClientSecret:
-		return badRequest("client_secret ends in a line break, which a file often adds: write the secret without it")
-	case !isVisible(c.ClientSecret, maxSecret):
-		return badRequest("client_secret must be at most %d printable ASCII characters (RFC 6749 appendix A.2)", maxSecret)
 	}
 	return nil
 }
@@ -134,7 +121,22 @@ func (c *config) validEndpoint(field, raw string) error {
 }
 
 // validate checks a role.
-func (r *role) validate() error { return validRequest(r.Scopes, r.Resource, r.Audience) }
+func (r *role) validate() error {
+	if err := validRequest(r.Scopes, r.Resource, r.Audience); err != nil {
+		return err
+	}
+	if err := validResourceChoice(r.OmitResource, r.Resource); err != nil {
+		return err
+	}
+	return validExtraParams(r.ExtraParams)
+}
+
+func validResourceChoice(omit bool, resource []string) error {
+	if omit && len(resource) > 0 {
+		return badRequest("resource and omit_resource contradict each other: write one of them")
+	}
+	return nil
+}
 
 // validRequest checks what a config and a role have in common.
 func validRequest(scopes, resources []string, audience string) error {

@@ -185,7 +185,7 @@ func (e *Engine) Verify(ctx context.Context, terms *Terms) (*grant.Token, error)
 // LoadAll brings the stored tokens into memory and sets their timers, in the
 // background. A name that is read meanwhile is loaded at once.
 func (e *Engine) LoadAll() {
-	e.spawn(func() {
+	e.Go(func(context.Context) {
 		names, err := e.store.Names(e.ctx)
 		if err != nil {
 			e.log.Warn("stored tokens could not be listed; each is loaded when it is first read", "error", err)
@@ -258,6 +258,10 @@ func (e *Engine) Close() {
 		e.log.Warn("work is still ending after the mount was closed")
 	}
 }
+
+// Go runs f on a goroutine, with a context that ends when the engine is closed; Close
+// waits for it. It is false when the engine is closed already.
+func (e *Engine) Go(f func(context.Context)) bool { return e.spawn(func() { f(e.ctx) }) }
 
 // spawn runs f on a goroutine that Close waits for; false when it is too late.
 func (e *Engine) spawn(f func()) bool {

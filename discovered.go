@@ -1,0 +1,71 @@
+package mcpoauth
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
+)
+
+// discovered is what discovery found, pinned in the config: it is looked for again
+// only when the operator writes another server_url or issuer, or rediscover=true.
+type discovered struct {
+	Issuer       string           `json:"issuer"`
+	TokenURL     string           `json:"token_url"`
+	MTLSTokenURL string           `json:"mtls_token_url,omitempty"`
+	AuthMethods  []string         `json:"auth_methods,omitempty"`
+	SigningAlgs  []string         `json:"signing_algs,omitempty"`
+	Scopes       []string         `json:"scopes,omitempty"`
+	Resource     string           `json:"resource,omitempty"` // as the MCP server spells it
+	Policy       discovery.Policy `json:"policy"`
+	At           time.Time        `json:"at"`
+}
+
+// discoverySource is what discovery starts from; empty where there is nothing to
+// discover because the operator named the token endpoint.
+func (c *config) discoverySource() string {
+	switch {
+	case c.TokenURL != "":
+		return ""
+	case c.Issuer != "":
+		return c.Issuer
+	default:
+		return c.ServerURL
+	}
+}
+
+// discover looks for the config's authorization server and pins what it finds. The
+// credentials were not brought by the write when trusted is false: then an issuer
+// other than the one that was pinned is refused, because credentials belong to an
+// issuer and are never given to another. It returns what the operator should know.
+func (c *config) discover(ctx context.Context, trusted bool) (warnings []string, err error) {
+	request := &discovery.Request{
+		ServerURL:         c.ServerURL,
+		Issuer:            c.Issuer,
+		CACert:            c.CACert,
+		AllowPrivate:      c.AllowPrivateAddresses,
+		AllowInsecureHTTP: c.AllowInsecureHTTP,
+		Timeout:           c.RequestTimeout,
+	}
+	found, err := request.Do(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w", err)
+	}
+	if c.Discovered != nil && c.Discovered.Issuer != found.Issuer && !trusted {
+		return nil, badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
+			quote(found.Issuer), quote(c.Discovered.Issuer))
+	}
+	c.Discovered = &discovered{
+		Issuer:       found.Issuer,
+		TokenURL:     found.TokenURL,
+		MTLSTokenURL: found.MTLSTokenURL,
+		AuthMethods:  found.AuthMethods,
+		SigningAlgs:  found.SigningAlgs,
+		Scopes:       found.Scopes,
+		Resource:     found.Resource,
+		Policy:       found.Policy,
+		At:           time.Now().UTC().Truncate(time.Second),
+	}
+	return found.Warnings, nil
+}

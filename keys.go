@@ -1,0 +1,217 @@
+package mcpoauth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// The times of a rotation of plugin-made keys. A new key is published before it is
+// used, because authorization servers keep the key set that they fetched; the old one
+// stays published after, for assertions under way and servers that are slow to look.
+const (
+	jwksMaxAge           = 5 * time.Minute // for how long a fetched key set may be kept
+	defaultActivateAfter = 10 * time.Minute
+	maxActivateAfter     = 30 * 24 * time.Hour
+	publishedAfterUse    = 24 * time.Hour
+	keySetLoaders        = 8 // configs that are looked at at a time at the start
+)
+
+// defaultKeyType is the type of a key that the plugin makes unasked: every
+// authorization server that knows private_key_jwt accepts RS256.
+const defaultKeyType = grant.RSA2048
+
+// signingKey is a key of private_key_jwt (RFC 7523 section 2.2), as it is stored.
+type signingKey struct {
+	// ID is the key's id (kid).
+	ID string `json:"id"`
+	// PEM is the private key in PKCS#8.
+	PEM string `json:"pem"`
+	// ActiveFrom is when the key is first used; zero for the first key.
+	ActiveFrom time.Time `json:"active_from,omitzero"`
+}
+
+// newSigningKey makes a key that never leaves the plugin.
+func newSigningKey(kind grant.KeyType, activeFrom time.Time) (signingKey, error) {
+	key, err := grant.GenerateKey(kind)
+	if err != nil {
+		return signingKey{}, err
+	}
+	return storedKey(key, activeFrom)
+}
+
+// storedKey is a key in the form in which it is stored.
+func storedKey(key *grant.Key, activeFrom time.Time) (signingKey, error) {
+	pem, err := key.PEM()
+	if err != nil {
+		return signingKey{}, err
+	}
+	return signingKey{ID: key.ID, PEM: pem, ActiveFrom: activeFrom}, nil
+}
+
+// keyRing is the signing keys of a config, in the order in which they become active.
+type keyRing []signingKey
+
+// activeAt is the index of the key to sign with; -1 where there is no key.
+func (r keyRing) activeAt(now time.Time) int {
+	for i := len(r) - 1; i >= 0; i-- {
+		if !r[i].ActiveFrom.After(now) {
+			return i
+		}
+	}
+	return -1
+}
+
+// publishedAt are the keys to publish: the active one, the one to come, and those
+// that went out of use not long ago.
+func (r keyRing) publishedAt(now time.Time) keyRing {
+	for i := range r {
+		if i+1 == len(r) || now.Before(r[i+1].ActiveFrom.Add(publishedAfterUse)) {
+			return r[i:]
+		}
+	}
+	return nil
+}
+
+// pendingAt is the key that is published and not used yet; nil where there is none.
+func (r keyRing) pendingAt(now time.Time) *signingKey {
+	if last := len(r) - 1; last >= 0 && r[last].ActiveFrom.After(now) {
+		return &r[last]
+	}
+	return nil
+}
+
+// key is the stored key, parsed, with the config's algorithm.
+func (c *config) key(stored signingKey) (*grant.Key, error) {
+	key, err := grant.ParseKey(stored.PEM)
+	if err != nil {
+		return nil, err
+	}
+	key.ID = stored.ID
+	key.Alg, err = key.ChooseAlgorithm(c.SigningAlg, c.supportedAlgs())
+	return key, err
+}
+
+// publicKey is a key as it is published.
+type publicKey struct {
+	jwk   json.RawMessage // RFC 7517 section 4
+	until time.Time       // the end of its publication; zero: until further notice
+}
+
+// publicKeys are the keys of a config to publish, now and later.
+func (c *config) publicKeys(now time.Time) ([]publicKey, error) {
+	published := c.Keys.publishedAt(now)
+	keys := make([]publicKey, len(published))
+	for i, stored := range published {
+		key, err := c.key(stored)
+		if err != nil {
+			return nil, err
+		}
+		data, err := grant.PublicJWKS(key)
+		if err != nil {
+			return nil, err
+		}
+		var set jwkSet
+		if err := json.Unmarshal(data, &set); err != nil {
+			return nil, fmt.Errorf("encoding a public key: %w", err)
+		}
+		keys[i].jwk = set.Keys[0]
+		if i+1 < len(published) {
+			keys[i].until = published[i+1].ActiveFrom.Add(publishedAfterUse)
+		}
+	}
+	return keys, nil
+}
+
+// jwkSet is the form of a JWK Set (RFC 7517 section 5).
+type jwkSet struct {
+	Keys []json.RawMessage `json:"keys"`
+}
+
+// keySets are the key sets of the configs that publish theirs, in memory: whoever asks
+// for one is not authenticated, so it must cost no storage read.
+type keySets struct {
+	mu   sync.RWMutex // guards sets
+	sets map[string][]publicKey
+
+	// complete tells that every config has been looked at since the start.
+	complete atomic.Bool
+}
+
+// update takes over what a config says; nil for a config that is gone.
+func (k *keySets) update(server string, c *config) error {
+	var keys []publicKey
+	if c != nil && c.PublishJWKS {
+		var err error
+		if keys, err = c.publicKeys(time.Now()); err != nil {
+			return err
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if keys == nil {
+		delete(k.sets, server)
+		return nil
+	}
+	if k.sets == nil {
+		k.sets = map[string][]publicKey{}
+	}
+	k.sets[server] = keys
+	return nil
+}
+
+// at is the key set of a server; false where none is published.
+func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
+	k.mu.RLock()
+	keys, ok := k.sets[server]
+	k.mu.RUnlock()
+	set := jwkSet{Keys: []json.RawMessage{}}
+	for _, key := range keys {
+		if key.until.IsZero() || now.Before(key.until) {
+			set.Keys = append(set.Keys, key.jwk)
+		}
+	}
+	return set, ok
+}
+
+// loadKeySets brings the key sets of all configs that publish theirs into memory. From
+// then on memory is all there is to ask.
+func (b *backend) loadKeySets(ctx context.Context) {
+	servers, err := b.store.servers(ctx)
+	if err != nil {
+		b.Logger().Warn("published keys could not be loaded; each set is when it is first asked for", "error", err)
+		return
+	}
+	var group errgroup.Group
+	group.SetLimit(keySetLoaders)
+	for _, server := range servers {
+		group.Go(func() error { return b.loadKeySet(ctx, server) })
+	}
+	b.keySets.complete.Store(group.Wait() == nil)
+}
+
+// loadKeySet brings the key set of a server in line with storage.
+func (b *backend) loadKeySet(ctx context.Context, server string) error {
+	c, err := b.store.config(ctx, server)
+	if err == nil {
+		err = b.keySets.update(server, c)
+	}
+	if err != nil && ctx.Err() == nil {
+		b.Logger().Warn("published keys could not be loaded", "server", server, "error", err)
+	}
+	return err
+}
+
+// rotated is the ring with a new key, used from then on; what is no longer published
+// goes.
+func (r keyRing) rotated(key signingKey, now time.Time) keyRing {
+	return append(slices.Clone(r.publishedAt(now)), key)
+}

@@ -1,0 +1,204 @@
+package mcpoauth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// jwksPrefix is the path that answers who does not log in.
+const jwksPrefix = "jwks/"
+
+func (b *backend) keysPaths() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:         "keys/" + framework.GenericNameRegex("server") + "$",
+			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
+			HelpSynopsis:    "Read the client's public keys, to register them at the authorization server.",
+			HelpDescription: strings.TrimSpace(keysHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: serve(b.readKeys),
+					Summary:  "Read the client's public keys as a JWK Set.",
+					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
+						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those that went out of use in the last day."},
+						"active_key_id":      {Type: framework.TypeString, Description: "The kid of the key in use."},
+						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, where a rotation is under way."},
+						"next_key_active_at": {Type: framework.TypeString, Description: "From when the next key is used (RFC 3339, UTC)."},
+					}),
+				},
+			},
+		},
+		{
+			Pattern: "keys/" + framework.GenericNameRegex("server") + "/rotate$",
+			Fields: map[string]*framework.FieldSchema{
+				"server": serverField(),
+				"activate_after": {
+					Type:        framework.TypeDurationSecond,
+					Default:     seconds(defaultActivateAfter),
+					Description: "How long the new key is published before it is used: at least the 5m for which a fetched key set may be kept, so that the authorization server knows it by then. Default: 10m.",
+				},
+			},
+			HelpSynopsis:    "Make a new signing key.",
+			HelpDescription: strings.TrimSpace(keysHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "keys"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{
+					Callback:                    serve(b.rotateKeys),
+					Summary:                     "Make a new signing key, to be used after a while.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					Responses: responses(http.StatusOK, "The new key", map[string]*framework.FieldSchema{
+						"key_id":    {Type: framework.TypeString, Description: "The kid of the new key."},
+						"active_at": {Type: framework.TypeString, Description: "From when it is used (RFC 3339, UTC)."},
+					}),
+				},
+			},
+		},
+		{
+			Pattern:         jwksPrefix + framework.GenericNameRegex("server") + "$",
+			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
+			HelpSynopsis:    "The public keys as a JWK Set, for the authorization server.",
+			HelpDescription: strings.TrimSpace(keysHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwks"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.readJWKS,
+					Summary:  "The public keys as a raw JWK Set (RFC 7517), where publish_jwks is set.",
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: "The JWK Set", MediaType: "application/json"}},
+					},
+				},
+			},
+		},
+	}
+}
+
+func (b *backend) readKeys(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
+	c, _, err := b.store.effective(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Keys) == 0 {
+		return nil, noKeys(name)
+	}
+	now := time.Now()
+	published, err := c.publicKeys(now)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]any, len(published))
+	for i, key := range published {
+		if err := json.Unmarshal(key.jwk, &keys[i]); err != nil {
+			return nil, fmt.Errorf("encoding a public key: %w", err)
+		}
+	}
+	data := map[string]any{"keys": keys}
+	if active := c.Keys.activeAt(now); active >= 0 {
+		data["active_key_id"] = c.Keys[active].ID
+	}
+	if pending := c.Keys.pendingAt(now); pending != nil {
+		data["next_key_id"] = pending.ID
+		data["next_key_active_at"] = rfc3339(pending.ActiveFrom)
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+// noKeys says of a config without signing keys what to do.
+func noKeys(name tokens.Name) error {
+	return &requestError{status: http.StatusNotFound, text: fmt.Sprintf(
+		"the config %q has no signing key: write token_endpoint_auth_method=private_key_jwt with key_type or private_key", name.Server)}
+}
+
+func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+	after := defaultActivateAfter
+	setSeconds(d, "activate_after", &after)
+	if after < jwksMaxAge || after > maxActivateAfter {
+		return nil, badRequest("activate_after must be between %s, for which a fetched key set may be kept, and %s", jwksMaxAge, maxActivateAfter)
+	}
+	old, _, err := b.store.effective(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	switch {
+	case len(old.Keys) == 0:
+		return nil, noKeys(name)
+	case old.KeyType == "":
+		return nil, badRequest("the signing key of %q is the operator's: write a new private_key to its config", name.Server)
+	}
+	if pending := old.Keys.pendingAt(now); pending != nil {
+		return nil, badRequest("a rotation of %q is under way: its new key is used from %s", name.Server, rfc3339(pending.ActiveFrom))
+	}
+	key, err := newSigningKey(old.KeyType, now.Add(after).UTC().Round(0))
+	if err != nil {
+		return nil, err
+	}
+	next := old.clone()
+	next.Keys = next.Keys.rotated(key, now)
+	next.Revision = newID()
+	err = b.engine.Change(ctx, name, tokens.Change{
+		Terms: next.terms(nil),
+		Write: func(ctx context.Context) error {
+			if err := b.unchanged(ctx, name.Server, old); err != nil {
+				return err
+			}
+			return b.putConfig(ctx, name.Server, next)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		"key_id":    key.ID,
+		"active_at": rfc3339(key.ActiveFrom),
+	}}, nil
+}
+
+// readJWKS answers an authorization server, which does not log in. Whether there is no
+// such config, or one that does not publish its keys, is not for the world to know.
+func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name, err := nameOf(d)
+	if err != nil {
+		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
+	}
+	set, ok := b.keySets.at(name.Server, time.Now())
+	if !ok && !b.keySets.complete.Load() && b.loadKeySet(ctx, name.Server) == nil {
+		set, ok = b.keySets.at(name.Server, time.Now()) // the mount has only just started
+	}
+	if !ok {
+		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
+	}
+	body, err := json.Marshal(set)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the key set: %w", err)
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPContentType:        "application/json",
+		logical.HTTPRawBody:            body,
+		logical.HTTPStatusCode:         http.StatusOK,
+		logical.HTTPCacheControlHeader: fmt.Sprintf("public, max-age=%d", seconds(jwksMaxAge)),
+	}}, nil
+}
+
+const keysHelp = `
+With token_endpoint_auth_method=private_key_jwt the client proves itself by signing
+(RFC 7523 section 2.2). The authorization server must know the public key.
+
+keys/<server> gives the public keys as a JWK Set, to be registered by hand. Where the
+config has publish_jwks=true, the same set is at jwks/<server> for everybody, as raw
+JSON: register that URL, <vault>/v1/mcp-oauth/jwks/<server>, as the client's jwks_uri.
+
+keys/<server>/rotate makes a new key in place of one that the plugin made. It is
+published at once and used after activate_after; the old one stays published for a day
+after that. A key of the operator's is rotated by writing another private_key.
+`

@@ -1,0 +1,109 @@
+package mcpoauth
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// certificateNotice is how long before its end a client certificate is warned of.
+const certificateNotice = 30 * 24 * time.Hour
+
+// warnings are what an operator should know of a token that was obtained with a
+// request, by the access token and its scope.
+func warnings(q *grant.Request, accessToken, scope string) []string {
+	var all []string
+	for _, warning := range []string{missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken)} {
+		if warning != "" {
+			all = append(all, warning)
+		}
+	}
+	return all
+}
+
+// missingScopes says which of the asked scopes are not among the granted ones, which
+// are space-delimited; empty when none is missing. An authorization server may grant
+// less than was asked (RFC 6749 section 3.3), and some drop what they do not know.
+func missingScopes(asked []string, granted string) string {
+	have := strings.Fields(granted)
+	var missing []string
+	for _, scope := range asked {
+		if !slices.Contains(have, scope) {
+			missing = append(missing, scope)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("the authorization server did not grant %s; it granted %s",
+		quote(strings.Join(missing, " ")), quote(granted))
+}
+
+// foreignAudience says of a token that is a JWT (RFC 9068) when its audience holds none
+// of the resources: the MCP server will refuse it. The token is the MCP server's to
+// verify; here it is only looked at.
+func foreignAudience(resources []string, accessToken string) string {
+	audience, ok := audienceOf(accessToken)
+	if !ok || len(resources) == 0 {
+		return ""
+	}
+	for _, resource := range resources {
+		if slices.ContainsFunc(audience, func(a string) bool {
+			return a == resource || strings.TrimSuffix(a, "/") == strings.TrimSuffix(resource, "/")
+		}) {
+			return ""
+		}
+	}
+	return fmt.Sprintf("the token's audience is %s, and does not hold the resource %s: the MCP server may refuse it",
+		quote(strings.Join(audience, " ")), quote(strings.Join(resources, " ")))
+}
+
+// audienceOf is the aud of a token, if it is a JWT that has one.
+func audienceOf(token string) ([]string, bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return nil, false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return nil, false
+	}
+	var claims struct {
+		Audience json.RawMessage `json:"aud"`
+	}
+	if json.Unmarshal(payload, &claims) != nil || len(claims.Audience) == 0 {
+		return nil, false
+	}
+	var one string
+	if json.Unmarshal(claims.Audience, &one) == nil {
+		return []string{one}, true
+	}
+	var several []string
+	return several, json.Unmarshal(claims.Audience, &several) == nil && len(several) > 0
+}
+
+// certificateEnd is when the client certificate expires; false where there is none.
+func (c *config) certificateEnd() (time.Time, bool) {
+	if c.ClientCertificate == "" {
+		return time.Time{}, false
+	}
+	pair, err := grant.ParseClientCertificate(c.ClientCertificate, c.ClientCertificateKey)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return pair.Leaf.NotAfter, true
+}
+
+// certificateWarning warns of a client certificate that is about to expire.
+func (c *config) certificateWarning(now time.Time) string {
+	end, ok := c.certificateEnd()
+	if !ok || end.Sub(now) > certificateNotice {
+		return ""
+	}
+	return fmt.Sprintf("client_certificate expires at %s: write a new one", rfc3339(end))
+}
