@@ -125,6 +125,8 @@ func (c *config) validEndpoint(field, raw string) error {
 		return badRequest("%s: %v", field, err)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return badRequest("%s must start with https://", field)
+	case u.Hostname() == "":
+		return badRequest("%s must be absolute, as in https://mcp.example.com/mcp: it names no host", field)
 	case u.User != nil:
 		return badRequest("%s must not hold user information: credentials have fields of their own", field)
 	case u.Scheme == "http" && !c.AllowInsecureHTTP && !isLoopback(u.Hostname()):
