@@ -103,12 +103,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if err := secretsAreStrings(req); err != nil {
 		return fail(tokens.Name{}, err)
 	}
+	emptyParams(req)
 	return b.Backend.HandleRequest(ctx, req)
 }
 
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	if err := secretsAreStrings(req); err == nil {
+		emptyParams(req)
 		return b.Backend.HandleExistenceCheck(ctx, req)
 	}
 	return true, false, nil // HandleRequest says why not
@@ -123,6 +125,14 @@ func secretsAreStrings(req *logical.Request) error {
 		}
 	}
 	return nil
+}
+
+// emptyParams lets an empty string clear extra_params: the vault command has no other
+// way to write an empty value, and the framework takes it for a malformed pair.
+func emptyParams(req *logical.Request) {
+	if req.Data["extra_params"] == "" {
+		req.Data["extra_params"] = map[string]any{}
+	}
 }
 
 const backendHelp = `

@@ -110,7 +110,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"request_timeout": {
 			Type:        framework.TypeDurationSecond,
 			Default:     int64(defaultRequestTimeout / time.Second),
-			Description: "How long one token request may take, 1s to 30s. Default: 10s.",
+			Description: "How long one request to the authorization server may take, 1s to 25s. Default: 10s.",
 		},
 		"allow_insecure_http": {
 			Type:        framework.TypeBool,

@@ -182,6 +182,14 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 	return set, ok
 }
 
+// putConfig stores a config, and publishes its keys where it says so.
+func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
+	if err := b.store.putConfig(ctx, server, c); err != nil {
+		return err
+	}
+	return b.keySets.update(server, c)
+}
+
 // loadKeySets brings the key sets of all configs that publish theirs into memory. From
 // then on memory is all there is to ask.
 func (b *backend) loadKeySets(ctx context.Context) {

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/errutil"
-	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	apischema "github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
@@ -142,7 +142,7 @@ func (m *mount) noted(err error) error {
 func (m *mount) check(req *logical.Request, resp *logical.Response) {
 	m.t.Helper()
 	path := m.b.(*backend).Route(req.Path)
-	schema.ValidateResponse(m.t, schema.GetResponseSchema(m.t, path, req.Operation), resp, true)
+	apischema.ValidateResponse(m.t, apischema.GetResponseSchema(m.t, path, req.Operation), resp, true)
 	if resp == nil {
 		return
 	}
@@ -309,3 +309,6 @@ func equal(t *testing.T, what string, got, want []string) {
 		t.Errorf("%s: %q; want %q", what, got, want)
 	}
 }
+
+// tokensOf is the name of a role.
+func tokensOf(server, role string) tokens.Name { return tokens.Name{Server: server, Role: role} }

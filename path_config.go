@@ -231,6 +231,9 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	change := tokens.Change{Write: w.store, Terms: w.terms}
 	if w.verify && w.fetch {
 		token, err := b.engine.Verify(ctx, w.terms)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", writeBudget)}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("nothing was stored: with these settings no token for %q could be obtained from the authorization server at %s: %w", w.name, w.terms.Host, err)
 		}

@@ -125,11 +125,16 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 	info := make(map[string]any, len(names))
 	for _, name := range names {
 		status, err := b.engine.Status(ctx, name)
-		if errors.Is(err, tokens.ErrNotConfigured) {
+		switch {
+		case errors.Is(err, tokens.ErrNotConfigured):
 			continue // deleted meanwhile
-		}
-		if err != nil {
+		case errors.Is(err, tokens.ErrClosed) || ctx.Err() != nil:
 			return nil, err
+		case err != nil:
+			// What storage cannot give of one name must not hide the others.
+			keys = append(keys, name.String())
+			info[name.String()] = map[string]any{"state": string(tokens.StateDown), "error": err.Error()}
+			continue
 		}
 		entry := map[string]any{"state": string(status.State)}
 		if status.Failure != nil {

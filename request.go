@@ -150,16 +150,17 @@ func (c *config) terms(r *role) *tokens.Terms {
 }
 
 // shape is the fingerprint of what makes a token the token it is. Credentials,
-// transport and lifetimes are not in it: a token outlives their change.
+// transport and lifetimes are not in it: a token outlives their change. An empty list
+// counts as none: that is what storage makes of it.
 func (c *config) shape(q *grant.Request) string {
 	return fingerprint(struct {
 		Incarnation string
 		TokenURL    string
 		ClientID    string
-		Scopes      []string
-		Resources   []string
+		Scopes      []string `json:",omitempty"`
+		Resources   []string `json:",omitempty"`
 		Audience    string
-		ExtraParams map[string]string
+		ExtraParams map[string]string `json:",omitempty"`
 	}{c.Incarnation, q.TokenURL, q.ClientID, q.Scopes, q.Resources, q.Audience, q.ExtraParams})
 }
 

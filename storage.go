@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -42,12 +43,8 @@ func (s store) config(ctx context.Context, server string) (*config, error) {
 	return &c, nil
 }
 
-// putConfig stores a config, and publishes its keys where it says so.
-func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
-	if err := b.store.put(ctx, configPrefix+server, c); err != nil {
-		return err
-	}
-	return b.keySets.update(server, c)
+func (s store) putConfig(ctx context.Context, server string, c *config) error {
+	return s.put(ctx, configPrefix+server, c)
 }
 
 func (s store) putRole(ctx context.Context, name tokens.Name, r *role) error {
@@ -149,6 +146,9 @@ type storedToken struct {
 func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error) {
 	var t storedToken
 	found, err := s.get(ctx, tokenPrefix+name.String(), &t)
+	if errors.Is(err, errDamaged) {
+		return nil, nil // nobody can write a token again but the engine: it fetches one
+	}
 	if !found {
 		return nil, err
 	}
@@ -211,6 +211,9 @@ type envelope struct {
 	Data   json.RawMessage `json:"data"`
 }
 
+// errDamaged: an entry is not one that this plugin wrote.
+var errDamaged = errors.New("is damaged: delete it and write it again")
+
 // get reads an entry into out, and tells whether there was one.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
 	entry, err := s.storage.Get(ctx, key)
@@ -223,13 +226,14 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	// A decoding error's text may quote the entry, so it is not passed on.
 	var e envelope
 	if json.Unmarshal(entry.Value, &e) != nil {
-		return false, fmt.Errorf("the stored entry %s is damaged: delete it and write it again", key)
+		return false, fmt.Errorf("the stored entry %s %w", key, errDamaged)
 	}
 	if e.Schema > schema {
 		return false, fmt.Errorf("the stored entry %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", key, e.Schema, schema)
 	}
-	if e.Schema < 1 || json.Unmarshal(e.Data, out) != nil {
-		return false, fmt.Errorf("the stored entry %s is damaged: delete it and write it again", key)
+	// A null would decode into anything.
+	if e.Schema < 1 || string(e.Data) == "null" || json.Unmarshal(e.Data, out) != nil {
+		return false, fmt.Errorf("the stored entry %s %w", key, errDamaged)
 	}
 	return true, nil
 }

@@ -2,7 +2,9 @@ package mcpoauth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -11,9 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"encoding/json"
-	"fmt"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -122,6 +122,18 @@ func (s *testSystem) ReplicationState() consts.ReplicationState {
 	return s.state
 }
 
+// GetConsumptionBillingManager is called once, by Setup.
+func (s *testSystem) GetConsumptionBillingManager() logical.ConsumptionBillingManager {
+	s.calls.Add(1)
+	return nil
+}
+
+// PluginEnv is called for the OpenAPI document.
+func (s *testSystem) PluginEnv(context.Context) (*logical.PluginEnvironment, error) {
+	s.calls.Add(1)
+	return &logical.PluginEnvironment{VaultVersion: "1.21.1"}, nil
+}
+
 func (s *testSystem) LocalMount() bool {
 	s.calls.Add(1)
 	return false
@@ -130,6 +142,7 @@ func (s *testSystem) LocalMount() bool {
 // authServer is an authorization server on loopback that answers as the test says.
 type authServer struct {
 	*httptest.Server
+	t *testing.T
 
 	mu       sync.Mutex // guards the fields below
 	arrived  *sync.Cond // a request came
@@ -151,7 +164,7 @@ type tokenRequest struct {
 // newAuthServer starts an authorization server that grants tokens of an hour.
 func newAuthServer(t *testing.T) *authServer {
 	t.Helper()
-	as := &authServer{answer: granting(nil)}
+	as := &authServer{t: t, answer: granting(nil)}
 	as.arrived = sync.NewCond(&as.mu)
 	as.Server = httptest.NewServer(as)
 	t.Cleanup(func() {
@@ -239,9 +252,21 @@ func (as *authServer) count() int {
 
 // await waits for the nth request, and gives it.
 func (as *authServer) await(n int) tokenRequest {
+	as.t.Helper()
+	late := false
+	timer := time.AfterFunc(10*time.Second, func() {
+		as.mu.Lock()
+		defer as.mu.Unlock()
+		late = true
+		as.arrived.Broadcast()
+	})
+	defer timer.Stop()
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	for len(as.requests) < n {
+		if late {
+			as.t.Fatalf("request %d never came", n)
+		}
 		as.arrived.Wait()
 	}
 	return as.requests[n-1]

@@ -24,7 +24,7 @@ const (
 	maxItem    = 1024      // characters of a scope, or of an extra parameter's name
 	maxValue   = 4 << 10   // characters of an extra parameter's value
 	maxCACert  = 256 << 10 // characters of PEM
-	maxTimeout = 30 * time.Second
+	maxTimeout = 25 * time.Second // below writeBudget, so that it is what ends a request
 	maxTTL     = 365 * 24 * time.Hour
 )
 
@@ -112,6 +112,8 @@ func (c *config) validEndpoint(field, raw string) error {
 		return badRequest("%s: %v", field, err)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return badRequest("%s must start with https://", field)
+	case u.Hostname() == "":
+		return badRequest("%s must be absolute, as in https://mcp.example.com/mcp: it names no host", field)
 	case u.User != nil:
 		return badRequest("%s must not hold user information: credentials have fields of their own", field)
 	case u.Scheme == "http" && !c.AllowInsecureHTTP && !isLoopback(u.Hostname()):

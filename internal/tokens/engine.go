@@ -165,7 +165,7 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 
 // Verify fetches a token on terms that are not stored yet, within the bounds on
 // fetches, and keeps nothing.
-func (e *Engine) Verify(ctx context.Context, terms *Terms) (*grant.Token, error) {
+func (e *Engine) Verify(ctx context.Context, terms *Terms) (token *grant.Token, err error) {
 	if e.passive() {
 		return nil, ErrReadOnly
 	}
@@ -175,11 +175,14 @@ func (e *Engine) Verify(ctx context.Context, terms *Terms) (*grant.Token, error)
 	hurried, hurry := context.WithCancel(ctx)
 	hurry() // a caller waits from the start
 	leave, _, err := e.gates.enter(ctx, hurried, terms.Host)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		defer leave()
+		token, err = terms.Fetch(ctx)
 	}
-	defer leave()
-	return terms.Fetch(ctx)
+	if err != nil && e.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	return token, err
 }
 
 // LoadAll brings the stored tokens into memory and sets their timers, in the

@@ -1,0 +1,268 @@
+package mcpoauth
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestConfigLifeFromCreateToDelete(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil, "write config/weather")
+	equal(t, "the configs at first", m.list("config/"), nil)
+
+	m.write("config/weather", as.client())
+	m.write("config/maps", as.client())
+	equal(t, "the configs", m.list("config/"), []string{"maps", "weather"})
+	m.write("config/weather", fields{"audience": "weather"})
+	if got := m.read("config/weather")["audience"]; got != "weather" {
+		t.Errorf("the audience is %q after its update", got)
+	}
+
+	m.delete("config/weather")
+	m.delete("config/weather") // twice is no error, as with Vault's own engines
+	equal(t, "the configs after a delete", m.list("config"), []string{"maps"})
+	m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
+	if _, stored := m.storage.entries(t)["token/weather"]; stored {
+		t.Error("the token is still stored after the config's delete")
+	}
+	as.asked(t, 3, "after three writes with something to verify")
+}
+
+func TestVerifyStoresConfigAndTokenTogether(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	if warnings := m.write("config/weather", with(as.client(), fields{"scopes": "a b", "audience": "weather"})); warnings != nil {
+		t.Errorf("warnings of a write without fault: %q", warnings)
+	}
+	request := as.await(1)
+	if request.method != http.MethodPost || request.clientID != "vault" || request.clientSecret != secret ||
+		request.form.Get("scope") != "a b" || request.form.Get("audience") != "weather" {
+		t.Errorf("the request was %+v", request)
+	}
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q; want that of the verification", got)
+	}
+	as.asked(t, 1, "after the first read")
+}
+
+func TestWithoutVerifyNobodyIsContacted(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.configure(as, fields{"client_secret": "another-" + secretMark, "scopes": "a", "allow_insecure_http": true})
+	as.asked(t, 0, "after writes with verify=false")
+	m.token("weather")
+	if got := as.await(1); got.clientSecret != "another-"+secretMark || got.form.Get("scope") != "a" {
+		t.Errorf("the first read asked with %+v", got)
+	}
+}
+
+func TestFailedVerificationChangesNothing(t *testing.T) {
+	gone := newAuthServer(t)
+	gone.Close()
+	for _, test := range []struct {
+		name   string
+		change fields
+		answer func(tokenRequest) (int, fields)
+		status int
+		says   []string
+	}{
+		{"refused", fields{"client_secret": "wrong-" + secretMark}, refusing(401, "invalid_client"), 400, []string{"invalid_client", "nothing was stored"}},
+		{"down", fields{"scopes": "more"}, refusing(503, "x"), 502, []string{"HTTP 503", "nothing was stored"}},
+		{"not there", fields{"token_url": gone.URL, "client_secret": secret}, nil, 502, []string{"connection refused", "nothing was stored"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			m.refusedWrite(as, test.answer, with(as.client(), test.change), test.status, test.says)
+			if got := m.storage.entries(t); len(got) != 0 {
+				t.Errorf("after a create that failed storage holds %q", got)
+			}
+
+			as.answers(granting(nil))
+			m.write("config/weather", as.client())
+			token, was, read := m.token("weather"), m.storage.entries(t), m.read("config/weather")
+			m.refusedWrite(as, test.answer, test.change, test.status, test.says)
+			m.storage.unchanged(t, was)
+			sameFields(t, m.read("config/weather"), read)
+			if got := m.token("weather"); got != token {
+				t.Errorf("the token is %q; want the one before, %q", got, token)
+			}
+			if got := m.read("status/weather")["state"]; got != "ok" {
+				t.Errorf("the state is %q; a write that failed is no failure of the config in service", got)
+			}
+		})
+	}
+}
+
+func (m *mount) refusedWrite(as *authServer, answer func(tokenRequest) (int, fields), data fields, status int, says []string) {
+	m.t.Helper()
+	if answer != nil {
+		as.answers(answer)
+	}
+	m.refused(status, logical.UpdateOperation, "config/weather", data, says...)
+}
+
+// Every field that is no matter of the token, the credentials or the way to the
+// authorization server changes without asking it.
+func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change fields
+		asks   bool
+	}{
+		{"nothing", fields{}, false},
+		{"the secret as it was", fields{"client_secret": secret}, false},
+		{"default_ttl", fields{"default_ttl": "1m"}, false},
+		{"max_ttl", fields{"max_ttl": "1m"}, false},
+		{"idle_timeout", fields{"idle_timeout": "1m"}, false},
+		{"request_timeout", fields{"request_timeout": "5s"}, false},
+		{"the auth method in effect", fields{"token_endpoint_auth_method": "client_secret_basic"}, false},
+		{"server_url that says what resource says", fields{"server_url": "https://mcp.example.com", "resource": "https://mcp.example.com"}, false},
+		{"scopes", fields{"scopes": "b"}, true},
+		{"resource", fields{"resource": "https://other.example.com"}, true},
+		{"omit_resource", fields{"resource": "", "omit_resource": true}, true},
+		{"audience", fields{"audience": "b"}, true},
+		{"extra_params", fields{"extra_params": "tenant=south"}, true},
+		{"client_id", fields{"client_id": "other"}, true},
+		{"client_secret", fields{"client_secret": "new-" + secretMark}, true},
+		{"token_endpoint_auth_method", fields{"token_endpoint_auth_method": "client_secret_post"}, true},
+		{"allow_insecure_http", fields{"allow_insecure_http": true, "client_secret": secret}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			m.write("config/weather", with(as.client(), fields{"scopes": "a", "resource": "https://mcp.example.com"}))
+			m.write("config/weather", test.change)
+			want := 1
+			if test.asks {
+				want = 2
+			}
+			as.asked(t, want, "after the change")
+		})
+	}
+}
+
+func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.answers(refusing(401, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather", nil, "invalid_client")
+	was := m.storage.entries(t)
+
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", as.client(), "invalid_client")
+	m.storage.unchanged(t, was)
+	m.configure(as, nil) // the same with verify=false
+	as.asked(t, 2, "after the same write with verify=false")
+
+	as.answers(granting(nil)) // the operator repaired the client at the server
+	m.write("config/weather", as.client())
+	if got := m.token("weather"); got != "t0ken-3" {
+		t.Errorf("the token is %q; want that of the write", got)
+	}
+	as.asked(t, 3, "after the same write, and a read")
+}
+
+func TestScopeThatWasNotGrantedIsAWarning(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"scope": "a c"}))
+	warnings := m.write("config/weather", with(as.client(), fields{"scopes": "a b c d"}))
+	if len(warnings) != 1 || !strings.Contains(warnings[0], `did not grant "b d"`) || !strings.Contains(warnings[0], `granted "a c"`) {
+		t.Errorf("the warnings are %q; want one of b and d", warnings)
+	}
+}
+
+// A config whose scopes or audience live in its roles may have no token of its own.
+func TestRefusedConfigSuggestsWhatHelpsOneOfRoles(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for code, hints := range map[string]bool{"invalid_scope": true, "invalid_target": true, "access_denied": true, "invalid_client": false} {
+		as.answers(refusing(400, code))
+		text := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", as.client(), code)
+		if got := strings.Contains(text, "verify=false"); got != hints {
+			t.Errorf("%s: hint at verify=false: %t; want %t: %s", code, got, hints, text)
+		}
+	}
+}
+
+// What was verified must be what is stored: a change meanwhile is a conflict.
+func TestConfigThatChangesWhileVerifying(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		before    bool // whether there is a config at first
+		meanwhile func(*mount, *authServer)
+	}{
+		{"updated", true, func(m *mount, as *authServer) { m.configure(as, fields{"audience": "meanwhile"}) }},
+		{"deleted", true, func(m *mount, _ *authServer) { m.delete("config/weather") }},
+		{"created", false, func(m *mount, as *authServer) { m.configure(as, fields{"audience": "meanwhile"}) }},
+		{"deleted and created", true, func(m *mount, as *authServer) {
+			m.delete("config/weather")
+			m.configure(as, nil)
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			if test.before {
+				m.configure(as, nil)
+			}
+			as.hold()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				m.refused(http.StatusConflict, logical.UpdateOperation, "config/weather", with(as.client(), fields{"scopes": "a"}), "changed")
+			}()
+			as.await(1)
+			test.meanwhile(m, as)
+			was := m.storage.entries(t)
+			as.release()
+			<-done
+			m.storage.unchanged(t, was)
+		})
+	}
+}
+
+// A write that waits for the authorization server holds up nobody.
+func TestReadersDoNotWaitForAVerification(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", as.client())
+	as.hold()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.write("config/weather", fields{"scopes": "a"})
+	}()
+	as.await(2)
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q while a write is verified; want the old one", got)
+	}
+	as.release()
+	<-done
+	if got := m.token("weather"); got != "t0ken-2" {
+		t.Errorf("the token is %q after the write; want that of its verification", got)
+	}
+}
+
+// The tokens of the roles were obtained with the old secret: they stay in service, and
+// are replaced in the background.
+func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", as.client())
+	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+	m.stash(tokensOf("weather", "reader"), "t0ken-old", time.Minute, time.Hour)
+	if got := m.token("weather/reader"); got != "t0ken-old" {
+		t.Fatalf("the role's token is %q", got)
+	}
+
+	m.write("config/weather", fields{"client_secret": "new-" + secretMark})
+	for n := 2; n <= 3; n++ {
+		if got := as.await(n); got.clientSecret != "new-"+secretMark {
+			t.Errorf("request %d brings %q; want the new secret", n, got.clientSecret)
+		}
+	}
+	if got := as.await(3); got.form.Get("scope") != "read" {
+		t.Errorf("the third request is for the scope %q; want the role's", got.form.Get("scope"))
+	}
+	if got := m.token("weather"); got != "t0ken-2" {
+		t.Errorf("the config's token is %q; want that of the verification", got)
+	}
+}

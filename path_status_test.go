@@ -1,0 +1,175 @@
+package mcpoauth
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// always are the fields that every status has.
+var always = []string{"last_read", "refreshing", "state", "unsaved", "warnings"}
+
+var (
+	ofToken   = []string{"expires_at", "last_vault_rotation", "next_rotation", "scope", "token_id"}
+	ofFailure = []string{"consecutive_failures", "failing_since", "last_error", "last_error_at", "next_attempt"}
+)
+
+// hasFields checks which fields a status has.
+func hasFields(t *testing.T, status fields, want ...[]string) {
+	t.Helper()
+	equal(t, "the fields of the status", slices.Sorted(maps.Keys(status)), slices.Sorted(slices.Values(slices.Concat(want...))))
+}
+
+func TestStatusOfAnEmptyName(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	status := m.read("status/weather")
+	hasFields(t, status, always)
+	if status["state"] != "empty" || status["refreshing"] != false || status["unsaved"] != false {
+		t.Errorf("the status is %v", status)
+	}
+	as.asked(t, 0, "after a status")
+}
+
+func TestStatusOfAHealthyToken(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
+	token, status := m.read("token/weather"), m.read("status/weather")
+	hasFields(t, status, always, ofToken)
+	if status["state"] != "ok" || status["scope"] != "a b" {
+		t.Errorf("the status is %v", status)
+	}
+	for _, field := range []string{"token_id", "expires_at", "last_vault_rotation"} {
+		if status[field] != token[field] {
+			t.Errorf("%s is %v; the token's is %v", field, status[field], token[field])
+		}
+	}
+	issued, due, end := instant(t, status, "last_vault_rotation"), instant(t, status, "next_rotation"), instant(t, status, "expires_at")
+	if !due.After(issued) || !due.Before(end) {
+		t.Errorf("the next rotation is at %s, of a token from %s to %s", due, issued, end)
+	}
+	equal(t, "the warnings", status["warnings"].([]string), nil)
+}
+
+func TestStatusOfANameThatIsDown(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.answers(refusing(401, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather", nil)
+	status := m.read("status/weather")
+	hasFields(t, status, always, ofFailure, []string{"last_error_code"})
+	if status["state"] != "down" || status["last_error_code"] != "invalid_client" || status["consecutive_failures"] != 1 {
+		t.Errorf("the status is %v", status)
+	}
+	if want := "invalid_client: said the server (HTTP 401)"; status["last_error"] != want {
+		t.Errorf("the last error is %q; want %q", status["last_error"], want)
+	}
+	if at, next := instant(t, status, "last_error_at"), instant(t, status, "next_attempt"); !next.After(at) {
+		t.Errorf("the next attempt is at %s, after a failure at %s", next, at)
+	}
+	instant(t, status, "failing_since")
+	as.asked(t, 1, "after a status")
+}
+
+func TestStatusOfATokenThatCouldNotBeRefreshed(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
+	as.answers(refusing(503, "x"))
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "refresh/weather", nil)
+	status := m.read("status/weather")
+	hasFields(t, status, always, ofToken, ofFailure)
+	if status["state"] != "failing" {
+		t.Errorf("the status is %v", status)
+	}
+}
+
+// What needs saying beyond the token is said here, not on every read.
+func TestStatusWarnsOfScopesThatWereNotGranted(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"scope": "a"}))
+	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
+	equal(t, "the warnings", m.read("status/weather")["warnings"].([]string),
+		[]string{`the authorization server did not grant "b"; it granted "a"`})
+	resp, err := m.do(logical.ReadOperation, "token/weather", nil)
+	if err != nil || resp.Warnings != nil {
+		t.Errorf("the read of the token: %v, %v; want no warning", resp, err)
+	}
+}
+
+func TestStatusTellsOfATokenThatIsNotStored(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.storage.fail("put token/")
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q; want it served from memory", got)
+	}
+	if status := m.read("status/weather"); status["unsaved"] != true || status["state"] != "ok" {
+		t.Errorf("the status is %v", status)
+	}
+}
+
+func TestStatusListTellsWhatIsBroken(t *testing.T) {
+	as, broken, m := newAuthServer(t), newAuthServer(t), newMount(t)
+	equal(t, "the statuses at first", m.list("status/"), nil)
+	broken.answers(refusing(401, "invalid_client"))
+	m.write("config/maps", with(broken.client(), fields{"verify": false}))
+	m.write("config/weather", as.client())
+	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/maps", nil)
+
+	list := m.data(logical.ListOperation, "status", nil)
+	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather", "weather/reader"})
+	sameFields(t, list["key_info"].(map[string]any), fields{
+		"maps":           fields{"state": "down", "error": "invalid_client: said the server (HTTP 401)"},
+		"weather":        fields{"state": "ok"},
+		"weather/reader": fields{"state": "empty"},
+	})
+	as.asked(t, 1, "after a list of statuses")
+}
+
+// One damaged entry must not hide the state of all the others: this list is where an
+// operator looks when something is broken.
+func TestStatusListSurvivesADamagedEntry(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/maps", as.client())
+	m.write("config/weather", as.client())
+	m.stop()
+	damage(t, m, "config/maps", "{")
+	m.start()
+	list := m.data(logical.ListOperation, "status/", nil)
+	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather"})
+	sameFields(t, list["key_info"].(map[string]any), fields{
+		"maps":    fields{"state": "down", "error": "the stored entry config/maps is damaged: delete it and write it again"},
+		"weather": fields{"state": "ok"},
+	})
+}
+
+func TestStatusOfWhatIsNotConfigured(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.refused(http.StatusNotFound, logical.ReadOperation, "status/absent", nil, "write config/absent")
+	m.refused(http.StatusNotFound, logical.ReadOperation, "status/weather/absent", nil, "role/weather/absent")
+}
+
+// A status never waits for the authorization server.
+func TestStatusDuringAFetch(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.hold()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.token("weather")
+	}()
+	as.await(1)
+	if status := m.read("status/weather"); status["state"] != "empty" || status["refreshing"] != true {
+		t.Errorf("the status is %v", status)
+	}
+	as.release()
+	<-done
+}

@@ -1,0 +1,212 @@
+package mcpoauth
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// damage overwrites an entry.
+func damage(t *testing.T, m *mount, key, value string) {
+	t.Helper()
+	if err := m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func keysOf(t *testing.T, m *mount) []string {
+	t.Helper()
+	return slices.Sorted(maps.Keys(m.storage.entries(t)))
+}
+
+// inUse mounts with a config, a role and a token of each.
+func inUse(t *testing.T) (*authServer, *mount) {
+	t.Helper()
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", as.client())
+	m.write("role/weather/reader", fields{"scopes": "read"})
+	return as, m
+}
+
+func TestStorageHoldsWhatItSays(t *testing.T) {
+	_, m := inUse(t)
+	equal(t, "the keys", keysOf(t, m), []string{"config/weather", "role/weather/reader", "token/weather", "token/weather/reader"})
+	for key, entry := range m.storage.entries(t) {
+		var e struct{ Schema int }
+		if err := json.Unmarshal([]byte(entry), &e); err != nil || e.Schema != 1 {
+			t.Errorf("%s has the schema %d, %v; want 1", key, e.Schema, err)
+		}
+		isToken, isConfig := strings.HasPrefix(key, "token/"), strings.HasPrefix(key, "config/")
+		if got := strings.Contains(entry, tokenMark); got != isToken {
+			t.Errorf("%s holds a token: %t", key, got)
+		}
+		if got := strings.Contains(entry, secretMark); got != isConfig {
+			t.Errorf("%s holds a secret: %t", key, got)
+		}
+	}
+}
+
+// What is secret is seal wrapped; tokens belong to a cluster.
+func TestSpecialPaths(t *testing.T) {
+	special := newMount(t).b.SpecialPaths()
+	equal(t, "the seal wrapped prefixes", special.SealWrapStorage, []string{"config/", "token/"})
+	equal(t, "the local prefixes", special.LocalStorage, []string{"token/"})
+	equal(t, "the unauthenticated paths", special.Unauthenticated, nil)
+	equal(t, "the root paths", special.Root, nil)
+}
+
+func TestDeletingAConfigDeletesAllOfIt(t *testing.T) {
+	as, m := inUse(t)
+	m.write("config/weather-2", with(as.client(), fields{"verify": false}))
+	m.delete("config/weather")
+	equal(t, "the keys after the delete", keysOf(t, m), []string{"config/weather-2"})
+}
+
+// everyPath asks every path that needs the stored entries of weather and its role.
+func everyPath(as *authServer, ask func(op logical.Operation, path string, data fields)) {
+	for _, path := range []string{"token/weather", "token/weather/reader", "status/weather", "status/weather/reader", "config/weather", "role/weather/reader"} {
+		ask(logical.ReadOperation, path, nil)
+	}
+	ask(logical.UpdateOperation, "config/weather", as.client())
+	ask(logical.UpdateOperation, "role/weather/reader", fields{"scopes": "write"})
+	ask(logical.UpdateOperation, "refresh/weather", nil)
+	ask(logical.UpdateOperation, "refresh/weather/reader", nil)
+}
+
+// A version that reads a newer form than it knows would lose what it does not know at
+// the next write.
+func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
+	as, m := inUse(t)
+	m.stop()
+	for key, entry := range m.storage.entries(t) {
+		damage(t, m, key, strings.Replace(entry, `"schema":1`, `"schema":2`, 1))
+	}
+	was := m.storage.entries(t)
+	m.start()
+	everyPath(as, func(op logical.Operation, path string, data fields) {
+		m.refused(http.StatusInternalServerError, op, path, data, "newer version of this plugin", "schema 2", "upgrade the plugin")
+	})
+	m.storage.unchanged(t, was)
+	as.asked(t, 2, "after all of them")
+}
+
+func TestDamagedEntriesAreToldWithoutTheirContent(t *testing.T) {
+	for _, value := range []string{
+		"", "null", "{", `"` + secret + `"`, `{"schema":1}`, `{"schema":1,"data":null}`, `{"schema":1,"data":"` + secret + `"}`,
+		`{"schema":1,"data":{"default_ttl":"` + secret + `"}}`, `{"schema":0,"data":{}}`, secret,
+	} {
+		t.Run(value, func(t *testing.T) {
+			as, m := inUse(t)
+			m.stop()
+			damage(t, m, "config/weather", value)
+			m.start()
+			everyPath(as, func(op logical.Operation, path string, data fields) {
+				m.refused(http.StatusInternalServerError, op, path, data, "config/weather is damaged", "delete it and write it again")
+			})
+			as.asked(t, 2, "after all of them")
+
+			m.delete("config/weather")
+			m.write("config/weather", as.client())
+			if got := m.token("weather"); got != "t0ken-3" {
+				t.Errorf("after the advice was followed the token is %q", got)
+			}
+		})
+	}
+}
+
+// A stored token is only a copy of what the authorization server would give again.
+func TestDamagedTokenIsReplaced(t *testing.T) {
+	as, m := inUse(t)
+	m.stop()
+	damage(t, m, "token/weather", "{")
+	m.start()
+	resp, err := m.do(logical.ReadOperation, "token/weather", nil)
+	if err != nil || resp.Data["access_token"] != "t0ken-3" {
+		t.Errorf("the read gives %v, %v; want a new token", resp, err)
+	}
+	as.asked(t, 3, "after the read")
+}
+
+func TestFailingReadsLoseNothing(t *testing.T) {
+	as, m := inUse(t)
+	m.stop()
+	was := m.storage.entries(t)
+	m.storage.fail("get")
+	m.start()
+	everyPath(as, func(op logical.Operation, path string, data fields) {
+		m.refused(http.StatusInternalServerError, op, path, data, errStorage.Error())
+	})
+	m.storage.unchanged(t, was)
+	as.asked(t, 2, "while storage fails")
+
+	m.storage.fail()
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("with storage back the token is %q; want the stored one", got)
+	}
+}
+
+func TestFailingListsAreErrors(t *testing.T) {
+	_, m := inUse(t)
+	m.storage.fail("list")
+	for _, path := range []string{"config/", "role/weather/", "status/"} {
+		m.refused(http.StatusInternalServerError, logical.ListOperation, path, nil, errStorage.Error())
+	}
+}
+
+func TestFailingWritesKeepTheOldConfigAndToken(t *testing.T) {
+	_, m := inUse(t)
+	was, config := m.storage.entries(t), m.read("config/weather")
+	m.storage.fail("put", "delete")
+	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, errStorage.Error())
+	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "a"}, errStorage.Error())
+	m.refused(http.StatusInternalServerError, logical.DeleteOperation, "config/weather", nil, errStorage.Error())
+	m.refused(http.StatusInternalServerError, logical.DeleteOperation, "role/weather/reader", nil, errStorage.Error())
+	m.storage.unchanged(t, was)
+	sameFields(t, m.read("config/weather"), config)
+	for name, want := range map[string]string{"weather": "t0ken-1", "weather/reader": "t0ken-2"} {
+		if got := m.token(name); got != want {
+			t.Errorf("the token of %s is %q; want the one before, %q", name, got, want)
+		}
+	}
+}
+
+// The config is what matters; its token can be had again.
+func TestConfigIsStoredEvenIfItsTokenCannotBe(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.storage.fail("put token/")
+	m.write("config/weather", as.client())
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q", got)
+	}
+	equal(t, "the keys", keysOf(t, m), []string{"config/weather"})
+}
+
+func TestExpiredStoredTokenIsNotServed(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.stash(weather, "t0ken-expired", 2*time.Hour, time.Hour)
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q; want a new one", got)
+	}
+}
+
+// A token of a deleted config, which a crash or a backup brought back, is worth
+// nothing to the next config of its name, even if the two are otherwise the same.
+func TestTokenOfAnEarlierIncarnationIsNotUsed(t *testing.T) {
+	as, m := inUse(t)
+	was := m.storage.entries(t)
+	m.delete("config/weather")
+	m.configure(as, nil)
+	m.stop()
+	damage(t, m, "token/weather", was["token/weather"])
+	m.start()
+	if got := m.token("weather"); got != "t0ken-3" {
+		t.Errorf("the token is %q; want a new one", got)
+	}
+}
