@@ -2,6 +2,8 @@ package acceptance
 
 import (
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"regexp"
@@ -22,6 +24,7 @@ type upstream struct {
 	name   string // of the config
 	client bed.Client
 	mcp    *bed.MCPServer
+	x5t    string // the thumbprint of the certificate that goes with the client's key, if any
 }
 
 var notAName = regexp.MustCompile(`[^a-z0-9]+`)
@@ -41,11 +44,18 @@ func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *up
 	}
 	u.client = bed.Client{ID: u.name, Secret: newSecret(), Scope: "tools:list tools:call"}
 	u.setClient(t)
-	u.mcp, err = b.NewMCPServer(t.Context(), bed.Resource{Scope: "tools:list tools:call", TTL: ttl}, bed.MCPOptions{})
+	u.serve(t, ttl, bed.MCPOptions{})
+	return u
+}
+
+// serve starts the upstream's MCP server, in place of any that it had.
+func (u *upstream) serve(t *testing.T, ttl time.Duration, opts bed.MCPOptions) {
+	t.Helper()
+	var err error
+	u.mcp, err = u.bed.NewMCPServer(t.Context(), bed.Resource{Scope: u.client.Scope, TTL: ttl}, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return u
 }
 
 // newSecret returns a client secret that holds what is reserved in URLs, forms and headers.
@@ -72,17 +82,37 @@ func (u *upstream) settings(changes map[string]any) map[string]any {
 	return settings
 }
 
+// discovered is the shortest config that there is: the MCP server's URL and who the client is
+// there. fields hold the client's credentials.
+func (u *upstream) discovered(fields map[string]any) map[string]any {
+	settings := map[string]any{"server_url": u.mcp.URL, "client_id": u.client.ID}
+	maps.Copy(settings, fields)
+	return settings
+}
+
 // configure writes the config.
 func (u *upstream) configure(t *testing.T, changes map[string]any) {
 	t.Helper()
 	u.write(t, "config/"+u.name, u.settings(changes))
 }
 
-// write writes a path below the mount.
-func (u *upstream) write(t *testing.T, path string, data map[string]any) {
+// write writes a path below the mount, and returns the answer where there is one.
+func (u *upstream) write(t *testing.T, path string, data map[string]any) *api.Secret {
 	t.Helper()
-	if _, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data); err != nil {
+	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
+	if err != nil {
 		t.Fatalf("write %s: %v", path, err)
+	}
+	return answer
+}
+
+// refuse writes a path below the mount and fails the test unless that is refused with the status
+// and with an error that holds the text.
+func (u *upstream) refuse(t *testing.T, path string, data map[string]any, want int, text string) {
+	t.Helper()
+	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
+	if got := status(answer, err); got != want || err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("write %s: status %d, want %d with %q: %v", path, got, want, text, err)
 	}
 }
 
@@ -151,4 +181,13 @@ func refused(requests []bed.TokenRequest) int {
 		}
 	}
 	return n
+}
+
+// errNotRefreshed is what a test waits to be over.
+var errNotRefreshed = errors.New("the token has not been refreshed")
+
+// text is a value of an answer, as JSON.
+func text(value any) string {
+	b, _ := json.Marshal(value) // it came as JSON
+	return string(b)
 }

@@ -1,0 +1,227 @@
+package acceptance
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Credentials are made for an upstream and its client registered with what the authorization
+// server is to know of them. What comes back are the config's fields.
+type credentials func(t *testing.T, u *upstream) map[string]any
+
+// secret registers a client whose id and secret hold every character that the specification allows
+// (RFC 6749 appendix A.1 and A.2), those among them that are reserved in forms and headers.
+func secret(method string) credentials {
+	return func(t *testing.T, u *upstream) map[string]any {
+		t.Helper()
+		var visible []byte
+		for c := byte(0x20); c < 0x7f; c++ {
+			visible = append(visible, c)
+		}
+		u.client.ID = u.name + string(visible)
+		u.client.Secret = rand.Text() + string(visible)
+		u.client.AuthMethod = method
+		u.setClient(t)
+		return map[string]any{"client_secret": u.client.Secret}
+	}
+}
+
+// A keyForm makes a key of some type and writes it as PEM in some form.
+type keyForm func(t *testing.T) (crypto.Signer, *pem.Block)
+
+func rsaKey(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func ed25519Key(t *testing.T) ed25519.PrivateKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func pkcs8(newKey func(t *testing.T) crypto.Signer) keyForm {
+	return func(t *testing.T) (crypto.Signer, *pem.Block) {
+		t.Helper()
+		key := newKey(t)
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key, &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	}
+}
+
+var (
+	rsaPKCS8  = pkcs8(func(t *testing.T) crypto.Signer { return rsaKey(t) })
+	p256PKCS8 = pkcs8(func(t *testing.T) crypto.Signer { return ecKey(t, elliptic.P256()) })
+	p384PKCS8 = pkcs8(func(t *testing.T) crypto.Signer { return ecKey(t, elliptic.P384()) })
+	edPKCS8   = pkcs8(func(t *testing.T) crypto.Signer { return ed25519Key(t) })
+)
+
+func rsaPKCS1(t *testing.T) (crypto.Signer, *pem.Block) {
+	t.Helper()
+	key := rsaKey(t)
+	return key, &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
+}
+
+func p256SEC1(t *testing.T) (crypto.Signer, *pem.Block) {
+	t.Helper()
+	key := ecKey(t, elliptic.P256())
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
+}
+
+// operatorKey registers the public part of a new key that the operator brings, under its
+// thumbprint (RFC 7638), which is the plugin's default for kid.
+func operatorKey(form keyForm) credentials {
+	return func(t *testing.T, u *upstream) map[string]any {
+		t.Helper()
+		key, block := form(t)
+		thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.registerKey(t, key, block, base64.RawURLEncoding.EncodeToString(thumbprint))
+	}
+}
+
+// namedKey is such a key that the authorization server knows by a name of its own, and with a
+// certificate for it.
+func namedKey(t *testing.T, u *upstream) map[string]any {
+	t.Helper()
+	key, block := p256PKCS8(t)
+	fields := u.registerKey(t, key, block, "named key/1")
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(der)
+	u.x5t = base64.RawURLEncoding.EncodeToString(digest[:])
+	fields["key_id"] = "named key/1"
+	fields["certificate"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return fields
+}
+
+func (u *upstream) registerKey(t *testing.T, key crypto.Signer, block *pem.Block, kid string) map[string]any {
+	t.Helper()
+	private := string(pem.EncodeToMemory(block))
+	u.bed.Secrecy.AddPrivateKey("private key of "+u.client.ID, private)
+	u.useKeys(t, &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: kid, Use: "sig"}}})
+	return map[string]any{"private_key": private}
+}
+
+// useKeys registers the client with these public keys.
+func (u *upstream) useKeys(t *testing.T, keys *jose.JSONWebKeySet) {
+	t.Helper()
+	u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKS: keys}
+	u.setClient(t)
+}
+
+// madeKey has the plugin make the key. The client is registered with it after the config's write,
+// see registerMadeKey.
+func madeKey(kind string) credentials {
+	return func(*testing.T, *upstream) map[string]any {
+		return map[string]any{"key_type": kind}
+	}
+}
+
+// registerMadeKey takes the plugin's public key to the authorization server, as its administrator
+// would who was given what keys/ shows.
+func (u *upstream) registerMadeKey(t *testing.T) {
+	t.Helper()
+	u.useKeys(t, u.publicKeys(t))
+}
+
+// publicKeys reads the public keys as the operator.
+func (u *upstream) publicKeys(t *testing.T) *jose.JSONWebKeySet {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{"keys": u.read(t, "keys/"+u.name)["keys"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := new(jose.JSONWebKeySet)
+	if err := json.Unmarshal(data, keys); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range keys.Keys {
+		if !key.IsPublic() || !key.Valid() {
+			t.Fatal("keys/ holds what is no public key")
+		}
+	}
+	return keys
+}
+
+// publishedKey has the plugin make the key, and the authorization server fetch its public part
+// from Vault.
+func publishedKey(kind string) credentials {
+	return func(t *testing.T, u *upstream) map[string]any {
+		t.Helper()
+		u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKSURI: u.jwksURI()}
+		u.setClient(t)
+		return map[string]any{"key_type": kind, "publish_jwks": true}
+	}
+}
+
+// jwksURI is where Vault answers everybody with the upstream's public keys.
+func (u *upstream) jwksURI() string {
+	return u.bed.Vault.Address + "/v1/" + bed.Mount + "/jwks/" + u.name
+}
+
+// certificate issues a client certificate, and registers the client with what register takes of it.
+func certificate(register func(*bed.Client, *bed.Certificate)) credentials {
+	return func(t *testing.T, u *upstream) map[string]any {
+		t.Helper()
+		issued, err := u.bed.AS.NewClientCertificate(u.client.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.client = bed.Client{ID: u.client.ID, AuthMethod: "tls_client_auth", Scope: u.client.Scope}
+		register(&u.client, issued)
+		u.setClient(t)
+		return map[string]any{
+			"client_certificate":     issued.PEM,
+			"client_certificate_key": issued.KeyPEM,
+			"ca_cert":                u.bed.AS.CA.PEM,
+		}
+	}
+}
+
+func bySubject(c *bed.Client, issued *bed.Certificate) { c.SubjectDN = issued.Subject }
+func byName(c *bed.Client, _ *bed.Certificate)         { c.SANDNS = c.ID }

@@ -1,0 +1,105 @@
+package acceptance
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// However the authorization server is found, the token that comes of it is one for the MCP server,
+// and goes on being refreshed.
+func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
+	t.Parallel()
+	const both = "tools:list tools:call"
+	for _, c := range []struct {
+		name       string
+		mcp        bed.MCPOptions
+		where      func(u *upstream) map[string]any
+		scope      string // that comes of it, where the config says nothing
+		discovered bool
+	}{
+		{"challenge", bed.MCPOptions{}, serverURL, both, true},
+		{"challenge with scopes", bed.MCPOptions{ChallengeScopes: []string{"tools:list"}}, serverURL, "tools:list", true},
+		{"metadata without a challenge", bed.MCPOptions{Quiet: true}, serverURL, both, true},
+		{"issuer alone", bed.MCPOptions{}, func(u *upstream) map[string]any {
+			return map[string]any{"issuer": u.bed.AS.Issuer, "resource": u.mcp.URL}
+		}, "", true},
+		{"issuer beside the server", bed.MCPOptions{}, func(u *upstream) map[string]any {
+			return map[string]any{"issuer": u.bed.AS.Issuer, "server_url": u.mcp.URL}
+		}, "", true},
+		{"token endpoint", bed.MCPOptions{}, func(u *upstream) map[string]any {
+			return map[string]any{"token_url": u.bed.AS.TokenURL(), "resource": u.mcp.URL}
+		}, "", false},
+		{"token endpoint over TLS", bed.MCPOptions{}, func(u *upstream) map[string]any {
+			return map[string]any{"token_url": u.bed.AS.MTLSTokenURL(), "ca_cert": u.bed.AS.CA.PEM, "server_url": u.mcp.URL}
+		}, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			const lifetime = 10 * time.Second // refreshed every 5 s
+			u := newUpstream(t, shared(t), "", lifetime)
+			u.serve(t, lifetime, c.mcp)
+			settings := c.where(u)
+			settings["client_id"], settings["client_secret"] = u.client.ID, u.client.Secret
+			u.write(t, "config/"+u.name, settings)
+
+			first := u.token(t, "token/"+u.name)
+			if first.Scope != c.scope {
+				t.Errorf("scope %q, want %q", first.Scope, c.scope)
+			}
+			if c.discovered {
+				u.checkConfig(t)
+			} else if config := u.read(t, "config/"+u.name); config["discovered_issuer"] != nil {
+				t.Errorf("discovered_issuer %v where nothing is to be discovered", config["discovered_issuer"])
+			}
+			bed.Eventually(t, lifetime, func() error {
+				if u.token(t, "token/"+u.name).TokenID == first.TokenID {
+					return errNotRefreshed
+				}
+				return nil
+			})
+			for _, r := range u.requests(t) {
+				if r.Status != http.StatusOK || r.Resource != u.mcp.URL {
+					t.Errorf("token request %+v, want one for %s that succeeds", r, u.mcp.URL)
+				}
+			}
+		})
+	}
+}
+
+func serverURL(u *upstream) map[string]any { return map[string]any{"server_url": u.mcp.URL} }
+
+// What was discovered is pinned: neither rewriting the config, nor refreshing the token, nor a role
+// looks again, but rediscover does. It brings the credentials of before to the same issuer only.
+func TestDiscoveryIsPinned(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	path := "config/" + u.name
+	settings := u.discovered(map[string]any{"client_secret": u.client.Secret})
+	u.write(t, path, settings)
+	asked := u.mcp.Counts().Requests
+	if asked == 0 {
+		t.Fatal("the MCP server was not asked for its authorization server")
+	}
+	before := u.read(t, path)["discovered_at"]
+
+	u.write(t, path, settings)
+	u.write(t, path, map[string]any{"scopes": "tools:list"})
+	u.write(t, "role/"+u.name+"/caller", map[string]any{"scopes": "tools:call"})
+	u.token(t, "token/"+u.name+"/caller")
+	if got := u.mcp.Counts().Requests; got != asked {
+		t.Errorf("the MCP server was asked again, %d times", got-asked)
+	}
+	if got := u.read(t, path)["discovered_at"]; got != before {
+		t.Errorf("discovered_at changed from %v to %v", before, got)
+	}
+
+	u.write(t, path, map[string]any{"rediscover": true})
+	if got := u.mcp.Counts().Requests; got == asked {
+		t.Error("rediscover did not ask the MCP server")
+	}
+	u.token(t, "token/"+u.name)
+	u.checkConfig(t)
+}

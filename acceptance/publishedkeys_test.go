@@ -1,0 +1,167 @@
+package acceptance
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The public keys are there for everybody where the config publishes them, as a raw JWK Set, and
+// the answer is one and the same wherever there is nothing: it tells nobody which configs exist.
+func TestPublishedKeysAreForEverybody(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	published, private := newUpstream(t, b, "-published", 5*time.Minute), newUpstream(t, b, "-private", 5*time.Minute)
+	published.write(t, "config/"+published.name, published.discovered(publishedKey("ec-p256")(t, published)))
+	private.write(t, "config/"+private.name, private.discovered(map[string]any{"key_type": "ec-p256"}))
+
+	status, header, body := get(t, published.jwksURI())
+	if status != http.StatusOK || !strings.HasPrefix(header.Get("Content-Type"), "application/json") {
+		t.Errorf("status %d, %s, want a JWK Set", status, header.Get("Content-Type"))
+	}
+	if !strings.Contains(header.Get("Cache-Control"), "max-age=300") {
+		t.Errorf("Cache-Control %q, want max-age=300", header.Get("Cache-Control"))
+	}
+	if kid := published.kid(t); !strings.HasPrefix(body, `{"keys":[`) || !strings.Contains(body, kid) || strings.Contains(body, `"d"`) {
+		t.Errorf("the key set is %s, want the public key %s", body, kid)
+	}
+
+	_, _, none := get(t, published.jwksURI()+"-not")
+	for _, url := range []string{published.jwksURI() + "-not", private.jwksURI()} {
+		if status, _, body := get(t, url); status != http.StatusNotFound || body != none {
+			t.Errorf("%s: status %d, %s, want the same 404 for all", url, status, body)
+		}
+	}
+	published.write(t, "config/"+published.name, map[string]any{"publish_jwks": false})
+	if status, _, body := get(t, published.jwksURI()); status != http.StatusNotFound || body != none {
+		t.Errorf("no longer published: status %d, %s, want the same 404", status, body)
+	}
+}
+
+// A key that authorization servers may not have fetched is never used: what they were told to keep
+// for five minutes, they may.
+func TestKeyRotationLeavesTimeToFetch(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.write(t, "config/"+u.name, u.discovered(publishedKey("ed25519")(t, u)))
+	rotate := "keys/" + u.name + "/rotate"
+	u.refuse(t, rotate, map[string]any{"activate_after": "299s"}, http.StatusBadRequest, "activate_after")
+	if got := len(u.publicKeys(t).Keys); got != 1 {
+		t.Errorf("%d keys after a refused rotation, want 1", got)
+	}
+	u.write(t, rotate, nil)
+	keys := u.read(t, "keys/"+u.name)
+	at, _ := keys["next_key_active_at"].(string)
+	if when, err := time.Parse(time.RFC3339, at); err != nil || time.Until(when) < 9*time.Minute || time.Until(when) > 10*time.Minute {
+		t.Errorf("next_key_active_at %q, want in 10 minutes: %v", at, err)
+	}
+	if got := len(u.publicKeys(t).Keys); got != 2 {
+		t.Errorf("%d keys published, want the old and the new", got)
+	}
+}
+
+// The signing key is rotated under a client whose keys the authorization server fetches from Vault,
+// while its token, of 20 seconds, is read all the time. No read fails and no assertion is refused:
+// the old key signs until the new one is due, and by then the server has fetched the key set again.
+//
+// This takes six minutes, for it is about time: the server keeps a fetched key set for as long as
+// Vault's answer allows, which is 5 minutes, and the plugin uses no new key before that. So the
+// rotation begins before t.Parallel: before all tests that run in parallel, which it then goes on
+// beside.
+func TestKeyRotationLeavesNoGap(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes six minutes")
+	}
+	const activateAfter = 5 * time.Minute
+	u := newUpstream(t, shared(t), "", rotationLifetime)
+	u.write(t, "config/"+u.name, u.discovered(publishedKey("ec-p256")(t, u)))
+	readers := startReaders(t, u, "token/"+u.name)
+	old := u.kid(t)
+	// The server has fetched the key set just now, for the first token.
+	answer := u.write(t, "keys/"+u.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
+	rotated := time.Now()
+	next, _ := answer.Data["key_id"].(string)
+	if next == "" || next == old {
+		t.Fatalf("the new key is %q, the old one %q", next, old)
+	}
+	checkPublished(t, u, old, next)
+
+	t.Parallel()
+
+	withNext := func(r bed.TokenRequest) bool { return r.Assertion.KeyID == next }
+	bed.Eventually(t, time.Until(rotated.Add(activateAfter+2*rotationLifetime)), func() error {
+		if !slices.ContainsFunc(u.requests(t), withNext) {
+			return fmt.Errorf("the new key %s has not been used", next)
+		}
+		return nil
+	})
+	// And until a token was refreshed once more.
+	first := len(u.requests(t))
+	bed.Eventually(t, rotationLifetime, func() error {
+		if len(u.requests(t)) == first {
+			return errNotRefreshed
+		}
+		return nil
+	})
+	readers.check(t)
+
+	due := rotated.Add(activateAfter)
+	requests := u.requests(t)
+	for _, r := range requests {
+		want := old
+		if r.Time.After(due) {
+			want = next
+		}
+		// The answer to the rotation was a moment under way.
+		if r.Status != http.StatusOK || r.Assertion.KeyID != want && r.Time.Sub(due).Abs() > time.Second {
+			t.Errorf("token request %s after the rotation: status %d, %s, key %s, want %s",
+				r.Time.Sub(rotated).Round(time.Millisecond), r.Status, r.Error, r.Assertion.KeyID, want)
+		}
+	}
+	fetches, err := u.bed.AS.KeyFetches(t.Context(), u.jwksURI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := requests[slices.IndexFunc(requests, withNext)].Time
+	if len(fetches) != 2 || fetches[1].Time.Before(rotated) {
+		t.Errorf("the key set was fetched %+v, want once before the rotation at %s and once after", fetches, rotated)
+	}
+	checkPublished(t, u, old, next)
+	t.Logf("%d token requests; the new key was used %s after the rotation", len(requests), used.Sub(rotated).Round(time.Millisecond))
+}
+
+// checkPublished checks that both keys are in the key set that everybody may fetch.
+func checkPublished(t *testing.T, u *upstream, kids ...string) {
+	t.Helper()
+	_, _, body := get(t, u.jwksURI())
+	for _, kid := range kids {
+		if !strings.Contains(body, `"`+kid+`"`) {
+			t.Errorf("key %s is not published in %s", kid, body)
+		}
+	}
+}
+
+// get fetches a URL as somebody who has not logged in.
+func get(t *testing.T, url string) (status int, header http.Header, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, response.Header, string(content)
+}

@@ -1,0 +1,117 @@
+package acceptance
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// What the authorization server refuses arrives as a 400 with its own error code, and nothing of
+// it is stored.
+func TestRefusalsAreReportedAsSuch(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name        string
+		credentials credentials
+		fields      map[string]any
+		code        string
+	}{
+		{"scope", nil, map[string]any{"scopes": "tools:list,admin"}, "invalid_scope"},
+		{"resource", nil, map[string]any{"resource": "https://elsewhere.example/mcp"}, "invalid_target"},
+		{"two resources", nil, map[string]any{"resource": "https://elsewhere.example/mcp,https://nowhere.example/mcp"}, "invalid_target"},
+		{"secret", func(t *testing.T, u *upstream) map[string]any {
+			wrong := newSecret()
+			u.bed.Secrecy.AddClientSecret(u.client.ID, wrong)
+			return map[string]any{"client_secret": wrong}
+		}, nil, "invalid_client"},
+		{"key", func(t *testing.T, u *upstream) map[string]any {
+			operatorKey(p256PKCS8)(t, u)
+			unknown := operatorKey(p256PKCS8)(t, u)
+			operatorKey(p256PKCS8)(t, u) // the one that is registered in the end
+			return unknown
+		}, nil, "invalid_client"},
+		{"audience of the assertion", operatorKey(p256PKCS8), map[string]any{"assertion_audience": "https://elsewhere.example"}, "invalid_client"},
+		{"certificate", func(t *testing.T, u *upstream) map[string]any {
+			return certificate(func(c *bed.Client, _ *bed.Certificate) { c.SANDNS = "somebody.example" })(t, u)
+		}, nil, "invalid_client"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, shared(t), "", 5*time.Minute)
+			fields := map[string]any{"client_secret": u.client.Secret}
+			if c.credentials != nil {
+				fields = c.credentials(t, u)
+			}
+			settings := u.discovered(fields)
+			for field, value := range c.fields {
+				settings[field] = value
+			}
+			u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, c.code)
+			for _, path := range []string{"config/" + u.name, "token/" + u.name} {
+				if got := readStatus(t.Context(), u.root, path); got != http.StatusNotFound {
+					t.Errorf("read %s: status %d, want 404", path, got)
+				}
+			}
+			requests := u.requests(t)
+			if len(requests) != 1 || requests[0].Error != c.code {
+				t.Errorf("token requests %+v, want one that was answered with %s", requests, c.code)
+			}
+		})
+	}
+}
+
+// A role is refused in the same way, and leaves the config's token alone.
+func TestRefusedRoleChangesNothing(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.write(t, "config/"+u.name, u.discovered(map[string]any{"client_secret": u.client.Secret}))
+	before := u.token(t, "token/"+u.name)
+	role := "role/" + u.name + "/other"
+	u.refuse(t, role, map[string]any{"scopes": "admin"}, http.StatusBadRequest, "invalid_scope")
+	u.refuse(t, role, map[string]any{"resource": "https://elsewhere.example/mcp"}, http.StatusBadRequest, "invalid_target")
+	if got := readStatus(t.Context(), u.root, role); got != http.StatusNotFound {
+		t.Errorf("read %s: status %d, want 404", role, got)
+	}
+	if after := u.token(t, "token/"+u.name); after.TokenID != before.TokenID {
+		t.Error("the config's token changed")
+	}
+}
+
+// A scope that the authorization server drops without a word is told where the config is written
+// and in the status, and the token says what was granted.
+func TestDroppedScopeIsTold(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	answer := u.write(t, "config/"+u.name, u.discovered(map[string]any{
+		"client_secret": u.client.Secret,
+		"scopes":        "tools:list,no-such-scope",
+	}))
+	if answer == nil || !strings.Contains(strings.Join(answer.Warnings, "\n"), "no-such-scope") {
+		t.Errorf("the write's answer %+v does not warn of the scope", answer)
+	}
+	if got := u.token(t, "token/"+u.name).Scope; got != "tools:list" {
+		t.Errorf("scope %q, want what was granted", got)
+	}
+	told := false
+	for _, value := range u.read(t, "status/"+u.name) {
+		told = told || strings.Contains(text(value), "no-such-scope")
+	}
+	if !told {
+		t.Errorf("the status does not tell of the scope: %v", u.read(t, "status/"+u.name))
+	}
+}
+
+// An authorization server whose certificate nobody vouches for is not spoken to.
+func TestUnknownAuthorityIsRefused(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	fields := certificate(byName)(t, u)
+	delete(fields, "ca_cert")
+	u.refuse(t, "config/"+u.name, u.discovered(fields), http.StatusBadGateway, "certificate")
+	if requests := u.requests(t); len(requests) > 0 {
+		t.Errorf("token requests %+v, want none", requests)
+	}
+}
