@@ -75,7 +75,12 @@ func (b *backend) keysPaths() []*framework.Path {
 					Callback: b.readJWKS,
 					Summary:  "The public keys as a raw JWK Set (RFC 7517), where publish_jwks is set.",
 					Responses: map[int][]framework.Response{
-						http.StatusOK: {{Description: "The JWK Set", MediaType: "application/json"}},
+						http.StatusOK: {{
+							Description: "The JWK Set", MediaType: "application/json",
+							Fields: map[string]*framework.FieldSchema{
+								"keys": {Type: framework.TypeSlice, Description: "The public keys as JWKs."},
+							},
+						}},
 					},
 				},
 			},
