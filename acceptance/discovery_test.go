@@ -1,7 +1,10 @@
 package acceptance
 
 import (
+	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,7 +75,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 func serverURL(u *upstream) map[string]any { return map[string]any{"server_url": u.mcp.URL} }
 
 // What was discovered is pinned: neither rewriting the config, nor refreshing the token, nor a role
-// looks again, but rediscover does. It brings the credentials of before to the same issuer only.
+// looks again, but rediscover does.
 func TestDiscoveryIsPinned(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -102,4 +105,43 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	}
 	u.token(t, "token/"+u.name)
 	u.checkConfig(t)
+}
+
+// The credentials belong to the authorization server that they were written for: where the MCP
+// server comes to name another, rediscover does not take them there.
+func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	path := "config/" + u.name
+	u.write(t, path, u.discovered(map[string]any{"client_secret": u.client.Secret}))
+	before := u.token(t, "token/"+u.name)
+
+	var asked atomic.Int32
+	mux := http.NewServeMux()
+	other := httptest.NewServer(mux)
+	t.Cleanup(other.Close)
+	mux.HandleFunc("/.well-known/oauth-authorization-server", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": other.URL, "token_endpoint": other.URL + "/token"})
+	})
+	mux.HandleFunc("/token", func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		http.Error(w, "{}", http.StatusBadRequest)
+	})
+
+	u.mcp.Name(other.URL)
+	u.refuse(t, path, map[string]any{"rediscover": true}, http.StatusBadRequest, other.URL)
+	if n := asked.Load(); n > 0 {
+		t.Errorf("the other authorization server was sent %d token requests", n)
+	}
+	u.checkConfig(t)
+	if after := u.token(t, "token/"+u.name); after.TokenID != before.TokenID {
+		t.Error("the token changed")
+	}
+
+	// With the credentials in the same write they go there, and the refusal is the other server's.
+	u.refuse(t, path, map[string]any{"rediscover": true, "client_secret": u.client.Secret}, http.StatusBadGateway, u.name)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the other authorization server was sent %d token requests, want 1", n)
+	}
 }

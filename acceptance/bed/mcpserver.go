@@ -32,6 +32,7 @@ type MCPServer struct {
 	http    *http.Server
 
 	mu      sync.Mutex // guards what follows
+	names   string     // the issuer that the metadata names
 	counts  MCPCounts
 	jtis    map[string]bool // of tokens accepted
 	refused map[string]bool // jtis to answer with a 401
@@ -68,6 +69,7 @@ func startMCPServer(ctx context.Context, as *AuthorizationServer, scopes []strin
 	s := &MCPServer{
 		URL:     base + mcpPath,
 		issuer:  as.Issuer,
+		names:   as.Issuer,
 		keys:    keys,
 		secrecy: secrecy,
 		jtis:    make(map[string]bool),
@@ -80,12 +82,14 @@ func startMCPServer(ctx context.Context, as *AuthorizationServer, scopes []strin
 	}
 	guard := auth.RequireBearerToken(s.verify, demand)
 	mux := http.NewServeMux()
-	mux.Handle(metadataPath, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{
-		Resource:               s.URL,
-		AuthorizationServers:   []string{as.Issuer},
-		ScopesSupported:        scopes,
-		BearerMethodsSupported: []string{"header"},
-	}))
+	mux.HandleFunc(metadataPath, func(w http.ResponseWriter, r *http.Request) {
+		auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{
+			Resource:               s.URL,
+			AuthorizationServers:   []string{s.named()},
+			ScopesSupported:        scopes,
+			BearerMethodsSupported: []string{"header"},
+		}).ServeHTTP(w, r)
+	})
 	mux.Handle(mcpPath, s.count(guard(tools())))
 	s.http = &http.Server{Handler: mux}
 	go func() { _ = s.http.Serve(listener) }() // returns when the server is closed
@@ -104,6 +108,20 @@ func tools() http.Handler {
 			return &mcp.CallToolResult{Content: []mcp.Content{&mcp.TextContent{Text: text}}}, nil, nil
 		})
 	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil)
+}
+
+// Name makes the server's metadata name another authorization server. It takes no tokens of it.
+func (s *MCPServer) Name(issuer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.names = issuer
+}
+
+// named is the issuer that the metadata names.
+func (s *MCPServer) named() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names
 }
 
 // Refuse makes the server answer the token with this jti with a 401 from now on.

@@ -28,6 +28,7 @@ type story struct {
 	id     *bed.Identity // of the first broker
 	agent  *bed.Agent
 	broker *bed.Broker
+	probes int // requests without a token by which the plugin found the authorization server
 
 	running sync.WaitGroup // the broker's loop
 	cancel  context.CancelFunc
@@ -88,16 +89,15 @@ func (s *story) enablePlugin(ctx context.Context) error {
 }
 
 func (s *story) writeConfig(ctx context.Context) error {
-	s.step("The operator gives Vault the client credentials for the MCP server", `The plugin gets a first token with them before it stores anything.`)
+	s.step("The operator gives Vault the client credentials for the MCP server", `The MCP server's URL and the credentials are all that it takes: the plugin finds the authorization
+server and the scopes, and gets a first token before it stores anything.`)
 	if err := s.file("client-secret", s.client.Secret); err != nil {
 		return err
 	}
 	_, err := s.must(ctx, "write", "mcp-oauth/config/weather",
 		"server_url="+s.mcp.URL,
-		"token_url="+s.bed.AS.TokenURL(),
 		"client_id="+s.client.ID,
-		"client_secret=@client-secret",
-		"scopes=tools:list,tools:call")
+		"client_secret=@client-secret")
 	if err != nil {
 		return err
 	}
@@ -106,11 +106,15 @@ func (s *story) writeConfig(ctx context.Context) error {
 		return err
 	}
 	s.check(!strings.Contains(config, "client_secret "), "reading the config does not bring the secret back")
+	s.probes = s.mcp.Counts().Unauthorized
+	s.check(s.probes == 1 && strings.Contains(config, s.bed.AS.TokenURL()),
+		"the MCP server was asked %d time without a token, and its 401 led to %s", s.probes, s.bed.AS.TokenURL())
 	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
 	if err != nil {
 		return err
 	}
-	s.check(len(requests) == 1, "the authorization server has seen %d token request, for %s", len(requests), s.mcp.URL)
+	s.check(len(requests) == 1 && requests[0].Scope == s.client.Scope,
+		"the authorization server has seen %d token request, for %s with scope %s", len(requests), s.mcp.URL, s.client.Scope)
 	return nil
 }
 
@@ -285,6 +289,8 @@ func (s *story) countUp(ctx context.Context) error {
 	s.stop()
 	s.step("The counts", "")
 	broker, server := s.broker.Counts(), s.mcp.Counts()
+	server.Requests -= s.probes
+	server.Unauthorized -= s.probes
 	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
 	if err != nil {
 		return err
@@ -297,12 +303,12 @@ func (s *story) countUp(ctx context.Context) error {
 	}
 	first, last := requests[0].Time, requests[len(requests)-1].Time
 	s.printf(`   calls by the broker             %4d, of which failed %d
-   requests at the MCP server      %4d, of which answered with a 401 %d
+   its requests at the MCP server  %4d, of which answered with a 401 %d
    tokens that the broker used     %4d
    requests at the token endpoint  %4d in %.0f s, of which refused %d
 `, broker.Calls, broker.Failures, server.Requests, server.Unauthorized, server.Tokens, len(requests), last.Sub(first).Seconds(), refused)
 	s.check(broker.Calls > 0 && broker.Failures == 0, "no call of the broker failed")
-	s.check(server.Unauthorized == 0, "the MCP server never had to answer with a 401")
+	s.check(server.Unauthorized == 0, "the MCP server never had to answer it with a 401")
 	s.check(refused == 1, "the authorization server refused the wrong secret and nothing else")
 	// A 20 s token is refreshed after 10 s, up to a second earlier; the config writes come on top.
 	most := int(last.Sub(first).Seconds()/9) + 4
