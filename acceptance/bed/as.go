@@ -196,13 +196,13 @@ func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([
 }
 
 // KeyFetches returns the server's requests for one jwks_uri since it started, oldest first.
-func (as *AuthorizationServer) KeyFetches(ctx context.Context, url string) ([]KeyFetch, error) {
+func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) ([]KeyFetch, error) {
 	var all, own []KeyFetch
 	if err := as.call(ctx, http.MethodGet, "/keyfetches", nil, &all); err != nil {
 		return nil, err
 	}
 	for _, f := range all {
-		if f.URL == url {
+		if f.URL == jwksURI {
 			own = append(own, f)
 		}
 	}

@@ -150,8 +150,9 @@ func TestAuthorizationServerMetadata(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer response.Body.Close()
-		if err := json.NewDecoder(response.Body).Decode(&metadata); err != nil {
+		err = json.NewDecoder(response.Body).Decode(&metadata)
+		response.Body.Close()
+		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if metadata.Issuer != as.Issuer || metadata.Endpoint != as.TokenURL() || metadata.Aliases.Endpoint != as.MTLSTokenURL() {

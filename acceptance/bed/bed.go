@@ -194,9 +194,10 @@ func (b *Bed) LogTails(lines int) string {
 		if err != nil || len(content) == 0 {
 			continue
 		}
-		all := strings.Split(strings.TrimSpace(string(b.Secrecy.Redact(content))), "\n")
+		all := strings.Split(strings.TrimSpace(string(content)), "\n")
 		all = all[max(0, len(all)-lines):]
-		fmt.Fprintf(&out, "--- %s, last %d lines\n%s\n", filepath.Base(file), len(all), strings.Join(all, "\n"))
+		tail := b.Secrecy.Redact([]byte(strings.Join(all, "\n")))
+		fmt.Fprintf(&out, "--- %s, last %d lines\n%s\n", filepath.Base(file), len(all), tail)
 	}
 	return out.String()
 }
