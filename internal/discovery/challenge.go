@@ -1,0 +1,120 @@
+package discovery
+
+import (
+	"strings"
+)
+
+// challenge is one challenge of a WWW-Authenticate field (RFC 9110 section 11.6.1).
+type challenge struct {
+	scheme string            // in lower case
+	params map[string]string // names in lower case; the first of a name counts
+}
+
+// bearer is what Bearer challenges say that discovery needs.
+type bearer struct {
+	metadata string   // resource_metadata (RFC 9728 section 5.1); "" if not said
+	scopes   []string // scope (RFC 6750 section 3); nil if not said
+}
+
+// parseBearer reads the Bearer challenges of WWW-Authenticate fields. Other schemes' have nothing to say
+// to a client that will send a bearer token.
+func parseBearer(fields []string) bearer {
+	var b bearer
+	for _, field := range fields {
+		for _, c := range parseChallenges(field) {
+			if c.scheme != "bearer" {
+				continue
+			}
+			if b.metadata == "" {
+				b.metadata = c.params["resource_metadata"]
+			}
+			if b.scopes == nil {
+				b.scopes = scopeTokens(strings.Fields(c.params["scope"]))
+			}
+		}
+	}
+	return b
+}
+
+// parseChallenges reads one WWW-Authenticate field, which may hold several challenges. It takes what it
+// can make out and leaves the rest: an odd challenge of another scheme, or an odd parameter, must not
+// hide the one that is looked for. Commas separate challenges as well as parameters, so a name counts as
+// a parameter's if "=" follows, else as a scheme.
+func parseChallenges(field string) []challenge {
+	var all []challenge
+	for s := field; ; {
+		s = strings.TrimLeft(s, " \t,")
+		if s == "" {
+			return all
+		}
+		name, rest := token(s)
+		if name == "" { // not a challenge's beginning: look behind the next comma
+			_, s, _ = strings.Cut(s, ",")
+			continue
+		}
+		if after := strings.TrimLeft(rest, " \t"); !strings.HasPrefix(after, "=") {
+			all = append(all, challenge{scheme: strings.ToLower(name), params: map[string]string{}})
+			s = skipToken68(rest)
+			continue
+		}
+		_, rest, _ = strings.Cut(rest, "=")
+		value, rest, ok := paramValue(strings.TrimLeft(rest, " \t"))
+		if !ok {
+			return all
+		}
+		if name = strings.ToLower(name); len(all) > 0 {
+			params := all[len(all)-1].params
+			if _, twice := params[name]; !twice {
+				params[name] = value
+			}
+		}
+		s = rest
+	}
+}
+
+// paramValue cuts a parameter's value from s. ok is false for a quoted string without an end.
+func paramValue(s string) (value, rest string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		// A token by the grammar, which a URL or two scopes are not; servers send them all the same.
+		value, rest, _ = strings.Cut(s, ",")
+		return strings.Trim(value, " \t"), rest, true
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:], true
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return "", "", false
+}
+
+// skipToken68 cuts off the one piece of base64 that some schemes have in place of parameters.
+func skipToken68(s string) string {
+	blob := strings.TrimLeft(s, " \t")
+	if blob == s {
+		return s
+	}
+	end := strings.TrimLeft(strings.TrimLeftFunc(blob, func(r rune) bool {
+		return isAlphanumeric(r) || strings.ContainsRune("-._~+/", r)
+	}), "=")
+	if end = strings.TrimLeft(end, " \t"); end == "" || strings.HasPrefix(end, ",") {
+		return end
+	}
+	return s
+}
+
+// token cuts an RFC 9110 token from the front of s.
+func token(s string) (name, rest string) {
+	rest = strings.TrimLeftFunc(s, func(r rune) bool {
+		return isAlphanumeric(r) || strings.ContainsRune("!#$%&'*+-.^_`|~", r)
+	})
+	return s[:len(s)-len(rest)], rest
+}
+
+func isAlphanumeric(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+}

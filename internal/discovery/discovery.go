@@ -1,0 +1,289 @@
+// Package discovery finds the token endpoint that gives tokens for an MCP server: from the server's URL
+// over its protected resource metadata (RFC 9728) to the metadata of its authorization server (RFC 8414,
+// OpenID Connect Discovery), as MCP's authorization specification prescribes; or from an issuer alone.
+//
+// It sends no credentials. What it finds decides where credentials go, so documents are held to what they
+// must say about themselves (which resource, which issuer), and the URLs in them are called under a
+// Policy: who runs an MCP server must not be able to have Vault call its neighbours.
+package discovery
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxServers is how many of a resource's authorization servers are tried: more would only cost time.
+const maxServers = 4
+
+// Request says where to begin. It is not changed by Do and may be used again.
+type Request struct {
+	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
+	ServerURL string
+	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), exactly as the server
+	// spells it. Where it is set, discovery begins there, and ServerURL is not called.
+	Issuer string
+	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
+	CACert string
+	// AllowPrivate permits loopback and private addresses in URLs that documents name.
+	AllowPrivate bool
+	// AllowInsecureHTTP permits http to hosts other than loopback, in any URL.
+	AllowInsecureHTTP bool
+	// Timeout bounds each HTTP request, to the last byte. Above zero. The whole is bounded by Do's ctx.
+	Timeout time.Duration
+	// Transport sends all requests, with no guard but for what a URL itself says: for tests. nil is a
+	// fresh http.Transport for each, guarded, and with the environment's proxy at the origin of
+	// ServerURL or Issuer only.
+	Transport http.RoundTripper
+
+	resolver *net.Resolver                         // for tests; nil is net.DefaultResolver
+	proxied  func(*http.Request) (*url.URL, error) // for tests; nil is the environment's
+}
+
+// Result is what was found. Strings are visible ASCII.
+type Result struct {
+	// Issuer is the authorization server's identifier, as it spells it.
+	Issuer string
+	// TokenURL is the token endpoint: an absolute URL, https but for the exceptions of Request.
+	TokenURL string
+	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" where
+	// it is the same.
+	MTLSTokenURL string
+	// AuthMethods are the token_endpoint_auth_methods_supported; nil where the server does not say,
+	// which means client_secret_basic (RFC 8414 section 2).
+	AuthMethods []string
+	// SigningAlgs are the token_endpoint_auth_signing_alg_values_supported; nil where the server does
+	// not say.
+	SigningAlgs []string
+	// Scopes are those of the MCP server's challenge, else its metadata's scopes_supported; nil where it
+	// names none, and with Issuer.
+	Scopes []string
+	// Resource is the resource identifier of the MCP server's metadata, as it spells it; "" without
+	// such metadata, and with Issuer. It may be the server's origin instead of its URL.
+	Resource string
+	// Policy is what later calls of the token endpoints must stay under.
+	Policy Policy
+	// Warnings are what the operator should know, a sentence each.
+	Warnings []string
+}
+
+// Attempt is a URL that was tried and why it was not taken.
+type Attempt struct {
+	// URL has neither query nor user information.
+	URL string
+	// Reason is in words, without anything of a document but identifiers.
+	Reason string
+	// Temporary is set where there was no answer, or one about the moment: it may be different later.
+	Temporary bool
+}
+
+// Error says that no token endpoint was found, and everything that was tried.
+type Error struct {
+	// Attempts are in the order in which they were made.
+	Attempts []Attempt
+	// Ended is the error of the ctx that ended the search; nil where it came to its end.
+	Ended error
+}
+
+// Error lists one attempt a line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("found no token endpoint")
+	if e.Ended != nil {
+		b.WriteString(" in the time that there was")
+	}
+	for _, a := range e.Attempts {
+		fmt.Fprintf(&b, "\n  %s: %s", a.URL, a.Reason)
+	}
+	return b.String()
+}
+
+// Unwrap returns Ended.
+func (e *Error) Unwrap() error { return e.Ended }
+
+// Temporary reports whether trying again later may help.
+func (e *Error) Temporary() bool {
+	return e.Ended != nil || slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Temporary })
+}
+
+// Do searches. Its errors are *Error, or such as say what is wrong with the request.
+func (r *Request) Do(ctx context.Context) (*Result, error) {
+	name, raw := "issuer", r.Issuer
+	if raw == "" {
+		name, raw = "server_url", r.ServerURL
+	}
+	u, reason := parseURL(raw)
+	if reason == "" && r.Issuer != "" {
+		_, reason = parseIssuer(raw)
+	}
+	if reason != "" {
+		return nil, fmt.Errorf("%s %s", name, reason)
+	}
+	roots, ok := rootsOf(r.CACert)
+	if !ok {
+		return nil, errors.New("ca_cert holds no certificate in PEM form")
+	}
+	s := &search{Request: r, origin: origin(u), roots: roots, proxy: r.proxied}
+	if s.proxy == nil {
+		s.proxy = http.ProxyFromEnvironment
+	}
+	var found *Result
+	if r.Issuer != "" {
+		found = s.server(ctx, r.Issuer, Policy{})
+	} else {
+		found = s.fromServer(ctx, u)
+	}
+	if found == nil {
+		return nil, &Error{Attempts: s.attempts, Ended: ended(ctx)}
+	}
+	return found, nil
+}
+
+// search is one Do.
+type search struct {
+	*Request
+	origin   string // of the URL that the operator gave
+	roots    *x509.CertPool
+	proxy    func(*http.Request) (*url.URL, error)
+	attempts []Attempt
+}
+
+// refuse notes why a URL was not taken.
+func (s *search) refuse(u *url.URL, reason string) {
+	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
+}
+
+// fail notes why a URL brought no document.
+func (s *search) fail(u *url.URL, f *failure) {
+	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary})
+}
+
+// fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.
+func (s *search) fromServer(ctx context.Context, server *url.URL) *Result {
+	said, reached := s.challenge(ctx, server)
+	if !reached || ended(ctx) != nil {
+		return nil
+	}
+	m, policy, exists := s.resource(ctx, server, said)
+	if m == nil {
+		if exists || ended(ctx) != nil {
+			return nil
+		}
+		return s.legacy(ctx, server, said)
+	}
+	for _, issuer := range m.servers[:min(len(m.servers), maxServers)] {
+		found := s.server(ctx, issuer, policy)
+		if found == nil {
+			continue
+		}
+		found.Resource = m.resource
+		if found.Scopes = said.scopes; found.Scopes == nil {
+			found.Scopes = m.scopes
+		}
+		if !sameResource(m.resource, server) {
+			found.Warnings = append(found.Warnings, fmt.Sprintf("the MCP server's metadata is that of its origin: set resource to %s if tokens for server_url are refused", m.resource))
+		}
+		return found
+	}
+	return nil
+}
+
+// legacy takes the MCP server's origin for its authorization server, as MCP's specification of 2025-03-26
+// had it. Only for a server that has no protected resource metadata at all: a document that was refused
+// must not be got around.
+func (s *search) legacy(ctx context.Context, server *url.URL, said hint) *Result {
+	found := s.server(ctx, server.Scheme+"://"+server.Host, said.policy)
+	if found != nil {
+		found.Scopes = said.scopes
+		found.Warnings = append(found.Warnings, "the MCP server has no protected resource metadata (RFC 9728): it was taken for its own authorization server")
+	}
+	return found
+}
+
+// server gets the metadata of the authorization server that the issuer identifies. The policy is what the
+// document that named it earned.
+func (s *search) server(ctx context.Context, issuer string, policy Policy) *Result {
+	u, reason := parseIssuer(issuer)
+	if reason != "" {
+		s.attempts = append(s.attempts, Attempt{URL: shown(strings.SplitN(issuer, "?", 2)[0]), Reason: "as an issuer it " + reason})
+		return nil
+	}
+	for _, raw := range serverURLs(u) {
+		if ended(ctx) != nil {
+			return nil
+		}
+		wellKnown, reason := parseURL(raw)
+		if reason != "" {
+			continue // longer than URLs may be
+		}
+		a, fail := s.document(ctx, wellKnown, policy)
+		if fail != nil {
+			if s.fail(wellKnown, fail); fail.unreached {
+				return nil
+			}
+			continue
+		}
+		found, reason := s.take(a, issuer)
+		if reason == "" {
+			return found
+		}
+		s.refuse(wellKnown, reason)
+	}
+	return nil
+}
+
+// take makes a Result of an authorization server's metadata, or says why not.
+func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
+	m, reason := parseServer(a.body)
+	switch {
+	case reason != "":
+		return nil, reason
+	case m.issuer == "":
+		return nil, "the metadata names no issuer"
+	case m.issuer != issuer: // RFC 8414 section 3.3: identical, a slash at the end included
+		return nil, fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
+	case m.token == "":
+		return nil, "the metadata names no token_endpoint"
+	}
+	if reason := s.endpoint(m.token, a.policy); reason != "" {
+		return nil, "its token_endpoint " + reason
+	}
+	found := &Result{
+		Issuer:      issuer,
+		TokenURL:    m.token,
+		AuthMethods: m.authMethods,
+		SigningAlgs: m.signingAlgs,
+		Policy:      a.policy,
+	}
+	if m.mtlsToken != "" {
+		if reason := s.endpoint(m.mtlsToken, a.policy); reason != "" {
+			found.Warnings = append(found.Warnings, "the metadata's token endpoint for mutual TLS is left out: it "+reason)
+		} else {
+			found.MTLSTokenURL = m.mtlsToken
+		}
+	}
+	// Many servers that have the grant don't list it.
+	if m.grantTypes != nil && !slices.Contains(m.grantTypes, "client_credentials") {
+		found.Warnings = append(found.Warnings, "the authorization server's metadata does not list the client_credentials grant")
+	}
+	return found, ""
+}
+
+// endpoint says why a token endpoint can't be used, or "".
+func (s *search) endpoint(raw string, policy Policy) string {
+	u, reason := parseURL(raw)
+	if reason != "" {
+		return reason
+	}
+	if reason := s.callable(u, policy); reason != "" {
+		return "can't be called: " + reason
+	}
+	return ""
+}

@@ -1,0 +1,214 @@
+package discovery
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"unicode"
+)
+
+const (
+	userAgent = "vault-plugin-mcp-oauth"
+	maxBody   = 1 << 20 // bytes of a document, after decompression
+	maxShown  = 200     // characters of something of a server's that is put into an error
+)
+
+// ownGuard is for URLs that the operator gave: inside is fine, but what no policy permits is permitted to
+// nobody who may write a config.
+var ownGuard = Policy{Loopback: true, Private: true}
+
+// call is one HTTP request of a search.
+type call struct {
+	method string
+	url    *url.URL
+	header http.Header // more than the usual ones; may be nil
+	body   string
+	// policy is what the document that named the URL earned for it. It is not used for the operator's
+	// own origin, which nobody else chose.
+	policy Policy
+	// head wants no body: an MCP server's may be an event stream without an end.
+	head bool
+}
+
+// answer is what came back from a call.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	policy Policy // for URLs that this answer names
+}
+
+// failure is why a call brought no answer.
+type failure struct {
+	reason    string
+	temporary bool
+	// unreached is set where no connection came about. Other URLs of the origin would fare no better.
+	unreached bool
+}
+
+// do makes one request: bounded in size and time, without following redirects.
+func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
+	own := origin(c.url) == s.origin
+	if reason := s.callable(c.url, c.policy); reason != "" {
+		return nil, &failure{reason: reason, unreached: true}
+	}
+	timed, cancel := context.WithTimeout(ctx, s.Timeout)
+	defer cancel()
+	var remote atomic.Pointer[net.Addr] // set by a goroutine that may outlive the request
+	traced := httptrace.WithClientTrace(timed, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			addr := info.Conn.RemoteAddr()
+			remote.Store(&addr)
+		},
+	})
+	req, err := http.NewRequestWithContext(traced, c.method, c.url.String(), strings.NewReader(c.body))
+	if err != nil {
+		return nil, &failure{reason: "is not a URL"}
+	}
+	req.GetBody = nil // what http.Transport would need to send the request again
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", userAgent)
+	for name, values := range c.header {
+		req.Header[name] = values
+	}
+	transport, proxied := s.transport(req, own, c.policy)
+	// Not over an http.Client, which would follow redirects, and whose errors hold the URL.
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		unreached := remote.Load() == nil && s.Transport == nil
+		return nil, s.failed(ctx, timed, err, unreached)
+	}
+	defer resp.Body.Close()
+	a := &answer{status: resp.StatusCode, header: resp.Header, policy: c.policy}
+	if own {
+		from := hostAddr(c.url.Hostname())
+		if p := remote.Load(); p != nil && !proxied {
+			if tcp, ok := (*p).(*net.TCPAddr); ok {
+				from = tcp.AddrPort().Addr()
+			}
+		}
+		a.policy = policyFor(from, s.AllowPrivate)
+	}
+	if c.head {
+		return a, nil
+	}
+	// The server sees that the connection closes when the time is over, and may still end its answer in
+	// good order: it is not the whole one.
+	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err != nil || ended(timed) != nil {
+		return nil, s.failed(ctx, timed, err, false)
+	}
+	if len(a.body) > maxBody {
+		return nil, &failure{reason: "the answer is larger than 1 MiB"}
+	}
+	return a, nil
+}
+
+// document gets a metadata document. Whatever is not a plain 200 is no document.
+func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answer, *failure) {
+	a, fail := s.do(ctx, call{method: http.MethodGet, url: u, policy: policy})
+	switch {
+	case fail != nil:
+		return nil, fail
+	case a.status/100 == 3:
+		return nil, &failure{reason: redirected(u, a)}
+	case a.status != http.StatusOK:
+		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy(a.status)}
+	}
+	return a, nil
+}
+
+// callable says why a URL must not be called, or "". What can be told without a lookup is told here, and
+// holds for token endpoints too, which are called later; the rest shows when dialling.
+func (s *search) callable(u *url.URL, policy Policy) string {
+	own := origin(u) == s.origin
+	addr := hostAddr(u.Hostname())
+	if addr.IsValid() && !own {
+		if err := policy.Check(addr); err != nil {
+			return err.Error()
+		}
+	}
+	// http to loopback is read by nobody else; whether loopback may be called was the question above.
+	if u.Scheme != "https" && !s.AllowInsecureHTTP && !addr.Unmap().IsLoopback() {
+		return "uses http to a host other than loopback"
+	}
+	return ""
+}
+
+// transport returns what a request goes over, and whether that is a proxy of the environment.
+func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.RoundTripper, proxied bool) {
+	if s.Transport != nil {
+		return s.Transport, false
+	}
+	dialer := &net.Dialer{Resolver: s.resolver, Control: policy.Control}
+	t := newTransport(dialer, s.roots)
+	if own {
+		dialer.Control = ownGuard.Control
+		if proxy, err := s.proxy(req); err != nil || proxy != nil {
+			// What is dialled is the proxy, which the environment's owner chose.
+			dialer.Control = nil
+			t.Proxy = func(*http.Request) (*url.URL, error) { return proxy, err }
+			proxied = true
+		}
+	}
+	return t, proxied
+}
+
+// failed says what kept an answer from coming.
+func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *failure {
+	if ended(ctx) != nil {
+		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, unreached: unreached}
+	}
+	if ended(timed) != nil {
+		return &failure{reason: fmt.Sprintf("timed out after %s", s.Timeout), temporary: true, unreached: unreached}
+	}
+	reason, temporary := cause(err)
+	return &failure{reason: reason, temporary: temporary, unreached: unreached}
+}
+
+// redirected says where to, without what may be secret. It is not followed: it would lead around the
+// guard's exceptions, and metadata is said to be at its well-known URL.
+func redirected(from *url.URL, a *answer) string {
+	to, err := from.Parse(a.header.Get("Location"))
+	if err != nil || to.Host == "" || a.header.Get("Location") == "" {
+		return fmt.Sprintf("HTTP %d: redirects are not followed", a.status)
+	}
+	return fmt.Sprintf("HTTP %d: redirects, as here to %s, are not followed", a.status, shownURL(to))
+}
+
+// busy holds for the statuses that are about the moment.
+func busy(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
+
+// shownURL is a URL for an error: without query, fragment, user information and path parameters.
+func shownURL(u *url.URL) string {
+	path, _, _ := strings.Cut(u.EscapedPath(), ";")
+	return shown(u.Scheme + "://" + u.Host + path)
+}
+
+// shown is text of a server's for an error: printable, on one line, cut short.
+func shown(s string) string {
+	runes := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}), " "))
+	if len(runes) > maxShown {
+		runes = append(runes[:maxShown-1], '…')
+	}
+	return string(runes)
+}
+
+// rootsOf reads the PEM of Request.CACert; nil are the system's roots.
+func rootsOf(pem string) (*x509.CertPool, bool) {
+	if pem == "" {
+		return nil, true
+	}
+	pool := x509.NewCertPool()
+	return pool, pool.AppendCertsFromPEM([]byte(pem))
+}

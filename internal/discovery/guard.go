@@ -1,0 +1,184 @@
+package discovery
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"syscall"
+)
+
+// Policy says which addresses beyond the public ones may be called at a URL that somebody else than the
+// operator chose. The zero value permits public addresses alone. Link-local, multicast, unspecified and
+// reserved addresses, and those of cloud metadata services, are permitted by none.
+//
+// It is small and plain so that it can be stored beside the endpoint that it belongs to.
+type Policy struct {
+	// Loopback permits 127.0.0.0/8 and ::1.
+	Loopback bool `json:"loopback,omitempty"`
+	// Private permits the addresses of private networks: RFC 1918, RFC 4193 and RFC 6598.
+	Private bool `json:"private,omitempty"`
+}
+
+// policyFor is what an answer from addr earns for the URLs in it: whoever answers from inside may name
+// neighbours. The address must be that of the connection that the answer came over, not of a lookup of
+// its own: else a public server earns the private network by having its name resolve there once.
+func policyFor(addr netip.Addr, allowPrivate bool) Policy {
+	kind, _ := classify(addr)
+	return Policy{
+		Loopback: allowPrivate || kind == loopback,
+		Private:  allowPrivate || kind == private,
+	}
+}
+
+// AddressError says that an address was not called, because the policy does not permit it.
+type AddressError struct {
+	// Addr is the address in plain form.
+	Addr netip.Addr
+	// Kind is what the address is: "private", "loopback", "link-local" and the like.
+	Kind string
+	// Never is set where no policy permits the address.
+	Never bool
+}
+
+// Error reads "10.0.0.1 (private) is not called without allow_private_addresses=true".
+func (e *AddressError) Error() string {
+	if e.Never {
+		return fmt.Sprintf("%s (%s) is never called", e.Addr, e.Kind)
+	}
+	return fmt.Sprintf("%s (%s) is not called without allow_private_addresses=true", e.Addr, e.Kind)
+}
+
+// Check returns an *AddressError if the policy does not permit the address.
+func (p Policy) Check(addr netip.Addr) error {
+	kind, name := classify(addr)
+	if kind == public || kind == loopback && p.Loopback || kind == private && p.Private {
+		return nil
+	}
+	return &AddressError{Addr: addr.Unmap(), Kind: name, Never: kind == never}
+}
+
+// Control is for net.Dialer's field of that name, which is called with the resolved address, between the
+// lookup and the connection: there is no second lookup that could answer differently.
+func (p Policy) Control(_, address string, _ syscall.RawConn) error {
+	addr, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return &AddressError{Kind: "unreadable", Never: true}
+	}
+	return p.Check(addr.Addr())
+}
+
+// newTransport returns a transport that dials with the dialer and uses no proxy: the guard would see the
+// proxy's address, and who runs the proxy would do the calling. roots nil are the system's. Without
+// keep-alive every request dials, and so is checked, and none is repeated.
+func newTransport(dialer *net.Dialer, roots *x509.CertPool) *http.Transport {
+	http1 := new(http.Protocols)
+	http1.SetHTTP1(true)
+	return &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		DisableKeepAlives:      true,
+		Protocols:              http1,
+		MaxResponseHeaderBytes: 256 << 10,
+		// Without this the error would be the proxy's own words. It is for the operator's own URLs.
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			return plainError(fmt.Sprintf("proxy: refused to connect: HTTP %d", resp.StatusCode))
+		},
+	}
+}
+
+type kind int
+
+const (
+	public kind = iota
+	loopback
+	private
+	never
+)
+
+// special are the IPv4 and IPv6 addresses that are not public, from the registries of special-purpose
+// addresses (RFC 6890), and what clouds keep for themselves. The first that matches counts.
+var special = []struct {
+	prefix netip.Prefix
+	kind   kind
+	name   string
+}{
+	// Cloud services that give credentials to whoever asks from inside, where their address would
+	// otherwise count as private or public. Most of the others' is link-local.
+	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"}, // Alibaba
+	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},   // Azure
+	{netip.MustParsePrefix("fd00:ec2::/32"), never, "cloud metadata"},      // AWS
+	{netip.MustParsePrefix("fd20:ce::/32"), never, "cloud metadata"},       // Google
+	{netip.MustParsePrefix("fd00:42::42/128"), never, "cloud metadata"},    // Scaleway
+
+	{netip.MustParsePrefix("127.0.0.0/8"), loopback, "loopback"},
+	{netip.MustParsePrefix("10.0.0.0/8"), private, "private"},
+	{netip.MustParsePrefix("172.16.0.0/12"), private, "private"},
+	{netip.MustParsePrefix("192.168.0.0/16"), private, "private"},
+	{netip.MustParsePrefix("100.64.0.0/10"), private, "private"}, // RFC 6598: carriers, but also Kubernetes
+	{netip.MustParsePrefix("0.0.0.0/8"), never, "unspecified"},   // Linux connects 0.0.0.0 to loopback
+	{netip.MustParsePrefix("169.254.0.0/16"), never, "link-local"},
+	{netip.MustParsePrefix("192.0.0.0/24"), never, "reserved"},
+	{netip.MustParsePrefix("192.0.2.0/24"), never, "documentation"},
+	{netip.MustParsePrefix("198.51.100.0/24"), never, "documentation"},
+	{netip.MustParsePrefix("203.0.113.0/24"), never, "documentation"},
+	{netip.MustParsePrefix("192.88.99.0/24"), never, "reserved"}, // 6to4 relays
+	{netip.MustParsePrefix("198.18.0.0/15"), never, "benchmark"},
+	{netip.MustParsePrefix("224.0.0.0/4"), never, "multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), never, "reserved"},
+	{netip.MustParsePrefix("0.0.0.0/0"), public, "public"},
+
+	{netip.MustParsePrefix("::1/128"), loopback, "loopback"},
+	{netip.MustParsePrefix("::/128"), never, "unspecified"},
+	{netip.MustParsePrefix("fc00::/7"), private, "private"},
+	{netip.MustParsePrefix("fe80::/10"), never, "link-local"},
+	{netip.MustParsePrefix("ff00::/8"), never, "multicast"},
+	{netip.MustParsePrefix("2001:db8::/32"), never, "documentation"},
+	{netip.MustParsePrefix("3fff::/20"), never, "documentation"},
+	{netip.MustParsePrefix("2001::/32"), never, "tunnel"},   // Teredo: holds an IPv4 address
+	{netip.MustParsePrefix("2002::/16"), never, "tunnel"},   // 6to4: holds an IPv4 address
+	{netip.MustParsePrefix("2001::/23"), never, "reserved"}, // IETF protocols, ORCHID, benchmarks
+	{netip.MustParsePrefix("2000::/3"), public, "public"},   // all of IPv6 that IANA gave out
+	{netip.MustParsePrefix("::/0"), never, "reserved"},      // among them IPv4-compatible, local NAT64, site-local
+}
+
+// nat64 is how IPv4 looks from a network without it (RFC 6052). Only this prefix is known by heart; one
+// that a network chose itself can't be told from a public address, and is that network's to filter.
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// classify says what kind of address it is, and its name.
+func classify(addr netip.Addr) (kind, string) {
+	addr = addr.Unmap().WithZone("") // an IPv4-mapped address is connected to over IPv4
+	if nat64.Contains(addr) {
+		bytes := addr.As16()
+		kind, name := classify(netip.AddrFrom4([4]byte(bytes[12:])))
+		if kind != public {
+			kind = never // RFC 6052 section 3.1
+		}
+		return kind, name
+	}
+	for _, s := range special {
+		if s.prefix.Contains(addr) {
+			return s.kind, s.name
+		}
+	}
+	return never, "invalid"
+}
+
+// hostAddr is the address that a URL's host is without a lookup; invalid for other names.
+func hostAddr(host string) netip.Addr {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 section 6.3
+		return netip.IPv6Loopback()
+	}
+	addr, _ := netip.ParseAddr(host)
+	return addr
+}

@@ -1,0 +1,213 @@
+package discovery
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+const (
+	maxURL   = 2048 // bytes of a URL in a document
+	maxValue = 256  // bytes of a value in a list that is not a URL
+	maxItems = 256  // values of a list
+)
+
+// resourceMetadata is what is needed of an MCP server's document (RFC 9728 section 2). A member that is
+// missing or of a useless type is zero.
+type resourceMetadata struct {
+	resource string
+	servers  []string // authorization_servers
+	scopes   []string // scopes_supported
+}
+
+// parseResource reads a protected resource's metadata; reason says why it is none.
+func parseResource(body []byte) (m resourceMetadata, reason string) {
+	o, reason := parseObject(body)
+	if reason != "" {
+		return m, reason
+	}
+	return resourceMetadata{
+		resource: o.url("resource"),
+		servers:  o.list("authorization_servers", maxURL),
+		scopes:   scopeTokens(o.list("scopes_supported", maxValue)),
+	}, ""
+}
+
+// serverMetadata is what is needed of an authorization server's document (RFC 8414 section 2, OpenID
+// Connect Discovery section 3). Nothing is demanded that the client credentials grant does not use: no
+// authorization endpoint, no PKCE.
+type serverMetadata struct {
+	issuer      string
+	token       string // token_endpoint
+	mtlsToken   string // token_endpoint of mtls_endpoint_aliases (RFC 8705 section 5)
+	authMethods []string
+	signingAlgs []string
+	grantTypes  []string
+}
+
+// parseServer reads an authorization server's metadata; reason says why it is none.
+func parseServer(body []byte) (m serverMetadata, reason string) {
+	o, reason := parseObject(body)
+	if reason != "" {
+		return m, reason
+	}
+	m = serverMetadata{
+		issuer:      o.url("issuer"),
+		token:       o.url("token_endpoint"),
+		authMethods: o.list("token_endpoint_auth_methods_supported", maxValue),
+		signingAlgs: o.list("token_endpoint_auth_signing_alg_values_supported", maxValue),
+		grantTypes:  o.list("grant_types_supported", maxValue),
+	}
+	if aliases, reason := parseObject(o["mtls_endpoint_aliases"]); reason == "" {
+		m.mtlsToken = aliases.url("token_endpoint")
+	}
+	return m, ""
+}
+
+// object is a JSON object whose members are read one by one, so that an odd one spoils no other. Names
+// match exactly, as encoding/json's do not when it fills a struct.
+type object map[string]json.RawMessage
+
+// parseObject reads JSON whatever the content type says; reason says why it is no object.
+func parseObject(body []byte) (o object, reason string) {
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")))
+	switch {
+	case len(body) == 0:
+		return nil, "the answer is empty"
+	case body[0] == '<':
+		return nil, "the answer is a web page, not JSON"
+	case json.Unmarshal(body, &o) != nil || o == nil:
+		return nil, "the answer is not a JSON object"
+	}
+	return o, ""
+}
+
+// url is a member that should be a URL: a string of visible ASCII, not too long; else "".
+func (o object) url(name string) string {
+	var s string
+	if json.Unmarshal(o[name], &s) != nil || !isVisible(s, maxURL) {
+		return ""
+	}
+	return s
+}
+
+// list is a member that should be an array of strings: what of it is visible ASCII and not too long. A
+// string counts as the words in it. nil is a member that is missing or neither.
+func (o object) list(name string, limit int) []string {
+	var words string
+	var items []json.RawMessage
+	kept := []string{}
+	switch raw := o[name]; {
+	case raw == nil || string(raw) == "null":
+		return nil
+	case json.Unmarshal(raw, &words) == nil:
+		kept = strings.Fields(words)
+	case json.Unmarshal(raw, &items) == nil:
+		for _, item := range items {
+			var s string
+			if json.Unmarshal(item, &s) == nil {
+				kept = append(kept, s)
+			}
+		}
+	default:
+		return nil
+	}
+	kept = slices.DeleteFunc(kept, func(s string) bool { return !isVisible(s, limit) })
+	return kept[:min(len(kept), maxItems)]
+}
+
+// isVisible holds for 1 to limit characters of visible ASCII.
+func isVisible(s string, limit int) bool {
+	return s != "" && len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < '!' || r > '~' })
+}
+
+// scopeTokens keeps what can be a scope (RFC 6749 section 3.3), each once. nil if nothing is left.
+func scopeTokens(list []string) []string {
+	var kept []string
+	for _, s := range list {
+		if isVisible(s, maxValue) && !strings.ContainsAny(s, `"\`) && !slices.Contains(kept, s) && len(kept) < maxItems {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// parseURL parses a URL that could be called: http or https, a host, no user information, which would be
+// credentials of somebody's choosing, no fragment. reason says what is wrong with it.
+func parseURL(raw string) (u *url.URL, reason string) {
+	if !isVisible(raw, maxURL) {
+		return nil, "is not a URL"
+	}
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Opaque != "":
+		return nil, "is not a URL"
+	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+		return nil, "is not an absolute https URL"
+	case u.User != nil:
+		return nil, "holds user information"
+	case strings.Contains(raw, "#"):
+		return nil, "holds a fragment"
+	}
+	return u, ""
+}
+
+// origin is a URL's scheme, host and port, in the form in which equal ones are equal strings.
+func origin(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return u.Scheme + "://" + strings.TrimSuffix(host, ":")
+}
+
+// sameResource compares a resource identifier with a URL, as RFC 9728 section 3.3 asks, but for what is
+// the same by RFC 3986 section 6.2, and a slash at the end: frameworks add one.
+func sameResource(resource string, u *url.URL) bool {
+	r, reason := parseURL(resource)
+	return reason == "" && origin(r) == origin(u) && r.RawQuery == u.RawQuery &&
+		strings.TrimSuffix(r.EscapedPath(), "/") == strings.TrimSuffix(u.EscapedPath(), "/")
+}
+
+// resourceURLs are the well-known URLs of an MCP server's metadata: RFC 9728 section 3.1's, which keeps
+// the query, then the root, which MCP adds.
+func resourceURLs(server *url.URL) []string {
+	root := server.Scheme + "://" + server.Host + "/.well-known/oauth-protected-resource"
+	first := root
+	if path := server.EscapedPath(); path != "/" {
+		first += path
+	}
+	if server.RawQuery != "" {
+		first += "?" + server.RawQuery
+	}
+	return slices.Compact([]string{first, root})
+}
+
+// serverURLs are the well-known URLs of an issuer's metadata, in MCP's order (RFC 8414 sections 3.1 and
+// 5, OpenID Connect Discovery section 4). A slash at the issuer's end is not part of any.
+func serverURLs(issuer *url.URL) []string {
+	root := issuer.Scheme + "://" + issuer.Host
+	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
+	urls := []string{
+		root + "/.well-known/oauth-authorization-server" + path,
+		root + "/.well-known/openid-configuration" + path,
+	}
+	if path != "" {
+		urls = append(urls, root+path+"/.well-known/openid-configuration")
+	}
+	return urls
+}
+
+// parseIssuer parses an issuer identifier, which has neither query nor fragment (RFC 8414 section 2).
+func parseIssuer(raw string) (u *url.URL, reason string) {
+	u, reason = parseURL(raw)
+	if reason == "" && (u.RawQuery != "" || u.ForceQuery) {
+		return nil, "holds a query"
+	}
+	return u, reason
+}

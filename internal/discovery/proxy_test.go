@@ -1,0 +1,154 @@
+package discovery
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
+	// The name is inside when the server is asked for a challenge, and outside for the document: where
+	// the document came from counts. The outside is a proxy here, whose address says nothing.
+	as := newServer(t, http.NotFound)
+	server := newServer(t, nil)
+	r := from(server, "")
+	r.ServerURL = at(server, "mcp.example.com")
+	n := &names{addrs: map[string][]string{"mcp.example.com": {"127.0.0.1"}}}
+	r.resolver = n.resolver(t)
+	proxy, tunnels := newProxy(t)
+	r.proxied = func(req *http.Request) (*url.URL, error) {
+		if strings.HasPrefix(req.URL.Path, "/.well-known/") {
+			return proxy, nil
+		}
+		return nil, nil
+	}
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/.well-known/") {
+			answers(resourceDoc(r.ServerURL, as.URL))(w, req)
+			return
+		}
+		challenges("")(w, req)
+	})
+	_, err := r.Do(t.Context())
+	wantAttempts(t, err,
+		r.ServerURL+": the challenge names no resource_metadata",
+		as.URL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
+	)
+	if got := tunnels(); len(got) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+// newProxy starts a proxy that connects to loopback whatever it is asked for, and tells what it was.
+func newProxy(t *testing.T) (at *url.URL, asked func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var hosts []string // guarded by mu
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		mu.Lock()
+		hosts = append(hosts, req.Method+" "+req.Host)
+		mu.Unlock()
+		_, port, _ := net.SplitHostPort(req.Host)
+		to, err := (&net.Dialer{}).DialContext(req.Context(), "tcp", "127.0.0.1:"+port)
+		if req.Method != http.MethodConnect || err != nil {
+			http.Error(w, "secret words of the proxy", http.StatusBadGateway)
+			return
+		}
+		defer to.Close()
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 200 OK\r\n\r\n")
+		go func() {
+			_, _ = io.Copy(to, buffered)
+			to.Close()
+		}()
+		_, _ = io.Copy(conn, to)
+	}))
+	t.Cleanup(s.Close)
+	at, _ = url.Parse(s.URL)
+	return at, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(hosts)
+	}
+}
+
+func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
+	as := newServer(t, nil)
+	asURL := at(as, "as.example.com")
+	as.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answers(serverDoc(asURL))(w, nil) })
+	server := newServer(t, nil)
+	serverURL := at(server, "mcp.example.com") // known to the proxy alone
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		answers(resourceDoc(serverURL, asURL))(w, req)
+	})
+	proxy, asked := newProxy(t)
+	n := &names{addrs: map[string][]string{"as.example.com": {"127.0.0.1"}}}
+	r := from(server, "")
+	r.ServerURL, r.resolver, r.proxied = serverURL, n.resolver(t), http.ProxyURL(proxy)
+	_, err := r.Do(t.Context())
+	// The proxy is on loopback, which earns the server nothing.
+	wantAttempts(t, err,
+		serverURL+": answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge",
+		asURL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
+	)
+	r.AllowPrivate = true
+	if got, err := r.Do(t.Context()); err != nil || got.TokenURL != asURL+"/token" {
+		t.Errorf("%+v %v", got, err)
+	}
+	if got := slices.Compact(asked()); !slices.Equal(got, []string{"CONNECT mcp.example.com:" + port(server)}) {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+	r.ServerURL = "https://mcp.example.com:1/"
+	_, err = r.Do(t.Context())
+	wantAttempts(t, err, "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
+}
+
+func TestProxyOfTheEnvironment(t *testing.T) {
+	if serverURL := os.Getenv("DISCOVERY_TEST_SERVER_URL"); serverURL != "" {
+		r := &Request{ServerURL: serverURL, CACert: os.Getenv("DISCOVERY_TEST_CA"), Timeout: 10 * time.Second}
+		_, err := r.Do(t.Context())
+		fmt.Printf("%v\n", err)
+		return
+	}
+	server := newServer(t, nil)
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		answers(resourceDoc(server.URL, "https://as.invalid"))(w, req)
+	})
+	proxy, asked := newProxy(t)
+	search := func(serverURL string) string {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
+		cmd.Env = append(os.Environ(), "DISCOVERY_TEST_SERVER_URL="+serverURL, "DISCOVERY_TEST_CA="+from(server, "").CACert,
+			"HTTP_PROXY="+proxy.String(), "HTTPS_PROXY="+proxy.String(), "NO_PROXY=")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return string(out)
+	}
+	if got := search("https://mcp.invalid/mcp"); !strings.Contains(got, "https://mcp.invalid/mcp: proxy: refused to connect: HTTP 502") {
+		t.Error(got)
+	}
+	if got := asked(); !slices.Equal(got, []string{"CONNECT mcp.invalid:443"}) {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+	if got := search(server.URL); !strings.Contains(got, "as.invalid/.well-known/oauth-authorization-server: DNS lookup failed") {
+		t.Error(got)
+	}
+	if got := asked(); len(got) != 1 {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+}

@@ -1,0 +1,116 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	serverURL  = "https://mcp.example.com/mcp"
+	challenged = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
+	rooted     = "https://mcp.example.com/.well-known/oauth-protected-resource"
+	issuer     = "https://as.example.com"
+	oauthURL   = "https://as.example.com/.well-known/oauth-authorization-server"
+	openidURL  = "https://as.example.com/.well-known/openid-configuration"
+)
+
+// world is an internet in memory: a handler by URL without query, "POST " before it for that method. What
+// is not there is a 404.
+type world struct {
+	handlers map[string]http.HandlerFunc
+	asked    []string
+}
+
+func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Authorization") != "" || req.Header.Get("Cookie") != "" {
+		return nil, errors.New("credentials were sent")
+	}
+	name := req.URL.Scheme + "://" + req.URL.Host + req.URL.EscapedPath()
+	if req.Method != http.MethodGet {
+		name = req.Method + " " + name
+	}
+	asked := name
+	if req.URL.RawQuery != "" {
+		asked += "?" + req.URL.RawQuery
+	}
+	w.asked = append(w.asked, asked)
+	handler := w.handlers[name]
+	if handler == nil {
+		handler = http.NotFound
+	}
+	recorder := httptest.NewRecorder()
+	handler(recorder, req)
+	return recorder.Result(), nil
+}
+
+// answers is a handler that answers with a body.
+func answers(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }
+}
+
+// status is a handler that answers with a status, and with headers in pairs.
+func status(code int, headers ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for i := 0; i < len(headers); i += 2 {
+			w.Header().Add(headers[i], headers[i+1])
+		}
+		w.WriteHeader(code)
+	}
+}
+
+// challenges is an MCP server's handler for requests without a token.
+func challenges(params string) http.HandlerFunc {
+	return status(http.StatusUnauthorized, "WWW-Authenticate", strings.TrimSpace("Bearer "+params))
+}
+
+func resourceDoc(resource string, servers ...string) string {
+	return fmt.Sprintf(`{"resource":%q,"authorization_servers":[%s],"scopes_supported":["read","write"]}`,
+		resource, `"`+strings.Join(servers, `","`)+`"`)
+}
+
+func serverDoc(issuer string) string {
+	return fmt.Sprintf(`{"issuer":%q,"token_endpoint":"%s/token"}`, issuer, strings.TrimSuffix(issuer, "/"))
+}
+
+// healthy is a world where everything is as the specifications say.
+func healthy() *world {
+	return &world{handlers: map[string]http.HandlerFunc{
+		serverURL:  challenges(`resource_metadata="` + challenged + `"`),
+		challenged: answers(resourceDoc(serverURL, issuer)),
+		oauthURL:   answers(serverDoc(issuer)),
+	}}
+}
+
+// search looks in the world, from the MCP server's URL if the request names nothing else.
+func (w *world) search(t *testing.T, r Request) (*Result, error) {
+	t.Helper()
+	r.Transport, r.Timeout = w, 10*time.Second
+	if r.ServerURL == "" && r.Issuer == "" {
+		r.ServerURL = serverURL
+	}
+	return r.Do(t.Context())
+}
+
+// wantAttempts checks that the search failed for just these reasons: a URL and a reason a line.
+func wantAttempts(t *testing.T, err error, want ...string) {
+	t.Helper()
+	failed, ok := errors.AsType[*Error](err)
+	if !ok {
+		t.Fatalf("%T %v", err, err)
+	}
+	var got []string
+	for _, a := range failed.Attempts {
+		got = append(got, a.URL+": "+a.Reason)
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("attempts:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if text := "found no token endpoint\n  " + strings.Join(want, "\n  "); err.Error() != text {
+		t.Errorf("%s, want %s", err, text)
+	}
+}
