@@ -31,6 +31,9 @@ var api = map[string][]logical.Operation{
 	"status/":                {logical.ListOperation},
 	"status/weather":         {logical.ReadOperation},
 	"status/weather/reader":  {logical.ReadOperation},
+	"keys/weather":           {logical.ReadOperation},
+	"keys/weather/rotate":    {logical.UpdateOperation},
+	"jwks/weather":           {logical.ReadOperation},
 }
 
 func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {
@@ -60,6 +63,7 @@ func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {
 	for _, wrong := range []string{
 		"", "config/weather/", "config/weather/x", "xconfig/weather", "token", "token/", "token/weather/",
 		"token/weather/reader/", "token/weather/reader/x", "role", "role/", "token/-a", "token/a b", "token/a+b", "token/*",
+		"keys", "keys/", "keys/weather/", "keys/weather/rotate/", "keys/weather/x", "jwks", "jwks/", "jwks/weather/", "jwks/weather/x",
 	} {
 		if path := b.Route(wrong); path != nil {
 			t.Errorf("%q leads to %s", wrong, path.Pattern)

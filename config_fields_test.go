@@ -1,27 +1,20 @@
 package mcpoauth
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"maps"
-	"math/big"
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 )
 
-// fullConfig sets every field that is read back, none to its default. It cannot be
-// verified.
+// fullConfig sets every field that is read back and does not belong to other credentials
+// than a secret, none to its default. It cannot be verified.
 func fullConfig(t *testing.T) fields {
 	t.Helper()
 	certificate, _ := certificateAndKey(t)
-	return fields{
+	return with(noCredentials, fields{
 		"server_url":                 "https://weather.example.com/mcp",
+		"issuer":                     "https://as.example.com/",
 		"token_url":                  "https://as.example.com/oauth2/token",
 		"client_id":                  "vault",
 		"token_endpoint_auth_method": "client_secret_post",
@@ -36,37 +29,27 @@ func fullConfig(t *testing.T) fields {
 		"ca_cert":                    certificate,
 		"request_timeout":            int64(7),
 		"allow_insecure_http":        true,
-	}
+		"allow_private_addresses":    true,
+	})
 }
 
-// certificateAndKey makes a certificate and its private key, both as PEM.
-func certificateAndKey(t *testing.T) (certificate, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	encode := func(kind string, der []byte) string {
-		var b bytes.Buffer
-		_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
-		return b.String()
-	}
-	return encode("CERTIFICATE", der), encode("PRIVATE KEY", keyDER)
+// noCredentials is what the fields that belong to keys and certificates read as without
+// any.
+var noCredentials = fields{
+	"key_type":           "",
+	"key_id":             "",
+	"signing_alg":        "",
+	"certificate":        "",
+	"publish_jwks":       false,
+	"client_certificate": "",
+	"assertion_audience": "",
 }
 
 // defaultConfig is what a config of a client with nothing but the necessary reads as.
 func defaultConfig(as *authServer) fields {
-	return fields{
+	return with(noCredentials, fields{
 		"server_url":                 "",
+		"issuer":                     "",
 		"token_url":                  as.URL + "/token",
 		"client_id":                  "vault",
 		"token_endpoint_auth_method": "",
@@ -81,7 +64,8 @@ func defaultConfig(as *authServer) fields {
 		"ca_cert":                    "",
 		"request_timeout":            int64(10),
 		"allow_insecure_http":        false,
-	}
+		"allow_private_addresses":    false,
+	})
 }
 
 // sameFields compares what was read, types included.
@@ -95,17 +79,27 @@ func sameFields(t *testing.T, got, want fields) {
 }
 
 func TestEveryConfigFieldRoundTrips(t *testing.T) {
-	m, want := newMount(t), fullConfig(t)
-	m.write("config/weather", with(want, fields{"client_secret": secret, "verify": false}))
-	sameFields(t, m.read("config/weather"), want)
+	known := map[string]bool{"server": true, "omit_resource": true, "verify": true, "rediscover": true}
+	for _, kind := range credentialKinds(t) {
+		t.Run(kind.name, func(t *testing.T) {
+			m, want := newMount(t), with(fullConfig(t), kind.full)
+			m.write("config/weather", with(with(want, kind.secrets), fields{"verify": false}))
+			sameFields(t, m.read("config/weather"), want)
 
-	omitting := with(want, fields{"resource": []string{}, "omit_resource": true})
-	m.write("config/weather", fields{"resource": "", "omit_resource": true, "verify": false})
-	sameFields(t, m.read("config/weather"), omitting)
-
-	all := with(want, fields{"server": "", "client_secret": "", "verify": false})
-	if fields, known := slices.Sorted(maps.Keys(configFields())), slices.Sorted(maps.Keys(all)); !slices.Equal(fields, known) {
-		t.Errorf("the fields are %q; this test knows %q", fields, known)
+			m.write("config/weather", fields{"resource": "", "omit_resource": true, "verify": false})
+			want["resource"], want["omit_resource"] = []string{}, true
+			sameFields(t, m.read("config/weather"), want)
+			for field, value := range with(want, kind.secrets) {
+				if !reflect.ValueOf(value).IsZero() {
+					known[field] = true
+				}
+			}
+		})
+	}
+	for field := range configFields() {
+		if !known[field] {
+			t.Errorf("no config of this test sets %s", field)
+		}
 	}
 }
 
@@ -147,6 +141,7 @@ func TestEmptyValuesClear(t *testing.T) {
 	m.write("config/weather", with(fullConfig(t), fields{"client_secret": secret, "verify": false}))
 	m.write("config/weather", with(as.client(), fields{
 		"server_url":                 "",
+		"issuer":                     "",
 		"token_endpoint_auth_method": "",
 		"scopes":                     "",
 		"resource":                   "",
@@ -158,6 +153,7 @@ func TestEmptyValuesClear(t *testing.T) {
 		"ca_cert":                    "",
 		"request_timeout":            "10s",
 		"allow_insecure_http":        false,
+		"allow_private_addresses":    false,
 		"verify":                     false,
 	}))
 	sameFields(t, m.read("config/weather"), defaultConfig(as))

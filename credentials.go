@@ -21,11 +21,11 @@ func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err
 		return false, badRequest("private_key and key_type contradict each other: write private_key for a key of your own, or key_type for one that the plugin makes")
 	case givenKey && pem != "":
 		return false, c.useKey(pem.(string))
-	case givenKey || givenType && kind == "" && c.KeyType != "":
-		c.KeyType, c.Keys = "", nil
-		return false, nil
 	case givenType && kind != "":
 		return c.makeKey(grant.KeyType(kind.(string)), old)
+	case givenKey || givenType && c.KeyType != "": // empty
+		c.KeyType, c.Keys = "", nil
+		return false, nil
 	case c.AuthMethod == grant.PrivateKeyJWT && len(c.Keys) == 0:
 		return c.makeKey(defaultKeyType, old)
 	case c.KeyType == "" && len(c.Keys) > 0:
@@ -164,8 +164,11 @@ func (c *config) validKeys(hasKey bool) error {
 	case !isPrintable(c.AssertionAudience, maxURL):
 		return badRequest("assertion_audience must be at most %d printable characters", maxURL)
 	}
-	key, err := c.key(c.Keys[len(c.Keys)-1])
+	key, err := grant.ParseKey(c.Keys[len(c.Keys)-1].PEM)
 	if err != nil {
+		return badRequest("%v", err)
+	}
+	if _, err := key.ChooseAlgorithm(c.SigningAlg, nil); err != nil {
 		return badRequest("%v", err)
 	}
 	if c.Certificate != "" {

@@ -11,24 +11,38 @@ import (
 
 var reader = tokensOf("weather", "reader")
 
+// defaultRole is what a role that overrides nothing reads as.
+func defaultRole() fields {
+	return fields{
+		"scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
+		"extra_params": map[string]string{},
+	}
+}
+
 func TestRoleLifeFromCreateToDelete(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
 	m.refused(http.StatusNotFound, logical.ReadOperation, "role/weather/reader", nil, "role/weather/reader")
 	equal(t, "the roles at first", m.list("role/weather/"), nil)
 
-	want := fields{"scopes": []string{"read"}, "resource": []string{"https://a.example.com"}, "audience": "a"}
+	want := with(defaultRole(), fields{
+		"scopes": []string{"read"}, "resource": []string{"https://a.example.com"}, "audience": "a",
+		"extra_params": map[string]string{"tenant": "north"},
+	})
 	m.write("role/weather/reader", want)
 	m.write("role/weather/writer", fields{"scopes": "read write"})
 	sameFields(t, m.read("role/weather/reader"), want)
-	sameFields(t, m.read("role/weather/writer"), fields{"scopes": []string{"read", "write"}, "resource": []string{}, "audience": ""})
+	sameFields(t, m.read("role/weather/writer"), with(defaultRole(), fields{"scopes": []string{"read", "write"}}))
 	equal(t, "the roles", m.list("role/weather"), []string{"reader", "writer"})
 
 	want["audience"] = "b"
 	m.write("role/weather/reader", fields{"audience": "b"})
 	sameFields(t, m.read("role/weather/reader"), want)
-	m.write("role/weather/reader", fields{"scopes": "", "resource": "", "audience": "", "verify": false})
-	sameFields(t, m.read("role/weather/reader"), fields{"scopes": []string{}, "resource": []string{}, "audience": ""})
+	want["resource"], want["omit_resource"] = []string{}, true
+	m.write("role/weather/reader", fields{"resource": "", "omit_resource": true})
+	sameFields(t, m.read("role/weather/reader"), want)
+	m.write("role/weather/reader", fields{"scopes": "", "omit_resource": false, "audience": "", "extra_params": "", "verify": false})
+	sameFields(t, m.read("role/weather/reader"), defaultRole())
 
 	m.token("weather/reader")
 	m.delete("role/weather/reader")
@@ -48,28 +62,33 @@ func TestRoleLifeFromCreateToDelete(t *testing.T) {
 func TestRoleInheritsWhatItDoesNotOverride(t *testing.T) {
 	config := fields{"scopes": "a b", "resource": "https://config.example.com", "audience": "config", "extra_params": "tenant=north"}
 	for _, test := range []struct {
-		name                      string
-		config, role              fields
-		scope, resource, audience string
+		name                              string
+		config, role                      fields
+		scope, resource, audience, tenant string
 	}{
-		{"all", config, fields{}, "a b", "https://config.example.com", "config"},
-		{"all but the scopes", config, fields{"scopes": "c"}, "c", "https://config.example.com", "config"},
-		{"all but the resource", config, fields{"resource": "https://role.example.com"}, "a b", "https://role.example.com", "config"},
-		{"all but the audience", config, fields{"audience": "role"}, "a b", "https://config.example.com", "role"},
-		{"server_url", fields{"server_url": "https://mcp.example.com/"}, fields{"scopes": "c"}, "c", "https://mcp.example.com", ""},
-		{"omit_resource", fields{"server_url": "https://mcp.example.com/", "omit_resource": true}, fields{}, "", "", ""},
-		{"not omit_resource, for a role's own", fields{"omit_resource": true}, fields{"resource": "https://role.example.com"}, "", "https://role.example.com", ""},
+		{"all", config, fields{}, "a b", "https://config.example.com", "config", "north"},
+		{"all but the scopes", config, fields{"scopes": "c"}, "c", "https://config.example.com", "config", "north"},
+		{"all but the resource", config, fields{"resource": "https://role.example.com"}, "a b", "https://role.example.com", "config", "north"},
+		{"all but that there is a resource", config, fields{"omit_resource": true}, "a b", "", "config", "north"},
+		{"all but the audience", config, fields{"audience": "role"}, "a b", "https://config.example.com", "role", "north"},
+		{"all but the extra parameters", config, fields{"extra_params": "tenant=south"}, "a b", "https://config.example.com", "config", "south"},
+		{"extra parameters as a whole", config, fields{"extra_params": "region=west"}, "a b", "https://config.example.com", "config", ""},
+		{"server_url", fields{"server_url": "https://mcp.example.com/"}, fields{"scopes": "c"}, "c", "https://mcp.example.com", "", ""},
+		{"server_url, omitted", fields{"server_url": "https://mcp.example.com/"}, fields{"omit_resource": true}, "", "", "", ""},
+		{"omit_resource", fields{"server_url": "https://mcp.example.com/", "omit_resource": true}, fields{}, "", "", "", ""},
+		{"not omit_resource, for a role's own", fields{"omit_resource": true}, fields{"resource": "https://role.example.com"}, "", "https://role.example.com", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			m.configure(as, test.config)
 			m.write("role/weather/reader", test.role)
 			got := as.await(1)
-			if got.form.Get("scope") != test.scope || got.form.Get("resource") != test.resource || got.form.Get("audience") != test.audience {
+			if got.form.Get("scope") != test.scope || got.form.Get("resource") != test.resource || got.form.Get("audience") != test.audience ||
+				got.form.Get("tenant") != test.tenant {
 				t.Errorf("the request was %v", got.form)
 			}
-			if got.clientSecret != secret || got.form.Get("tenant") == "" && test.config["extra_params"] != nil {
-				t.Errorf("the request lacks the config's: %+v", got)
+			if got.clientSecret != secret {
+				t.Errorf("the request lacks the config's secret: %+v", got)
 			}
 		})
 	}
@@ -113,6 +132,10 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 		{fields{"resource": "mcp"}, "must be absolute"},
 		{fields{"audience": "\x00"}, "printable"},
 		{fields{"scopes": numbered(101)}, "at most 100"},
+		{fields{"resource": "https://a.example.com", "omit_resource": true}, "write one of them"},
+		{fields{"omit_resource": "perhaps"}, "omit_resource"},
+		{fields{"extra_params": "scope=all"}, "extra_params must not hold scope"},
+		{fields{"extra_params": "tenant"}, "invalid key pair"},
 		{fields{"verify": "perhaps"}, "verify"},
 	} {
 		for _, name := range []string{"reader", "new"} {
@@ -242,7 +265,7 @@ func TestRoleOfAnotherIncarnationIsNone(t *testing.T) {
 	equal(t, "the statuses", m.list("status/"), []string{"weather"})
 
 	m.write("role/weather/reader", fields{"audience": "a"})
-	sameFields(t, m.read("role/weather/reader"), fields{"scopes": []string{}, "resource": []string{}, "audience": "a"})
+	sameFields(t, m.read("role/weather/reader"), with(defaultRole(), fields{"audience": "a"}))
 }
 
 func TestRoleDeleteKeepsOthersTokens(t *testing.T) {

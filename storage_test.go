@@ -57,7 +57,7 @@ func TestSpecialPaths(t *testing.T) {
 	special := newMount(t).b.SpecialPaths()
 	equal(t, "the seal wrapped prefixes", special.SealWrapStorage, []string{"config/", "token/"})
 	equal(t, "the local prefixes", special.LocalStorage, []string{"token/"})
-	equal(t, "the unauthenticated paths", special.Unauthenticated, nil)
+	equal(t, "the unauthenticated paths", special.Unauthenticated, []string{"jwks/*"})
 	equal(t, "the root paths", special.Root, nil)
 }
 
@@ -70,13 +70,14 @@ func TestDeletingAConfigDeletesAllOfIt(t *testing.T) {
 
 // everyPath asks every path that needs the stored entries of weather and its role.
 func everyPath(as *authServer, ask func(op logical.Operation, path string, data fields)) {
-	for _, path := range []string{"token/weather", "token/weather/reader", "status/weather", "status/weather/reader", "config/weather", "role/weather/reader"} {
+	for _, path := range []string{"token/weather", "token/weather/reader", "status/weather", "status/weather/reader", "config/weather", "role/weather/reader", "keys/weather"} {
 		ask(logical.ReadOperation, path, nil)
 	}
 	ask(logical.UpdateOperation, "config/weather", as.client())
 	ask(logical.UpdateOperation, "role/weather/reader", fields{"scopes": "write"})
 	ask(logical.UpdateOperation, "refresh/weather", nil)
 	ask(logical.UpdateOperation, "refresh/weather/reader", nil)
+	ask(logical.UpdateOperation, "keys/weather/rotate", nil)
 }
 
 // A version that reads a newer form than it knows would lose what it does not know at

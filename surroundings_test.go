@@ -284,3 +284,8 @@ func (as *authServer) asked(t *testing.T, times int, when string) {
 func (as *authServer) client() fields {
 	return fields{"token_url": as.URL + "/token", "client_id": "vault", "client_secret": secret}
 }
+
+// endpoint is the config of a client of the server, but for its credentials.
+func (as *authServer) endpoint() fields {
+	return fields{"token_url": as.URL + "/token", "client_id": "vault"}
+}

@@ -17,13 +17,13 @@ import (
 
 // Bounds on what a write may hold: far above what is real, far below what hurts.
 const (
-	maxName    = 256       // characters of a server's or a role's name
-	maxURL     = 2048      // characters of a URL or an audience
-	maxSecret  = 8 << 10   // characters of a client id or secret
-	maxItems   = 100       // scopes, resources or extra parameters
-	maxItem    = 1024      // characters of a scope, or of an extra parameter's name
-	maxValue   = 4 << 10   // characters of an extra parameter's value
-	maxCACert  = 256 << 10 // characters of PEM
+	maxName    = 256              // characters of a server's or a role's name
+	maxURL     = 2048             // characters of a URL or an audience
+	maxSecret  = 8 << 10          // characters of a client id or secret
+	maxItems   = 100              // scopes, resources or extra parameters
+	maxItem    = 1024             // characters of a scope, or of an extra parameter's name
+	maxValue   = 4 << 10          // characters of an extra parameter's value
+	maxCACert  = 256 << 10        // characters of PEM
 	maxTimeout = 25 * time.Second // below writeBudget, so that it is what ends a request
 	maxTTL     = 365 * 24 * time.Hour
 )

@@ -28,7 +28,7 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		change fields
 		says   string
 	}{
-		{"token_url missing", fields{"token_url": ""}, "write the URL of the authorization server's token endpoint"},
+		{"token_url missing, and what it could be found from", fields{"token_url": ""}, "server_url is missing: write the MCP server's URL"},
 		{"token_url relative", fields{"token_url": "/token"}, "must be absolute, as in https://"},
 		{"token_url without a scheme", fields{"token_url": "as.example.com/token"}, "must be absolute, as in https://"},
 		{"token_url without slashes", fields{"token_url": "https:as.example.com/token"}, "must be absolute, as in https://"},
@@ -58,7 +58,7 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"client_secret with a tab", fields{"client_secret": secret + "\tx"}, "printable ASCII"},
 		{"client_secret not ASCII", fields{"client_secret": secret + "ü"}, "printable ASCII"},
 		{"client_secret too long", fields{"client_secret": secret + long(8192)}, "at most 8192"},
-		{"an auth method that does not work yet", fields{"token_endpoint_auth_method": "private_key_jwt"}, "write client_secret_basic or client_secret_post"},
+		{"an auth method that does not work", fields{"token_endpoint_auth_method": "client_secret_jwt"}, "write client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth"},
 
 		{"scope with a quote", fields{"scopes": `a "b"`}, "without spaces, quotes or backslashes"},
 		{"scope with a backslash", fields{"scopes": []string{`a\b`}}, "without spaces, quotes or backslashes"},
@@ -87,9 +87,9 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"max_ttl beyond what a duration holds", fields{"max_ttl": "18446744374"}, "max_ttl"},
 		{"idle_timeout negative", fields{"idle_timeout": -5}, "idle_timeout"},
 		{"idle_timeout too long", fields{"idle_timeout": "8761h"}, "or 0 to refresh for ever"},
-		{"request_timeout of nothing", fields{"request_timeout": 0}, "between 1s and 30s"},
+		{"request_timeout of nothing", fields{"request_timeout": 0}, "between 1s and 25s"},
 		{"request_timeout negative", fields{"request_timeout": "-1s"}, "request_timeout"},
-		{"request_timeout too long", fields{"request_timeout": 31}, "between 1s and 30s"},
+		{"request_timeout too long", fields{"request_timeout": 26}, "between 1s and 25s"},
 
 		{"ca_cert not PEM", fields{"ca_cert": "/etc/ssl/ca.pem"}, "ca_cert=@ca.pem reads a file"},
 		{"ca_cert with its private key", fields{"ca_cert": certificate + key}, "is a private key"},
@@ -144,7 +144,7 @@ func TestWellFormedConfigsAreAccepted(t *testing.T) {
 		{"audience": "Wetterdienst für alle"},
 		{"extra_params": "tenant=north=south"},
 		{"extra_params": fields{"tenant": "", "n": 5}},
-		{"default_ttl": "1s", "max_ttl": "365d", "idle_timeout": 0, "request_timeout": "30s"},
+		{"default_ttl": "1s", "max_ttl": "365d", "idle_timeout": 0, "request_timeout": "25s"},
 		{"ca_cert": "the root\n" + certificate + "and another\n" + certificate},
 	} {
 		as, m := newAuthServer(t), newMount(t)
@@ -165,17 +165,18 @@ func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for name, says := range map[string]string{"a..b": "two dots", long(257): "longer than 256"} {
 		for path, data := range map[string]fields{
-			"config/" + name:          as.client(),
-			"role/" + name + "/b":     {},
-			"role/weather/" + name:    {},
-			"refresh/" + name:         {},
-			"refresh/weather/" + name: {},
+			"config/" + name:           as.client(),
+			"role/" + name + "/b":      {},
+			"role/weather/" + name:     {},
+			"refresh/" + name:          {},
+			"refresh/weather/" + name:  {},
+			"keys/" + name + "/rotate": {},
 		} {
 			m.refused(http.StatusBadRequest, logical.UpdateOperation, path, data, says)
 		}
 		for _, path := range []string{
 			"config/" + name, "role/" + name + "/b", "role/weather/" + name, "token/" + name,
-			"token/weather/" + name, "status/" + name, "status/weather/" + name,
+			"token/weather/" + name, "status/" + name, "status/weather/" + name, "keys/" + name,
 		} {
 			m.refused(http.StatusBadRequest, logical.ReadOperation, path, nil, says)
 		}

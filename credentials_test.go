@@ -1,0 +1,240 @@
+package mcpoauth
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// credentialKind is one of the ways in which a client proves who it is.
+type credentialKind struct {
+	name string
+	// full are the fields that go with these credentials and are read back, none to its
+	// default.
+	full fields
+	// secrets are those that no read gives back.
+	secrets fields
+	// give is the least that a config needs of these credentials.
+	give fields
+	// field is what an error says must be brought, and bring is what brings it.
+	field string
+	bring fields
+	// none is what removes them.
+	none fields
+}
+
+func credentialKinds(t *testing.T) []credentialKind {
+	t.Helper()
+	certificate, key := certificateAndKey(t)
+	return []credentialKind{
+		{
+			name:    "secret",
+			full:    fields{"token_endpoint_auth_method": "client_secret_post"},
+			secrets: fields{"client_secret": secret},
+			give:    fields{"client_secret": secret},
+			field:   "client_secret", bring: fields{"client_secret": secret},
+			none: fields{"client_secret": ""},
+		},
+		{
+			name: "operator's key",
+			full: fields{
+				"token_endpoint_auth_method": "private_key_jwt", "key_id": "the key", "signing_alg": "ES256",
+				"certificate": certificate, "publish_jwks": true, "assertion_audience": "token_endpoint",
+			},
+			secrets: fields{"private_key": key},
+			give:    fields{"private_key": key},
+			field:   "private_key", bring: fields{"private_key": key},
+			none: fields{"private_key": "", "certificate": ""},
+		},
+		{
+			name: "plugin-made key",
+			full: fields{
+				"token_endpoint_auth_method": "private_key_jwt", "key_type": "ed25519", "signing_alg": "EdDSA",
+				"publish_jwks": true, "assertion_audience": "issuer",
+			},
+			give:  fields{"key_type": "ec-p256"},
+			field: "key_type (which makes a new key)", bring: fields{"key_type": "ec-p256"},
+			none: fields{"key_type": ""},
+		},
+		{
+			name:    "client certificate",
+			full:    fields{"token_endpoint_auth_method": "tls_client_auth", "client_certificate": certificate},
+			secrets: fields{"client_certificate_key": key},
+			give:    fields{"client_certificate": certificate, "client_certificate_key": key},
+			field:   "client_certificate_key", bring: fields{"client_certificate_key": key},
+			none: fields{"client_certificate": "", "client_certificate_key": ""},
+		},
+	}
+}
+
+// certificateAndKey makes a certificate and its private key, both as PEM.
+func certificateAndKey(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificateOf(t, private, time.Now().Add(90*24*time.Hour)), pemOf(t, private)
+}
+
+// certificateOf makes a certificate that a key signs itself, as PEM.
+func certificateOf(t *testing.T, key crypto.Signer, end time.Time) string {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encodePEM("CERTIFICATE", der)
+}
+
+// pemOf is a private key as PKCS#8 PEM.
+func pemOf(t *testing.T, key crypto.Signer) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encodePEM("PRIVATE KEY", der)
+}
+
+func encodePEM(kind string, der []byte) string {
+	var b bytes.Buffer
+	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
+	return b.String()
+}
+
+// rsaKey is made once: that takes long.
+var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func edKey(t *testing.T) ed25519.PrivateKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
+	as, kinds := newAuthServer(t), credentialKinds(t)
+	for _, has := range kinds {
+		for _, gets := range kinds {
+			if has.name == gets.name || has.field == "private_key" && gets.name == "plugin-made key" || has.name == "plugin-made key" && gets.field == "private_key" {
+				continue // a signing key takes the other's place
+			}
+			t.Run(has.name+" and "+gets.name, func(t *testing.T) {
+				m := newMount(t)
+				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
+				was := m.storage.entries(t)
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(gets.give, fields{"verify": false}),
+					"one kind of credentials", "empty the others in the same write")
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/maps", with(with(as.endpoint(), has.give), gets.give),
+					"one kind of credentials")
+				m.storage.unchanged(t, was)
+			})
+		}
+	}
+	as.asked(t, 0, "after writes that are refused")
+}
+
+func TestSwitchingTheKindOfCredentials(t *testing.T) {
+	as, kinds := newAuthServer(t), credentialKinds(t)
+	for _, has := range kinds {
+		for _, gets := range kinds {
+			if has.name == gets.name {
+				continue
+			}
+			t.Run(has.name+" to "+gets.name, func(t *testing.T) {
+				m := newMount(t)
+				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
+				m.write("config/weather", with(with(has.none, gets.give), fields{"verify": false}))
+				c, err := m.store().config(t.Context(), "weather")
+				if err != nil {
+					t.Fatal(err)
+				}
+				hasSecret, hasKey, hasCertificate := c.ClientSecret != "", len(c.Keys) > 0, c.ClientCertificate != "" && c.ClientCertificateKey != ""
+				if hasSecret != (gets.give["client_secret"] != nil) || hasCertificate != (gets.give["client_certificate"] != nil) ||
+					hasKey != (gets.give["private_key"] != nil || gets.give["key_type"] != nil) || (c.KeyType != "") != (gets.give["key_type"] != nil) {
+					t.Errorf("stored are a secret %t, a key %t of type %q, a certificate %t", hasSecret, hasKey, c.KeyType, hasCertificate)
+				}
+			})
+		}
+	}
+}
+
+// Without others in their place a config has none, which it can not be.
+func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
+	as := newAuthServer(t)
+	for _, kind := range credentialKinds(t) {
+		m := newMount(t)
+		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
+		was := m.storage.entries(t)
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", kind.none, "client_secret is missing")
+		m.storage.unchanged(t, was)
+	}
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// Where a key was written in another form, or the same again, nothing changes.
+func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
+	as := newAuthServer(t)
+	for _, kind := range credentialKinds(t) {
+		m := newMount(t)
+		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
+		was := m.storage.entries(t)
+		for range 2 {
+			m.write("config/weather", kind.give)
+			m.write("config/weather", with(as.endpoint(), kind.bring))
+			m.write("config/weather", with(m.read("config/weather"), kind.secrets))
+			m.write("config/weather", m.read("config/weather"))
+		}
+		m.storage.unchanged(t, was)
+	}
+	as.asked(t, 0, "after writes that change nothing")
+}
+
+// Both names of a field are in every request of a tool that writes all of them.
+func TestEmptyFieldsBesideTheOtherKindOfKey(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.endpoint(), fields{"private_key": "", "key_type": "ec-p256"}))
+	was := m.storage.entries(t)
+	m.write("config/weather", fields{"private_key": "", "key_type": "ec-p256"})
+	m.storage.unchanged(t, was)
+	_, key := certificateAndKey(t)
+	m.write("config/weather", fields{"private_key": key, "key_type": "", "verify": false})
+	m.write("config/weather", fields{"private_key": "", "key_type": "ed25519"})
+	if got := m.read("config/weather")["key_type"]; got != "ed25519" {
+		t.Errorf("key_type is %q", got)
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": key, "key_type": "ed25519"}, "contradict each other")
+	as.asked(t, 0, "after all of them")
+}
