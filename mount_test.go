@@ -286,16 +286,19 @@ func overHTTP(t *testing.T, data fields) fields {
 	return arrived
 }
 
-// Every secret and every access token of the tests holds its mark.
+// Every secret and every access token of the tests holds its mark; of keys, assertions
+// and tokens in the form of a JWT the form is the mark.
 const (
 	secretMark = "s3cret"
 	tokenMark  = "t0ken"
+	keyMark    = "PRIVATE KEY"
+	jwtMark    = "eyJ"
 	secret     = "the-" + secretMark + "-of-the-client"
 )
 
 func checkSecretFree(t *testing.T, what, text string) {
 	t.Helper()
-	for _, mark := range []string{secretMark, tokenMark} {
+	for _, mark := range []string{secretMark, tokenMark, keyMark, jwtMark} {
 		if at := strings.Index(text, mark); at >= 0 {
 			t.Errorf("%s holds a secret: ...%s...", what, text[max(0, at-100):min(len(text), at+100)])
 		}

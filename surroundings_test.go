@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -149,6 +150,8 @@ type authServer struct {
 	requests []tokenRequest
 	answer   func(tokenRequest) (status int, body fields)
 	gate     chan struct{} // requests wait for its close; nil lets them through
+	metadata fields        // of RFC 8414; nil: there is none
+	looks    int           // how often the metadata was asked for
 }
 
 // tokenRequest is what came in one request.
@@ -159,19 +162,55 @@ type tokenRequest struct {
 	clientID     string // of the Authorization header
 	clientSecret string
 	form         url.Values
+	certificates []*x509.Certificate // that the client showed
 }
 
 // newAuthServer starts an authorization server that grants tokens of an hour.
 func newAuthServer(t *testing.T) *authServer {
 	t.Helper()
+	as := unstarted(t)
+	as.Start()
+	return as
+}
+
+func unstarted(t *testing.T) *authServer {
+	t.Helper()
 	as := &authServer{t: t, answer: granting(nil)}
 	as.arrived = sync.NewCond(&as.mu)
-	as.Server = httptest.NewServer(as)
+	as.Server = httptest.NewUnstartedServer(as)
 	t.Cleanup(func() {
 		as.release()
 		as.Close()
 	})
 	return as
+}
+
+// describes makes the server discoverable: its metadata names its issuer and its token
+// endpoint, and what more says; a nil there leaves a member out.
+func (as *authServer) describes(more fields) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.metadata = with(fields{"issuer": as.URL, "token_endpoint": as.URL + "/token"}, more)
+	maps.DeleteFunc(as.metadata, func(_ string, value any) bool { return value == nil })
+}
+
+// looked is the number of requests for the metadata.
+func (as *authServer) looked() int {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return as.looks
+}
+
+// serveMetadata answers requests at RFC 8414's well-known URL; not OpenID's.
+func (as *authServer) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.looks++
+	if as.metadata == nil || r.URL.Path != "/.well-known/oauth-authorization-server" {
+		http.NotFound(w, r)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(as.metadata)
 }
 
 // granting answers with a token of an hour, and with more.
@@ -200,12 +239,19 @@ func (as *authServer) answers(answer func(tokenRequest) (int, fields)) {
 }
 
 func (as *authServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/.well-known/") {
+		as.serveMetadata(w, r)
+		return
+	}
 	_ = r.ParseForm()
 	clientID, clientSecret, _ := r.BasicAuth()
 	as.mu.Lock()
 	request := tokenRequest{
 		n: len(as.requests) + 1, method: r.Method, path: r.URL.Path,
 		clientID: clientID, clientSecret: clientSecret, form: r.PostForm,
+	}
+	if r.TLS != nil {
+		request.certificates = r.TLS.PeerCertificates
 	}
 	as.requests = append(as.requests, request)
 	as.arrived.Broadcast()

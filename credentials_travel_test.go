@@ -1,0 +1,195 @@
+package mcpoauth
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// routeChange is a write that changes where or how credentials travel.
+type routeChange struct {
+	name string
+	// base is the config before, without the credentials.
+	base func(*places) fields
+	// change is the write.
+	change func(*places) fields
+	// discovers tells that the write, once allowed, has somebody to discover.
+	discovers bool
+	// keysOnly is set where the field goes with signing keys alone.
+	keysOnly bool
+}
+
+// places are where credentials belong, and where they might be lured to.
+type places struct {
+	as, thief       *authServer
+	mcp, thiefs     *mcpServer
+	caCert, otherCA string
+}
+
+// asked is how often anybody was asked anything.
+func (p *places) asked() int {
+	return p.as.count() + p.as.looked() + p.thief.count() + p.thief.looked() + p.mcp.called() + p.thiefs.called()
+}
+
+func (p *places) atTokenURL() fields { return p.as.endpoint() }
+
+func (p *places) atServerURL() fields {
+	return fields{"server_url": p.mcp.url(), "client_id": "vault"}
+}
+
+func newPlaces(t *testing.T) *places {
+	t.Helper()
+	p := &places{as: newAuthServer(t), thief: newAuthServer(t)}
+	p.mcp, p.thiefs = newMCPServer(t, p.as, nil), newMCPServer(t, p.thief, nil)
+	p.caCert, _ = certificateAndKey(t)
+	p.otherCA, _ = certificateAndKey(t)
+	return p
+}
+
+var routeChanges = []routeChange{
+	{name: "token_url", base: (*places).atTokenURL, change: func(p *places) fields {
+		return fields{"token_url": p.thief.URL + "/token"}
+	}},
+	{name: "token_url to another path", base: (*places).atTokenURL, change: func(p *places) fields {
+		return fields{"token_url": p.as.URL + "/echo"}
+	}},
+	{name: "token_url set", base: (*places).atServerURL, change: func(p *places) fields {
+		return fields{"token_url": p.thief.URL + "/token"}
+	}},
+	{name: "token_url emptied", base: func(p *places) fields {
+		return with(p.atTokenURL(), fields{"server_url": p.thiefs.url()})
+	}, change: func(*places) fields { return fields{"token_url": ""} }, discovers: true},
+	{name: "issuer", base: func(p *places) fields {
+		return fields{"issuer": p.as.URL, "client_id": "vault"}
+	}, change: func(p *places) fields { return fields{"issuer": p.thief.URL} }, discovers: true},
+	{name: "issuer set", base: (*places).atServerURL, change: func(p *places) fields {
+		return fields{"issuer": p.thief.URL}
+	}, discovers: true},
+	{name: "issuer emptied", base: func(p *places) fields {
+		return fields{"issuer": p.as.URL, "server_url": p.thiefs.url(), "client_id": "vault"}
+	}, change: func(*places) fields { return fields{"issuer": ""} }, discovers: true},
+	{name: "issuer beside token_url, an assertion's audience", base: (*places).atTokenURL, change: func(p *places) fields {
+		return fields{"issuer": p.thief.URL}
+	}},
+	{name: "server_url", base: (*places).atServerURL, change: func(p *places) fields {
+		return fields{"server_url": p.thiefs.url()}
+	}, discovers: true},
+	{name: "assertion_audience", base: (*places).atTokenURL, change: func(*places) fields {
+		return fields{"assertion_audience": "https://other.example.com"}
+	}, keysOnly: true},
+	{name: "assertion_audience emptied", base: func(p *places) fields {
+		return with(p.atTokenURL(), fields{"assertion_audience": "https://other.example.com"})
+	}, change: func(*places) fields { return fields{"assertion_audience": ""} }, keysOnly: true},
+	{name: "ca_cert set", base: (*places).atTokenURL, change: func(p *places) fields { return fields{"ca_cert": p.caCert} }},
+	{name: "ca_cert", base: func(p *places) fields { return with(p.atTokenURL(), fields{"ca_cert": p.caCert}) }, change: func(p *places) fields {
+		return fields{"ca_cert": p.otherCA}
+	}},
+	{name: "ca_cert emptied", base: func(p *places) fields { return with(p.atTokenURL(), fields{"ca_cert": p.caCert}) }, change: func(*places) fields {
+		return fields{"ca_cert": ""}
+	}},
+	{name: "allow_insecure_http", base: (*places).atTokenURL, change: func(*places) fields { return fields{"allow_insecure_http": true} }},
+	{name: "allow_private_addresses", base: (*places).atServerURL, change: func(*places) fields { return fields{"allow_private_addresses": true} }},
+	{name: "allow_private_addresses taken back", base: func(p *places) fields {
+		return with(p.atServerURL(), fields{"allow_private_addresses": true})
+	}, change: func(*places) fields { return fields{"allow_private_addresses": false} }},
+	{name: "rediscover beside them", base: (*places).atServerURL, change: func(p *places) fields {
+		return fields{"server_url": p.thiefs.url(), "rediscover": true}
+	}, discovers: true},
+}
+
+// Whoever may update a config could otherwise have its credentials sent to a host of
+// their own: a secret as it is, an assertion or a certificate to be passed on.
+func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		if kind.name == "client certificate" {
+			continue // needs TLS: see TestClientCertificateTravelsOnlyWhereItWasWrittenFor
+		}
+		for _, route := range routeChanges {
+			if route.keysOnly && kind.name == "secret" {
+				continue
+			}
+			t.Run(kind.name+", "+route.name, func(t *testing.T) {
+				m, p := newMount(t), newPlaces(t)
+				m.write("config/weather", with(route.base(p), kind.give))
+				was, asked, change := m.storage.entries(t), p.asked(), route.change(p)
+				for _, without := range []fields{{}, {"verify": false}, {"client_id": "thief", "scopes": "all"}} {
+					m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must bring "+kind.field+" too")
+				}
+				m.storage.unchanged(t, was)
+				if n := p.asked() - asked; n != 0 {
+					t.Errorf("the refused writes made %d requests", n)
+				}
+
+				m.write("config/weather", with(with(change, kind.bring), fields{"verify": route.discovers}))
+				if n := p.asked() - asked; (n > 0) != route.discovers {
+					t.Errorf("the write with the credentials made %d requests", n)
+				}
+				for field, want := range change {
+					if got := m.read("config/weather")[field]; field != "rediscover" && got != want {
+						t.Errorf("%s is %v; want %v", field, got, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A client certificate needs https, and so a config that is not discovered here.
+func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
+	var certificate credentialKind
+	for _, kind := range credentialKinds(t) {
+		if kind.name == "client certificate" {
+			certificate = kind
+		}
+	}
+	const tokenURL = "https://as.example.com/token"
+	for _, change := range []fields{
+		{"token_url": "https://thief.example.com/token"},
+		{"token_url": "", "server_url": "https://thief.example.com/mcp"},
+		{"token_url": "", "issuer": "https://thief.example.com"},
+		{"issuer": "https://thief.example.com"},
+		{"ca_cert": certificate.give["client_certificate"]},
+		{"allow_insecure_http": true},
+		{"allow_private_addresses": true},
+	} {
+		m := newMount(t)
+		m.write("config/weather", with(certificate.give, fields{"token_url": tokenURL, "client_id": "vault", "verify": false}))
+		was := m.storage.entries(t)
+		for _, without := range []fields{{}, {"verify": false}, {"client_certificate": certificate.give["client_certificate"]}} {
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must bring client_certificate_key too")
+		}
+		m.storage.unchanged(t, was)
+		if change["token_url"] != "" {
+			m.write("config/weather", with(with(change, certificate.bring), fields{"verify": false}))
+		}
+	}
+}
+
+// Where token_url names the endpoint, server_url is a resource's name and no more.
+func TestServerURLBesideTokenURLNeedsNoCredentials(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		m, p := newMount(t), newPlaces(t)
+		m.write("config/weather", with(with(p.atTokenURL(), kind.give), fields{"verify": false}))
+		m.write("config/weather", fields{"server_url": p.thiefs.url(), "verify": false})
+		if n := p.asked(); n != 0 {
+			t.Errorf("%s: the writes made %d requests", kind.name, n)
+		}
+	}
+}
+
+// A plugin-made key is for one place: written for another it is another key.
+func TestPluginMadeKeyDoesNotMove(t *testing.T) {
+	m, p := newMount(t), newPlaces(t)
+	m.write("config/weather", with(p.atTokenURL(), fields{"key_type": "ec-p256"}))
+	before := m.read("keys/weather")["active_key_id"]
+	m.write("config/weather", fields{"token_url": p.thief.URL + "/token", "key_type": "ec-p256"})
+	after := m.read("keys/weather")
+	if after["active_key_id"] == before || len(after["keys"].([]any)) != 1 {
+		t.Errorf("the key was %v and is %v", before, after["active_key_id"])
+	}
+	m.write("config/weather", fields{"token_url": p.as.URL + "/token", "private_key": pemOf(t, edKey(t)), "verify": false})
+	if got := m.read("config/weather")["key_type"]; got != "" {
+		t.Errorf("key_type is %q beside the operator's key", got)
+	}
+}

@@ -1,0 +1,363 @@
+package mcpoauth
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
+)
+
+// discoverable starts a mount, an authorization server and an MCP server that wants its
+// tokens.
+func discoverable(t *testing.T, metadata fields) (*mount, *authServer, *mcpServer) {
+	t.Helper()
+	as := newAuthServer(t)
+	return newMount(t), as, newMCPServer(t, as, metadata)
+}
+
+func TestServerURLAloneIsEnough(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	began := time.Now().Truncate(time.Second)
+	if warnings := m.write("config/weather", mcp.client()); warnings != nil {
+		t.Errorf("warnings of a write without fault: %q", warnings)
+	}
+	request := as.await(1)
+	if request.path != "/token" || request.clientID != "vault" || request.clientSecret != secret {
+		t.Errorf("the request was %+v", request)
+	}
+	equal(t, "the resource", request.form["resource"], []string{mcp.url()})
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q", got)
+	}
+	read := m.read("config/weather")
+	if read["discovered_issuer"] != as.URL || read["discovered_token_url"] != as.URL+"/token" {
+		t.Errorf("the config reads %v", read)
+	}
+	if read["issuer"] != "" || read["token_url"] != "" {
+		t.Errorf("issuer reads %q and token_url %q: what was found is not what was written", read["issuer"], read["token_url"])
+	}
+	if at := instant(t, read, "discovered_at"); at.Before(began) || at.After(time.Now()) {
+		t.Errorf("discovered_at is %s", at)
+	}
+}
+
+// The more explicit wins, and what is less explicit is not asked.
+func TestWhereDiscoveryStarts(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		give       func(as, other *authServer, mcp *mcpServer) fields
+		want       string // where the first token comes from
+		asked      bool   // the MCP server
+		discovered bool
+	}{
+		{"server_url", func(_, _ *authServer, mcp *mcpServer) fields { return fields{"server_url": mcp.url()} }, "other", true, true},
+		{"issuer", func(as, _ *authServer, _ *mcpServer) fields { return fields{"issuer": as.URL} }, "as", false, true},
+		{"issuer before server_url", func(as, _ *authServer, mcp *mcpServer) fields {
+			return fields{"issuer": as.URL, "server_url": mcp.url()}
+		}, "as", false, true},
+		{"token_url before server_url", func(as, _ *authServer, mcp *mcpServer) fields {
+			return fields{"token_url": as.URL + "/token", "server_url": mcp.url()}
+		}, "as", false, false},
+		{"token_url before issuer", func(as, other *authServer, _ *mcpServer) fields {
+			return fields{"token_url": as.URL + "/token", "issuer": other.URL}
+		}, "as", false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as := newAuthServer(t)
+			as.describes(nil)
+			m, other, mcp := discoverable(t, nil)
+			m.write("config/weather", with(test.give(as, other, mcp), fields{"client_id": "vault", "client_secret": secret}))
+			for name, server := range map[string]*authServer{"as": as, "other": other} {
+				want := 0
+				if name == test.want {
+					want = 1
+				}
+				server.asked(t, want, "after the write, of "+name)
+			}
+			if got := mcp.called() > 0; got != test.asked {
+				t.Errorf("the MCP server was asked: %t; want %t", got, test.asked)
+			}
+			if _, got := m.read("config/weather")["discovered_issuer"]; got != test.discovered {
+				t.Errorf("discovered: %t; want %t", got, test.discovered)
+			}
+		})
+	}
+}
+
+// What was found stays until the operator asks again.
+func TestDiscoveryIsPinned(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	was, looked, called := m.read("config/weather"), as.looked(), mcp.called()
+	as.describes(fields{"token_endpoint": as.URL + "/other"})
+	for _, change := range []fields{
+		{}, {"scopes": "a"}, {"client_secret": "new-" + secretMark}, {"max_ttl": "1h"}, mcp.client(),
+		{"allow_insecure_http": true, "client_secret": secret},
+	} {
+		m.write("config/weather", change)
+	}
+	m.refresh("weather", nil)
+	m.stop()
+	m.start()
+	m.token("weather")
+	if as.looked() != looked || mcp.called() != called {
+		t.Errorf("after other writes, a refresh and a restart: %d and %d requests of discovery more", as.looked()-looked, mcp.called()-called)
+	}
+	for _, field := range []string{"discovered_issuer", "discovered_token_url", "discovered_at"} {
+		if got := m.read("config/weather")[field]; got != was[field] {
+			t.Errorf("%s is %v; it was %v", field, got, was[field])
+		}
+	}
+
+	m.write("config/weather", fields{"rediscover": true})
+	if as.looked() == looked || mcp.called() == called {
+		t.Error("rediscover=true asked nobody")
+	}
+	if got := m.read("config/weather")["discovered_token_url"]; got != as.URL+"/other" {
+		t.Errorf("after rediscover=true the token endpoint is %v", got)
+	}
+	if got := as.await(as.count()).path; got != "/other" {
+		t.Errorf("the last token came from %s", got)
+	}
+}
+
+// Another start is another search.
+func TestAnotherSourceIsDiscovered(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	other := newAuthServer(t)
+	other.describes(nil)
+	m.write("config/weather", fields{"issuer": other.URL, "client_secret": secret})
+	other.asked(t, 1, "after a write of its issuer")
+	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret})
+	if _, found := m.read("config/weather")["discovered_issuer"]; found {
+		t.Error("with token_url the config still reads what was discovered")
+	}
+	m.write("config/weather", fields{"token_url": "", "issuer": "", "client_secret": secret})
+	if got := m.read("config/weather")["discovered_issuer"]; got != as.URL {
+		t.Errorf("the issuer is %v; want what the MCP server says", got)
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		fields{"token_url": as.URL + "/token", "client_secret": secret, "rediscover": true}, "rediscover has nothing to look for")
+}
+
+// Credentials belong to an issuer, and are never given to another.
+func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		t.Run(kind.name, func(t *testing.T) {
+			m, as, mcp := discoverable(t, nil)
+			client := with(fields{"server_url": mcp.url(), "client_id": "vault", "verify": kind.name != "client certificate"}, kind.give)
+			if kind.name == "client certificate" {
+				t.Skip("needs TLS: see TestClientCertificate")
+			}
+			m.write("config/weather", client)
+			thief := newAuthServer(t)
+			thief.describes(nil)
+			mcp.wants(thief)
+			was, asked := m.storage.entries(t), as.count()
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"rediscover": true},
+				"discovery now finds the issuer", thief.URL, as.URL, "write the credentials too")
+			m.storage.unchanged(t, was)
+			thief.asked(t, 0, "after the refused write")
+			as.asked(t, asked, "after the refused write")
+			if kind.name == "plugin-made key" {
+				// A new key is made where the operator says that the issuer is another.
+				m.write("config/weather", with(kind.bring, fields{"issuer": thief.URL}))
+				thief.asked(t, 0, "after the write with a new key, which it cannot know yet")
+				return
+			}
+			m.write("config/weather", with(kind.bring, fields{"rediscover": true}))
+			if got := m.read("config/weather")["discovered_issuer"]; got != thief.URL {
+				t.Errorf("the issuer is %v", got)
+			}
+			thief.asked(t, 1, "after the write with credentials")
+		})
+	}
+}
+
+// verify=false contacts nobody.
+func TestDiscoveryWithoutVerify(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(mcp.client(), fields{"verify": false}),
+		"the authorization server has yet to be discovered", "write token_url, or leave out verify=false")
+	if got := m.storage.entries(t); len(got) != 0 {
+		t.Errorf("storage holds %q", got)
+	}
+	if as.looked() != 0 || mcp.called() != 0 {
+		t.Error("a write with verify=false asked somebody")
+	}
+
+	m.write("config/weather", mcp.client())
+	looked, called := as.looked(), mcp.called()
+	m.write("config/weather", fields{"scopes": "a b", "verify": false})
+	m.write("config/weather", with(mcp.client(), fields{"client_secret": "new-" + secretMark, "verify": false}))
+	for _, change := range []fields{{"rediscover": true}, {"issuer": as.URL, "client_secret": secret}} {
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, fields{"verify": false}), "yet to be discovered")
+	}
+	if as.looked() != looked || mcp.called() != called {
+		t.Error("a write with verify=false asked somebody")
+	}
+	as.asked(t, 1, "after writes with verify=false")
+}
+
+func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		if kind.name == "client certificate" {
+			continue // needs TLS: see TestClientCertificate
+		}
+		t.Run(kind.name, func(t *testing.T) {
+			m, as, mcp := discoverable(t, nil)
+			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
+			was, asked, looked := m.storage.entries(t), as.count(), as.looked()
+			for _, verify := range []bool{true, false} {
+				m.write("config/weather", with(m.read("config/weather"), fields{"verify": verify}))
+				m.write("config/weather", with(with(m.read("config/weather"), kind.bring), fields{"verify": verify}))
+			}
+			m.storage.unchanged(t, was)
+			as.asked(t, asked, "after writing back")
+			if as.looked() != looked {
+				t.Error("writing back discovered again")
+			}
+		})
+	}
+}
+
+func TestScopesAndResourceFromDiscovery(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		says     fields
+		config   fields
+		scope    string
+		resource []string // relative to the MCP server
+	}{
+		{"none", nil, nil, "", []string{"/mcp"}},
+		{"discovered", fields{"scopes_supported": []string{"a", "b"}}, nil, "a b", []string{"/mcp"}},
+		{"the operator's", fields{"scopes_supported": []string{"a", "b"}}, fields{"scopes": "c"}, "c", []string{"/mcp"}},
+		{"the server's own spelling", fields{"resource": "/mcp/"}, nil, "", []string{"/mcp/"}},
+		{"the operator's resource", fields{"resource": "/mcp/"}, fields{"resource": "/other"}, "", []string{"/other"}},
+		{"no resource", nil, fields{"omit_resource": true}, "", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, as, mcp := discoverable(t, nil)
+			absolute := func(f fields) fields {
+				if path, ok := f["resource"].(string); ok {
+					return with(f, fields{"resource": mcp.URL + path})
+				}
+				return f
+			}
+			mcp.says(absolute(test.says))
+			m.write("config/weather", with(mcp.client(), absolute(test.config)))
+			var want []string
+			for _, path := range test.resource {
+				want = append(want, mcp.URL+path)
+			}
+			request := as.await(1)
+			equal(t, "the resource", request.form["resource"], want)
+			if got := request.form.Get("scope"); got != test.scope {
+				t.Errorf("the scope is %q; want %q", got, test.scope)
+			}
+			m.write("role/weather/reader", fields{"scopes": "read"})
+			if got := as.await(2).form; got.Get("scope") != "read" {
+				t.Errorf("the role's scope is %q", got.Get("scope"))
+			}
+			read := m.read("config/weather")
+			if test.config["scopes"] == nil && len(read["scopes"].([]string)) > 0 {
+				t.Errorf("scopes reads %q: what was found is not what was written", read["scopes"])
+			}
+		})
+	}
+}
+
+func TestDiscoveryThatFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		spoil  func(as *authServer, mcp *mcpServer)
+		status int
+		says   func(as *authServer, mcp *mcpServer) []string
+	}{
+		{"no metadata of the authorization server", func(as *authServer, _ *mcpServer) {
+			as.mu.Lock()
+			defer as.mu.Unlock()
+			as.metadata = nil
+		}, 400, func(as *authServer, _ *mcpServer) []string {
+			return []string{
+				as.URL + "/.well-known/oauth-authorization-server: HTTP 404",
+				as.URL + "/.well-known/openid-configuration: HTTP 404",
+			}
+		}},
+		{"another's metadata", func(as *authServer, _ *mcpServer) { as.describes(fields{"issuer": "https://other.example.com"}) },
+			400, func(*authServer, *mcpServer) []string { return []string{"its issuer is https://other.example.com"} }},
+		{"another's resource", func(_ *authServer, mcp *mcpServer) { mcp.says(fields{"resource": "https://other.example.com"}) },
+			400, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.URL, "its resource is https://other.example.com"} }},
+		{"the authorization server is gone", func(as *authServer, _ *mcpServer) { as.Close() },
+			502, func(as *authServer, _ *mcpServer) []string { return []string{as.URL, "connection refused"} }},
+		{"the MCP server is gone", func(_ *authServer, mcp *mcpServer) { mcp.Close() },
+			502, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.url(), "connection refused"} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, as, mcp := discoverable(t, nil)
+			test.spoil(as, mcp)
+			m.refused(test.status, logical.UpdateOperation, "config/weather", mcp.client(),
+				append(test.says(as, mcp), "nothing was stored", "could not be discovered")...)
+			if got := m.storage.entries(t); len(got) != 0 {
+				t.Errorf("storage holds %q", got)
+			}
+			as.asked(t, 0, "after the refused write")
+		})
+	}
+}
+
+func TestDiscoveryThatFailsLaterKeepsTheConfig(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	was := m.storage.entries(t)
+	mcp.Close()
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"rediscover": true, "scopes": "a"}, "nothing was stored")
+	m.storage.unchanged(t, was)
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q", got)
+	}
+	m.write("config/weather", fields{"scopes": "a"})
+	as.asked(t, 2, "after a write that needs no discovery")
+}
+
+func TestWarningsOfDiscovery(t *testing.T) {
+	m, _, mcp := discoverable(t, fields{"grant_types_supported": []string{"authorization_code"}})
+	warnings := m.write("config/weather", mcp.client())
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "does not list the client_credentials grant") {
+		t.Errorf("the warnings are %q", warnings)
+	}
+}
+
+// The guard of discovered endpoints holds at every call, not only when they are found:
+// what a name resolves to may change.
+func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+	m.stop()
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Discovered.Policy.Loopback || c.Discovered.Policy.Private {
+		t.Errorf("a loopback MCP server earned the policy %+v", c.Discovered.Policy)
+	}
+	c.Discovered.Policy = discovery.Policy{} // as if it had been public
+	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather/reader", nil, "loopback", "allow_private_addresses")
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "loopback", "nothing was stored")
+	as.asked(t, 1, "with a guard that does not permit it")
+
+	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret})
+	if got := m.token("weather/reader"); got != "t0ken-3" {
+		t.Errorf("the token is %q; want one of the operator's own token_url", got)
+	}
+}
