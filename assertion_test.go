@@ -1,0 +1,259 @@
+package mcpoauth
+
+import (
+	"crypto"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// assertion is a client assertion (RFC 7523 section 3) as it arrived.
+type assertion struct {
+	Issuer   string `json:"iss"`
+	Subject  string `json:"sub"`
+	Audience string `json:"aud"` // an array would not decode
+	ID       string `json:"jti"`
+	Expires  int64  `json:"exp"`
+
+	header jose.Header
+}
+
+// asserted checks the assertion of a token request with the keys of keys/weather, and
+// gives it.
+func (m *mount) asserted(request tokenRequest) assertion {
+	m.t.Helper()
+	if got := request.form.Get("client_assertion_type"); got != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
+		m.t.Errorf("the assertion's type is %q", got)
+	}
+	if request.clientSecret != "" || request.form.Has("client_secret") {
+		m.t.Error("a secret came beside the assertion")
+	}
+	data, err := json.Marshal(m.read("keys/weather"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(data, &set); err != nil {
+		m.t.Fatal(err)
+	}
+	signed, err := jose.ParseSigned(request.form.Get("client_assertion"),
+		[]jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	a := assertion{header: signed.Signatures[0].Protected}
+	keys := set.Key(a.header.KeyID)
+	if len(keys) != 1 {
+		m.t.Fatalf("keys/weather holds %d keys named %q", len(keys), a.header.KeyID)
+	}
+	if keys[0].Algorithm != a.header.Algorithm {
+		m.t.Errorf("the assertion is signed with %s, by a key published for %s", a.header.Algorithm, keys[0].Algorithm)
+	}
+	payload, err := signed.Verify(keys[0])
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := json.Unmarshal(payload, &a); err != nil {
+		m.t.Fatal(err)
+	}
+	if left := time.Until(time.Unix(a.Expires, 0)); left <= 0 || left > time.Minute {
+		m.t.Errorf("the assertion is good for %s", left)
+	}
+	return a
+}
+
+func TestAssertionOfTheOperatorsKey(t *testing.T) {
+	p384 := ecKey(t, elliptic.P384())
+	for _, test := range []struct {
+		name string
+		key  crypto.Signer
+		more fields
+		alg  string
+		kid  string // empty: the thumbprint
+	}{
+		{"RSA", rsaKey(), nil, "RS256", ""},
+		{"RSA with PS256", rsaKey(), fields{"signing_alg": "PS256"}, "PS256", ""},
+		{"P-256", ecKey(t, elliptic.P256()), nil, "ES256", ""},
+		{"P-384", p384, fields{"key_id": "key 7"}, "ES384", "key 7"},
+		{"Ed25519", edKey(t), nil, "EdDSA", ""},
+		{"with its certificate", p384, fields{"certificate": certificateOf(t, p384, time.Now().Add(time.Hour))}, "ES384", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			m.write("config/weather", with(with(as.endpoint(), fields{"private_key": pemOf(t, test.key)}), test.more))
+			a := m.asserted(as.await(1))
+			if a.Issuer != "vault" || a.Subject != "vault" || a.Audience != as.URL+"/token" || len(a.ID) < 22 {
+				t.Errorf("the assertion is %+v", a)
+			}
+			if test.kid == "" {
+				thumbprint, err := (&jose.JSONWebKey{Key: test.key.Public()}).Thumbprint(crypto.SHA256)
+				if err != nil {
+					t.Fatal(err)
+				}
+				test.kid = base64.RawURLEncoding.EncodeToString(thumbprint)
+			}
+			if a.header.Algorithm != test.alg || a.header.KeyID != test.kid || a.header.ExtraHeaders[jose.HeaderType] != "JWT" {
+				t.Errorf("the header is %+v", a.header)
+			}
+			wanted := any(nil)
+			if text, ok := test.more["certificate"].(string); ok {
+				block, _ := pem.Decode([]byte(text))
+				sum := sha256.Sum256(block.Bytes)
+				wanted = base64.RawURLEncoding.EncodeToString(sum[:])
+			}
+			if got := a.header.ExtraHeaders["x5t#S256"]; got != wanted {
+				t.Errorf("x5t#S256 is %v; want %v", got, wanted)
+			}
+			if got := m.read("keys/weather")["active_key_id"]; got != test.kid {
+				t.Errorf("active_key_id is %v; want %q", got, test.kid)
+			}
+		})
+	}
+}
+
+func TestAudienceOfAssertions(t *testing.T) {
+	const literal = "https://tenant.example.com/"
+	for _, test := range []struct {
+		name     string
+		config   func(as *authServer) fields
+		audience func(as *authServer) string
+	}{
+		{"token_url", func(*authServer) fields { return nil }, func(as *authServer) string { return as.URL + "/token" }},
+		{"issuer beside token_url", func(*authServer) fields { return fields{"issuer": literal} }, func(*authServer) string { return literal }},
+		{"issuer, said", func(*authServer) fields { return fields{"issuer": literal, "assertion_audience": "issuer"} }, func(*authServer) string { return literal }},
+		{"token endpoint, said", func(*authServer) fields { return fields{"issuer": literal, "assertion_audience": "token_endpoint"} }, func(as *authServer) string { return as.URL + "/token" }},
+		{"literal", func(*authServer) fields { return fields{"assertion_audience": literal} }, func(*authServer) string { return literal }},
+		{"discovered", func(as *authServer) fields { return fields{"token_url": "", "issuer": as.URL} }, func(as *authServer) string { return as.URL }},
+		{"discovered, token endpoint said", func(as *authServer) fields {
+			return fields{"token_url": "", "issuer": as.URL, "assertion_audience": "token_endpoint"}
+		}, func(as *authServer) string { return as.URL + "/token" }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			as.describes(nil)
+			m.write("config/weather", with(with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}), test.config(as)))
+			if got, want := m.asserted(as.await(1)).Audience, test.audience(as); got != want {
+				t.Errorf("aud is %q; want %q", got, want)
+			}
+		})
+	}
+}
+
+// From the MCP server's URL alone: its authorization server's issuer is the audience.
+func TestAssertionForADiscoveredServer(t *testing.T) {
+	m, as, mcp := discoverable(t, fields{
+		"token_endpoint_auth_methods_supported":            []string{"private_key_jwt"},
+		"token_endpoint_auth_signing_alg_values_supported": []string{"PS256", "ES256"},
+	})
+	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, rsaKey())})
+	if a := m.asserted(as.await(1)); a.Audience != as.URL || a.header.Algorithm != "PS256" {
+		t.Errorf("the assertion is %+v", a)
+	}
+}
+
+// Replays are refused.
+func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}))
+	m.write("role/weather/reader", fields{"scopes": "read"})
+	m.write("config/weather", fields{"audience": "weather"})
+	seen := map[string]bool{}
+	for n := 1; n <= 3; n++ {
+		seen[m.asserted(as.await(n)).ID] = true
+	}
+	if len(seen) != 3 {
+		t.Errorf("3 requests had %d different jti", len(seen))
+	}
+}
+
+func TestKeyIDMayChangeWithoutTheKey(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}))
+	thumbprint := m.read("keys/weather")["active_key_id"]
+	m.write("config/weather", fields{"key_id": "named"})
+	if got := m.asserted(as.await(2)).header.KeyID; got != "named" {
+		t.Errorf("kid is %q", got)
+	}
+	m.write("config/weather", fields{"key_id": ""})
+	if got := m.read("keys/weather")["active_key_id"]; got != thumbprint {
+		t.Errorf("kid is %q; want the thumbprint again", got)
+	}
+}
+
+// Moving to a server that wants another algorithm: what the old one wanted is no matter.
+func TestKeyForAnotherServersAlgorithm(t *testing.T) {
+	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"RS256"}})
+	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, rsaKey())})
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": pemOf(t, edKey(t))},
+		"signs with EdDSA", "names RS256")
+	as.asked(t, 1, "after a key that the server does not know")
+	as.describes(fields{"token_endpoint_auth_signing_alg_values_supported": []string{"EdDSA"}})
+	m.write("config/weather", fields{"private_key": pemOf(t, edKey(t)), "rediscover": true})
+	other := newAuthServer(t)
+	m.write("config/weather", fields{"token_url": other.URL + "/token", "private_key": pemOf(t, ecKey(t, elliptic.P256()))})
+	if got := m.asserted(other.await(1)).header.Algorithm; got != "ES256" {
+		t.Errorf("the algorithm is %s", got)
+	}
+}
+
+// A private key is in no answer, error or log, in none of its forms.
+func TestPrivateKeysStayInside(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(func(r tokenRequest) (int, fields) {
+		return 400, fields{"error": "invalid_client", "error_description": "of " + r.form.Get("client_assertion")}
+	})
+	given := pemOf(t, ecKey(t, elliptic.P256()))
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.endpoint(), fields{"private_key": given}), "invalid_client")
+	m.write("config/weather", with(as.endpoint(), fields{"private_key": given, "verify": false}))
+	m.write("config/maps", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
+	made, err := m.store().config(t.Context(), "maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var secrets []string
+	for _, text := range []string{given, made.Keys[0].PEM} {
+		block, _ := pem.Decode([]byte(text))
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		private, err := (&jose.JSONWebKey{Key: key}).MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var jwk struct{ D string }
+		if err := json.Unmarshal(private, &jwk); err != nil || jwk.D == "" {
+			t.Fatalf("%v", err)
+		}
+		lines := strings.Split(text, "\n")
+		secrets = append(secrets, lines[1], lines[2], jwk.D)
+	}
+	for _, name := range []string{"weather", "maps"} {
+		m.refused(http.StatusBadRequest, logical.ReadOperation, "token/"+name, nil, "invalid_client")
+		for _, path := range []string{"config/", "keys/", "status/"} {
+			data, err := json.Marshal(m.read(path + name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = m.Write(data)
+		}
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": given[:100]}, "private_key")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range secrets {
+		if strings.Contains(m.said.String(), s) {
+			t.Error("something that was said holds a private key")
+		}
+	}
+}

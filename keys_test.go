@@ -1,0 +1,204 @@
+package mcpoauth
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// ringOf is a ring of keys named a, b, c, ... that become active at the offsets from
+// noon; the first from the beginning.
+func ringOf(offsets ...time.Duration) keyRing {
+	ring := keyRing{{ID: "a"}}
+	for i, offset := range offsets {
+		ring = append(ring, signingKey{ID: string(rune('b' + i)), ActiveFrom: noon.Add(offset)})
+	}
+	return ring
+}
+
+var noon = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+
+func ids(ring keyRing) []string {
+	var all []string
+	for _, key := range ring {
+		all = append(all, key.ID)
+	}
+	return all
+}
+
+func TestKeyRingThroughARotation(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, test := range []struct {
+		name      string
+		ring      keyRing
+		at        time.Duration // from noon
+		active    string        // empty: none
+		published []string
+		pending   string // empty: none
+	}{
+		{"no key", nil, 0, "", nil, ""},
+		{"one key", ringOf(), 0, "a", []string{"a"}, ""},
+		{"one key, years on", ringOf(), 9999 * day, "a", []string{"a"}, ""},
+		{"a key to come", ringOf(10 * time.Minute), 0, "a", []string{"a", "b"}, "b"},
+		{"just before", ringOf(10 * time.Minute), 10*time.Minute - 1, "a", []string{"a", "b"}, "b"},
+		{"at that time", ringOf(10 * time.Minute), 10 * time.Minute, "b", []string{"a", "b"}, ""},
+		{"a day after but for a moment", ringOf(10 * time.Minute), day + 10*time.Minute - 1, "b", []string{"a", "b"}, ""},
+		{"a day after", ringOf(10 * time.Minute), day + 10*time.Minute, "b", []string{"b"}, ""},
+		{"two rotations, before", ringOf(0, time.Hour), -time.Second, "a", []string{"a", "b", "c"}, "c"},
+		{"two rotations, between", ringOf(0, time.Hour), time.Minute, "b", []string{"a", "b", "c"}, "c"},
+		{"two rotations, after", ringOf(0, time.Hour), 2 * time.Hour, "c", []string{"a", "b", "c"}, ""},
+		{"two rotations, a day after the first", ringOf(0, time.Hour), day, "c", []string{"b", "c"}, ""},
+		{"two rotations, a day after both", ringOf(0, time.Hour), 2 * day, "c", []string{"c"}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			now := noon.Add(test.at)
+			active, pending := "", ""
+			if i := test.ring.activeAt(now); i >= 0 {
+				active = test.ring[i].ID
+			}
+			if key := test.ring.pendingAt(now); key != nil {
+				pending = key.ID
+			}
+			if active != test.active || pending != test.pending {
+				t.Errorf("active is %q, pending %q; want %q, %q", active, pending, test.active, test.pending)
+			}
+			equal(t, "the published keys", ids(test.ring.publishedAt(now)), test.published)
+		})
+	}
+}
+
+// A rotation drops what is no longer published, and touches the old ring in nothing.
+func TestRotatedKeyRing(t *testing.T) {
+	ring := ringOf(0)
+	for _, test := range []struct {
+		at   time.Duration
+		want []string
+	}{
+		{time.Hour, []string{"a", "b", "new"}},
+		{24 * time.Hour, []string{"b", "new"}},
+	} {
+		now := noon.Add(test.at)
+		next := ring.rotated(signingKey{ID: "new", ActiveFrom: now.Add(time.Hour)}, now)
+		equal(t, "the ring", ids(next), test.want)
+		if i := next.activeAt(now); i < 0 || next[i].ID != "b" {
+			t.Errorf("after a rotation the key at %d of %q is active; want b", i, ids(next))
+		}
+		next[0].ID = "x"
+		equal(t, "the old ring", ids(ring), []string{"a", "b"})
+	}
+}
+
+func TestStoredKeysAreThoseThatWereMade(t *testing.T) {
+	for _, kind := range keyTypes {
+		stored, err := newSigningKey(kind, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &config{Keys: keyRing{stored}}
+		key, err := c.key(stored)
+		if err != nil || key.ID != stored.ID {
+			t.Errorf("%s: %v, %v", kind, key, err)
+		}
+		public, err := c.publicKeys(noon)
+		if err != nil || len(public) != 1 {
+			t.Fatalf("%s: %d public keys, %v", kind, len(public), err)
+		}
+		checkPublic(t, public[0].jwk, stored.ID)
+	}
+	if _, err := newSigningKey("dsa", noon); err == nil {
+		t.Error("a key of an unknown type was made")
+	}
+}
+
+// checkPublic checks that a JWK has no more members than a public key has.
+func checkPublic(t *testing.T, jwk []byte, id string) {
+	t.Helper()
+	var members map[string]any
+	if err := json.Unmarshal(jwk, &members); err != nil {
+		t.Fatal(err)
+	}
+	want := map[any][]string{
+		"RSA": {"alg", "e", "kid", "kty", "n", "use"},
+		"EC":  {"alg", "crv", "kid", "kty", "use", "x", "y"},
+		"OKP": {"alg", "crv", "kid", "kty", "use", "x"},
+	}[members["kty"]]
+	equal(t, "the members of a public key", slices.Sorted(maps.Keys(members)), want)
+	if members["kid"] != id || members["use"] != "sig" {
+		t.Errorf("the key is %v of use %v; want %q, sig", members["kid"], members["use"], id)
+	}
+}
+
+// The algorithm is the operator's, or the first of the key's that the server names.
+func TestAlgorithmOfAKey(t *testing.T) {
+	stored, err := storedKey(mustParse(t, pemOf(t, rsaKey())), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		asked string
+		named []string
+		want  string // empty: none fits
+	}{
+		{"", nil, "RS256"},
+		{"PS256", nil, "PS256"},
+		{"", []string{"ES256", "PS256"}, "PS256"},
+		{"RS256", []string{"PS256"}, "RS256"},
+		{"", []string{"ES256"}, ""},
+		{"ES256", nil, ""},
+	} {
+		c := &config{SigningAlg: test.asked, Discovered: &discovered{SigningAlgs: test.named}, Keys: keyRing{stored}}
+		key, err := c.key(stored)
+		if (err == nil) != (test.want != "") || err == nil && key.Alg != test.want {
+			t.Errorf("asked %q, named %q: %v, %v; want %q", test.asked, test.named, key, err, test.want)
+		}
+	}
+	if _, err := (&config{}).key(signingKey{ID: "a", PEM: "damaged"}); err == nil {
+		t.Error("a damaged key was parsed")
+	}
+}
+
+func mustParse(t *testing.T, pem string) *grant.Key {
+	t.Helper()
+	key, err := grant.ParseKey(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// A key leaves the published set at its time, without anybody writing.
+func TestPublishedKeySetsEndByThemselves(t *testing.T) {
+	c := &config{PublishJWKS: true}
+	for _, from := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		key, err := newSigningKey(grant.ECP256, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Keys = append(c.Keys, key)
+	}
+	var sets keySets
+	if err := sets.update("weather", c); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[time.Duration]int{0: 2, 25 * time.Hour: 1, 9999 * time.Hour: 1} {
+		set, ok := sets.at("weather", time.Now().Add(after))
+		if !ok || len(set.Keys) != want {
+			t.Errorf("after %s %d keys are published, %t; want %d", after, len(set.Keys), ok, want)
+		}
+	}
+	for _, gone := range []*config{{Keys: c.Keys}, nil} {
+		if err := sets.update("weather", gone); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := sets.at("weather", time.Now()); ok {
+			t.Error("a set is published of a config that publishes none")
+		}
+		if err := sets.update("weather", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
