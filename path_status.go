@@ -84,7 +84,6 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		"state":      string(status.State),
 		"refreshing": status.Refreshing,
 		"unsaved":    status.Unsaved,
-		"last_read":  rfc3339(status.LastRead),
 	}
 	notes := []string{}
 	if warning := c.certificateWarning(time.Now()); warning != "" {
@@ -92,6 +91,9 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	}
 	if end, ok := c.certificateEnd(); ok {
 		data["client_certificate_expires_at"] = rfc3339(end)
+	}
+	if !status.LastRead.IsZero() {
+		data["last_read"] = rfc3339(status.LastRead)
 	}
 	if t := status.Token; t != nil {
 		data["token_id"] = t.ID()

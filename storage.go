@@ -25,6 +25,9 @@ const (
 // form than it knows would lose what it does not know at the next write.
 const schema = 1
 
+// storageTimeout bounds each storage call: some are made on contexts without an end.
+const storageTimeout = 10 * time.Second
+
 // store is the mount's storage, in the plugin's own types.
 type store struct {
 	storage logical.Storage
@@ -216,6 +219,8 @@ var errDamaged = errors.New("is damaged: delete it and write it again")
 
 // get reads an entry into out, and tells whether there was one.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
 	entry, err := s.storage.Get(ctx, key)
 	if err != nil {
 		return false, fmt.Errorf("reading %s from storage: %w", key, err)
@@ -247,6 +252,8 @@ func (s store) put(ctx context.Context, key string, value any) error {
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", key, err)
 	}
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
 	if err := s.storage.Put(ctx, entry); err != nil {
 		return fmt.Errorf("writing %s to storage: %w", key, err)
 	}
@@ -254,6 +261,8 @@ func (s store) put(ctx context.Context, key string, value any) error {
 }
 
 func (s store) delete(ctx context.Context, key string) error {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
 	if err := s.storage.Delete(ctx, key); err != nil {
 		return fmt.Errorf("deleting %s from storage: %w", key, err)
 	}
@@ -261,6 +270,8 @@ func (s store) delete(ctx context.Context, key string) error {
 }
 
 func (s store) list(ctx context.Context, prefix string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
 	names, err := s.storage.List(ctx, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("listing %s in storage: %w", prefix, err)

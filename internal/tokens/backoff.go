@@ -38,19 +38,25 @@ type failure struct {
 	at    time.Time // when this one happened
 	until time.Time // the end of the backoff window
 	count int       // failures in a row
+	// streak is how many of these, the last ones, were of one kind: a refusal after
+	// an outage is the first of its kind.
+	streak int
 }
 
 // next makes the failure that follows f, which may be nil.
 func (f *failure) next(host string, cause error, now time.Time) *failure {
-	next := &failure{host: host, cause: cause, since: now, at: now, count: 1}
+	next := &failure{host: host, cause: cause, since: now, at: now, count: 1, streak: 1}
 	if f != nil {
 		next.since, next.count = f.since, f.count+1
+		if f.refused() == next.refused() {
+			next.streak = f.streak + 1
+		}
 	}
 	first, most := unavailableFirst, unavailableMost
-	if _, refused := errors.AsType[*grant.RefusedError](cause); refused {
+	if next.refused() {
 		first, most = refusedFirst, refusedMost
 	}
-	wait := window(next.count, first, most)
+	wait := window(next.streak, first, most)
 	if unavailable, ok := errors.AsType[*grant.UnavailableError](cause); ok && unavailable.RetryAfter > 0 {
 		// Never before the time that the server named, and not all at that time.
 		after := min(unavailable.RetryAfter, retryAfterMost)
@@ -58,6 +64,12 @@ func (f *failure) next(host string, cause error, now time.Time) *failure {
 	}
 	next.until = now.Add(wait)
 	return next
+}
+
+// refused tells whether the authorization server said no.
+func (f *failure) refused() bool {
+	_, refused := errors.AsType[*grant.RefusedError](f.cause)
+	return refused
 }
 
 // err is the failure as the readers of name are told of it.

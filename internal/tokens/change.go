@@ -41,105 +41,114 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	writeErr := e.write(c)
-	if errors.Is(writeErr, ErrConflict) {
-		return writeErr // nothing was written
-	}
-	if writeErr != nil {
+	switch err := c.Write(e.ctx); {
+	case errors.Is(err, ErrConflict):
+		return err // nothing was written
+	case err != nil:
 		// Storage may hold the old state or, where it failed half-way, the new one.
-		c = Change{}
+		// What is held goes on serving while that is looked into.
+		for _, s := range e.affected(name) {
+			s.doubt()
+		}
+		return err
 	}
 	if c.Token != nil {
 		e.slot(name)
 	}
+	var away error // why storage cannot be read; asking it again for each name would take long
 	for _, s := range e.affected(name) {
-		s.revise(name, c)
+		away = s.revise(name, c, away)
 	}
-	return writeErr
+	return nil
 }
 
-func (e *Engine) write(c Change) error {
-	ctx, cancel := context.WithTimeout(e.ctx, storageTimeout)
-	defer cancel()
-	return c.Write(ctx)
+// doubt makes what is under way void and looks into storage again, in the background.
+func (s *slot) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.supersede()
+	if !s.gone {
+		_, _ = s.look() // fails only when the engine is closing
+	}
 }
 
-// revise brings the slot in line with a change of name. The write lock is held.
-func (s *slot) revise(name Name, c Change) {
+// revise brings the slot in line with a change of name. away is why storage cannot be
+// read, where that is known already, and is given back. The write lock is held.
+func (s *slot) revise(name Name, c Change, away error) error {
 	s.mu.Lock()
 	s.supersede()
+	revision := s.revision
 	s.mu.Unlock()
 
 	own := s.name == name
-	terms, err := c.Terms, error(nil)
-	if !own || terms == nil {
-		terms, err = s.terms(s.engine.ctx)
+	terms, err := c.Terms, away
+	if own && terms != nil {
+		err = nil
+	} else if away == nil {
+		terms, err = s.engine.store.Terms(s.engine.ctx, s.name)
 	}
-	stale := s.conform(terms, err, c.Write != nil)
+	stale := s.conform(terms, err)
 	if stale {
-		s.forget()
+		s.deleteStored()
 	}
 	if err != nil {
-		return
+		if errors.Is(err, ErrNotConfigured) {
+			return away
+		}
+		return err
 	}
-	if own && c.Token != nil {
-		s.publish(newToken(c.Token, terms), terms)
+	verified := own && c.Token != nil
+	if verified {
+		s.publish(newToken(c.Token, terms), terms, revision)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone {
-		return
-	}
-	verified := own && c.Token != nil
+	now := time.Now()
 	switch t := s.held.Load(); {
-	case s.flight != nil:
-		// It looks again by itself.
-	case c.Refresh && !verified && t != nil && !s.idle:
+	case s.gone || s.flight != nil:
+		// A flight looks again by itself.
+	case c.Refresh && !verified && t.ValidAt(now) && !s.idle:
 		_ = s.launch(t.ID(), true) // fails only when the engine is closing
 	case c.Token != nil && !verified && stale && !s.idle:
 		// The new terms work for the name that was changed: spare this one's next
 		// reader the wait.
 		_ = s.launch("", true)
 	default:
-		s.schedule(time.Now())
+		s.schedule(now)
 	}
+	return away
 }
 
 // conform applies the terms, or the error in reading them, to what is held. It
 // reports whether storage may keep a token that is not one any more.
-func (s *slot) conform(terms *Terms, err error, written bool) (stale bool) {
+func (s *slot) conform(terms *Terms, err error) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.failed.Store(nil)
 	switch {
 	case errors.Is(err, ErrNotConfigured):
 		s.drop()
 		s.engine.remove(s)
 		return false // the write deleted the tokens too
 	case err != nil:
-		// What is true now is not known. Reading it again is the next reader's.
+		// Whether the token is still one is not known. Finding out is the next reader's.
 		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
-		s.held.Store(nil)
-		s.failed.Store(nil)
+		s.hold(nil)
 		s.loaded = false
 		return false
 	}
 	s.idleTimeout = terms.IdleTimeout
-	if written {
-		s.failed.Store(nil)
-	}
 	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
-		s.held.Store(nil)
+		s.hold(nil)
 		return true
 	}
 	return false
 }
 
-// forget deletes the stored token. Should that fail, the token's shape keeps it from
-// being used. The write lock is held.
-func (s *slot) forget() {
-	ctx, cancel := context.WithTimeout(s.engine.ctx, storageTimeout)
-	defer cancel()
-	if err := s.engine.store.Delete(ctx, s.name); err != nil {
+// deleteStored deletes the stored token. Should that fail, the token's shape keeps it
+// from being used. The write lock is held.
+func (s *slot) deleteStored() {
+	if err := s.engine.store.Delete(s.engine.ctx, s.name); err != nil {
 		s.engine.log.Warn("stored token could not be deleted", "name", s.name.String(), "error", err)
 	}
 }

@@ -28,8 +28,6 @@ import (
 const (
 	// cooldown is the age below which a token is not replaced on request.
 	cooldown = 10 * time.Second
-	// storageTimeout bounds the storage calls that no caller's context bounds.
-	storageTimeout = 10 * time.Second
 	// closeTimeout is how long Close waits. Vault's SDK holds a process-wide lock
 	// while a backend is cleaned up, so 100 ms is all there is.
 	closeTimeout = 50 * time.Millisecond
@@ -188,52 +186,86 @@ func (e *Engine) Verify(ctx context.Context, terms *Terms) (token *grant.Token, 
 // LoadAll brings the stored tokens into memory and sets their timers, in the
 // background. A name that is read meanwhile is loaded at once.
 func (e *Engine) LoadAll() {
-	e.Go(func(context.Context) {
-		names, err := e.store.Names(e.ctx)
-		if err != nil {
-			e.log.Warn("stored tokens could not be listed; each is loaded when it is first read", "error", err)
+	e.spawn(func() {
+		var names []Name
+		ok := e.insist("stored tokens could not be listed", func() (err error) {
+			names, err = e.store.Names(e.ctx)
+			return err
+		})
+		if !ok {
 			return
 		}
 		var group errgroup.Group
 		group.SetLimit(loaders)
 		for _, name := range names {
 			group.Go(func() error {
-				if _, err := e.Status(e.ctx, name); errors.Is(err, ErrNotConfigured) {
-					e.dropOrphan(name)
-				}
-				return nil // any other failure is told by the read that meets it
+				e.load(name)
+				return nil
 			})
 		}
 		_ = group.Wait()
 	})
 }
 
-// dropOrphan deletes a stored token whose config or role is gone: what a crash in
-// the middle of a delete leaves.
-func (e *Engine) dropOrphan(name Name) {
-	if e.passive() {
-		return
-	}
-	unlock, err := e.lock(e.ctx, name.Server)
-	if err != nil {
-		return
-	}
-	defer unlock()
-	ctx, cancel := context.WithTimeout(e.ctx, storageTimeout)
-	defer cancel()
-	if _, err := e.store.Terms(ctx, name); !errors.Is(err, ErrNotConfigured) {
-		return
-	}
-	if err := e.store.Delete(ctx, name); err != nil {
-		e.log.Warn("stored token without a config could not be deleted", "name", name.String(), "error", err)
+// load brings the stored token of a name into memory, or deletes it where its config
+// is gone.
+func (e *Engine) load(name Name) {
+	e.insist("stored token could not be loaded", func() error {
+		f, err := e.slot(name).load()
+		if f != nil {
+			err = f.wait(e.ctx)
+		}
+		if _, failed := errors.AsType[*FailedError](err); failed || errors.Is(err, ErrReadOnly) {
+			return nil // a reader asked for more than storage has
+		}
+		if errors.Is(err, ErrNotConfigured) {
+			return e.dropOrphan(name)
+		}
+		return err
+	})
+}
+
+// insist does f until it succeeds; false when the engine is closed first.
+func (e *Engine) insist(complaint string, f func() error) bool {
+	for n := 1; ; n++ {
+		err := f()
+		if err == nil || e.ctx.Err() != nil {
+			return err == nil
+		}
+		wait := storageRetry(n)
+		e.log.Warn(complaint, "error", err, "next_attempt_in", wait.Round(time.Millisecond).String())
+		select {
+		case <-e.ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
 	}
 }
 
+// dropOrphan deletes a stored token whose config or role is gone: what a crash in
+// the middle of a delete leaves, or a delete on another node.
+func (e *Engine) dropOrphan(name Name) error {
+	if e.passive() {
+		return nil
+	}
+	unlock, err := e.lock(e.ctx, name.Server)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := e.store.Terms(e.ctx, name); !errors.Is(err, ErrNotConfigured) {
+		return err
+	}
+	return e.store.Delete(e.ctx, name)
+}
+
 // Invalidate drops what is held for a name because its stored state was changed by
-// another node: for a server without a role, what is held for all its roles too.
+// another node: for a server without a role, what is held for all its roles too. What
+// storage now has is loaded in the background.
 func (e *Engine) Invalidate(name Name) {
 	for _, s := range e.affected(name) {
-		s.invalidate()
+		s.forget()
+		e.spawn(func() { e.load(s.name) })
 	}
 }
 

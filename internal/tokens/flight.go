@@ -70,6 +70,11 @@ func (s *slot) fly(f *flight) {
 		if s.end(f, revision, err) {
 			return
 		}
+		// A change made the attempt void. What it publishes may be all that is needed,
+		// so it comes first.
+		if unlock, err := s.engine.lock(s.engine.ctx, s.name.Server); err == nil {
+			unlock()
+		}
 	}
 }
 
@@ -122,7 +127,7 @@ func (s *slot) end(f *flight, revision uint64, err error) bool {
 func (s *slot) attempt(ctx context.Context, f *flight, revision uint64) error {
 	// This read comes before every call to an authorization server: a plugin whose
 	// Vault is gone must not call anybody.
-	terms, err := s.terms(ctx)
+	terms, err := s.engine.store.Terms(ctx, s.name)
 	if err != nil {
 		return err
 	}
@@ -151,7 +156,7 @@ func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant
 	}
 	defer leave()
 	if waited {
-		if terms, err = s.terms(ctx); err != nil {
+		if terms, err = s.engine.store.Terms(ctx, s.name); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -162,13 +167,6 @@ func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant
 	return terms, answer, err
 }
 
-// terms reads the name's terms from storage.
-func (s *slot) terms(ctx context.Context) (*Terms, error) {
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	return s.engine.store.Terms(ctx, s.name)
-}
-
 // settle brings what is held in line with storage and with the terms.
 func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error {
 	s.mu.Lock()
@@ -176,8 +174,6 @@ func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error 
 	s.mu.Unlock()
 	var stored *Token
 	if !loaded {
-		ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-		defer cancel()
 		var err error
 		if stored, err = s.engine.store.Load(ctx, s.name); err != nil {
 			return err
@@ -194,13 +190,14 @@ func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error 
 		s.loaded = true
 		s.touch(now) // loading counts as a read
 		if stored != nil {
-			if stored = stored.rebased(now); stored.ValidAt(now) {
-				s.held.Store(stored)
+			// Readers take no lock, so what they must not see is never stored.
+			if stored = stored.rebased(now); stored.ValidAt(now) && stored.Shape == terms.Shape {
+				s.hold(stored)
 			}
 		}
 	}
 	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
-		s.held.Store(nil)
+		s.hold(nil)
 	}
 	return nil
 }
@@ -238,10 +235,11 @@ func (s *slot) conclude(f *flight, revision uint64, terms *Terms, answer *grant.
 	if err != nil {
 		return s.fail(terms.Host, err)
 	}
-	f.token, f.fetched = s.publish(t, terms), true
+	f.token, f.fetched = s.publish(t, terms, revision), true
 	return nil
 }
 
+// changed tells whether the terms have changed since the given revision.
 func (s *slot) changed(revision uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,8 +261,9 @@ func (s *slot) fail(host string, cause error) error {
 
 // publish saves a token and then hands it out: in this order, so that a failover
 // does not go back a token. A token that cannot be saved is served from memory, and
-// saved later. The write lock is held.
-func (s *slot) publish(t *Token, terms *Terms) *Token {
+// saved later. One that an invalidation overtook, which takes no write lock, is not
+// handed out: storage is looked at again. The write lock is held.
+func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	now := time.Now()
 	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
 		t = prev.repeated(t, now)
@@ -273,6 +272,9 @@ func (s *slot) publish(t *Token, terms *Terms) *Token {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if revision != s.revision {
+		return t
+	}
 	if f := s.failed.Load(); f != nil {
 		s.engine.log.Info("token obtained again", "name", s.name.String(), "failures", f.count,
 			"failing_for", now.Sub(f.since).Round(time.Second).String())
@@ -282,7 +284,7 @@ func (s *slot) publish(t *Token, terms *Terms) *Token {
 	s.loaded = true
 	s.idleTimeout = terms.IdleTimeout
 	s.failed.Store(nil)
-	s.held.Store(t)
+	s.hold(t)
 	s.unsaved = !saved
 	if !saved {
 		s.engine.spawn(func() { s.saveLater(t) })
@@ -292,9 +294,7 @@ func (s *slot) publish(t *Token, terms *Terms) *Token {
 
 // save stores a token. The write lock is held.
 func (s *slot) save(t *Token) bool {
-	ctx, cancel := context.WithTimeout(s.engine.ctx, storageTimeout)
-	defer cancel()
-	if err := s.engine.store.Save(ctx, s.name, t); err != nil {
+	if err := s.engine.store.Save(s.engine.ctx, s.name, t); err != nil {
 		s.engine.log.Error("token could not be stored; it is served from memory until it can", "name", s.name.String(), "error", err)
 		return false
 	}

@@ -58,10 +58,12 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 	}
 	s.touch(now)
 	var retry time.Time
-	if f := s.failed.Load(); f != nil {
+	f := s.failed.Load()
+	if f != nil {
 		retry = f.until
-	} else if !now.Before(t.RefreshAt) {
-		s.overdue()
+	}
+	if left(due(t, f), now) <= 0 {
+		s.overdue(now)
 	}
 	return Answer{Token: t, TTL: t.readAgain(now, retry)}, true
 }
@@ -75,15 +77,23 @@ func (s *slot) touch(now time.Time) {
 	}
 }
 
-// overdue starts the refresh of a token that was left to expire because nobody
-// read it, now that somebody does.
-func (s *slot) overdue() {
+// due is when a held token is to be refreshed, after the failure if there was one.
+func due(t *Token, f *failure) time.Time {
+	if f != nil {
+		return f.until
+	}
+	return t.RefreshAt
+}
+
+// overdue starts a refresh that is due and that no timer started: because nobody had
+// read the token for long, or because the wall clock was set ahead.
+func (s *slot) overdue(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flight != nil || s.timer != nil || s.gone || s.engine.passive() {
+	if s.flight != nil || s.stumbles > 0 && s.timer != nil || s.gone || s.engine.passive() {
 		return
 	}
-	if t := s.held.Load(); t != nil && !time.Now().Before(t.RefreshAt) {
+	if t := s.held.Load(); t != nil && left(due(t, s.failed.Load()), now) <= 0 {
 		_ = s.launch(t.ID(), true) // fails only when the engine is closing
 	}
 }
@@ -97,6 +107,7 @@ func (s *slot) join() (*flight, error) {
 	if s.gone || s.held.Load().ValidAt(now) {
 		return nil, nil
 	}
+	s.touch(now)
 	if s.flight == nil {
 		if err := s.inWindow(now); err != nil {
 			s.wanted = true
@@ -149,6 +160,12 @@ func (s *slot) load() (*flight, error) {
 	if s.gone || s.loaded {
 		return nil, nil
 	}
+	return s.look()
+}
+
+// look gives a flight that looks into storage at the terms, and at the stored token if
+// nobody has, and fetches nothing of its own accord. mu is held.
+func (s *slot) look() (*flight, error) {
 	if s.flight == nil {
 		if err := s.launch("", false); err != nil {
 			return nil, err
@@ -173,19 +190,17 @@ func (s *slot) schedule(now time.Time) {
 	switch {
 	case s.gone || s.flight != nil || s.engine.ctx.Err() != nil || s.engine.passive():
 		return
-	case f != nil && (s.wanted || t.ValidAt(now)):
-		at = f.until
-	case f == nil && t.ValidAt(now):
-		at = t.RefreshAt
+	case t.ValidAt(now) || f != nil && s.wanted:
+		at = due(t, f)
 	default:
 		return
 	}
-	wait := at.Sub(now)
+	wait := left(at, now)
 	if s.stumbles > 0 {
 		wait = max(wait, storageRetry(s.stumbles))
 	}
 	turn := s.turn
-	s.timer = time.AfterFunc(max(0, wait), func() { s.due(turn) })
+	s.timer = time.AfterFunc(max(0, wait), func() { s.fire(turn) })
 }
 
 // stopTimer leaves the slot without a timer. mu is held.
@@ -197,8 +212,8 @@ func (s *slot) stopTimer() {
 	}
 }
 
-// due runs when the timer of the given turn fires.
-func (s *slot) due(turn uint64) {
+// fire runs when the timer of the given turn does.
+func (s *slot) fire(turn uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.turn != turn {
@@ -217,7 +232,7 @@ func (s *slot) due(turn uint64) {
 		}
 		replaces = t.ID()
 	}
-	if f := s.failed.Load(); f != nil && !t.ValidAt(now) && !s.wanted {
+	if s.failed.Load() != nil && !t.ValidAt(now) && !s.wanted {
 		return // nobody asked since the last attempt: the next reader will
 	}
 	_ = s.launch(replaces, true) // fails only when the engine is closing
@@ -240,28 +255,29 @@ func (s *slot) supersede() {
 // drop empties the slot of a name that is not configured any more. mu is held.
 func (s *slot) drop() {
 	s.gone = true
-	s.held.Store(nil)
+	s.hold(nil)
 	s.failed.Store(nil)
 	s.stopTimer()
 }
 
-// invalidate forgets the token, so that the next look goes to storage; where a
-// token was in use, that look is taken at once.
-func (s *slot) invalidate() {
+// forget empties the slot, so that the next look goes to storage.
+func (s *slot) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
 		return
 	}
 	s.supersede()
-	inUse := s.held.Load() != nil
-	s.held.Store(nil)
+	s.hold(nil)
 	s.failed.Store(nil)
 	s.loaded = false
 	s.stopTimer()
-	if inUse && s.flight == nil {
-		_ = s.launch("", false)
-	}
+}
+
+// hold replaces the held token, by none where t is nil. mu is held.
+func (s *slot) hold(t *Token) {
+	s.held.Store(t)
+	s.unsaved = false
 }
 
 // stop ends the slot's timer for good: schedule sets none once the engine's

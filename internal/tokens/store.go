@@ -43,7 +43,8 @@ type Terms struct {
 }
 
 // Store is what the engine needs of storage. Its methods may be called from many
-// goroutines. Each call costs a round trip to Vault.
+// goroutines, and each must end within a bounded time. Each call costs a round trip to
+// Vault.
 type Store interface {
 	// Terms reads the terms of a name; ErrNotConfigured when it has none.
 	Terms(context.Context, Name) (*Terms, error)

@@ -58,7 +58,13 @@ func (t *Token) RotationPeriod() int64 {
 // wall clock must agree that it may: a wall clock that was set back must not
 // revive a token, and one that was set ahead tells what its holders will believe.
 func (t *Token) ValidAt(now time.Time) bool {
-	return t != nil && now.Before(t.Expires) && now.Round(0).Before(t.Expires.Round(0))
+	return t != nil && left(t.Expires, now) > 0
+}
+
+// left is the time from now to at, by the clock that says less of the monotonic and
+// the wall clock.
+func left(at, now time.Time) time.Duration {
+	return min(at.Sub(now), at.Round(0).Sub(now.Round(0)))
 }
 
 // margin is how long before its end a token of the given lifetime is refreshed.
@@ -116,7 +122,7 @@ func (t *Token) repeated(again *Token, now time.Time) *Token {
 	}
 	if now.Before(t.RefreshAt) {
 		// A forced refresh of a young token: the due one is still to come.
-		next.RefreshAt = minTime(next.RefreshAt, next.Expires)
+		next.RefreshAt = minTime(next.RefreshAt, again.RefreshAt)
 		return &next
 	}
 	next.Repeats++
@@ -161,14 +167,14 @@ func (t *Token) readAgain(now, retry time.Time) int64 {
 	var secs int64
 	switch {
 	case !retry.IsZero():
-		secs = max(3, wholeSeconds(retry.Sub(now)))
-	case !now.Before(t.RefreshAt):
+		secs = max(3, wholeSeconds(left(retry, now)))
+	case left(t.RefreshAt, now) <= 0:
 		secs = 3
 	default:
 		// One second more than the refresh needs to be due, for the refresh itself.
-		secs = wholeSeconds(t.RefreshAt.Sub(now)) + 1 + int64(jitter(margin(t.Lifetime())/3)/time.Second)
+		secs = wholeSeconds(left(t.RefreshAt, now)) + 1 + int64(jitter(margin(t.Lifetime())/3)/time.Second)
 	}
-	return max(1, min(secs, int64(t.Expires.Sub(now)/time.Second)-2))
+	return max(1, min(secs, int64(left(t.Expires, now)/time.Second)-2))
 }
 
 // wholeSeconds is d in seconds, rounded up.

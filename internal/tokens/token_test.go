@@ -4,6 +4,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
@@ -181,5 +182,48 @@ func TestValidAt(t *testing.T) {
 	// compared by the wall clock alone.
 	if token.ValidAt(now.Add(time.Minute).Round(0)) {
 		t.Error("valid by a wall clock that is past its end")
+	}
+}
+
+// wallAhead is t with its wall clock set ahead by whole seconds and its monotonic
+// reading as it is, which no exported function of package time can make.
+func wallAhead(t time.Time, seconds int64) time.Time {
+	wall := (*uint64)(unsafe.Pointer(&t)) // the first field: the seconds begin at bit 30
+	*wall += uint64(seconds) << 30
+	return t
+}
+
+// TestTimesFollowTheClockThatSaysLess: after a suspend the wall clock is ahead, and the
+// holders of a token go by it; a wall clock that was set back must not revive one.
+func TestTimesFollowTheClockThatSaysLess(t *testing.T) {
+	start := time.Now()
+	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: time.Hour}, &Terms{})
+	for _, tc := range []struct {
+		name           string
+		elapsed, ahead time.Duration
+		wantLeft       time.Duration
+		wantDue        bool
+	}{
+		{"both agree", 20 * time.Minute, 0, 40 * time.Minute, false},
+		{"wall clock ahead", time.Minute, 40 * time.Minute, 19 * time.Minute, false},
+		{"wall clock past the refresh", time.Minute, 50 * time.Minute, 9 * time.Minute, true},
+		{"wall clock past the end", time.Minute, 2 * time.Hour, 0, true},
+		{"wall clock set back", 61 * time.Minute, -30 * time.Minute, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			now := wallAhead(start.Add(tc.elapsed), int64(tc.ahead/time.Second))
+			if got := max(0, left(token.Expires, now)); got != tc.wantLeft {
+				t.Errorf("%s left, want %s", got, tc.wantLeft)
+			}
+			if valid := token.ValidAt(now); valid != (tc.wantLeft > 0) {
+				t.Errorf("valid is %v", valid)
+			}
+			if due := left(token.RefreshAt, now) <= 0; due != tc.wantDue {
+				t.Errorf("due for refresh is %v", due)
+			}
+			if ttl := token.readAgain(now, time.Time{}); ttl > max(1, int64(tc.wantLeft/time.Second)) {
+				t.Errorf("ttl %d is beyond the end", ttl)
+			}
+		})
 	}
 }

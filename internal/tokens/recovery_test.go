@@ -1,0 +1,255 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+func TestTokenThatWentIdleWhileFailingIsRefreshedWhenItIsRead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.idle, w.latency = 24*time.Hour, time.Minute, 0
+		e := w.engine()
+		mustRead(t, e, weather)
+		time.Sleep(24*time.Hour + 30*time.Minute) // refreshed at 18 h, idle since 24 h
+		w.wantFetches(2)
+		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
+		if _, _, err := e.Refresh(t.Context(), weather, ""); err == nil {
+			t.Fatal("a refresh in an outage succeeded")
+		}
+		time.Sleep(5 * time.Minute)
+		w.with(func(w *world) { w.refuse = nil })
+		n := w.fetches()
+		mustRead(t, e, weather)
+		time.Sleep(time.Second)
+		w.wantFetches(n + 1)
+		if e.Failing(weather) {
+			t.Error("the failure is still remembered")
+		}
+	})
+}
+
+func TestFirstRefusalAfterAnOutageStartsAtItsOwnFirstWindow(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.refuse, w.latency = &grant.UnavailableError{Reason: "connection refused"}, 0
+		e := w.engine()
+		for range 300 {
+			_ = mustFail(t, e, weather)
+			time.Sleep(time.Second)
+		}
+		w.with(func(w *world) { w.refuse = &grant.RefusedError{Status: 401, Code: "invalid_client"} })
+		for range 300 {
+			failed := mustFail(t, e, weather)
+			if _, refused := errors.AsType[*grant.RefusedError](error(failed)); refused {
+				if wait := time.Until(failed.NextAttempt); wait > refusedFirst {
+					t.Errorf("the first refusal backs off %s, want at most %s", wait, refusedFirst)
+				}
+				return
+			}
+			time.Sleep(time.Second)
+		}
+		t.Error("the refusal was never seen")
+	})
+}
+
+func TestReadersInVainCountAsReaders(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.idle = time.Minute, time.Minute
+		e := w.engine()
+		mustRead(t, e, weather)
+		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
+		for range 1200 {
+			_, _ = e.Read(t.Context(), weather)
+			time.Sleep(time.Second)
+		}
+		if status, _ := e.Status(t.Context(), weather); time.Since(status.LastRead) > 3*time.Second {
+			t.Errorf("last read %s ago", time.Since(status.LastRead))
+		}
+	})
+}
+
+func TestLoadingIsTriedAgainUntilStorageAnswers(t *testing.T) {
+	for _, method := range []string{"names", "terms", "load"} {
+		t.Run(method, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				mustRead(t, w.engine(), weather)
+				w.broken[method] = errors.New("storage is sealed")
+				e := w.engine()
+				e.LoadAll()
+				time.Sleep(10 * time.Second)
+				if s := e.peek(weather); s != nil && s.held.Load() != nil {
+					t.Fatal("the token was loaded from broken storage")
+				}
+				w.with(func(w *world) { clear(w.broken) })
+				time.Sleep(time.Minute)
+				if s := e.peek(weather); s == nil || s.held.Load() == nil {
+					t.Error("the token was not loaded once storage answered")
+				}
+			})
+		})
+	}
+}
+
+func TestRepeatedTokenWithALowerCapIsRefreshedAhead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.sameID = time.Hour, true
+		e := w.engine()
+		mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		w.with(func(w *world) { w.maxTTL = 10 * time.Minute })
+		if _, _, err := e.Refresh(t.Context(), weather, ""); err != nil {
+			t.Fatal(err)
+		}
+		if held := mustRead(t, e, weather); !held.RefreshAt.Before(held.Expires) {
+			t.Error("the token is refreshed at its end only")
+		}
+	})
+}
+
+func TestInvalidationDropsTheStoredTokenOfAConfigThatIsGone(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		w.with(func(w *world) { delete(w.shapes, weather) })
+		e.Invalidate(weather)
+		synctest.Wait()
+		if w.stored(weather).AccessToken != "" {
+			t.Error("the token is still stored")
+		}
+	})
+}
+
+func TestDroppedTokenIsNotUnsaved(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.broken["save"] = errors.New("storage is full")
+		e := w.engine()
+		mustRead(t, e, weather)
+		if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := e.Status(t.Context(), weather); status.Unsaved || status.Token != nil {
+			t.Errorf("status %+v, want nothing held and nothing unsaved", status)
+		}
+	})
+}
+
+func TestStatusCausesNothing(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = time.Hour
+		first := mustRead(t, w.engine(), weather)
+		time.Sleep(50 * time.Minute) // the first engine refreshed it
+		n := w.fetches()
+		e := w.engine()
+		for range 100 {
+			status, err := e.Status(t.Context(), weather)
+			if err != nil || status.State != StateOK || status.Token.ID() == first.ID() {
+				t.Fatalf("status %+v, %v; want the stored token's", status, err)
+			}
+			time.Sleep(time.Second / 10)
+		}
+		w.wantFetches(n)
+		if e.peek(weather) != nil {
+			t.Error("a look at the status loaded the name")
+		}
+	})
+}
+
+// overtaken is storage in which a write of another node comes while a token is saved.
+type overtaken struct {
+	*world
+	onSave atomic.Pointer[func()] // done once
+}
+
+func (o *overtaken) Save(ctx context.Context, name Name, t *Token) error {
+	if f := o.onSave.Swap(nil); f != nil {
+		(*f)()
+	}
+	return o.world.Save(ctx, name, t)
+}
+
+func TestInvalidationDuringASaveKeepsTheTokenFromBeingPublished(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		store := &overtaken{world: w}
+		e := New(Options{Store: store, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+		t.Cleanup(e.Close)
+		mustRead(t, e, weather)
+		overtake := func() {
+			w.with(func(w *world) { w.shapes[weather] = "B" })
+			e.Invalidate(weather)
+			w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+		}
+		store.onSave.Store(&overtake)
+		time.Sleep(46 * time.Minute)
+		if answer, err := e.Read(t.Context(), weather); err == nil && answer.Shape == "A" {
+			t.Error("a token of the old terms is served after the invalidation")
+		}
+	})
+}
+
+func TestVerifiedWriteReleasesThoseWhoWaitForAHangingServer(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 9 * time.Second
+		e := w.engine()
+		got := make(chan Answer, 1)
+		go func() { got <- mustRead(t, e, weather) }()
+		synctest.Wait()
+		w.with(func(w *world) { w.latency = 0 })
+		terms := w.terms(weather, "B")
+		verified, err := e.Verify(t.Context(), terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := w.reshape(weather, "B")
+		change.Terms, change.Token = terms, verified
+		before := time.Now()
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		if answer := <-got; answer.AccessToken != verified.AccessToken || time.Since(before) != 0 {
+			t.Errorf("the reader waited %s for another token", time.Since(before))
+		}
+		w.wantFetches(2)
+	})
+}
+
+func TestFailedWriteIsLookedIntoAndHeldTokensServe(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const roles = 20
+		for i := range roles {
+			w.shapes[Name{"weather", fmt.Sprint(i)}] = "A"
+		}
+		e := w.engine()
+		mustRead(t, e, weather)
+		for i := range roles {
+			mustRead(t, e, Name{"weather", fmt.Sprint(i)})
+		}
+		n := w.fetches()
+		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+		before := time.Now()
+		away := errors.New("storage is away")
+		// It failed, and has come through all the same.
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) { w.shapes[weather] = "B" })
+			return away
+		}})
+		if !errors.Is(err, away) || time.Since(before) != 0 {
+			t.Errorf("the write ended after %s with %v", time.Since(before), err)
+		}
+		mustRead(t, e, weather)
+		mustRead(t, e, Name{"weather", "7"})
+		w.wantFetches(n)
+		w.with(func(w *world) { clear(w.broken) })
+		time.Sleep(time.Hour)
+		if got := mustRead(t, e, weather); got.Shape != "B" {
+			t.Error("what the failed write left was never looked into")
+		}
+	})
+}
