@@ -97,27 +97,36 @@ func (b *backend) invalidate(_ context.Context, key string) {
 // meanwhile, so it must be quick.
 func (b *backend) clean(context.Context) { b.engine.Close() }
 
-// HandleRequest refuses a secret of the wrong type before the framework does: its
-// message would quote the value.
+// HandleRequest prepares the request's data before the framework takes it.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := secretsAreStrings(req); err != nil {
+	if err := prepare(req); err != nil {
 		return fail(tokens.Name{}, err)
 	}
-	emptyParams(req)
 	return b.Backend.HandleRequest(ctx, req)
 }
 
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	if err := secretsAreStrings(req); err == nil {
-		emptyParams(req)
+	if err := prepare(req); err == nil {
 		return b.Backend.HandleExistenceCheck(ctx, req)
 	}
 	return true, false, nil // HandleRequest says why not
 }
 
-func secretsAreStrings(req *logical.Request) error {
-	for _, field := range []string{"client_secret", "private_key", "client_certificate_key"} {
+// prepare makes of the request's data what the framework does not make of it itself:
+// a null is a field that is not given, as clients that write whole objects mean it; an
+// empty extra_params is no pairs, for which the vault command has no other form; and a
+// secret of the wrong type is refused here, because the framework's message quotes it.
+func prepare(req *logical.Request) error {
+	for field, value := range req.Data {
+		if value == nil {
+			delete(req.Data, field)
+		}
+	}
+	if req.Data["extra_params"] == "" {
+		req.Data["extra_params"] = map[string]any{}
+	}
+	for _, field := range secretFields {
 		if value, given := req.Data[field]; given {
 			if _, ok := value.(string); !ok {
 				return badRequest("%s must be a string", field)
@@ -125,14 +134,6 @@ func secretsAreStrings(req *logical.Request) error {
 		}
 	}
 	return nil
-}
-
-// emptyParams lets an empty string clear extra_params: the vault command has no other
-// way to write an empty value, and the framework takes it for a malformed pair.
-func emptyParams(req *logical.Request) {
-	if req.Data["extra_params"] == "" {
-		req.Data["extra_params"] = map[string]any{}
-	}
 }
 
 const backendHelp = `

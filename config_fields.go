@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -8,6 +9,9 @@ import (
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
+
+// secretFields are the fields that are never read back or quoted.
+var secretFields = []string{"client_secret", "private_key", "client_certificate_key"}
 
 // configFields are the fields of config/<server>, in the words of RFC 6749 and 8707.
 func configFields() map[string]*framework.FieldSchema {
@@ -199,11 +203,11 @@ func (c *config) update(d *framework.FieldData) {
 	set(d, "omit_resource", &c.OmitResource)
 	set(d, "audience", &c.Audience)
 	set(d, "extra_params", &c.ExtraParams)
-	setSeconds(d, "default_ttl", &c.DefaultTTL)
-	setSeconds(d, "max_ttl", &c.MaxTTL)
-	setSeconds(d, "idle_timeout", &c.IdleTimeout)
+	setSeconds(d, "default_ttl", &c.DefaultTTL, defaultDefaultTTL)
+	setSeconds(d, "max_ttl", &c.MaxTTL, 0)
+	setSeconds(d, "idle_timeout", &c.IdleTimeout, defaultIdleTimeout)
 	set(d, "ca_cert", &c.CACert)
-	setSeconds(d, "request_timeout", &c.RequestTimeout)
+	setSeconds(d, "request_timeout", &c.RequestTimeout, defaultRequestTimeout)
 	set(d, "allow_insecure_http", &c.AllowInsecureHTTP)
 	set(d, "allow_private_addresses", &c.AllowPrivateAddresses)
 }
@@ -256,9 +260,19 @@ func set[T any](d *framework.FieldData, field string, to *T) {
 	}
 }
 
-func setSeconds(d *framework.FieldData, field string, to *time.Duration) {
-	if value, ok := d.GetOk(field); ok {
-		*to = time.Duration(value.(int)) * time.Second
+// setSeconds takes a duration as Vault's own fields do, in whole seconds: a fraction is
+// rounded up, so that a limit of half a second does not become none. An empty value is
+// the default.
+func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefault time.Duration) {
+	value, ok := d.GetOk(field)
+	if !ok {
+		return
+	}
+	if *to = time.Duration(value.(int)) * time.Second; d.Raw[field] == "" {
+		*to = byDefault
+	}
+	if exact, err := time.ParseDuration(fmt.Sprint(d.Raw[field])); err == nil && exact > *to {
+		*to += time.Second
 	}
 }
 

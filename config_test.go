@@ -63,7 +63,7 @@ func TestRemovingProtectionNeedsTheSecret(t *testing.T) {
 func TestSecretOfTheWrongTypeIsNotEchoed(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, value := range []any{
-		fields{"value": secret}, []string{secret, secret}, []any{fields{secret: secret}}, 12345, 1.5, true, nil,
+		fields{"value": secret}, []string{secret, secret}, []any{fields{secret: secret}}, 12345, 1.5, true,
 	} {
 		data := with(as.client(), fields{"client_secret": value})
 		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "client_secret must be a string")

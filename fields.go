@@ -49,7 +49,7 @@ func readable(fields map[string]*framework.FieldSchema, more ...map[string]*fram
 	for _, m := range more {
 		maps.Copy(fields, m)
 	}
-	for _, writeOnly := range []string{"server", "role", "verify", "rediscover", "client_secret", "private_key", "client_certificate_key"} {
+	for _, writeOnly := range append([]string{"server", "role", "verify", "rediscover"}, secretFields...) {
 		delete(fields, writeOnly)
 	}
 	return fields

@@ -126,7 +126,7 @@ func noKeys(name tokens.Name) error {
 
 func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 	after := defaultActivateAfter
-	setSeconds(d, "activate_after", &after)
+	setSeconds(d, "activate_after", &after, defaultActivateAfter)
 	if after < jwksMaxAge || after > maxActivateAfter {
 		return nil, badRequest("activate_after must be between %s, for which a fetched key set may be kept, and %s", jwksMaxAge, maxActivateAfter)
 	}

@@ -11,10 +11,10 @@ import (
 )
 
 // always are the fields that every status has.
-var always = []string{"last_read", "refreshing", "state", "unsaved", "warnings"}
+var always = []string{"refreshing", "state", "unsaved", "warnings"}
 
 var (
-	ofToken   = []string{"expires_at", "last_vault_rotation", "next_rotation", "scope", "token_id"}
+	ofToken   = []string{"expires_at", "last_read", "last_vault_rotation", "next_rotation", "scope", "token_id"}
 	ofFailure = []string{"consecutive_failures", "failing_since", "last_error", "last_error_at", "next_attempt"}
 )
 
@@ -61,7 +61,7 @@ func TestStatusOfANameThatIsDown(t *testing.T) {
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather", nil)
 	status := m.read("status/weather")
-	hasFields(t, status, always, ofFailure, []string{"last_error_code"})
+	hasFields(t, status, always, ofFailure, []string{"last_error_code", "last_read"})
 	if status["state"] != "down" || status["last_error_code"] != "invalid_client" || status["consecutive_failures"] != 1 {
 		t.Errorf("the status is %v", status)
 	}
@@ -144,7 +144,7 @@ func TestStatusListSurvivesADamagedEntry(t *testing.T) {
 	list := m.data(logical.ListOperation, "status/", nil)
 	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather"})
 	sameFields(t, list["key_info"].(map[string]any), fields{
-		"maps":    fields{"state": "down", "error": "the stored entry config/maps is damaged: delete it and write it again"},
+		"maps":    fields{"state": "down", "error": "storage holds what this version of the plugin cannot read: the stored entry config/maps is damaged: an operator must delete it and write it again"},
 		"weather": fields{"state": "ok"},
 	})
 }

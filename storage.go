@@ -149,8 +149,10 @@ type storedToken struct {
 func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error) {
 	var t storedToken
 	found, err := s.get(ctx, tokenPrefix+name.String(), &t)
-	if errors.Is(err, errDamaged) {
-		return nil, nil // nobody can write a token again but the engine: it fetches one
+	if errors.Is(err, errUnreadable) {
+		// Nobody can write a token again but the engine, so it fetches one: after the
+		// plugin was set back to an older version too.
+		return nil, nil
 	}
 	if !found {
 		return nil, err
@@ -214,8 +216,8 @@ type envelope struct {
 	Data   json.RawMessage `json:"data"`
 }
 
-// errDamaged: an entry is not one that this plugin wrote.
-var errDamaged = errors.New("is damaged: delete it and write it again")
+// errUnreadable: an entry is not one that this version of the plugin can read.
+var errUnreadable = errors.New("storage holds what this version of the plugin cannot read")
 
 // get reads an entry into out, and tells whether there was one.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
@@ -231,14 +233,14 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	// A decoding error's text may quote the entry, so it is not passed on.
 	var e envelope
 	if json.Unmarshal(entry.Value, &e) != nil {
-		return false, fmt.Errorf("the stored entry %s %w", key, errDamaged)
+		return false, fmt.Errorf("%w: the stored entry %s is damaged: an operator must delete it and write it again", errUnreadable, key)
 	}
 	if e.Schema > schema {
-		return false, fmt.Errorf("the stored entry %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", key, e.Schema, schema)
+		return false, fmt.Errorf("%w: the stored entry %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", errUnreadable, key, e.Schema, schema)
 	}
 	// A null would decode into anything.
 	if e.Schema < 1 || string(e.Data) == "null" || json.Unmarshal(e.Data, out) != nil {
-		return false, fmt.Errorf("the stored entry %s %w", key, errDamaged)
+		return false, fmt.Errorf("%w: the stored entry %s is damaged: an operator must delete it and write it again", errUnreadable, key)
 	}
 	return true, nil
 }

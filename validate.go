@@ -112,6 +112,8 @@ func (c *config) validEndpoint(field, raw string) error {
 		return badRequest("%s: %v", field, err)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return badRequest("%s must start with https://", field)
+	case !validPort(u.Port()):
+		return badRequest("%s names a port that does not exist: it must be between 1 and 65535", field)
 	case u.Hostname() == "":
 		return badRequest("%s must be absolute, as in https://mcp.example.com/mcp: it names no host", field)
 	case u.User != nil:
@@ -207,6 +209,12 @@ func canonicalResource(raw string) string {
 		u.Path = ""
 	}
 	return u.String()
+}
+
+// validPort tells whether a URL's port, which may be empty, exists.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 // isLoopback tells whether a URL's host is this machine by name or address.

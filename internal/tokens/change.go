@@ -22,6 +22,10 @@ type Change struct {
 	// Refresh asks for the tokens that stay in service to be refreshed in the
 	// background, because they were obtained with other credentials.
 	Refresh bool
+
+	// failed tells that Write has failed: storage may hold the old state or, where it
+	// failed half-way, the new one.
+	failed bool
 }
 
 // Change carries out a write and brings what is held for the name, and for all its
@@ -41,16 +45,12 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	switch err := c.Write(e.ctx); {
-	case errors.Is(err, ErrConflict):
-		return err // nothing was written
-	case err != nil:
-		// Storage may hold the old state or, where it failed half-way, the new one.
-		// What is held goes on serving while that is looked into.
-		for _, s := range e.affected(name) {
-			s.doubt()
-		}
-		return err
+	writeErr := c.Write(e.ctx)
+	if errors.Is(writeErr, ErrConflict) {
+		return writeErr // nothing was written
+	}
+	if writeErr != nil {
+		c = Change{failed: true}
 	}
 	if c.Token != nil {
 		e.slot(name)
@@ -59,17 +59,7 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	for _, s := range e.affected(name) {
 		away = s.revise(name, c, away)
 	}
-	return nil
-}
-
-// doubt makes what is under way void and looks into storage again, in the background.
-func (s *slot) doubt() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.supersede()
-	if !s.gone {
-		_, _ = s.look() // fails only when the engine is closing
-	}
+	return writeErr
 }
 
 // revise brings the slot in line with a change of name. away is why storage cannot be
@@ -87,7 +77,7 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	} else if away == nil {
 		terms, err = s.engine.store.Terms(s.engine.ctx, s.name)
 	}
-	stale := s.conform(terms, err)
+	stale := s.conform(terms, err, c.failed)
 	if stale {
 		s.deleteStored()
 	}
@@ -121,15 +111,22 @@ func (s *slot) revise(name Name, c Change, away error) error {
 
 // conform applies the terms, or the error in reading them, to what is held. It
 // reports whether storage may keep a token that is not one any more.
-func (s *slot) conform(terms *Terms, err error) (stale bool) {
+func (s *slot) conform(terms *Terms, err error, failed bool) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed.Store(nil)
+	if !failed {
+		s.failed.Store(nil)
+	}
 	switch {
 	case errors.Is(err, ErrNotConfigured):
 		s.drop()
 		s.engine.remove(s)
 		return false // the write deleted the tokens too
+	case err != nil && failed:
+		// Neither the write nor a look has come through. What is held goes on serving
+		// while it is looked into in the background.
+		_, _ = s.look() // fails only when the engine is closing
+		return false
 	case err != nil:
 		// Whether the token is still one is not known. Finding out is the next reader's.
 		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
