@@ -197,6 +197,9 @@ func (c *config) fitsServer() error {
 		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use it all the same",
 			quote(strings.Join(c.Discovered.AuthMethods, " ")), c.authMethod())
 	}
+	if c.authMethod() == grant.TLSClientAuth && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
+		return badRequest("tls_client_auth needs an https token endpoint: a client certificate is shown in the TLS handshake")
+	}
 	if len(c.Keys) == 0 {
 		return nil
 	}

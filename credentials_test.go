@@ -145,7 +145,7 @@ func edKey(t *testing.T) ed25519.PrivateKey {
 }
 
 func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
-	as, kinds := newAuthServer(t), credentialKinds(t)
+	as, kinds := newAuthority(t).newServer(t, false), credentialKinds(t)
 	for _, has := range kinds {
 		for _, gets := range kinds {
 			if has.name == gets.name || has.field == "private_key" && gets.name == "plugin-made key" || has.name == "plugin-made key" && gets.field == "private_key" {
@@ -167,7 +167,7 @@ func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
 }
 
 func TestSwitchingTheKindOfCredentials(t *testing.T) {
-	as, kinds := newAuthServer(t), credentialKinds(t)
+	as, kinds := newAuthority(t).newServer(t, false), credentialKinds(t)
 	for _, has := range kinds {
 		for _, gets := range kinds {
 			if has.name == gets.name {
@@ -193,7 +193,7 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 
 // Without others in their place a config has none, which it can not be.
 func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
-	as := newAuthServer(t)
+	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {
 		m := newMount(t)
 		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
@@ -206,7 +206,7 @@ func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
 
 // Where a key was written in another form, or the same again, nothing changes.
 func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
-	as := newAuthServer(t)
+	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {
 		m := newMount(t)
 		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))

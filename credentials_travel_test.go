@@ -170,6 +170,7 @@ func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
 func TestServerURLBesideTokenURLNeedsNoCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		m, p := newMount(t), newPlaces(t)
+		p.as = newAuthority(t).newServer(t, false)
 		m.write("config/weather", with(with(p.atTokenURL(), kind.give), fields{"verify": false}))
 		m.write("config/weather", fields{"server_url": p.thiefs.url(), "verify": false})
 		if n := p.asked(); n != 0 {

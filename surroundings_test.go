@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -178,6 +180,7 @@ func unstarted(t *testing.T) *authServer {
 	as := &authServer{t: t, answer: granting(nil)}
 	as.arrived = sync.NewCond(&as.mu)
 	as.Server = httptest.NewUnstartedServer(as)
+	as.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
 	t.Cleanup(func() {
 		as.release()
 		as.Close()

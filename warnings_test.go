@@ -1,0 +1,99 @@
+package mcpoauth
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// jwt is a token in the form of a JWT (RFC 9068) with such a payload.
+func jwt(payload string) string {
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"none"}`)) + "." + encode([]byte(payload)) + "." + encode([]byte("signature"))
+}
+
+func TestAudienceOfATokenIsComparedWithTheResource(t *testing.T) {
+	const a, b = "https://a.example.com/mcp", "https://b.example.com"
+	for _, test := range []struct {
+		name      string
+		token     string
+		resources []string
+		warns     bool
+	}{
+		{"the resource", jwt(`{"aud":"` + a + `"}`), []string{a}, false},
+		{"among several", jwt(`{"aud":["x","` + a + `"]}`), []string{a}, false},
+		{"one of several resources", jwt(`{"aud":"` + b + `"}`), []string{a, b}, false},
+		{"with a slash more", jwt(`{"aud":"` + b + `/"}`), []string{b}, false},
+		{"with a slash less", jwt(`{"aud":"` + a + `"}`), []string{a + "/"}, false},
+		{"another", jwt(`{"aud":"` + b + `"}`), []string{a}, true},
+		{"others", jwt(`{"aud":["` + b + `","x"]}`), []string{a}, true},
+		{"empty", jwt(`{"aud":""}`), []string{a}, true},
+		{"in other case", jwt(`{"aud":"` + strings.ToUpper(a) + `"}`), []string{a}, true},
+		{"no resource asked", jwt(`{"aud":"` + b + `"}`), nil, false},
+		{"no aud", jwt(`{"sub":"vault"}`), []string{a}, false},
+		{"an empty list", jwt(`{"aud":[]}`), []string{a}, false},
+		{"a number", jwt(`{"aud":7}`), []string{a}, false},
+		{"a list with a number", jwt(`{"aud":["` + b + `",7]}`), []string{a}, false},
+		{"not JSON", jwt(`aud`), []string{a}, false},
+		{"opaque", "t0ken", []string{a}, false},
+		{"opaque with dots", "a.b.c", []string{a}, false},
+		{"encrypted", "a.b.c.d.e", []string{a}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := foreignAudience(test.resources, test.token)
+			if (got != "") != test.warns {
+				t.Errorf("the warning is %q; want one: %t", got, test.warns)
+			}
+			if test.warns && (!strings.Contains(got, a) || strings.Contains(got, "eyJ")) {
+				t.Errorf("the warning is %q; want it to name the resource, and not the token", got)
+			}
+		})
+	}
+}
+
+// Both are said at the write, and stand in the status; neither on a read.
+func TestWarningsOfAToken(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"access_token": jwt(`{"aud":"https://other.example.com"}`), "scope": "a"}))
+	want := []string{
+		`the authorization server did not grant "b"; it granted "a"`,
+		`the token's audience is "https://other.example.com", and does not hold the resource "https://mcp.example.com": the MCP server may refuse it`,
+	}
+	equal(t, "the warnings of the write", m.write("config/weather", with(as.client(), fields{
+		"scopes": "a b", "resource": "https://mcp.example.com",
+	})), want)
+	equal(t, "the warnings of the status", m.read("status/weather")["warnings"].([]string), want)
+	equal(t, "the warnings of a role's write", m.write("role/weather/reader", fields{"scopes": "a"}), want[1:])
+	equal(t, "the warnings of a role's status", m.read("status/weather/reader")["warnings"].([]string), want[1:])
+	equal(t, "the warnings of a role for the other", m.write("role/weather/other", fields{"resource": "https://other.example.com"}), want[:1])
+	equal(t, "the warnings of a role without a resource", m.write("role/weather/none", fields{"scopes": "a", "omit_resource": true}), nil)
+	equal(t, "the warnings of its status", m.read("status/weather/none")["warnings"].([]string), nil)
+}
+
+func FuzzAudienceOf(f *testing.F) {
+	for _, payload := range []string{`{"aud":"a"}`, `{"aud":["a","b"]}`, `{"aud":null}`, `{"aud":{}}`, `{"AUD":"a"}`, `[]`, ``, `{"aud":[null]}`} {
+		f.Add(jwt(payload))
+	}
+	for _, token := range []string{"", "..", "a.b.c", "a.b.c.d.e", "eyJ.eyJ.eyJ"} {
+		f.Add(token)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		audience, ok := audienceOf(token)
+		if ok != (len(audience) > 0) {
+			t.Errorf("%q, %t", audience, ok)
+		}
+		for _, a := range audience {
+			if foreignAudience([]string{a}, token) != "" {
+				t.Errorf("%q is an audience, and foreign", a)
+			}
+		}
+		for _, warning := range warnings(&grant.Request{Resources: []string{"https://mcp.example.com"}}, token, "") {
+			if data, err := json.Marshal(warning); err != nil || len(data) > 2000 || strings.ContainsAny(warning, "\n\r\x00") {
+				t.Errorf("the warning is %q", warning)
+			}
+		}
+	})
+}
