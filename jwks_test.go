@@ -19,7 +19,7 @@ func (m *mount) jwks(server string) []any {
 	want := fields{
 		logical.HTTPContentType:        "application/json",
 		logical.HTTPStatusCode:         http.StatusOK,
-		logical.HTTPCacheControlHeader: "public, max-age=300",
+		logical.HTTPCacheControlHeader: "private, max-age=300",
 		logical.HTTPRawBody:            body,
 	}
 	sameFields(m.t, data, want)

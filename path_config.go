@@ -174,7 +174,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	notes = append(notes, next.certificateWarning(time.Now()))
 	if madeKey {
-		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server; no token was asked for, because it cannot know the key yet", name.Server))
+		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then read token/%s; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
 	}
 	if granted != nil {
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)

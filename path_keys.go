@@ -188,10 +188,12 @@ func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework
 		return nil, fmt.Errorf("encoding the key set: %w", err)
 	}
 	return &logical.Response{Data: map[string]any{
-		logical.HTTPContentType:        "application/json",
-		logical.HTTPRawBody:            body,
-		logical.HTTPStatusCode:         http.StatusOK,
-		logical.HTTPCacheControlHeader: fmt.Sprintf("public, max-age=%d", seconds(jwksMaxAge)),
+		logical.HTTPContentType: "application/json",
+		logical.HTTPRawBody:     body,
+		logical.HTTPStatusCode:  http.StatusOK,
+		// For the authorization server's own cache: a shared one between might add its
+		// time to that.
+		logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(jwksMaxAge)),
 	}}, nil
 }
 
