@@ -46,7 +46,7 @@ func (m *mount) asserted(request tokenRequest) assertion {
 	if err := json.Unmarshal(data, &set); err != nil {
 		m.t.Fatal(err)
 	}
-	signed, err := jose.ParseSigned(request.form.Get("client_assertion"),
+	signed, err := jose.ParseSignedCompact(request.form.Get("client_assertion"),
 		[]jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA})
 	if err != nil {
 		m.t.Fatal(err)

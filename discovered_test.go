@@ -95,7 +95,11 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	was, looked, called := m.read("config/weather"), as.looked(), mcp.called()
 	as.describes(fields{"token_endpoint": as.URL + "/other"})
 	for _, change := range []fields{
-		{}, {"scopes": "a"}, {"client_secret": "new-" + secretMark}, {"max_ttl": "1h"}, mcp.client(),
+		{},
+		{"scopes": "a"},
+		{"client_secret": "new-" + secretMark},
+		{"max_ttl": "1h"},
+		mcp.client(),
 		{"allow_insecure_http": true, "client_secret": secret},
 	} {
 		m.write("config/weather", change)
@@ -289,14 +293,24 @@ func TestDiscoveryThatFails(t *testing.T) {
 				as.URL + "/.well-known/openid-configuration: HTTP 404",
 			}
 		}},
-		{"another's metadata", func(as *authServer, _ *mcpServer) { as.describes(fields{"issuer": "https://other.example.com"}) },
-			400, func(*authServer, *mcpServer) []string { return []string{"its issuer is https://other.example.com"} }},
-		{"another's resource", func(_ *authServer, mcp *mcpServer) { mcp.says(fields{"resource": "https://other.example.com"}) },
-			400, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.URL, "its resource is https://other.example.com"} }},
-		{"the authorization server is gone", func(as *authServer, _ *mcpServer) { as.Close() },
-			502, func(as *authServer, _ *mcpServer) []string { return []string{as.URL, "connection refused"} }},
-		{"the MCP server is gone", func(_ *authServer, mcp *mcpServer) { mcp.Close() },
-			502, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.url(), "connection refused"} }},
+		{
+			"another's metadata", func(as *authServer, _ *mcpServer) { as.describes(fields{"issuer": "https://other.example.com"}) },
+			400, func(*authServer, *mcpServer) []string { return []string{"its issuer is https://other.example.com"} },
+		},
+		{
+			"another's resource", func(_ *authServer, mcp *mcpServer) { mcp.says(fields{"resource": "https://other.example.com"}) },
+			400, func(_ *authServer, mcp *mcpServer) []string {
+				return []string{mcp.URL, "its resource is https://other.example.com"}
+			},
+		},
+		{
+			"the authorization server is gone", func(as *authServer, _ *mcpServer) { as.Close() },
+			502, func(as *authServer, _ *mcpServer) []string { return []string{as.URL, "connection refused"} },
+		},
+		{
+			"the MCP server is gone", func(_ *authServer, mcp *mcpServer) { mcp.Close() },
+			502, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.url(), "connection refused"} },
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, as, mcp := discoverable(t, nil)

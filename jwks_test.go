@@ -108,13 +108,15 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 		m := newNode(t, storage, 0)
 		m.write("config/weather", made(nil))
 		m.write("config/maps", made(fields{"publish_jwks": false}))
+		m.write("config/damaged", made(nil))
 		m.stop()
+		damage(t, m, "config/damaged", "{")
 		m = newNode(t, storage, 0)
 		synctest.Wait() // until all is loaded
 		before := storage.calls.Load()
 		for range 100 {
 			m.jwks("weather")
-			m.unpublished("maps", "absent", "other")
+			m.unpublished("maps", "damaged", "absent")
 		}
 		if n := storage.calls.Load() - before; n != 0 {
 			t.Errorf("400 requests made %d storage calls; want none", n)

@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -201,7 +202,14 @@ func (b *backend) loadKeySets(ctx context.Context) {
 	var group errgroup.Group
 	group.SetLimit(keySetLoaders)
 	for _, server := range servers {
-		group.Go(func() error { return b.loadKeySet(ctx, server) })
+		group.Go(func() error {
+			// What cannot be read publishes nothing until it is written again. One such
+			// config must not open storage to everybody who asks for names at random.
+			if err := b.loadKeySet(ctx, server); !errors.Is(err, errUnreadable) {
+				return err
+			}
+			return nil
+		})
 	}
 	b.keySets.complete.Store(group.Wait() == nil)
 }

@@ -292,14 +292,15 @@ func overHTTP(t *testing.T, data fields) fields {
 const (
 	secretMark = "s3cret"
 	tokenMark  = "t0ken"
-	keyMark    = "PRIVATE KEY"
-	jwtMark    = "eyJ"
+	keyMark    = "PRIVATE KEY-----\n" // as a text
+	jsonMark   = `PRIVATE KEY-----\n` // as a JSON string
+	jwtMark    = "eyJhbGciOi"         // {"alg":
 	secret     = "the-" + secretMark + "-of-the-client"
 )
 
 func checkSecretFree(t *testing.T, what, text string) {
 	t.Helper()
-	for _, mark := range []string{secretMark, tokenMark, keyMark, jwtMark} {
+	for _, mark := range []string{secretMark, tokenMark, keyMark, jsonMark, jwtMark} {
 		if at := strings.Index(text, mark); at >= 0 {
 			t.Errorf("%s holds a secret: ...%s...", what, text[max(0, at-100):min(len(text), at+100)])
 		}

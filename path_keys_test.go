@@ -130,7 +130,7 @@ func TestRotation(t *testing.T) {
 		first := m.signsWith("weather")
 		answer := m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 		second := answer["key_id"].(string)
-		if at := instant(t, answer, "active_at"); at.Sub(time.Now()).Round(time.Second) != 10*time.Minute || second == first {
+		if at := instant(t, answer, "active_at"); time.Until(at).Round(time.Second) != 10*time.Minute || second == first {
 			t.Errorf("the answer is %v; want another key than %q, in ten minutes", answer, first)
 		}
 		expect := func(when, signs string, published ...string) {

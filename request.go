@@ -173,7 +173,7 @@ func (c *config) authMethod() grant.AuthMethod {
 		return c.AuthMethod
 	case len(c.Keys) > 0:
 		return grant.PrivateKeyJWT
-	case c.ClientCertificate != "":
+	case c.ClientCertificate != "" || c.ClientCertificateKey != "":
 		return grant.TLSClientAuth
 	case c.serverNames(grant.ClientSecretPost) && !c.serverNames(grant.ClientSecretBasic):
 		return grant.ClientSecretPost

@@ -1,0 +1,164 @@
+package mcpoauth
+
+import (
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
+	certificate, key := certificateAndKey(t)
+	otherCertificate, _ := certificateAndKey(t)
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p521 := pemOf(t, ecKey(t, elliptic.P521()))
+	pair := fields{"client_certificate": certificate, "client_certificate_key": key}
+	for _, test := range []struct {
+		name   string
+		config fields
+		says   string
+	}{
+		{"none", fields{}, "client_secret is missing"},
+		{"private_key_jwt with a secret", fields{"client_secret": secret, "token_endpoint_auth_method": "private_key_jwt"}, "one kind of credentials"},
+		{"private_key_jwt without a key", fields{"private_key": "", "token_endpoint_auth_method": "private_key_jwt"}, "private_key is missing"},
+		{"tls_client_auth with a secret", fields{"client_secret": secret, "token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
+		{"tls_client_auth with a key", fields{"private_key": key, "token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
+		{"tls_client_auth without a certificate", fields{"token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
+		{"basic with a key", fields{"private_key": key, "token_endpoint_auth_method": "client_secret_basic"}, "does not go with the credentials"},
+		{"post with a certificate", with(pair, fields{"token_endpoint_auth_method": "client_secret_post"}), "does not go with the credentials"},
+
+		{"private_key that is no PEM", fields{"private_key": "/etc/key-" + secretMark + ".pem"}, "private_key"},
+		{"private_key that is a certificate", fields{"private_key": certificate}, "private_key"},
+		{"private_key cut short", fields{"private_key": key[:len(key)/2]}, "cut short"},
+		{"private_key too weak", fields{"private_key": pemOf(t, weak)}, "2048"},
+		{"private_key on another curve", fields{"private_key": p521}, "use one on P-256 or P-384"},
+		{"private_key twice", fields{"private_key": key + key}, "private_key"},
+		{"key_type unknown", fields{"key_type": "dsa-1024"}, "write rsa-2048, ec-p256 or ed25519"},
+		{"key_type beside private_key", fields{"key_type": "ec-p256", "private_key": key}, "contradict each other"},
+		{"key_id of a plugin-made key", fields{"key_type": "ec-p256", "key_id": "a"}, "named by its thumbprint"},
+		{"key_id not ASCII", fields{"private_key": key, "key_id": "schlüssel"}, "printable ASCII"},
+		{"key_id too long", fields{"private_key": key, "key_id": long(1025)}, "at most 1024"},
+		{"key_id without a key", fields{"client_secret": secret, "key_id": "a"}, "key_id goes with a signing key"},
+		{"signing_alg unknown", fields{"private_key": key, "signing_alg": "HS256"}, "use ES256"},
+		{"signing_alg of another key", fields{"private_key": key, "signing_alg": "RS256"}, "use ES256"},
+		{"signing_alg of another plugin-made key", fields{"key_type": "ed25519", "signing_alg": "ES256"}, "use EdDSA"},
+		{"signing_alg none", fields{"private_key": key, "signing_alg": "none"}, "use ES256"},
+		{"signing_alg without a key", fields{"client_secret": secret, "signing_alg": "ES256"}, "signing_alg goes with a signing key"},
+		{"certificate of another key", fields{"private_key": key, "certificate": otherCertificate}, "does not belong to the private key"},
+		{"certificate that is no PEM", fields{"private_key": key, "certificate": "none"}, "certificate"},
+		{"certificate with its key", fields{"private_key": key, "certificate": certificate + key}, "is a private key"},
+		{"certificate of a plugin-made key", fields{"key_type": "ec-p256", "certificate": certificate}, "certificate belongs to a private_key"},
+		{"certificate without a key", fields{"client_secret": secret, "certificate": certificate}, "certificate goes with a signing key"},
+		{"publish_jwks without a key", fields{"client_secret": secret, "publish_jwks": true}, "publish_jwks goes with a signing key"},
+		{"publish_jwks with a client certificate", with(pair, fields{"publish_jwks": true}), "publish_jwks goes with a signing key"},
+		{"publish_jwks neither true nor false", fields{"private_key": key, "publish_jwks": "perhaps"}, "publish_jwks"},
+		{"assertion_audience without a key", fields{"client_secret": secret, "assertion_audience": "issuer"}, "assertion_audience goes with a signing key"},
+		{"assertion_audience of an unknown issuer", fields{"private_key": key, "assertion_audience": "issuer"}, "write issuer, or the audience itself"},
+		{"assertion_audience with a line break", fields{"private_key": key, "assertion_audience": "a\nb"}, "printable"},
+		{"assertion_audience too long", fields{"private_key": key, "assertion_audience": long(2049)}, "2048"},
+
+		{"client_certificate without its key", fields{"client_certificate": certificate}, "client_certificate_key"},
+		{"client_certificate_key alone", fields{"client_certificate_key": key}, "client_certificate"},
+		{"client_certificate of another key", fields{"client_certificate": otherCertificate, "client_certificate_key": key}, "does not belong to the private key"},
+		{"client_certificate that is no PEM", with(pair, fields{"client_certificate": "none"}), "client_certificate"},
+		{"client_certificate with its key", with(pair, fields{"client_certificate": certificate + key}), "is a private key"},
+		{"client_certificate_key too weak", with(pair, fields{"client_certificate_key": pemOf(t, weak)}), "2048"},
+		{"client_certificate for http", with(pair, fields{"token_url": "http://localhost/token"}), "tls_client_auth needs an https token endpoint"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthority(t).newServer(t, false), newMount(t)
+			for _, verify := range []bool{true, false} {
+				data := with(as.endpoint(), with(test.config, fields{"verify": verify}))
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, test.says)
+			}
+			equal(t, "the configs", m.list("config/"), nil)
+			as.asked(t, 0, "after writes that are refused")
+		})
+	}
+}
+
+func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for _, test := range []struct {
+		change fields
+		says   string
+	}{
+		{fields{"issuer": "as.example.com"}, "issuer: must be absolute"},
+		{fields{"issuer": "ftp://as.example.com"}, "issuer must start with https://"},
+		{fields{"issuer": "http://as.example.com"}, "issuer uses http to a host other than loopback"},
+		{fields{"issuer": "https://as.example.com?a=b"}, "must not hold a query (RFC 8414 section 2)"},
+		{fields{"issuer": "https://as.example.com/?"}, "must not hold a query"},
+		{fields{"issuer": "https://as.example.com#a"}, "must not hold a fragment"},
+		{fields{"issuer": "https://vault:p@as.example.com"}, "must not hold user information"},
+		{fields{"issuer": "https://as.example.com/" + long(2048)}, "2048 characters"},
+		{fields{"allow_private_addresses": "perhaps"}, "allow_private_addresses"},
+		{fields{"allow_insecure_http": "perhaps"}, "allow_insecure_http"},
+		{fields{"rediscover": "perhaps"}, "rediscover"},
+		{fields{"extra_params": pairsOf(101)}, "at most 100"},
+	} {
+		for _, base := range []fields{as.client(), {"client_id": "vault", "client_secret": secret}} {
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(base, with(test.change, fields{"server_url": "https://mcp.example.com"})), test.says)
+			if base["token_url"] != nil && test.change["rediscover"] == nil {
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(base, with(test.change, fields{"verify": false})), test.says)
+			}
+			if test.change["issuer"] == nil {
+				break // discovery has nothing to do with it
+			}
+		}
+	}
+	equal(t, "the configs", m.list("config/"), nil)
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// pairsOf are n different parameters.
+func pairsOf(n int) fields {
+	params := fields{}
+	for _, name := range numbered(n) {
+		params[name] = "a"
+	}
+	return params
+}
+
+// The framework's own message would quote the value, and Vault would log it.
+func TestKeysOfTheWrongTypeAreNotEchoed(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for _, field := range []string{"private_key", "client_certificate_key"} {
+		for _, value := range []any{fields{"value": secret}, []string{secret}, 12345, true} {
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.endpoint(), fields{field: value}), field+" must be a string")
+		}
+	}
+	as.asked(t, 0, "after keys of the wrong type")
+}
+
+// Every form in which tools write keys.
+func TestWellFormedCredentialsAreAccepted(t *testing.T) {
+	ec, ed := ecKey(t, elliptic.P384()), edKey(t)
+	sec1, err := x509.MarshalECPrivateKey(ec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := certificateOf(t, ec, time.Now().Add(longLife))
+	for _, give := range []fields{
+		{"private_key": encodePEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey()))},
+		{"private_key": encodePEM("EC PRIVATE KEY", sec1)},
+		{"private_key": pemOf(t, ed), "token_endpoint_auth_method": "private_key_jwt"},
+		{"private_key": "  \n" + pemOf(t, rsaKey()) + "\n\n", "signing_alg": "PS256"},
+		{"private_key": pemOf(t, ec), "certificate": certificate, "key_id": "a b/c?d", "publish_jwks": true},
+		{"private_key": pemOf(t, ec), "assertion_audience": "Wetterdienst"},
+		{"private_key": pemOf(t, ec), "issuer": "https://as.example.com/", "assertion_audience": "issuer"},
+		{"client_certificate": certificate, "client_certificate_key": encodePEM("EC PRIVATE KEY", sec1)},
+		{"client_certificate": certificate + certificate, "client_certificate_key": pemOf(t, ec), "token_endpoint_auth_method": "tls_client_auth"},
+	} {
+		as, m := newAuthority(t).newServer(t, false), newMount(t)
+		m.write("config/weather", with(with(as.endpoint(), give), fields{"verify": false}))
+		as.asked(t, 0, "after a write with verify=false")
+	}
+}
