@@ -8,7 +8,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,4 +259,53 @@ func TestPrivateKeysStayInside(t *testing.T) {
 			t.Error("something that was said holds a private key")
 		}
 	}
+}
+
+func TestWhichFieldsOfAKeyAskTheAuthorizationServer(t *testing.T) {
+	key := ecKey(t, elliptic.P256())
+	for _, test := range []struct {
+		change fields
+		asks   bool
+	}{
+		{fields{"private_key": pemOf(t, key)}, false},
+		{fields{"publish_jwks": true}, false},
+		{fields{"token_endpoint_auth_method": "private_key_jwt"}, false},
+		{fields{"key_id": "named"}, true},
+		{fields{"certificate": certificateOf(t, key, time.Now().Add(time.Hour))}, true},
+		{fields{"private_key": pemOf(t, edKey(t))}, true},
+		{fields{"private_key": pemOf(t, key), "assertion_audience": "https://as.example.com"}, true},
+	} {
+		as, m := newAuthServer(t), newMount(t)
+		m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, key)}))
+		m.write("config/weather", test.change)
+		if got := as.count() > 1; got != test.asks {
+			t.Errorf("%v asks: %t; want %t", slices.Sorted(maps.Keys(test.change)), got, test.asks)
+		}
+		if got := m.token("weather"); got != fmt.Sprintf("t0ken-%d", as.count()) {
+			t.Errorf("the token is %q after %d requests", got, as.count())
+		}
+	}
+}
+
+// However a key came to be damaged in storage, it is told and not quoted.
+func TestDamagedKeyInStorage(t *testing.T) {
+	as, m := newAuthority(t).newServer(t, false), newMount(t)
+	for name, kind := range map[string]credentialKind{"maps": credentialKinds(t)[1], "weather": credentialKinds(t)[3]} {
+		m.write("config/"+name, with(with(as.endpoint(), kind.give), fields{"verify": false}))
+		c, err := m.store().config(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.ClientCertificateKey = secret; len(c.Keys) > 0 {
+			c.Keys[0].PEM = secret
+		}
+		if err := m.store().putConfig(t.Context(), name, c); err != nil {
+			t.Fatal(err)
+		}
+		m.refused(http.StatusBadGateway, logical.ReadOperation, "token/"+name, nil, "key")
+		m.read("status/" + name)
+		m.read("config/" + name)
+	}
+	m.refused(http.StatusInternalServerError, logical.ReadOperation, "keys/maps", nil, "private_key")
+	as.asked(t, 0, "with damaged keys")
 }

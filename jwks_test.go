@@ -185,3 +185,43 @@ func TestKeySetOnAnotherNode(t *testing.T) {
 		standby.unpublished("weather")
 	})
 }
+
+// A load that is overtaken by a write must not bring the old keys back.
+func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
+	for name, change := range map[string]struct {
+		write func(m *mount)
+		keys  int // 0: none is published
+	}{
+		"rotated":     {func(m *mount) { m.data(logical.UpdateOperation, "keys/weather/rotate", nil) }, 2},
+		"unpublished": {func(m *mount) { m.write("config/weather", fields{"publish_jwks": false, "verify": false}) }, 0},
+		"deleted":     {func(m *mount) { m.delete("config/weather") }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.write("config/weather", made(nil))
+				synctest.Wait() // until all is loaded
+				m.storage.meanwhile(func() { change.write(m) })
+				if err := m.b.(*backend).loadKeySet(t.Context(), "weather"); err != nil {
+					t.Error(err)
+				}
+				if change.keys == 0 {
+					m.unpublished("weather")
+				} else if got := len(m.jwks("weather")); got != change.keys {
+					t.Errorf("%d keys are published; want %d", got, change.keys)
+				}
+			})
+		})
+	}
+}
+
+// A rotation that is overtaken by a write is a conflict, as any write is.
+func TestRotationThatIsOvertaken(t *testing.T) {
+	m := newMount(t)
+	m.write("config/weather", made(nil))
+	m.storage.meanwhile(func() { m.write("config/weather", fields{"max_ttl": "1h", "verify": false}) })
+	m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
+	if published, _ := m.keys("weather"); len(published) != 1 || len(m.jwks("weather")) != 1 {
+		t.Errorf("the keys are %q", published)
+	}
+}

@@ -217,13 +217,28 @@ func (b *backend) loadKeySets(ctx context.Context) {
 // loadKeySet brings the key set of a server in line with storage.
 func (b *backend) loadKeySet(ctx context.Context, server string) error {
 	c, err := b.store.config(ctx, server)
-	if err == nil {
-		err = b.keySets.update(server, c)
+	for err == nil {
+		if err = b.keySets.update(server, c); err != nil {
+			break
+		}
+		// A write in the meantime has published its keys before these: look again.
+		was := revisionOfConfig(c)
+		if c, err = b.store.config(ctx, server); err == nil && revisionOfConfig(c) == was {
+			return nil
+		}
 	}
-	if err != nil && ctx.Err() == nil {
+	if ctx.Err() == nil {
 		b.Logger().Warn("published keys could not be loaded", "server", server, "error", err)
 	}
 	return err
+}
+
+// revisionOfConfig is empty for no config.
+func revisionOfConfig(c *config) string {
+	if c == nil {
+		return ""
+	}
+	return c.Revision
 }
 
 // rotated is the ring with a new key, used from then on; what is no longer published

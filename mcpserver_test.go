@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -71,4 +72,32 @@ func (s *mcpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // client is the config of a client of the server: what an operator has at hand.
 func (s *mcpServer) client() fields {
 	return fields{"server_url": s.url(), "client_id": "vault", "client_secret": secret}
+}
+
+// describes makes the server discoverable: its metadata names its issuer and its token
+// endpoint, and what more says; a nil there leaves a member out.
+func (as *authServer) describes(more fields) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.metadata = with(fields{"issuer": as.URL, "token_endpoint": as.URL + "/token"}, more)
+	maps.DeleteFunc(as.metadata, func(_ string, value any) bool { return value == nil })
+}
+
+// looked is the number of requests for the metadata.
+func (as *authServer) looked() int {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return as.looks
+}
+
+// serveMetadata answers requests at RFC 8414's well-known URL; not OpenID's.
+func (as *authServer) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.looks++
+	if as.metadata == nil || r.URL.Path != "/.well-known/oauth-authorization-server" {
+		http.NotFound(w, r)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(as.metadata)
 }

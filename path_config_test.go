@@ -130,6 +130,8 @@ func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 		{"client_secret", fields{"client_secret": "new-" + secretMark}, true},
 		{"token_endpoint_auth_method", fields{"token_endpoint_auth_method": "client_secret_post"}, true},
 		{"allow_insecure_http", fields{"allow_insecure_http": true, "client_secret": secret}, true},
+		{"allow_private_addresses", fields{"allow_private_addresses": true, "client_secret": secret}, true},
+		{"issuer", fields{"issuer": "https://as.example.com", "client_secret": secret}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)

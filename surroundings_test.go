@@ -28,10 +28,12 @@ type testStorage struct {
 
 	calls atomic.Int64
 
-	mu sync.Mutex // guards failing
+	mu sync.Mutex // guards the fields below
 	// failing are the calls that fail: "put token/" fails those puts whose key
 	// starts so, "get" all gets.
 	failing []string
+	// afterGet is called after the next get; nil is not.
+	afterGet func()
 }
 
 // errStorage is what a failing call returns: storage errors cross the plugin boundary
@@ -61,7 +63,22 @@ func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntr
 	if err := s.call("get", key); err != nil {
 		return nil, err
 	}
-	return s.InmemStorage.Get(ctx, key)
+	entry, err := s.InmemStorage.Get(ctx, key)
+	s.mu.Lock()
+	after := s.afterGet
+	s.afterGet = nil
+	s.mu.Unlock()
+	if after != nil {
+		after()
+	}
+	return entry, err
+}
+
+// meanwhile makes something happen between the next get and what its caller does then.
+func (s *testStorage) meanwhile(do func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.afterGet = do
 }
 
 func (s *testStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
@@ -186,34 +203,6 @@ func unstarted(t *testing.T) *authServer {
 		as.Close()
 	})
 	return as
-}
-
-// describes makes the server discoverable: its metadata names its issuer and its token
-// endpoint, and what more says; a nil there leaves a member out.
-func (as *authServer) describes(more fields) {
-	as.mu.Lock()
-	defer as.mu.Unlock()
-	as.metadata = with(fields{"issuer": as.URL, "token_endpoint": as.URL + "/token"}, more)
-	maps.DeleteFunc(as.metadata, func(_ string, value any) bool { return value == nil })
-}
-
-// looked is the number of requests for the metadata.
-func (as *authServer) looked() int {
-	as.mu.Lock()
-	defer as.mu.Unlock()
-	return as.looks
-}
-
-// serveMetadata answers requests at RFC 8414's well-known URL; not OpenID's.
-func (as *authServer) serveMetadata(w http.ResponseWriter, r *http.Request) {
-	as.mu.Lock()
-	defer as.mu.Unlock()
-	as.looks++
-	if as.metadata == nil || r.URL.Path != "/.well-known/oauth-authorization-server" {
-		http.NotFound(w, r)
-		return
-	}
-	_ = json.NewEncoder(w).Encode(as.metadata)
 }
 
 // granting answers with a token of an hour, and with more.
