@@ -140,33 +140,68 @@ type jwkSet struct {
 // keySets are the key sets of the configs that publish theirs, in memory: whoever asks
 // for one is not authenticated, so it must cost no storage read.
 type keySets struct {
-	mu   sync.RWMutex // guards sets
-	sets map[string][]publicKey
+	mu     sync.RWMutex // guards sets and writes
+	sets   map[string][]publicKey
+	writes uint64 // counts the configs that were written
 
 	// complete tells that every config has been looked at since the start.
 	complete atomic.Bool
 }
 
-// update takes over what a config says; nil for a config that is gone.
+// update takes over what has been written for a server; nil for a config that is gone.
 func (k *keySets) update(server string, c *config) error {
-	var keys []publicKey
-	if c != nil && c.PublishJWKS {
-		var err error
-		if keys, err = c.publicKeys(time.Now()); err != nil {
-			return err
-		}
+	keys, err := keysToPublish(c)
+	if err != nil {
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.writes++
+	k.set(server, keys)
+	return nil
+}
+
+// load takes over what was read from storage, unless a config was written since the
+// given count of writes: what was read may be older then.
+func (k *keySets) load(server string, c *config, writes uint64) (loaded bool, err error) {
+	keys, err := keysToPublish(c)
+	if err != nil {
+		return false, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.writes != writes {
+		return false, nil
+	}
+	k.set(server, keys)
+	return true, nil
+}
+
+// written counts the writes.
+func (k *keySets) written() uint64 {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.writes
+}
+
+// set replaces a server's set, by none where keys is nil. mu is held.
+func (k *keySets) set(server string, keys []publicKey) {
 	if keys == nil {
 		delete(k.sets, server)
-		return nil
+		return
 	}
 	if k.sets == nil {
 		k.sets = map[string][]publicKey{}
 	}
 	k.sets[server] = keys
-	return nil
+}
+
+// keysToPublish are the public keys of a config that publishes them; nil otherwise.
+func keysToPublish(c *config) ([]publicKey, error) {
+	if c == nil || !c.PublishJWKS {
+		return nil, nil
+	}
+	return c.publicKeys(time.Now())
 }
 
 // at is the key set of a server; false where none is published.
@@ -194,10 +229,24 @@ func (b *backend) putConfig(ctx context.Context, server string, c *config) error
 // loadKeySets brings the key sets of all configs that publish theirs into memory. From
 // then on memory is all there is to ask.
 func (b *backend) loadKeySets(ctx context.Context) {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		err := b.loadAllKeySets(ctx)
+		if b.keySets.complete.Store(err == nil); err == nil || ctx.Err() != nil {
+			return
+		}
+		b.Logger().Warn("published keys could not be loaded; each set is when it is asked for", "error", err, "next_attempt_in", wait.String())
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (b *backend) loadAllKeySets(ctx context.Context) error {
 	servers, err := b.store.servers(ctx)
 	if err != nil {
-		b.Logger().Warn("published keys could not be loaded; each set is when it is first asked for", "error", err)
-		return
+		return err
 	}
 	var group errgroup.Group
 	group.SetLimit(keySetLoaders)
@@ -211,34 +260,28 @@ func (b *backend) loadKeySets(ctx context.Context) {
 			return nil
 		})
 	}
-	b.keySets.complete.Store(group.Wait() == nil)
+	return group.Wait()
 }
 
 // loadKeySet brings the key set of a server in line with storage.
 func (b *backend) loadKeySet(ctx context.Context, server string) error {
-	c, err := b.store.config(ctx, server)
-	for err == nil {
-		if err = b.keySets.update(server, c); err != nil {
-			break
+	for {
+		writes := b.keySets.written()
+		c, err := b.store.config(ctx, server)
+		if err != nil {
+			return err
 		}
-		// A write in the meantime has published its keys before these: look again.
-		was := revisionOfConfig(c)
-		if c, err = b.store.config(ctx, server); err == nil && revisionOfConfig(c) == was {
-			return nil
+		if loaded, err := b.keySets.load(server, c, writes); loaded || err != nil {
+			return err
 		}
 	}
-	if ctx.Err() == nil {
-		b.Logger().Warn("published keys could not be loaded", "server", server, "error", err)
-	}
-	return err
 }
 
-// revisionOfConfig is empty for no config.
-func revisionOfConfig(c *config) string {
-	if c == nil {
-		return ""
+// reloadKeySet is loadKeySet where nobody waits for the outcome.
+func (b *backend) reloadKeySet(ctx context.Context, server string) {
+	if err := b.loadKeySet(ctx, server); err != nil && ctx.Err() == nil {
+		b.Logger().Warn("published keys could not be loaded", "server", server, "error", err)
 	}
-	return c.Revision
 }
 
 // rotated is the ring with a new key, used from then on; what is no longer published

@@ -104,6 +104,7 @@ func (b *backend) readConfig(ctx context.Context, name tokens.Name, _ *framework
 func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
 		if err := b.store.deleteConfig(ctx, name.Server); err != nil {
+			b.reloadKeySet(ctx, name.Server) // the config itself may be gone
 			return err
 		}
 		return b.keySets.update(name.Server, nil)
@@ -193,7 +194,9 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 		}
 		return nil, nil
 	}
-	if c.Discovered != nil && old != nil && old.discoverySource() == source && !rediscover {
+	pinned := c.Discovered != nil && old != nil && old.discoverySource() == source &&
+		old.AllowPrivateAddresses == c.AllowPrivateAddresses // which is part of what is pinned
+	if pinned && !rediscover {
 		return nil, nil
 	}
 	if !verify {
