@@ -87,6 +87,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 			server, role, _ := strings.Cut(path, "/")
 			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
 			if prefix == configPrefix {
+				b.keySets.overtaken()
 				b.engine.Go(func(ctx context.Context) { b.reloadKeySet(ctx, server) })
 			}
 		}
@@ -99,6 +100,9 @@ func (b *backend) clean(context.Context) { b.engine.Close() }
 
 // HandleRequest prepares the request's data before the framework takes it.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if strings.HasPrefix(req.Path, jwksPrefix) {
+		req.Data = nil // whoever is not logged in gets one answer for all that is not there
+	}
 	if err := prepare(req); err != nil {
 		return fail(tokens.Name{}, err)
 	}

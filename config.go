@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -78,7 +79,11 @@ func newConfig() *config {
 // newID draws an incarnation or a revision: 128 bits or more.
 func newID() string { return rand.Text() }
 
-// clone is a copy that shares nothing with c.
+// Format prints no secret, whatever the verb.
+func (c config) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "config of client %q", c.ClientID) }
+
+// clone is a copy that shares nothing with c but what was discovered, which is never
+// changed in place.
 func (c *config) clone() *config {
 	next := *c
 	next.Scopes = slices.Clone(c.Scopes)

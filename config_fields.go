@@ -137,6 +137,7 @@ func discoveredFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"discovered_issuer":    {Type: framework.TypeString, Description: "The authorization server that was discovered."},
 		"discovered_token_url": {Type: framework.TypeString, Description: "The token endpoint that was discovered."},
+		"discovered_scopes":    {Type: framework.TypeStringSlice, Description: "The scopes that the MCP server names, which are asked for where scopes is empty."},
 		"discovered_at":        {Type: framework.TypeString, Description: "When that was (RFC 3339, UTC)."},
 	}
 }
@@ -244,6 +245,7 @@ func (c *config) response() map[string]any {
 	if found := c.Discovered; found != nil {
 		data["discovered_issuer"] = found.Issuer
 		data["discovered_token_url"] = found.TokenURL
+		data["discovered_scopes"] = list(found.Scopes)
 		data["discovered_at"] = rfc3339(found.At)
 	}
 	return data

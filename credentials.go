@@ -23,6 +23,8 @@ func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err
 		return false, c.useKey(pem.(string))
 	case givenType && kind != "":
 		return c.makeKey(grant.KeyType(kind.(string)), old)
+	case !givenKey && givenType && c.KeyType != "" && c.AuthMethod == grant.PrivateKeyJWT:
+		return false, nil // an empty key_type asks for a key of the default type: there is one
 	case givenKey || givenType && c.KeyType != "": // empty
 		c.KeyType, c.Keys = "", nil
 		return false, nil
@@ -144,12 +146,18 @@ func (c *config) validSecret() error {
 // validKeys checks the fields that go with signing keys.
 func (c *config) validKeys(hasKey bool) error {
 	if !hasKey {
-		for field, value := range map[string]bool{
-			"key_id": c.KeyID != "", "signing_alg": c.SigningAlg != "", "certificate": c.Certificate != "",
-			"publish_jwks": c.PublishJWKS, "assertion_audience": c.AssertionAudience != "",
+		for _, f := range []struct {
+			field string
+			given bool
+		}{
+			{"key_id", c.KeyID != ""},
+			{"signing_alg", c.SigningAlg != ""},
+			{"certificate", c.Certificate != ""},
+			{"publish_jwks", c.PublishJWKS},
+			{"assertion_audience", c.AssertionAudience != ""},
 		} {
-			if value {
-				return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", field)
+			if f.given {
+				return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", f.field)
 			}
 		}
 		return nil
@@ -197,6 +205,9 @@ func (c *config) fitsServer() error {
 		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use it all the same",
 			quote(strings.Join(c.Discovered.AuthMethods, " ")), c.authMethod())
 	}
+	if err := c.validDiscovered(); err != nil {
+		return err
+	}
 	if c.authMethod() == grant.TLSClientAuth && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
 		return badRequest("tls_client_auth needs an https token endpoint: a client certificate is shown in the TLS handshake")
 	}
@@ -210,4 +221,13 @@ func (c *config) fitsServer() error {
 		return badRequest("%v", err)
 	}
 	return nil
+}
+
+// validDiscovered refuses a pinned endpoint that allow_insecure_http let in and that it no
+// longer covers.
+func (c *config) validDiscovered() error {
+	if c.Discovered == nil || c.TokenURL != "" || c.validEndpoint("discovered_token_url", c.tokenURL()) == nil {
+		return nil
+	}
+	return badRequest("the token endpoint that was discovered uses http: write rediscover=true to look for another, or leave allow_insecure_http=true")
 }

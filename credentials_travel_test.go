@@ -89,10 +89,10 @@ var routeChanges = []routeChange{
 		return fields{"ca_cert": ""}
 	}},
 	{name: "allow_insecure_http", base: (*places).atTokenURL, change: func(*places) fields { return fields{"allow_insecure_http": true} }},
-	{name: "allow_private_addresses", base: (*places).atServerURL, change: func(*places) fields { return fields{"allow_private_addresses": true} }, discovers: true},
+	{name: "allow_private_addresses", base: (*places).atServerURL, change: func(*places) fields { return fields{"allow_private_addresses": true} }},
 	{name: "allow_private_addresses taken back", base: func(p *places) fields {
 		return with(p.atServerURL(), fields{"allow_private_addresses": true})
-	}, change: func(*places) fields { return fields{"allow_private_addresses": false} }, discovers: true},
+	}, change: func(*places) fields { return fields{"allow_private_addresses": false} }},
 	{name: "rediscover beside them", base: (*places).atServerURL, change: func(p *places) fields {
 		return fields{"server_url": p.thiefs.url(), "rediscover": true}
 	}, discovers: true},

@@ -53,6 +53,10 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w", err)
 	}
 	if c.Discovered != nil && c.Discovered.Issuer != found.Issuer && !trusted {
+		if c.KeyType != "" {
+			return nil, badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it: here that issuer in issuer, and key_type, which makes a new key",
+				quote(found.Issuer), quote(c.Discovered.Issuer))
+		}
 		return nil, badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
 			quote(found.Issuer), quote(c.Discovered.Issuer))
 	}

@@ -177,6 +177,13 @@ func (k *keySets) load(server string, c *config, writes uint64) (loaded bool, er
 	return true, nil
 }
 
+// overtaken makes void the loads under way: another node wrote.
+func (k *keySets) overtaken() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.writes++
+}
+
 // written counts the writes.
 func (k *keySets) written() uint64 {
 	k.mu.RLock()

@@ -153,8 +153,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	write := verifiedWrite{name: name, terms: next.terms(nil), verify: verify && !madeKey}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))
 	write.fetch = old == nil || write.refresh || b.engine.Failing(name) || write.terms.Shape != old.terms(nil).Shape
+	notes = append(notes, next.certificateWarning(time.Now()))
 	if old != nil && next.same(old) && !(write.verify && write.fetch) {
-		return nil, nil
+		return warn(notes...), nil
 	}
 	next.Revision = newID()
 	write.store = func(ctx context.Context) error {
@@ -173,7 +174,6 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err != nil {
 		return nil, withRoleHint(err)
 	}
-	notes = append(notes, next.certificateWarning(time.Now()))
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then read token/%s; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
 	}
@@ -194,9 +194,9 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 		}
 		return nil, nil
 	}
-	pinned := c.Discovered != nil && old != nil && old.discoverySource() == source &&
-		old.AllowPrivateAddresses == c.AllowPrivateAddresses // which is part of what is pinned
-	if pinned && !rediscover {
+	// An issuer and a server_url may be the same text, and mean another search.
+	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
+	if c.Discovered != nil && same && !rediscover {
 		return nil, nil
 	}
 	if !verify {
@@ -253,7 +253,7 @@ func withRoleHint(err error) error {
 	if !ok || refused.Code == "invalid_client" {
 		return err
 	}
-	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false", err)
+	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, where the authorization server has yet to be discovered)", err)
 }
 
 const configHelp = `

@@ -19,7 +19,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	q.CACert = c.CACert
 	q.Timeout = c.RequestTimeout
 	if c.TokenURL == "" && c.Discovered != nil {
-		q.Control = guard(c.Discovered.Policy)
+		q.Control = guard(c.Discovered.Policy.Or(c.AllowPrivateAddresses))
 	}
 	switch q.AuthMethod {
 	case grant.PrivateKeyJWT:

@@ -23,7 +23,7 @@ const (
 	maxItems   = 100              // scopes, resources or extra parameters
 	maxItem    = 1024             // characters of a scope, or of an extra parameter's name
 	maxValue   = 4 << 10          // characters of an extra parameter's value
-	maxCACert  = 256 << 10        // characters of PEM
+	maxPEM     = 256 << 10        // characters of PEM
 	maxTimeout = 25 * time.Second // below writeBudget, so that it is what ends a request
 	maxTTL     = 365 * 24 * time.Hour
 )
@@ -79,8 +79,15 @@ func (c *config) validate() error {
 	if err := c.validTimes(); err != nil {
 		return err
 	}
-	if len(c.CACert) > maxCACert {
-		return badRequest("ca_cert must not be longer than %d characters", maxCACert)
+	for _, pem := range []struct{ field, text string }{
+		{"ca_cert", c.CACert},
+		{"certificate", c.Certificate},
+		{"client_certificate", c.ClientCertificate},
+		{"client_certificate_key", c.ClientCertificateKey},
+	} {
+		if len(pem.text) > maxPEM {
+			return badRequest("%s must not be longer than %d characters", pem.field, maxPEM)
+		}
 	}
 	if c.CACert != "" {
 		if _, err := grant.ParseCACert(c.CACert); err != nil {

@@ -65,10 +65,11 @@ type Result struct {
 	// Scopes are those of the MCP server's challenge, else its metadata's scopes_supported; nil where it
 	// names none, and with Issuer.
 	Scopes []string
-	// Resource is the resource identifier of the MCP server's metadata, as it spells it; "" without
-	// such metadata, and with Issuer. It may be the server's origin instead of its URL.
+	// Resource is the MCP server's URL as its metadata spells it; "" without such metadata, with that of
+	// its origin, and with Issuer.
 	Resource string
-	// Policy is what later calls of the token endpoints must stay under.
+	// Policy is what later calls of the token endpoints must stay under, without AllowPrivate: see
+	// Policy.Or.
 	Policy Policy
 	// Warnings are what the operator should know, a sentence each.
 	Warnings []string
@@ -183,11 +184,12 @@ func (s *search) fromServer(ctx context.Context, server *url.URL) *Result {
 		if found == nil {
 			continue
 		}
-		found.Resource = m.resource
 		if found.Scopes = said.scopes; found.Scopes == nil {
 			found.Scopes = m.scopes
 		}
-		if !sameResource(m.resource, server) {
+		if sameResource(m.resource, server) {
+			found.Resource = m.resource
+		} else {
 			found.Warnings = append(found.Warnings, fmt.Sprintf("the MCP server's metadata is that of its origin: set resource to %s if tokens for server_url are refused", m.resource))
 		}
 		return found

@@ -94,7 +94,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 				from = tcp.AddrPort().Addr()
 			}
 		}
-		a.policy = policyFor(from, s.AllowPrivate)
+		a.policy = policyFor(from)
 	}
 	if c.head {
 		return a, nil
@@ -130,7 +130,7 @@ func (s *search) callable(u *url.URL, policy Policy) string {
 	own := origin(u) == s.origin
 	addr := hostAddr(u.Hostname())
 	if addr.IsValid() && !own {
-		if err := policy.Check(addr); err != nil {
+		if err := policy.Or(s.AllowPrivate).Check(addr); err != nil {
 			return err.Error()
 		}
 	}
@@ -146,7 +146,7 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 	if s.Transport != nil {
 		return s.Transport, false
 	}
-	dialer := &net.Dialer{Resolver: s.resolver, Control: policy.Control}
+	dialer := &net.Dialer{Resolver: s.resolver, Control: policy.Or(s.AllowPrivate).Control}
 	t := newTransport(dialer, s.roots)
 	if own {
 		dialer.Control = ownGuard.Control

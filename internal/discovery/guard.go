@@ -28,12 +28,15 @@ type Policy struct {
 // policyFor is what an answer from addr earns for the URLs in it: whoever answers from inside may name
 // neighbours. The address must be that of the connection that the answer came over, not of a lookup of
 // its own: else a public server earns the private network by having its name resolve there once.
-func policyFor(addr netip.Addr, allowPrivate bool) Policy {
+func policyFor(addr netip.Addr) Policy {
 	kind, _ := classify(addr)
-	return Policy{
-		Loopback: allowPrivate || kind == loopback,
-		Private:  allowPrivate || kind == private,
-	}
+	return Policy{Loopback: kind == loopback, Private: kind == private}
+}
+
+// Or is the policy that permits loopback and private addresses besides, where all is set: the operator's
+// allow_private_addresses, which is not earned, and holds for as long as it is written.
+func (p Policy) Or(all bool) Policy {
+	return Policy{Loopback: p.Loopback || all, Private: p.Private || all}
 }
 
 // AddressError says that an address was not called, because the policy does not permit it.

@@ -77,11 +77,11 @@ func TestWhereAnAnswerComesFromEarnsItsPolicy(t *testing.T) {
 		{"169.254.169.254", false, Policy{}},
 		{"1.1.1.1", true, Policy{Loopback: true, Private: true}},
 	} {
-		if got := policyFor(netip.MustParseAddr(c.from), c.allowPrivate); got != c.want {
+		if got := policyFor(netip.MustParseAddr(c.from)).Or(c.allowPrivate); got != c.want {
 			t.Errorf("%s: %+v", c.from, got)
 		}
 	}
-	if got := policyFor(netip.Addr{}, false); got != (Policy{}) {
+	if got := policyFor(netip.Addr{}); got != (Policy{}) {
 		t.Errorf("nowhere: %+v", got)
 	}
 	for host, want := range map[string]string{

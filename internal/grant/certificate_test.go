@@ -6,9 +6,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -375,4 +377,43 @@ func FuzzParseCACert(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A proxy over TLS would be shown the client certificate.
+func TestClientCertificateIsNotShownToAProxy(t *testing.T) {
+	shown := -1
+	proxy := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		shown = len(req.TLS.PeerCertificates)
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	proxy.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
+	proxy.StartTLS()
+	defer proxy.Close()
+	own, err := newTransport(&Request{AuthMethod: TLSClientAuth, Certificate: &proxy.TLS.Certificates[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range []string{"https", "http"} {
+		at, err := url.Parse(scheme + "://" + proxy.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.Proxy = withoutTLS(http.ProxyURL(at))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://as.example.com/token", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := own.RoundTrip(req)
+		if err == nil {
+			_ = resp.Body.Close()
+			t.Fatalf("%s: the proxy was used", scheme)
+		}
+		unavailable, refused := errors.AsType[*UnavailableError](err)
+		if refused = refused && strings.Contains(unavailable.Reason, "https proxy"); refused != (scheme == "https") {
+			t.Errorf("%s proxy: %v", scheme, err)
+		}
+	}
+	if shown > 0 {
+		t.Error("the proxy was shown the client certificate")
+	}
 }

@@ -78,6 +78,11 @@ type Request struct {
 	Transport http.RoundTripper
 }
 
+// Format prints no secret, whatever the verb.
+func (r Request) Format(s fmt.State, _ rune) {
+	fmt.Fprintf(s, "token request of client %q", r.ClientID)
+}
+
 // Token is an access token that is usable as a bearer token (RFC 6750).
 type Token struct {
 	// AccessToken is 1 to 65,536 visible ASCII characters.

@@ -57,11 +57,26 @@ func newTransport(r *Request) (*transport, error) {
 		t.DialContext = (&net.Dialer{Control: r.Control}).DialContext
 	}
 	if r.AuthMethod == TLSClientAuth {
+		if t.Proxy != nil {
+			t.Proxy = withoutTLS(t.Proxy)
+		}
 		config.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return t.show(r.Certificate, *asked)
 		}
 	}
 	return t, nil
+}
+
+// withoutTLS refuses proxies over TLS. A client certificate is for the server alone, and such a proxy
+// would be shown it too: net/http has one TLS configuration for both.
+func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(req *http.Request) (*url.URL, error) {
+		u, err := proxy(req)
+		if err == nil && u != nil && u.Scheme == "https" {
+			return nil, &UnavailableError{Reason: "proxy: " + string(TLSClientAuth) + " does not work through an https proxy: use an http proxy, or none for this server"}
+		}
+		return u, err
+	}
 }
 
 // cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL

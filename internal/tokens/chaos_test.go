@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -17,7 +18,8 @@ import (
 // timer, and all is well when the trouble ends.
 func TestChaos(t *testing.T) {
 	for seed := range uint64(10) {
-		story(t, func(t *testing.T, w *world) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
 			w.lifetime, w.latency, w.idle = 20*time.Second, 300*time.Millisecond, 30*time.Second
 			e := w.engine()
 			names := []Name{weather, {"weather", "a"}, {"weather", "b"}, {Server: "other"}}
