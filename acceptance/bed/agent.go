@@ -36,16 +36,11 @@ auto_auth {
   }
 }
 
-template_config {
-  exit_on_retry_failure = false
-}
-
 template {
+  contents = "{{ with secret \"%s\" }}{{ .Data.authorization }}{{ end }}"
   destination = %q
   perms = "0600"
-  contents = <<EOT
-{{ with secret %q }}{{ .Data.authorization }}{{ end }}
-EOT
+  error_on_missing_key = true
 }
 `
 
@@ -56,7 +51,7 @@ func startAgent(v *Vault, dir, log string, id *Identity, path string) (*Agent, e
 	}
 	a := &Agent{Config: filepath.Join(dir, "agent.hcl"), File: filepath.Join(dir, "authorization")}
 	roleID, secretID := filepath.Join(dir, "role-id"), filepath.Join(dir, "secret-id")
-	config := fmt.Sprintf(agentConfig, v.Address, roleID, secretID, a.File, path)
+	config := fmt.Sprintf(agentConfig, v.Address, roleID, secretID, path, a.File)
 	for file, content := range map[string]string{roleID: id.RoleID, secretID: id.SecretID, a.Config: config} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			return nil, err

@@ -18,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // maxServers is how many of a resource's authorization servers are tried: more would only cost time.
@@ -142,7 +144,7 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 		found = s.fromServer(ctx, u)
 	}
 	if found == nil {
-		return nil, &Error{Attempts: s.attempts, Ended: ended(ctx)}
+		return nil, &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 	}
 	return found, nil
 }
@@ -169,12 +171,12 @@ func (s *search) fail(u *url.URL, f *failure) {
 // fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.
 func (s *search) fromServer(ctx context.Context, server *url.URL) *Result {
 	said, reached := s.challenge(ctx, server)
-	if !reached || ended(ctx) != nil {
+	if !reached || reach.Ended(ctx) != nil {
 		return nil
 	}
 	m, policy, exists := s.resource(ctx, server, said)
 	if m == nil {
-		if exists || ended(ctx) != nil {
+		if exists || reach.Ended(ctx) != nil {
 			return nil
 		}
 		return s.legacy(ctx, server, said)
@@ -218,7 +220,7 @@ func (s *search) server(ctx context.Context, issuer string, policy Policy) *Resu
 		return nil
 	}
 	for _, raw := range serverURLs(u) {
-		if ended(ctx) != nil {
+		if reach.Ended(ctx) != nil {
 			return nil
 		}
 		wellKnown, reason := parseURL(raw)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"unicode"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 const (
@@ -101,7 +103,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	}
 	// The server sees that the connection closes when the time is over, and may still end its answer in
 	// good order: it is not the whole one.
-	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err != nil || ended(timed) != nil {
+	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err != nil || reach.Ended(timed) != nil {
 		return nil, s.failed(ctx, timed, err, false)
 	}
 	if len(a.body) > maxBody {
@@ -119,7 +121,7 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 	case a.status/100 == 3:
 		return nil, &failure{reason: redirected(u, a)}
 	case a.status != http.StatusOK:
-		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy(a.status)}
+		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: reach.Busy(a.status)}
 	}
 	return a, nil
 }
@@ -162,10 +164,10 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 
 // failed says what kept an answer from coming.
 func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *failure {
-	if ended(ctx) != nil {
+	if reach.Ended(ctx) != nil {
 		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, unreached: unreached}
 	}
-	if ended(timed) != nil {
+	if reach.Ended(timed) != nil {
 		return &failure{reason: fmt.Sprintf("timed out after %s", s.Timeout), temporary: true, unreached: unreached}
 	}
 	reason, temporary := cause(err)
@@ -180,11 +182,6 @@ func redirected(from *url.URL, a *answer) string {
 		return fmt.Sprintf("HTTP %d: redirects are not followed", a.status)
 	}
 	return fmt.Sprintf("HTTP %d: redirects, as here to %s, are not followed", a.status, shownURL(to))
-}
-
-// busy holds for the statuses that are about the moment.
-func busy(status int) bool {
-	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }
 
 // shownURL is a URL for an error: without query, fragment, user information and path parameters.

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // hint is what an MCP server's answer to a request without a token says.
@@ -74,7 +76,7 @@ func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *r
 		urls = append([]string{said.metadata}, urls...)
 	}
 	for _, raw := range urls {
-		if ended(ctx) != nil {
+		if reach.Ended(ctx) != nil {
 			return nil, Policy{}, exists
 		}
 		u, reason := parseURL(raw)

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 const (
@@ -61,7 +63,7 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, n.unavailable(resp, n.redirection(resp))
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if busy(resp.StatusCode) {
+	if reach.Busy(resp.StatusCode) {
 		// The status says it; of the body only an OAuth error is of interest, if there is one.
 		a, _ := parseAnswer(body)
 		return nil, n.unavailable(resp, n.saying(a))
@@ -138,11 +140,6 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	}
 	n.granted = grantedAnswer{accessToken: a.accessToken, expiresIn: expiresIn, scope: a.scope, scopeSaid: a.scopeSaid}
 	return nil
-}
-
-// busy holds for the statuses that are about the moment, whatever the body says.
-func busy(status int) bool {
-	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }
 
 func (n *normaliser) unavailable(resp *http.Response, reason string) *UnavailableError {

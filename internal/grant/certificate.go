@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"strings"
 	"syscall"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as
@@ -109,7 +109,7 @@ func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo
 // clientCertificateCause is cause for a request with a client certificate: what a server does not like
 // about one it says with an alert, or not at all.
 func clientCertificateCause(err error) string {
-	if alert := remoteAlert(err); alert != "" {
+	if alert := reach.Alert(err); alert != "" {
 		if advice, ok := certificateAlerts[alert]; ok {
 			return "TLS: the server refused the client certificate: " + alert + advice
 		}
@@ -121,13 +121,4 @@ func clientCertificateCause(err error) string {
 		}
 	}
 	return reason
-}
-
-// remoteAlert is the TLS alert that the server sent, in crypto/tls's words; "" if it was something else.
-func remoteAlert(err error) string {
-	op, ok := errors.AsType[*net.OpError](err)
-	if !ok || op.Op != "remote error" {
-		return ""
-	}
-	return strings.TrimPrefix(op.Err.Error(), "tls: ")
 }

@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // AuthMethod is an OAuth client authentication method by its registered name (RFC 7591 section 2).
@@ -232,10 +234,10 @@ func (r *Request) failure(ctx, timed context.Context, err error) error {
 	if unavailable, ok := errors.AsType[*UnavailableError](err); ok {
 		return unavailable
 	}
-	if err := ended(ctx); err != nil {
+	if err := reach.Ended(ctx); err != nil {
 		return err
 	}
-	if ended(timed) != nil {
+	if reach.Ended(timed) != nil {
 		return &UnavailableError{Reason: fmt.Sprintf("timed out after %s", r.Timeout)}
 	}
 	if r.AuthMethod == TLSClientAuth {
@@ -257,18 +259,6 @@ func unasked(err error) error {
 	}
 	refused.Description += hint
 	return refused
-}
-
-// ended is ctx.Err(), or its deadline where that has passed: a dialer keeps ctx's deadline with a
-// timer of its own, which may fire just before ctx's.
-func ended(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
 }
 
 // reserved are the parameters that extra_params may not hold, in lower case.

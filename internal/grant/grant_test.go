@@ -276,24 +276,6 @@ func TestCallersContextEndsTheRequestAtOnce(t *testing.T) {
 	})
 }
 
-// A dialer keeps the deadline with its own timer; the context may not have noticed yet.
-func TestPassedDeadlineCountsAsEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx := late{Context: t.Context(), deadline: time.Now()}
-		if err := ended(ctx); err != context.DeadlineExceeded {
-			t.Errorf("%v", err)
-		}
-	})
-}
-
-// late is a context whose timer has not fired although its deadline has passed.
-type late struct {
-	context.Context
-	deadline time.Time
-}
-
-func (l late) Deadline() (time.Time, bool) { return l.deadline, true }
-
 // An answer that came stands, even if the caller left while it was read.
 func TestRefusalOutlivesTheCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -3,16 +3,13 @@ package grant
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync/atomic"
-	"syscall"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // transport is the package's own, for one request. Without keep-alive there is no connection left to
@@ -79,80 +76,18 @@ func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	}
 }
 
-// cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL
-// with its query, and pieces of what the other side sent. It does not judge timeouts of the request.
+// hints are advice on the reasons that have some here.
+var hints = map[string]string{
+	reach.NotHTTP: ": check token_url",
+	reach.NotTLS:  ": check token_url's scheme and port",
+}
+
+// cause names what kept an answer from coming, in words of our own. It does not judge timeouts of the
+// request.
 func cause(err error) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		switch op.Op {
-		case "proxyconnect": // the outermost one, of a proxy from the environment
-			return "proxy: " + cause(op.Err)
-		case "remote error": // a TLS alert, whose text is crypto/tls's own
-			if alert := remoteAlert(err); alert != "certificate required" {
-				return "TLS: refused by the server: " + alert
-			}
-			return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"
-		}
+	if reach.Alert(err) == "certificate required" {
+		return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"
 	}
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		if dns.IsNotFound {
-			return "DNS lookup failed: no such host " + fold(dns.Name)
-		}
-		return "DNS lookup failed for " + fold(dns.Name)
-	}
-	if reason := tlsCause(err); reason != "" {
-		return reason
-	}
-	for _, c := range causes {
-		if errors.Is(err, c.is) {
-			return c.reason
-		}
-	}
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
-		return "timed out"
-	}
-	switch text := err.Error(); {
-	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "malformed MIME"):
-		return "the answer is not HTTP: check token_url"
-	case strings.Contains(text, "response headers exceeded"):
-		return "the answer's headers are too large"
-	}
-	return "the request failed"
-}
-
-var causes = []struct {
-	is     error
-	reason string
-}{
-	{syscall.ECONNREFUSED, "connection refused"},
-	{syscall.ECONNRESET, "connection reset"},
-	{syscall.EPIPE, "connection reset"},
-	{syscall.EHOSTUNREACH, "no route to host"},
-	{syscall.ENETUNREACH, "network unreachable"},
-	{syscall.ETIMEDOUT, "connection timed out"},
-	{io.ErrUnexpectedEOF, "connection closed before the answer was complete"},
-	{io.EOF, "connection closed without an answer"},
-}
-
-// tlsCause is cause for what goes wrong in TLS; "" if it was something else.
-func tlsCause(err error) string {
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return "TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"
-	}
-	if name, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "TLS: certificate is not valid for " + fold(name.Host)
-	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		return "TLS: certificate has expired or is not yet valid"
-	}
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return "TLS: certificate is not valid"
-	}
-	_, record := errors.AsType[tls.RecordHeaderError](err)
-	if record || errors.Is(err, http.ErrSchemeMismatch) {
-		return "TLS: the server does not speak TLS there: check token_url's scheme and port"
-	}
-	if strings.Contains(err.Error(), "tls: ") {
-		return "TLS: handshake failed: TLS 1.2 or later is needed"
-	}
-	return ""
+	reason, _ := reach.Cause(err)
+	return reason + hints[reason]
 }

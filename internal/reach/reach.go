@@ -1,0 +1,135 @@
+// Package reach says in words why an HTTP request brought no answer. Its words hold nothing that the
+// other side sent, no URL and no header, so they are fit for errors and logs.
+package reach
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+	"unicode"
+)
+
+// The reasons that a caller may have advice for.
+const (
+	NotHTTP = "the answer is not HTTP"
+	NotTLS  = "TLS: the server does not speak TLS there"
+)
+
+// Cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL
+// with its query, and pieces of what the other side sent. temporary is false where trying again
+// unchanged will not help. It does not judge timeouts of the caller's own.
+func Cause(err error) (reason string, temporary bool) {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
+		reason, temporary = Cause(op.Err)
+		return "proxy: " + reason, temporary
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		if dns.IsNotFound {
+			return "DNS lookup failed: no such host " + printable(dns.Name), true
+		}
+		return "DNS lookup failed for " + printable(dns.Name), true
+	}
+	if reason := tlsCause(err); reason != "" {
+		return reason, false
+	}
+	for _, c := range causes {
+		if errors.Is(err, c.is) {
+			return c.reason, true
+		}
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return "timed out", true
+	}
+	switch text := err.Error(); {
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "malformed MIME"):
+		return NotHTTP, false
+	case strings.Contains(text, "response headers exceeded"):
+		return "the answer's headers are too large", false
+	}
+	return "the request failed", true
+}
+
+var causes = []struct {
+	is     error
+	reason string
+}{
+	{syscall.ECONNREFUSED, "connection refused"},
+	{syscall.ECONNRESET, "connection reset"},
+	{syscall.EPIPE, "connection reset"},
+	{syscall.EHOSTUNREACH, "no route to host"},
+	{syscall.ENETUNREACH, "network unreachable"},
+	{syscall.ETIMEDOUT, "connection timed out"},
+	{io.ErrUnexpectedEOF, "connection closed before the answer was complete"},
+	{io.EOF, "connection closed without an answer"},
+}
+
+// tlsCause is Cause for what goes wrong in TLS; "" if it was something else.
+func tlsCause(err error) string {
+	if alert := Alert(err); alert != "" {
+		return "TLS: refused by the server: " + alert
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return "TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"
+	}
+	if name, ok := errors.AsType[x509.HostnameError](err); ok {
+		return "TLS: certificate is not valid for " + printable(name.Host)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return "TLS: certificate has expired or is not yet valid"
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return "TLS: certificate is not valid"
+	}
+	_, record := errors.AsType[tls.RecordHeaderError](err)
+	if record || errors.Is(err, http.ErrSchemeMismatch) {
+		return NotTLS
+	}
+	if strings.Contains(err.Error(), "tls: ") {
+		return "TLS: handshake failed: TLS 1.2 or later is needed"
+	}
+	return ""
+}
+
+// Alert is the TLS alert (RFC 8446 section 6.2) that the server sent, in crypto/tls's words; "" if the
+// error is something else.
+func Alert(err error) string {
+	op, ok := errors.AsType[*net.OpError](err)
+	if !ok || op.Op != "remote error" {
+		return ""
+	}
+	return strings.TrimPrefix(op.Err.Error(), "tls: ")
+}
+
+// printable is a host's name without what does not print.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// Ended is ctx.Err(), or its deadline where that has passed: a dialer keeps ctx's deadline with a timer
+// of its own, which may fire just before ctx's.
+func Ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// Busy holds for the HTTP statuses that are about the moment, whatever the body says.
+func Busy(status int) bool {
+	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
+}
