@@ -27,10 +27,10 @@ func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 	requests := len(u.requests(t))
 
 	for range 2 {
-		if err := b.Vault.Stop(); err != nil {
+		if err := b.Nodes[0].Stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Vault.Start(t.Context()); err != nil {
+		if err := b.Nodes[0].Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for path, want := range entries {

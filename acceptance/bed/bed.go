@@ -24,8 +24,9 @@ var ErrNotFound = errors.New("not found (404)")
 
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
 type Bed struct {
-	Dir     string // temporary, removed by Close
-	Vault   *Vault
+	Dir     string  // temporary, removed by Close
+	Vault   *Vault  // as clients see it: behind a balancer where there are several nodes
+	Nodes   []*Node // the servers behind it
 	AS      *AuthorizationServer
 	Secrecy *Secrecy
 
@@ -47,6 +48,13 @@ type Options struct {
 
 	// Bare leaves it to the caller to register and enable the plugin and AppRole logins.
 	Bare bool
+
+	// Nodes is the number of Vault servers. Default: 1.
+	Nodes int
+
+	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
+	// Start returns errors.ErrUnsupported where the system does not allow that.
+	Process1 bool
 }
 
 // Start starts a bed. The caller must call Close, whatever comes.
@@ -83,7 +91,7 @@ func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
 	if err := b.startAuthorizationServer(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.startVault(ctx, plugins); err != nil {
+	if err := b.startVault(ctx, plugins, opts); err != nil {
 		return nil, err
 	}
 	if opts.Bare {
@@ -105,24 +113,39 @@ func (b *Bed) startAuthorizationServer(ctx context.Context) error {
 	return nil
 }
 
-func (b *Bed) startVault(ctx context.Context, plugins string) error {
+func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) error {
 	binary, err := FindVault(ctx, b.log)
 	if err != nil {
 		return err
 	}
-	b.Vault, err = startVault(ctx, VaultOptions{
-		Binary:    binary,
-		NodeID:    "vault",
-		Dir:       filepath.Join(b.Dir, "vault"),
-		LogDir:    b.LogDir(),
-		PluginDir: plugins,
-		errors:    b.errors,
-	})
-	if err != nil {
-		return err
+	count := max(1, opts.Nodes)
+	for i := range count {
+		id := "vault"
+		if count > 1 {
+			id = fmt.Sprintf("vault-%d", i+1)
+		}
+		node, err := startNode(ctx, nodeOptions{
+			Binary:    binary,
+			ID:        id,
+			Dir:       filepath.Join(b.Dir, id),
+			LogDir:    b.LogDir(),
+			PluginDir: plugins,
+			Peers:     b.Nodes,
+			Clustered: count > 1,
+			Process1:  opts.Process1,
+			errors:    b.errors,
+		})
+		if err != nil {
+			return err
+		}
+		b.Nodes = append(b.Nodes, node)
+		b.onClose(node.close)
 	}
-	b.onClose(b.Vault.close)
-	return nil
+	if count == 1 {
+		b.Vault = b.Nodes[0].Vault
+		return nil
+	}
+	return b.startCluster(ctx)
 }
 
 // setUp makes Vault ready: the plugin and AppRole logins.

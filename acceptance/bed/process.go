@@ -35,8 +35,11 @@ func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 		cmd.Stdout = out
 	}
 	cmd.Stderr = out
-	cmd.SysProcAttr = dieWithParent()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
 	cmd.SysProcAttr.Setpgid = true
+	dieWithParent(cmd.SysProcAttr)
 
 	if err := onStarterThread(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

@@ -1,8 +1,70 @@
 package bed
 
-import "syscall"
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
 
 // dieWithParent makes the kernel end the child when the test process dies, however it dies.
-func dieWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
+
+// asProcess1 makes cmd process 1 of a process namespace of its own.
+func asProcess1(cmd *exec.Cmd) error {
+	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
+		attr.Cloneflags |= syscall.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	}
+	cmd.SysProcAttr = attr
+	return nil
+}
+
+// Running tells whether a process runs. One that has ended and that nobody has waited for does not.
+func Running(pid int) bool {
+	state, _ := processState(fmt.Sprintf("/proc/%d/stat", pid))
+	return state != "" && state != "Z"
+}
+
+// processState gives state and parent of a process from its stat file (proc(5)); nothing where
+// the process has ended.
+func processState(file string) (state string, parent int) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", 0
+	}
+	// Both follow the command's name, which is in parentheses.
+	_, rest, _ := strings.Cut(string(content), ") ")
+	_, _ = fmt.Sscan(rest, &state, &parent)
+	return state, parent
+}
+
+// children are the ids of the processes that a process has started from the executable of the
+// given name and that run.
+func children(pid int, name string) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, stat := range stats {
+		dir := filepath.Dir(stat)
+		if state, parent := processState(stat); parent != pid || state == "Z" {
+			continue
+		}
+		if exe, err := os.Readlink(filepath.Join(dir, "exe")); err != nil || filepath.Base(exe) != name {
+			continue
+		}
+		child, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, child)
+	}
+	return pids, nil
 }

@@ -44,7 +44,7 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 	}
 	_ = parent.Wait()
 	Eventually(t, 5*time.Second, func() error {
-		if alive(child) {
+		if Running(child) {
 			return errors.New("the child outlives its parent")
 		}
 		return nil
@@ -59,15 +59,4 @@ func startChildAndWait(t *testing.T, log string) {
 	}
 	fmt.Println(p.PID())
 	<-p.Done()
-}
-
-// alive tells whether a process runs. One that has ended and that nobody has waited for does not.
-func alive(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	// The state follows the command's name, which is in parentheses (proc(5)).
-	_, fields, _ := strings.Cut(string(stat), ") ")
-	return !strings.HasPrefix(fields, "Z")
 }

@@ -1,0 +1,179 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// startCluster makes the nodes a cluster that outlives any one of them, behind a balancer.
+func (b *Bed) startCluster(ctx context.Context) error {
+	root, err := b.Nodes[0].Root()
+	if err != nil {
+		return err
+	}
+	// Raft lets a new node vote once it has been well for some time, 10 s by default.
+	_, err = root.Logical().WriteWithContext(ctx, "sys/storage/raft/autopilot/configuration", map[string]any{
+		"server_stabilization_time": "1s",
+	})
+	if err != nil {
+		return fmt.Errorf("configure raft's autopilot: %w", err)
+	}
+	err = poll(ctx, 60*time.Second, func() error {
+		voters, err := voters(ctx, root)
+		if err == nil && voters < len(b.Nodes) {
+			err = fmt.Errorf("%d of %d nodes may vote", voters, len(b.Nodes))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	balancer, err := startBalancer(b.Nodes)
+	if err != nil {
+		return err
+	}
+	b.onClose(balancer.close)
+	service := *b.Nodes[0].Vault
+	service.Address = balancer.url
+	b.Vault = &service
+	return nil
+}
+
+// voters counts the nodes that raft lets vote.
+func voters(ctx context.Context, root *api.Client) (int, error) {
+	answer, err := root.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
+	if err != nil {
+		return 0, err
+	}
+	config, _ := answer.Data["config"].(map[string]any)
+	servers, _ := config["servers"].([]any)
+	n := 0
+	for _, server := range servers {
+		if s, _ := server.(map[string]any); s["voter"] == true {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// Active is the node that is active now.
+func (b *Bed) Active(ctx context.Context) (*Node, error) {
+	err := errors.New("no node is running")
+	for _, node := range b.Nodes {
+		if node.proc.ended() {
+			continue
+		}
+		var client *api.Client
+		if client, err = node.Client(""); err != nil {
+			return nil, err
+		}
+		var health *api.HealthResponse
+		health, err = client.Sys().HealthWithContext(ctx)
+		if err == nil && !health.Sealed && !health.Standby {
+			return node, nil
+		}
+	}
+	return nil, fmt.Errorf("no node is active: %w", err)
+}
+
+// WaitHealthy waits until one node is active and all others are its standbys.
+func (b *Bed) WaitHealthy(ctx context.Context) error {
+	return poll(ctx, 60*time.Second, func() error {
+		if _, err := b.Active(ctx); err != nil {
+			return err
+		}
+		for _, node := range b.Nodes {
+			client, err := node.Client("")
+			if err == nil {
+				err = node.ready(ctx, client)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A balancer is an HTTP proxy before the nodes of a cluster. It sends each request to the node
+// that answered last. A request that gets no answer there, or an answer that says that this node
+// cannot serve, goes to the next, once round.
+type balancer struct {
+	url   string
+	nodes []*url.URL
+	last  atomic.Int32 // index of the node that answered last
+	http  *http.Server
+	next  *http.Transport
+}
+
+func startBalancer(nodes []*Node) (*balancer, error) {
+	b := &balancer{next: http.DefaultTransport.(*http.Transport).Clone()}
+	for _, node := range nodes {
+		u, err := url.Parse(node.Address)
+		if err != nil {
+			return nil, err
+		}
+		b.nodes = append(b.nodes, u)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	b.url = "http://" + listener.Addr().String()
+	b.next.MaxIdleConnsPerHost = 100
+	b.http = &http.Server{Handler: &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(b.nodes[0]) },
+		Transport: roundTripper(b.try),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
+	}}
+	go func() { _ = b.http.Serve(listener) }() // returns when the server is closed
+	return b, nil
+}
+
+// try sends a request to one node after the other until one can serve it. A write that has
+// reached a node is not repeated.
+func (b *balancer) try(req *http.Request) (resp *http.Response, err error) {
+	var body []byte
+	if req.Body != nil {
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+	}
+	first := b.last.Load()
+	for i := range len(b.nodes) {
+		if resp != nil {
+			resp.Body.Close()
+		}
+		node := (int(first) + i) % len(b.nodes)
+		again := req.Clone(req.Context())
+		again.URL.Host = b.nodes[node].Host
+		again.Body = io.NopCloser(bytes.NewReader(body))
+		resp, err = b.next.RoundTrip(again)
+		if err == nil && resp.StatusCode < http.StatusInternalServerError {
+			b.last.CompareAndSwap(first, int32(node))
+			return resp, nil
+		}
+		if req.Method != http.MethodGet && !errors.As(err, new(*net.OpError)) || req.Context().Err() != nil {
+			break
+		}
+	}
+	return resp, err
+}
+
+func (b *balancer) close() error {
+	b.next.CloseIdleConnections()
+	return b.http.Close()
+}

@@ -1,0 +1,304 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// A Node is one Vault server with raft storage on loopback. It can be stopped, killed and started
+// again on the same data and addresses.
+type Node struct {
+	*Vault // at the node's own address
+
+	ID        string // in raft
+	dir       string // config and data
+	log       string // path of the server's log, which holds the plugin's log too
+	pluginDir string
+	peers     []*Node // those that it joins; none for the first
+	clustered bool    // it is one of several
+	process1  bool
+	unsealKey string
+	proc      *Process
+}
+
+// nodeOptions are what a node needs to know of the bed around it.
+type nodeOptions struct {
+	Binary    string
+	ID        string
+	Dir       string // for config and data
+	LogDir    string // for the server's log and the audit log
+	PluginDir string
+	Peers     []*Node // initialised nodes to join; a node without any is initialised itself
+	Clustered bool    // others will join
+	Process1  bool    // it is to be process 1 of a process namespace of its own
+	errors    *errorLog
+}
+
+// startNode starts a new server and unseals it.
+func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
+	n := &Node{
+		Vault: &Vault{
+			Binary:   opts.Binary,
+			AuditLog: filepath.Join(opts.LogDir, "vault-audit.log"),
+			home:     opts.Dir,
+			errors:   opts.errors,
+		},
+		ID:        opts.ID,
+		dir:       opts.Dir,
+		log:       filepath.Join(opts.LogDir, opts.ID+".log"),
+		pluginDir: opts.PluginDir,
+		peers:     opts.Peers,
+		clustered: opts.Clustered,
+		process1:  opts.Process1,
+	}
+	for _, dir := range []string{n.data(), n.temp()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	// A port that was free a moment ago may be taken when Vault comes to listen on it.
+	var err error
+	for range 3 {
+		if err = n.configure(); err != nil {
+			return nil, err
+		}
+		if err = n.launch(ctx); err == nil || errors.Is(err, errors.ErrUnsupported) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(n.peers) == 0 {
+		err = n.initialise(ctx)
+	} else {
+		n.RootToken, n.unsealKey = n.peers[0].RootToken, n.peers[0].unsealKey
+		err = n.Unseal(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Stop())
+	}
+	return n, nil
+}
+
+// configure picks ports and writes the server's configuration. A node keeps both for life, as
+// raft knows its nodes by address.
+func (n *Node) configure() error {
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	n.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	join := ""
+	for _, peer := range n.peers {
+		join += fmt.Sprintf("  retry_join {\n    leader_api_addr = %q\n  }\n", peer.Address)
+	}
+	config := fmt.Sprintf(`disable_mlock = true
+api_addr = %q
+cluster_addr = "https://127.0.0.1:%d"
+plugin_directory = %q
+
+storage "raft" {
+  path = %q
+  node_id = %q
+  performance_multiplier = 1
+%s}
+
+listener "tcp" {
+  address = "127.0.0.1:%d"
+  cluster_address = "127.0.0.1:%[2]d"
+  tls_disable = true
+}
+`, n.Address, ports[1], n.pluginDir, n.data(), n.ID, join, ports[0])
+	return os.WriteFile(n.config(), []byte(config), 0o600)
+}
+
+func (n *Node) config() string { return filepath.Join(n.dir, "vault.hcl") }
+func (n *Node) data() string   { return filepath.Join(n.dir, "raft") }
+func (n *Node) temp() string   { return filepath.Join(n.dir, "tmp") }
+
+// launch starts the process and waits until its API answers.
+func (n *Node) launch(ctx context.Context) error {
+	// At trace level, so that the scan for secrets sees all that could ever be logged.
+	cmd := exec.Command(n.Binary, "server", "-config="+n.config(), "-log-level=trace")
+	// A killed plugin leaves its socket in the temporary directory.
+	cmd.Env = append(cleanEnviron(), "TMPDIR="+n.temp())
+	if n.process1 {
+		if err := asProcess1(cmd); err != nil {
+			return err
+		}
+	}
+	proc, err := startProcess("vault", cmd, n.log)
+	if n.process1 && errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	if err != nil {
+		return err
+	}
+	n.proc = proc
+	client, err := n.Client("")
+	if err != nil {
+		return err
+	}
+	err = poll(ctx, 30*time.Second, func() error {
+		if proc.ended() {
+			return stopPolling{fmt.Errorf("vault ended at start: %w", proc.err)}
+		}
+		_, err := client.Sys().SealStatusWithContext(ctx)
+		return err
+	})
+	if err != nil {
+		proc.Kill()
+		return fmt.Errorf("vault did not come up, see %s: %w", n.log, err)
+	}
+	return nil
+}
+
+func (n *Node) initialise(ctx context.Context) error {
+	client, err := n.Client("")
+	if err != nil {
+		return err
+	}
+	init, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return fmt.Errorf("initialise vault: %w", err)
+	}
+	n.RootToken, n.unsealKey = init.RootToken, init.KeysB64[0]
+	if err := n.Unseal(ctx); err != nil {
+		return err
+	}
+	root, err := n.Root()
+	if err != nil {
+		return err
+	}
+	err = root.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
+		Type:    "file",
+		Options: map[string]string{"file_path": n.AuditLog},
+	})
+	if err != nil {
+		return fmt.Errorf("enable the audit log: %w", err)
+	}
+	return nil
+}
+
+// Unseal unseals the node and waits until it is active, or a standby of an active one.
+func (n *Node) Unseal(ctx context.Context) error {
+	client, err := n.Client("")
+	if err != nil {
+		return err
+	}
+	// A node that is to join cannot be unsealed until it has heard from the others.
+	err = poll(ctx, 30*time.Second, func() error {
+		_, err := client.Sys().UnsealWithContext(ctx, n.unsealKey)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("unseal vault: %w", err)
+	}
+	return poll(ctx, 60*time.Second, func() error { return n.ready(ctx, client) })
+}
+
+// ready tells why the node does not serve, if it does not.
+func (n *Node) ready(ctx context.Context, client *api.Client) error {
+	health, err := client.Sys().HealthWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	if health.Sealed {
+		return fmt.Errorf("%s is sealed", n.ID)
+	}
+	if !health.Standby {
+		return nil
+	}
+	if !n.clustered {
+		return fmt.Errorf("%s is not active", n.ID)
+	}
+	leader, err := client.Sys().LeaderWithContext(ctx)
+	if err == nil && leader.LeaderAddress == "" {
+		err = fmt.Errorf("%s knows no active node", n.ID)
+	}
+	return err
+}
+
+// Start starts a stopped or killed server on its old data and unseals it.
+func (n *Node) Start(ctx context.Context) error {
+	if err := n.launch(ctx); err != nil {
+		return err
+	}
+	return n.Unseal(ctx)
+}
+
+// Stop ends the server in good order.
+func (n *Node) Stop() error {
+	if n.proc == nil {
+		return nil
+	}
+	return n.proc.Stop()
+}
+
+// Kill ends the server with SIGKILL, and leaves the plugin to itself.
+func (n *Node) Kill() { n.proc.Kill() }
+
+// PluginPID is the id of the plugin's process that the server runs, 0 where it runs none.
+func (n *Node) PluginPID() (int, error) {
+	pids, err := children(n.proc.PID(), PluginName)
+	if err != nil || len(pids) == 0 {
+		return 0, err
+	}
+	if len(pids) > 1 {
+		return 0, fmt.Errorf("%s runs %d plugin processes", n.ID, len(pids))
+	}
+	return pids[0], nil
+}
+
+// KillPlugin ends the plugin's process with SIGKILL and tells its id.
+func (n *Node) KillPlugin() (pid int, err error) {
+	pid, err = n.PluginPID()
+	if err == nil && pid == 0 {
+		err = fmt.Errorf("%s runs no plugin", n.ID)
+	}
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	return pid, err
+}
+
+// close stops the server and whatever a killed server left behind.
+func (n *Node) close() error {
+	err := n.Stop()
+	if n.proc != nil {
+		n.proc.killGroup()
+	}
+	return err
+}
+
+// freePorts returns n ports of the loopback address that were free a moment ago.
+func freePorts(n int) ([]int, error) {
+	var listeners []net.Listener
+	defer func() {
+		// Only after all are taken, so that they differ.
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		listeners = append(listeners, l)
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
