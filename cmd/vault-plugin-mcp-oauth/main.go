@@ -47,14 +47,19 @@ func main() {
 	}
 }
 
-// exitWithParent ends the process when Vault has gone without ending it, as after a
-// SIGKILL: the process then gets another parent. Comparing with 1 would not do: in a
-// container Vault is process 1.
+// exitWithParent ends the process when Vault has gone without ending it, as after a SIGKILL.
 func exitWithParent(parent int, log hclog.Logger) {
-	for range time.Tick(time.Second) {
-		if os.Getppid() != parent {
-			log.Warn("Vault has gone: the plugin exits")
-			os.Exit(0)
+	waitForOrphanage(parent, os.Getppid, time.Tick(time.Second))
+	log.Warn("Vault has gone: the plugin exits")
+	os.Exit(0)
+}
+
+// waitForOrphanage returns when the process has another parent than it had: whoever adopts
+// orphans. Comparing with 1 would not do: in a container Vault is process 1.
+func waitForOrphanage(parent int, getppid func() int, tick <-chan time.Time) {
+	for range tick {
+		if getppid() != parent {
+			return
 		}
 	}
 }

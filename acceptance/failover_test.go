@@ -1,0 +1,395 @@
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Three Vaults with raft, and readers who read through all that can happen to them: a step-down,
+// the leader killed, the plugin killed and reloaded, seals, a snapshot restored. A broker with a
+// Vault Agent notices nothing at all. Tokens that are
+// valid are not asked for again, those that become due are refreshed on, no reader is ever given
+// a token that the MCP server would not take, and readers of tokens notice no more of it than
+// readers of Vault's own KV engine and of another path of the mount do.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{Nodes: 3})
+	f := newFailover(t, b)
+	for _, event := range []struct {
+		name string
+		do   func(t *testing.T)
+	}{
+		{"step-down", f.stepDown},
+		{"leader killed", f.killLeader},
+		{"plugin killed", f.killPlugin},
+		{"plugin reloaded", f.reloadPlugin},
+		{"active node sealed and unsealed", f.sealActive},
+		{"two of three nodes sealed and unsealed", f.sealMost},
+	} {
+		if !t.Run(event.name, func(t *testing.T) { f.through(t, event.do) }) {
+			return
+		}
+	}
+	t.Run("snapshot restored", f.restore)
+	f.finish(t)
+}
+
+// The lifetimes of a failover's tokens: one that outlives the test without a refresh, and one
+// that is refreshed every 10 s.
+const (
+	steadyLifetime = time.Hour
+	briskLifetime  = 20 * time.Second
+)
+
+// A failover is a cluster with tokens of two lifetimes, each read all the time.
+type failover struct {
+	bed    *bed.Bed
+	root   *api.Client
+	steady *upstream
+	brisk  *upstream
+	paths  []string // of all tokens
+	watch  map[string]*watcher
+	broker *bed.Broker // uses the brisk MCP server with what Vault Agent renders
+	begun  time.Time
+	events int
+}
+
+const (
+	controlKV    = "KV"        // Vault's own engine
+	controlMount = "the mount" // a path of the plugin that holds no token
+)
+
+func newFailover(t *testing.T, b *bed.Bed) *failover {
+	t.Helper()
+	f := &failover{bed: b, watch: make(map[string]*watcher), begun: time.Now()}
+	var err error
+	if f.root, err = b.Vault.Root(); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.root.Sys().MountWithContext(t.Context(), "kv", &api.MountInput{Type: "kv"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.root.Logical().WriteWithContext(t.Context(), "kv/control", map[string]any{"key": "value"}); err != nil {
+		t.Fatal(err)
+	}
+	f.steady = newUpstream(t, b, "-steady", steadyLifetime)
+	f.brisk = newUpstream(t, b, "-brisk", briskLifetime)
+	for _, u := range []*upstream{f.steady, f.brisk} {
+		u.configure(t, nil)
+		u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
+		for _, path := range []string{"token/" + u.name, "token/" + u.name + "/reader"} {
+			f.paths = append(f.paths, path)
+			f.watch[path] = startWatcher(t, func(ctx context.Context) (string, error) { return f.readToken(ctx, u, path) })
+		}
+	}
+	f.watch[controlKV] = startWatcher(t, func(ctx context.Context) (string, error) {
+		_, err := f.root.Logical().ReadWithContext(ctx, "kv/control")
+		return "", err
+	})
+	f.watch[controlMount] = startWatcher(t, func(ctx context.Context) (string, error) {
+		secret, err := f.root.Logical().ReadWithContext(ctx, bed.Mount+"/keys/"+f.steady.name)
+		if got := status(secret, err); got == http.StatusNotFound || got == http.StatusBadRequest {
+			return "", nil // it has no keys, and the plugin said so
+		}
+		return "", err
+	})
+	agent, err := b.NewAgent(f.brisk.broker(t), "token/"+f.brisk.name)
+	if err == nil {
+		err = agent.WaitRendered(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.broker = b.NewBroker(f.brisk.mcp, agent.File)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.broker.Run(ctx, 250*time.Millisecond) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	f.answering(t)
+	return f
+}
+
+// readToken reads a token and has the MCP server check it.
+func (f *failover) readToken(ctx context.Context, u *upstream, path string) (string, error) {
+	token, err := f.bed.ReadToken(ctx, f.root, path)
+	if err != nil {
+		return "", err
+	}
+	if err := u.mcp.Check(token.AccessToken); err != nil {
+		return "", fmt.Errorf("%w: %s: %w", errBad, path, err)
+	}
+	return token.TokenID, nil
+}
+
+// answering waits until all who watch have been answered from now on.
+func (f *failover) answering(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	bed.Eventually(t, 60*time.Second, func() error {
+		for name, w := range f.watch {
+			if _, at := w.last(); at.Before(now) {
+				return fmt.Errorf("nothing has come from %s", name)
+			}
+		}
+		return nil
+	})
+}
+
+// ids are the tokens last read.
+func (f *failover) ids(u *upstream) [2]string {
+	own, _ := f.watch["token/"+u.name].last()
+	role, _ := f.watch["token/"+u.name+"/reader"].last()
+	return [2]string{own, role}
+}
+
+// refreshed waits until both tokens of an upstream are others than these.
+func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
+	t.Helper()
+	bed.Eventually(t, 2*briskLifetime, func() error {
+		for i, id := range f.ids(u) {
+			if id == than[i] {
+				return errNotRefreshed
+			}
+		}
+		return nil
+	})
+}
+
+// through has something happen, waits until it is over, and checks what the readers noticed.
+func (f *failover) through(t *testing.T, event func(t *testing.T)) {
+	begun, steady, asked := time.Now(), f.ids(f.steady), len(f.steady.requests(t))
+	event(t)
+	if err := f.bed.WaitHealthy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.answering(t)
+	over := time.Since(begun)
+	f.events++
+	// Refreshes go on: not only once, by a read, but by the timers of the engine that runs now.
+	for range 2 {
+		f.refreshed(t, f.brisk, f.ids(f.brisk))
+	}
+	f.notice(t, begun, over)
+	if got := f.ids(f.steady); got != steady {
+		t.Errorf("the tokens %v became %v", steady, got)
+	}
+	if got := len(f.steady.requests(t)); got != asked {
+		t.Errorf("%d token requests for tokens that are valid, want none", got-asked)
+	}
+}
+
+// notice checks what the readers noticed of an event: no bad token, and no longer a gap than
+// others had who read from Vault.
+func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
+	t.Helper()
+	var longest time.Duration
+	for _, path := range f.paths {
+		w := f.watch[path]
+		longest = max(longest, w.longest(begun))
+		w.mu.Lock()
+		for _, err := range w.bad {
+			t.Error(err)
+		}
+		w.bad = nil
+		w.mu.Unlock()
+	}
+	kv, mount := f.watch[controlKV].longest(begun), f.watch[controlMount].longest(begun)
+	t.Logf("over after %s; longest gap: tokens %s, the mount's other path %s, KV %s", round(over), round(longest), round(mount), round(kv))
+	// Each gap is measured by rounds of its own, with a timeout of their own.
+	if longest > mount*3/2+watchTimeout/5 {
+		t.Errorf("readers of tokens had no answer for %s, those of the mount's other path for %s", longest, mount)
+	}
+}
+
+func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+
+func (f *failover) active(t *testing.T) *bed.Node {
+	t.Helper()
+	node, err := f.bed.Active(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return node
+}
+
+// on gives a client of one node, with the root token.
+func (f *failover) on(t *testing.T, node *bed.Node) *api.Client {
+	t.Helper()
+	client, err := node.Client(f.bed.Vault.RootToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func (f *failover) stepDown(t *testing.T) {
+	node := f.active(t)
+	if err := f.on(t, node).Sys().StepDownWithContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, 60*time.Second, func() error {
+		now, err := f.bed.Active(t.Context())
+		if err == nil && now == node {
+			err = fmt.Errorf("%s is still active", node.ID)
+		}
+		return err
+	})
+}
+
+func (f *failover) killLeader(t *testing.T) {
+	node := f.active(t)
+	node.Kill()
+	bed.Eventually(t, 60*time.Second, func() error {
+		_, err := f.bed.Active(t.Context())
+		return err
+	})
+	f.answering(t)
+	if err := node.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *failover) killPlugin(t *testing.T) {
+	pid, err := f.active(t).KillPlugin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, 60*time.Second, func() error {
+		now, err := f.active(t).PluginPID()
+		if err == nil && (now == pid || now == 0) {
+			err = fmt.Errorf("the plugin %d has not been replaced: %d", pid, now)
+		}
+		return err
+	})
+}
+
+func (f *failover) reloadPlugin(t *testing.T) {
+	before, err := f.active(t).PluginPID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.root.Sys().ReloadPluginWithContext(t.Context(), &api.ReloadPluginInput{Plugin: bed.PluginName, Scope: "global"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.answering(t)
+	if after, err := f.active(t).PluginPID(); err != nil || after == before || after == 0 {
+		t.Errorf("the plugin's process was %d and is %d after the reload: %v", before, after, err)
+	}
+}
+
+func (f *failover) sealActive(t *testing.T) {
+	node := f.active(t)
+	if err := f.on(t, node).Sys().SealWithContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.answering(t)
+	if err := node.Unseal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *failover) sealMost(t *testing.T) {
+	var sealed []*bed.Node
+	for range 2 {
+		bed.Eventually(t, 60*time.Second, func() error {
+			node, err := f.bed.Active(t.Context())
+			if err == nil {
+				err = f.on(t, node).Sys().SealWithContext(t.Context())
+				sealed = append(sealed, node)
+			}
+			return err
+		})
+	}
+	if node, err := f.bed.Active(t.Context()); err == nil {
+		t.Errorf("%s is active without a quorum", node.ID)
+	}
+	for _, node := range sealed {
+		if err := node.Unseal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// restore brings back a snapshot. A token of the snapshot that is still valid is not asked for
+// again, one that came later is of no more use, and a config that came later is gone.
+func (f *failover) restore(t *testing.T) {
+	before := f.ids(f.steady)
+	var snapshot bytes.Buffer
+	if err := f.on(t, f.active(t)).Sys().RaftSnapshotWithContext(t.Context(), &snapshot); err != nil {
+		t.Fatal(err)
+	}
+	later := newUpstream(t, f.bed, "-later", briskLifetime)
+	later.configure(t, nil)
+	later.token(t, "token/"+later.name)
+	f.steady.write(t, "refresh/"+f.steady.name, map[string]any{"token_id": before[0]})
+	bed.Eventually(t, 10*time.Second, func() error {
+		if f.ids(f.steady)[0] == before[0] {
+			return errNotRefreshed
+		}
+		return nil
+	})
+	asked := len(f.steady.requests(t))
+
+	begun := time.Now()
+	if err := f.on(t, f.active(t)).Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.bed.WaitHealthy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.answering(t)
+	over := time.Since(begun)
+	f.events++
+	f.refreshed(t, f.brisk, f.ids(f.brisk))
+	f.notice(t, begun, over)
+
+	if got := f.ids(f.steady); got != before {
+		t.Errorf("the tokens are %v, want those of the snapshot, %v", got, before)
+	}
+	if got := len(f.steady.requests(t)); got != asked {
+		t.Errorf("%d token requests for tokens that are valid, want none", got-asked)
+	}
+	if got := readStatus(t.Context(), f.root, "token/"+later.name); got != http.StatusNotFound {
+		t.Errorf("the token of a config that is not in the snapshot: status %d, want 404", got)
+	}
+	for _, r := range later.requests(t) {
+		if r.Time.After(begun.Add(over)) {
+			t.Errorf("a token was asked for %s after its config had gone", round(r.Time.Sub(begun)))
+		}
+	}
+}
+
+// finish checks what all of it has cost the authorization server.
+func (f *failover) finish(t *testing.T) {
+	t.Helper()
+	elapsed := time.Since(f.begun)
+	calls, server := f.broker.Counts(), f.brisk.mcp.Counts()
+	if calls.Failures > 0 || calls.Calls == 0 {
+		t.Errorf("%d of %d calls of the broker failed, the last: %v", calls.Failures, calls.Calls, calls.Last)
+	}
+	if server.Unauthorized > 0 {
+		t.Errorf("%d of %d requests to the MCP server were answered with a 401", server.Unauthorized, server.Requests)
+	}
+	requests := f.brisk.requests(t)
+	if n := refused(requests); n > 0 {
+		t.Errorf("%d of %d token requests were refused", n, len(requests))
+	}
+	// A token of 20 s is refreshed after 9 to 10 s. An event loses a fetch that is under way at most.
+	most := 2 * (int(elapsed/(9*time.Second)) + 2 + f.events)
+	if len(requests) > most {
+		t.Errorf("%d token requests for two names in %s and %d events, want at most %d", len(requests), round(elapsed), f.events, most)
+	}
+	t.Logf("%d calls of the broker, none failed; %d tokens used", calls.Calls, server.Tokens)
+	t.Logf("%d token requests for two tokens of %s in %s and %d events, %d for two of %s",
+		len(requests), briskLifetime, round(elapsed), f.events, len(f.steady.requests(t)), steadyLifetime)
+}

@@ -1,0 +1,128 @@
+package acceptance
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// A plugin whose Vault was killed calls no authorization server any more, whatever was due, and
+// ends by itself.
+func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
+	t.Parallel()
+	const names = 12
+	b := bed.New(t, bed.Options{})
+	node := b.Nodes[0]
+	var upstreams []*upstream
+	for i := range names {
+		// Refreshed every 3 s each, so that something is due at every moment.
+		u := newUpstream(t, b, fmt.Sprintf("-%d", i), 6*time.Second)
+		u.configure(t, nil)
+		u.token(t, "token/"+u.name)
+		upstreams = append(upstreams, u)
+	}
+	count := func(since time.Time) (n int) {
+		for _, u := range upstreams {
+			for _, r := range u.requests(t) {
+				if r.Time.After(since) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	configured := time.Now()
+	bed.Eventually(t, 30*time.Second, func() error {
+		if n := count(configured); n < 2*names {
+			return fmt.Errorf("%d refreshes", n)
+		}
+		return nil
+	})
+	pid, err := node.PluginPID()
+	if err != nil || pid == 0 {
+		t.Fatalf("the plugin's process: %d, %v", pid, err)
+	}
+
+	node.Kill()
+	killed := time.Now()
+	if !bed.Running(pid) {
+		t.Error("the plugin ended with Vault, so that this test shows nothing")
+	}
+	bed.Eventually(t, 30*time.Second, func() error {
+		if bed.Running(pid) {
+			return errors.New("the plugin is still running")
+		}
+		return nil
+	})
+	ended := time.Since(killed)
+	// Past the time at which each token would have been refreshed.
+	select {
+	case <-time.After(time.Until(killed.Add(4 * time.Second))):
+	case <-t.Context().Done():
+	}
+	if n := count(killed.Add(time.Second)); n > 0 {
+		t.Errorf("%d token requests more than a second after Vault was killed, want none", n)
+	}
+	t.Logf("the plugin ended %s after Vault; %d token requests since the kill", round(ended), count(killed))
+}
+
+// In a container Vault is process 1, which is what adopts orphans elsewhere.
+func TestPluginLivesUnderProcess1(t *testing.T) {
+	t.Parallel()
+	b, err := bed.Start(t.Context(), bed.Options{Process1: true})
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip("this system does not let tests make process namespaces; cmd/vault-plugin-mcp-oauth tests the rule itself:", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b.ShowLogs(t)
+	u := newUpstream(t, b, "", 6*time.Second)
+	u.configure(t, nil)
+	first := u.token(t, "token/"+u.name)
+	pid, err := b.Nodes[0].PluginPID()
+	if err != nil || pid == 0 {
+		t.Fatalf("the plugin's process: %d, %v", pid, err)
+	}
+	// A refresh takes 3 s, and the plugin looks for its parent every second.
+	bed.Eventually(t, 30*time.Second, func() error {
+		if u.token(t, "token/"+u.name).TokenID == first.TokenID {
+			return errNotRefreshed
+		}
+		return nil
+	})
+	if now, err := b.Nodes[0].PluginPID(); err != nil || now != pid {
+		t.Errorf("the plugin's process was %d and is %d: %v", pid, now, err)
+	}
+}
+
+// A plugin that dies while nobody reads is started again by Vault's next tick, which comes every
+// minute, and then refreshes what became due meanwhile, without a read.
+func TestIdleMountIsRevivedByVault(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{})
+	// Refreshed after 40 s: while the plugin is away, or after it has come back.
+	u := newUpstream(t, b, "", 70*time.Second)
+	u.configure(t, nil)
+	killed, err := b.Nodes[0].KillPlugin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, 120*time.Second, func() error {
+		if n := len(u.requests(t)); n != 2 {
+			return fmt.Errorf("%d token requests, want the first and a refresh", n)
+		}
+		return nil
+	})
+	if now, err := b.Nodes[0].PluginPID(); err != nil || now == killed || now == 0 {
+		t.Errorf("the plugin's process was %d and is %d: %v", killed, now, err)
+	}
+}

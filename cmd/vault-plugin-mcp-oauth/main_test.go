@@ -1,0 +1,37 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+// A plugin ends when it is given another parent, and lives under process 1 if that is its Vault.
+func TestPluginEndsWithItsVault(t *testing.T) {
+	const looks, vaultLives = 100, 60
+	for name, row := range map[string]struct {
+		parent, adopter int
+		want            int // looks at the parent until the plugin ends; all where it lives
+	}{
+		"adopted by process 1":   {parent: 4711, adopter: 1, want: vaultLives + 1},
+		"adopted by a subreaper": {parent: 4711, adopter: 42, want: vaultLives + 1},
+		"born under process 1":   {parent: 1, adopter: 1, want: looks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ticks := make(chan time.Time, looks)
+			for range looks {
+				ticks <- time.Time{}
+			}
+			close(ticks)
+			looked := 0
+			waitForOrphanage(row.parent, func() int {
+				if looked++; looked > vaultLives {
+					return row.adopter
+				}
+				return row.parent
+			}, ticks)
+			if looked != row.want {
+				t.Errorf("the plugin looked for its parent %d times, want %d", looked, row.want)
+			}
+		})
+	}
+}
