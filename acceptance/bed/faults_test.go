@@ -1,0 +1,202 @@
+package bed
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Each fault is what its name says, to a client that would keep its connections if it could, and
+// is over when the proxy is told so.
+func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
+	p := startTestProxy(t)
+	client := tlsClient(t, p.ca, nil)
+	for _, c := range []struct {
+		fault  Fault
+		status int    // 0 where there is no answer
+		body   string // a part of it
+		err    string // a part of it
+	}{
+		{fault: Refused, err: syscall.ECONNREFUSED.Error()},
+		{fault: UnknownCA, err: "certificate signed by unknown authority"},
+		{fault: TooManyRequests, status: http.StatusTooManyRequests},
+		{fault: TooManyRequestsDate, status: http.StatusTooManyRequests},
+		{fault: Unavailable, status: http.StatusServiceUnavailable},
+		{fault: UnavailableDate, status: http.StatusServiceUnavailable},
+		{fault: ServerError, status: http.StatusInternalServerError},
+		{fault: CutBody, status: http.StatusOK, body: "access_token", err: io.ErrUnexpectedEOF.Error()},
+		{fault: Garbage, status: http.StatusOK, body: "\x00"},
+		{fault: WebPage, status: http.StatusOK, body: "<!DOCTYPE html>"},
+		{fault: InvalidClient, status: http.StatusUnauthorized, body: `"error":"invalid_client"`},
+	} {
+		t.Run(string(c.fault), func(t *testing.T) {
+			if status, body, err := ask(client, p); status != http.StatusOK || !strings.Contains(body, "access_token") || err != nil {
+				t.Errorf("before: status %d, error %v, want a token", status, err)
+			}
+			before := len(p.Attempts())
+			setFault(t, p, c.fault)
+			asked := time.Now()
+			response, err := tokenRequest(client, p)
+			status, body, err := read(response, err)
+			if status != c.status || !strings.Contains(body, c.body) {
+				t.Errorf("status %d, body %q, want %d with %q", status, body, c.status, c.body)
+			}
+			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("error %v, want %q", err, c.err)
+			}
+			attempts := p.Attempts()[before:]
+			if c.fault == Refused {
+				if len(attempts) != 0 {
+					t.Errorf("attempts %+v, want none", attempts)
+				}
+			} else if len(attempts) != 1 || attempts[0].Fault != c.fault {
+				t.Errorf("attempts %+v, want the one", attempts)
+			}
+			if c.fault.AsksToWait() && response != nil {
+				if until := retryAt(t, response); until.Before(asked.Add(RetryAfter)) {
+					t.Errorf("Retry-After ends %s after the request began, want %s at least", until.Sub(asked), RetryAfter)
+				}
+			}
+			setFault(t, p, NoFault)
+		})
+	}
+}
+
+// Who hangs does so until the fault is over, or until the client gives up.
+func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
+	p := startTestProxy(t)
+	client := tlsClient(t, p.ca, nil)
+	for _, fault := range []Fault{NoHandshake, NoAnswer, SlowBody} {
+		t.Run(string(fault), func(t *testing.T) {
+			if !fault.Hangs() {
+				t.Error("the fault does not say that it hangs")
+			}
+			setFault(t, p, fault)
+			before := len(p.Attempts())
+			done := make(chan error, 1)
+			go func() {
+				_, _, err := ask(client, p)
+				done <- err
+			}()
+			Eventually(t, 10*time.Second, func() error {
+				if len(p.Attempts()) == before {
+					return errors.New("the request has not come")
+				}
+				return nil
+			})
+			select {
+			case err := <-done:
+				t.Fatalf("the request ended during the fault: %v", err)
+			default:
+			}
+			setFault(t, p, NoFault)
+			if err := <-done; err == nil {
+				t.Error("a request that hung was answered in the end")
+			}
+
+			setFault(t, p, fault)
+			impatient := &http.Client{Transport: client.Transport, Timeout: 100 * time.Millisecond}
+			if _, _, err := ask(impatient, p); err == nil || !strings.Contains(err.Error(), "Client.Timeout") {
+				t.Errorf("got %v, want the client's own timeout", err)
+			}
+		})
+	}
+}
+
+// A repeated token is the last one, for as long as it is valid; then there is a new one.
+func TestFaultProxyRepeatsATokenUntilItExpires(t *testing.T) {
+	p := startTestProxy(t)
+	client := tlsClient(t, p.ca, nil)
+	setFault(t, p, Repeat)
+	_, first, err := ask(client, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, again, err := ask(client, p); err != nil || again != first {
+		t.Errorf("another token, error %v", err)
+	}
+	Eventually(t, 20*time.Second, func() error {
+		_, next, err := ask(client, p)
+		if err != nil {
+			return err
+		}
+		if next == first {
+			return errors.New("still the same token")
+		}
+		return nil
+	})
+	setFault(t, p, NoFault)
+	if _, next, err := ask(client, p); err != nil || next == first {
+		t.Errorf("the first token, error %v", err)
+	}
+}
+
+func startTestProxy(t *testing.T) *FaultProxy {
+	t.Helper()
+	as := startTestAS(t, t.TempDir())
+	setResource(t, as, testResource, 3*time.Second)
+	p, err := startFaultProxy(as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.close(); err != nil {
+			t.Error(err)
+		}
+		if err := p.Set(NoHandshake); err == nil {
+			t.Error("a closed proxy takes a fault")
+		}
+	})
+	return p
+}
+
+func setFault(t *testing.T, p *FaultProxy, fault Fault) {
+	t.Helper()
+	if err := p.Set(fault); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask asks for a token. There may be status, body and an error.
+func ask(client *http.Client, p *FaultProxy) (status int, body string, err error) {
+	return read(tokenRequest(client, p))
+}
+
+func tokenRequest(client *http.Client, p *FaultProxy) (*http.Response, error) {
+	return client.PostForm(p.TokenURL(), url.Values{
+		"grant_type":    {"client_credentials"},
+		"client_id":     {"client"},
+		"client_secret": {"secret"},
+		"resource":      {testResource},
+	})
+}
+
+func read(response *http.Response, err error) (int, string, error) {
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(body), err
+}
+
+// retryAt is the end of a Retry-After, in either form.
+func retryAt(t *testing.T, response *http.Response) time.Time {
+	t.Helper()
+	value := response.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil {
+		return time.Now().Add(time.Duration(seconds) * time.Second)
+	}
+	date, err := http.ParseTime(value)
+	if err != nil {
+		t.Fatal(fmt.Errorf("Retry-After %q: %w", value, err))
+	}
+	return date
+}
