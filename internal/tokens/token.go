@@ -23,7 +23,7 @@ type Token struct {
 	// Shape is the fingerprint of the terms that the token was obtained on. A
 	// token of another shape than its name's terms does not exist.
 	Shape string
-	// Issued is when the request for the token began.
+	// Issued is when the request for the token began, rounded down to the second.
 	Issued time.Time
 	// Expires is when the token stops being valid.
 	Expires time.Time
@@ -93,12 +93,16 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	// A tenth of the margin spreads the refreshes of tokens that were obtained
 	// together, and costs little of their life.
 	interval := max(lifetime-m-jitter(m/10), min(time.Second, lifetime))
+	// Authorization servers count in whole seconds: of a token that was issued half a second
+	// into one, the exp (RFC 7519 section 4.1.4) comes half a second before the end of its
+	// expires_in. The sooner one is its end.
+	issued := answer.RequestedAt.Add(-time.Duration(answer.RequestedAt.Nanosecond()))
 	t := &Token{
 		AccessToken: answer.AccessToken,
 		Scope:       answer.Scope,
 		Shape:       terms.Shape,
-		Issued:      answer.RequestedAt,
-		Expires:     answer.RequestedAt.Add(lifetime),
+		Issued:      issued,
+		Expires:     issued.Add(lifetime),
 		RefreshAt:   answer.RequestedAt.Add(interval),
 		checked:     time.Now(),
 	}

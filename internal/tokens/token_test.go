@@ -57,8 +57,8 @@ func TestReadAgainTimes(t *testing.T) {
 }
 
 func TestReadAgainWhenLateOrFailing(t *testing.T) {
-	start := time.Now()
-	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: time.Hour}, &Terms{})
+	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
+	start := token.Issued
 	for _, tc := range []struct {
 		name      string
 		at, retry time.Duration
@@ -143,6 +143,22 @@ func TestNewTokenLifetime(t *testing.T) {
 	}
 }
 
+// TestTokenEndsByTheWholeSecondsOfItsServer: a JWT's exp is in whole seconds, counted from
+// the second in which it was issued.
+func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
+	requested := time.Date(2026, 3, 4, 5, 6, 7, 999_000_000, time.UTC)
+	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: requested, ExpiresIn: 20 * time.Second}, &Terms{})
+	if want := time.Date(2026, 3, 4, 5, 6, 27, 0, time.UTC); !token.Expires.Equal(want) {
+		t.Errorf("expires at %s, want %s", token.Expires, want)
+	}
+	if token.Lifetime() != 20*time.Second {
+		t.Errorf("lifetime %s, want what was announced", token.Lifetime())
+	}
+	if wait := token.RefreshAt.Sub(requested); wait < 9*time.Second || wait > 10*time.Second {
+		t.Errorf("refresh %s after the request, want 9 to 10 s", wait)
+	}
+}
+
 func TestTokenID(t *testing.T) {
 	token := newToken(&grant.Token{AccessToken: "abc", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
 	if want := "ba7816bf8f01cfea"; token.ID() != want { // SHA-256("abc") of FIPS 180
@@ -196,8 +212,8 @@ func wallAhead(t time.Time, seconds int64) time.Time {
 // TestTimesFollowTheClockThatSaysLess: after a suspend the wall clock is ahead, and the
 // holders of a token go by it; a wall clock that was set back must not revive one.
 func TestTimesFollowTheClockThatSaysLess(t *testing.T) {
-	start := time.Now()
-	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: start, ExpiresIn: time.Hour}, &Terms{})
+	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
+	start := token.Issued
 	for _, tc := range []struct {
 		name           string
 		elapsed, ahead time.Duration
