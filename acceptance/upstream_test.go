@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
@@ -190,4 +192,43 @@ var errNotRefreshed = errors.New("the token has not been refreshed")
 func text(value any) string {
 	b, _ := json.Marshal(value) // it came as JSON
 	return string(b)
+}
+
+// number is a whole number of an answer.
+func number(t *testing.T, data map[string]any, field string) int {
+	t.Helper()
+	value, ok := data[field].(json.Number)
+	n, err := value.Int64()
+	if !ok || err != nil {
+		t.Fatalf("%s is %v, want a number", field, data[field])
+	}
+	return int(n)
+}
+
+// timestamp is a time of an answer.
+func timestamp(t *testing.T, data map[string]any, field string) time.Time {
+	t.Helper()
+	value, _ := data[field].(string)
+	at, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		t.Fatalf("%s is %v, want a time: %v", field, data[field], err)
+	}
+	return at
+}
+
+// claims are what a test wants to know of an access token. Whether it is a good one is for the MCP
+// server to say.
+func claims(token string) (c jwt.Claims) {
+	if parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256}); err == nil {
+		_ = parsed.UnsafeClaimsWithoutVerification(&c) // nothing where it is no token
+	}
+	return c
+}
+
+// expiry is the time from which on the MCP server refuses a token.
+func expiry(token string) time.Time {
+	if c := claims(token); c.Expiry != nil {
+		return c.Expiry.Time()
+	}
+	return time.Time{}
 }

@@ -39,11 +39,14 @@ const (
 	WebPage             Fault = "web page"
 	InvalidClient       Fault = "invalid_client"
 
-	// Repeat is no outage: while it lasts, a token is handed out again until it expires, as some
-	// authorization servers do.
+	// Repeat is no outage: while it lasts, a token is handed out again until shortly before it
+	// expires, as some authorization servers do.
 	Repeat Fault = "repeated token"
 
 	RetryAfter = 3 * time.Second
+
+	// repeatMargin is how long before its end a token is repeated no more.
+	repeatMargin = 2 * time.Second
 )
 
 // Outages are the faults that leave the client without a token.
@@ -88,7 +91,7 @@ type FaultProxy struct {
 type tokenAnswer struct {
 	contentType string
 	body        []byte
-	expires     time.Time
+	until       time.Time // when it is repeated no more
 }
 
 // NewFaultProxy starts a proxy before the bed's authorization server, as yet without a fault.
@@ -403,16 +406,16 @@ func (p *FaultProxy) remember(resp *http.Response) error {
 	p.answer = &tokenAnswer{
 		contentType: resp.Header.Get("Content-Type"),
 		body:        body,
-		expires:     time.Now().Add(time.Duration(token.ExpiresIn) * time.Second),
+		until:       time.Now().Add(time.Duration(token.ExpiresIn)*time.Second - repeatMargin),
 	}
 	return nil
 }
 
-// remembered is the last token's answer; nil when that token has expired.
+// remembered is the last token's answer; nil when that token is about to expire.
 func (p *FaultProxy) remembered() *tokenAnswer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.answer == nil || !time.Now().Before(p.answer.expires) {
+	if p.answer == nil || !time.Now().Before(p.answer.until) {
 		return nil
 	}
 	return p.answer

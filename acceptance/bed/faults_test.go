@@ -110,8 +110,8 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 	}
 }
 
-// A repeated token is the last one, for as long as it is valid; then there is a new one.
-func TestFaultProxyRepeatsATokenUntilItExpires(t *testing.T) {
+// A repeated token is the last one, until shortly before its end; then there is a new one.
+func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
 	setFault(t, p, Repeat)

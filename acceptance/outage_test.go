@@ -1,0 +1,498 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// outageError is what of each fault reaches operators and brokers.
+var outageError = map[bed.Fault]string{
+	bed.Refused:             "connection refused",
+	bed.NoHandshake:         "timed out",
+	bed.NoAnswer:            "timed out",
+	bed.UnknownCA:           "TLS: certificate not trusted",
+	bed.TooManyRequests:     "HTTP 429",
+	bed.TooManyRequestsDate: "HTTP 429",
+	bed.Unavailable:         "HTTP 503",
+	bed.UnavailableDate:     "HTTP 503",
+	bed.ServerError:         "HTTP 500",
+	bed.SlowBody:            "timed out",
+	bed.CutBody:             "connection closed before the answer was complete",
+	bed.Garbage:             "the answer is not JSON",
+	bed.WebPage:             "the answer is a web page",
+	bed.InvalidClient:       "invalid_client",
+}
+
+// Whatever is wrong with the authorization server: as long as the held token is valid readers get it
+// and the status tells of the failure; then they are told of the failure and of the next attempt;
+// the server is asked once in each backoff window; and when it is well again, the next attempt
+// brings a token. A refusal is cleared by writing the config.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	// Each waits for a token to expire and does little else, so all go at once, whatever
+	// -parallel says.
+	var outages sync.WaitGroup
+	for _, fault := range bed.Outages {
+		outages.Go(func() {
+			t.Run(string(fault), func(t *testing.T) { testOutage(t, b, fault) })
+		})
+	}
+	outages.Wait()
+}
+
+func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
+	u := newUpstream(t, b, "", 15*time.Second)
+	proxy := u.behindProxy(t, map[string]any{"request_timeout": 2})
+	held := u.token(t, "token/"+u.name)
+	log := startLog(t, u, "token/"+u.name)
+	setFault(t, proxy, fault)
+	begun := time.Now()
+
+	failing := u.waitForState(t, "failing")
+	if cause, _ := failing["last_error"].(string); !strings.Contains(cause, outageError[fault]) {
+		t.Errorf("last_error is %q, want %q", cause, outageError[fault])
+	}
+	u.waitForState(t, "down")
+	want := http.StatusBadGateway
+	if fault == bed.InvalidClient {
+		want = http.StatusBadRequest
+	}
+	bed.Eventually(t, 20*time.Second, func() error {
+		if log.last().status != want {
+			return fmt.Errorf("a read was answered with status %d, want %d: %w", log.last().status, want, log.last().err)
+		}
+		return nil
+	})
+	failures := number(t, u.read(t, "status/"+u.name), "consecutive_failures")
+	first, most := firstWindow(fault)
+	if limit := mostAttempts(time.Since(begun), first, most); failures < 1 || failures > limit {
+		t.Errorf("%d failures in %s, want 1 to %d", failures, time.Since(begun), limit)
+	}
+
+	ended := time.Now()
+	log.checkOutage(t, held, ended, want, outageError[fault])
+	setFault(t, proxy, bed.NoFault)
+	if fault == bed.InvalidClient {
+		window := timestamp(t, failing, "next_attempt").Sub(timestamp(t, failing, "last_error_at"))
+		if window < 22*time.Second { // half a minute, less up to a quarter, in whole seconds
+			t.Errorf("the next attempt is %s after the refusal, want half a minute", window)
+		}
+		u.write(t, "config/"+u.name, map[string]any{"client_secret": u.client.Secret})
+		u.token(t, "token/"+u.name)
+	} else {
+		bed.Eventually(t, 45*time.Second, func() error {
+			if got := log.last(); got.err != nil {
+				return fmt.Errorf("after the outage: %w", got.err)
+			}
+			return nil
+		})
+	}
+	status := u.read(t, "status/"+u.name)
+	if status["state"] != "ok" || status["last_error"] != nil {
+		t.Errorf("status after the outage: %v", status)
+	}
+	log.finish()
+
+	attempts, regained := outageAttempts(proxy, begun)
+	if fault != bed.InvalidClient {
+		// The one that ended the outage had to wait for the window's end too.
+		attempts = append(attempts, regained)
+		for _, r := range log.all() {
+			if r.begun.Before(ended) || r.err != nil {
+				continue
+			}
+			if r.token.LastVaultRotation.After(regained.Time) {
+				t.Error("the first attempt after the outage brought no token")
+			}
+			break
+		}
+	}
+	checkWindows(t, attempts, fault)
+	t.Logf("%d reads, %d failures in a row, %d attempts seen", len(log.all()), failures, len(attempts))
+}
+
+// However many readers come during an outage, and none of them has a token to get: the
+// authorization server is asked once in each backoff window.
+func TestOutageUnderLoad(t *testing.T) {
+	const (
+		brokers  = 40
+		interval = 40 * time.Millisecond // of each: a thousand reads a second from all
+		length   = 6 * time.Second
+	)
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	proxy := u.behindProxy(t, map[string]any{"verify": false})
+	setFault(t, proxy, bed.ServerError)
+
+	ctx, cancel := context.WithTimeout(t.Context(), length)
+	defer cancel()
+	var (
+		done sync.WaitGroup
+		logs [brokers]*readLog
+	)
+	begun := time.Now()
+	for i := range brokers {
+		client, err := u.bed.Vault.Root() // one each, as connections are kept by client
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs[i] = new(readLog)
+		done.Go(func() { logs[i].run(ctx, u.bed, client, "token/"+u.name, interval) })
+	}
+	done.Wait()
+	took := time.Since(begun)
+
+	reads := 0
+	for _, log := range logs {
+		for _, r := range log.all() {
+			reads++
+			if err := r.failed(http.StatusBadGateway, outageError[bed.ServerError]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	attempts := proxy.Attempts()
+	checkWindows(t, attempts, bed.ServerError)
+	if limit := mostAttempts(took, time.Second, time.Minute); len(attempts) < 1 || len(attempts) > limit {
+		t.Errorf("%d attempts in %s, want 1 to %d", len(attempts), took, limit)
+	}
+	t.Logf("%.0f reads a second for %s: %d attempts", float64(reads)/took.Seconds(), took.Round(time.Millisecond), len(attempts))
+}
+
+// While a token is valid, no reader waits for a refresh, be the authorization server as dead as can be.
+func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 20*time.Second)
+	proxy := u.behindProxy(t, map[string]any{"request_timeout": 25}) // longer than the token lives
+	held := u.token(t, "token/"+u.name)
+	setFault(t, proxy, bed.NoAnswer)
+	before := len(proxy.Attempts())
+	bed.Eventually(t, 30*time.Second, func() error {
+		if len(proxy.Attempts()) == before {
+			return errNotRefreshed
+		}
+		return nil
+	})
+	for range 20 {
+		if got := u.token(t, "token/"+u.name); got.TokenID != held.TokenID {
+			t.Fatal("another token out of nowhere")
+		}
+	}
+	if status := u.read(t, "status/"+u.name); status["refreshing"] != true || status["last_error"] != nil {
+		t.Errorf("the refresh was over before the reads were: %v", status)
+	}
+}
+
+// A reader who gives up, even the one who caused the request, disturbs neither the request nor the
+// others who wait for it.
+func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
+	t.Parallel()
+	const others = 30
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	proxy := u.behindProxy(t, map[string]any{"request_timeout": 25, "verify": false})
+	setFault(t, proxy, bed.NoAnswer)
+	path := "token/" + u.name
+
+	impatient, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	gaveUp := make(chan error, 1)
+	go func() {
+		_, err := u.bed.ReadToken(impatient, u.root, path)
+		gaveUp <- err
+	}()
+	bed.Eventually(t, 10*time.Second, func() error {
+		if len(proxy.Attempts()) == 0 {
+			return errors.New("the request has not come")
+		}
+		return nil
+	})
+	results := make(chan readResult, others)
+	for range others {
+		go func() { results <- readOnce(t.Context(), u.bed, u.root, path) }()
+	}
+	u.waitForReaders(t, path, 1+others)
+	giveUp()
+	if err := <-gaveUp; !errors.Is(err, context.Canceled) {
+		t.Errorf("the reader who gave up got %v", err)
+	}
+	u.waitForReaders(t, path, others)
+	if status := u.read(t, "status/"+u.name); status["refreshing"] != true {
+		t.Errorf("the request ended with its first reader: %v", status)
+	}
+	select {
+	case r := <-results:
+		t.Errorf("another reader was answered with status %d: %v", r.status, r.err)
+	default:
+	}
+	setFault(t, proxy, bed.ServerError) // ends the request that hangs
+	for range others {
+		r := <-results
+		if err := r.failed(http.StatusBadGateway, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	setFault(t, proxy, bed.NoFault)
+	checkWindows(t, proxy.Attempts(), bed.ServerError)
+	bed.Eventually(t, 30*time.Second, func() error {
+		return readOnce(t.Context(), u.bed, u.root, path).err
+	})
+}
+
+// waitForReaders waits until Vault has so many requests for a path under way.
+func (u *upstream) waitForReaders(t *testing.T, path string, want int) {
+	t.Helper()
+	bed.Eventually(t, 20*time.Second, func() error {
+		response, err := u.root.Logical().ReadRawWithContext(t.Context(), "sys/in-flight-req")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		var underWay map[string]struct {
+			Path string `json:"request_path"`
+		}
+		if err := json.NewDecoder(response.Body).Decode(&underWay); err != nil {
+			return err
+		}
+		n := 0
+		for _, request := range underWay {
+			if request.Path == "/v1/"+bed.Mount+"/"+path {
+				n++
+			}
+		}
+		if n != want {
+			return fmt.Errorf("%d requests for %s are under way, want %d", n, path, want)
+		}
+		return nil
+	})
+}
+
+// outageAttempts are the attempts since the begin of an outage, and the first after it.
+func outageAttempts(proxy *bed.FaultProxy, begun time.Time) (during []bed.Attempt, after bed.Attempt) {
+	for _, a := range proxy.Attempts() {
+		switch {
+		case a.Time.Before(begun):
+		case a.Fault == bed.NoFault:
+			return during, a
+		default:
+			during = append(during, a)
+		}
+	}
+	return during, after
+}
+
+// behindProxy configures the upstream with a proxy before its authorization server.
+func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultProxy {
+	t.Helper()
+	proxy, err := u.bed.NewFaultProxy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes["token_url"], changes["ca_cert"] = proxy.TokenURL(), proxy.CA()
+	u.configure(t, changes)
+	return proxy
+}
+
+func setFault(t *testing.T, proxy *bed.FaultProxy, fault bed.Fault) {
+	t.Helper()
+	if err := proxy.Set(fault); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// waitForState waits for a state of the upstream's token, and returns the status.
+func (u *upstream) waitForState(t *testing.T, want string) (status map[string]any) {
+	t.Helper()
+	bed.Eventually(t, 30*time.Second, func() error {
+		if status = u.read(t, "status/"+u.name); status["state"] != want {
+			return fmt.Errorf("state %v, want %s", status["state"], want)
+		}
+		return nil
+	})
+	if cause, _ := status["last_error"].(string); cause == "" {
+		t.Errorf("status %v tells no error", status)
+	}
+	if !timestamp(t, status, "next_attempt").After(timestamp(t, status, "last_error_at").Add(-time.Second)) {
+		t.Errorf("status %v tells no next attempt after the last", status)
+	}
+	return status
+}
+
+// firstWindow is how long the authorization server is left alone after a first failure, at least,
+// and the most that this doubles to (DESIGN.md, failure; a quarter is for jitter).
+func firstWindow(fault bed.Fault) (first, most time.Duration) {
+	if fault == bed.InvalidClient {
+		return 30 * time.Second, 15 * time.Minute
+	}
+	return time.Second, time.Minute
+}
+
+// leastWindow is the least time from a fault's n-th attempt to the next.
+func leastWindow(n int, first, most time.Duration) time.Duration {
+	return min(first<<(n-1), most) * 3 / 4
+}
+
+// mostAttempts is how many attempts there can be in a time.
+func mostAttempts(in, first, most time.Duration) int {
+	n := 1
+	for in -= leastWindow(n, first, most); in >= 0; in -= leastWindow(n, first, most) {
+		n++
+	}
+	return n
+}
+
+// checkWindows checks that no attempt came before the window after the one before had ended.
+func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
+	t.Helper()
+	first, most := firstWindow(fault)
+	for n := 1; n < len(attempts); n++ {
+		least := leastWindow(n, first, most)
+		if fault.AsksToWait() {
+			least = max(least, bed.RetryAfter)
+		}
+		if gap := attempts[n].Time.Sub(attempts[n-1].Time); gap < least {
+			t.Errorf("attempt %d came %s after the one before, want %s at least", n+1, gap, least)
+		}
+	}
+}
+
+// A readResult is one read of a token, as a broker saw it.
+type readResult struct {
+	begun, ended time.Time
+	token        *bed.Token
+	expires      time.Time // by the token's own exp, which is what the MCP server goes by
+	status       int
+	err          error
+}
+
+func readOnce(ctx context.Context, b *bed.Bed, client *api.Client, path string) readResult {
+	r := readResult{begun: time.Now(), status: http.StatusOK}
+	r.token, r.err = b.ReadToken(ctx, client, path)
+	r.ended = time.Now()
+	if r.err != nil {
+		r.status = status(nil, r.err)
+		return r
+	}
+	r.expires = expiry(r.token.AccessToken)
+	if !r.begun.Before(r.expires) {
+		r.err = fmt.Errorf("an expired token was handed out %s after its end", r.begun.Sub(r.expires))
+	}
+	return r
+}
+
+var nextAttempt = regexp.MustCompile(`next attempt not before (\S+Z)`)
+
+// failed checks that the read was answered with the status and an error that holds the text and
+// names the next attempt.
+func (r readResult) failed(want int, text string) error {
+	if r.status != want || r.err == nil || !strings.Contains(r.err.Error(), text) {
+		return fmt.Errorf("a read was answered with status %d, want %d with %q: %w", r.status, want, text, r.err)
+	}
+	named := nextAttempt.FindStringSubmatch(r.err.Error())
+	if named == nil {
+		return fmt.Errorf("a read's error does not name the next attempt: %w", r.err)
+	}
+	next, err := time.Parse(time.RFC3339, named[1])
+	if err != nil || next.Before(r.begun.Truncate(time.Second)) {
+		return fmt.Errorf("a read at %s was told %q: %w", r.begun, named[0], err)
+	}
+	return nil
+}
+
+// A readLog remembers all reads of its readers.
+type readLog struct {
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu    sync.Mutex // guards reads
+	reads []readResult
+}
+
+// startLog starts two readers of a path. They stop with the test at the latest.
+func startLog(t *testing.T, u *upstream, path string) *readLog {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l := &readLog{stop: cancel}
+	for range 2 {
+		l.done.Go(func() { l.run(ctx, u.bed, u.root, path, 100*time.Millisecond) })
+	}
+	t.Cleanup(l.finish)
+	return l
+}
+
+func (l *readLog) run(ctx context.Context, b *bed.Bed, client *api.Client, path string, interval time.Duration) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		r := readOnce(ctx, b, client, path)
+		if ctx.Err() != nil {
+			return
+		}
+		l.mu.Lock()
+		l.reads = append(l.reads, r)
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (l *readLog) finish() {
+	l.stop()
+	l.done.Wait()
+}
+
+func (l *readLog) all() []readResult {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.reads)
+}
+
+// last is the latest read; an empty one before the first.
+func (l *readLog) last() readResult {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.reads) == 0 {
+		return readResult{err: errors.New("nothing has been read")}
+	}
+	return l.reads[len(l.reads)-1]
+}
+
+// checkOutage checks all reads up to the end of an outage: each got the held token while that was
+// valid, and the failure after that.
+func (l *readLog) checkOutage(t *testing.T, held *bed.Token, end time.Time, want int, text string) {
+	t.Helper()
+	served, failed := 0, 0
+	for _, r := range l.all() {
+		switch {
+		case r.ended.After(end):
+		case r.ended.Before(held.ExpiresAt):
+			served++
+			if r.err != nil || r.token.TokenID != held.TokenID {
+				t.Errorf("%s before the held token's end: %v", held.ExpiresAt.Sub(r.ended), r.err)
+			}
+		case !r.begun.Before(held.ExpiresAt):
+			failed++
+			if err := r.failed(want, text); err != nil {
+				t.Errorf("%s after the held token's end: %v", r.begun.Sub(held.ExpiresAt), err)
+			}
+		}
+	}
+	if served == 0 || failed == 0 {
+		t.Errorf("%d reads while the held token was valid and %d after that, want some of both", served, failed)
+	}
+}

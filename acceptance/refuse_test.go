@@ -1,0 +1,239 @@
+package acceptance
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// cooldown is the age below which a token is not replaced (DESIGN.md, compare and refresh).
+const cooldown = 10 * time.Second
+
+// An MCP server begins to refuse a token long before its end, and a hundred brokers notice at once:
+// one request to the authorization server, and all go on.
+func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
+	t.Parallel()
+	const brokers = 100
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	obtained := time.Now()
+	client := u.compareAndRefresh(t)
+	rejected := u.token(t, "token/"+u.name)
+
+	// Brokers must not be told to come back later because the token is new.
+	bed.Eventually(t, 2*cooldown, func() error {
+		if age := time.Since(obtained); age < cooldown {
+			return fmt.Errorf("the token is %s old", age)
+		}
+		return nil
+	})
+	if status, err := callMCP(t.Context(), u.mcp.URL, rejected.Authorization); err != nil || status != http.StatusOK {
+		t.Fatalf("the MCP server answered with status %d, %v", status, err)
+	}
+	// The answer takes long enough for all to come before it.
+	err := u.bed.AS.SetResource(t.Context(), bed.Resource{
+		URL: u.mcp.URL, Scope: u.client.Scope, TTL: 5 * time.Minute, Delay: 2 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.mcp.Refuse(claims(rejected.AccessToken).ID)
+
+	var (
+		start = make(chan struct{})
+		done  sync.WaitGroup
+		mu    sync.Mutex // guards what follows
+		ids   = map[string]int{}
+		told  = map[bool]int{}
+	)
+	for range brokers {
+		done.Go(func() {
+			<-start
+			token, refreshed, err := replaceToken(t.Context(), u, client, rejected)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ids[token.TokenID]++
+			told[refreshed]++
+		})
+	}
+	close(start)
+	done.Wait()
+
+	if len(ids) != 1 || ids[rejected.TokenID] > 0 {
+		t.Errorf("the brokers went on with %d tokens, want one new one", len(ids))
+	}
+	if requests := u.requests(t); len(requests) != 2 {
+		t.Errorf("%d brokers cost %d token requests, want 1 after the first", brokers, len(requests)-1)
+	}
+	if n := u.mcp.Counts().Unauthorized; n != brokers {
+		t.Errorf("%d requests were answered with a 401, want one of each broker", n)
+	}
+	if told[true] == 0 {
+		t.Error("no broker was told that the token had been replaced")
+	}
+	t.Logf("%d of %d brokers shared the request, %d came after it", told[true], brokers, told[false])
+}
+
+// A token that is young is not replaced, whether the caller names it or not, and the authorization
+// server is not asked. Afterwards it is.
+func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{true, false} {
+		t.Run(fmt.Sprintf("token_id given %t", named), func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, shared(t), "", 5*time.Minute)
+			u.configure(t, nil)
+			young := u.token(t, "token/"+u.name)
+			fields := map[string]any{}
+			if named {
+				fields["token_id"] = young.TokenID
+			}
+			kept := 0
+			bed.Eventually(t, 3*cooldown, func() error {
+				answer := u.write(t, "refresh/"+u.name, fields)
+				if refreshed, _ := answer.Data["refreshed"].(bool); refreshed {
+					return nil
+				}
+				if answer.Data["token_id"] != young.TokenID {
+					t.Fatal("a young token was replaced")
+				}
+				kept++
+				return errNotRefreshed
+			})
+			if kept == 0 {
+				t.Error("the token was replaced at once")
+			}
+			requests := u.requests(t)
+			if len(requests) != 2 {
+				t.Fatalf("%d token requests, want the first and the one of the refresh", len(requests))
+			}
+			if gap := requests[1].Time.Sub(requests[0].Time); gap < cooldown {
+				t.Errorf("the token was replaced after %s, want %s at least", gap, cooldown)
+			}
+			if got := u.token(t, "token/"+u.name); got.TokenID == young.TokenID {
+				t.Error("the token is still the same")
+			}
+			t.Logf("%d refreshes in vain", kept)
+		})
+	}
+}
+
+// An authorization server that hands out the same token again and again is asked at most twice more
+// before the token's end, and then once; the token keeps its times, and no expired one is served.
+func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 20*time.Second)
+	proxy := u.behindProxy(t, map[string]any{"verify": false})
+	setFault(t, proxy, bed.Repeat)
+	first := u.token(t, "token/"+u.name)
+	log := startLog(t, u, "token/"+u.name)
+	var next readResult
+	bed.Eventually(t, 60*time.Second, func() error {
+		next = log.last()
+		if next.err != nil {
+			return next.err
+		}
+		if next.token.TokenID == first.TokenID {
+			return errNotRefreshed
+		}
+		return nil
+	})
+	log.finish()
+
+	for _, r := range log.all() {
+		if r.err != nil {
+			t.Errorf("a read failed: %v", r.err)
+			continue
+		}
+		if r.token.TokenID == first.TokenID &&
+			(!r.token.LastVaultRotation.Equal(first.LastVaultRotation) || !r.token.ExpiresAt.Equal(first.ExpiresAt)) {
+			t.Fatalf("the token of %s until %s became one of %s until %s",
+				first.LastVaultRotation, first.ExpiresAt, r.token.LastVaultRotation, r.token.ExpiresAt)
+		}
+	}
+	attempts := proxy.Attempts()
+	end := slices.IndexFunc(attempts, func(a bed.Attempt) bool { return !a.Time.Before(first.ExpiresAt) })
+	if end < 0 {
+		end = len(attempts)
+	}
+	// The first, the one due and two early retries; then the one that brought the next token.
+	if end < 2 || end > 4 {
+		t.Errorf("%d requests before the token's end, want at most four", end)
+	}
+	if atEnd := len(attempts) - end; atEnd > 1 {
+		t.Errorf("%d requests at the token's end, want one", atEnd)
+	}
+	t.Logf("%d requests, %d of them before the token's end", len(attempts), end)
+}
+
+// compareAndRefresh logs in as a broker that may read the upstream's token, and have it replaced
+// only by naming it, as the policy in the help of refresh/ has it.
+func (u *upstream) compareAndRefresh(t *testing.T) *api.Client {
+	t.Helper()
+	rules := `
+path "` + bed.Mount + `/token/` + u.name + `" {
+  capabilities = ["read"]
+}
+path "` + bed.Mount + `/refresh/` + u.name + `" {
+  capabilities        = ["update"]
+  required_parameters = ["token_id"]
+}`
+	return newIdentity(t, u.bed, u.name, rules).Client
+}
+
+// replaceToken does what a broker does whose token is refused: it has it replaced, reads again and
+// calls again.
+func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *bed.Token) (token *bed.Token, refreshed bool, err error) {
+	status, err := callMCP(ctx, u.mcp.URL, held.Authorization)
+	if err != nil || status != http.StatusUnauthorized {
+		return nil, false, fmt.Errorf("the MCP server answered the refused token with status %d: %w", status, err)
+	}
+	answer, err := client.Logical().WriteWithContext(ctx, bed.Mount+"/refresh/"+u.name,
+		map[string]any{"token_id": held.TokenID})
+	if err != nil {
+		return nil, false, err
+	}
+	refreshed, _ = answer.Data["refreshed"].(bool)
+	if token, err = u.bed.ReadToken(ctx, client, "token/"+u.name); err != nil {
+		return nil, refreshed, err
+	}
+	if answer.Data["token_id"] != token.TokenID {
+		return nil, refreshed, fmt.Errorf("refresh/ told token_id %v, then token/ gave %s", answer.Data["token_id"], token.TokenID)
+	}
+	if status, err = callMCP(ctx, u.mcp.URL, token.Authorization); err == nil && status != http.StatusOK {
+		err = fmt.Errorf("the MCP server answered the new token with status %d", status)
+	}
+	return token, refreshed, err
+}
+
+// callMCP initialises an MCP session, which takes a token as every call does, and returns the HTTP
+// status.
+func callMCP(ctx context.Context, endpoint, authorization string) (int, error) {
+	const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",` +
+		`"capabilities":{},"clientInfo":{"name":"broker","version":"1.0.0"}}}`
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(initialize))
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", authorization)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	response, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
+}
