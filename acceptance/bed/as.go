@@ -13,6 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -24,11 +27,21 @@ type AuthorizationServer struct {
 	Issuer string
 	CA     *CA // of the HTTPS listener and of the client certificates that it takes
 
-	mtls    string // base URL of the HTTPS listener
-	control string // base URL of the control endpoint
+	source  string // where server.mjs is
+	log     string
+	options map[string]any // what server.mjs is given
 	secrecy *Secrecy
-	stdin   *os.File // the server ends when this closes
+
+	mu      sync.RWMutex // guards what follows: held for writing while the server is restarted
+	mtls    string       // base URL of the HTTPS listener
+	control string       // base URL of the control endpoint
+	stdin   *os.File     // the server ends when this closes
 	proc    *Process
+	earlier []TokenRequest // those that the server saw before it was restarted
+
+	registryMu sync.Mutex // guards what follows: what a restarted server is told
+	clients    map[string]Client
+	resources  map[string]Resource
 }
 
 // A Client is a client registered with the authorization server (RFC 7591 metadata).
@@ -100,34 +113,48 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 	if err != nil {
 		return nil, err
 	}
-	options, err := json.Marshal(map[string]any{
-		"key_file": filepath.Join(dir, "as-key.json"),
-		"scopes":   scopes,
-		"tls":      tls,
-	})
+	as := &AuthorizationServer{
+		CA:     ca,
+		source: source,
+		log:    log,
+		options: map[string]any{
+			"key_file": filepath.Join(dir, "as-key.json"),
+			"scopes":   scopes,
+			"tls":      tls,
+		},
+		secrecy:   secrecy,
+		clients:   make(map[string]Client),
+		resources: make(map[string]Resource),
+	}
+	return as, as.start(ctx)
+}
+
+// start starts the process and waits until it listens. mu is held, or nobody else knows as yet.
+func (as *AuthorizationServer) start(ctx context.Context) error {
+	options, err := json.Marshal(as.options)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	stdin, keepOpen, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer stdin.Close()
 	answer, stdout, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, keepOpen.Close())
+		return errors.Join(err, keepOpen.Close())
 	}
 	defer answer.Close()
-	as := &AuthorizationServer{CA: ca, secrecy: secrecy, stdin: keepOpen}
 	cmd := exec.Command("node", "server.mjs", string(options))
-	cmd.Dir = source
+	cmd.Dir = as.source
 	cmd.Stdin = stdin
 	cmd.Stdout = stdout
-	as.proc, err = startProcess("authorization server", cmd, log)
+	proc, err := startProcess("authorization server", cmd, as.log)
 	stdout.Close() // the child has its own, so reading ends with the child
 	if err != nil {
-		return nil, errors.Join(err, keepOpen.Close())
+		return errors.Join(err, keepOpen.Close())
 	}
+	as.stdin, as.proc = keepOpen, proc
 
 	var ready struct{ Issuer, MTLS, Control string }
 	_ = answer.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -138,10 +165,52 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 		err = json.Unmarshal(line, &ready)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the authorization server did not start, see %s: %w", log, err), as.close())
+		err = fmt.Errorf("the authorization server did not start, see %s: %w", as.log, err)
+		return errors.Join(err, as.end())
 	}
 	as.Issuer, as.mtls, as.control = ready.Issuer, ready.MTLS, ready.Control
-	return as, nil
+	return nil
+}
+
+// Restart ends the server, and starts it again after pause with the same issuer, key, clients and
+// resources. Token requests that it gets while it is ending are in no count.
+func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration) error {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	var seen []TokenRequest
+	if err := as.exchange(ctx, http.MethodGet, "/requests", nil, &seen); err != nil {
+		return err
+	}
+	as.earlier = append(as.earlier, seen...)
+	if err := as.end(); err != nil {
+		return err
+	}
+	select {
+	case <-time.After(pause):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	issuer, err := url.Parse(as.Issuer)
+	if err != nil {
+		return err
+	}
+	if as.options["port"], err = strconv.Atoi(issuer.Port()); err != nil {
+		return err
+	}
+	// A connection out of this machine may have been given the port for a moment.
+	err = poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
+	if err != nil {
+		return err
+	}
+	as.registryMu.Lock()
+	defer as.registryMu.Unlock()
+	for _, r := range as.resources {
+		err = errors.Join(err, as.exchange(ctx, http.MethodPut, "/resources", r.body(), nil))
+	}
+	for _, c := range as.clients {
+		err = errors.Join(err, as.exchange(ctx, http.MethodPut, "/clients", c, nil))
+	}
+	return err
 }
 
 // TokenURL is the address of the token endpoint.
@@ -149,7 +218,11 @@ func (as *AuthorizationServer) TokenURL() string { return as.Issuer + "/token" }
 
 // MTLSTokenURL is the token endpoint's address on the HTTPS listener, which asks for a client
 // certificate. The metadata names it in mtls_endpoint_aliases (RFC 8705 section 5).
-func (as *AuthorizationServer) MTLSTokenURL() string { return as.mtls + "/token" }
+func (as *AuthorizationServer) MTLSTokenURL() string {
+	as.mu.RLock()
+	defer as.mu.RUnlock()
+	return as.mtls + "/token"
+}
 
 // NewClientCertificate issues a client certificate and makes its key known as a secret.
 func (as *AuthorizationServer) NewClientCertificate(name string) (*Certificate, error) {
@@ -163,31 +236,48 @@ func (as *AuthorizationServer) NewClientCertificate(name string) (*Certificate, 
 // SetClient registers a client, or changes it: its secret, say.
 func (as *AuthorizationServer) SetClient(ctx context.Context, c Client) error {
 	as.secrecy.AddClientSecret(c.ID, c.Secret)
+	as.registryMu.Lock()
+	as.clients[c.ID] = c
+	as.registryMu.Unlock()
 	return as.call(ctx, http.MethodPut, "/clients", c, nil)
 }
 
 // RemoveClient removes a client.
 func (as *AuthorizationServer) RemoveClient(ctx context.Context, id string) error {
+	as.registryMu.Lock()
+	delete(as.clients, id)
+	as.registryMu.Unlock()
 	return as.call(ctx, http.MethodDelete, "/clients?id="+url.QueryEscape(id), nil, nil)
 }
 
 // SetResource makes a resource known, or changes it.
 func (as *AuthorizationServer) SetResource(ctx context.Context, r Resource) error {
-	return as.call(ctx, http.MethodPut, "/resources", map[string]any{
+	as.registryMu.Lock()
+	as.resources[r.URL] = r
+	as.registryMu.Unlock()
+	return as.call(ctx, http.MethodPut, "/resources", r.body(), nil)
+}
+
+// body is a resource as the control endpoint takes it.
+func (r Resource) body() map[string]any {
+	return map[string]any{
 		"resource": r.URL,
 		"scope":    r.Scope,
 		"ttl":      int(r.TTL.Seconds()),
 		"delay_ms": r.Delay.Milliseconds(),
-	}, nil)
+	}
 }
 
-// Requests returns the token requests of one client since the server started, oldest first.
+// Requests returns the token requests of one client since the server first started, oldest
+// first.
 func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([]TokenRequest, error) {
-	var all, own []TokenRequest
-	if err := as.call(ctx, http.MethodGet, "/requests", nil, &all); err != nil {
+	var now, own []TokenRequest
+	as.mu.RLock()
+	defer as.mu.RUnlock()
+	if err := as.exchange(ctx, http.MethodGet, "/requests", nil, &now); err != nil {
 		return nil, err
 	}
-	for _, r := range all {
+	for _, r := range slices.Concat(as.earlier, now) {
 		if r.ClientID == clientID {
 			own = append(own, r)
 		}
@@ -209,7 +299,15 @@ func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) (
 	return own, nil
 }
 
+// call makes a call of the control endpoint, after a restart that is under way.
 func (as *AuthorizationServer) call(ctx context.Context, method, path string, in, out any) error {
+	as.mu.RLock()
+	defer as.mu.RUnlock()
+	return as.exchange(ctx, method, path, in, out)
+}
+
+// exchange makes a call of the control endpoint. mu is held.
+func (as *AuthorizationServer) exchange(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -237,5 +335,12 @@ func (as *AuthorizationServer) call(ctx context.Context, method, path string, in
 }
 
 func (as *AuthorizationServer) close() error {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return as.end()
+}
+
+// end ends the process. mu is held.
+func (as *AuthorizationServer) end() error {
 	return errors.Join(as.proc.Stop(), as.stdin.Close())
 }

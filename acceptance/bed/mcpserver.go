@@ -142,14 +142,21 @@ func (s *MCPServer) Counts() MCPCounts {
 
 // Check tells whether the server would take the token now.
 func (s *MCPServer) Check(token string) error {
-	_, _, err := s.parse(token)
+	_, err := s.CheckAt(token, time.Now())
 	return err
+}
+
+// CheckAt tells whether the server would have taken the token at a time, and which client it was
+// issued to (RFC 9068 section 2.2).
+func (s *MCPServer) CheckAt(token string, at time.Time) (clientID string, err error) {
+	_, private, err := s.parse(token, at)
+	return private.ClientID, err
 }
 
 // verify is the auth.TokenVerifier of the endpoint.
 func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*auth.TokenInfo, error) {
 	s.secrecy.AddToken(token)
-	claims, scope, err := s.parse(token)
+	claims, private, err := s.parse(token, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
 	}
@@ -160,37 +167,42 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}
 	s.jtis[claims.ID] = true
 	return &auth.TokenInfo{
-		Scopes:     strings.Fields(scope),
+		Scopes:     strings.Fields(private.Scope),
 		Expiration: claims.Expiry.Time(),
 		UserID:     claims.Subject,
 	}, nil
 }
 
-// parse checks signature, issuer, audience and expiry of a token (RFC 9068 section 4).
-func (s *MCPServer) parse(token string) (claims jwt.Claims, scope string, err error) {
+// privateClaims are those of a token that package jwt does not know.
+type privateClaims struct {
+	Scope    string `json:"scope"`
+	ClientID string `json:"client_id"`
+}
+
+// parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068
+// section 4).
+func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private privateClaims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
-		return claims, "", errors.New("not a token of this authorization server")
-	}
-	var private struct {
-		Scope string `json:"scope"`
+		return claims, private, errors.New("not a token of this authorization server")
 	}
 	if err := parsed.Claims(s.keys, &claims, &private); err != nil {
-		return claims, "", fmt.Errorf("signature: %w", err)
+		return claims, private, fmt.Errorf("signature: %w", err)
 	}
 	if claims.Expiry == nil {
-		return claims, "", errors.New("token without expiry")
+		return claims, private, errors.New("token without expiry")
 	}
-	now := time.Now()
-	if !now.Before(claims.Expiry.Time()) {
-		return claims, "", fmt.Errorf("token expired %s ago", now.Sub(claims.Expiry.Time()).Round(time.Millisecond))
+	if !at.Before(claims.Expiry.Time()) {
+		return claims, private, fmt.Errorf("token expired %s ago", at.Sub(claims.Expiry.Time()).Round(time.Millisecond))
 	}
-	err = claims.ValidateWithLeeway(jwt.Expected{
+	rest := claims
+	rest.Expiry = nil // seen to, at another time than now
+	err = rest.ValidateWithLeeway(jwt.Expected{
 		Issuer:      s.issuer,
 		AnyAudience: jwt.Audience{s.URL},
-		Time:        now,
+		Time:        time.Now(),
 	}, 0)
-	return claims, private.Scope, err
+	return claims, private, err
 }
 
 // count counts the requests to next, and its 401s.
