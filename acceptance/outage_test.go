@@ -72,8 +72,8 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 		want = http.StatusBadRequest
 	}
 	bed.Eventually(t, 20*time.Second, func() error {
-		if log.last().status != want {
-			return fmt.Errorf("a read was answered with status %d, want %d: %w", log.last().status, want, log.last().err)
+		if r := log.last(); r.status != want || r.begun.Before(held.ExpiresAt) {
+			return fmt.Errorf("a read was answered with status %d, want %d: %w", r.status, want, r.err)
 		}
 		return nil
 	})

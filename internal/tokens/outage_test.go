@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -55,6 +56,7 @@ func TestWholeOutage(t *testing.T) {
 				for begun := time.Now(); time.Since(begun) < tc.length; time.Sleep(50 * time.Millisecond) {
 					nexts = nextAttempts(t, e, nexts)
 				}
+				synctest.Wait() // an attempt that ends at this instant has failed
 				w.with(func(w *world) { w.refuse = nil })
 				nexts = nextAttempts(t, e, nexts) // an attempt may be under way, and will succeed
 				last := nexts[len(nexts)-1]
