@@ -30,6 +30,17 @@ func serve(h handler) framework.OperationFunc {
 	}
 }
 
+// serveWrite is serve for what writes configs, roles or keys. The framework has these
+// writes forwarded from a performance standby; a DR secondary it does not know.
+func (b *backend) serveWrite(h handler) framework.OperationFunc {
+	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+		if b.system.passive() {
+			return nil, tokens.ErrReadOnly
+		}
+		return h(ctx, name, d)
+	})
+}
+
 // nameOf is the name in a request's path.
 func nameOf(d *framework.FieldData) (tokens.Name, error) {
 	var name tokens.Name

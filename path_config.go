@@ -49,7 +49,7 @@ func (b *backend) configPaths() []*framework.Path {
 					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    serve(b.deleteConfig),
+					Callback:                    b.serveWrite(b.deleteConfig),
 					Summary:                     "Delete an MCP server's OAuth client with its roles and tokens.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -62,7 +62,7 @@ func (b *backend) configPaths() []*framework.Path {
 
 func (b *backend) configWrite(summary string) *framework.PathOperation {
 	return &framework.PathOperation{
-		Callback:                    serve(b.writeConfig),
+		Callback:                    b.serveWrite(b.writeConfig),
 		Summary:                     summary,
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,

@@ -53,7 +53,7 @@ func (b *backend) keysPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "rotate", OperationSuffix: "keys"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{
-					Callback:                    serve(b.rotateKeys),
+					Callback:                    b.serveWrite(b.rotateKeys),
 					Summary:                     "Make a new signing key, to be used after a while.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,

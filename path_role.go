@@ -43,7 +43,7 @@ func (b *backend) rolePaths() []*framework.Path {
 					Responses: responses(http.StatusOK, "The role", readable(roleFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    serve(b.deleteRole),
+					Callback:                    b.serveWrite(b.deleteRole),
 					Summary:                     "Delete a role with its token.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
@@ -56,7 +56,7 @@ func (b *backend) rolePaths() []*framework.Path {
 
 func (b *backend) roleWrite(summary string) *framework.PathOperation {
 	op := b.configWrite(summary)
-	op.Callback = serve(b.writeRole)
+	op.Callback = b.serveWrite(b.writeRole)
 	return op
 }
 
