@@ -1,0 +1,146 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// slowStore is the world's storage, whose calls take effect at once and return a second
+// later, as over a slow line.
+type slowStore struct {
+	*world
+}
+
+func (s slowStore) Terms(ctx context.Context, name Name) (*Terms, error) {
+	defer time.Sleep(time.Second)
+	return s.world.Terms(ctx, name)
+}
+
+func (s slowStore) Load(ctx context.Context, name Name) (*Token, error) {
+	defer time.Sleep(time.Second)
+	return s.world.Load(ctx, name)
+}
+
+func (s slowStore) Save(ctx context.Context, name Name, t *Token) error {
+	defer time.Sleep(time.Second)
+	return s.world.Save(ctx, name, t)
+}
+
+func (w *world) slowEngine() *Engine {
+	e := New(Options{Store: slowStore{w}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+	w.t.Cleanup(e.Close)
+	return e
+}
+
+// A token that was on its way from storage when a write changed its terms is not handed
+// out, not for a moment.
+func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		first := mustRead(t, w.engine(), weather)
+		e := w.slowEngine()
+		waited := make(chan Answer, 1)
+		go func() { waited <- mustRead(t, e, weather) }()
+		time.Sleep(1500 * time.Millisecond) // the old terms have been read, and the old token
+		change := w.reshape(weather, "B")
+		change.Terms = w.terms(weather, "B")
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // the old token has arrived
+		if got := mustRead(t, e, weather); got.ID() == first.ID() || got.Shape != "B" {
+			t.Errorf("after the write a reader got a token of shape %s", got.Shape)
+		}
+		if got := <-waited; got.Shape != "B" {
+			t.Errorf("a reader who waited through the write got a token of shape %s", got.Shape)
+		}
+	})
+}
+
+// An answer that arrives while a delete is being written is thrown away by the delete, and
+// leaves nothing in storage.
+func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Second
+		e := w.engine()
+		result := make(chan error, 1)
+		go func() {
+			_, err := e.Read(t.Context(), weather)
+			result <- err
+		}()
+		synctest.Wait()
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			time.Sleep(2 * time.Second) // the answer arrives
+			w.with(func(w *world) { delete(w.shapes, weather); delete(w.saved, weather) })
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-result; !errors.Is(err, ErrNotConfigured) {
+			t.Errorf("the reader got %v, want ErrNotConfigured", err)
+		}
+		if w.stored(weather).AccessToken != "" || w.storageCalls()["save"] != 0 {
+			t.Error("a token was saved for what had been deleted")
+		}
+		w.wantFetches(1)
+	})
+}
+
+// A refusal of the old terms says nothing of the new ones.
+func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency, w.refuse = time.Second, &grant.RefusedError{Code: "invalid_scope"}
+		e := w.engine()
+		got := make(chan Answer, 1)
+		go func() { got <- mustRead(t, e, weather) }()
+		synctest.Wait()
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			time.Sleep(2 * time.Second) // the refusal arrives
+			w.with(func(w *world) { w.shapes[weather], w.refuse = "B", nil })
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second / 2) // the refusal has been looked at
+		if e.Failing(weather) {
+			t.Error("the failure of the old terms is remembered")
+		}
+		if answer := <-got; answer.Shape != "B" {
+			t.Errorf("the reader got a token of shape %s", answer.Shape)
+		}
+		w.wantFetches(2)
+	})
+}
+
+// A write on another node takes no lock here. What it overtakes is saved and not handed
+// out: storage says what is right now.
+func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 0
+		e := w.slowEngine()
+		got := make(chan Answer, 1)
+		go func() { got <- mustRead(t, e, weather) }()
+		time.Sleep(2500 * time.Millisecond) // terms, token; the answer is being saved
+		if w.stored(weather).Shape != "A" {
+			t.Fatal("the token is not being saved")
+		}
+		w.with(func(w *world) { w.shapes[weather] = "B" })
+		e.Invalidate(weather)
+		time.Sleep(time.Second) // it has been saved
+		if answer := mustRead(t, e, weather); answer.Shape != "B" {
+			t.Errorf("after the invalidation a reader got a token of shape %s", answer.Shape)
+		}
+		if answer := <-got; answer.Shape != "B" {
+			t.Errorf("a reader who waited through it got a token of shape %s", answer.Shape)
+		}
+		w.wantFetches(2)
+	})
+}
