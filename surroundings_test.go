@@ -27,6 +27,8 @@ type testStorage struct {
 	logical.InmemStorage
 
 	calls atomic.Int64
+	// pause is called before each call, if it is set before the mount starts.
+	pause func()
 
 	mu sync.Mutex // guards the fields below
 	// failing are the calls that fail: "put token/" fails those puts whose key
@@ -49,6 +51,9 @@ func (s *testStorage) fail(calls ...string) {
 
 func (s *testStorage) call(method, key string) error {
 	s.calls.Add(1)
+	if s.pause != nil {
+		s.pause()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.failing {

@@ -1,0 +1,527 @@
+package mcpoauth
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// race is a mount on which many clients do everything at once, and the histories of what
+// they got.
+//
+// The authorization server writes into each token what it was asked for, so a token tells
+// of which config and role it is. Registers are the values that configs and roles have, as
+// they are seen at one path: a config's scopes at config/weather are one, those that the
+// tokens of token/weather have are another. The writes are the same; what is seen at one
+// path may be ahead of the other while a write is under way.
+type race struct {
+	*mount
+	as   *authServer
+	seed uint64
+	book chronicle
+
+	ids        sync.Map     // token_id -> the token's stamp
+	background atomic.Int64 // requests for the token of a name that no client knows
+
+	mu       sync.Mutex // guards the fields below
+	versions int
+	outcomes map[string]int // of asking, by operation and status
+}
+
+// stamp is what a token was asked with.
+type stamp struct{ scope, audience, resource, extra string }
+
+// newRace mounts, with tokens that live so many seconds, by turns.
+func newRace(t *testing.T, seed uint64, as *authServer, storage *testStorage, lifetimes ...int) *race {
+	t.Helper()
+	r := &race{as: as, seed: seed, outcomes: map[string]int{}}
+	as.answers(func(q tokenRequest) (int, fields) {
+		s := stamp{q.form.Get("scope"), q.form.Get("audience"), q.form.Get("resource"), q.form.Get("extra")}
+		token := fmt.Sprintf("%s-%d|%s|%s|%s|%s", tokenMark, q.n, s.scope, s.audience, s.resource, s.extra)
+		if s.scope == "quiet" {
+			r.background.Add(1)
+		}
+		sum := sha256.Sum256([]byte(token))
+		r.ids.Store(hex.EncodeToString(sum[:8]), s)
+		return http.StatusOK, fields{"access_token": token, "token_type": "Bearer", "expires_in": lifetimes[q.n%len(lifetimes)]}
+	})
+	r.mount = newNode(t, storage, 0)
+	return r
+}
+
+// version draws the value of a write: no two are the same.
+func (r *race) version() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.versions++
+	return "v" + strconv.Itoa(r.versions)
+}
+
+// ask does one request, whose failures must be among the given statuses. It gives the
+// status, 200 for every success.
+func (r *race) ask(op logical.Operation, path string, data fields, statuses ...int) (fields, int) {
+	status := http.StatusOK
+	resp, err := r.do(op, path, data)
+	if err != nil {
+		coded, ok := err.(logical.HTTPCodedError)
+		if !ok || !slices.Contains(statuses, coded.Code()) {
+			r.t.Errorf("seed %d: %s %s: %v", r.seed, op, path, err)
+			return nil, http.StatusInternalServerError
+		}
+		status = coded.Code()
+	}
+	r.mu.Lock()
+	what, _, _ := strings.Cut(path, "/")
+	if strings.HasSuffix(path, "/rotate") {
+		what = "rotate"
+	}
+	r.outcomes[fmt.Sprintf("%s %s: %d", op, what, status)]++
+	r.mu.Unlock()
+	if resp == nil {
+		return fields{}, status
+	}
+	return resp.Data, status
+}
+
+// set writes, and records that in the registers that the write sets.
+func (r *race) set(path string, data fields, sets map[string]string, statuses ...int) (done bool) {
+	began := r.book.tick()
+	_, status := r.ask(logical.UpdateOperation, path, data, statuses...)
+	ended := r.book.tick()
+	if status != http.StatusOK {
+		return false // nothing was written: the value must not be seen anywhere
+	}
+	for register, value := range sets {
+		r.book.note(register, event{began, ended, true, value})
+	}
+	return true
+}
+
+// remove deletes, and records that in registers.
+func (r *race) remove(path string, registers ...string) {
+	began := r.book.tick()
+	_, status := r.ask(logical.DeleteOperation, path, nil)
+	ended := r.book.tick()
+	if status != http.StatusOK {
+		return
+	}
+	for _, register := range registers {
+		r.book.note(register, event{began, ended, true, ""})
+	}
+}
+
+// get reads, or refreshes, and records the values that it sees in registers. Where there is
+// nothing, that is recorded in the register named missing; with none named it must be there.
+func (r *race) get(op logical.Operation, path, missing string, sees func(fields) map[string]string) {
+	var statuses []int
+	if missing != "" {
+		statuses = []int{http.StatusNotFound}
+	}
+	at, began := time.Now(), r.book.tick()
+	data, status := r.ask(op, path, nil, statuses...)
+	ended := r.book.tick()
+	switch status {
+	case http.StatusOK:
+		for register, value := range sees(data) {
+			r.book.note(register, event{began, ended, false, value})
+		}
+		// A slow machine may let a token expire that was valid when it was asked for.
+		// expires_at is in whole seconds, rounded down.
+		if data["token_id"] != nil && !instant(r.t, data, "expires_at").Add(time.Second).After(at) {
+			r.t.Errorf("seed %d: %s %s gives at %s a token of %s", r.seed, op, path, at, data["expires_at"])
+		}
+	case http.StatusNotFound:
+		r.book.note(missing, event{began, ended, false, ""})
+	}
+}
+
+// stamped is the stamp of the token that an answer names; false where it names none, as a
+// status may.
+func (r *race) stamped(data fields) (stamp, bool) {
+	id, ok := data["token_id"].(string)
+	if !ok {
+		return stamp{}, false
+	}
+	s, ok := r.ids.Load(id)
+	if !ok {
+		r.t.Errorf("seed %d: the token %s was never granted", r.seed, id)
+		return stamp{}, false
+	}
+	return s.(stamp), true
+}
+
+// run has many clients act at once until the end of the time, and a thousand times at
+// least, waiting between two acts.
+func (r *race) run(clients int, lasting time.Duration, wait, act func(*rand.Rand)) {
+	stop := time.Now().Add(lasting)
+	var acts atomic.Int64
+	var all sync.WaitGroup
+	for i := range clients {
+		random := rand.New(rand.NewPCG(r.seed, uint64(i)))
+		all.Go(func() {
+			for acts.Add(1) < 1000 || time.Now().Before(stop) {
+				act(random)
+				wait(random)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// happened checks that each of these outcomes came about.
+func (r *race) happened(outcomes ...string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, outcome := range outcomes {
+		if r.outcomes[outcome] == 0 {
+			r.t.Errorf("seed %d: no %s; the outcomes are %v", r.seed, outcome, r.outcomes)
+		}
+	}
+	r.t.Logf("seed %d: %d requests to the authorization server; outcomes %v", r.seed, r.as.count(), r.outcomes)
+}
+
+// real is a race of real time: the clients never wait, and timers fire after a second.
+func (r *race) real(act func(*rand.Rand)) {
+	r.run(8, 2*time.Second, func(*rand.Rand) {}, act)
+}
+
+// fake is a race of many minutes in a bubble. Clients wait for multiples of a tenth of a
+// second, so that many act at the same instant.
+func (r *race) fake(act func(*rand.Rand)) {
+	r.run(10, 5*time.Minute, func(random *rand.Rand) {
+		time.Sleep(time.Duration(random.IntN(40)) * 100 * time.Millisecond)
+	}, act)
+}
+
+// races runs a test of races on real time with real parallelism, and for some minutes of
+// fake time, in which storage takes its time and a token's lifetime may be short, or longer
+// than the cooldown of refresh/.
+func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
+	t.Helper()
+	for _, seed := range []uint64{1, rand.Uint64()} {
+		t.Run(fmt.Sprintf("real time, seed %d", seed), func(t *testing.T) {
+			r := newRace(t, seed, newAuthServer(t), &testStorage{}, 2)
+			test(r, r.real)
+			r.book.check(t, seed)
+			r.stop()
+			nothingRuns(t)
+		})
+		t.Run(fmt.Sprintf("fake time, seed %d", seed), func(t *testing.T) {
+			as := newAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				random := rand.New(rand.NewPCG(seed, 0))
+				storage := &testStorage{pause: func() {
+					mu.Lock()
+					pause := random.IntN(30)
+					mu.Unlock()
+					time.Sleep(time.Duration(pause) * time.Millisecond)
+				}}
+				r := newRace(t, seed, as, storage, 3, 20, 60)
+				r.write("config/quiet", with(as.client(), fields{"scopes": "quiet"}))
+				test(r, r.fake)
+				r.book.check(t, seed)
+				if n := r.background.Load(); n < 3 {
+					t.Errorf("seed %d: %d refreshes in the background of a token that nobody read; want several", seed, n)
+				}
+			})
+		})
+	}
+}
+
+// readAll is every way to see what a server's config and its role are. A config's scopes
+// and audience are written together, so they must be seen together.
+func (r *race) readAll(server string) []func() {
+	role := server + "/reader"
+	ofToken := func(data fields) map[string]string {
+		s, ok := r.stamped(data)
+		if !ok {
+			return nil
+		}
+		return map[string]string{"token/" + server: r.together(s.scope, s.audience)}
+	}
+	ofRole := func(data fields) map[string]string {
+		s, ok := r.stamped(data)
+		if !ok {
+			return nil
+		}
+		return map[string]string{"token/" + role: s.scope, "token/" + role + ", its config": s.audience}
+	}
+	read := func(op logical.Operation, path, missing string, sees func(fields) map[string]string) func() {
+		return func() { r.get(op, path, missing, sees) }
+	}
+	return []func(){
+		read(logical.ReadOperation, "token/"+server, "token/"+server, ofToken),
+		read(logical.ReadOperation, "token/"+role, "token/"+role, ofRole),
+		read(logical.UpdateOperation, "refresh/"+server, "token/"+server, ofToken),
+		read(logical.UpdateOperation, "refresh/"+role, "token/"+role, ofRole),
+		read(logical.ReadOperation, "status/"+server, "token/"+server, ofToken),
+		read(logical.ReadOperation, "status/"+role, "token/"+role, ofRole),
+		read(logical.ReadOperation, "config/"+server, "config/"+server, func(data fields) map[string]string {
+			return map[string]string{"config/" + server: r.together(first(data["scopes"]), data["audience"].(string))}
+		}),
+		read(logical.ReadOperation, "role/"+role, "role/"+role, func(data fields) map[string]string {
+			return map[string]string{"role/" + role: first(data["scopes"])}
+		}),
+	}
+}
+
+// together is the value of two fields that are always written with the same.
+func (r *race) together(a, b string) string {
+	if a != b {
+		r.t.Errorf("seed %d: %s and %s are seen together, and were never written so", r.seed, a, b)
+	}
+	return a
+}
+
+// first is the only element of a list in an answer.
+func first(list any) string {
+	if all, _ := list.([]string); len(all) == 1 {
+		return all[0]
+	}
+	return fmt.Sprint(list)
+}
+
+// Writes and deletes of configs and roles, rotations, refreshes and reads, all of a few
+// names at once, while short-lived tokens are refreshed in the background.
+func TestWhateverIsWrittenAtOnceReadersSeeInOrder(t *testing.T) {
+	races(t, func(r *race, run func(func(*rand.Rand))) {
+		servers := []string{"weather", "maps", "news"}
+		var reads [][]func()
+		for _, server := range servers {
+			reads = append(reads, r.readAll(server))
+		}
+		credentials := []fields{{"client_secret": secret}, {"key_type": "ed25519"}, {"key_type": "ec-p256"}}
+		run(func(random *rand.Rand) {
+			i := random.IntN(len(servers))
+			server, role := servers[i], servers[i]+"/reader"
+			verify := random.IntN(2) == 0
+			switch random.IntN(32) {
+			case 0, 1, 2, 3:
+				v, given := r.version(), credentials[i]
+				if i == 0 && random.IntN(2) == 0 {
+					given = fields{"client_secret": secret + v} // the tokens of roles are refreshed
+				}
+				r.set("config/"+server, with(with(r.as.endpoint(), given), fields{"scopes": v, "audience": v, "verify": verify}),
+					map[string]string{"config/" + server: v, "token/" + server: v, "token/" + role + ", its config": v},
+					http.StatusConflict)
+			case 4, 5, 6:
+				v := r.version()
+				r.set("role/"+role, fields{"scopes": v, "verify": verify},
+					map[string]string{"role/" + role: v, "token/" + role: v}, http.StatusConflict, http.StatusNotFound)
+			case 7:
+				r.remove("config/"+server, "config/"+server, "token/"+server, "role/"+role, "token/"+role, "token/"+role+", its config")
+			case 8:
+				r.remove("role/"+role, "role/"+role, "token/"+role)
+			case 9:
+				// A config without keys has none to rotate, and one rotation is under way at a time.
+				r.ask(logical.UpdateOperation, "keys/"+server+"/rotate", nil,
+					http.StatusConflict, http.StatusNotFound, http.StatusBadRequest)
+			case 10:
+				r.ask(logical.ListOperation, "status/", nil)
+			case 11:
+				for _, key := range []string{"config/" + server, "role/" + role, "token/" + server} {
+					r.b.InvalidateKey(r.t.Context(), key)
+				}
+			default:
+				reads[i][random.IntN(len(reads[i]))]()
+			}
+		})
+		for _, all := range reads {
+			for _, read := range all {
+				read()
+			}
+		}
+		r.checkStored(false)
+		r.happened("read token: 200", "read token: 404", "update refresh: 200", "update config: 200", "delete config: 200",
+			"update role: 200", "update role: 404", "delete role: 200", "update rotate: 200", "list status: 200")
+	})
+}
+
+// checkStored checks that no token is stored without its config or role, as a fetch might leave it that
+// a delete had overtaken; and, where nothing was invalidated, which leaves it to the shape,
+// none of another shape than theirs.
+func (r *race) checkStored(shapes bool) {
+	r.t.Helper()
+	names, err := r.store().Names(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, name := range names {
+		terms, err := r.store().Terms(r.t.Context(), name)
+		if err != nil {
+			r.t.Errorf("seed %d: a token of %s is stored: %v", r.seed, name, err)
+			continue
+		}
+		token, err := r.store().Load(r.t.Context(), name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if shapes && token != nil && token.Shape != terms.Shape {
+			r.t.Errorf("seed %d: a token of another shape is stored for %s", r.seed, name)
+		}
+	}
+}
+
+// owned is a field of a config or a role that one writer at a time changes.
+type owned struct {
+	path, field string
+	value       func(version string) any // in its form
+	shown       func(stamp) string       // in a token; nil where a token does not show it
+
+	mu   sync.Mutex // held by the writer
+	last string     // what it wrote last
+}
+
+// registers are those in which the field is seen.
+func (o *owned) registers() []string {
+	at := []string{o.path + " " + o.field}
+	if o.shown != nil {
+		at = append(at, o.tokenPath()+" "+o.field)
+	}
+	return at
+}
+
+// tokenPath is where the field's tokens are read.
+func (o *owned) tokenPath() string {
+	_, name, _ := strings.Cut(o.path, "/")
+	return "token/" + name
+}
+
+var versionPattern = regexp.MustCompile(`v\d+`)
+
+// sees is the version in a field as it is read.
+func (o *owned) sees(data fields) string {
+	if n, err := strconv.Atoi(fmt.Sprint(data[o.field])); err == nil {
+		return "v" + strconv.Itoa(n-aMillion)
+	}
+	return versionPattern.FindString(fmt.Sprint(data[o.field]))
+}
+
+// aMillion seconds are more than any token of the tests lives.
+const aMillion = 1_000_000
+
+// Writers who each change a field of their own of one config and one role: of two at once
+// one gets a 409 or is built on the other, and at the end all is there that was stored.
+func TestNoUpdateIsLost(t *testing.T) {
+	const config, role = "config/weather", "role/weather/reader"
+	duration := func(v string) any { n, _ := strconv.Atoi(v[1:]); return aMillion + n }
+	races(t, func(r *race, run func(func(*rand.Rand))) {
+		all := []*owned{
+			{path: config, field: "max_ttl", value: duration},
+			{path: config, field: "idle_timeout", value: duration},
+		}
+		for _, path := range []string{config, role} {
+			all = append(
+				all,
+				&owned{path: path, field: "scopes", value: func(v string) any { return v }, shown: func(s stamp) string { return s.scope }},
+				&owned{path: path, field: "audience", value: func(v string) any { return v }, shown: func(s stamp) string { return s.audience }},
+				&owned{path: path, field: "resource", value: func(v string) any { return "https://" + v }, shown: func(s stamp) string { return s.resource[8:] }},
+				&owned{path: path, field: "extra_params", value: func(v string) any { return fields{"extra": v} }, shown: func(s stamp) string { return s.extra }},
+			)
+		}
+		// One write changes one field.
+		write := func(o *owned, more fields) {
+			v := r.version()
+			sets := map[string]string{}
+			for _, register := range o.registers() {
+				sets[register] = v
+			}
+			if r.set(o.path, with(more, fields{o.field: o.value(v)}), sets, http.StatusConflict) {
+				o.last = v
+			}
+		}
+		read := func(path string) {
+			r.get(logical.ReadOperation, path, "", func(data fields) map[string]string {
+				seen := map[string]string{}
+				for _, o := range all {
+					if o.path == path {
+						seen[o.registers()[0]] = o.sees(data)
+					}
+				}
+				return seen
+			})
+		}
+		readToken := func(op logical.Operation, prefix, path string) {
+			r.get(op, strings.Replace(path, "token/", prefix, 1), "", func(data fields) map[string]string {
+				s, ok := r.stamped(data)
+				seen := map[string]string{}
+				for _, o := range all {
+					if ok && o.shown != nil && o.tokenPath() == path {
+						seen[o.registers()[1]] = o.shown(s)
+					}
+				}
+				return seen
+			})
+		}
+		r.write(config, with(r.as.endpoint(), fields{"key_type": "ed25519"}))
+		r.write(role, fields{"verify": false})
+		for _, o := range all {
+			write(o, fields{"verify": false})
+		}
+		var mu sync.Mutex // guards rotated
+		var rotated []string
+
+		run(func(random *rand.Rand) {
+			path := []string{config, role}[random.IntN(2)]
+			tokenPath := []string{"token/weather", "token/weather/reader"}[random.IntN(2)]
+			switch random.IntN(16) {
+			case 0:
+				data, status := r.ask(logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": "5m"},
+					http.StatusConflict, http.StatusBadRequest)
+				if status == http.StatusOK {
+					mu.Lock()
+					rotated = append(rotated, data["key_id"].(string))
+					mu.Unlock()
+				}
+			case 1, 2:
+				read(path)
+			case 3, 4, 5:
+				readToken(logical.ReadOperation, "token/", tokenPath)
+			case 6:
+				readToken(logical.UpdateOperation, "refresh/", tokenPath)
+			case 7:
+				readToken(logical.ReadOperation, "status/", tokenPath)
+			default:
+				if o := all[random.IntN(len(all))]; o.mu.TryLock() {
+					write(o, fields{"verify": random.IntN(2) == 0})
+					o.mu.Unlock()
+				}
+			}
+		})
+
+		for _, path := range []string{config, role} {
+			read(path)
+		}
+		for _, path := range []string{"token/weather", "token/weather/reader"} {
+			readToken(logical.ReadOperation, "token/", path)
+		}
+		for _, o := range all {
+			if got := o.sees(r.read(o.path)); got != o.last {
+				t.Errorf("seed %d: %s of %s is %s at the end; its writer stored %s last", r.seed, o.field, o.path, got, o.last)
+			}
+		}
+		r.checkStored(true)
+		published, _ := r.keys("weather")
+		for _, key := range rotated {
+			if !slices.Contains(published, key) {
+				t.Errorf("seed %d: the key %s is lost; there are %q", r.seed, key, published)
+			}
+		}
+		r.happened("update config: 200", "update config: 409", "update role: 200", "update rotate: 200", "read token: 200")
+	})
+}
