@@ -2,9 +2,10 @@
 
 PLUGIN   := vault-plugin-mcp-oauth
 FUZZTIME ?= 10s
+DURATION ?= 2m
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance prepare fuzz lint fmt demo dev clean
+.PHONY: help build test test-unit test-acceptance soak prepare fuzz lint fmt demo dev clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,13 +13,16 @@ help: ## List the targets
 build: ## Build the plugin: bin/vault-plugin-mcp-oauth
 	CGO_ENABLED=0 go build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
 
-test: test-unit test-acceptance ## Run all tests: unit, then acceptance
+test: test-unit test-acceptance soak ## Run all tests: unit, acceptance, and a short soak
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
 
 test-acceptance: prepare ## Run the acceptance tests on a real Vault, authorization server and MCP server
 	cd acceptance && go test -race -count=1 -timeout 20m ./...
+
+soak: prepare ## Make trouble at random for DURATION (2m), drawn from SEED, and check what brokers get
+	cd acceptance && go run -race ./cmd/soak -duration $(DURATION) $(if $(SEED),-seed $(SEED))
 
 prepare: ## Get what the acceptance tests need: a Vault (built once, minutes), npm packages
 	cd acceptance && go run ./cmd/prepare

@@ -20,9 +20,10 @@ import (
 type Node struct {
 	*Vault // at the node's own address
 
-	ID        string // in raft
+	ID  string // in raft
+	Log string // path of the server's log, which holds the plugin's log too
+
 	dir       string // config and data
-	log       string // path of the server's log, which holds the plugin's log too
 	pluginDir string
 	peers     []*Node // those that it joins; none for the first
 	clustered bool    // it is one of several
@@ -54,8 +55,8 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 			errors:   opts.errors,
 		},
 		ID:        opts.ID,
+		Log:       filepath.Join(opts.LogDir, opts.ID+".log"),
 		dir:       opts.Dir,
-		log:       filepath.Join(opts.LogDir, opts.ID+".log"),
 		pluginDir: opts.PluginDir,
 		peers:     opts.Peers,
 		clustered: opts.Clustered,
@@ -138,7 +139,7 @@ func (n *Node) launch(ctx context.Context) error {
 			return err
 		}
 	}
-	proc, err := startProcess("vault", cmd, n.log)
+	proc, err := startProcess("vault", cmd, n.Log)
 	if n.process1 && errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
@@ -159,7 +160,7 @@ func (n *Node) launch(ctx context.Context) error {
 	})
 	if err != nil {
 		proc.Kill()
-		return fmt.Errorf("vault did not come up, see %s: %w", n.log, err)
+		return fmt.Errorf("vault did not come up, see %s: %w", n.Log, err)
 	}
 	return nil
 }

@@ -23,6 +23,12 @@ type Process struct {
 	err  error         // what Wait returned; read only after done
 }
 
+// ProcessUsage is what a process holds.
+type ProcessUsage struct {
+	Memory      int64 // resident, in bytes
+	Descriptors int   // file descriptors
+}
+
 // startProcess starts cmd with its standard error, and its standard output where cmd does not
 // already have one, appended to the file log.
 func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {

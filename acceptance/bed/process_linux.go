@@ -31,6 +31,25 @@ func Running(pid int) bool {
 	return state != "" && state != "Z"
 }
 
+// Usage tells what a process holds.
+func Usage(pid int) (u ProcessUsage, err error) {
+	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return u, err
+	}
+	u.Descriptors = len(descriptors)
+	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return u, err
+	}
+	var size, resident int64 // in pages (proc(5))
+	if _, err := fmt.Sscan(string(statm), &size, &resident); err != nil {
+		return u, err
+	}
+	u.Memory = resident * int64(os.Getpagesize())
+	return u, nil
+}
+
 // processState gives state and parent of a process from its stat file (proc(5)); nothing where
 // the process has ended.
 func processState(file string) (state string, parent int) {

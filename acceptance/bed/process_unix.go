@@ -23,6 +23,11 @@ func asProcess1(*exec.Cmd) error {
 // Running tells whether a process runs.
 func Running(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
+// Usage is Linux's alone.
+func Usage(int) (ProcessUsage, error) {
+	return ProcessUsage{}, fmt.Errorf("what a process holds: %w", errors.ErrUnsupported)
+}
+
 // children are the ids of the processes that a process has started from the executable of the
 // given name and that run.
 func children(pid int, name string) ([]int, error) {

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+const (
+	// brokerCount is the number of brokers; each reads at every use, as tokens of less than 15 s want it.
+	brokerCount = 50
+	// readTimeout is when a broker gives a read up.
+	readTimeout = 5 * time.Second
+)
+
+// brokers read tokens and check them.
+type brokers struct {
+	client *api.Client
+	log    func(format string, args ...any)
+	paused atomic.Bool
+	busy   atomic.Int32 // reads under way
+	done   sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows
+	reads      map[string]int
+	reasons    map[string]map[string]int // of the reads that brought no token, by outcome
+	violations int
+	calm       bool  // nothing is out of order, so that every read is to bring a token
+	troubled   error // the first that did not in a calm
+}
+
+func (b *brokers) start(ctx context.Context, seed uint64, servers []*server) {
+	for i := range brokerCount {
+		r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
+		s := servers[i%len(servers)]
+		path := s.tokenPaths()[i/len(servers)%2]
+		b.done.Go(func() {
+			for ctx.Err() == nil {
+				if !b.paused.Load() {
+					b.read(ctx, s, path)
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(100*time.Millisecond + upTo(r, 500*time.Millisecond)):
+				}
+			}
+		})
+	}
+}
+
+func (b *brokers) read(ctx context.Context, s *server, path string) {
+	b.busy.Add(1)
+	defer b.busy.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	calm := b.isCalm()
+	err := s.read(ctx, b.client, path)
+	if errors.Is(err, context.Canceled) {
+		return // the run is over
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bad, ok := errors.AsType[violation](err); ok {
+		b.violations++
+		b.log("VIOLATION: %v", bad)
+		return
+	}
+	b.reads[outcome(err)]++
+	if err != nil {
+		b.explain(outcome(err), err)
+	}
+	if err != nil && calm && b.calm && b.troubled == nil {
+		b.troubled = err
+	}
+}
+
+// variable is what differs between two errors of a kind.
+var variable = regexp.MustCompile(`soak-\d+(/reader)?|\d+(\.\d+)?m?s\b|\b[0-9a-f]{8,}\b|\d{4}-\d\d-\d\dT[\d:]+Z|127\.0\.0\.1:\d+`)
+
+// explain keeps why a read brought no token. mu is held.
+func (b *brokers) explain(outcome string, err error) {
+	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
+	reason := variable.ReplaceAllString(strings.TrimLeft(lines[len(lines)-1], "\t *"), "…")
+	if b.reasons[outcome] == nil {
+		b.reasons[outcome] = make(map[string]int)
+	}
+	b.reasons[outcome][reason]++
+}
+
+func (b *brokers) isCalm() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calm
+}
+
+// setCalm tells whether all is well from now on.
+func (b *brokers) setCalm(calm bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calm = calm
+}
+
+// pause lets the reads under way end, and no other begin.
+func (b *brokers) pause(ctx context.Context) error {
+	b.paused.Store(true)
+	for b.busy.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (b *brokers) resume() { b.paused.Store(false) }
+
+// counts tells how many reads there were, and how many of them brought a token.
+func (b *brokers) counts() (reads, tokens int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.reads {
+		reads += n
+	}
+	return reads, b.reads[outcome(nil)]
+}
+
+// print prints how the reads ended.
+func (b *brokers) print() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, what := range slices.Sorted(maps.Keys(b.reads)) {
+		fmt.Printf("  %-34s %6d\n", "reads: "+what, b.reads[what])
+		reasons := b.reasons[what]
+		byCount := slices.SortedFunc(maps.Keys(reasons), func(x, y string) int { return cmp.Compare(reasons[y], reasons[x]) })
+		for _, reason := range byCount[:min(6, len(byCount))] {
+			fmt.Printf("  %12d %.120s\n", reasons[reason], reason)
+		}
+	}
+}

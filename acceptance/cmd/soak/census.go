@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"syscall"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// A count is what the plugin's process holds while nobody asks for anything.
+type count struct {
+	pid int
+	bed.ProcessUsage
+}
+
+// census counts what the process holds that serves now.
+func (s *soak) census(ctx context.Context) (count, error) {
+	node, err := s.bed.Active(ctx)
+	if err != nil {
+		return count{}, err
+	}
+	if err := s.brokers.pause(ctx); err != nil {
+		return count{}, err
+	}
+	defer s.brokers.resume()
+	var c count
+	if c.pid, err = node.PluginPID(); err != nil {
+		return c, err
+	}
+	c.ProcessUsage, err = bed.Usage(c.pid)
+	s.log("the plugin's process %d holds %d MiB and %d file descriptors", c.pid, c.Memory>>20, c.Descriptors)
+	return c, err
+}
+
+// goroutines ends the plugin with a SIGQUIT, upon which Go's runtime tells of every goroutine, and
+// counts them.
+func (s *soak) goroutines(ctx context.Context) (int, error) {
+	node, err := s.bed.Active(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.brokers.pause(ctx); err != nil {
+		return 0, err
+	}
+	defer s.brokers.resume()
+	before, err := os.Stat(node.Log)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := node.PluginPID()
+	if err != nil || pid == 0 {
+		return 0, fmt.Errorf("no plugin to ask: %w", err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
+		return 0, err
+	}
+	s.brokers.setCalm(false)
+	s.allow(names * perEnd)
+	for bed.Running(pid) {
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	n := 0
+	// What a process has written before its end may come to the log after it.
+	for settled := -1; settled != n; {
+		settled = n
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+		if n, err = countGoroutines(node.Log, before.Size()); err != nil {
+			return 0, err
+		}
+	}
+	if n == 0 {
+		return 0, errors.New("the plugin's process told of no goroutine")
+	}
+	s.log("process %d had %d goroutines", pid, n)
+	return n, nil
+}
+
+var goroutine = regexp.MustCompile(`goroutine \d+ (gp=\S+ m=\S+ (mp=\S+ )?)?\[`)
+
+// countGoroutines counts those that a log tells of from an offset on.
+func countGoroutines(log string, offset int64) (int, error) {
+	content, err := os.ReadFile(log)
+	if err != nil {
+		return 0, err
+	}
+	return len(goroutine.FindAll(content[offset:], -1)), nil
+}

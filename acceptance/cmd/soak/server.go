@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+const (
+	// lifetime is that of all tokens.
+	lifetime = 5 * time.Second
+	// role is the name of each server's role.
+	role = "reader"
+	// writeEvery is how long an operator waits before writing again what was not accepted.
+	writeEvery = time.Second
+)
+
+// A server is an MCP server with a config and a role. Each version of its config has a client of
+// its own, so that a token tells which version it was obtained on.
+type server struct {
+	name  string
+	bed   *bed.Bed
+	root  *api.Client
+	mcp   *bed.MCPServer
+	proxy *bed.FaultProxy
+
+	writing sync.Mutex // held by the one operator who writes at a time
+
+	mu    sync.Mutex // guards state
+	state state
+}
+
+// A state is what readers may be given.
+type state struct {
+	oldest  int // version that a read begun now may bring: that of the last write that was done
+	newest  int // version that has been begun to be written
+	deleted bool
+	changes int // counts deletes and what follows them
+}
+
+func (s *server) tokenPaths() []string {
+	return []string{"token/" + s.name, "token/" + s.name + "/" + role}
+}
+
+func (s *server) now() state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+func (s *server) change(f func(*state)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.state)
+}
+
+// clientID names the client of a version.
+func (s *server) clientID(version int) string { return fmt.Sprintf("%s-v%d", s.name, version) }
+
+// version is that of a client.
+func (s *server) version(clientID string) (int, error) {
+	text, ok := strings.CutPrefix(clientID, s.name+"-v")
+	if !ok {
+		return 0, fmt.Errorf("%s was given a token of the client %s", s.name, clientID)
+	}
+	return strconv.Atoi(text)
+}
+
+// rewrite gives the config another client, which makes all tokens of before ones of an old shape.
+// It goes on until Vault has accepted it, and tells how many writes that took.
+func (s *server) rewrite(ctx context.Context, verify bool) (writes int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.put(ctx, verify)
+}
+
+// put writes the next version. writing is held.
+func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
+	version := s.now().newest + 1
+	client := bed.Client{ID: s.clientID(version), Secret: rand.Text(), Scope: "tools:list tools:call"}
+	if err := s.bed.AS.SetClient(ctx, client); err != nil {
+		return 0, err
+	}
+	s.change(func(st *state) {
+		st.newest = version
+		st.changes++
+	})
+	writes, err = s.insist(ctx, func() error {
+		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+s.name, map[string]any{
+			"token_url":       s.proxy.TokenURL(),
+			"ca_cert":         s.proxy.CA(),
+			"server_url":      s.mcp.URL,
+			"client_id":       client.ID,
+			"client_secret":   client.Secret,
+			"request_timeout": 3,
+			"verify":          verify,
+		})
+		return err
+	})
+	if err != nil {
+		return writes, err
+	}
+	s.change(func(st *state) { st.oldest, st.deleted = version, false })
+	return writes, s.bed.AS.RemoveClient(ctx, s.clientID(version-1))
+}
+
+// putRole writes the role.
+func (s *server) putRole(ctx context.Context) (writes int, err error) {
+	return s.insist(ctx, func() error {
+		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/role/"+s.name+"/"+role, map[string]any{
+			"scopes": "tools:list",
+			"verify": false,
+		})
+		return err
+	})
+}
+
+// rotate gives the client another secret, at the authorization server and then in the config.
+func (s *server) rotate(ctx context.Context) (writes int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	client := bed.Client{ID: s.clientID(s.now().oldest), Secret: rand.Text(), Scope: "tools:list tools:call"}
+	if err := s.bed.AS.SetClient(ctx, client); err != nil {
+		return 0, err
+	}
+	return s.insist(ctx, func() error {
+		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+s.name, map[string]any{"client_secret": client.Secret})
+		return err
+	})
+}
+
+// recreate deletes the config, leaves it away for a time, and creates it and its role again.
+func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.change(func(st *state) { st.changes++ })
+	writes, err = s.insist(ctx, func() error {
+		_, err := s.root.Logical().DeleteWithContext(ctx, bed.Mount+"/config/"+s.name)
+		return err
+	})
+	if err != nil {
+		return writes, err
+	}
+	s.change(func(st *state) { st.deleted = true })
+	select {
+	case <-time.After(away):
+	case <-ctx.Done():
+		return writes, ctx.Err()
+	}
+	more, err := s.put(ctx, false)
+	writes += more
+	if err != nil {
+		return writes, err
+	}
+	more, err = s.putRole(ctx)
+	return writes + more, err
+}
+
+// insist does a write until Vault accepts it: while Vault fails over or the authorization server
+// is out of order it does not.
+func (s *server) insist(ctx context.Context, write func() error) (writes int, err error) {
+	for {
+		writes++
+		if err = write(); err == nil {
+			return writes, nil
+		}
+		select {
+		case <-ctx.Done():
+			return writes, errors.Join(ctx.Err(), err)
+		case <-time.After(writeEvery):
+		}
+	}
+}
+
+// read reads a token and checks it. The error is a violation where what came should never have
+// come, and else the reason why nothing came.
+func (s *server) read(ctx context.Context, client *api.Client, path string) error {
+	before, begun := s.now(), time.Now()
+	token, err := s.bed.ReadToken(ctx, client, path)
+	after := s.now()
+	if err != nil {
+		return err
+	}
+	clientID, err := s.mcp.CheckAt(token.AccessToken, begun)
+	if err != nil {
+		return violation{fmt.Sprintf("%s: not valid when it was asked for: %v", path, err)}
+	}
+	version, err := s.version(clientID)
+	if err != nil {
+		return violation{err.Error()}
+	}
+	switch {
+	case before.deleted && after.changes == before.changes:
+		return violation{path + ": a token of a config that had been deleted"}
+	case version < before.oldest:
+		return violation{fmt.Sprintf("%s: a token of version %d after %d had been written", path, version, before.oldest)}
+	case version > after.newest:
+		return violation{fmt.Sprintf("%s: a token of version %d, which nobody has written", path, version)}
+	}
+	return nil
+}
+
+// A violation is an answer that should not have been given.
+type violation struct{ what string }
+
+func (v violation) Error() string { return v.what }
+
+// outcome is a read's, in a word or two.
+func outcome(err error) string {
+	if err == nil {
+		return "a token"
+	}
+	if errors.Is(err, bed.ErrNotFound) {
+		return "404"
+	}
+	if refused, ok := errors.AsType[*api.ResponseError](err); ok {
+		return strconv.Itoa(refused.StatusCode)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "timeout"
+	}
+	return "no answer"
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+const (
+	serverCount = 12
+	proxyCount  = 3 // the authorization server's addresses, each with faults of its own
+	// names is the number of tokens: each server's, and its role's.
+	names = 2 * serverCount
+)
+
+// A soak is the whole of it.
+type soak struct {
+	bed     *bed.Bed
+	root    *api.Client
+	seed    uint64
+	proxies []*bed.FaultProxy
+	servers []*server
+	brokers *brokers
+	cancel  context.CancelFunc
+	begun   time.Time
+	failed  int // claims that did not hold
+
+	mu     sync.Mutex // guards what follows
+	events map[string]int
+	budget int // token requests that the events may have caused beyond the refreshes
+}
+
+func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
+	s := &soak{bed: b, seed: seed, events: make(map[string]int), begun: time.Now()}
+	var err error
+	if s.root, err = b.Vault.Root(); err != nil {
+		return nil, err
+	}
+	s.brokers = &brokers{client: s.root, log: s.log, reads: make(map[string]int), reasons: make(map[string]map[string]int)}
+	for range proxyCount {
+		proxy, err := b.NewFaultProxy()
+		if err != nil {
+			return nil, err
+		}
+		s.proxies = append(s.proxies, proxy)
+	}
+	for i := range serverCount {
+		srv := &server{name: fmt.Sprintf("soak-%d", i+1), bed: b, root: s.root, proxy: s.proxies[i%proxyCount]}
+		srv.mcp, err = b.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime}, bed.MCPOptions{})
+		if err != nil {
+			return nil, err
+		}
+		writes, err := srv.rewrite(ctx, true)
+		s.allow(writes)
+		if err == nil {
+			_, err = srv.putRole(ctx)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.servers = append(s.servers, srv)
+	}
+	return s, nil
+}
+
+// run makes trouble for the given time: for two thirds of it of every kind, and then of such kinds
+// only as leave the plugin's process alive, to see whether that one keeps what it should let go.
+func (s *soak) run(ctx context.Context, duration time.Duration) error {
+	ctx, s.cancel = context.WithCancel(ctx)
+	s.brokers.start(ctx, s.seed, s.servers)
+	s.log("%d brokers read %d tokens of %s", brokerCount, names, lifetime)
+	if err := s.trouble(ctx, duration*2/3, s.authorizationServer(1), s.operators(2), s.vault(3)); err != nil {
+		return err
+	}
+	before, err := s.census(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.trouble(ctx, duration/3, s.authorizationServer(4), s.operators(5)); err != nil {
+		return err
+	}
+	after, err := s.census(ctx)
+	if err != nil {
+		return err
+	}
+	soaked, err := s.goroutines(ctx)
+	if err != nil {
+		return err
+	}
+	// The process that has just been started stands for one that has seen nothing.
+	if err := s.calm(ctx); err != nil {
+		return err
+	}
+	fresh, err := s.goroutines(ctx)
+	if err != nil {
+		return err
+	}
+	s.report(before, after, soaked, fresh)
+	return nil
+}
+
+// stop ends the brokers.
+func (s *soak) stop() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.brokers.done.Wait()
+}
+
+// trouble runs sources of events side by side for a time, and then waits until all is well.
+func (s *soak) trouble(ctx context.Context, duration time.Duration, sources ...func(context.Context, time.Time) error) error {
+	s.brokers.setCalm(false)
+	until := time.Now().Add(duration)
+	errs := make([]error, len(sources))
+	var work sync.WaitGroup
+	for i, source := range sources {
+		work.Go(func() { errs[i] = source(ctx, until) })
+	}
+	work.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return s.calm(ctx)
+}
+
+// calm waits until every token can be read, and lets the brokers read for some lifetimes.
+func (s *soak) calm(ctx context.Context) error {
+	begun := time.Now()
+	if err := s.bed.WaitHealthy(ctx); err != nil {
+		return err
+	}
+	for _, srv := range s.servers {
+		for _, path := range srv.tokenPaths() {
+			for {
+				err := srv.read(ctx, s.root, path)
+				if err == nil {
+					break
+				}
+				if bad, ok := errors.AsType[violation](err); ok {
+					return bad
+				}
+				// The longest window after an outage, and no more.
+				if time.Since(begun) > 2*time.Minute {
+					return fmt.Errorf("%s: all has been well for %s: %w", path, time.Since(begun), err)
+				}
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(200 * time.Millisecond):
+				}
+			}
+		}
+	}
+	s.log("all tokens can be read, %s after the last event", time.Since(begun).Round(time.Millisecond))
+	s.brokers.setCalm(true)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(2 * lifetime):
+	}
+	return nil
+}
+
+// log tells of an event.
+func (s *soak) log(format string, args ...any) {
+	fmt.Printf("%9.1fs  %s\n", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// event logs and counts an event.
+func (s *soak) event(kind, format string, args ...any) {
+	s.mu.Lock()
+	s.events[kind]++
+	s.mu.Unlock()
+	s.log("%s: %s", kind, fmt.Sprintf(format, args...))
+}
+
+// allow makes room for token requests that an event may cause.
+func (s *soak) allow(requests int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.budget += requests
+}
+
+// source is a stream of random numbers of its own.
+func (s *soak) source(n uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(s.seed, n))
+}
