@@ -163,7 +163,7 @@ func (k *Key) fits(alg string) error {
 	if slices.Contains(fit, alg) {
 		return nil
 	}
-	return fmt.Errorf("signing_alg %q does not fit the private key: use %s", alg, oneOf(fit))
+	return fmt.Errorf("signing_alg %.60q does not fit the private key: use %s", alg, oneOf(fit))
 }
 
 // oneOf reads "a, b or c".
