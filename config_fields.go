@@ -15,7 +15,7 @@ var secretFields = []string{"client_secret", "private_key", "client_certificate_
 
 // configFields are the fields of config/<server>, in the words of RFC 6749 and 8707.
 func configFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	return described(map[string]*framework.FieldSchema{
 		"server": serverField(),
 		"server_url": {
 			Type:        framework.TypeString,
@@ -129,7 +129,7 @@ func configFields() map[string]*framework.FieldSchema {
 			Description: "Look for the authorization server again. Not stored itself. Default: false.",
 		},
 		"verify": verifyField(),
-	}
+	})
 }
 
 // discoveredFields are in a config's read alone.
@@ -281,13 +281,16 @@ func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefau
 // setScopes takes scopes separated by commas, spaces or both: a scope holds no space
 // (RFC 6749 section 3.3). One that holds a comma is written in a list.
 func setScopes(d *framework.FieldData, to *[]string) {
-	value, ok := d.GetOk("scopes")
-	if !ok {
-		return
+	if value, ok := d.GetOk("scopes"); ok {
+		*to = splitScopes(value.([]string))
 	}
+}
+
+// splitScopes gives the scopes in a list whose items hold one or more, each scope once.
+func splitScopes(items []string) []string {
 	var scopes []string
 	seen := map[string]bool{}
-	for _, item := range value.([]string) {
+	for _, item := range items {
 		for scope := range strings.FieldsSeq(item) {
 			if !seen[scope] {
 				seen[scope] = true
@@ -295,7 +298,7 @@ func setScopes(d *framework.FieldData, to *[]string) {
 			}
 		}
 	}
-	*to = scopes
+	return scopes
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -98,7 +98,7 @@ func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 		{fields{"issuer": "https://as.example.com/?"}, "must not hold a query"},
 		{fields{"issuer": "https://as.example.com#a"}, "must not hold a fragment"},
 		{fields{"issuer": "https://vault:p@as.example.com"}, "must not hold user information"},
-		{fields{"issuer": "https://as.example.com/" + long(2048)}, "2048 characters"},
+		{fields{"issuer": "https://as.example.com/" + long(2048)}, "at most 2048"},
 		{fields{"allow_private_addresses": "perhaps"}, "allow_private_addresses"},
 		{fields{"allow_insecure_http": "perhaps"}, "allow_insecure_http"},
 		{fields{"rediscover": "perhaps"}, "rediscover"},

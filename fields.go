@@ -14,11 +14,14 @@ import (
 // path holds none.
 type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
 
-// serve makes a handler one of the framework's: the name is checked first, and an
-// error becomes a response last.
+// serve makes a handler one of the framework's: name and limits are checked first, and
+// an error becomes a response last.
 func serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name, err := nameOf(d)
+		if err == nil {
+			err = withinLimits(d)
+		}
 		if err != nil {
 			return fail(name, err)
 		}

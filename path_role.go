@@ -61,7 +61,7 @@ func (b *backend) roleWrite(summary string) *framework.PathOperation {
 }
 
 func roleFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	return described(map[string]*framework.FieldSchema{
 		"server":   serverField(),
 		"role":     roleField(),
 		"scopes":   scopesField("The scopes to ask for, as a list or separated by commas or spaces. Default: the config's."),
@@ -73,7 +73,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		"audience":     audienceField("The audience parameter to send. Default: the config's."),
 		"extra_params": extraParamsField("Further parameters of the token request, as name=value pairs, in place of the config's."),
 		"verify":       verifyField(),
-	}
+	})
 }
 
 // update sets the fields that the request holds, and leaves the others.

@@ -15,15 +15,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// Bounds on what a write may hold: far above what is real, far below what hurts.
+// Bounds on the durations of a config.
 const (
-	maxName    = 256              // characters of a server's or a role's name
-	maxURL     = 2048             // characters of a URL or an audience
-	maxSecret  = 8 << 10          // characters of a client id or secret
-	maxItems   = 100              // scopes, resources or extra parameters
-	maxItem    = 1024             // characters of a scope, or of an extra parameter's name
-	maxValue   = 4 << 10          // characters of an extra parameter's value
-	maxPEM     = 256 << 10        // characters of PEM
 	maxTimeout = 25 * time.Second // below writeBudget, so that it is what ends a request
 	maxTTL     = 365 * 24 * time.Hour
 )
@@ -79,22 +72,12 @@ func (c *config) validate() error {
 	if err := c.validTimes(); err != nil {
 		return err
 	}
-	for _, pem := range []struct{ field, text string }{
-		{"ca_cert", c.CACert},
-		{"certificate", c.Certificate},
-		{"client_certificate", c.ClientCertificate},
-		{"client_certificate_key", c.ClientCertificateKey},
-	} {
-		if len(pem.text) > maxPEM {
-			return badRequest("%s must not be longer than %d characters", pem.field, maxPEM)
-		}
-	}
 	if c.CACert != "" {
 		if _, err := grant.ParseCACert(c.CACert); err != nil {
 			return badRequest("%v", err)
 		}
 	}
-	return nil
+	return fits(c)
 }
 
 func (c *config) validTimes() error {
@@ -139,7 +122,10 @@ func (r *role) validate() error {
 	if err := validResourceChoice(r.OmitResource, r.Resource); err != nil {
 		return err
 	}
-	return validExtraParams(r.ExtraParams)
+	if err := validExtraParams(r.ExtraParams); err != nil {
+		return err
+	}
+	return fits(r)
 }
 
 func validResourceChoice(omit bool, resource []string) error {
@@ -151,9 +137,6 @@ func validResourceChoice(omit bool, resource []string) error {
 
 // validRequest checks what a config and a role have in common.
 func validRequest(scopes, resources []string, audience string) error {
-	if len(scopes) > maxItems || len(resources) > maxItems {
-		return badRequest("scopes and resource take at most %d values each", maxItems)
-	}
 	for _, scope := range scopes {
 		if !isScope(scope) {
 			return badRequest("scope %s is malformed: a scope is printable ASCII without spaces, quotes or backslashes (RFC 6749 section 3.3)", quote(scope))
@@ -164,24 +147,21 @@ func validRequest(scopes, resources []string, audience string) error {
 			return badRequest("resource %s: %v (RFC 8707 section 2)", quote(resource), err)
 		}
 	}
-	if !isPrintable(audience, maxURL) {
-		return badRequest("audience must be at most %d printable characters", maxURL)
+	if !isPrintable(audience) {
+		return badRequest("audience must be printable characters")
 	}
 	return nil
 }
 
 func validExtraParams(params map[string]string) error {
-	if len(params) > maxItems {
-		return badRequest("extra_params takes at most %d parameters", maxItems)
-	}
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		switch {
-		case name == "" || !isVisible(name, maxItem) || strings.Contains(name, " "):
+		case name == "" || !isVisible(name) || strings.Contains(name, " "):
 			return badRequest("extra_params: the name %s is malformed: a parameter's name is printable ASCII without spaces", quote(name))
 		case grant.IsReserved(name):
 			return badRequest("extra_params must not hold %s: it has a field of its own, or is the plugin's to send", name)
-		case !isPrintable(params[name], maxValue):
-			return badRequest("extra_params: the value of %s must be at most %d printable characters", quote(name), maxValue)
+		case !isPrintable(params[name]):
+			return badRequest("extra_params: the value of %s must be printable characters", quote(name))
 		}
 	}
 	return nil
@@ -189,9 +169,6 @@ func validExtraParams(params map[string]string) error {
 
 // absoluteURL parses a URI that has a scheme and a host and no fragment.
 func absoluteURL(raw string) (*url.URL, error) {
-	if len(raw) > maxURL {
-		return nil, errors.New("must not be longer than 2048 characters")
-	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
@@ -235,20 +212,19 @@ func isLoopback(host string) bool {
 
 // isScope tells whether s is a scope-token (RFC 6749 section 3.3).
 func isScope(s string) bool {
-	return s != "" && len(s) <= maxItem && !strings.ContainsFunc(s, func(r rune) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r > '~' || r == '"' || r == '\\'
 	})
 }
 
-// isVisible tells whether s is printable ASCII (VSCHAR of RFC 6749 appendix A) of at
-// most limit characters.
-func isVisible(s string, limit int) bool {
-	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+// isVisible tells whether s is printable ASCII (VSCHAR of RFC 6749 appendix A).
+func isVisible(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// isPrintable tells whether s is printable, in any script, and of at most limit bytes.
-func isPrintable(s string, limit int) bool {
-	return len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+// isPrintable tells whether s is printable, in any script.
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // quote puts a foreign value into an error: quoted, escaped and cut short.

@@ -1,0 +1,229 @@
+package mcpoauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// atLength are values of the fields that are free in their length: n bytes long, or n of a
+// list or a map. Beside them stand the fields that they need.
+func atLength(t *testing.T) map[string]func(n int) fields {
+	t.Helper()
+	certificate, key := certificateAndKey(t)
+	text := func(field string) func(n int) fields {
+		return func(n int) fields { return fields{field: long(n)} }
+	}
+	address := func(field string) func(n int) fields {
+		return func(n int) fields { return fields{field: urlOf(n), "client_secret": secret} }
+	}
+	// In PEM there may be text before the first block.
+	pem := func(field, block string, needs fields) func(n int) fields {
+		return func(n int) fields { return with(needs, fields{field: long(n-len(block)-1) + "\n" + block}) }
+	}
+	signing := fields{"client_secret": "", "private_key": key}
+	tls := fields{"client_secret": "", "client_certificate": certificate, "client_certificate_key": key, "token_url": "https://as.example.com/token"}
+	return map[string]func(n int) fields{
+		"server_url":             address("server_url"),
+		"issuer":                 address("issuer"),
+		"token_url":              address("token_url"),
+		"client_id":              text("client_id"),
+		"client_secret":          text("client_secret"),
+		"private_key":            pem("private_key", key, signing),
+		"key_id":                 func(n int) fields { return with(signing, fields{"key_id": long(n)}) },
+		"certificate":            pem("certificate", certificate, signing),
+		"client_certificate":     pem("client_certificate", certificate, tls),
+		"client_certificate_key": pem("client_certificate_key", key, tls),
+		"assertion_audience":     func(n int) fields { return with(signing, fields{"assertion_audience": long(n)}) },
+		"scopes":                 text("scopes"),
+		"resource":               func(n int) fields { return fields{"resource": []string{urlOf(n)}} },
+		"audience":               text("audience"),
+		"extra_params":           func(n int) fields { return fields{"extra_params": fields{"tenant": long(n)}} },
+		"ca_cert":                pem("ca_cert", certificate, fields{"client_secret": secret}),
+	}
+}
+
+// urlOf is a URL of n bytes.
+func urlOf(n int) string {
+	const start = "https://as.example.com/"
+	return start + long(n-len(start))
+}
+
+// atNumber are n values of the fields that hold several.
+var atNumber = map[string]func(n int) any{
+	"scopes":   func(n int) any { return strings.Join(numbered(n), " ") },
+	"resource": func(n int) any { return numberedURLs(n) },
+	"extra_params": func(n int) any {
+		params := fields{}
+		for _, name := range numbered(n) {
+			params[name] = "value"
+		}
+		return params
+	},
+}
+
+func TestEveryFieldHasItsLimit(t *testing.T) {
+	lengths := atLength(t)
+	for field, limit := range limits {
+		t.Run(field, func(t *testing.T) {
+			_, ofRoles := roleFields()[field]
+			value := lengths[field]
+			atLimit(t, ofRoles, value(limit.bytes), value(limit.bytes+1), field, fmt.Sprintf("at most %d bytes", limit.bytes))
+			if limit.items > 0 {
+				value := atNumber[field]
+				atLimit(t, ofRoles, fields{field: value(limit.items)}, fields{field: value(limit.items + 1)},
+					field, fmt.Sprintf("at most %d values", limit.items))
+			}
+			if limit.names > 0 {
+				atLimit(t, ofRoles, fields{field: fields{long(limit.names): "v"}}, fields{field: fields{long(limit.names + 1): "v"}},
+					field, fmt.Sprintf("at most %d bytes", limit.names))
+			}
+		})
+	}
+}
+
+// atLimit checks that a write is accepted at a limit, and one beyond it refused before
+// anything is stored or anybody asked: of a new config, of a stored one and, where they have
+// the field, of roles.
+func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
+	t.Helper()
+	as, m := newAuthServer(t), newMount(t)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), beyond), says...)
+	m.configure(as, at)
+	was := m.storage.entries(t)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", beyond, says...)
+	if ofRoles {
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", beyond, says...)
+	}
+	m.storage.unchanged(t, was)
+	as.asked(t, 0, "after writes beyond a limit")
+	if ofRoles {
+		m.write("role/weather/reader", with(at, fields{"verify": false}))
+	}
+}
+
+// What has no limit has few values, or a form that says how long it is, or bounds of its own.
+func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, fields{"client_secret": "", "key_type": "ec-p256"})
+	was := m.storage.entries(t)
+	for _, example := range slices.Sorted(maps.Keys(api)) {
+		path := m.b.(*backend).Route(example)
+		for field, schema := range path.Fields {
+			_, limited := limits[field]
+			if limited || field == "server" || field == "role" || schema.Type == framework.TypeBool {
+				continue
+			}
+			for _, value := range []any{long(1 << 20), 1 << 62, []string{long(1 << 20)}} {
+				text := m.refused(http.StatusBadRequest, logical.UpdateOperation, example, fields{field: value}, field)
+				if _, isText := value.(string); isText && schema.Type == framework.TypeString && len(text) > 1000 {
+					t.Errorf("%s: the refusal of %s takes %d bytes", example, field, len(text))
+				}
+			}
+		}
+	}
+	m.storage.unchanged(t, was)
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// The limits of the fields leave more room than Vault's storage has, which must not show as
+// a failed write to it.
+func TestConfigAsAWholeHasItsLimit(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	certificate, _ := certificateAndKey(t)
+	params := fields{}
+	for _, name := range numbered(70) {
+		params[name] = long(4 << 10)
+	}
+	padded := func(n int) fields {
+		return fields{"extra_params": params, "ca_cert": long(n) + "\n" + certificate, "client_secret": secret}
+	}
+	m.configure(as, padded(0))
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := maxEntry - len(stored)
+	m.configure(as, padded(room))
+	was := m.storage.entries(t)
+	if size := len(was["config/weather"]); size <= maxEntry || size > 512<<10 {
+		t.Errorf("the largest config takes %d bytes of storage", size)
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", padded(room+1), "512000 is the most")
+	m.storage.unchanged(t, was)
+
+	// Where a character takes several bytes in storage, a role comes to its end too.
+	for name := range params {
+		params[name] = strings.Repeat(`"`, 4<<10)
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"extra_params": params}, "512000 is the most")
+	m.storage.unchanged(t, was)
+	as.asked(t, 0, "after writes that are too large")
+}
+
+func TestDurationsHaveTheirLimits(t *testing.T) {
+	const year = 365 * 24 * 3600
+	for field, bounds := range map[string]struct{ least, most int }{
+		"default_ttl": {1, year}, "max_ttl": {0, year}, "idle_timeout": {0, year}, "request_timeout": {1, 25},
+	} {
+		for _, at := range []int{bounds.least, bounds.most} {
+			beyond := at + 1
+			if at == bounds.least {
+				beyond = at - 1
+			}
+			atLimit(t, false, fields{field: at}, fields{field: beyond}, field)
+		}
+	}
+	for _, at := range []int{300, 30 * 24 * 3600} {
+		as, m := newAuthServer(t), newMount(t)
+		m.configure(as, fields{"client_secret": "", "key_type": "ec-p256"})
+		was := m.storage.entries(t)
+		for _, beyond := range []int{299, 30*24*3600 + 1} {
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": beyond}, "activate_after must be between")
+		}
+		m.storage.unchanged(t, was)
+		m.write("keys/weather/rotate", fields{"activate_after": at})
+	}
+}
+
+// The limits that the README names are those in force.
+func TestREADMENamesTheLimits(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "### Limits of what a write may hold")
+	section, _, _ = strings.Cut(section, "\n#")
+	if !found {
+		t.Fatal("the README has no such section")
+	}
+	named := map[string]string{}
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 {
+			continue
+		}
+		for field := range strings.SplitSeq(cells[1], ",") {
+			named[strings.Trim(field, " `")] = cells[2]
+		}
+	}
+	for field, limit := range limits {
+		for _, n := range []int{limit.bytes, limit.items, limit.names} {
+			if n > 0 && !slices.Contains(strings.Fields(strings.NewReplacer(",", "", ";", "").Replace(named[field])), fmt.Sprint(n)) {
+				t.Errorf("the README says of %s %q; the limit is %d", field, named[field], n)
+			}
+		}
+	}
+}
