@@ -173,6 +173,27 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	as.asked(t, 0, "after writes that are too large")
 }
 
+// Keys stay published for a day, so rotations in quick succession add up.
+func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, fields{"client_secret": "", "key_type": "rsa-2048"})
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.CACert = long(maxEntry - len(stored) - 1000) // another key takes more than the 1000 bytes
+	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
+		t.Fatal(err)
+	}
+	was := m.storage.entries(t)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "512000 is the most")
+	m.storage.unchanged(t, was)
+}
+
 func TestDurationsHaveTheirLimits(t *testing.T) {
 	const year = 365 * 24 * 3600
 	for field, bounds := range map[string]struct{ least, most int }{
