@@ -1,0 +1,144 @@
+package acceptance
+
+import (
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The policies of docs/security.md permit what they say, and of all the requests here nothing
+// else. What a policy permits is answered as it is for root.
+func TestPoliciesOfTheSecurityPage(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	other := newUpstream(t, b, "-other", 5*time.Minute)
+	u.configure(t, nil)
+	other.configure(t, nil)
+	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
+
+	policies := policiesOf(t, "../docs/security.md")
+	for name, permitted := range map[string][]string{
+		"broker":                {"read the token"},
+		"broker that refreshes": {"read the token", "refresh the token by its id"},
+		"all brokers":           {"read the own role's token", "refresh the own role's token by its id"},
+		"operator": {
+			"read the config", "write the config", "list the roles", "read the role", "write the role", "delete a role",
+			"read the keys", "rotate the keys", "read the status", "read the role's status",
+		},
+		"monitoring": {"list the status", "read the status", "read the role's status"},
+		"auditor": {
+			"list the configs", "read the config", "read the other config", "list the roles", "list the other roles",
+			"read the role", "read the keys", "list the status", "read the status", "read the role's status",
+		},
+	} {
+		rules, ok := policies[name]
+		if !ok {
+			t.Errorf("the page has no policy %q", name)
+			continue
+		}
+		delete(policies, name)
+		id := newIdentity(t, b, u.name+"-"+notAName.ReplaceAllString(name, "-"), strings.ReplaceAll(rules, "files", u.name))
+		u.write(t, "role/"+u.name+"/"+id.EntityID, map[string]any{"scopes": "tools:list"})
+		may := map[string]bool{}
+		for _, request := range permitted {
+			may[request] = true
+		}
+		for request, ask := range requestsOf(t, u, other, id.EntityID) {
+			want := ask(u.root)
+			if want == http.StatusForbidden || want == 0 {
+				t.Fatalf("%s: root gets %d", request, want)
+			}
+			if !may[request] {
+				want = http.StatusForbidden
+			}
+			if got := ask(id.Client); got != want {
+				t.Errorf("%s: %s: status %d, want %d", name, request, got, want)
+			}
+			delete(may, request)
+		}
+		for request := range may {
+			t.Errorf("%s: there is no request to %s", name, request)
+		}
+	}
+	for name := range policies {
+		t.Errorf("the policy %q of the page is not tried", name)
+	}
+}
+
+// policiesOf returns the policies of a page by their names, which are in their first lines.
+func policiesOf(t *testing.T, file string) map[string]string {
+	t.Helper()
+	page, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies := map[string]string{}
+	for _, block := range regexp.MustCompile("(?s)```hcl\n# ([^\n]*)\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		policies[block[1]] = block[2]
+	}
+	return policies
+}
+
+// requestsOf are requests of every kind; each gives the status of its answer.
+func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]func(*api.Client) int {
+	t.Helper()
+	read := func(path string) func(*api.Client) int {
+		return func(c *api.Client) int { return readStatus(t.Context(), c, path) }
+	}
+	list := func(path string) func(*api.Client) int {
+		return func(c *api.Client) int { return listStatus(t.Context(), c, path) }
+	}
+	write := func(path string, data map[string]any) func(*api.Client) int {
+		return func(c *api.Client) int {
+			_, err := c.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
+			return status(&api.Secret{}, err)
+		}
+	}
+	byID := map[string]any{"token_id": "0123456789abcdef"} // of no token that is held
+	config, role, own := "config/"+u.name, u.name+"/reader", u.name+"/"+entityID
+	return map[string]func(*api.Client) int{
+		"read the token":                         read("token/" + u.name),
+		"read the role's token":                  read("token/" + role),
+		"read the own role's token":              read("token/" + own),
+		"read the other token":                   read("token/" + other.name),
+		"refresh the token":                      write("refresh/"+u.name, nil),
+		"refresh the token by its id":            write("refresh/"+u.name, byID),
+		"refresh the own role's token":           write("refresh/"+own, nil),
+		"refresh the own role's token by its id": write("refresh/"+own, byID),
+		"refresh the role's token by its id":     write("refresh/"+role, byID),
+		"refresh the other token by its id":      write("refresh/"+other.name, byID),
+		"list the configs":                       list("config/"),
+		"read the config":                        read(config),
+		"read the other config":                  read("config/" + other.name),
+		"write the config":                       write(config, map[string]any{"scopes": "tools:list,tools:call"}),
+		"write the other config":                 write("config/"+other.name, map[string]any{"scopes": "tools:list,tools:call"}),
+		"allow http":                             write(config, map[string]any{"allow_insecure_http": true, "client_secret": u.client.Secret}),
+		"allow http in the command's words":      write(config, map[string]any{"allow_insecure_http": "1", "client_secret": u.client.Secret}),
+		"allow inner addresses":                  write(config, map[string]any{"allow_private_addresses": "true", "client_secret": u.client.Secret}),
+		"list the roles":                         list("role/" + u.name + "/"),
+		"read the role":                          read("role/" + role),
+		"write the role":                         write("role/"+role, map[string]any{"scopes": "tools:list"}),
+		"delete a role": func(c *api.Client) int {
+			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/role/"+u.name+"/gone")
+			return status(&api.Secret{}, err)
+		},
+		"list the other roles":   list("role/" + other.name + "/"),
+		"read the keys":          read("keys/" + u.name),
+		"rotate the keys":        write("keys/"+u.name+"/rotate", nil),
+		"list the status":        list("status/"),
+		"read the status":        read("status/" + u.name),
+		"read the role's status": read("status/" + role),
+		"tune the mount": func(c *api.Client) int {
+			_, err := c.Logical().WriteWithContext(t.Context(), "sys/mounts/"+bed.Mount+"/tune", map[string]any{"description": "tuned"})
+			return status(&api.Secret{}, err)
+		},
+	}
+}
