@@ -9,24 +9,24 @@ import (
 	"sync"
 )
 
-// modulePath is the first line of this module's go.mod.
-const modulePath = "module github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance"
+// rootModule is the first line of the go.mod at the repository's root.
+const rootModule = "module github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 
-// moduleDir finds the directory of this module from the working directory, which go test and
-// go run set to somewhere inside it.
-var moduleDir = sync.OnceValues(func() (string, error) {
+// rootDir finds the repository's root from the working directory, which go test and go run set to
+// somewhere inside it.
+var rootDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
 		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && bytes.HasPrefix(mod, []byte(modulePath+"\n")) {
+		if err == nil && bytes.HasPrefix(mod, []byte(rootModule+"\n")) {
 			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", errors.New("run this from within the acceptance directory: the bed builds the plugin and Vault from the sources beside it")
+			return "", errors.New("run this from within the checkout: the bed builds the plugin and Vault from the sources there")
 		}
 		dir = parent
 	}
@@ -34,11 +34,11 @@ var moduleDir = sync.OnceValues(func() (string, error) {
 
 // sourcePath is the absolute path of a file or directory, given relative to the repository's root.
 func sourcePath(elem ...string) (string, error) {
-	dir, err := moduleDir()
+	dir, err := rootDir()
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(append([]string{filepath.Dir(dir)}, elem...)...), nil
+	return filepath.Join(append([]string{dir}, elem...)...), nil
 }
 
 // cacheDir is where built binaries are kept between runs, outside of the checkout.
