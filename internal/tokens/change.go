@@ -117,6 +117,7 @@ func (s *slot) conform(terms *Terms, err error, failed bool) (stale bool) {
 	if !failed {
 		s.failed.Store(nil)
 	}
+	s.unsure = false
 	switch {
 	case errors.Is(err, ErrNotConfigured):
 		s.drop()
@@ -124,7 +125,8 @@ func (s *slot) conform(terms *Terms, err error, failed bool) (stale bool) {
 		return false // the write deleted the tokens too
 	case err != nil && failed:
 		// Neither the write nor a look has come through. What is held goes on serving
-		// while it is looked into in the background.
+		// while it is looked into in the background, until storage answers.
+		s.unsure = true
 		_, _ = s.look() // fails only when the engine is closing
 		return false
 	case err != nil:

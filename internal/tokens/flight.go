@@ -186,6 +186,7 @@ func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error 
 	}
 	now := time.Now()
 	s.idleTimeout = terms.IdleTimeout
+	s.unsure = false
 	if !s.loaded {
 		s.loaded = true
 		s.touch(now) // loading counts as a read

@@ -245,9 +245,11 @@ func TestFailedWriteIsLookedIntoAndHeldTokensServe(t *testing.T) {
 		}
 		mustRead(t, e, weather)
 		mustRead(t, e, Name{"weather", "7"})
+		time.Sleep(10 * time.Minute)
+		mustRead(t, e, weather)
 		w.wantFetches(n)
 		w.with(func(w *world) { clear(w.broken) })
-		time.Sleep(time.Hour)
+		time.Sleep(time.Minute) // and not only when the token is due to be refreshed
 		if got := mustRead(t, e, weather); got.Shape != "B" {
 			t.Error("what the failed write left was never looked into")
 		}

@@ -37,6 +37,9 @@ type slot struct {
 	unsaved bool
 	// idle tells that the last due refresh was left out because nobody reads.
 	idle bool
+	// unsure tells that a write failed and that storage could not be asked what it left:
+	// held may be of terms that are gone.
+	unsure bool
 	// stumbles counts the flights in a row that ended without an outcome, because
 	// storage failed.
 	stumbles int
@@ -190,6 +193,8 @@ func (s *slot) schedule(now time.Time) {
 	switch {
 	case s.gone || s.flight != nil || s.engine.ctx.Err() != nil || s.engine.passive():
 		return
+	case s.unsure:
+		at = now
 	case t.ValidAt(now) || f != nil && s.wanted:
 		at = due(t, f)
 	default:
@@ -221,6 +226,10 @@ func (s *slot) fire(turn uint64) {
 	}
 	s.timer = nil
 	if s.flight != nil {
+		return
+	}
+	if s.unsure {
+		_, _ = s.look() // fails only when the engine is closing
 		return
 	}
 	now := time.Now()
@@ -270,7 +279,7 @@ func (s *slot) forget() {
 	s.supersede()
 	s.hold(nil)
 	s.failed.Store(nil)
-	s.loaded = false
+	s.loaded, s.unsure = false, false
 	s.stopTimer()
 }
 
