@@ -228,6 +228,7 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 // putConfig stores a config, and publishes its keys where it says so.
 func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
 	if err := b.store.putConfig(ctx, server, c); err != nil {
+		b.reloadKeySet(ctx, server) // the config may be stored all the same
 		return err
 	}
 	return b.keySets.update(server, c)
@@ -236,15 +237,30 @@ func (b *backend) putConfig(ctx context.Context, server string, c *config) error
 // loadKeySets brings the key sets of all configs that publish theirs into memory. From
 // then on memory is all there is to ask.
 func (b *backend) loadKeySets(ctx context.Context) {
+	b.keySets.complete.Store(b.untilLoaded(ctx, b.loadAllKeySets))
+}
+
+// reloadKeySet brings the key set of a server in line with storage: at once or, where
+// storage does not answer, later in the background.
+func (b *backend) reloadKeySet(ctx context.Context, server string) {
+	load := func(ctx context.Context) error { return b.loadKeySet(ctx, server) }
+	if load(ctx) != nil {
+		b.engine.Go(func(ctx context.Context) { b.untilLoaded(ctx, load) })
+	}
+}
+
+// untilLoaded loads published keys until storage gives them; false when the engine is
+// closed first.
+func (b *backend) untilLoaded(ctx context.Context, load func(context.Context) error) bool {
 	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		err := b.loadAllKeySets(ctx)
-		if b.keySets.complete.Store(err == nil); err == nil || ctx.Err() != nil {
-			return
+		err := load(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err == nil
 		}
-		b.Logger().Warn("published keys could not be loaded; each set is when it is asked for", "error", err, "next_attempt_in", wait.String())
+		b.Logger().Warn("published keys could not be loaded", "error", err, "next_attempt_in", wait.String())
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(wait):
 		}
 	}
@@ -258,36 +274,27 @@ func (b *backend) loadAllKeySets(ctx context.Context) error {
 	var group errgroup.Group
 	group.SetLimit(keySetLoaders)
 	for _, server := range servers {
-		group.Go(func() error {
-			// What cannot be read publishes nothing until it is written again. One such
-			// config must not open storage to everybody who asks for names at random.
-			if err := b.loadKeySet(ctx, server); !errors.Is(err, errUnreadable) {
-				return err
-			}
-			return nil
-		})
+		group.Go(func() error { return b.loadKeySet(ctx, server) })
 	}
 	return group.Wait()
 }
 
-// loadKeySet brings the key set of a server in line with storage.
+// loadKeySet brings the key set of a server in line with storage. What cannot be read
+// changes nothing until it is written again: one such config must not open storage to
+// everybody who asks for names at random.
 func (b *backend) loadKeySet(ctx context.Context, server string) error {
 	for {
 		writes := b.keySets.written()
 		c, err := b.store.config(ctx, server)
-		if err != nil {
+		switch {
+		case errors.Is(err, errUnreadable):
+			return nil
+		case err != nil:
 			return err
 		}
 		if loaded, err := b.keySets.load(server, c, writes); loaded || err != nil {
 			return err
 		}
-	}
-}
-
-// reloadKeySet is loadKeySet where nobody waits for the outcome.
-func (b *backend) reloadKeySet(ctx context.Context, server string) {
-	if err := b.loadKeySet(ctx, server); err != nil && ctx.Err() == nil {
-		b.Logger().Warn("published keys could not be loaded", "server", server, "error", err)
 	}
 }
 
