@@ -152,14 +152,6 @@ func TestFailingReadsLoseNothing(t *testing.T) {
 	}
 }
 
-func TestFailingListsAreErrors(t *testing.T) {
-	_, m := inUse(t)
-	m.storage.fail("list")
-	for _, path := range []string{"config/", "role/weather/", "status/"} {
-		m.refused(http.StatusInternalServerError, logical.ListOperation, path, nil, errStorage.Error())
-	}
-}
-
 func TestFailingWritesKeepTheOldConfigAndToken(t *testing.T) {
 	_, m := inUse(t)
 	was, config := m.storage.entries(t), m.read("config/weather")

@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -26,7 +27,8 @@ import (
 type testStorage struct {
 	logical.InmemStorage
 
-	calls atomic.Int64
+	calls   atomic.Int64
+	trouble atomic.Pointer[trouble] // that storage is in; nil: none
 	// pause is called before each call, if it is set before the mount starts.
 	pause func()
 
@@ -42,6 +44,36 @@ type testStorage struct {
 // as plain text.
 var errStorage = errors.New("storage is out of order")
 
+// errUnheard is that of a put or a delete that took effect all the same.
+var errUnheard = fmt.Errorf("%w, after it was done", errStorage)
+
+// trouble is which calls of a storage fail, counted from 1 when it begins, and how.
+type trouble struct {
+	at      int64 // the call that fails
+	lasting bool  // and all after it
+	done    bool  // puts and deletes take effect all the same, as when the answer is lost
+	hanging bool  // the call goes on until its context ends
+
+	calls, struck atomic.Int64
+}
+
+func (t *trouble) call(ctx context.Context) error {
+	n := t.calls.Add(1)
+	if n < t.at || n > t.at && !t.lasting {
+		return nil
+	}
+	t.struck.Add(1)
+	switch {
+	case t.hanging:
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", errStorage, ctx.Err())
+	case t.done:
+		return errUnheard
+	default:
+		return errStorage
+	}
+}
+
 // fail makes the calls fail from now on; none makes all work again.
 func (s *testStorage) fail(calls ...string) {
 	s.mu.Lock()
@@ -49,10 +81,13 @@ func (s *testStorage) fail(calls ...string) {
 	s.failing = calls
 }
 
-func (s *testStorage) call(method, key string) error {
+func (s *testStorage) call(ctx context.Context, method, key string) error {
 	s.calls.Add(1)
 	if s.pause != nil {
 		s.pause()
+	}
+	if trouble := s.trouble.Load(); trouble != nil {
+		return trouble.call(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +100,7 @@ func (s *testStorage) call(method, key string) error {
 }
 
 func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if err := s.call("get", key); err != nil {
+	if err := s.call(ctx, "get", key); err != nil {
 		return nil, err
 	}
 	entry, err := s.InmemStorage.Get(ctx, key)
@@ -87,21 +122,23 @@ func (s *testStorage) meanwhile(do func()) {
 }
 
 func (s *testStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if err := s.call("put", entry.Key); err != nil {
+	err := s.call(ctx, "put", entry.Key)
+	if err != nil && err != errUnheard {
 		return err
 	}
-	return s.InmemStorage.Put(ctx, entry)
+	return cmp.Or(s.InmemStorage.Put(ctx, entry), err)
 }
 
 func (s *testStorage) Delete(ctx context.Context, key string) error {
-	if err := s.call("delete", key); err != nil {
+	err := s.call(ctx, "delete", key)
+	if err != nil && err != errUnheard {
 		return err
 	}
-	return s.InmemStorage.Delete(ctx, key)
+	return cmp.Or(s.InmemStorage.Delete(ctx, key), err)
 }
 
 func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error) {
-	if err := s.call("list", prefix); err != nil {
+	if err := s.call(ctx, "list", prefix); err != nil {
 		return nil, err
 	}
 	return s.InmemStorage.List(ctx, prefix)
