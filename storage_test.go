@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -80,21 +81,112 @@ func everyPath(as *authServer, ask func(op logical.Operation, path string, data 
 	ask(logical.UpdateOperation, "keys/weather/rotate", nil)
 }
 
+// fromTheFuture makes the entries whose keys start so those of a newer version.
+func (m *mount) fromTheFuture(keys ...string) {
+	m.t.Helper()
+	m.stop()
+	for key, entry := range m.storage.entries(m.t) {
+		if slices.ContainsFunc(keys, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
+			damage(m.t, m, key, strings.Replace(entry, `"schema":1`, `"schema":2`, 1))
+		}
+	}
+	m.start()
+}
+
 // A version that reads a newer form than it knows would lose what it does not know at
 // the next write.
 func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
 	as, m := inUse(t)
-	m.stop()
-	for key, entry := range m.storage.entries(t) {
-		damage(t, m, key, strings.Replace(entry, `"schema":1`, `"schema":2`, 1))
-	}
+	m.fromTheFuture("config/", "role/", "token/")
 	was := m.storage.entries(t)
-	m.start()
-	everyPath(as, func(op logical.Operation, path string, data fields) {
-		m.refused(http.StatusInternalServerError, op, path, data, "newer version of this plugin", "schema 2", "upgrade the plugin")
-	})
+	ask := func(op logical.Operation, path string, data fields) {
+		t.Helper()
+		m.refused(http.StatusInternalServerError, op, path, data, "config/weather", "newer version of this plugin", "schema 2", "upgrade the plugin")
+	}
+	everyPath(as, ask)
+	ask(logical.ListOperation, "role/weather/", nil)
+	ask(logical.UpdateOperation, "role/weather/new", fields{"scopes": "write"})
+	m.unpublished("weather")
 	m.storage.unchanged(t, was)
 	as.asked(t, 2, "after all of them")
+
+	// What there is can still be told, and which of it is not readable.
+	equal(t, "the configs", m.list("config/"), []string{"weather"})
+	list := m.data(logical.ListOperation, "status/", nil)
+	equal(t, "the names", list["keys"].([]string), []string{"weather", "weather/reader"})
+	for _, name := range list["keys"].([]string) {
+		info := list["key_info"].(map[string]any)[name].(map[string]any)
+		if told, _ := info["error"].(string); info["state"] != "down" || !strings.Contains(told, "upgrade the plugin") {
+			t.Errorf("the status of %s is %v", name, info)
+		}
+	}
+}
+
+// A role that cannot be read is no reason to refuse its config's token and updates.
+func TestRoleOfANewerSchema(t *testing.T) {
+	as, m := inUse(t)
+	m.fromTheFuture("role/")
+	role := m.storage.entries(t)["role/weather/reader"]
+	for path, op := range map[string]logical.Operation{
+		"token/weather/reader": logical.ReadOperation, "status/weather/reader": logical.ReadOperation, "refresh/weather/reader": logical.UpdateOperation,
+	} {
+		m.refused(http.StatusInternalServerError, op, path, nil, "role/weather/reader", "upgrade the plugin")
+	}
+	m.refused(http.StatusInternalServerError, logical.ReadOperation, "role/weather/reader", nil, "upgrade the plugin")
+	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "b"}, "upgrade the plugin")
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the config's token is %q", got)
+	}
+	equal(t, "the roles", m.list("role/weather/"), []string{"reader"})
+	m.write("config/weather", fields{"scopes": "b"})
+	if got := m.token("weather"); got != "t0ken-3" {
+		t.Errorf("after an update the config's token is %q", got)
+	}
+	m.refused(http.StatusInternalServerError, logical.ReadOperation, "token/weather/reader", nil, "upgrade the plugin")
+	if got := m.storage.entries(t)["role/weather/reader"]; got != role {
+		t.Errorf("the role is %s; want it untouched", got)
+	}
+	m.delete("role/weather/reader")
+	m.write("role/weather/reader", fields{"scopes": "c"})
+	if got := m.token("weather/reader"); got != "t0ken-4" {
+		t.Errorf("after the role was written anew its token is %q", got)
+	}
+	as.asked(t, 4, "after all")
+}
+
+// After the plugin was set back to this version it fetches what it cannot read.
+func TestTokenOfANewerSchemaIsFetchedAnew(t *testing.T) {
+	as, m := inUse(t)
+	m.fromTheFuture("token/")
+	if got := m.read("status/weather")["state"]; got != "empty" {
+		t.Errorf("the state is %q", got)
+	}
+	for i, name := range []string{"weather", "weather/reader"} {
+		if got, want := m.token(name), fmt.Sprintf("t0ken-%d", i+3); got != want {
+			t.Errorf("the token of %s is %q; want %q", name, got, want)
+		}
+	}
+	for key, entry := range m.storage.entries(t) {
+		if !strings.HasPrefix(entry, `{"schema":1,`) {
+			t.Errorf("%s is %s; want it of this version's schema", key, entry)
+		}
+	}
+	as.asked(t, 4, "after both were read")
+}
+
+// Whoever cannot go back to the newer version can begin anew.
+func TestEntriesOfANewerSchemaCanBeDeleted(t *testing.T) {
+	as, m := inUse(t)
+	m.fromTheFuture("config/", "role/", "token/")
+	m.delete("role/weather/reader")
+	equal(t, "the keys after the role's delete", keysOf(t, m), []string{"config/weather", "token/weather"})
+	m.delete("config/weather")
+	equal(t, "the keys after the config's delete", keysOf(t, m), nil)
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
+	m.write("config/weather", as.client())
+	if got := m.token("weather"); got != "t0ken-3" {
+		t.Errorf("the token of the new config is %q", got)
+	}
 }
 
 func TestDamagedEntriesAreToldWithoutTheirContent(t *testing.T) {
