@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -39,8 +40,8 @@ const (
 	WebPage             Fault = "web page"
 	InvalidClient       Fault = "invalid_client"
 
-	// Repeat is no outage: while it lasts, a token is handed out again until shortly before it
-	// expires, as some authorization servers do.
+	// Repeat is no outage: while it lasts, whoever asks the same again is handed the same token
+	// until shortly before it expires, as some authorization servers do.
 	Repeat Fault = "repeated token"
 
 	RetryAfter = 3 * time.Second
@@ -84,8 +85,14 @@ type FaultProxy struct {
 	listener net.Listener  // nil while connections are refused, and when closed
 	closed   bool
 	attempts []Attempt
-	answer   *tokenAnswer // the last token; nil before the first
+	answers  map[question]tokenAnswer // the last token that each question brought
 }
+
+// question is what a client asks for: who it is, and the form that it sends.
+type question struct{ authorization, form string }
+
+// questionKey is where a request's context has its question.
+type questionKey struct{}
 
 // tokenAnswer is an answer of the authorization server that holds a token.
 type tokenAnswer struct {
@@ -125,7 +132,7 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &FaultProxy{address: "127.0.0.1:0", ca: ca, fault: NoFault, switched: make(chan struct{})}
+	p := &FaultProxy{address: "127.0.0.1:0", ca: ca, fault: NoFault, switched: make(chan struct{}), answers: make(map[question]tokenAnswer)}
 	quiet := log.New(io.Discard, "", 0) // every fault would be a line of it
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
@@ -295,16 +302,8 @@ func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	if !ok {
 		panic(http.ErrAbortHandler)
 	}
-	if conn.fault == NoFault {
-		next.ServeHTTP(w, r)
-		return
-	}
-	if conn.fault == Repeat {
-		if answer := p.remembered(); answer != nil {
-			answer.write(w)
-			return
-		}
-		next.ServeHTTP(w, r)
+	if conn.fault == NoFault || conn.fault == Repeat {
+		p.pass(w, r, next, conn.fault == Repeat)
 		return
 	}
 	// Only when the request has been read does its context tell that the client is gone.
@@ -383,9 +382,29 @@ func trickle(w http.ResponseWriter, r *http.Request, switched <-chan struct{}) {
 	}
 }
 
+// pass has the authorization server answer, or repeats what it answered to the same question.
+func (p *FaultProxy) pass(w http.ResponseWriter, r *http.Request, next http.Handler, repeat bool) {
+	form, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	q := question{r.Header.Get("Authorization"), string(form)}
+	if repeat {
+		if answer, ok := p.remembered(q); ok {
+			w.Header().Set("Content-Type", answer.contentType)
+			_, _ = w.Write(answer.body)
+			return
+		}
+	}
+	r = r.WithContext(context.WithValue(r.Context(), questionKey{}, q))
+	r.Body = io.NopCloser(bytes.NewReader(form))
+	next.ServeHTTP(w, r)
+}
+
 // remember keeps an answer that holds a token.
 func (p *FaultProxy) remember(resp *http.Response) error {
-	if resp.StatusCode != http.StatusOK {
+	q, asked := resp.Request.Context().Value(questionKey{}).(question)
+	if !asked || resp.StatusCode != http.StatusOK {
 		return nil
 	}
 	body, err := io.ReadAll(resp.Body)
@@ -401,27 +420,22 @@ func (p *FaultProxy) remember(resp *http.Response) error {
 	if json.Unmarshal(body, &token) != nil || token.AccessToken == "" {
 		return nil // not a token: keys, say
 	}
+	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.answer = &tokenAnswer{
+	maps.DeleteFunc(p.answers, func(_ question, a tokenAnswer) bool { return now.After(a.until) })
+	p.answers[q] = tokenAnswer{
 		contentType: resp.Header.Get("Content-Type"),
 		body:        body,
-		until:       time.Now().Add(time.Duration(token.ExpiresIn)*time.Second - repeatMargin),
+		until:       now.Add(time.Duration(token.ExpiresIn)*time.Second - repeatMargin),
 	}
 	return nil
 }
 
-// remembered is the last token's answer; nil when that token is about to expire.
-func (p *FaultProxy) remembered() *tokenAnswer {
+// remembered is the token that a question brought last; none when that is about to expire.
+func (p *FaultProxy) remembered(q question) (tokenAnswer, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.answer == nil || !time.Now().Before(p.answer.until) {
-		return nil
-	}
-	return p.answer
-}
-
-func (a *tokenAnswer) write(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", a.contentType)
-	_, _ = w.Write(a.body)
+	answer, ok := p.answers[q]
+	return answer, ok && time.Now().Before(answer.until)
 }

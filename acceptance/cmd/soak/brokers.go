@@ -72,8 +72,9 @@ func (b *brokers) read(ctx context.Context, s *server, path string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bad, ok := errors.AsType[violation](err); ok {
-		b.violations++
-		b.log("VIOLATION: %v", bad)
+		if b.violations++; b.violations <= 20 {
+			b.log("VIOLATION: %v", bad)
+		}
 		return
 	}
 	b.reads[outcome(err)]++

@@ -91,7 +91,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 		return 0, err
 	}
 	s.change(func(st *state) {
-		st.newest = version
+		st.newest, st.deleted = version, false
 		st.changes++
 	})
 	writes, err = s.insist(ctx, func() error {
@@ -109,7 +109,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 	if err != nil {
 		return writes, err
 	}
-	s.change(func(st *state) { st.oldest, st.deleted = version, false })
+	s.change(func(st *state) { st.oldest = version })
 	return writes, s.bed.AS.RemoveClient(ctx, s.clientID(version-1))
 }
 
