@@ -32,7 +32,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		targets=$$(go test -list '^Fuzz' $$package); \
 		for target in $$(echo "$$targets" | sed -n '/^Fuzz/p'); do \
 			echo "fuzz $$package $$target for $(FUZZTIME)"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$package; \
 		done; \
 	done
 

@@ -9,23 +9,18 @@ import (
 	"testing"
 )
 
-// The security page says which test shows what: each must exist, and no threat be without.
-func TestTestsThatTheSecurityPageNamesExist(t *testing.T) {
+// testName is the name of a test in the documentation.
+var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
+
+// The security page says of every threat which test shows its answer.
+func TestEveryThreatHasATest(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	exists := testsOfTheProject(t)
-	name := regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 	threats := 0
 	inThreats := false
 	for line := range strings.Lines(string(page)) {
-		named := name.FindAllStringSubmatch(line, -1)
-		for _, n := range named {
-			if !exists[n[1]] {
-				t.Errorf("there is no test %s", n[1])
-			}
-		}
 		switch isRow := strings.HasPrefix(line, "|"); {
 		case strings.HasPrefix(line, "| threat |"):
 			inThreats = true
@@ -33,13 +28,33 @@ func TestTestsThatTheSecurityPageNamesExist(t *testing.T) {
 			inThreats = false
 		case inThreats && !strings.HasPrefix(line, "|---"):
 			threats++
-			if len(named) == 0 {
+			if !testName.MatchString(line) {
 				t.Errorf("no test shows what answers %s", line)
 			}
 		}
 	}
 	if threats == 0 {
 		t.Error("the page has no table of threats")
+	}
+}
+
+// Every test that the documentation names exists.
+func TestTestsThatTheDocsNameExist(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exists := testsOfTheProject(t)
+	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md", "acceptance/README.md") {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range testName.FindAllSubmatch(content, -1) {
+			if !exists[string(n[1])] {
+				t.Errorf("%s: there is no test %s", page, n[1])
+			}
+		}
 	}
 }
 

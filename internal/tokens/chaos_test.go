@@ -137,6 +137,21 @@ func TestChaos(t *testing.T) {
 				t.Errorf("seed %d: %d hosts are kept", seed, len(e.gates.hosts))
 			}
 			e.gates.mu.Unlock()
+			e.Close()
+			slots := 0
+			e.slots.Range(func(_, v any) bool {
+				s := v.(*slot)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if s.timer != nil || s.flight != nil {
+					t.Errorf("seed %d: %v has a timer or a flight after the end", seed, s.name)
+				}
+				slots++
+				return true
+			})
+			if slots != len(names) {
+				t.Errorf("seed %d: %d slots for %d names", seed, slots, len(names))
+			}
 		})
 	}
 }
