@@ -8,6 +8,7 @@
 package bed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,10 @@ type Options struct {
 	// Nodes is the number of Vault servers. Default: 1.
 	Nodes int
 
+	// LogLevel is Vault's. Default: trace, so that the scan for secrets sees all that could ever be
+	// logged. Vault then logs each call of a plugin, which a measurement would count.
+	LogLevel string
+
 	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
 	// Start returns errors.ErrUnsupported where the system does not allow that.
 	Process1 bool
@@ -74,7 +79,7 @@ func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
 			err = errors.Join(err, b.stop(), os.RemoveAll(b.Dir))
 		}
 	}()
-	plugins := filepath.Join(b.Dir, "plugins")
+	plugins := b.PluginDir()
 	for _, dir := range []string{b.LogDir(), plugins} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return nil, err
@@ -132,6 +137,7 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 			PluginDir: plugins,
 			Peers:     b.Nodes,
 			Clustered: count > 1,
+			LogLevel:  cmp.Or(opts.LogLevel, "trace"),
 			Process1:  opts.Process1,
 			errors:    b.errors,
 		})
@@ -207,6 +213,9 @@ func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
 
 // LogDir holds the logs of all parts, the audit log and the error texts seen.
 func (b *Bed) LogDir() string { return filepath.Join(b.Dir, "logs") }
+
+// PluginDir is Vault's plugin directory.
+func (b *Bed) PluginDir() string { return filepath.Join(b.Dir, "plugins") }
 
 // LogTails returns the last lines of each log, with secrets and tokens taken out.
 func (b *Bed) LogTails(lines int) string {

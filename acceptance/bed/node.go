@@ -27,6 +27,7 @@ type Node struct {
 	pluginDir string
 	peers     []*Node // those that it joins; none for the first
 	clustered bool    // it is one of several
+	logLevel  string  // of Vault
 	process1  bool
 	unsealKey string
 	proc      *Process
@@ -41,6 +42,7 @@ type nodeOptions struct {
 	PluginDir string
 	Peers     []*Node // initialised nodes to join; a node without any is initialised itself
 	Clustered bool    // others will join
+	LogLevel  string  // of Vault
 	Process1  bool    // it is to be process 1 of a process namespace of its own
 	errors    *errorLog
 }
@@ -60,6 +62,7 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 		pluginDir: opts.PluginDir,
 		peers:     opts.Peers,
 		clustered: opts.Clustered,
+		logLevel:  opts.LogLevel,
 		process1:  opts.Process1,
 	}
 	for _, dir := range []string{n.data(), n.temp()} {
@@ -130,8 +133,7 @@ func (n *Node) temp() string   { return filepath.Join(n.dir, "tmp") }
 
 // launch starts the process and waits until its API answers.
 func (n *Node) launch(ctx context.Context) error {
-	// At trace level, so that the scan for secrets sees all that could ever be logged.
-	cmd := exec.Command(n.Binary, "server", "-config="+n.config(), "-log-level=trace")
+	cmd := exec.Command(n.Binary, "server", "-config="+n.config(), "-log-level="+n.logLevel)
 	// A killed plugin leaves its socket in the temporary directory.
 	cmd.Env = append(cleanEnviron(), "TMPDIR="+n.temp())
 	if n.process1 {
