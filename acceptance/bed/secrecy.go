@@ -1,10 +1,13 @@
 package bed
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -102,14 +105,16 @@ func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		content, err := os.ReadFile(path)
+		file, err := os.Open(path)
 		if err != nil {
 			return err
 		}
+		defer file.Close()
 		report.Files++
-		report.Bytes += int64(len(content))
-		report.Leaks = append(report.Leaks, s.leaks(filepath.Base(path), content)...)
-		return nil
+		leaks, n, err := s.leaks(filepath.Base(path), file)
+		report.Bytes += n
+		report.Leaks = append(report.Leaks, leaks...)
+		return err
 	})
 	return report, err
 }
@@ -119,38 +124,84 @@ func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 func (s *Secrecy) ScanText(name string, text []byte) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leaks(name, text)
+	leaks, _, _ := s.leaks(name, bytes.NewReader(text)) // a text in memory can be read
+	return leaks
 }
 
-// leaks is called with mu held.
-func (s *Secrecy) leaks(name string, content []byte) []string {
-	var leaks []string
-	found := func(what string, at int) {
-		number := 1 + bytes.Count(content[:at], []byte("\n"))
-		line, _, _ := bytes.Cut(content[1+bytes.LastIndexByte(content[:at], '\n'):], []byte("\n"))
-		line = s.redact(line)
-		line = line[:min(len(line), 400)]
-		leaks = append(leaks, fmt.Sprintf("%s in %s, line %d: %s", what, name, number, line))
+// leaks reads a log line by line: of each thing found it tells the first line. mu is held.
+func (s *Secrecy) leaks(name string, log io.Reader) (leaks []string, size int64, err error) {
+	lines, index, found := bufio.NewReaderSize(log, 1<<20), newIndex(s.values), map[string]bool{}
+	for number := 1; ; number++ {
+		line, err := lines.ReadBytes('\n')
+		size += int64(len(line))
+		what := index.find(line)
+		if looksLikeJWT.Match(line) {
+			what = append(what, "a JWT")
+		}
+		for _, key := range looksLikeKey {
+			if key.Match(line) {
+				what = append(what, "a private key")
+			}
+		}
+		for _, w := range what {
+			if !found[w] {
+				found[w] = true
+				shown := s.redact(bytes.TrimSpace(line))
+				leaks = append(leaks, fmt.Sprintf("%s in %s, line %d: %.400s", w, name, number, shown))
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return leaks, size, nil
+		}
+		if err != nil {
+			return leaks, size, err
+		}
 	}
-	jwt := looksLikeJWT.FindIndex(content)
-	if jwt != nil {
-		found("a JWT", jwt[0])
-	}
-	for value, what := range s.values {
-		// Where there is no JWT at all, none of the hundreds of known ones need be looked for.
-		if jwt == nil && looksLikeJWT.MatchString(value) {
+}
+
+// index finds many values in a text in one go, by their first bytes.
+type index struct {
+	values  map[string]string // what must not appear, to what it is
+	begins  map[[indexed]byte][]string
+	short   []string      // values that are too short for that
+	another [1 << 16]bool // whether a value begins with these two bytes
+}
+
+// indexed is how many bytes of a value are looked up.
+const indexed = 8
+
+func newIndex(values map[string]string) *index {
+	x := &index{values: values, begins: map[[indexed]byte][]string{}}
+	for value := range values {
+		if len(value) < indexed {
+			x.short = append(x.short, value)
 			continue
 		}
-		if at := bytes.Index(content, []byte(value)); at >= 0 {
-			found(what, at)
+		begin := [indexed]byte([]byte(value)[:indexed])
+		x.begins[begin] = append(x.begins[begin], value)
+		x.another[uint16(value[0])<<8|uint16(value[1])] = true
+	}
+	return x
+}
+
+// find tells what of the values is in the line.
+func (x *index) find(line []byte) (what []string) {
+	for _, value := range x.short {
+		if bytes.Contains(line, []byte(value)) {
+			what = append(what, x.values[value])
 		}
 	}
-	for _, key := range looksLikeKey {
-		if at := key.FindIndex(content); at != nil {
-			found("a private key", at[0])
+	for i := 0; i+indexed <= len(line); i++ {
+		if !x.another[uint16(line[i])<<8|uint16(line[i+1])] {
+			continue
+		}
+		for _, value := range x.begins[[indexed]byte(line[i:i+indexed])] {
+			if bytes.HasPrefix(line[i:], []byte(value)) {
+				what = append(what, x.values[value])
+			}
 		}
 	}
-	return leaks
+	return what
 }
 
 // Redact replaces known values and JWTs, for output that a person is to read.

@@ -38,6 +38,7 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		{"JWK that nobody knew", `{\"kty\":\"EC\",\"d\":\"` + strings.Repeat("d", 43) + `\"}`, 1},
 		{"public JWK", `{"kty":"EC","x":"` + strings.Repeat("x", 43) + `"}`, 0},
 		{"several", secret + " " + opaque, 2},
+		{"short one", `<hush>`, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -48,6 +49,7 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 			var s Secrecy
 			s.AddClientSecret(clientID, secret)
 			s.AddToken(opaque)
+			s.AddToken("hush")
 			s.AddPrivateKey("a key", key)
 			report, err := s.Scan(dir)
 			if err != nil {
