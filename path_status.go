@@ -154,9 +154,17 @@ func (b *backend) allNames(ctx context.Context) ([]tokens.Name, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Each list is a round trip to Vault, and most servers have no roles.
+	withRoles, err := b.store.serversWithRoles(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var names []tokens.Name
 	for _, server := range servers {
 		names = append(names, tokens.Name{Server: server})
+		if !withRoles[server] {
+			continue
+		}
 		roles, err := b.store.roles(ctx, server)
 		if err != nil {
 			return nil, err

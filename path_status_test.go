@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -130,6 +131,23 @@ func TestStatusListTellsWhatIsBroken(t *testing.T) {
 		"weather/reader": fields{"state": "empty"},
 	})
 	as.asked(t, 1, "after a list of statuses")
+}
+
+// With thousands of servers, a round trip to Vault for each would take seconds.
+func TestStatusListDoesNotAskStorageForEachServer(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for i := range 10 {
+		m.write(fmt.Sprint("config/s", i), as.client())
+	}
+	m.write("role/s3/reader", fields{"scopes": "read"})
+	before := m.storage.calls.Load()
+	if names := m.list("status/"); len(names) != 11 {
+		t.Errorf("the names are %q", names)
+	}
+	// The configs, the servers with roles, and the roles of the one that has some.
+	if calls := m.storage.calls.Load() - before; calls != 3 {
+		t.Errorf("%d calls to storage, want 3", calls)
+	}
 }
 
 // One damaged entry must not hide the state of all the others: this list is where an

@@ -96,6 +96,19 @@ func (s store) servers(ctx context.Context) ([]string, error) {
 	return s.list(ctx, configPrefix)
 }
 
+// serversWithRoles lists the servers that have roles.
+func (s store) serversWithRoles(ctx context.Context) (map[string]bool, error) {
+	entries, err := s.list(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	servers := make(map[string]bool, len(entries))
+	for _, entry := range entries {
+		servers[strings.TrimSuffix(entry, "/")] = true
+	}
+	return servers, nil
+}
+
 // roles lists the roles of a server.
 func (s store) roles(ctx context.Context, server string) ([]string, error) {
 	return s.list(ctx, rolePrefix+server+"/")
