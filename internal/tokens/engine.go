@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,8 +71,8 @@ type Engine struct {
 
 	slots sync.Map // Name -> *slot; read without a lock, written under mu
 
-	mu     sync.Mutex // guards the fields below and writes to slots
-	roles  map[string]map[string]*slot
+	mu     sync.Mutex         // guards the fields below and writes to slots
+	roles  map[string][]*slot // by server: its own slot and its roles'
 	closed bool
 	work   sync.WaitGroup // grows only under mu while closed is false
 }
@@ -88,7 +89,7 @@ func New(o Options) *Engine {
 		cancel:  cancel,
 		epoch:   time.Now(),
 		seed:    maphash.MakeSeed(),
-		roles:   map[string]map[string]*slot{},
+		roles:   map[string][]*slot{},
 	}
 	for i := range e.writes {
 		e.writes[i] = semaphore.NewWeighted(1)
@@ -331,10 +332,7 @@ func (e *Engine) slot(name Name) *slot {
 	s := &slot{engine: e, name: name}
 	s.touch(time.Now())
 	e.slots.Store(name, s)
-	if e.roles[name.Server] == nil {
-		e.roles[name.Server] = map[string]*slot{}
-	}
-	e.roles[name.Server][name.Role] = s
+	e.roles[name.Server] = append(e.roles[name.Server], s)
 	return s
 }
 
@@ -342,14 +340,14 @@ func (e *Engine) slot(name Name) *slot {
 func (e *Engine) remove(s *slot) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	roles := e.roles[s.name.Server]
-	if roles[s.name.Role] != s {
+	if e.peek(s.name) != s {
 		return
 	}
 	e.slots.Delete(s.name)
-	delete(roles, s.name.Role)
-	if len(roles) == 0 {
-		delete(e.roles, s.name.Server)
+	server := s.name.Server
+	e.roles[server] = slices.DeleteFunc(e.roles[server], func(other *slot) bool { return other == s })
+	if len(e.roles[server]) == 0 {
+		delete(e.roles, server)
 	}
 }
 
@@ -364,11 +362,7 @@ func (e *Engine) affected(name Name) []*slot {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var slots []*slot
-	for _, s := range e.roles[name.Server] {
-		slots = append(slots, s)
-	}
-	return slots
+	return slices.Clone(e.roles[name.Server])
 }
 
 // lock takes the write lock of a server.
