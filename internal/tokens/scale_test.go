@@ -1,0 +1,86 @@
+package tokens
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// crowd stores tokens of many names, spread over hosts, which are all due now and end a margin later.
+func (w *world) crowd(names, hosts int) []Name {
+	now := time.Now()
+	crowd := make([]Name, names)
+	for i := range crowd {
+		crowd[i] = Name{Server: fmt.Sprint("s", i)}
+		w.shapes[crowd[i]], w.hosts[crowd[i]] = "A", fmt.Sprint("as", i%hosts)
+		end := now.Add(margin(w.lifetime))
+		w.saved[crowd[i]] = Token{AccessToken: "old", Shape: "A", Issued: end.Add(-w.lifetime), Expires: end, RefreshAt: now}
+	}
+	return crowd
+}
+
+// TestTokensThatFallDueAtOnceAreReplacedInTime: what the bounds on background fetches let through
+// within the margin, they let through before a single token ends, and no slower than they must.
+func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
+	const (
+		perHost = hostFetches - hostFetches/4 // the places that background work has
+		overAll = allFetches - allFetches/4
+	)
+	for _, c := range []struct {
+		names, hosts int
+		latency      time.Duration
+		places       int
+	}{
+		{names: 1500, hosts: 1, latency: 100 * time.Millisecond, places: perHost},
+		{names: 1500, hosts: 10, latency: time.Second, places: 10 * perHost},
+		{names: 1500, hosts: 100, latency: 3 * time.Second, places: overAll},
+	} {
+		t.Run(fmt.Sprintf("%d hosts", c.hosts), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime, w.latency = 2*time.Minute, c.latency
+				needed := c.latency * time.Duration((c.names+c.places-1)/c.places)
+				if needed >= margin(w.lifetime) {
+					t.Fatalf("%s of work are too much for a margin of %s", needed, margin(w.lifetime))
+				}
+				names := w.crowd(c.names, c.hosts)
+				e := w.engine()
+				e.LoadAll()
+				time.Sleep(needed + time.Millisecond)
+				for _, name := range names {
+					if mustRead(t, e, name).AccessToken == "old" {
+						t.Fatalf("%s was not refreshed within %s", name, needed)
+					}
+				}
+				w.wantFetches(c.names)
+				if w.mostFly != c.places {
+					t.Errorf("%d fetches at once, want %d", w.mostFly, c.places)
+				}
+			})
+		})
+	}
+}
+
+// TestTokensThatFallDueAtOnceAreSpreadAfterwards: a crowd does not come back as one.
+func TestTokensThatFallDueAtOnceAreSpreadAfterwards(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const names, hosts = 1000, 1000
+		w.lifetime, w.latency = time.Hour, 0
+		w.crowd(names, hosts)
+		e := w.engine()
+		e.LoadAll()
+		time.Sleep(time.Second)
+		w.wantFetches(names)
+		time.Sleep(time.Hour - time.Minute)
+		w.wantFetches(2 * names)
+		// They are drawn from a tenth of the margin, which is 90 s.
+		most := map[int64]int{}
+		for _, begun := range w.begun[names:] {
+			most[begun.Unix()]++
+		}
+		for _, n := range most {
+			if n > names/30 {
+				t.Errorf("%d of %d refreshes within one second", n, names)
+			}
+		}
+	})
+}
