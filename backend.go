@@ -21,9 +21,10 @@ const operationPrefix = "mcp-oauth"
 type backend struct {
 	*framework.Backend
 
-	system *systemView
-	store  store
-	engine *tokens.Engine
+	system  *systemView
+	store   store
+	engine  *tokens.Engine
+	metrics *metrics
 
 	keySets keySets
 }
@@ -39,15 +40,18 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		return nil, err
 	}
 	b.engine = tokens.New(tokens.Options{
-		Store:   b.store,
-		Passive: system.passive,
-		Log:     b.Logger(),
+		Store:    b.store,
+		Passive:  system.passive,
+		Log:      b.Logger(),
+		Observer: b.metrics,
 	})
+	b.metrics.show(b.engine)
 	return b, nil
 }
 
 func newBackend(system *systemView, s store) *backend {
-	b := &backend{system: system, store: s}
+	b := &backend{system: system, store: s, metrics: newMetrics()}
+	b.store.failed = b.metrics.storageFailed
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
@@ -64,6 +68,7 @@ func newBackend(system *systemView, s store) *backend {
 			b.refreshPaths(),
 			b.statusPaths(),
 			b.keysPaths(),
+			b.metricsPaths(),
 		),
 		InitializeFunc: b.initialize,
 		Invalidate:     b.invalidate,
@@ -152,5 +157,6 @@ A role, role/<server>/<role>, is a variant of a config with other scopes, resour
 or audience, and a token of its own at token/<server>/<role>.
 
 A broker whose token was rejected by the MCP server names it at refresh/<server>.
-What is broken, and when it is tried again, is at status/.
+What is broken, and when it is tried again, is at status/, and in figures for Prometheus
+at metrics.
 `

@@ -72,6 +72,7 @@ func tokenFields() map[string]*framework.FieldSchema {
 // writes a read and a copy of the token in each.
 func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	t, err := b.engine.Read(ctx, name)
+	b.metrics.read(err)
 	if err != nil {
 		return nil, err
 	}

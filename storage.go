@@ -31,6 +31,17 @@ const storageTimeout = 10 * time.Second
 // store is the mount's storage, in the plugin's own types.
 type store struct {
 	storage logical.Storage
+	// failed is told of each call that storage did not answer as asked: get, put, delete
+	// or list. It may be nil.
+	failed func(operation string)
+}
+
+// fault tells of a call that failed, and makes its error.
+func (s store) fault(operation, text string, err error) error {
+	if s.failed != nil {
+		s.failed(operation)
+	}
+	return fmt.Errorf("%s: %w", text, err)
 }
 
 // store is what the engine keeps its tokens in.
@@ -242,7 +253,7 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	defer cancel()
 	entry, err := s.storage.Get(ctx, key)
 	if err != nil {
-		return false, fmt.Errorf("reading %s from storage: %w", key, err)
+		return false, s.fault("get", "reading "+key+" from storage", err)
 	}
 	if entry == nil {
 		return false, nil
@@ -274,7 +285,7 @@ func (s store) put(ctx context.Context, key string, value any) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	if err := s.storage.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing %s to storage: %w", key, err)
+		return s.fault("put", "writing "+key+" to storage", err)
 	}
 	return nil
 }
@@ -283,7 +294,7 @@ func (s store) delete(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	if err := s.storage.Delete(ctx, key); err != nil {
-		return fmt.Errorf("deleting %s from storage: %w", key, err)
+		return s.fault("delete", "deleting "+key+" from storage", err)
 	}
 	return nil
 }
@@ -293,7 +304,7 @@ func (s store) list(ctx context.Context, prefix string) ([]string, error) {
 	defer cancel()
 	names, err := s.storage.List(ctx, prefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing %s in storage: %w", prefix, err)
+		return nil, s.fault("list", "listing "+prefix+" in storage", err)
 	}
 	return names, nil
 }

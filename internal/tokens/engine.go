@@ -49,14 +49,17 @@ type Options struct {
 	Passive func() bool
 	// Log gets outcomes of fetches by name; never a token or a secret.
 	Log hclog.Logger
+	// Observer is told of what the engine does; nil for nobody.
+	Observer Observer
 }
 
 // Engine holds the tokens of one mount.
 type Engine struct {
-	store   Store
-	passive func() bool
-	log     hclog.Logger
-	gates   *gates
+	store    Store
+	passive  func() bool
+	log      hclog.Logger
+	observer Observer
+	gates    *gates
 
 	// ctx ends with the engine; every fetch and background storage call is under it.
 	ctx    context.Context
@@ -79,17 +82,21 @@ type Engine struct {
 
 // New makes an engine. Nothing runs until it is asked for something; Close ends it.
 func New(o Options) *Engine {
+	if o.Observer == nil {
+		o.Observer = nobody{}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
-		store:   o.Store,
-		passive: o.Passive,
-		log:     o.Log,
-		gates:   newGates(),
-		ctx:     ctx,
-		cancel:  cancel,
-		epoch:   time.Now(),
-		seed:    maphash.MakeSeed(),
-		roles:   map[string][]*slot{},
+		store:    o.Store,
+		passive:  o.Passive,
+		log:      o.Log,
+		observer: o.Observer,
+		gates:    newGates(),
+		ctx:      ctx,
+		cancel:   cancel,
+		epoch:    time.Now(),
+		seed:     maphash.MakeSeed(),
+		roles:    map[string][]*slot{},
 	}
 	for i := range e.writes {
 		e.writes[i] = semaphore.NewWeighted(1)
@@ -176,7 +183,7 @@ func (e *Engine) Verify(ctx context.Context, terms *Terms) (token *grant.Token, 
 	leave, _, err := e.gates.enter(ctx, hurried, terms.Host)
 	if err == nil {
 		defer leave()
-		token, err = terms.Fetch(ctx)
+		token, err = e.fetch(ctx, terms)
 	}
 	if err != nil && e.ctx.Err() != nil {
 		return nil, ErrClosed

@@ -160,7 +160,7 @@ func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant
 			return nil, nil, err
 		}
 	}
-	answer, err := terms.Fetch(ctx)
+	answer, err := s.engine.fetch(ctx, terms)
 	if ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
@@ -266,7 +266,8 @@ func (s *slot) fail(host string, cause error) error {
 // handed out: storage is looked at again. The write lock is held.
 func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	now := time.Now()
-	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
+	prev := s.held.Load()
+	if prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
 		t = prev.repeated(t, now)
 	}
 	saved := s.save(t)
@@ -282,6 +283,9 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	}
 	s.engine.log.Debug("token obtained", "name", s.name.String(), "token_id", t.ID(),
 		"lifetime", t.Lifetime().String(), "repeats", t.Repeats)
+	if prev != nil && !now.Before(prev.RefreshAt) {
+		s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
+	}
 	s.loaded = true
 	s.idleTimeout = terms.IdleTimeout
 	s.failed.Store(nil)

@@ -111,7 +111,9 @@ func (s *slot) join() (*flight, error) {
 		return nil, nil
 	}
 	s.touch(now)
-	if s.flight == nil {
+	if s.flight != nil {
+		s.engine.observer.Shared()
+	} else {
 		if err := s.inWindow(now); err != nil {
 			s.wanted = true
 			if s.timer == nil {
@@ -140,7 +142,9 @@ func (s *slot) replace(rejected string) (*flight, *Token, error) {
 	if t.ValidAt(now) && (rejected != "" && rejected != t.ID() || now.Sub(t.checked) < cooldown) {
 		return nil, t, nil
 	}
-	if s.flight == nil {
+	if s.flight != nil {
+		s.engine.observer.Shared()
+	} else {
 		if err := s.inWindow(now); err != nil {
 			return nil, nil, err
 		}

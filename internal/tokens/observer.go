@@ -1,0 +1,48 @@
+package tokens
+
+import (
+	"context"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// Observer is told of what an engine does. Its methods return at once; they are called
+// from many goroutines, some of which hold locks.
+type Observer interface {
+	// Fetched tells that a request to an authorization server took so long, and ended
+	// with a token or with an error: a *grant.RefusedError, a *grant.UnavailableError, or
+	// that of a context where it was broken off.
+	Fetched(took time.Duration, err error)
+	// Shared tells that a caller waits for a fetch that was under way already.
+	Shared()
+	// Refreshed tells that a token was replaced so long after its refresh was due.
+	Refreshed(late time.Duration)
+}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Fetched(time.Duration, error) {}
+func (nobody) Shared()                      {}
+func (nobody) Refreshed(time.Duration)      {}
+
+// fetch asks the authorization server once.
+func (e *Engine) fetch(ctx context.Context, terms *Terms) (*grant.Token, error) {
+	begun := time.Now()
+	token, err := terms.Fetch(ctx)
+	e.observer.Fetched(time.Since(begun), err)
+	return token, err
+}
+
+// Each calls f with the health of every name that is in memory, in no order.
+func (e *Engine) Each(f func(Name, Status)) {
+	now := time.Now()
+	e.slots.Range(func(_, v any) bool {
+		s := v.(*slot)
+		if status, ok := s.status(now); ok {
+			f(s.name, status)
+		}
+		return true
+	})
+}

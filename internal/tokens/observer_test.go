@@ -1,0 +1,100 @@
+package tokens
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// notes is an observer that notes what it is told.
+type notes struct {
+	mu     sync.Mutex // guards what follows
+	took   []time.Duration
+	failed int
+	shared int
+	late   []time.Duration
+}
+
+func (n *notes) Fetched(took time.Duration, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.took = append(n.took, took)
+	if err != nil {
+		n.failed++
+	}
+}
+
+func (n *notes) Shared() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.shared++
+}
+
+func (n *notes) Refreshed(late time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.late = append(n.late, late)
+}
+
+// check has what was noted looked at.
+func (n *notes) check(t *testing.T, when string, holds func() bool) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !holds() {
+		t.Errorf("%s: requests took %s, %d failed, %d callers shared one, refreshes were late by %s", when, n.took, n.failed, n.shared, n.late)
+	}
+}
+
+// An observer is told of every request, of who shared one, and of how late a refresh was.
+func TestObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n := newWorld(t), &notes{}
+		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
+		t.Cleanup(e.Close)
+		parallel(5, func(int) { mustRead(t, e, weather) })
+		n.check(t, "five cold readers", func() bool {
+			return len(n.took) == 1 && n.took[0] == w.latency && n.shared == 4 && len(n.late) == 0
+		})
+
+		time.Sleep(time.Until(mustRead(t, e, weather).RefreshAt) + time.Second)
+		n.check(t, "a refresh in time", func() bool {
+			return len(n.took) == 2 && len(n.late) == 1 && n.late[0] == w.latency
+		})
+
+		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Reason: "away"} })
+		due := mustRead(t, e, weather).RefreshAt
+		time.Sleep(time.Until(due) + 5*time.Minute)
+		w.with(func(w *world) { w.refuse = nil })
+		for mustRead(t, e, weather).RefreshAt.Equal(due) {
+			time.Sleep(time.Second)
+		}
+		n.check(t, "a refresh after an outage of five minutes", func() bool {
+			return len(n.late) == 2 && n.late[1] >= 5*time.Minute && n.late[1] <= 7*time.Minute && n.failed > 0
+		})
+	})
+}
+
+// Each tells of what is in memory, and of nothing else.
+func TestEachTellsOfWhatIsHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.shapes[Name{Server: "other"}] = "A"
+		e := w.engine()
+		mustRead(t, e, weather)
+		if _, err := e.Read(t.Context(), Name{Server: "nowhere"}); !errors.Is(err, ErrNotConfigured) {
+			t.Fatal(err)
+		}
+		all := map[Name]State{}
+		e.Each(func(name Name, status Status) { all[name] = status.State })
+		if len(all) != 1 || all[weather] != StateOK {
+			t.Errorf("%v", all)
+		}
+	})
+}

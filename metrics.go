@@ -1,0 +1,202 @@
+package mcpoauth
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// The outcomes of reads and of token requests, as labels.
+const (
+	outcomeSuccess       = "success"
+	outcomeRefused       = "refused"
+	outcomeUnavailable   = "unavailable"
+	outcomeCanceled      = "canceled"
+	outcomeNotConfigured = "not_configured"
+	outcomeForwarded     = "forwarded"
+	outcomeError         = "error"
+)
+
+// errorCodes are the OAuth error codes that a label may have (RFC 6749 sections 4.1.2.1
+// and 5.2, RFC 8707 section 2): what else a server says counts as "other".
+var errorCodes = []string{
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
+	"invalid_scope", "invalid_target", "access_denied", "server_error", "temporarily_unavailable",
+}
+
+// metrics are those of one mount, in a registry of their own: mounts share the process.
+type metrics struct {
+	registry *prometheus.Registry
+
+	requests *prometheus.CounterVec   // outcome, error
+	duration *prometheus.HistogramVec // outcome
+	shared   prometheus.Counter
+	lag      prometheus.Histogram
+	storage  *prometheus.CounterVec // operation
+	reads    map[string]prometheus.Counter
+}
+
+var _ tokens.Observer = (*metrics)(nil)
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mcp_oauth_token_requests_total",
+			Help: "Requests to authorization servers for a token, by outcome and, where they were refused, OAuth error code.",
+		}, []string{"outcome", "error"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "mcp_oauth_token_request_duration_seconds",
+			Help:    "How long requests to authorization servers took.",
+			Buckets: []float64{0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25},
+		}, []string{"outcome"}),
+		shared: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mcp_oauth_shared_requests_total",
+			Help: "Callers who waited for a request that was under way for somebody else.",
+		}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "mcp_oauth_token_refresh_lag_seconds",
+			Help:    "How long after its refresh was due a token was replaced.",
+			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600},
+		}),
+		storage: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mcp_oauth_storage_errors_total",
+			Help: "Calls of Vault's storage that failed.",
+		}, []string{"operation"}),
+		reads: map[string]prometheus.Counter{},
+	}
+	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "mcp_oauth_token_reads_total",
+		Help: "Reads of tokens, by outcome.",
+	}, []string{"outcome"})
+	for _, outcome := range []string{
+		outcomeSuccess, outcomeRefused, outcomeUnavailable, outcomeCanceled, outcomeNotConfigured, outcomeForwarded, outcomeError,
+	} {
+		m.reads[outcome] = reads.WithLabelValues(outcome)
+	}
+	for _, operation := range []string{"get", "put", "delete", "list"} {
+		m.storage.WithLabelValues(operation)
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "mcp_oauth_build_info",
+		Help:        "1, with the plugin's version and that of Go as labels.",
+		ConstLabels: prometheus.Labels{"version": Version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	m.registry.MustRegister(m.requests, m.duration, reads, m.shared, m.lag, m.storage, build)
+	return m
+}
+
+// show adds what the engine holds to what is read.
+func (m *metrics) show(engine *tokens.Engine) { m.registry.MustRegister(held{engine}) }
+
+// read counts a read of a token that ended with err, or with a token.
+func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
+
+// storageFailed counts a call of storage that failed.
+func (m *metrics) storageFailed(operation string) { m.storage.WithLabelValues(operation).Inc() }
+
+// Fetched implements tokens.Observer.
+func (m *metrics) Fetched(took time.Duration, err error) {
+	outcome, code := outcomeOf(err), ""
+	if refused, ok := errors.AsType[*grant.RefusedError](err); ok {
+		if code = refused.Code; !slices.Contains(errorCodes, code) {
+			code = "other"
+		}
+	}
+	m.requests.WithLabelValues(outcome, code).Inc()
+	m.duration.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
+// Shared implements tokens.Observer.
+func (m *metrics) Shared() { m.shared.Inc() }
+
+// Refreshed implements tokens.Observer.
+func (m *metrics) Refreshed(late time.Duration) { m.lag.Observe(late.Seconds()) }
+
+// outcomeOf is the label of what ended with err.
+func outcomeOf(err error) string {
+	if err == nil {
+		return outcomeSuccess
+	}
+	if _, ok := errors.AsType[*grant.RefusedError](err); ok {
+		return outcomeRefused
+	}
+	if _, ok := errors.AsType[*grant.UnavailableError](err); ok {
+		return outcomeUnavailable
+	}
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, tokens.ErrClosed):
+		return outcomeCanceled
+	case errors.Is(err, tokens.ErrNotConfigured):
+		return outcomeNotConfigured
+	case errors.Is(err, tokens.ErrReadOnly):
+		return outcomeForwarded
+	default:
+		return outcomeError
+	}
+}
+
+// held collects what the engine holds, when it is asked. The names in its labels are
+// those of configs and roles, so operators bound their number.
+type held struct{ engine *tokens.Engine }
+
+var (
+	statesDesc = prometheus.NewDesc("mcp_oauth_tokens",
+		"Tokens that the mount looks after, by state as in status/.", []string{"state"}, nil)
+	unsavedDesc = prometheus.NewDesc("mcp_oauth_unsaved_tokens",
+		"Tokens that could not be stored yet: they would not survive a restart.", nil, nil)
+	expiryDesc = prometheus.NewDesc("mcp_oauth_token_expiry_timestamp_seconds",
+		"When the held token expires.", []string{"server", "role"}, nil)
+	failuresDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_failures",
+		"Requests for the token that failed in a row; 0 where the last one did not.", []string{"server", "role"}, nil)
+	attemptDesc = prometheus.NewDesc("mcp_oauth_token_next_attempt_timestamp_seconds",
+		"Before when the authorization server is not asked again; only where the last request failed.", []string{"server", "role"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (held) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, failuresDesc, attemptDesc} {
+		descs <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (h held) Collect(all chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		all <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	states := map[tokens.State]int{}
+	unsaved := 0
+	h.engine.Each(func(name tokens.Name, status tokens.Status) {
+		states[status.State]++
+		if status.Unsaved {
+			unsaved++
+		}
+		if t := status.Token; t != nil {
+			gauge(expiryDesc, timestamp(t.Expires), name.Server, name.Role)
+		}
+		failures := 0
+		if f := status.Failure; f != nil {
+			failures = f.Count
+			gauge(attemptDesc, timestamp(f.NextAttempt), name.Server, name.Role)
+		}
+		gauge(failuresDesc, float64(failures), name.Server, name.Role)
+	})
+	for _, state := range []tokens.State{
+		tokens.StateOK, tokens.StateFailing, tokens.StateDown, tokens.StateIdle, tokens.StateEmpty,
+	} {
+		gauge(statesDesc, float64(states[state]), string(state))
+	}
+	gauge(unsavedDesc, float64(unsaved))
+}
+
+// timestamp is a time in seconds since 1970, as Prometheus has it.
+func timestamp(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

@@ -1,0 +1,204 @@
+package mcpoauth
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// metricsText is what Prometheus is given.
+func (m *mount) metricsText() []byte {
+	m.t.Helper()
+	data := m.data(logical.ReadOperation, "metrics", nil)
+	body, _ := data[logical.HTTPRawBody].([]byte)
+	sameFields(m.t, data, fields{
+		logical.HTTPContentType: "text/plain; version=0.0.4; charset=utf-8",
+		logical.HTTPStatusCode:  http.StatusOK,
+		logical.HTTPRawBody:     body,
+	})
+	checkSecretFree(m.t, "the metrics", string(body))
+	return body
+}
+
+// metrics are the values of all series, by name and labels; of a histogram its count.
+func (m *mount) metrics() map[string]float64 {
+	m.t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(m.metricsText()))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for name, family := range families {
+		for _, metric := range family.GetMetric() {
+			values[series(name, metric)] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue() +
+				float64(metric.GetHistogram().GetSampleCount())
+		}
+	}
+	return values
+}
+
+func series(name string, metric *dto.Metric) string {
+	var labels []string
+	for _, label := range metric.GetLabel() {
+		labels = append(labels, fmt.Sprintf("%s=%q", label.GetName(), label.GetValue()))
+	}
+	return strings.TrimPrefix(name, "mcp_oauth_") + "{" + strings.Join(labels, ",") + "}"
+}
+
+// counts checks the values of some series; 0 is one that is not there as well.
+func (m *mount) counts(want map[string]float64) {
+	m.t.Helper()
+	got := m.metrics()
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if got[name] != want[name] {
+			m.t.Errorf("%s is %v; want %v", name, got[name], want[name])
+		}
+	}
+}
+
+func TestMetricsFollowTheConventions(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.token("weather")
+	problems, err := promlint.New(bytes.NewReader(m.metricsText())).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range problems {
+		t.Errorf("%s: %s", problem.Metric, problem.Text)
+	}
+}
+
+func TestMetricsOfReadsAndRequests(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.write("role/weather/reader", fields{"verify": false})
+	m.token("weather")
+	m.token("weather")
+	m.refused(http.StatusNotFound, logical.ReadOperation, "token/nowhere", nil)
+	m.counts(map[string]float64{
+		`token_reads_total{outcome="success"}`:                           2,
+		`token_reads_total{outcome="not_configured"}`:                    1,
+		`token_reads_total{outcome="refused"}`:                           0,
+		`token_requests_total{error="",outcome="success"}`:               1,
+		`token_request_duration_seconds{outcome="success"}`:              1,
+		`shared_requests_total{}`:                                        0,
+		`tokens{state="ok"}`:                                             1,
+		`tokens{state="down"}`:                                           0,
+		`token_consecutive_failures{role="",server="weather"}`:           0,
+		`token_next_attempt_timestamp_seconds{role="",server="weather"}`: 0,
+	})
+	expires, err := time.Parse(time.RFC3339, m.read("token/weather")["expires_at"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.counts(map[string]float64{`token_expiry_timestamp_seconds{role="",server="weather"}`: float64(expires.Unix())})
+
+	as.answers(refusing(401, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
+	m.counts(map[string]float64{
+		`token_reads_total{outcome="refused"}`:                           2,
+		`token_requests_total{error="invalid_client",outcome="refused"}`: 1,
+		`tokens{state="ok"}`:                                             1,
+		`tokens{state="down"}`:                                           1,
+		`token_consecutive_failures{role="reader",server="weather"}`:     1,
+	})
+	status := m.read("status/weather/reader")
+	next := m.metrics()[`token_next_attempt_timestamp_seconds{role="reader",server="weather"}`]
+	if want := instant(t, status, "next_attempt").Unix(); int64(next) != want {
+		t.Errorf("the next attempt is at %v; want %d, as in status/", next, want)
+	}
+}
+
+// What an authorization server says must not make labels.
+func TestErrorCodesOfMetricsAreBounded(t *testing.T) {
+	m := newMetrics()
+	for i := range 1000 {
+		m.Fetched(time.Second, &grant.RefusedError{Code: fmt.Sprintf("made_up_%d", i)})
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if n := len(family.GetMetric()); n > 10 {
+			t.Errorf("%s has %d series", family.GetName(), n)
+		}
+	}
+}
+
+func TestMetricsOfOutages(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.answers(refusing(503, ""))
+	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather", nil)
+	m.counts(map[string]float64{
+		`token_reads_total{outcome="unavailable"}`:              1,
+		`token_requests_total{error="",outcome="unavailable"}`:  1,
+		`token_request_duration_seconds{outcome="unavailable"}`: 1,
+	})
+}
+
+func TestMetricsOfSharedRequests(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	as.hold()
+	const readers = 10
+	var group sync.WaitGroup
+	group.Go(func() { m.token("weather") })
+	as.await(1)
+	for range readers - 1 {
+		group.Go(func() { m.token("weather") })
+	}
+	for m.metrics()[`shared_requests_total{}`] < readers-1 {
+		if t.Context().Err() != nil {
+			t.Fatal("the readers do not wait")
+		}
+	}
+	as.release()
+	group.Wait()
+	m.counts(map[string]float64{
+		`shared_requests_total{}`:                          readers - 1,
+		`token_requests_total{error="",outcome="success"}`: 1,
+		`token_reads_total{outcome="success"}`:             readers,
+	})
+}
+
+func TestMetricsOfStorage(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.storage.fail("put")
+	m.token("weather")
+	m.counts(map[string]float64{
+		`storage_errors_total{operation="put"}`: 1,
+		`storage_errors_total{operation="get"}`: 0,
+		`unsaved_tokens{}`:                      1,
+	})
+}
+
+// Two mounts in one process neither clash nor mix.
+func TestMetricsOfTwoMounts(t *testing.T) {
+	as := newAuthServer(t)
+	one, two := newMount(t), newMount(t)
+	one.configure(as, nil)
+	two.configure(as, nil)
+	one.token("weather")
+	one.counts(map[string]float64{`token_reads_total{outcome="success"}`: 1, `tokens{state="ok"}`: 1})
+	two.counts(map[string]float64{`token_reads_total{outcome="success"}`: 0, `tokens{state="ok"}`: 0})
+}

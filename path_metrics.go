@@ -1,0 +1,65 @@
+package mcpoauth
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+func (b *backend) metricsPaths() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:         "metrics$",
+		HelpSynopsis:    "Read the mount's metrics, for Prometheus.",
+		HelpDescription: strings.TrimSpace(metricsHelp),
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "metrics"},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: serve(b.readMetrics),
+				Summary:  "Read the mount's metrics.",
+				Responses: map[int][]framework.Response{http.StatusOK: {{
+					Description: "The metrics in Prometheus's text format",
+					MediaType:   "text/plain",
+				}}},
+			},
+		},
+	}}
+}
+
+// readMetrics answers from memory, with what has happened in this process since the
+// mount was set up.
+func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData) (*logical.Response, error) {
+	families, err := b.metrics.registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("gathering the metrics: %w", err)
+	}
+	var body bytes.Buffer
+	format := expfmt.NewFormat(expfmt.TypeTextPlain)
+	encoder := expfmt.NewEncoder(&body, format)
+	for _, family := range families {
+		if err := encoder.Encode(family); err != nil {
+			return nil, fmt.Errorf("encoding the metrics: %w", err)
+		}
+	}
+	return &logical.Response{Data: map[string]any{
+		logical.HTTPContentType: string(format),
+		logical.HTTPRawBody:     body.Bytes(),
+		logical.HTTPStatusCode:  http.StatusOK,
+	}}, nil
+}
+
+const metricsHelp = `
+Answers with Prometheus's text format, for a scrape of /v1/<mount>/metrics with a Vault
+token that may read this path. From memory: it asks neither storage nor an
+authorization server, and counts from when the mount was set up in this process.
+
+Requests to authorization servers, reads of tokens, refreshes that were late, storage
+that failed; and of each token when it expires and how often it could not be obtained.
+`
