@@ -51,7 +51,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	if !bed.Running(pid) {
 		t.Error("the plugin ended with Vault, so that this test shows nothing")
 	}
-	bed.Eventually(t, 30*time.Second, func() error {
+	bed.Eventually(t, 10*time.Second, func() error {
 		if bed.Running(pid) {
 			return errors.New("the plugin is still running")
 		}

@@ -17,9 +17,8 @@ type watcher struct {
 	value    string     // what it brought last
 	answered time.Time  // when it went well last
 	gaps     []gap      // the times without an answer, of those longer than a few rounds
-	rounds   int
-	failures int
-	bad      []error // what must never be
+	failures int        // rounds that brought nothing, since they were taken last
+	bad      []error    // what must never be, since it was taken last
 }
 
 // A gap is a time in which nothing was answered.
@@ -63,7 +62,6 @@ func (w *watcher) once(ctx context.Context, do func(context.Context) (string, er
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rounds++
 	switch {
 	case err == nil:
 		if now.Sub(w.answered) > 4*watchInterval {
@@ -87,6 +85,15 @@ func (w *watcher) last() (value string, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.value, w.answered
+}
+
+// take gives what went wrong since it was taken last.
+func (w *watcher) take() (bad []error, failures int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	bad, failures = w.bad, w.failures
+	w.bad, w.failures = nil, 0
+	return bad, failures
 }
 
 // longest is the longest gap that ended since a time; 0 where all rounds were answered.

@@ -71,7 +71,7 @@ func voters(ctx context.Context, root *api.Client) (int, error) {
 func (b *Bed) Active(ctx context.Context) (*Node, error) {
 	err := errors.New("no node is running")
 	for _, node := range b.Nodes {
-		if node.proc.ended() {
+		if node.proc.Load().ended() {
 			continue
 		}
 		var client *api.Client

@@ -146,11 +146,10 @@ func (s *MCPServer) Check(token string) error {
 	return err
 }
 
-// CheckAt tells whether the server would have taken the token at a time, and which client it was
-// issued to (RFC 9068 section 2.2).
-func (s *MCPServer) CheckAt(token string, at time.Time) (clientID string, err error) {
+// CheckAt tells whether the server would have taken the token at a time, and what the token says.
+func (s *MCPServer) CheckAt(token string, at time.Time) (Claims, error) {
 	_, private, err := s.parse(token, at)
-	return private.ClientID, err
+	return private, err
 }
 
 // verify is the auth.TokenVerifier of the endpoint.
@@ -173,15 +172,15 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}, nil
 }
 
-// privateClaims are those of a token that package jwt does not know.
-type privateClaims struct {
-	Scope    string `json:"scope"`
-	ClientID string `json:"client_id"`
+// Claims are those that access tokens have beyond those of every JWT (RFC 9068 section 2.2).
+type Claims struct {
+	Scope    string `json:"scope"`     // as granted, space-delimited
+	ClientID string `json:"client_id"` // whom it was issued to
 }
 
 // parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068
 // section 4).
-func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private privateClaims, err error) {
+func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private Claims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
 		return claims, private, errors.New("not a token of this authorization server")

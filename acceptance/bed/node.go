@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,7 +31,7 @@ type Node struct {
 	logLevel  string  // of Vault
 	process1  bool
 	unsealKey string
-	proc      *Process
+	proc      atomic.Pointer[Process] // the last started; nil before the first
 }
 
 // nodeOptions are what a node needs to know of the bed around it.
@@ -148,7 +149,7 @@ func (n *Node) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.proc = proc
+	n.proc.Store(proc)
 	client, err := n.Client("")
 	if err != nil {
 		return err
@@ -243,18 +244,18 @@ func (n *Node) Start(ctx context.Context) error {
 
 // Stop ends the server in good order.
 func (n *Node) Stop() error {
-	if n.proc == nil {
-		return nil
+	if proc := n.proc.Load(); proc != nil {
+		return proc.Stop()
 	}
-	return n.proc.Stop()
+	return nil
 }
 
 // Kill ends the server with SIGKILL, and leaves the plugin to itself.
-func (n *Node) Kill() { n.proc.Kill() }
+func (n *Node) Kill() { n.proc.Load().Kill() }
 
 // PluginPID is the id of the plugin's process that the server runs, 0 where it runs none.
 func (n *Node) PluginPID() (int, error) {
-	pids, err := children(n.proc.PID(), PluginName)
+	pids, err := children(n.proc.Load().PID(), PluginName)
 	if err != nil || len(pids) == 0 {
 		return 0, err
 	}
@@ -279,8 +280,8 @@ func (n *Node) KillPlugin() (pid int, err error) {
 // close stops the server and whatever a killed server left behind.
 func (n *Node) close() error {
 	err := n.Stop()
-	if n.proc != nil {
-		n.proc.killGroup()
+	if proc := n.proc.Load(); proc != nil {
+		proc.killGroup()
 	}
 	return err
 }

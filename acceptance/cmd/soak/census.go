@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"syscall"
@@ -14,7 +15,8 @@ import (
 
 // A count is what the plugin's process holds while nobody asks for anything.
 type count struct {
-	pid int
+	node string
+	pid  int
 	bed.ProcessUsage
 }
 
@@ -28,7 +30,7 @@ func (s *soak) census(ctx context.Context) (count, error) {
 		return count{}, err
 	}
 	defer s.brokers.resume()
-	var c count
+	c := count{node: node.ID}
 	if c.pid, err = node.PluginPID(); err != nil {
 		return c, err
 	}
@@ -92,9 +94,11 @@ var goroutine = regexp.MustCompile(`goroutine \d+ (gp=\S+ m=\S+ (mp=\S+ )?)?\[`)
 
 // countGoroutines counts those that a log tells of from an offset on.
 func countGoroutines(log string, offset int64) (int, error) {
-	content, err := os.ReadFile(log)
+	file, err := os.Open(log)
 	if err != nil {
 		return 0, err
 	}
-	return len(goroutine.FindAll(content[offset:], -1)), nil
+	defer file.Close()
+	content, err := io.ReadAll(io.NewSectionReader(file, offset, 1<<30))
+	return len(goroutine.FindAll(content, -1)), err
 }

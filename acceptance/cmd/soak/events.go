@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
@@ -18,50 +20,52 @@ const (
 	// perEnd is for each name when the process that asks ends: the request under way is lost,
 	// and so is the memory of a failure and of the windows that it has gone through.
 	perEnd = 1 + perOutage
-	// perWrite is for each of a server's names when its config is written: the request under way
-	// is thrown away and made again, and a token of an old shape is asked for anew.
+	// perWrite is for each name that a write concerns: the request under way is thrown away and
+	// made again, and a token of an old shape is asked for anew.
 	perWrite = 2
 )
 
-// every repeats an event, at random intervals, until a time.
-func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread time.Duration, event func() error) error {
+// An event is a kind of trouble, ready to be made.
+type event struct {
+	kind string
+	do   func(ctx context.Context) error
+}
+
+// every makes events in an order drawn anew each time that all of them have been, at random
+// intervals, until a time.
+func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread time.Duration, events []event) error {
 	for {
-		pause := least + upTo(r, spread)
-		if time.Now().Add(pause).After(until) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-		if err := event(); err != nil {
-			return err
+		for _, i := range r.Perm(len(events)) {
+			pause := least + upTo(r, spread)
+			if time.Now().Add(pause).After(until) {
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(pause):
+			}
+			if err := events[i].do(ctx); err != nil {
+				return fmt.Errorf("%s: %w", events[i].kind, err)
+			}
 		}
 	}
 }
 
-// authorizationServer puts the authorization server out of order, or restarts it.
+// authorizationServer puts the authorization server out of order, and restarts it.
 func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) error {
 	r := s.source(n)
-	faults := append([]bed.Fault{bed.Repeat}, bed.Outages...)
 	return func(ctx context.Context, until time.Time) error {
 		var outages sync.WaitGroup
 		defer outages.Wait()
-		busy := make([]chan struct{}, proxyCount) // closed when a proxy's fault is over
-		return every(ctx, until, r, 2*time.Second, 4*time.Second, func() error {
-			if r.IntN(6) == 0 {
-				pause := upTo(r, 3*time.Second)
-				s.event("authorization server restarted", "away for %s and more", round(pause))
-				s.allow(names * perOutage)
-				return s.bed.AS.Restart(ctx, pause)
-			}
-			i, fault, lasts := r.IntN(proxyCount), faults[r.IntN(len(faults))], time.Second+upTo(r, 9*time.Second)
-			if busy[i] != nil {
+		over := make([]chan struct{}, proxyCount) // closed when a proxy's fault is over
+		begin := func(fault bed.Fault) error {
+			i, lasts := r.IntN(proxyCount), time.Second+upTo(r, 9*time.Second)
+			if over[i] != nil {
 				select {
-				case <-busy[i]:
-				default:
-					return nil // it has one already
+				case <-over[i]:
+				case <-ctx.Done():
+					return ctx.Err()
 				}
 			}
 			s.event("fault", "address %d: %s, for %s", i+1, fault, round(lasts))
@@ -69,10 +73,10 @@ func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) er
 			if err := s.proxies[i].Set(fault); err != nil {
 				return err
 			}
-			over := make(chan struct{})
-			busy[i] = over
+			done := make(chan struct{})
+			over[i] = done
 			outages.Go(func() {
-				defer close(over)
+				defer close(done)
 				select {
 				case <-ctx.Done():
 				case <-time.After(lasts):
@@ -82,76 +86,108 @@ func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) er
 				}
 			})
 			return nil
-		})
+		}
+		events := []event{{"restart of the authorization server", func(ctx context.Context) error {
+			pause := upTo(r, 3*time.Second)
+			s.event("authorization server restarted", "away for %s and more", round(pause))
+			s.allow(names * perOutage)
+			return s.bed.AS.Restart(ctx, pause)
+		}}}
+		for _, fault := range append([]bed.Fault{bed.Repeat}, bed.Outages...) {
+			events = append(events, event{string(fault), func(context.Context) error { return begin(fault) }})
+		}
+		return every(ctx, until, r, time.Second, 3*time.Second, events)
 	}
 }
 
-// operators write configs.
+// operatorCount is the number of operators who write at once.
+const operatorCount = 3
+
+// operators write configs and roles.
 func (s *soak) operators(n uint64) func(context.Context, time.Time) error {
-	r := s.source(n)
 	return func(ctx context.Context, until time.Time) error {
-		return every(ctx, until, r, 500*time.Millisecond, 3*time.Second, func() error {
-			srv := s.servers[r.IntN(serverCount)]
-			var kind, detail string
-			var write func() (int, error)
-			switch r.IntN(4) {
-			case 0:
-				kind, write = "secret rotated", func() (int, error) { return srv.rotate(ctx) }
-			case 1:
-				away := upTo(r, 3*time.Second)
-				kind, detail = "config deleted and created again", fmt.Sprintf(", away for %s", round(away))
-				write = func() (int, error) { return srv.recreate(ctx, away) }
-			case 2:
-				kind, write = "role written", func() (int, error) { return srv.putRole(ctx) }
-			default:
-				verify := r.IntN(2) == 0
-				kind, detail = "config rewritten", fmt.Sprintf(", verify=%t", verify)
-				write = func() (int, error) { return srv.rewrite(ctx, verify) }
-			}
-			s.event(kind, "%s%s", srv.name, detail)
-			writes, err := write()
-			s.allow(2*perWrite*writes + writes) // each write may verify as well
-			if writes > 2 {
-				s.log("%s took %d writes to be accepted", srv.name, writes)
-			}
-			return err
-		})
+		group, ctx := errgroup.WithContext(ctx)
+		for i := range uint64(operatorCount) {
+			group.Go(func() error { return s.operator(ctx, until, s.source(n+i)) })
+		}
+		return group.Wait()
 	}
+}
+
+func (s *soak) operator(ctx context.Context, until time.Time, r *rand.Rand) error {
+	// write has one of the servers written to. Each write concerns both of its names, or the role's alone.
+	write := func(kind string, names int, do func(ctx context.Context, srv *server) (detail string, writes int, err error)) event {
+		return event{kind, func(ctx context.Context) error {
+			srv := s.servers[r.IntN(serverCount)]
+			begun := time.Now()
+			detail, writes, err := do(ctx, srv)
+			s.event(kind, "%s%s, by %d writes in %s", srv.name, detail, writes, round(time.Since(begun)))
+			s.allow(writes * (1 + names*perWrite)) // each may obtain a token to verify itself, too
+			return err
+		}}
+	}
+	return every(ctx, until, r, time.Second, 4*time.Second, []event{
+		write("secret rotated", 2, func(ctx context.Context, srv *server) (string, int, error) {
+			writes, err := srv.rotate(ctx)
+			return "", writes, err
+		}),
+		write("config recreated", 2, func(ctx context.Context, srv *server) (string, int, error) {
+			away := upTo(r, 3*time.Second)
+			writes, err := srv.recreate(ctx, away)
+			return fmt.Sprintf(", away for %s", round(away)), writes, err
+		}),
+		write("role rewritten", 1, func(ctx context.Context, srv *server) (string, int, error) {
+			writes, err := srv.rewriteRole(ctx)
+			return "", writes, err
+		}),
+		write("config rewritten", 2, func(ctx context.Context, srv *server) (string, int, error) {
+			verify := r.IntN(2) == 0
+			writes, err := srv.rewrite(ctx, verify)
+			return fmt.Sprintf(", verify=%t", verify), writes, err
+		}),
+	})
 }
 
 // vault ends the plugin's process, and makes Vault fail over.
 func (s *soak) vault(n uint64) func(context.Context, time.Time) error {
 	r := s.source(n)
-	return func(ctx context.Context, until time.Time) error {
-		return every(ctx, until, r, 6*time.Second, 8*time.Second, func() error {
+	// on has something happen to the active node, and waits until all nodes are well again.
+	on := func(kind string, do func(ctx context.Context, node *bed.Node) error) event {
+		return event{kind, func(ctx context.Context) error {
+			if err := s.bed.WaitHealthy(ctx); err != nil {
+				return err
+			}
 			node, err := s.bed.Active(ctx)
 			if err != nil {
 				return err
 			}
+			s.event(kind, "%s", node.ID)
 			s.allow(names * perEnd)
-			switch r.IntN(3) {
-			case 0:
-				pid, err := node.KillPlugin()
-				s.event("plugin killed", "process %d of %s", pid, node.ID)
+			if err := do(ctx, node); err != nil {
 				return err
-			case 1:
-				s.event("step-down", "%s", node.ID)
-				client, err := node.Root()
-				if err == nil {
-					err = client.Sys().StepDownWithContext(ctx)
-				}
-				if err != nil {
-					return err
-				}
-			default:
-				s.event("leader killed", "%s", node.ID)
-				node.Kill()
-				if err := node.Start(ctx); err != nil {
-					return err
-				}
 			}
 			return s.bed.WaitHealthy(ctx)
-		})
+		}}
+	}
+	events := []event{
+		on("plugin killed", func(_ context.Context, node *bed.Node) error {
+			_, err := node.KillPlugin()
+			return err
+		}),
+		on("step-down", func(ctx context.Context, node *bed.Node) error {
+			client, err := node.Root()
+			if err == nil {
+				err = client.Sys().StepDownWithContext(ctx)
+			}
+			return err
+		}),
+		on("leader killed", func(ctx context.Context, node *bed.Node) error {
+			node.Kill()
+			return node.Start(ctx)
+		}),
+	}
+	return func(ctx context.Context, until time.Time) error {
+		return every(ctx, until, r, 5*time.Second, 8*time.Second, events)
 	}
 }
 

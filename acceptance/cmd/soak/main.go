@@ -37,7 +37,7 @@ func main() {
 
 func run(ctx context.Context, duration time.Duration, seed uint64) error {
 	fmt.Printf("Soak of %s with seed %d (again: make soak DURATION=%s SEED=%d)\n", duration, seed, duration, seed)
-	b, err := bed.Start(ctx, bed.Options{Nodes: 3})
+	b, err := bed.Start(ctx, bed.Options{Nodes: 3, LogLevel: "debug"})
 	if err != nil {
 		return err
 	}
@@ -45,8 +45,9 @@ func run(ctx context.Context, duration time.Duration, seed uint64) error {
 	if err == nil {
 		err = s.run(ctx, duration)
 		s.stop()
+		s.report()
 	}
-	if err != nil {
+	if err != nil || s.failed > 0 {
 		fmt.Println(b.LogTails(20))
 	}
 	report, closeErr := b.Close()

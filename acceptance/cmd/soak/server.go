@@ -33,7 +33,7 @@ type server struct {
 	mcp   *bed.MCPServer
 	proxy *bed.FaultProxy
 
-	writing sync.Mutex // held by the one operator who writes at a time
+	writing sync.Mutex // held by the one operator who writes to the server now
 
 	mu    sync.Mutex // guards state
 	state state
@@ -41,10 +41,15 @@ type server struct {
 
 // A state is what readers may be given.
 type state struct {
-	oldest  int // version that a read begun now may bring: that of the last write that was done
-	newest  int // version that has been begun to be written
-	deleted bool
-	changes int // counts deletes and what follows them
+	config, role versions
+	deleted      bool
+	changes      int // counts deletes and what follows them
+}
+
+// versions are those that a reader may be given.
+type versions struct {
+	oldest int // that of the last write that was done
+	newest int // that of the last write that was begun
 }
 
 func (s *server) tokenPaths() []string {
@@ -85,13 +90,13 @@ func (s *server) rewrite(ctx context.Context, verify bool) (writes int, err erro
 
 // put writes the next version. writing is held.
 func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
-	version := s.now().newest + 1
+	version := s.now().config.newest + 1
 	client := bed.Client{ID: s.clientID(version), Secret: rand.Text(), Scope: "tools:list tools:call"}
 	if err := s.bed.AS.SetClient(ctx, client); err != nil {
 		return 0, err
 	}
 	s.change(func(st *state) {
-		st.newest, st.deleted = version, false
+		st.config.newest, st.deleted = version, false
 		st.changes++
 	})
 	writes, err = s.insist(ctx, func() error {
@@ -109,26 +114,44 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 	if err != nil {
 		return writes, err
 	}
-	s.change(func(st *state) { st.oldest = version })
+	s.change(func(st *state) { st.config.oldest = version })
 	return writes, s.bed.AS.RemoveClient(ctx, s.clientID(version-1))
 }
 
-// putRole writes the role.
+// rewriteRole gives the role other scopes, which makes its token of before one of an old shape.
+func (s *server) rewriteRole(ctx context.Context) (writes int, err error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	return s.putRole(ctx)
+}
+
+// putRole writes the next version of the role. writing is held.
 func (s *server) putRole(ctx context.Context) (writes int, err error) {
-	return s.insist(ctx, func() error {
+	version := s.now().role.newest + 1
+	s.change(func(st *state) { st.role.newest = version })
+	writes, err = s.insist(ctx, func() error {
 		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/role/"+s.name+"/"+role, map[string]any{
-			"scopes": "tools:list",
+			"scopes": scopes(version),
 			"verify": false,
 		})
 		return err
 	})
+	if err == nil {
+		s.change(func(st *state) { st.role.oldest = version })
+	}
+	return writes, err
+}
+
+// scopes are those of a version of the role: of three versions in a row each has others.
+func scopes(version int) string {
+	return []string{"tools:list", "tools:call", "tools:list tools:call"}[version%3]
 }
 
 // rotate gives the client another secret, at the authorization server and then in the config.
 func (s *server) rotate(ctx context.Context) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	client := bed.Client{ID: s.clientID(s.now().oldest), Secret: rand.Text(), Scope: "tools:list tools:call"}
+	client := bed.Client{ID: s.clientID(s.now().config.oldest), Secret: rand.Text(), Scope: "tools:list tools:call"}
 	if err := s.bed.AS.SetClient(ctx, client); err != nil {
 		return 0, err
 	}
@@ -190,23 +213,35 @@ func (s *server) read(ctx context.Context, client *api.Client, path string) erro
 	if err != nil {
 		return err
 	}
-	clientID, err := s.mcp.CheckAt(token.AccessToken, begun)
+	claims, err := s.mcp.CheckAt(token.AccessToken, begun)
 	if err != nil {
 		return violation{fmt.Sprintf("%s: not valid when it was asked for: %v", path, err)}
 	}
-	version, err := s.version(clientID)
+	version, err := s.version(claims.ClientID)
 	if err != nil {
 		return violation{err.Error()}
 	}
 	switch {
 	case before.deleted && after.changes == before.changes:
 		return violation{path + ": a token of a config that had been deleted"}
-	case version < before.oldest:
-		return violation{fmt.Sprintf("%s: a token of version %d after %d had been written", path, version, before.oldest)}
-	case version > after.newest:
+	case version < before.config.oldest:
+		return violation{fmt.Sprintf("%s: a token of version %d after %d had been written", path, version, before.config.oldest)}
+	case version > after.config.newest:
 		return violation{fmt.Sprintf("%s: a token of version %d, which nobody has written", path, version)}
+	case strings.HasSuffix(path, "/"+role) && !permits(before.role.oldest, after.role.newest, claims.Scope):
+		return violation{fmt.Sprintf("%s: a token with scope %s, after version %d of the role had been written", path, claims.Scope, before.role.oldest)}
 	}
 	return nil
+}
+
+// permits tells whether one of these versions of the role has the scope.
+func permits(oldest, newest int, scope string) bool {
+	for version := oldest; version <= newest; version++ {
+		if scopes(version) == scope {
+			return true
+		}
+	}
+	return false
 }
 
 // A violation is an answer that should not have been given.

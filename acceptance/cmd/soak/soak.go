@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
@@ -22,23 +23,26 @@ const (
 
 // A soak is the whole of it.
 type soak struct {
-	bed     *bed.Bed
-	root    *api.Client
-	seed    uint64
-	proxies []*bed.FaultProxy
-	servers []*server
-	brokers *brokers
-	cancel  context.CancelFunc
-	begun   time.Time
-	failed  int // claims that did not hold
+	bed      *bed.Bed
+	root     *api.Client
+	seed     uint64
+	proxies  []*bed.FaultProxy
+	servers  []*server
+	brokers  *brokers
+	cancel   context.CancelFunc
+	watching sync.WaitGroup
+	begun    time.Time
+	failed   int // claims that did not hold
 
-	mu     sync.Mutex // guards what follows
-	events map[string]int
-	budget int // token requests that the events may have caused beyond the refreshes
+	mu        sync.Mutex // guards what follows
+	events    map[string]int
+	budget    int      // token requests that the events may have caused beyond the refreshes
+	calms     []string // the token requests of each calm
+	calmsHeld bool     // whether they were no more than the refreshes
 }
 
 func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
-	s := &soak{bed: b, seed: seed, events: make(map[string]int), begun: time.Now()}
+	s := &soak{bed: b, seed: seed, events: make(map[string]int), calmsHeld: true, begun: time.Now()}
 	var err error
 	if s.root, err = b.Vault.Root(); err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
 		writes, err := srv.rewrite(ctx, true)
 		s.allow(writes)
 		if err == nil {
-			_, err = srv.putRole(ctx)
+			_, err = srv.rewriteRole(ctx)
 		}
 		if err != nil {
 			return nil, err
@@ -75,20 +79,28 @@ func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
 func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.brokers.start(ctx, s.seed, s.servers)
+	s.watching.Go(func() { s.watch(ctx) })
 	s.log("%d brokers read %d tokens of %s", brokerCount, names, lifetime)
-	if err := s.trouble(ctx, duration*2/3, s.authorizationServer(1), s.operators(2), s.vault(3)); err != nil {
+	if err := s.trouble(ctx, duration*2/3, s.authorizationServer(1), s.operators(10), s.vault(2)); err != nil {
 		return err
 	}
-	before, err := s.census(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.trouble(ctx, duration/3, s.authorizationServer(4), s.operators(5)); err != nil {
-		return err
-	}
-	after, err := s.census(ctx)
-	if err != nil {
-		return err
+	var before, after count
+	for n := range uint64(3) {
+		var err error
+		if before, err = s.census(ctx); err != nil {
+			return err
+		}
+		if err := s.trouble(ctx, duration/3, s.authorizationServer(100+n), s.operators(110+10*n)); err != nil {
+			return err
+		}
+		if after, err = s.census(ctx); err != nil {
+			return err
+		}
+		if after.node == before.node {
+			break
+		}
+		// Raft may choose another leader on a machine that is too busy. That one's plugin is new.
+		s.log("%s has become active: once more", after.node)
 	}
 	soaked, err := s.goroutines(ctx)
 	if err != nil {
@@ -102,8 +114,28 @@ func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.report(before, after, soaked, fresh)
+	s.checkProcess(before, after, soaked, fresh)
 	return nil
+}
+
+// watch logs who serves, whenever that changes.
+func (s *soak) watch(ctx context.Context) {
+	was := count{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+		node, err := s.bed.Active(ctx)
+		if err != nil {
+			continue
+		}
+		if pid, err := node.PluginPID(); err == nil && pid != 0 && (was.node != node.ID || was.pid != pid) {
+			was = count{node: node.ID, pid: pid}
+			s.log("%s is active, with the plugin's process %d", was.node, was.pid)
+		}
+	}
 }
 
 // stop ends the brokers.
@@ -112,19 +144,18 @@ func (s *soak) stop() {
 		s.cancel()
 	}
 	s.brokers.done.Wait()
+	s.watching.Wait()
 }
 
 // trouble runs sources of events side by side for a time, and then waits until all is well.
 func (s *soak) trouble(ctx context.Context, duration time.Duration, sources ...func(context.Context, time.Time) error) error {
 	s.brokers.setCalm(false)
 	until := time.Now().Add(duration)
-	errs := make([]error, len(sources))
-	var work sync.WaitGroup
-	for i, source := range sources {
-		work.Go(func() { errs[i] = source(ctx, until) })
+	group, working := errgroup.WithContext(ctx)
+	for _, source := range sources {
+		group.Go(func() error { return source(working, until) })
 	}
-	work.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	return s.calm(ctx)
@@ -158,15 +189,39 @@ func (s *soak) calm(ctx context.Context) error {
 			}
 		}
 	}
-	s.log("all tokens can be read, %s after the last event", time.Since(begun).Round(time.Millisecond))
+	s.log("all tokens can be read, %s after the last event", round(time.Since(begun)))
 	s.brokers.setCalm(true)
+	from, asked := time.Now(), s.requests()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(2 * lifetime):
+	case <-time.After(calmTime):
 	}
+	refreshes, most := s.requests()-asked, names*refreshesIn(time.Since(from))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calms = append(s.calms, fmt.Sprintf("%d of at most %d", refreshes, most))
+	s.calmsHeld = s.calmsHeld && refreshes <= most
 	return nil
 }
+
+// calmTime is how long nothing happens, to see that all is well.
+const calmTime = 2 * lifetime
+
+// requests counts the token requests so far.
+func (s *soak) requests() (n int) {
+	for _, proxy := range s.proxies {
+		n += len(proxy.Attempts())
+	}
+	return n
+}
+
+// interval is the shortest time between two refreshes: half of the lifetime is the margin, and up
+// to a tenth of that is taken off by jitter.
+const interval = lifetime/2 - lifetime/20
+
+// refreshesIn is how often one token may be refreshed in a time.
+func refreshesIn(d time.Duration) int { return int(d/interval) + 1 }
 
 // log tells of an event.
 func (s *soak) log(format string, args ...any) {
