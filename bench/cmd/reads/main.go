@@ -1,0 +1,73 @@
+// Command reads measures what a warm token read costs, on a real Vault, against two others in the
+// same rounds: a plugin that answers a constant with the same fields and sizes, and KV v2 with a
+// secret of the same fields and sizes.
+//
+// It is to tell, not to fail: whatever the figures are it exits 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// options are what the command is given.
+type options struct {
+	Rounds   int           `json:"rounds"`
+	Duration time.Duration `json:"-"`
+	Audit    bool          `json:"audit"`
+	LogLevel string        `json:"log_level"`
+	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	out      string
+	plots    string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.Rounds, "rounds", 9, "rounds for each number of readers; of multiples of 3 each order of the series comes up as often")
+	flag.DurationVar(&o.Duration, "duration", 1500*time.Millisecond, "how long each series is read in a round")
+	flag.BoolVar(&o.Audit, "audit", true, "whether Vault writes a file audit log, as in production")
+	flag.StringVar(&o.LogLevel, "log-level", "info", "Vault's log level")
+	flag.StringVar(&o.out, "out", "", "directory for reads.json; none where empty")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plots; none where empty")
+	flag.Parse()
+	o.Seconds = o.Duration.Seconds()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "reads:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if o.Rounds < 1 || o.Duration <= 0 {
+		return errors.New("there must be a round, and it must last")
+	}
+	b, err := bed.Start(ctx, bed.Options{LogLevel: o.LogLevel})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_, closeErr := b.Close()
+		err = errors.Join(err, closeErr)
+	}()
+	s, err := newStage(ctx, b, o)
+	if err != nil {
+		return err
+	}
+	results, err := s.measure(ctx)
+	if err != nil {
+		return err
+	}
+	results.print()
+	return errors.Join(results.write(o.out), results.draw(o.plots))
+}

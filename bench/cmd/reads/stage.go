@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/floor"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
+)
+
+const (
+	floorPlugin = "floor-plugin"
+	name        = "reads" // of the config, and of its client
+	resource    = "https://mcp.example.com/reads"
+	scope       = "tools:list tools:call"
+	// lifetime is such that the token is not refreshed while it is measured.
+	lifetime = time.Hour
+)
+
+// The series, in the order of the tables.
+const (
+	seriesFloor = iota
+	seriesKV
+	seriesToken
+	seriesCount
+)
+
+var (
+	seriesNames = [seriesCount]string{"floor plugin", "KV v2", "token path"}
+	seriesPaths = [seriesCount]string{"floor/token", "kv/data/token", bed.Mount + "/token/" + name}
+)
+
+// A stage is a Vault with the three things to be read.
+type stage struct {
+	options
+	bed     *bed.Bed
+	root    *api.Client
+	token   string // Vault token of the readers
+	answers []answer
+}
+
+// An answer is what reading a series brings.
+type answer struct {
+	Series        string `json:"series"`
+	FieldBytes    int    `json:"field_bytes"`    // of the fields alone
+	ResponseBytes int    `json:"response_bytes"` // of the response body
+	fields        map[string]any
+}
+
+func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
+	s := &stage{options: o, bed: b}
+	var err error
+	if s.root, err = b.Vault.Root(); err != nil {
+		return nil, err
+	}
+	token, err := s.configure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.enableFloor(ctx, len(token.AccessToken)); err != nil {
+		return nil, err
+	}
+	if err := s.enableKV(ctx, floor.Answer(len(token.AccessToken), scope)); err != nil {
+		return nil, err
+	}
+	rules := ""
+	for _, path := range seriesPaths {
+		rules += fmt.Sprintf("path %q { capabilities = [\"read\"] }\n", path)
+	}
+	if err := b.Vault.PutPolicy(ctx, "reader", rules); err != nil {
+		return nil, err
+	}
+	reader, err := b.Vault.NewIdentity(ctx, "reader", "reader")
+	if err != nil {
+		return nil, err
+	}
+	s.token = reader.Client.Token()
+	if !s.Audit {
+		if err := s.root.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.compareAnswers(ctx)
+}
+
+// configure writes the config whose token is read, and gives that token.
+func (s *stage) configure(ctx context.Context) (*bed.Token, error) {
+	client := bed.Client{ID: name, Secret: rand.Text(), Scope: scope}
+	err := errors.Join(
+		s.bed.AS.SetClient(ctx, client),
+		s.bed.AS.SetResource(ctx, bed.Resource{URL: resource, Scope: scope, TTL: lifetime}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+name, map[string]any{
+		"token_url":     s.bed.AS.TokenURL(),
+		"client_id":     client.ID,
+		"client_secret": client.Secret,
+		"resource":      resource,
+		"scopes":        scope,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.bed.ReadToken(ctx, s.root, "token/"+name)
+}
+
+// enableFloor builds the floor plugin and mounts it.
+func (s *stage) enableFloor(ctx context.Context, tokenBytes int) error {
+	binary := filepath.Join(s.bed.PluginDir(), floorPlugin)
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary,
+		"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/cmd/"+floorPlugin)
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the floor plugin: %w\n%s", err, out)
+	}
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(content)
+	err = s.root.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
+		Name:    floorPlugin,
+		Type:    api.PluginTypeSecrets,
+		Command: floorPlugin,
+		Args:    []string{"-token-bytes=" + strconv.Itoa(tokenBytes), "-scope=" + scope},
+		SHA256:  hex.EncodeToString(sum[:]),
+	})
+	if err != nil {
+		return err
+	}
+	return s.root.Sys().MountWithContext(ctx, "floor", &api.MountInput{Type: floorPlugin})
+}
+
+// enableKV mounts KV v2 and writes a secret.
+func (s *stage) enableKV(ctx context.Context, secret map[string]any) error {
+	err := s.root.Sys().MountWithContext(ctx, "kv", &api.MountInput{Type: "kv", Options: map[string]string{"version": "2"}})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// KV refuses writes for a moment, until it has made version 2 of an empty mount.
+		_, err = s.root.Logical().WriteWithContext(ctx, seriesPaths[seriesKV], map[string]any{"data": secret})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("write the KV secret: %w", err)
+		case <-tick.C:
+		}
+	}
+}
+
+// compareAnswers reads each series once: to be compared they must hold the same fields, of the same
+// types and, within 2 %, of the same size.
+func (s *stage) compareAnswers(ctx context.Context) error {
+	for i := range seriesCount {
+		a, err := s.ask(ctx, i)
+		if err != nil {
+			return err
+		}
+		s.answers = append(s.answers, a)
+	}
+	ours := s.answers[seriesToken]
+	for _, a := range s.answers {
+		if len(a.fields) != len(ours.fields) {
+			return fmt.Errorf("%s answers %d fields, %s %d", a.Series, len(a.fields), ours.Series, len(ours.fields))
+		}
+		for field, value := range ours.fields {
+			if other := a.fields[field]; fmt.Sprintf("%T", other) != fmt.Sprintf("%T", value) {
+				return fmt.Errorf("%s answers %T for %s, %s %T", a.Series, other, field, ours.Series, value)
+			}
+		}
+		if off := 100 * (a.FieldBytes - ours.FieldBytes) / ours.FieldBytes; off >= 2 || off <= -2 {
+			return fmt.Errorf("the fields of %s are %d %% larger than those of %s", a.Series, off, ours.Series)
+		}
+	}
+	return nil
+}
+
+// ask reads a series as the measured readers do, but looks at the answer.
+func (s *stage) ask(ctx context.Context, series int) (answer, error) {
+	a := answer{Series: seriesNames[series]}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.bed.Vault.Address+"/v1/"+seriesPaths[series], nil)
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("X-Vault-Token", s.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return a, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return a, fmt.Errorf("reading the %s: %s", a.Series, resp.Status)
+	}
+	var secret struct{ Data map[string]any }
+	if err := json.Unmarshal(body, &secret); err != nil {
+		return a, err
+	}
+	a.ResponseBytes, a.fields = len(body), secret.Data
+	if series == seriesKV {
+		// The secret is beside its metadata, which KV always answers too.
+		a.fields, _ = secret.Data["data"].(map[string]any)
+	}
+	fields, err := json.Marshal(a.fields)
+	a.FieldBytes = len(fields)
+	return a, err
+}
+
+// readers connects n readers of a series.
+func (s *stage) readers(ctx context.Context, series, n int) (group []*measure.Reader, err error) {
+	for range n {
+		r, err := measure.NewReader(ctx, s.bed.Vault.Address, s.token, "v1/"+seriesPaths[series])
+		if err != nil {
+			return group, err
+		}
+		group = append(group, r)
+	}
+	return group, nil
+}

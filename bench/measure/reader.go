@@ -1,0 +1,131 @@
+// Package measure puts readers on a Vault and says what they saw.
+package measure
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// A Reader reads over one kept connection, one read after the other. It costs as little as it can:
+// its requests are made beforehand, and answers are parsed as HTTP and thrown away.
+type Reader struct {
+	conn     net.Conn
+	in       *bufio.Reader
+	requests [][]byte
+	next     int
+}
+
+// NewReader connects to a Vault at address, a base URL without TLS. The reader reads each path in
+// turn, such as "v1/secret/data/x", with the Vault token.
+func NewReader(ctx context.Context, address, token string, paths ...string) (*Reader, error) {
+	base, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Reader)
+	for _, path := range paths {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("X-Vault-Token", token)
+		var raw bytes.Buffer
+		if err := req.Write(&raw); err != nil {
+			return nil, err
+		}
+		r.requests = append(r.requests, raw.Bytes())
+	}
+	r.conn, err = new(net.Dialer).DialContext(ctx, "tcp", base.Host)
+	if err != nil {
+		return nil, err
+	}
+	r.in = bufio.NewReader(r.conn)
+	return r, nil
+}
+
+// Close closes the connection.
+func (r *Reader) Close() error { return r.conn.Close() }
+
+// Read does one read. Any answer but 200 is an error.
+func (r *Reader) Read() error {
+	raw := r.requests[r.next]
+	r.next = (r.next + 1) % len(r.requests)
+	if _, err := r.conn.Write(raw); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(r.in, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("a read was answered with %s", resp.Status)
+	}
+	return nil
+}
+
+// A Series is what some readers saw in one round.
+type Series struct {
+	Latencies []time.Duration // of all reads, in no order
+	Took      time.Duration
+}
+
+// Throughput is in reads a second.
+func (s Series) Throughput() float64 { return float64(len(s.Latencies)) / s.Took.Seconds() }
+
+// Read lets groups of readers read side by side for a time, or until ctx ends, and gives a series
+// for each group.
+func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]Series, error) {
+	ctx, cancel := context.WithTimeout(ctx, duration)
+	defer cancel()
+	var (
+		work   sync.WaitGroup
+		mu     sync.Mutex // guards what follows
+		failed error
+	)
+	series := make([]Series, len(groups))
+	begun := time.Now()
+	for i, group := range groups {
+		for _, r := range group {
+			work.Go(func() {
+				latencies, err := r.until(ctx)
+				if err != nil {
+					cancel()
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				failed = errors.Join(failed, err)
+				series[i].Latencies = append(series[i].Latencies, latencies...)
+				series[i].Took = max(series[i].Took, time.Since(begun))
+			})
+		}
+	}
+	work.Wait()
+	return series, failed
+}
+
+// until reads until ctx ends. The read under way then is finished and counted, so that what takes
+// long is in the figures.
+func (r *Reader) until(ctx context.Context) ([]time.Duration, error) {
+	var latencies []time.Duration
+	for ctx.Err() == nil {
+		begun := time.Now()
+		if err := r.Read(); err != nil {
+			return nil, err
+		}
+		latencies = append(latencies, time.Since(begun))
+	}
+	return latencies, nil
+}
