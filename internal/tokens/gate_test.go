@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,6 +43,65 @@ func TestHangingHostsStallNobodyElse(t *testing.T) {
 		if waited := time.Since(before); waited != 0 {
 			t.Errorf("a reader of another host waited %s", waited)
 		}
+	})
+}
+
+// TestRefreshesAtTenHangingHostsMakeNoReaderWait: while every refresh at ten hosts hangs or
+// queues, the held token of each name is read at once, and tokens of other hosts are refreshed on
+// time.
+func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const hosts, perHost, others = 10, 20, 50
+		w.latency = 0
+		var ill, well []Name
+		for i := range hosts * perHost {
+			name := Name{Server: fmt.Sprint("ill", i)}
+			w.shapes[name], w.hosts[name] = "A", fmt.Sprint("hang", i%hosts)
+			ill = append(ill, name)
+		}
+		for i := range others {
+			name := Name{Server: fmt.Sprint("well", i)}
+			w.shapes[name], w.hosts[name] = "A", "as.example.com"
+			well = append(well, name)
+		}
+		e := w.engine()
+		held := map[Name]Answer{}
+		for _, name := range slices.Concat(ill, well) {
+			held[name] = mustRead(t, e, name)
+		}
+		w.with(func(w *world) {
+			for i := range hosts {
+				w.hanging[fmt.Sprint("hang", i)] = true
+			}
+		})
+
+		reads, underWay := 0, 0
+		for end := held[well[0]].Expires; time.Until(end) > time.Second; time.Sleep(5 * time.Second) {
+			synctest.Wait() // what is due at this instant has begun
+			begun := time.Now()
+			for _, name := range ill {
+				if got := mustRead(t, e, name); got.ID() != held[name].ID() {
+					t.Fatalf("%s: another token out of nowhere", name)
+				}
+			}
+			for _, name := range well {
+				was, got := held[name], mustRead(t, e, name)
+				if refreshed, due := got.ID() != was.ID(), !was.RefreshAt.After(begun); refreshed != due {
+					t.Fatalf("%s: refreshed %t, due %t", name, refreshed, due)
+				}
+				held[name] = got
+			}
+			if waited := time.Since(begun); waited != 0 {
+				t.Fatalf("readers waited %s", waited)
+			}
+			reads += len(held)
+			w.with(func(w *world) { underWay = max(underWay, w.flying) })
+		}
+		// Three quarters of each host's places are for background work.
+		if want := hosts * hostFetches * 3 / 4; underWay != want {
+			t.Errorf("at most %d refreshes were under way, want %d", underWay, want)
+		}
+		t.Logf("%d reads, none of which waited, with up to %d refreshes under way", reads, underWay)
 	})
 }
 
