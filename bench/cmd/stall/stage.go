@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
+)
+
+const (
+	// hosts is the number of authorization servers that each kind of stall has to itself, each of
+	// them an address of its own with one name.
+	hosts = 10
+	scope = "tools:list tools:call"
+	// lifetime is such that no refresh falls due but those that are asked for.
+	lifetime = time.Hour
+	// slow is how long a slow authorization server takes for an answer.
+	slow = 5 * time.Second
+	// requestTimeout ends requests that are not answered.
+	requestTimeout = 10 * time.Second
+	// settled is how long refreshes may take to begin, or to succeed once nothing stalls.
+	settled = time.Minute
+)
+
+// A stage is a Vault with a config for each host.
+type stage struct {
+	options
+	bed   *bed.Bed
+	root  *api.Client
+	token string    // Vault token of the readers
+	hosts [][]*host // of each kind of stall
+}
+
+// A host is an authorization server that can stall, and the config whose tokens come from there.
+type host struct {
+	name     string
+	proxy    *bed.FaultProxy
+	resource bed.Resource
+}
+
+func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
+	s := &stage{options: o, bed: b, hosts: make([][]*host, len(stalls))}
+	var err error
+	if s.root, err = b.Vault.Root(); err != nil {
+		return nil, err
+	}
+	for i := range stalls {
+		for j := range hosts {
+			h, err := s.newHost(ctx, fmt.Sprintf("stall-%d-%d", i+1, j+1))
+			if err != nil {
+				return nil, err
+			}
+			s.hosts[i] = append(s.hosts[i], h)
+		}
+	}
+	rules := fmt.Sprintf("path %q { capabilities = [\"read\"] }", bed.Mount+"/token/*")
+	if err := b.Vault.PutPolicy(ctx, "reader", rules); err != nil {
+		return nil, err
+	}
+	reader, err := b.Vault.NewIdentity(ctx, "reader", "reader")
+	if err != nil {
+		return nil, err
+	}
+	s.token = reader.Client.Token()
+	return s, nil
+}
+
+// newHost starts a host and writes its config, which obtains the token.
+func (s *stage) newHost(ctx context.Context, name string) (*host, error) {
+	proxy, err := s.bed.NewFaultProxy()
+	if err != nil {
+		return nil, err
+	}
+	h := &host{name: name, proxy: proxy}
+	h.resource = bed.Resource{URL: "https://mcp.example.com/" + name, Scope: scope, TTL: lifetime}
+	client := bed.Client{ID: name, Secret: rand.Text(), Scope: scope}
+	if err := errors.Join(s.bed.AS.SetResource(ctx, h.resource), s.bed.AS.SetClient(ctx, client)); err != nil {
+		return nil, err
+	}
+	_, err = s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+name, map[string]any{
+		"token_url":       proxy.TokenURL(),
+		"ca_cert":         proxy.CA(),
+		"client_id":       client.ID,
+		"client_secret":   client.Secret,
+		"resource":        h.resource.URL,
+		"scopes":          scope,
+		"request_timeout": int(requestTimeout.Seconds()),
+	})
+	return h, err
+}
+
+// refresh has the host's token replaced, and returns when that is done or has failed. One that was
+// obtained a moment ago is not replaced yet.
+func (s *stage) refresh(ctx context.Context, h *host) error {
+	for {
+		answer, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/refresh/"+h.name, nil)
+		if err != nil || answer == nil || answer.Data["refreshed"] == true {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// stall makes a host stall.
+func (s *stage) stall(ctx context.Context, h *host, how stall) error {
+	h.resource.Delay = how.delay
+	return errors.Join(h.proxy.Set(how.fault), s.bed.AS.SetResource(ctx, h.resource))
+}
+
+// refreshing counts the hosts whose token is being refreshed.
+func (s *stage) refreshing(ctx context.Context, ill []*host) (n int, err error) {
+	for _, h := range ill {
+		status, err := s.root.Logical().ReadWithContext(ctx, bed.Mount+"/status/"+h.name)
+		if err != nil {
+			return n, err
+		}
+		if status != nil && status.Data["refreshing"] == true {
+			n++
+		}
+	}
+	return n, nil
+}
+
+// tokenIDs are those of the hosts' tokens.
+func (s *stage) tokenIDs(ctx context.Context, ill []*host) (map[string]string, error) {
+	ids := make(map[string]string)
+	for _, h := range ill {
+		token, err := s.bed.ReadToken(ctx, s.root, "token/"+h.name)
+		if err != nil {
+			return nil, err
+		}
+		ids[h.name] = token.TokenID
+	}
+	return ids, nil
+}
+
+// readers connects as many readers as there are to be, which read the names in turn, each beginning
+// with another one.
+func (s *stage) readers(ctx context.Context, names []*host) (group []*measure.Reader, err error) {
+	for i := range s.Readers {
+		var paths []string
+		for j := range names {
+			paths = append(paths, "v1/"+bed.Mount+"/token/"+names[(i+j)%len(names)].name)
+		}
+		r, err := measure.NewReader(ctx, s.bed.Vault.Address, s.token, paths...)
+		if err != nil {
+			return group, err
+		}
+		group = append(group, r)
+	}
+	return group, nil
+}
+
+// until calls f every 20 ms until it is done.
+func until(ctx context.Context, what string, f func() (done bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, settled)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done, err := f()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", what, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
