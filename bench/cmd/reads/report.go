@@ -80,8 +80,12 @@ func (r *results) draw(dir string) error {
 	for _, l := range r.Loads {
 		readers = append(readers, float64(l.Readers))
 		labels = append(labels, strconv.Itoa(l.Readers))
+		who := "1 reader"
+		if l.Readers > 1 {
+			who = fmt.Sprintf("%d readers", l.Readers)
+		}
 		for _, quantile := range []string{"p50", "p99", "p99.9"} {
-			groups = append(groups, fmt.Sprintf("%s\n%d", quantile, l.Readers))
+			groups = append(groups, quantile+"\n"+who)
 		}
 	}
 	for i := range seriesCount {
@@ -99,6 +103,6 @@ func (r *results) draw(dir string) error {
 	if err != nil {
 		return err
 	}
-	return chart.Marks(filepath.Join(dir, "reads-latency.svg"), "Warm reads: latency by number of readers", "milliseconds",
+	return chart.Marks(filepath.Join(dir, "reads-latency.svg"), "Warm reads: latency", "milliseconds",
 		groups, sets, chart.LogY)
 }
