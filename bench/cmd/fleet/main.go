@@ -1,0 +1,113 @@
+// Command fleet simulates what a fleet of Vault Agents asks of Vault and of authorization servers
+// under three kinds of secrets engine, see package fleet. It needs nothing but itself, and the same
+// seed gives the same figures.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/fleet"
+)
+
+var (
+	lifetimes = []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour}
+	spreads   = []time.Duration{0, 10 * time.Minute}
+	schemes   = []fleet.Scheme{fleet.Engine, fleet.LeasePerRead, fleet.Polling}
+)
+
+func main() {
+	var o options
+	flag.IntVar(&o.fleet.Brokers, "brokers", 1000, "brokers, each with a Vault Agent")
+	flag.IntVar(&o.fleet.Servers, "servers", 100, "MCP servers, whose tokens each agent reads")
+	flag.DurationVar(&o.fleet.Latency, "latency", 200*time.Millisecond, "what authorization servers take to answer")
+	flag.Uint64Var(&o.fleet.Seed, "seed", 1, "what the simulation draws from")
+	flag.StringVar(&o.out, "out", "", "directory to write fleet.json to")
+	flag.StringVar(&o.plots, "plots", "", "directory to draw fleet-*.svg into")
+	flag.Parse()
+	if err := run(o); err != nil {
+		fmt.Fprintln(os.Stderr, "fleet:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	fleet      fleet.Fleet
+	out, plots string
+}
+
+func run(o options) error {
+	if o.fleet.Brokers < 1 || o.fleet.Servers < 1 {
+		return errors.New("a fleet has at least one broker and one server")
+	}
+	for _, dir := range []string{o.out, o.plots} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for all to read
+			return err
+		}
+	}
+	fmt.Printf("Simulated: %d brokers, each with a Vault Agent that reads the tokens of %d MCP servers (seed %d)\n",
+		o.fleet.Brokers, o.fleet.Servers, o.fleet.Seed)
+	var results []fleet.Result
+	for _, spread := range spreads {
+		var of []fleet.Result
+		for _, lifetime := range lifetimes {
+			f := o.fleet
+			f.Spread, f.Lifetime = spread, lifetime
+			f.Horizon = max(2*time.Hour, 4*lifetime)
+			loads, here := simulate(f)
+			of = append(of, here...)
+			if o.plots == "" || spread != 0 {
+				continue
+			}
+			err := errors.Join(fleet.DrawReads(o.plots, loads), fleet.DrawLoad(o.plots, here))
+			if err != nil {
+				return err
+			}
+		}
+		fmt.Println()
+		fleet.Table(os.Stdout, of)
+		results = append(results, of...)
+	}
+	fmt.Print(`
+reads a second: 1st is the most in a second of the first token lifetime after the start, last the
+most in one of the last two lifetimes; AS requests: start is the most in a second while agents
+start; copies: of tokens in storage at a time; expired: share of the time with an expired token.
+`)
+	if o.out == "" {
+		return nil
+	}
+	content, err := json.MarshalIndent(map[string]any{
+		"brokers": o.fleet.Brokers,
+		"servers": o.fleet.Servers,
+		"seed":    o.fleet.Seed,
+		"results": results,
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(o.out, "fleet.json"), append(content, '\n'), 0o644) //nolint:gosec // for all to read
+}
+
+// simulate works out the load of a fleet under each scheme.
+func simulate(f fleet.Fleet) ([]*fleet.Load, []fleet.Result) {
+	loads := make([]*fleet.Load, len(schemes))
+	results := make([]fleet.Result, len(schemes))
+	var work sync.WaitGroup
+	for i, scheme := range schemes {
+		work.Go(func() {
+			loads[i] = fleet.Simulate(f, scheme)
+			results[i] = loads[i].Result()
+		})
+	}
+	work.Wait()
+	return loads, results
+}

@@ -1,0 +1,177 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// around is what is around a real engine: storage and an authorization server. It counts what the
+// simulation counts, by the second.
+type around struct {
+	fleet Fleet
+	begun time.Time
+
+	mu                     sync.Mutex               // guards what follows
+	asked                  map[string]time.Duration // when each access token was asked for
+	reads, fetches, writes []int32
+}
+
+func (a *around) count(series []int32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := int(time.Since(a.begun) / time.Second); i < len(series) {
+		series[i]++
+	}
+}
+
+func (a *around) Terms(context.Context, tokens.Name) (*tokens.Terms, error) {
+	return &tokens.Terms{Shape: "A", DefaultTTL: a.fleet.Lifetime, Fetch: a.fetch}, nil
+}
+
+func (a *around) fetch(context.Context) (*grant.Token, error) {
+	begun := time.Now()
+	a.count(a.fetches)
+	time.Sleep(a.fleet.Latency)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	answer := &grant.Token{AccessToken: fmt.Sprint(len(a.asked)), RequestedAt: begun, ExpiresIn: a.fleet.Lifetime}
+	a.asked[answer.AccessToken] = begun.Sub(a.begun)
+	return answer, nil
+}
+
+func (a *around) Load(context.Context, tokens.Name) (*tokens.Token, error) { return nil, nil }
+
+func (a *around) Save(context.Context, tokens.Name, *tokens.Token) error {
+	a.count(a.writes)
+	return nil
+}
+
+func (a *around) Delete(context.Context, tokens.Name) error { return nil }
+
+func (a *around) Names(context.Context) ([]tokens.Name, error) { return nil, nil }
+
+// agent reads a token as Vault Agent does, and hands each answer to check.
+func (a *around) agent(t *testing.T, e *tokens.Engine, name tokens.Name, check func(tokens.Answer)) {
+	time.Sleep(time.Duration(rand.Float64() * float64(a.fleet.Spread+time.Second)))
+	for time.Since(a.begun) <= a.fleet.Horizon {
+		a.count(a.reads)
+		answer, err := e.Read(t.Context(), name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		check(answer)
+		time.Sleep(time.Duration(answer.TTL+1) * time.Second)
+	}
+}
+
+// TestModelAgreesWithEngine runs the simulation's fleet against the engine itself, and compares every
+// token's times, every ttl, and the counts.
+func TestModelAgreesWithEngine(t *testing.T) {
+	for _, f := range []Fleet{
+		{Lifetime: 20 * time.Second},
+		{Lifetime: 5 * time.Minute},
+		{Lifetime: 5 * time.Minute, Spread: 10 * time.Minute},
+		{Lifetime: time.Hour},
+		{Lifetime: 24 * time.Hour},
+	} {
+		f.Brokers, f.Servers, f.Latency = 100, 10, 200*time.Millisecond
+		f.Horizon = 10 * f.Lifetime
+		t.Run(short(f.Lifetime)+" "+f.start(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { compareWithEngine(t, f) })
+		})
+	}
+}
+
+func compareWithEngine(t *testing.T, f Fleet) {
+	l := Simulate(f, Engine)
+	seconds := len(l.Reads)
+	a := &around{
+		fleet: f, begun: time.Now(), asked: map[string]time.Duration{},
+		reads: make([]int32, seconds), fetches: make([]int32, seconds), writes: make([]int32, seconds),
+	}
+	e := tokens.New(tokens.Options{Store: a, Passive: func() bool { return false }, Log: hclog.NewNullLogger()})
+	defer e.Close()
+
+	var mu sync.Mutex
+	var shares []float64 // of its range, where each drawn ttl is
+	check := func(answer tokens.Answer) {
+		now := time.Since(a.begun)
+		a.mu.Lock()
+		asked := a.asked[answer.AccessToken]
+		a.mu.Unlock()
+		// The token's own refresh time is drawn: all else follows from it.
+		held := newToken(asked, f.Lifetime, f.Latency, 0)
+		refreshAt := answer.RefreshAt.Sub(a.begun)
+		if soonest := newToken(asked, f.Lifetime, f.Latency, 1).refreshAt; refreshAt < soonest || refreshAt > held.refreshAt {
+			t.Errorf("refresh at %s, the model says %s to %s", refreshAt, soonest, held.refreshAt)
+		}
+		if expires := answer.Expires.Sub(a.begun); expires != held.expires {
+			t.Errorf("expires at %s, the model says %s", expires, held.expires)
+		}
+		held.refreshAt = refreshAt
+		ttl := time.Duration(answer.TTL) * time.Second
+		least, most := held.ttl(now, 0), held.ttl(now, almost1)
+		if ttl < least || ttl > most {
+			t.Errorf("ttl %s, the model says %s to %s", ttl, least, most)
+		}
+		if most > least {
+			mu.Lock()
+			defer mu.Unlock()
+			shares = append(shares, float64(ttl-least)/float64(most-least))
+		}
+	}
+	var agents sync.WaitGroup
+	for range f.Brokers {
+		for server := range f.Servers {
+			agents.Go(func() { a.agent(t, e, tokens.Name{Server: fmt.Sprint(server)}, check) })
+		}
+	}
+	agents.Wait()
+
+	slices.Sort(shares)
+	for _, q := range []float64{0.1, 0.25, 0.5, 0.75, 0.9} {
+		// A short range has few whole seconds, and so wide steps.
+		if got, off := shares[int(q*float64(len(shares)))], 0.05+1/(margin(f.Lifetime)/3).Seconds(); got < q-off || got > q+off {
+			t.Errorf("quantile %.2f of the ttl's jitter is at %.3f of its range, want an even spread", q, got)
+		}
+	}
+	within := func(what string, got, want int, share float64) {
+		if low, high := int((1-share)*float64(want)), int((1+share)*float64(want))+1; got < low || got > high {
+			t.Errorf("%s: %d, the model says %d", what, got, want)
+		}
+	}
+	within("reads", sum(a.reads), sum(l.Reads), 0.03)
+	within("requests", sum(a.fetches), sum(l.Fetches), 0.03)
+	within("writes", sum(a.writes), sum(l.Writes), 0.03)
+	// Counted by a tenth of the margin, so that the peaks are no matter of chance.
+	bin := max(1, int(margin(f.Lifetime)/(10*time.Second)))
+	started := int(l.started() / time.Second)
+	peak, modelPeak := peakOf(a.reads[started:], bin), peakOf(l.Reads[started:], bin)
+	within("peak", peak, modelPeak, 0.3)
+	t.Logf("%d reads, the model says %d; %d requests, %d; most reads in %d s %d, %d",
+		sum(a.reads), sum(l.Reads), sum(a.fetches), sum(l.Fetches), bin, peak, modelPeak)
+}
+
+// almost1 is the end of the interval of random draws.
+const almost1 = 1 - 1e-12
+
+// peakOf is the most in any bin of so many seconds.
+func peakOf(series []int32, bin int) int {
+	most := 0
+	for in := range slices.Chunk(series, bin) {
+		most = max(most, sum(in))
+	}
+	return most
+}

@@ -1,0 +1,208 @@
+// Package fleet works out what a fleet of Vault Agents asks of Vault and of authorization servers,
+// for three ways in which a secrets engine may answer a read.
+//
+// # Model
+//
+// Each broker has a Vault Agent with a template for each MCP server. The brokers share the servers'
+// tokens. An agent reads the tokens of all its servers when it starts. From then on the reads of a
+// token follow each other by the rule of Vault Agent for the answer given:
+//
+//   - Engine: this project's engine. The answer has a ttl and the agent reads again after ttl+1 s.
+//     Each server has one token, refreshed ahead of its end, with the formulas of internal/tokens.
+//     A refresh is one request to the authorization server and one storage write.
+//   - LeasePerRead: an engine that obtains a token for each read and answers with a lease of the
+//     token's lifetime. The agent reads again after 85 to 95 % of it, drawn anew each time. A read is
+//     one request to the authorization server, and two storage writes: the lease, which holds a
+//     copy of the token, and its index entry. Two more follow when the lease ends.
+//   - Polling: an engine that says nothing of when to read again, as KV v2 does. The agent reads
+//     again after 85 to 95 % of five minutes. The tokens are those of Engine.
+//
+// Reads take no time, and nothing fails; an authorization server answers after Fleet.Latency. So
+// the counts are what a fleet offers, whether or not a Vault of some size takes it. Not counted are what
+// an agent does once, when it starts, whatever the engine: a login, and for each path a look at its mount.
+package fleet
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// A Fleet is who reads what.
+type Fleet struct {
+	Brokers  int
+	Servers  int
+	Lifetime time.Duration // of the tokens
+	Spread   time.Duration // the agents start at random within this time
+	Horizon  time.Duration // how long to look; at least three lifetimes for a Result
+	Latency  time.Duration // of the authorization servers
+	Seed     uint64
+}
+
+// A Scheme is how a secrets engine answers a read.
+type Scheme int
+
+// The schemes; the package's documentation tells what each does.
+const (
+	Engine Scheme = iota
+	LeasePerRead
+	Polling
+)
+
+func (s Scheme) String() string {
+	return [...]string{"this engine", "lease per read", "polling"}[s]
+}
+
+// pollEvery is how often Vault Agent reads what has neither lease nor ttl
+// (static_secret_render_interval).
+const pollEvery = 5 * time.Minute
+
+// A Load is what a fleet does in each second of the time looked at.
+type Load struct {
+	Fleet  Fleet
+	Scheme Scheme
+
+	Reads   []int32 // of tokens
+	Fetches []int32 // requests to authorization servers
+	Writes  []int32 // storage writes of tokens or leases
+	Copies  int     // the most copies of tokens in storage at a time
+
+	readRate rate    // of one agent, of one token
+	newRate  rate    // of new tokens, of one server
+	held     float64 // seconds that agents held tokens
+	expired  float64 // of these, seconds after the token's end
+	copies   []int32 // by how much the number of copies changes
+}
+
+// rate is a number of events in a time, of which each takes its part.
+type rate struct {
+	events  int
+	seconds float64
+}
+
+func (r *rate) add(events int, in time.Duration) {
+	r.events += events
+	r.seconds += in.Seconds()
+}
+
+func (r *rate) perSecond() float64 {
+	if r.seconds == 0 {
+		return 0
+	}
+	return float64(r.events) / r.seconds
+}
+
+// Simulate works out the load. The same fleet gives the same load each time.
+func Simulate(f Fleet, scheme Scheme) *Load {
+	seconds := int(f.Horizon/time.Second) + 1
+	l := &Load{
+		Fleet: f, Scheme: scheme,
+		Reads: make([]int32, seconds), Fetches: make([]int32, seconds),
+		Writes: make([]int32, seconds), copies: make([]int32, seconds),
+	}
+	rng := rand.New(rand.NewPCG(f.Seed, 0)) //nolint:gosec // a simulation that can be repeated
+	starts := make([]time.Duration, f.Brokers)
+	first := f.Horizon
+	for i := range starts {
+		// Agents that start "at once" do so within a second.
+		starts[i] = time.Duration(rng.Float64() * float64(f.Spread+time.Second))
+		first = min(first, starts[i])
+	}
+	for server := range f.Servers {
+		rng := rand.New(rand.NewPCG(f.Seed, uint64(server)+1)) //nolint:gosec // as above
+		var tokens []token
+		if scheme != LeasePerRead {
+			tokens = l.history(rng, first)
+		}
+		for _, start := range starts {
+			l.follow(rng, tokens, start)
+		}
+	}
+	held := 0
+	for _, change := range l.copies {
+		held += int(change)
+		l.Copies = max(l.Copies, held)
+	}
+	return l
+}
+
+// history is a server's tokens in the time looked at: the first is obtained for the first reader,
+// each of the others when the one before is due.
+func (l *Load) history(rng *rand.Rand, first time.Duration) []token {
+	var tokens []token
+	l.count(l.copies, first, 1) // each replaces the one before
+	for at := first; at <= l.Fleet.Horizon; {
+		t := newToken(at, l.Fleet.Lifetime, l.Fleet.Latency, rng.Float64())
+		tokens = append(tokens, t)
+		l.count(l.Fetches, at, 1)
+		l.count(l.Writes, t.obtained, 1)
+		at = t.refreshAt
+	}
+	l.newRate.add(len(tokens), tokens[len(tokens)-1].refreshAt-first)
+	return tokens
+}
+
+// follow counts the reads of one token by one agent.
+func (l *Load) follow(rng *rand.Rand, tokens []token, start time.Duration) {
+	var held token
+	var answered, expired time.Duration
+	last, reads := start, 0
+	for at := start; at <= l.Fleet.Horizon; reads++ {
+		l.count(l.Reads, at, 1)
+		last = at
+		if reads > 0 {
+			expired += held.over(answered, at)
+		}
+		if l.Scheme == LeasePerRead {
+			held = l.lease(at)
+		} else {
+			for len(tokens) > 1 && tokens[1].obtained <= at {
+				tokens = tokens[1:]
+			}
+			held = tokens[0]
+		}
+		answered = max(at, held.obtained) // who reads before there is a token waits for it
+		at = answered + l.wait(rng, held, answered)
+	}
+	expired += held.over(answered, l.Fleet.Horizon)
+	l.readRate.add(reads-1, last-start)
+	l.held += (l.Fleet.Horizon - start).Seconds()
+	l.expired += expired.Seconds()
+}
+
+// lease counts what obtaining a token for one read costs.
+func (l *Load) lease(at time.Duration) token {
+	t := newToken(at, l.Fleet.Lifetime, l.Fleet.Latency, 0)
+	l.count(l.Fetches, at, 1)
+	end := t.obtained + l.Fleet.Lifetime
+	l.count(l.Writes, t.obtained, 2)
+	l.count(l.copies, t.obtained, 1)
+	l.count(l.Writes, end, 2)
+	l.count(l.copies, end, -1)
+	return t
+}
+
+// wait is how long an agent waits, by Vault Agent's rules, before it reads again what it was
+// answered at now (consul-template's leaseCheckWait).
+func (l *Load) wait(rng *rand.Rand, t token, now time.Duration) time.Duration {
+	draw := rng.Float64()
+	switch l.Scheme {
+	case LeasePerRead:
+		return ofLease(l.Fleet.Lifetime, draw)
+	case Polling:
+		return ofLease(pollEvery, draw)
+	default:
+		return t.ttl(now, draw) + time.Second
+	}
+}
+
+// ofLease is the time after which Vault Agent reads again what has a lease that can't be renewed.
+func ofLease(lease time.Duration, draw float64) time.Duration {
+	return time.Duration((0.85 + 0.1*draw) * float64(lease))
+}
+
+// count adds n to a series at a time.
+func (l *Load) count(series []int32, at time.Duration, n int32) {
+	if i := int(at / time.Second); i < len(series) {
+		series[i] += n
+	}
+}

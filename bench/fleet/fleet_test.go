@@ -1,0 +1,74 @@
+package fleet
+
+import (
+	"reflect"
+	"testing"
+	"time"
+)
+
+var schemes = []Scheme{Engine, LeasePerRead, Polling}
+
+func sum(series []int32) int {
+	total := 0
+	for _, n := range series {
+		total += int(n)
+	}
+	return total
+}
+
+func TestSameSeedGivesSameLoad(t *testing.T) {
+	f := Fleet{Brokers: 20, Servers: 5, Lifetime: 5 * time.Minute, Spread: time.Minute, Horizon: time.Hour, Seed: 7}
+	for _, scheme := range schemes {
+		once, again := Simulate(f, scheme), Simulate(f, scheme)
+		if !reflect.DeepEqual(once, again) {
+			t.Errorf("%s: two runs with one seed differ", scheme)
+		}
+		other := f
+		other.Seed++
+		if reflect.DeepEqual(once.Reads, Simulate(other, scheme).Reads) {
+			t.Errorf("%s: another seed gives the same reads", scheme)
+		}
+	}
+}
+
+// What brokers cause must not depend on how many there are, and what each of their reads causes must:
+// that is what tells the schemes apart.
+func TestLoadOfEachScheme(t *testing.T) {
+	f := Fleet{Brokers: 30, Servers: 4, Lifetime: 5 * time.Minute, Horizon: 2 * time.Hour, Latency: 200 * time.Millisecond}
+	pairs := f.Brokers * f.Servers
+	// A token is refreshed 217.5 to 225 s after it was asked for.
+	leastTokens, mostTokens := f.Servers*(7200/225), f.Servers*(7200/217+1)
+	for _, scheme := range schemes {
+		t.Run(scheme.String(), func(t *testing.T) {
+			l := Simulate(f, scheme)
+			r := l.Result()
+			reads, fetches, writes := sum(l.Reads), sum(l.Fetches), sum(l.Writes)
+			if scheme == LeasePerRead {
+				// Those leases that have not ended have yet to cost two writes.
+				if open := 4*fetches - writes; fetches != reads || open < 0 || open > 2*2*pairs {
+					t.Errorf("%d requests and %d writes for %d reads, want one and four for each", fetches, writes, reads)
+				}
+				if r.Copies < pairs || r.Copies > 2*pairs {
+					t.Errorf("%d copies of tokens, want one or two for each pair of broker and server, %d", r.Copies, pairs)
+				}
+			} else {
+				if fetches < leastTokens || fetches > mostTokens || fetches-writes > f.Servers || writes > fetches {
+					t.Errorf("%d requests and %d writes, want both %d to %d", fetches, writes, leastTokens, mostTokens)
+				}
+				if r.Copies != f.Servers {
+					t.Errorf("%d copies of tokens, want one for each server", r.Copies)
+				}
+			}
+			if least := pairs * (7200/286 + 1); reads < least {
+				t.Errorf("%d reads, want at least %d", reads, least)
+			}
+			// Of a token with 75 to 300 s to live, held for 255 to 285 s.
+			if expired := r.Expired > 0; expired != (scheme == Polling) {
+				t.Errorf("brokers hold expired tokens for %.1f%% of the time", 100*r.Expired)
+			}
+			if r.Reads.Start != int32(pairs) || int(r.Reads.FirstInterval) >= pairs {
+				t.Errorf("peaks of %d and %d reads, want all %d at the start only", r.Reads.Start, r.Reads.FirstInterval, pairs)
+			}
+		})
+	}
+}
