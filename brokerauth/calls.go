@@ -1,0 +1,84 @@
+package brokerauth
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// callTimeout bounds one call to Vault, the retries of Vault's client included.
+const callTimeout = 30 * time.Second
+
+// After a failure Vault is left in peace for the first window, which doubles with each failure in a
+// row up to the most. Vault may be back in a second; and when it is, no broker should need a minute
+// to notice.
+const (
+	windowFirst = time.Second
+	windowMost  = 30 * time.Second
+)
+
+// calls are calls of one kind: one at a time, and none within the window after a failure. The mutex
+// that guards them is their owner's.
+type calls struct {
+	current  *call // under way, or nil
+	err      error // of the last one
+	failures int   // in a row
+	until    time.Time
+}
+
+// A call is one call to Vault, which any number may wait for.
+type call struct {
+	done chan struct{}
+	err  error // to be read once done is closed
+}
+
+// join returns the call under way, or starts one that does do. Within the window after a failure it
+// returns that failure instead. mu is held; do is called without.
+//
+// The call has a context of its own, so that nobody who gives up disturbs the others, and its
+// goroutine ends with it.
+func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, error) {
+	if c.current != nil {
+		return c.current, nil
+	}
+	if time.Now().Before(c.until) {
+		return nil, c.err
+	}
+	current := &call{done: make(chan struct{})}
+	c.current = current
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		current.err = do(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		c.conclude(current.err)
+		close(current.done)
+	}()
+	return current, nil
+}
+
+// conclude notes how the call under way ended. The mutex is held.
+func (c *calls) conclude(err error) {
+	c.current, c.err = nil, err
+	if err == nil {
+		c.failures, c.until = 0, time.Time{}
+		return
+	}
+	window := min(windowFirst<<min(c.failures, 16), windowMost)
+	c.failures++
+	// Brokers that noticed the same failure should not come back at one instant.
+	c.until = time.Now().Add(window - rand.N(window/4)) //nolint:gosec // spreads load, guards nothing
+}
+
+// wait waits until the call is done, and returns its error, or until ctx is.
+func (c *call) wait(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return fmt.Errorf("brokerauth: waiting for Vault: %w", context.Cause(ctx))
+	}
+}

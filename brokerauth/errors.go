@@ -1,0 +1,68 @@
+package brokerauth
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// An Error tells why Vault gave no token. It holds no token.
+type Error struct {
+	// Op is what was tried: "read" the token path, or "refresh".
+	Op string
+
+	// Path is the path in Vault, relative to the client's namespace.
+	Path string
+
+	// StatusCode is the HTTP status of Vault's answer: 404 where there is no such config or role, 403
+	// where the Vault token is not valid or has no policy for it, 400 where the authorization server
+	// refused the plugin, 502 where that could not be reached, 503 where Vault is sealed. It is 0 where
+	// no answer came, or one that cannot be understood.
+	StatusCode int
+
+	// Err is the cause: an [*api.ResponseError] where Vault answered with one.
+	Err error
+}
+
+// Error says in one line what was tried, what came of it and, where Vault told, why.
+func (e *Error) Error() string {
+	return fmt.Sprintf("brokerauth: %s %s: %s", e.Op, e.Path, e.reason())
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func (e *Error) reason() string {
+	switch e.StatusCode {
+	case 0:
+		return e.Err.Error()
+	case http.StatusNotFound:
+		return "Vault answered 404: no such config or role, or nothing is mounted there"
+	case http.StatusForbidden:
+		return "Vault answered 403: the Vault token is not valid, or its policies do not allow this"
+	}
+	reason := fmt.Sprintf("Vault answered %d", e.StatusCode)
+	// What is not Vault's JSON comes from something in between, and may be a page of HTML.
+	if answer, ok := errors.AsType[*api.ResponseError](e.Err); ok && !answer.RawError && len(answer.Errors) > 0 {
+		reason += ": " + strings.Join(answer.Errors, "; ")
+	}
+	return reason
+}
+
+// errNotFound is a 404 of which Vault's client tells nothing.
+var errNotFound = errors.New("not found")
+
+// failed is what err of Vault's client says about the path. A 404 may be none there.
+func failed(op, path string, err error) *Error {
+	if err == nil {
+		return &Error{Op: op, Path: path, StatusCode: http.StatusNotFound, Err: errNotFound}
+	}
+	e := &Error{Op: op, Path: path, Err: err}
+	if answer, ok := errors.AsType[*api.ResponseError](err); ok {
+		e.StatusCode = answer.StatusCode
+	}
+	return e
+}

@@ -1,0 +1,123 @@
+package brokerauth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ErrNotReplaced says that Vault still holds the token that the MCP server refused: it is younger
+// than the plugin's cooldown of 10 seconds, or the authorization server hands it out again.
+var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced: " +
+	"it is too young for that, or the authorization server repeats it")
+
+var errNotARefresh = errors.New("the answer is not that of a refresh path of vault-plugin-mcp-oauth")
+
+// A replacement is the attempt to have one token replaced.
+type replacement struct {
+	id    string // of the refused token
+	calls calls
+}
+
+// Replace has Vault replace an access token that the MCP server refused (401, RFC 6750 section 3.1),
+// and reads the new one. When it returns nil, Token returns another token than that. [Transport] and
+// Authorize call it by themselves.
+//
+// However many report one token, Vault is asked once; and not at all where another token is held by
+// now. After a failure, the same token is not named again for a second, then for two and so on: the
+// failure is returned at once.
+//
+// The error is [ErrNotReplaced], an [*Error], whose StatusCode is 403 where the broker's policy
+// does not let it write the refresh path, or wraps that of ctx.
+func (s *Source) Replace(ctx context.Context, accessToken string) error {
+	id := tokenID(accessToken)
+	replacing, err := s.replace(id)
+	if replacing == nil {
+		return err
+	}
+	return replacing.wait(ctx)
+}
+
+// replace returns the call to wait for, or, where there is none, why. That is nil where another token
+// is held.
+func (s *Source) replace(id string) (*call, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held.validAt(time.Now()) && s.held.id != id {
+		return nil, nil
+	}
+	if s.replacing == nil || s.replacing.id != id {
+		s.replacing = &replacement{id: id}
+	}
+	return s.replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, id) })
+}
+
+// refresh names the refused token to Vault and reads the one in its place.
+func (s *Source) refresh(ctx context.Context, id string) error {
+	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": id})
+	if err != nil {
+		return failed("refresh", s.refreshPath, err)
+	}
+	var now string
+	if secret != nil {
+		now, _ = secret.Data["token_id"].(string)
+	}
+	if now == "" {
+		return failed("refresh", s.refreshPath, errNotARefresh)
+	}
+	if now == id {
+		return ErrNotReplaced
+	}
+	// A read that was under way may have been answered before the refresh; the next one was not.
+	for range 2 {
+		reading, err := s.readNow()
+		if err != nil {
+			return err
+		}
+		if err := reading.wait(context.Background()); err != nil { // it has a timeout of its own
+			return err
+		}
+		if s.holdsOther(id) {
+			return nil
+		}
+	}
+	return ErrNotReplaced
+}
+
+// readNow returns the read under way or starts one, whatever came of earlier ones: Vault has just
+// answered.
+func (s *Source) readNow() (*call, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads.until = time.Time{}
+	return s.reads.join(&s.mu, s.read)
+}
+
+// holdsOther tells whether the held token is another than the one with this id.
+func (s *Source) holdsOther(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held != nil && s.held.id != id
+}
+
+// refreshPath is the refresh path that goes with a token path: mount/token/server or
+// mount/token/server/role.
+func refreshPath(tokenPath string) (string, error) {
+	parts := strings.Split(tokenPath, "/")
+	n := len(parts)
+	ofServer := n >= 3 && parts[n-2] == "token"
+	ofRole := n >= 4 && parts[n-3] == "token"
+	switch {
+	case ofServer && ofRole:
+		return "", fmt.Errorf("brokerauth: token path %q may be that of a server or of a role: Config.RefreshPath must be set", tokenPath)
+	case ofServer:
+		parts[n-2] = "refresh"
+	case ofRole:
+		parts[n-3] = "refresh"
+	default:
+		return "", fmt.Errorf("brokerauth: token path %q is not of the form mount/token/server or mount/token/server/role", tokenPath)
+	}
+	return strings.Join(parts, "/"), nil
+}

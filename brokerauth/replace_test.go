@@ -1,0 +1,195 @@
+package brokerauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestThousandReportsOfOneTokenCostOneRefresh(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.latency = time.Second })
+		parallel(1000, func() {
+			if err := s.Replace(t.Context(), access(1)); err != nil {
+				t.Error(err)
+			}
+		})
+		w.wantToken(s, 2)
+		w.wantCalls(2, 1)
+		// Those that come late, with a token replaced long ago, cost nothing.
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Error(err)
+		}
+		w.wantCalls(2, 1)
+	})
+}
+
+// Another broker had it replaced already.
+func TestTokenReplacedElsewhereIsRead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.number = 2 })
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
+		if w.number != 2 {
+			t.Error("the new token was replaced as well")
+		}
+	})
+}
+
+// A young token is not replaced. It stays in service, Vault is not asked each time, and once it is old
+// enough it is replaced.
+func TestYoungTokenIsKept(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.issued, w.cooldown = time.Now(), 10*time.Second
+		s := w.source()
+		w.hold(s)
+		for time.Since(w.issued) < w.cooldown {
+			if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
+				t.Fatalf("got %v, want ErrNotReplaced", err)
+			}
+			w.wantToken(s, 1)
+			pass(100 * time.Millisecond)
+		}
+		if n := w.calls[http.MethodPut]; n < 3 || n > 5 {
+			t.Errorf("a hundred reports in ten seconds cost %d calls, want about four", n)
+		}
+		pass(windowMost)
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
+	})
+}
+
+func TestRefusedRefreshLeavesTheHeldToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(*world)
+		op      string
+		status  int
+	}{
+		"no permission":    {func(w *world) { w.status[http.MethodPut] = http.StatusForbidden }, "refresh", http.StatusForbidden},
+		"no such path":     {func(w *world) { w.status[http.MethodPut] = http.StatusNotFound }, "refresh", http.StatusNotFound},
+		"unreachable":      {func(w *world) { w.lost = errLost }, "refresh", 0},
+		"another path":     {func(w *world) { w.status[http.MethodPut], w.body = http.StatusOK, `{"data":{}}` }, "refresh", 0},
+		"no content":       {func(w *world) { w.status[http.MethodPut] = http.StatusNoContent }, "refresh", 0},
+		"lost in between":  {func(w *world) { w.status[http.MethodGet] = http.StatusServiceUnavailable }, "read", http.StatusServiceUnavailable},
+		"hangs in between": {func(w *world) { w.latency = time.Hour }, "read", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				w.with(c.trouble)
+				failure, ok := errors.AsType[*Error](s.Replace(t.Context(), access(1)))
+				if !ok {
+					t.Fatal("no *Error")
+				}
+				if failure.Op != c.op || failure.StatusCode != c.status {
+					t.Errorf("%v: status %d of %s, want %d of %s", failure, failure.StatusCode, failure.Op, c.status, c.op)
+				}
+				w.wantToken(s, 1)
+			})
+		})
+	}
+}
+
+// An answer that was on its way before the refresh holds the refused token. It is not the last word.
+func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		pass(200 * time.Second)
+		w.with(func(w *world) { w.latency = 5 * time.Second })
+		w.wantToken(s, 1) // and starts a read in the background
+		pass(time.Second)
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
+		w.wantCalls(3, 1)
+	})
+}
+
+// A node that lags behind gives the old token after the refresh. That is told, not tried for ever.
+func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.stuck = true
+		s := w.source()
+		w.hold(s)
+		if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
+			t.Errorf("got %v, want ErrNotReplaced", err)
+		}
+		w.wantCalls(3, 1)
+	})
+}
+
+// A failed read moments ago does not keep a replaced token from being read.
+func TestReplacedTokenIsReadWithinTheWindow(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		pass(200 * time.Second)
+		w.with(func(w *world) { w.lost = errLost })
+		w.wantToken(s, 1)
+		pass(time.Millisecond)
+		if s.Err() == nil {
+			t.Fatal("the read has not failed")
+		}
+		w.with(func(w *world) { w.lost = nil })
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
+	})
+}
+
+func TestReporterWhoGivesUpDisturbsNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.latency = 5 * time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Replace(ctx, access(1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the caller's own deadline", err)
+		}
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Error(err)
+		}
+		w.wantCalls(2, 1)
+	})
+}
+
+// A refused token that is not the held one, as none is held, is named all the same.
+func TestTokenIsReplacedThatIsNotHeld(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
+		w.wantCalls(1, 1)
+	})
+}
+
+func TestRefreshPathCanBeSet(t *testing.T) {
+	w := newWorld(t)
+	s, err := NewSource(Config{Vault: w.client(), TokenPath: tokenPath, RefreshPath: "elsewhere/refresh/weather"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Replace(t.Context(), access(1)); err == nil {
+		t.Error("there is no such path, but no error")
+	}
+	if got := w.last.URL.Path; got != "/v1/elsewhere/refresh/weather" {
+		t.Errorf("%s was written", got)
+	}
+}

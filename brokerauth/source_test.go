@@ -1,0 +1,323 @@
+package brokerauth
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+var errLost = errors.New("connection refused")
+
+func TestColdCallersShareOneRead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Second
+		s := w.source()
+		parallel(1000, func() { w.hold(s) })
+		w.wantCalls(1, 0)
+	})
+}
+
+func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.number, w.latency = 2, 5*time.Second })
+		pass(200*time.Second - time.Nanosecond)
+		w.wantToken(s, 1)
+		w.wantCalls(1, 0)
+
+		pass(time.Nanosecond) // the ttl is over
+		parallel(100, func() { w.wantToken(s, 1) })
+		pass(5*time.Second - time.Nanosecond)
+		w.wantToken(s, 1)
+		pass(time.Second)
+		w.wantToken(s, 2)
+		w.wantCalls(2, 0)
+	})
+}
+
+// Where nobody calls, Vault is not read. The first call after the token's end waits for a new one.
+func TestIdleSourceReadsNothing(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.number = 2 })
+		pass(time.Hour)
+		w.wantCalls(1, 0)
+		w.wantToken(s, 2)
+		w.wantCalls(2, 0)
+	})
+}
+
+func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(*world)
+		status  int // of the error
+	}{
+		"unreachable":       {func(w *world) { w.lost = errLost }, 0},
+		"hanging":           {func(w *world) { w.latency = time.Hour }, 0},
+		"sealed":            {func(w *world) { w.status[http.MethodGet] = http.StatusServiceUnavailable }, http.StatusServiceUnavailable},
+		"no upstream":       {func(w *world) { w.status[http.MethodGet] = http.StatusBadGateway }, http.StatusBadGateway},
+		"permission denied": {func(w *world) { w.status[http.MethodGet] = http.StatusForbidden }, http.StatusForbidden},
+		"no such path":      {func(w *world) { w.status[http.MethodGet] = http.StatusNotFound }, http.StatusNotFound},
+		"nonsense":          {func(w *world) { w.ttl = 0 }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				end := time.Now().Add(w.lifetime)
+				w.with(c.trouble)
+				for time.Now().Before(end) {
+					w.wantToken(s, 1)
+					pass(time.Second)
+				}
+				token, err := s.Token()
+				failure, ok := errors.AsType[*Error](err)
+				if !ok || token != nil {
+					t.Fatalf("after the token's end: %v, want an *Error and no token", err)
+				}
+				if failure.Op != "read" || failure.Path != tokenPath || failure.StatusCode != c.status {
+					t.Errorf("%s %s: status %d, want status %d of reading", failure.Op, failure.Path, failure.StatusCode, c.status)
+				}
+				if s.Err() == nil {
+					t.Error("Err tells nothing of the failure")
+				}
+			})
+		})
+	}
+}
+
+// However often a broker calls, a Vault that is away is asked a few times; and when it is back the
+// broker notices within the longest window.
+func TestFailedReadsBackOff(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lost = errLost
+		s := w.source()
+		for range 3000 { // five minutes
+			if _, err := s.Token(); !errors.Is(err, errLost) {
+				t.Fatalf("got %v, want %v", err, errLost)
+			}
+			pass(100 * time.Millisecond)
+		}
+		// After windows of at least 0.75, 1.5, 3, 6 and 12 s, ones of at least 22.5 s.
+		if n := w.calls[http.MethodGet]; n < 10 || n > 18 {
+			t.Errorf("%d reads in five minutes, want about one per half minute", n)
+		}
+		w.with(func(w *world) { w.lost = nil })
+		pass(windowMost)
+		w.wantToken(s, 1)
+		if err := s.Err(); err != nil {
+			t.Errorf("Err is %v after a read that succeeded", err)
+		}
+	})
+}
+
+// Overdue reads back off as cold ones do.
+func TestFailedRefreshAheadBacksOff(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = time.Hour
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.status[http.MethodGet] = http.StatusServiceUnavailable })
+		pass(200 * time.Second)
+		for range 600 { // one minute
+			w.wantToken(s, 1)
+			pass(100 * time.Millisecond)
+		}
+		if n := w.calls[http.MethodGet] - 1; n < 5 || n > 8 {
+			t.Errorf("%d reads in a minute, want about six", n)
+		}
+	})
+}
+
+func TestCallerWhoGivesUpDisturbsNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 5 * time.Second
+		s := w.source()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.TokenContext(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the caller's own deadline", err)
+		}
+		if _, err := s.TokenContext(t.Context()); err != nil {
+			t.Error(err)
+		}
+		w.wantCalls(1, 0)
+	})
+}
+
+func TestHangingReadIsGivenUp(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Hour
+		before := time.Now()
+		_, err := w.source().Token()
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(before) != callTimeout {
+			t.Errorf("after %s: %v, want it given up after %s", time.Since(before), err, callTimeout)
+		}
+	})
+}
+
+// Vault's client retries a 5xx by itself; the source leaves it its way.
+func TestRetriesOfVaultsClientCount(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.status[http.MethodGet] = http.StatusServiceUnavailable
+		client := w.client()
+		client.SetMaxRetries(2)
+		s, err := NewSource(Config{Vault: client, TokenPath: tokenPath})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Token(); err == nil {
+			t.Error("no error")
+		}
+		w.wantCalls(3, 0)
+	})
+}
+
+func TestErrorsSayWhatToDoAndHoldNoToken(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		want   string
+	}{
+		"404":          {404, `{"errors":["no config or role weather"]}`, "Vault answered 404: no such config or role"},
+		"404, empty":   {404, ``, "Vault answered 404: no such config or role"},
+		"403":          {403, `{"errors":["permission denied"]}`, "Vault answered 403: the Vault token is not valid, or its policies"},
+		"400":          {400, `{"errors":["weather: refused: invalid_client"]}`, "Vault answered 400: weather: refused: invalid_client"},
+		"502":          {502, `{"errors":["weather: timed out"]}`, "Vault answered 502: weather: timed out"},
+		"503":          {503, `{"errors":["Vault is sealed"]}`, "Vault answered 503: Vault is sealed"},
+		"a page":       {502, `<html>secret-page</html>`, "Vault answered 502"},
+		"not JSON":     {200, `secret-1`, "invalid character"},
+		"another path": {200, `{"data":{"access_token":"secret-1","value":"secret-2"}}`, "not that of a token path"},
+		"ttl as text":  {200, `{"data":{"access_token":"secret-1","ttl":"200","expires_at":"2030-01-01T00:00:00Z"}}`, "not that of a token path"},
+		"no data":      {200, `{"wrap_info":{"token":"secret-1"}}`, "not that of a token path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.status[http.MethodGet], w.body = c.status, c.body
+			_, err := w.source().Token()
+			if err == nil || !strings.HasPrefix(err.Error(), "brokerauth: read mcp-oauth/token/weather: ") ||
+				!strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), "secret-") {
+				t.Error("the error holds what may be a secret")
+			}
+			if answer, ok := errors.AsType[*api.ResponseError](err); ok && answer.StatusCode != c.status {
+				t.Errorf("status %d in the cause, want %d", answer.StatusCode, c.status)
+			}
+		})
+	}
+}
+
+func TestTokenTellsItsEndAndItsID(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		token, err := s.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !token.Valid() || token.Type() != "Bearer" || time.Until(token.Expiry) != w.lifetime {
+			t.Errorf("valid %t, type %s, expires in %s", token.Valid(), token.Type(), time.Until(token.Expiry))
+		}
+		if id, scope := token.Extra("token_id"), token.Extra("scope"); id != tokenID(access(1)) || scope != "tools:list" {
+			t.Errorf("token_id %v, scope %v", id, scope)
+		}
+		token.AccessToken = "changed by the caller"
+		w.wantToken(s, 1)
+	})
+}
+
+// Vault gives no expired token. Where one looks expired, the broker's clock is ahead, and the token is
+// good for its ttl at least.
+func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.skew = -10 * time.Minute
+		s := w.source()
+		w.hold(s)
+		pass(199 * time.Second)
+		w.wantToken(s, 1)
+		w.wantCalls(1, 0)
+		w.with(func(w *world) { w.number = 2 })
+		pass(time.Second)
+		w.wantToken(s, 2)
+		w.wantCalls(2, 0)
+	})
+}
+
+// While a machine sleeps its monotonic clock stands still, and the wall clock goes on.
+func TestTokenIsValidUpToItsEndByEitherClock(t *testing.T) {
+	now := time.Now()
+	held := &token{expires: now.Add(time.Minute)}
+	if !held.validAt(now) || held.validAt(now.Add(time.Minute)) {
+		t.Error("a token is valid up to its end, and not at it")
+	}
+	if held.validAt(now.Add(time.Minute).Round(0)) {
+		t.Error("valid at a wall clock that is at its end")
+	}
+	if (*token)(nil).validAt(now) {
+		t.Error("no token is valid")
+	}
+}
+
+// The client's token, namespace and address are its own business, at each call.
+func TestClientIsUsedAsItIsAtEachCall(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		client := w.client()
+		client.SetNamespace("team-a")
+		s, err := NewSource(Config{Vault: client, TokenPath: "/mcp-oauth/token/weather/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range []string{"first", "renewed", ""} {
+			client.SetToken(token)
+			w.hold(s)
+			header := w.last.Header
+			if got := header.Get(api.NamespaceHeaderName); got != "team-a" {
+				t.Errorf("namespace %q", got)
+			}
+			if got := header.Get(api.AuthHeaderName); got != token {
+				t.Errorf("the read was made with %q, want %q", got, token)
+			}
+			pass(w.lifetime)
+		}
+		w.wantCalls(3, 0)
+	})
+}
+
+func TestConfigMustNameATokenPath(t *testing.T) {
+	client := newWorld(t).client()
+	for name, c := range map[string]struct {
+		config  Config
+		refresh string // none: refused
+	}{
+		"server":              {Config{TokenPath: "mcp-oauth/token/weather"}, "mcp-oauth/refresh/weather"},
+		"role":                {Config{TokenPath: "mcp-oauth/token/weather/reader"}, "mcp-oauth/refresh/weather/reader"},
+		"mount of two parts":  {Config{TokenPath: "team/token/token/weather"}, ""},
+		"the same, explicit":  {Config{TokenPath: "team/token/token/weather", RefreshPath: "team/token/refresh/weather"}, "team/token/refresh/weather"},
+		"server named token":  {Config{TokenPath: "mcp-oauth/token/token"}, "mcp-oauth/refresh/token"},
+		"another path":        {Config{TokenPath: "kv/data/weather"}, ""},
+		"no mount":            {Config{TokenPath: "token/weather"}, ""},
+		"nothing":             {Config{}, ""},
+		"a refresh path only": {Config{RefreshPath: "mcp-oauth/refresh/weather"}, ""},
+	} {
+		c.config.Vault = client
+		s, err := NewSource(c.config)
+		if (err == nil) != (c.refresh != "") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err == nil && s.refreshPath != c.refresh {
+			t.Errorf("%s: the refresh path is %s, want %s", name, s.refreshPath, c.refresh)
+		}
+	}
+	if _, err := NewSource(Config{TokenPath: tokenPath}); err == nil {
+		t.Error("a Config without a client is taken")
+	}
+}

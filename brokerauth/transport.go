@@ -1,0 +1,113 @@
+package brokerauth
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// A Transport is an [http.RoundTripper] that authorizes the requests to one MCP server. Several
+// goroutines may use it at once.
+//
+// It adds the Authorization header (RFC 6750 section 2.1) where a request goes to the server's
+// origin: the scheme, host and port of its URL. Requests to any other origin, such as those that a
+// redirect leads to, pass as they are: a token is good for one server, and no other should see it.
+//
+// Where the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
+// the request once more, if its body can be sent again: there is none, or the request has a GetBody.
+// Otherwise, and where no new token was to be had, the 401 is the answer; a later request will have
+// the new token, if there is one.
+type Transport struct {
+	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
+	Base http.RoundTripper
+
+	source *Source
+	origin string
+}
+
+// NewTransport returns a Transport for the MCP server at serverURL, such as
+// https://mcp.example.com/mcp.
+func NewTransport(source *Source, serverURL string) (*Transport, error) {
+	u, err := url.Parse(serverURL)
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, errors.New("brokerauth: the MCP server's URL must be http or https, with a host")
+	}
+	return &Transport{source: source, origin: originOf(u)}, nil
+}
+
+// RoundTrip implements [http.RoundTripper]. Where no token is held and none is to be had it fails as
+// [Source.TokenContext] does, without a request.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if originOf(req.URL) != t.origin {
+		return t.base().RoundTrip(req)
+	}
+	token, err := t.source.TokenContext(req.Context())
+	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, err
+	}
+	first := req.Clone(req.Context())
+	token.SetAuthHeader(first)
+	response, err := t.base().RoundTrip(first)
+	if err != nil || response.StatusCode != http.StatusUnauthorized {
+		return response, err
+	}
+	if second := t.again(req, token.AccessToken); second != nil {
+		discard(response.Body)
+		return t.base().RoundTrip(second)
+	}
+	return response, nil
+}
+
+// again is the request with a new token in place of the refused one, nil where there is no new one
+// or the body cannot be sent again.
+func (t *Transport) again(req *http.Request, refused string) *http.Request {
+	if t.source.Replace(req.Context(), refused) != nil {
+		return nil
+	}
+	token, err := t.source.TokenContext(req.Context())
+	if err != nil {
+		return nil
+	}
+	second := req.Clone(req.Context())
+	if req.Body != nil && req.Body != http.NoBody {
+		if req.GetBody == nil {
+			return nil
+		}
+		if second.Body, err = req.GetBody(); err != nil {
+			return nil
+		}
+	}
+	token.SetAuthHeader(second)
+	return second
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base != nil {
+		return t.Base
+	}
+	return http.DefaultTransport
+}
+
+// originOf is the origin of a URL (RFC 6454 section 4).
+func originOf(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}
+
+// discardMost is how much of a body is read for the sake of the connection, which can be used
+// again only where all was read.
+const discardMost = 64 << 10
+
+// discard reads a body to its end, where that is near, and closes it.
+func discard(body io.ReadCloser) {
+	_, _ = io.CopyN(io.Discard, body, discardMost) // whatever comes, it is not needed
+	body.Close()
+}

@@ -1,0 +1,325 @@
+package brokerauth
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+const endpoint = "https://mcp.test/mcp"
+
+// httpClient is a client whose requests to the MCP server are authorized by s.
+func (w *world) httpClient(s *Source) *http.Client {
+	transport, err := NewTransport(s, endpoint)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	transport.Base = roundTripper(w.serve)
+	return &http.Client{Transport: transport}
+}
+
+// post sends hello to the MCP server.
+func post(t *testing.T, client *http.Client) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return do(t, client, req)
+}
+
+func do(t *testing.T, client *http.Client, req *http.Request) *http.Response {
+	t.Helper()
+	response, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response
+}
+
+// wantAnswer checks an answer that has not been read.
+func wantAnswer(t *testing.T, response *http.Response, status int, body string) {
+	t.Helper()
+	defer response.Body.Close()
+	got, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != status || string(got) != body {
+		t.Errorf("answer %d %q, want %d %q", response.StatusCode, got, status, body)
+	}
+}
+
+// wantPresented checks which tokens the server has seen, in order.
+func (w *world) wantPresented(numbers ...int) {
+	w.t.Helper()
+	var want []string
+	for _, n := range numbers {
+		want = append(want, access(n))
+	}
+	if !slices.Equal(w.presented, want) {
+		w.t.Errorf("the server saw %v, want %v", w.presented, want)
+	}
+}
+
+// A token goes to the server's origin and to no other. The caller's request is left as it was.
+func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
+	w := newWorld(t)
+	transport, err := NewTransport(w.source(), "https://MCP.test/mcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent string
+	transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+		sent = req.Header.Get("Authorization")
+		return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
+	})
+	for address, want := range map[string]bool{
+		"https://mcp.test/mcp":       true,
+		"https://mcp.test":           true,
+		"https://Mcp.Test:443/other": true,
+		"http://mcp.test/mcp":        false,
+		"https://mcp.test:8443/mcp":  false,
+		"https://a.mcp.test/mcp":     false,
+		"https://test/mcp":           false,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent = ""
+		if _, err := transport.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+		if got := sent == "Bearer "+access(1); got != want || (sent != "" && !want) {
+			t.Errorf("%s: authorized %t, want %t", address, got, want)
+		}
+		if len(req.Header) != 0 {
+			t.Errorf("%s: the request was changed", address)
+		}
+	}
+}
+
+func TestRedirectElsewhereCarriesNoToken(t *testing.T) {
+	w := newWorld(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://mcp.test/moved", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response := do(t, w.httpClient(w.source()), req)
+	wantAnswer(t, response, http.StatusOK, "") // elsewhere.test answers with the header that it got
+	w.wantPresented(1)
+	if host := response.Request.URL.Host; host != "elsewhere.test" {
+		t.Errorf("the redirect led to %s", host)
+	}
+}
+
+func TestRefusedTokenIsReplacedAndTheRequestSentAgain(t *testing.T) {
+	w := newWorld(t)
+	w.refused[access(1)] = true
+	client := w.httpClient(w.source())
+	wantAnswer(t, post(t, client), http.StatusOK, "hello")
+	w.wantPresented(1, 2)
+	wantAnswer(t, post(t, client), http.StatusOK, "hello")
+	w.wantPresented(1, 2, 2)
+	if !slices.Equal(w.bodies, []string{"hello", "hello", "hello"}) {
+		t.Errorf("the server got %q", w.bodies)
+	}
+	w.wantCalls(2, 1)
+}
+
+// A request without a body can always be sent again, http.NoBody being none.
+func TestRequestWithoutBodyIsSentAgain(t *testing.T) {
+	for name, body := range map[string]io.Reader{"nil": nil, "NoBody": http.NoBody} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.refused[access(1)] = true
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, endpoint, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.GetBody = nil
+			wantAnswer(t, do(t, w.httpClient(w.source()), req), http.StatusOK, "")
+			w.wantPresented(1, 2)
+		})
+	}
+}
+
+// Where the body is gone, the 401 is the answer, whole. The next request has the new token.
+func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
+	for name, getBody := range map[string]func() (io.ReadCloser, error){
+		"no GetBody":    nil,
+		"GetBody fails": func() (io.ReadCloser, error) { return nil, errLost },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.refused[access(1)] = true
+			client := w.httpClient(w.source())
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.GetBody = getBody
+			wantAnswer(t, do(t, client, req), http.StatusUnauthorized, "refused")
+			wantAnswer(t, post(t, client), http.StatusOK, "hello")
+			w.wantPresented(1, 2)
+			w.wantCalls(2, 1)
+		})
+	}
+}
+
+// Without a new token the 401 is the answer, whole, and the request is sent once only.
+func TestWithoutNewTokenThe401IsTheAnswer(t *testing.T) {
+	for name, trouble := range map[string]func(*world){
+		"cooldown":      func(w *world) { w.issued, w.cooldown = time.Now(), time.Hour },
+		"no permission": func(w *world) { w.status[http.MethodPut] = http.StatusForbidden },
+		"Vault sealed":  func(w *world) { w.status[http.MethodPut] = http.StatusServiceUnavailable },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			trouble(w)
+			w.refused[access(1)] = true
+			client := w.httpClient(w.source())
+			wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
+			w.wantPresented(1)
+			wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
+			w.wantPresented(1, 1)
+			w.wantCalls(1, 1) // the second one came within the window
+		})
+	}
+}
+
+func TestSecond401IsTheAnswer(t *testing.T) {
+	w := newWorld(t)
+	w.refused[access(1)], w.refused[access(2)] = true, true
+	wantAnswer(t, post(t, w.httpClient(w.source())), http.StatusUnauthorized, "refused")
+	w.wantPresented(1, 2)
+	w.wantCalls(2, 1)
+}
+
+func TestRequestsThatSeeOne401CostOneRefresh(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.refused[access(1)], w.latency = true, time.Second })
+		client := w.httpClient(s)
+		parallel(100, func() { wantAnswer(t, post(t, client), http.StatusOK, "hello") })
+		w.wantCalls(2, 1)
+	})
+}
+
+// Other answers than a 401 are none of the transport's business.
+func TestOtherAnswersAndErrorsPass(t *testing.T) {
+	w := newWorld(t)
+	transport, err := NewTransport(w.source(), endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: transport}
+	transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusForbidden, Body: http.NoBody, Request: req}, nil
+	})
+	wantAnswer(t, post(t, client), http.StatusForbidden, "")
+	transport.Base = roundTripper(func(*http.Request) (*http.Response, error) { return nil, errLost })
+	response, err := client.Get(endpoint)
+	if !errors.Is(err, errLost) {
+		response.Body.Close()
+		t.Errorf("got %v, want %v", err, errLost)
+	}
+	w.wantCalls(1, 0)
+}
+
+// body is a request's body that tells whether it was closed.
+type body struct {
+	io.Reader
+	closed bool
+}
+
+func (b *body) Close() error { b.closed = true; return nil }
+
+// Without a token there is no request, but its body is closed all the same.
+func TestRequestWithoutTokenIsNotSent(t *testing.T) {
+	w := newWorld(t)
+	w.status[http.MethodGet] = http.StatusForbidden
+	content := &body{Reader: strings.NewReader("hello")}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.httpClient(w.source()).Do(req)
+	if failure, ok := errors.AsType[*Error](err); !ok || failure.StatusCode != http.StatusForbidden {
+		t.Errorf("got %v, want the *Error of the read", err)
+	}
+	if !content.closed {
+		t.Error("the body was not closed")
+	}
+	w.wantPresented()
+}
+
+// The 401 that is not handed on is read, as far as is sensible, and closed, so that its connection can
+// be used again.
+func TestBodyOfThe401IsReadAndClosed(t *testing.T) {
+	for name, size := range map[string]int{"short": 100, "endless": 10 * discardMost} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			reader := strings.NewReader(strings.Repeat("x", size))
+			refusal := &body{Reader: reader}
+			client := w.httpClient(w.source())
+			client.Transport.(*Transport).Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("Authorization") == "Bearer "+access(1) {
+					return &http.Response{StatusCode: http.StatusUnauthorized, Body: refusal, Request: req}, nil
+				}
+				return w.serve(req)
+			})
+			wantAnswer(t, post(t, client), http.StatusOK, "hello")
+			if !refusal.closed {
+				t.Error("the body was not closed")
+			}
+			if read := size - reader.Len(); read != min(size, discardMost) {
+				t.Errorf("%d of %d bytes were read", read, size)
+			}
+		})
+	}
+}
+
+// A caller who gives up while the token is being replaced gets the 401; the replacement goes on.
+func TestCallerWhoGivesUpGetsThe401(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.refused[access(1)], w.latency = true, 5*time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := w.httpClient(s).Transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantAnswer(t, response, http.StatusUnauthorized, "refused")
+		pass(5 * time.Second)
+		w.wantToken(s, 2)
+	})
+}
+
+func TestTransportNeedsAnHTTPURL(t *testing.T) {
+	s := newWorld(t).source()
+	for _, address := range []string{"", "mcp.test", "/mcp", "ftp://mcp.test/", "https://", "https://:secret@%zz"} {
+		transport, err := NewTransport(s, address)
+		if err == nil || transport != nil {
+			t.Errorf("%q is taken", address)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Error("the error holds the password")
+		}
+	}
+	if transport, err := NewTransport(s, endpoint); err != nil || transport.base() != http.DefaultTransport {
+		t.Errorf("the base is not the default one: %v", err)
+	}
+}

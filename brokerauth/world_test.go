@@ -1,0 +1,268 @@
+package brokerauth
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// world is a Vault with the plugin's paths for one server, and that server. Both are reached without
+// a network, so that a test can run in a bubble of fake time. It answers as it is told.
+type world struct {
+	t *testing.T
+
+	mu        sync.Mutex // guards what follows
+	number    int        // of the token that Vault holds
+	issued    time.Time
+	lifetime  time.Duration
+	ttl       int           // seconds
+	skew      time.Duration // of Vault's clock
+	latency   time.Duration // from the moment at which a read sees the token to its answer
+	cooldown  time.Duration
+	stuck     bool           // the token path goes on with the old token after a refresh
+	status    map[string]int // by method: an error to answer with
+	body      string         // that goes with it
+	lost      error          // in place of any answer
+	calls     map[string]int // by method
+	last      *http.Request  // to Vault
+	refused   map[string]bool
+	presented []string // access tokens that the server saw, in order
+	bodies    []string // of the requests to it
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		t:        t,
+		number:   1,
+		issued:   time.Now().Add(-time.Hour), // older than any cooldown
+		lifetime: 5 * time.Minute,
+		ttl:      200,
+		status:   map[string]int{},
+		calls:    map[string]int{},
+		refused:  map[string]bool{},
+	}
+}
+
+// story runs a test in a bubble of fake time. Calls that nobody waits for any more may end by their own
+// timeouts; a goroutine that is left then makes the bubble report a deadlock.
+func story(t *testing.T, f func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		f(t, newWorld(t))
+		time.Sleep(3 * callTimeout)
+	})
+}
+
+// with changes the world.
+func (w *world) with(change func(*world)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(w)
+}
+
+// client is a Vault client that does not retry, so that each call is one.
+func (w *world) client() *api.Client {
+	config := api.DefaultConfig()
+	config.Address, config.AgentAddress = "http://vault.test", ""
+	config.MaxRetries = 0
+	config.HttpClient.Transport = roundTripper(w.vault)
+	client, err := api.NewClient(config)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client.ClearNamespace()
+	client.SetToken("vault-token")
+	return client
+}
+
+const tokenPath = "mcp-oauth/token/weather"
+
+// source is a Source over a client of its own.
+func (w *world) source() *Source {
+	s, err := NewSource(Config{Vault: w.client(), TokenPath: tokenPath})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// vault is Vault's API as the client sees it.
+func (w *world) vault(req *http.Request) (*http.Response, error) {
+	var body struct {
+		TokenID string `json:"token_id"`
+	}
+	if req.Body != nil {
+		defer req.Body.Close()
+		if err := json.NewDecoder(req.Body).Decode(&body); err != nil {
+			return nil, err
+		}
+	}
+	answer, latency, err := w.answer(req, body.TokenID)
+	select {
+	case <-time.After(latency):
+		return answer, err
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	}
+}
+
+// answer is what Vault makes of a request, and how long that takes.
+func (w *world) answer(req *http.Request, id string) (*http.Response, time.Duration, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls[req.Method]++
+	w.last = req
+	recorder := httptest.NewRecorder()
+	switch status := w.status[req.Method]; {
+	case w.lost != nil:
+		return nil, w.latency, w.lost
+	case status != 0:
+		recorder.WriteHeader(status)
+		_, _ = recorder.WriteString(w.body)
+	case req.Method == http.MethodGet && req.URL.Path == "/v1/"+tokenPath:
+		w.reply(recorder, w.token())
+	case req.Method == http.MethodPut && req.URL.Path == "/v1/mcp-oauth/refresh/weather":
+		w.reply(recorder, w.refresh(id))
+		return result(recorder, req), 0, nil
+	default:
+		recorder.WriteHeader(http.StatusNotFound)
+		_, _ = recorder.WriteString(`{"errors":[]}`)
+	}
+	return result(recorder, req), w.latency, nil
+}
+
+func (w *world) reply(to io.Writer, data map[string]any) {
+	if err := json.NewEncoder(to).Encode(map[string]any{"data": data}); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// token is the data of the token path. w.mu is held.
+func (w *world) token() map[string]any {
+	value := access(w.number)
+	if w.stuck {
+		value = access(1)
+	}
+	return map[string]any{
+		"access_token":        value,
+		"token_type":          "Bearer",
+		"authorization":       "Bearer " + value,
+		"expires_at":          time.Now().Add(w.skew + w.lifetime).UTC().Format(time.RFC3339),
+		"scope":               "tools:list",
+		"ttl":                 w.ttl,
+		"rotation_period":     w.ttl,
+		"last_vault_rotation": time.Now().Add(w.skew).UTC().Format(time.RFC3339),
+		"token_id":            tokenID(value),
+	}
+}
+
+// refresh does what the refresh path does. w.mu is held.
+func (w *world) refresh(id string) map[string]any {
+	refreshed := id == tokenID(access(w.number)) && time.Since(w.issued) >= w.cooldown
+	if refreshed {
+		w.number++
+		w.issued = time.Now()
+	}
+	return map[string]any{"token_id": tokenID(access(w.number)), "refreshed": refreshed}
+}
+
+// access is the n-th access token.
+func access(n int) string { return fmt.Sprintf("secret-%d", n) }
+
+// serve is the MCP server: it answers with its request's body, or with a 401 where it refuses the
+// token. A path of /moved redirects to another host, which answers with the Authorization header
+// that it was given.
+func (w *world) serve(req *http.Request) (*http.Response, error) {
+	var body []byte
+	if req.Body != nil {
+		body, _ = io.ReadAll(req.Body)
+		req.Body.Close()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	recorder := httptest.NewRecorder()
+	if req.URL.Host != "mcp.test" {
+		_, _ = recorder.WriteString(req.Header.Get("Authorization"))
+		return result(recorder, req), nil
+	}
+	token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+	w.presented = append(w.presented, token)
+	w.bodies = append(w.bodies, string(body))
+	switch {
+	case w.refused[token]:
+		recorder.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		recorder.WriteHeader(http.StatusUnauthorized)
+		_, _ = recorder.WriteString("refused")
+	case req.URL.Path == "/moved":
+		http.Redirect(recorder, req, "https://elsewhere.test/", http.StatusTemporaryRedirect)
+	default:
+		_, _ = recorder.Write(body)
+	}
+	return result(recorder, req), nil
+}
+
+func result(recorder *httptest.ResponseRecorder, req *http.Request) *http.Response {
+	response := recorder.Result()
+	response.Request = req
+	return response
+}
+
+// wantCalls checks how often Vault has been read and had to refresh.
+func (w *world) wantCalls(reads, refreshes int) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.calls[http.MethodGet] != reads || w.calls[http.MethodPut] != refreshes {
+		w.t.Errorf("%d reads and %d refreshes, want %d and %d",
+			w.calls[http.MethodGet], w.calls[http.MethodPut], reads, refreshes)
+	}
+}
+
+// wantToken checks that the source hands out the n-th token, at once.
+func (w *world) wantToken(s *Source, n int) {
+	w.t.Helper()
+	before := time.Now()
+	token, err := s.Token()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if token.AccessToken != access(n) {
+		w.t.Errorf("got token %s, want %s", token.AccessToken, access(n))
+	}
+	if waited := time.Since(before); waited != 0 {
+		w.t.Errorf("the caller waited %s", waited)
+	}
+}
+
+// hold makes the source hold the token of now.
+func (w *world) hold(s *Source) {
+	w.t.Helper()
+	if _, err := s.Token(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// parallel runs n functions at once and waits for them.
+func parallel(n int, f func()) {
+	var all sync.WaitGroup
+	for range n {
+		all.Go(f)
+	}
+	all.Wait()
+}
+
+// roundTripper makes a function an http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// pass lets time pass in a story.
+func pass(d time.Duration) { time.Sleep(d) }
