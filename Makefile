@@ -3,9 +3,10 @@
 PLUGIN   := vault-plugin-mcp-oauth
 FUZZTIME ?= 10s
 DURATION ?= 2m
+OUT      ?= bench/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance soak prepare fuzz lint fmt demo dev clean
+.PHONY: help build test test-unit test-acceptance test-bench soak bench prepare fuzz lint fmt demo dev clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +14,7 @@ help: ## List the targets
 build: ## Build the plugin: bin/vault-plugin-mcp-oauth
 	CGO_ENABLED=0 go build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
 
-test: test-unit test-acceptance soak ## Run all tests: unit, acceptance, and a short soak
+test: test-unit test-acceptance test-bench soak ## Run all tests, and a short soak
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
@@ -21,12 +22,21 @@ test-unit: ## Run the unit tests, with the race detector
 test-acceptance: prepare ## Run the acceptance tests on a real Vault, authorization server and MCP server
 	cd acceptance && go test -race -count=1 -timeout 20m ./...
 
+test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fleet on real Vault Agents
+	cd bench && go test -race -timeout 20m ./...
+
+bench: prepare ## Measure, on a machine that does nothing else; tables, JSON and plots go to OUT (bench/results)
+	mkdir -p $(OUT)
+	cd bench && out=$(abspath $(OUT)) && for command in reads stall scale fleet; do \
+		go run ./cmd/$$command -out $$out -plots $$out || exit 1; done
+
 soak: prepare ## Make trouble at random for DURATION (2m), drawn from SEED, and check what brokers get
 	cd acceptance && go run -race ./cmd/soak -duration $(DURATION) $(if $(SEED),-seed $(SEED))
 
 prepare: ## Get what the acceptance tests need: a Vault (built once, minutes), npm packages
 	cd acceptance && go run ./cmd/prepare
 
+# With Go's default a long input is made shorter for up to a minute, and little else is tried.
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	@set -e; for package in $$(go list ./...); do \
 		targets=$$(go test -list '^Fuzz' $$package); \
@@ -48,14 +58,18 @@ lint: ## Check formatting, modules, scripts and code
 	bash -n .ci/run scripts/golangci-lint
 	go mod tidy -diff
 	cd acceptance && go mod tidy -diff
+	cd bench && go mod tidy -diff
 	go vet ./...
 	cd acceptance && go vet ./...
+	cd bench && go vet ./...
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
+	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 
 fmt: ## Format the code
 	scripts/golangci-lint fmt ./...
 	cd acceptance && ../scripts/golangci-lint fmt --config ../.golangci.yml ./...
+	cd bench && ../scripts/golangci-lint fmt --config ../.golangci.yml ./...
 
 demo: ## Show the whole flow on real parts, and check it
 	cd acceptance && go run ./cmd/demo
