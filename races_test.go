@@ -225,7 +225,7 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
 				random := rand.New(rand.NewPCG(seed, 0))
-				storage := &testStorage{pause: func() {
+				storage := &testStorage{before: func(string) {
 					mu.Lock()
 					pause := random.IntN(30)
 					mu.Unlock()

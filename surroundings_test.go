@@ -29,8 +29,9 @@ type testStorage struct {
 
 	calls   atomic.Int64
 	trouble atomic.Pointer[trouble] // that storage is in; nil: none
-	// pause is called before each call, if it is set before the mount starts.
-	pause func()
+	// before is called before each call, if it is set before the mount starts, with what is
+	// called, as fail takes it.
+	before func(call string)
 
 	mu sync.Mutex // guards the fields below
 	// failing are the calls that fail: "put token/" fails those puts whose key
@@ -83,8 +84,9 @@ func (s *testStorage) fail(calls ...string) {
 
 func (s *testStorage) call(ctx context.Context, method, key string) error {
 	s.calls.Add(1)
-	if s.pause != nil {
-		s.pause()
+	call := method + " " + key
+	if s.before != nil {
+		s.before(call)
 	}
 	if trouble := s.trouble.Load(); trouble != nil {
 		return trouble.call(ctx)
@@ -92,7 +94,7 @@ func (s *testStorage) call(ctx context.Context, method, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.failing {
-		if strings.HasPrefix(method+" "+key, f) {
+		if strings.HasPrefix(call, f) {
 			return errStorage
 		}
 	}
@@ -177,27 +179,36 @@ type testSystem struct {
 
 	state consts.ReplicationState
 	calls atomic.Int64
+	// before is called before each call with the name of what is called, if it is set.
+	before func(call string)
+}
+
+func (s *testSystem) call(name string) {
+	s.calls.Add(1)
+	if s.before != nil {
+		s.before(name)
+	}
 }
 
 func (s *testSystem) ReplicationState() consts.ReplicationState {
-	s.calls.Add(1)
+	s.call("ReplicationState")
 	return s.state
 }
 
 // GetConsumptionBillingManager is called once, by Setup.
 func (s *testSystem) GetConsumptionBillingManager() logical.ConsumptionBillingManager {
-	s.calls.Add(1)
+	s.call("GetConsumptionBillingManager")
 	return nil
 }
 
 // PluginEnv is called for the OpenAPI document.
 func (s *testSystem) PluginEnv(context.Context) (*logical.PluginEnvironment, error) {
-	s.calls.Add(1)
+	s.call("PluginEnv")
 	return &logical.PluginEnvironment{VaultVersion: "1.21.1"}, nil
 }
 
 func (s *testSystem) LocalMount() bool {
-	s.calls.Add(1)
+	s.call("LocalMount")
 	return false
 }
 
