@@ -102,13 +102,16 @@ func (b *backend) readConfig(ctx context.Context, name tokens.Name, _ *framework
 }
 
 func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
-		if err := b.store.deleteConfig(ctx, name.Server); err != nil {
-			b.reloadKeySet(ctx, name.Server) // the config itself may be gone
-			return err
-		}
-		return b.keySets.update(name.Server, nil)
-	}})
+	err := b.engine.Change(ctx, name, tokens.Change{
+		Terms: b.store.termsUnder(nil),
+		Write: func(ctx context.Context) error {
+			if err := b.store.deleteConfig(ctx, name.Server); err != nil {
+				b.reloadKeySet(ctx, name.Server) // the config itself may be gone
+				return err
+			}
+			return b.keySets.update(name.Server, nil)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +153,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 
-	write := verifiedWrite{name: name, terms: next.terms(nil), verify: verify && !madeKey}
+	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !madeKey}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))
 	write.fetch = old == nil || write.refresh || b.engine.Failing(name) || write.terms.Shape != old.terms(nil).Shape
 	notes = append(notes, next.certificateWarning(time.Now()))
@@ -220,18 +223,20 @@ func (b *backend) unchanged(ctx context.Context, server string, old *config) err
 // verifiedWrite is a write of a config or a role, which may have to prove itself first.
 type verifiedWrite struct {
 	name    tokens.Name
-	terms   *tokens.Terms // after the write
+	terms   *tokens.Terms // of the name, after the write
 	verify  bool          // whether the operator wants the proof
 	fetch   bool          // whether there is something to prove
 	refresh bool          // whether the tokens that stay are to be replaced soon
 	store   func(context.Context) error
+	// after gives the terms of all names that the write concerns, after it.
+	after func(context.Context, tokens.Name) (*tokens.Terms, error)
 }
 
 // carryOut obtains a token on the new terms, if there is something to prove, and
 // then stores and publishes all together. It gives the token, nil where none was
 // fetched.
 func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
-	change := tokens.Change{Write: w.store, Terms: w.terms}
+	change := tokens.Change{Write: w.store, Terms: w.after}
 	if w.verify && w.fetch {
 		token, err := b.engine.Verify(ctx, w.terms)
 		if errors.Is(err, context.DeadlineExceeded) {

@@ -152,7 +152,7 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	next.Keys = next.Keys.rotated(key, now)
 	next.Revision = newID()
 	err = b.engine.Change(ctx, name, tokens.Change{
-		Terms: next.terms(nil),
+		Terms: b.store.termsUnder(next),
 		Write: func(ctx context.Context) error {
 			if err := b.unchanged(ctx, name.Server, old); err != nil {
 				return err

@@ -127,9 +127,10 @@ func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.F
 }
 
 func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	err := b.engine.Change(ctx, name, tokens.Change{Write: func(ctx context.Context) error {
-		return b.store.deleteRole(ctx, name)
-	}})
+	err := b.engine.Change(ctx, name, tokens.Change{
+		Terms: b.store.termsUnder(nil), // only the role itself is concerned
+		Write: func(ctx context.Context) error { return b.store.deleteRole(ctx, name) },
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +158,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	}
 
 	write := verifiedWrite{name: name, terms: c.terms(next), verify: d.Get("verify").(bool)}
+	write.after = func(context.Context, tokens.Name) (*tokens.Terms, error) { return write.terms, nil }
 	write.fetch = old == nil || b.engine.Failing(name) || write.terms.Shape != c.terms(old).Shape
 	if old != nil && next.same(old) && !(write.verify && write.fetch) {
 		return nil, nil

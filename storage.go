@@ -127,11 +127,29 @@ func (s store) roles(ctx context.Context, server string) ([]string, error) {
 
 // Terms implements tokens.Store.
 func (s store) Terms(ctx context.Context, name tokens.Name) (*tokens.Terms, error) {
-	c, r, err := s.effective(ctx, name)
+	c, err := s.config(ctx, name.Server)
 	if err != nil {
 		return nil, err
 	}
-	return c.terms(r), nil
+	return s.termsUnder(c)(ctx, name)
+}
+
+// termsUnder gives the terms of a config and of its roles where the config is known, as it is
+// to the write of it; tokens.ErrNotConfigured of all where it is nil.
+func (s store) termsUnder(c *config) func(context.Context, tokens.Name) (*tokens.Terms, error) {
+	return func(ctx context.Context, name tokens.Name) (*tokens.Terms, error) {
+		if c == nil {
+			return nil, tokens.ErrNotConfigured
+		}
+		r, err := s.role(ctx, name, c)
+		if err != nil {
+			return nil, err
+		}
+		if name.Role != "" && r == nil {
+			return nil, tokens.ErrNotConfigured
+		}
+		return c.terms(r), nil
+	}
 }
 
 // effective reads what governs a name: its config, and its role where it is one.
@@ -150,16 +168,25 @@ func (s store) effective(ctx context.Context, name tokens.Name) (*config, *role,
 // configAndRole reads a name's config and role; each is nil when there is none.
 func (s store) configAndRole(ctx context.Context, name tokens.Name) (*config, *role, error) {
 	c, err := s.config(ctx, name.Server)
-	if c == nil || name.Role == "" {
-		return c, nil, err
+	if c == nil {
+		return nil, nil, err
+	}
+	r, err := s.role(ctx, name, c)
+	return c, r, err
+}
+
+// role reads a role of a config; nil when there is none, and for the config's own name.
+func (s store) role(ctx context.Context, name tokens.Name, c *config) (*role, error) {
+	if name.Role == "" {
+		return nil, nil
 	}
 	var r role
 	// A role left over from an earlier config of the same name is none.
 	found, err := s.get(ctx, rolePrefix+name.String(), &r)
 	if err != nil || !found || r.Incarnation != c.Incarnation {
-		return c, nil, err
+		return nil, err
 	}
-	return c, &r, nil
+	return &r, nil
 }
 
 // storedToken is the form of a token in storage.

@@ -13,9 +13,10 @@ type Change struct {
 	// Write does the write, under the name's write lock. It returns ErrConflict,
 	// having written nothing, when what the change was built on has changed.
 	Write func(context.Context) error
-	// Terms are the name's terms once Write has succeeded; nil where they are to
-	// be read from storage, as after a delete.
-	Terms *Terms
+	// Terms gives what Store.Terms would once Write has succeeded, for the name and, where
+	// that is a server, for its roles: without reading again what Write wrote, and for the
+	// name itself without storage. Where it is nil, Store.Terms is asked.
+	Terms func(context.Context, Name) (*Terms, error)
 	// Token is the answer that verified the change, to be saved and published with
 	// it; nil when nothing was fetched.
 	Token *grant.Token
@@ -71,11 +72,14 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	s.mu.Unlock()
 
 	own := s.name == name
-	terms, err := c.Terms, away
-	if own && terms != nil {
-		err = nil
-	} else if away == nil {
-		terms, err = s.engine.store.Terms(s.engine.ctx, s.name)
+	ask, known := c.Terms, own && c.Terms != nil
+	if ask == nil {
+		ask = s.engine.store.Terms
+	}
+	var terms *Terms
+	err := away
+	if away == nil || known {
+		terms, err = ask(s.engine.ctx, s.name)
 	}
 	stale := s.conform(terms, err, c.failed)
 	if stale {

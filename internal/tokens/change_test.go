@@ -39,7 +39,7 @@ func TestVerifiedTokenIsSavedAndPublishedWithTheWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		change := w.reshape(weather, "B")
-		change.Terms, change.Token = terms, verified
+		change.Terms, change.Token = w.written(weather, terms), verified
 		if err := e.Change(t.Context(), weather, change); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		change := w.reshape(weather, "A")
-		change.Terms, change.Token, change.Refresh = w.terms(weather, "A"), verified, true
+		change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
 		if err := e.Change(t.Context(), weather, change); err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = e.Change(t.Context(), weather, Change{
-			Terms: w.terms(weather, "B"), Token: verified,
+			Terms: w.written(weather, w.terms(weather, "B")), Token: verified,
 			Write: func(context.Context) error {
 				w.with(func(w *world) { w.shapes[weather], w.shapes[reader] = "B", "B" })
 				return nil
@@ -392,13 +392,13 @@ func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 			change := w.reshape(weather, shape)
 			if n%2 == 0 {
 				w.mu.Lock()
-				change.Terms = w.terms(weather, shape)
+				terms := w.terms(weather, shape)
 				w.mu.Unlock()
-				verified, err := e.Verify(t.Context(), change.Terms)
+				verified, err := e.Verify(t.Context(), terms)
 				if err != nil {
 					t.Fatal(err)
 				}
-				change.Token = verified
+				change.Terms, change.Token = w.written(weather, terms), verified
 			}
 			if err := e.Change(t.Context(), weather, change); err != nil {
 				t.Fatal(err)

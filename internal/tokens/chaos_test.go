@@ -73,7 +73,7 @@ func TestChaos(t *testing.T) {
 							w.mu.Unlock()
 							token, err := e.Verify(ctx, terms)
 							if err == nil {
-								_ = e.Change(ctx, n, Change{Token: token, Terms: terms, Refresh: true, Write: func(context.Context) error {
+								_ = e.Change(ctx, n, Change{Token: token, Terms: w.written(n, terms), Refresh: true, Write: func(context.Context) error {
 									w.with(func(w *world) { w.shapes[n] = terms.Shape })
 									return nil
 								}})

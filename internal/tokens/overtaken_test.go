@@ -49,7 +49,7 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 		go func() { waited <- mustRead(t, e, weather) }()
 		time.Sleep(1500 * time.Millisecond) // the old terms have been read, and the old token
 		change := w.reshape(weather, "B")
-		change.Terms = w.terms(weather, "B")
+		change.Terms = w.written(weather, w.terms(weather, "B"))
 		if err := e.Change(t.Context(), weather, change); err != nil {
 			t.Fatal(err)
 		}

@@ -208,7 +208,7 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAHangingServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		change := w.reshape(weather, "B")
-		change.Terms, change.Token = terms, verified
+		change.Terms, change.Token = w.written(weather, terms), verified
 		before := time.Now()
 		if err := e.Change(t.Context(), weather, change); err != nil {
 			t.Fatal(err)

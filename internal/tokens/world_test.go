@@ -219,6 +219,17 @@ func (w *world) reshape(name Name, shape string) Change {
 	}}
 }
 
+// written are the terms after a write of a name: its own are known, those of others in
+// storage.
+func (w *world) written(name Name, terms *Terms) func(context.Context, Name) (*Terms, error) {
+	return func(ctx context.Context, n Name) (*Terms, error) {
+		if n == name {
+			return terms, nil
+		}
+		return w.Terms(ctx, n)
+	}
+}
+
 func (w *world) wantFetches(want int) {
 	w.t.Helper()
 	if got := w.fetches(); got != want {
