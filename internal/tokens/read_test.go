@@ -1,0 +1,58 @@
+package tokens
+
+import (
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// warmEngine is an engine that holds a token.
+func warmEngine(t testing.TB) *Engine {
+	t.Helper()
+	w := newWorld(nil)
+	w.latency = 0
+	e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+	t.Cleanup(e.Close)
+	if answer, err := e.Read(t.Context(), weather); err != nil || !answer.ValidAt(time.Now()) {
+		t.Fatalf("the first read: %v, %v", answer, err)
+	}
+	return e
+}
+
+func TestWarmReadMakesNoGarbage(t *testing.T) {
+	e := warmEngine(t)
+	made := testing.AllocsPerRun(1000, func() {
+		if _, err := e.Read(t.Context(), weather); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if made > 0 {
+		t.Errorf("a warm read makes %g allocations; want none", made)
+	}
+}
+
+func BenchmarkWarmRead(b *testing.B) {
+	e := warmEngine(b)
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := e.Read(ctx, weather); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkWarmReadParallel(b *testing.B) {
+	e := warmEngine(b)
+	ctx := b.Context()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := e.Read(ctx, weather); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
