@@ -62,9 +62,9 @@ func newBackend(system *systemView, s store) *backend {
 			Unauthenticated: []string{jwksPrefix + "*"},
 		},
 		Paths: framework.PathAppend(
+			b.tokenPaths(), // first, because the framework tries one pattern after the other
 			b.configPaths(),
 			b.rolePaths(),
-			b.tokenPaths(),
 			b.refreshPaths(),
 			b.statusPaths(),
 			b.keysPaths(),
