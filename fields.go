@@ -14,14 +14,11 @@ import (
 // path holds none.
 type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
 
-// serve makes a handler one of the framework's: name and limits are checked first, and
-// an error becomes a response last.
+// serve makes a handler one of the framework's: the name is checked first, and an error
+// becomes a response last.
 func serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name, err := nameOf(d)
-		if err == nil {
-			err = withinLimits(d)
-		}
 		if err != nil {
 			return fail(name, err)
 		}
@@ -33,12 +30,16 @@ func serve(h handler) framework.OperationFunc {
 	}
 }
 
-// serveWrite is serve for what writes configs, roles or keys. The framework has these
-// writes forwarded from a performance standby; a DR secondary it does not know.
+// serveWrite is serve for what writes configs, roles or keys, whose fields have limits. The
+// framework has these writes forwarded from a performance standby; a DR secondary it does not
+// know.
 func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if b.system.passive() {
 			return nil, tokens.ErrReadOnly
+		}
+		if err := withinLimits(d); err != nil {
+			return nil, err
 		}
 		return h(ctx, name, d)
 	})
