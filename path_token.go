@@ -76,16 +76,15 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 	if err != nil {
 		return nil, err
 	}
-	data := map[string]any{
-		"access_token":        t.AccessToken,
-		"token_type":          "Bearer",
-		"authorization":       "Bearer " + t.AccessToken,
-		"expires_at":          rfc3339(t.Expires),
-		"ttl":                 t.TTL,
-		"rotation_period":     t.RotationPeriod(),
-		"last_vault_rotation": rfc3339(t.Issued),
-		"token_id":            t.ID(),
-	}
+	data := make(map[string]any, 9) // of its size from the start: a map that grows is copied
+	data["access_token"] = t.AccessToken
+	data["token_type"] = "Bearer"
+	data["authorization"] = "Bearer " + t.AccessToken
+	data["expires_at"] = rfc3339(t.Expires)
+	data["ttl"] = t.TTL
+	data["rotation_period"] = t.RotationPeriod()
+	data["last_vault_rotation"] = rfc3339(t.Issued)
+	data["token_id"] = t.ID()
 	if t.Scope != "" {
 		data["scope"] = t.Scope
 	}
