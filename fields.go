@@ -47,9 +47,14 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 
 // nameOf is the name in a request's path.
 func nameOf(d *framework.FieldData) (tokens.Name, error) {
+	// The framework took them from the path, so they are strings, and need no conversion.
 	var name tokens.Name
-	set(d, "server", &name.Server)
-	set(d, "role", &name.Role)
+	if _, ok := d.Schema["server"]; ok {
+		name.Server, _ = d.Raw["server"].(string)
+	}
+	if _, ok := d.Schema["role"]; ok {
+		name.Role, _ = d.Raw["role"].(string)
+	}
 	return name, validName(name)
 }
 
