@@ -79,7 +79,7 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 	data := make(map[string]any, 9) // of its size from the start: a map that grows is copied
 	data["access_token"] = t.AccessToken
 	data["token_type"] = "Bearer"
-	data["authorization"] = "Bearer " + t.AccessToken
+	data["authorization"] = t.Authorization()
 	data["expires_at"] = rfc3339(t.Expires)
 	data["ttl"] = t.TTL
 	data["rotation_period"] = t.RotationPeriod()

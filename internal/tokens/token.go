@@ -37,12 +37,18 @@ type Token struct {
 	// the cooldown of a forced refresh counts from here. Not stored: after a
 	// restart it is Issued.
 	checked time.Time
-	id      string
+	// id and authorization are derived from AccessToken.
+	id            string
+	authorization string
 }
 
 // ID names the token without giving it away: the first 16 hexadecimal digits of
 // SHA-256(access_token).
 func (t *Token) ID() string { return t.id }
+
+// Authorization is the value of the Authorization header (RFC 6750 section 2.1), made once:
+// each read wants it, and it is as long as the token.
+func (t *Token) Authorization() string { return t.authorization }
 
 // Lifetime is the time from Issued to Expires.
 func (t *Token) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
@@ -157,6 +163,9 @@ func (t *Token) rebased(now time.Time) *Token {
 func (t *Token) seal() {
 	sum := sha256.Sum256([]byte(t.AccessToken))
 	t.id = hex.EncodeToString(sum[:8])
+	const scheme = "Bearer "
+	t.authorization = scheme + t.AccessToken
+	t.AccessToken = t.authorization[len(scheme):] // one text in memory is both
 }
 
 // readAgain is the number of whole seconds after which reading the token again is
