@@ -269,8 +269,9 @@ func (r *race) readAll(server string) []func() {
 		read(logical.ReadOperation, "token/"+role, "token/"+role, ofRole),
 		read(logical.UpdateOperation, "refresh/"+server, "token/"+server, ofToken),
 		read(logical.UpdateOperation, "refresh/"+role, "token/"+role, ofRole),
-		read(logical.ReadOperation, "status/"+server, "token/"+server, ofToken),
-		read(logical.ReadOperation, "status/"+role, "token/"+role, ofRole),
+		// What status/ shows is the token held; what it does not find is in storage.
+		read(logical.ReadOperation, "status/"+server, "config/"+server, ofToken),
+		read(logical.ReadOperation, "status/"+role, "role/"+role, ofRole),
 		read(logical.ReadOperation, "config/"+server, "config/"+server, func(data fields) map[string]string {
 			return map[string]string{"config/" + server: r.together(first(data["scopes"]), data["audience"].(string))}
 		}),
