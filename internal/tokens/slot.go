@@ -209,7 +209,9 @@ func (s *slot) schedule(now time.Time) {
 		wait = max(wait, storageRetry(s.stumbles))
 	}
 	turn := s.turn
-	s.timer = time.AfterFunc(max(0, wait), func() { s.fire(turn) })
+	// Never at once: timers that are due when they are set, by several goroutines, crash a
+	// testing/synctest bubble under the race detector (go.dev/issue/78156).
+	s.timer = time.AfterFunc(max(time.Nanosecond, wait), func() { s.fire(turn) })
 }
 
 // stopTimer leaves the slot without a timer. mu is held.

@@ -126,7 +126,7 @@ func (w *world) fetch(ctx context.Context, shape, host string) (*grant.Token, er
 	}
 	timeout := time.NewTimer(10 * time.Second)
 	defer timeout.Stop()
-	answer := time.NewTimer(latency)
+	answer := time.NewTimer(max(time.Nanosecond, latency)) // see slot.schedule
 	defer answer.Stop()
 	select {
 	case <-ctx.Done():
