@@ -1,0 +1,194 @@
+package acceptance
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The commands of docs/releases.md: a mount goes to the next version and back. Each reload keeps
+// the tokens and costs the authorization server nothing, and each version reads what the other
+// one stored.
+func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{Bare: true})
+	r := &release{t: t, bed: b, plugins: filepath.Join(b.Dir, "plugins")}
+	current := r.version(bed.PluginName)
+	const next, nextFile = "v999.0.0", bed.PluginName + "-v999.0.0"
+	nextSHA := r.build(next, nextFile)
+
+	r.refused("did not match requested version", "plugin", "register", "-sha256="+nextSHA, "-command="+nextFile,
+		"-version="+current, "secret", bed.PluginName)
+	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-version="+current, "secret", bed.PluginName)
+	r.vault("secrets", "enable", "-path="+bed.Mount, "-plugin-version="+current, bed.PluginName)
+	r.runs(current, current)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	u.configure(t, nil)
+	token := u.token(t, "token/"+u.name)
+	requests := len(u.requests(t))
+
+	// Vault takes a wrong sum into its catalog, and notices when the binary is to run. Until the
+	// mistake is mended the mount goes on as it is.
+	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
+	r.vault("secrets", "tune", "-plugin-version="+next, bed.Mount)
+	r.refused("checksums did not match", "plugin", "reload", "-type=secret", "-plugin="+bed.PluginName)
+	r.runs(next, current)
+	u.token(t, "token/"+u.name)
+
+	r.vault("plugin", "register", "-sha256="+nextSHA, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
+	r.registered(current, next)
+	for _, step := range []struct {
+		from, to, role string
+		reload         []string
+	}{
+		{from: current, to: next, role: "of-the-next", reload: []string{"plugin", "reload", "-type=secret", "-plugin=" + bed.PluginName}},
+		{from: next, to: current, role: "of-the-current", reload: []string{"write", "sys/plugins/reload/backend", "mounts=" + bed.Mount}},
+	} {
+		r.vault("secrets", "tune", "-plugin-version="+step.to, bed.Mount)
+		r.runs(step.to, step.from)
+		r.vault(step.reload...)
+		if got := u.token(t, "token/"+u.name); got.TokenID != token.TokenID {
+			t.Errorf("token %s became %s with %s", token.TokenID, got.TokenID, step.to)
+		}
+		r.runs(step.to, step.to)
+		if got := len(u.requests(t)); got != requests {
+			t.Errorf("the reload to %s cost %d token requests, want none", step.to, got-requests)
+		}
+		// It works on as well: a role gets a token, and the version that follows finds both.
+		u.write(t, "role/"+u.name+"/"+step.role, map[string]any{"scopes": "tools:list"})
+		u.token(t, "token/"+u.name+"/"+step.role)
+		requests = len(u.requests(t))
+	}
+	u.token(t, "token/"+u.name+"/of-the-next")
+	if got := len(u.requests(t)); got != requests {
+		t.Errorf("a role of %s cost %d token requests with %s, want none", next, got-requests, current)
+	}
+
+	// A pin is for all mounts, whatever they are set to.
+	const pin = "sys/plugins/pins/secret/" + bed.PluginName
+	r.vault("write", pin, "version="+next)
+	r.refused("a pinned version "+next+" is in effect", "secrets", "tune", "-plugin-version="+current, bed.Mount)
+	r.vault("plugin", "reload", "-type=secret", "-plugin="+bed.PluginName)
+	r.runs(current, next)
+	r.vault("delete", pin)
+	r.vault("plugin", "reload", "-type=secret", "-plugin="+bed.PluginName)
+	r.runs(current, current)
+
+	r.vault("plugin", "deregister", "-version="+next, "secret", bed.PluginName)
+	r.registered(current)
+}
+
+// A release is the plugin in several versions, and the operator who moves a mount between them.
+type release struct {
+	t       *testing.T
+	bed     *bed.Bed
+	plugins string // Vault's plugin directory
+}
+
+// version is what a binary in the plugin directory says of itself.
+func (r *release) version(file string) string {
+	r.t.Helper()
+	out, err := exec.CommandContext(r.t.Context(), filepath.Join(r.plugins, file), "-version").Output()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// build builds the plugin as it would be with another version, and returns the binary's SHA-256.
+func (r *release) build(version, file string) string {
+	r.t.Helper()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	// The version is a constant in a file of its own, which this build finds replaced.
+	dir := r.t.TempDir()
+	source, overlay := filepath.Join(dir, "version.go"), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(root, "version.go"): source}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for path, content := range map[string]string{
+		source:  fmt.Sprintf("package mcpoauth\n\nconst Version = %q\n", version),
+		overlay: string(replace),
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	binary := filepath.Join(r.plugins, file)
+	cmd := exec.CommandContext(r.t.Context(), "go", "build", "-overlay", overlay, "-o", binary, "./cmd/"+bed.PluginName)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		r.t.Fatalf("build %s: %v\n%s", version, err, out)
+	}
+	if got := r.version(file); got != version {
+		r.t.Fatalf("the plugin was built as %s, want %s", got, version)
+	}
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
+// vault runs the vault command as the operator, and returns what it printed.
+func (r *release) vault(args ...string) []byte {
+	r.t.Helper()
+	out, err := r.bed.Vault.CLI(r.t.Context(), r.bed.Vault.RootToken, args...).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("vault %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// refused runs the vault command and expects it to fail with an error that holds the text.
+func (r *release) refused(text string, args ...string) {
+	r.t.Helper()
+	out, err := r.bed.Vault.CLI(r.t.Context(), r.bed.Vault.RootToken, args...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), text) {
+		r.t.Errorf("vault %s: %v, want an error with %q:\n%s", strings.Join(args, " "), err, text, out)
+	}
+}
+
+// runs compares the version that the mount is set to, and the one that runs.
+func (r *release) runs(version, running string) {
+	r.t.Helper()
+	var mounts map[string]struct {
+		PluginVersion        string `json:"plugin_version"`
+		RunningPluginVersion string `json:"running_plugin_version"`
+	}
+	if err := json.Unmarshal(r.vault("secrets", "list", "-detailed", "-format=json"), &mounts); err != nil {
+		r.t.Fatal(err)
+	}
+	mount := mounts[bed.Mount+"/"]
+	if mount.PluginVersion != version || mount.RunningPluginVersion != running {
+		r.t.Errorf("the mount is set to %q and runs %q, want %q and %q",
+			mount.PluginVersion, mount.RunningPluginVersion, version, running)
+	}
+}
+
+// registered compares the plugin's versions in Vault's catalog.
+func (r *release) registered(want ...string) {
+	r.t.Helper()
+	var got []string
+	for line := range strings.Lines(string(r.vault("plugin", "list", "secret"))) {
+		if name, version, _ := strings.Cut(strings.TrimSpace(line), " "); name == bed.PluginName {
+			got = append(got, strings.TrimSpace(version))
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		r.t.Errorf("vault plugin list shows the versions %q, want %q", got, want)
+	}
+}
