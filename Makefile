@@ -6,7 +6,7 @@ DURATION ?= 2m
 OUT      ?= bench/results
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance test-bench soak bench prepare fuzz lint fmt demo dev clean
+.PHONY: help build test test-unit test-acceptance test-bench soak bench prepare fuzz lint fmt demo dev release-check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ lint: ## Check formatting, modules, scripts and code
 	@for file in $$(grep -rl --include='*_test.go' 'time\.Sleep(' . | grep -v /node_modules/); do \
 		grep -q '"testing/synctest"' $$file || { echo "$$file sleeps outside a synctest bubble"; exit 1; }; \
 	done
-	bash -n .ci/run scripts/golangci-lint
+	for script in .ci/run scripts/*; do bash -n $$script || exit 1; done
 	go mod tidy -diff
 	cd acceptance && go mod tidy -diff
 	cd bench && go mod tidy -diff
@@ -76,6 +76,9 @@ demo: ## Show the whole flow on real parts, and check it
 
 dev: ## Start the demo's parts and keep them running until interrupted
 	cd acceptance && go run ./cmd/demo -keep
+
+release-check: ## Make the release of the last commit twice, compare the two, publish nothing
+	scripts/release-check
 
 clean: ## Remove what was built (not the caches outside the checkout)
 	rm -rf bin

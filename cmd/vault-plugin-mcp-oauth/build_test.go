@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The flags of a release, as .goreleaser.yaml has them.
+var releaseFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid="}
+
+// A release can be built again by whoever doubts it: the binary is the same byte for byte wherever
+// the checkout lies. scripts/release-check does more: it begins with an empty cache, and compares
+// all that a release consists of, for each platform.
+func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
+	checkout, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(checkout, ".goreleaser.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range releaseFlags {
+		value := strings.TrimPrefix(flag, "-ldflags=")
+		if !bytes.Contains(config, []byte("- "+value+"\n")) {
+			t.Errorf(".goreleaser.yaml does not build with %q", value)
+		}
+	}
+
+	// To the compiler a link to the checkout is another place: without -trimpath its path is in the
+	// binary.
+	dir := t.TempDir()
+	elsewhere := filepath.Join(dir, "elsewhere")
+	if err := os.Symlink(checkout, elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	var binaries [2][]byte
+	for i, place := range []string{checkout, elsewhere} {
+		binary := filepath.Join(dir, "plugin")
+		args := append([]string{"build", "-o", binary}, releaseFlags...)
+		cmd := exec.CommandContext(t.Context(), "go", append(args, "./cmd/vault-plugin-mcp-oauth")...)
+		cmd.Dir = place // and, by Environ, PWD: go takes the name of the place from there
+		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("build in %s: %v\n%s", place, err, out)
+		}
+		if binaries[i], err = os.ReadFile(binary); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(binary); err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(binaries[i], []byte(place)) {
+			t.Errorf("the binary that was built in %s holds that path", place)
+		}
+	}
+	if !bytes.Equal(binaries[0], binaries[1]) {
+		t.Error("two builds of the same source differ")
+	}
+}
