@@ -123,12 +123,13 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 }
 
 // prepare makes of the request's data what the framework does not make of it itself:
-// a null is a field that is not given, as clients that write whole objects mean it; an
-// empty extra_params is no pairs, for which the vault command has no other form; and a
-// secret of the wrong type is refused here, because the framework's message quotes it.
+// a null is a field that is not given, as clients that write whole objects mean it, but
+// for token_id, which Vault's required_parameters take for given; an empty extra_params is
+// no pairs, for which the vault command has no other form; and a secret of the wrong type
+// is refused here, because the framework's message quotes it.
 func prepare(req *logical.Request) error {
 	for field, value := range req.Data {
-		if value == nil {
+		if value == nil && field != "token_id" {
 			delete(req.Data, field)
 		}
 	}

@@ -44,7 +44,7 @@ var tokenIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 	rejected, given := d.GetOk("token_id")
 	if given && !tokenIDPattern.MatchString(rejected.(string)) {
-		return nil, badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself")
+		return nil, badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself; to replace whichever token is held, leave it out")
 	}
 	id, _ := rejected.(string)
 	t, refreshed, err := b.engine.Refresh(ctx, name, id)

@@ -113,7 +113,8 @@ func TestRefreshThatIsRefused(t *testing.T) {
 	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
 	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/absent", nil, "write config/absent")
 	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/weather/absent", nil, "role/weather/absent")
-	for _, id := range []any{"", "0123", "0123456789ABCDEF", "t0ken-held", "0123456789abcdef0"} {
+	// To Vault's required_parameters a null and an empty text are given, too.
+	for _, id := range []any{nil, "", "0123", "0123456789ABCDEF", "t0ken-held", "0123456789abcdef0"} {
 		m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"token_id": id}, "16 hexadecimal digits")
 	}
 	as.asked(t, 0, "after refused refreshes")

@@ -27,7 +27,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	policies := policiesOf(t, "../docs/security.md")
 	for name, permitted := range map[string][]string{
 		"broker":                {"read the token"},
-		"broker that refreshes": {"read the token", "refresh the token by its id"},
+		"broker that refreshes": {"read the token", "refresh the token by its id", "refresh the token by a null", "refresh the token by no text"},
 		"all brokers":           {"read the own role's token", "refresh the own role's token by its id"},
 		"operator": {
 			"read the config", "write the config", "list the roles", "read the role", "write the role", "delete a role",
@@ -102,6 +102,16 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return status(&api.Secret{}, err)
 		}
 	}
+	// refused is a request that the plugin refuses even where the policy permits it.
+	refused := func(ask func(*api.Client) int) func(*api.Client) int {
+		return func(c *api.Client) int {
+			got := ask(c)
+			if got != http.StatusBadRequest && got != http.StatusForbidden {
+				t.Errorf("what is to be refused: status %d", got)
+			}
+			return got
+		}
+	}
 	byID := map[string]any{"token_id": "0123456789abcdef"} // of no token that is held
 	config, role, own := "config/"+u.name, u.name+"/reader", u.name+"/"+entityID
 	return map[string]func(*api.Client) int{
@@ -111,6 +121,8 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"read the other token":                   read("token/" + other.name),
 		"refresh the token":                      write("refresh/"+u.name, nil),
 		"refresh the token by its id":            write("refresh/"+u.name, byID),
+		"refresh the token by a null":            refused(write("refresh/"+u.name, map[string]any{"token_id": nil})),
+		"refresh the token by no text":           refused(write("refresh/"+u.name, map[string]any{"token_id": ""})),
 		"refresh the own role's token":           write("refresh/"+own, nil),
 		"refresh the own role's token by its id": write("refresh/"+own, byID),
 		"refresh the role's token by its id":     write("refresh/"+role, byID),
