@@ -92,8 +92,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 			server, role, _ := strings.Cut(path, "/")
 			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
 			if prefix == configPrefix {
-				b.keySets.overtaken()
-				b.engine.Go(func(ctx context.Context) { b.reloadKeySet(ctx, server) })
+				b.reloadKeySet(server)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -228,6 +229,50 @@ func TestRotationThatIsOvertaken(t *testing.T) {
 		m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
 		if published, _ := m.keys("weather"); len(published) != 1 || len(m.jwks("weather")) != 1 {
 			t.Errorf("the keys are %q", published)
+		}
+	})
+}
+
+// However many writes fail, and whatever storage does then: one retry looks into what they
+// left, and no write waits for it.
+func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.jwks("weather")
+		synctest.Wait() // until all is loaded
+		// The fourth call is the put: the existence check, the write and, under the lock, the
+		// write again read the config before.
+		const put = 4
+		unpublish := func(trouble *trouble, status int) {
+			t.Helper()
+			m.storage.trouble.Store(trouble)
+			began := time.Now()
+			m.refused(status, logical.UpdateOperation, "config/weather", fields{"publish_jwks": false, "verify": false}, errStorage.Error())
+			if took := time.Since(began); took > storageTimeout {
+				t.Errorf("the answer took %s, which is more than one call", took)
+			}
+			synctest.Wait()
+		}
+		for range 200 {
+			unpublish(&trouble{at: put, lasting: true}, http.StatusInternalServerError)
+		}
+		unpublish(&trouble{at: put, lasting: true, hanging: true}, http.StatusGatewayTimeout)
+		unpublish(&trouble{at: put, lasting: true, done: true}, http.StatusInternalServerError)
+		away := &trouble{at: 1, lasting: true}
+		m.storage.trouble.Store(away)
+		time.Sleep(10 * time.Minute)
+		if n := away.struck.Load(); n < 5 || n > 20 {
+			t.Errorf("%d storage calls in ten minutes; want those of one that tries every minute in the end", n)
+		}
+		m.jwks("weather")
+		m.storage.trouble.Store(nil)
+		time.Sleep(time.Minute)
+		m.unpublished("weather")
+		before := m.storage.calls.Load()
+		time.Sleep(time.Hour)
+		if n := m.storage.calls.Load() - before; n != 0 {
+			t.Errorf("%d storage calls in the hour after; want none", n)
 		}
 	})
 }

@@ -140,9 +140,12 @@ type jwkSet struct {
 // keySets are the key sets of the configs that publish theirs, in memory: whoever asks
 // for one is not authenticated, so it must cost no storage read.
 type keySets struct {
-	mu     sync.RWMutex // guards sets and writes
+	mu     sync.RWMutex // guards sets, writes and reloads
 	sets   map[string][]publicKey
 	writes uint64 // counts the configs that were written
+	// reloads are the servers whose set is to be loaded again, each with the count of
+	// writes when that was last found.
+	reloads map[string]uint64
 
 	// complete tells that every config has been looked at since the start.
 	complete atomic.Bool
@@ -177,11 +180,31 @@ func (k *keySets) load(server string, c *config, writes uint64) (loaded bool, er
 	return true, nil
 }
 
-// overtaken makes void the loads under way: another node wrote.
-func (k *keySets) overtaken() {
+// outdated notes that storage may hold something else than memory, of which update has not
+// been told: what is being loaded is void, and the server's set is to be loaded again. It
+// tells whether somebody has to start that: a reload under way goes on until it is done.
+func (k *keySets) outdated(server string) (start bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.writes++
+	if k.reloads == nil {
+		k.reloads = map[string]uint64{}
+	}
+	_, underWay := k.reloads[server]
+	k.reloads[server] = k.writes
+	return !underWay
+}
+
+// reloaded tells whether a load that began at the given count of writes was all that a
+// server's set needed.
+func (k *keySets) reloaded(server string, writes uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.reloads[server] > writes {
+		return false
+	}
+	delete(k.reloads, server)
+	return true
 }
 
 // written counts the writes.
@@ -228,7 +251,7 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 // putConfig stores a config, and publishes its keys where it says so.
 func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
 	if err := b.store.putConfig(ctx, server, c); err != nil {
-		b.reloadKeySet(ctx, server) // the config may be stored all the same
+		b.reloadKeySet(server) // the config may be stored all the same
 		return err
 	}
 	return b.keySets.update(server, c)
@@ -240,13 +263,22 @@ func (b *backend) loadKeySets(ctx context.Context) {
 	b.keySets.complete.Store(b.untilLoaded(ctx, b.loadAllKeySets))
 }
 
-// reloadKeySet brings the key set of a server in line with storage: at once or, where
-// storage does not answer, later in the background.
-func (b *backend) reloadKeySet(ctx context.Context, server string) {
-	load := func(ctx context.Context) error { return b.loadKeySet(ctx, server) }
-	if load(ctx) != nil {
-		b.engine.Go(func(ctx context.Context) { b.untilLoaded(ctx, load) })
+// reloadKeySet brings the key set of a server in line with storage in the background: the
+// caller holds the server's write lock, or must not wait either. However often it is called
+// while storage does not answer, one goroutine asks.
+func (b *backend) reloadKeySet(server string) {
+	if !b.keySets.outdated(server) {
+		return
 	}
+	b.engine.Go(func(ctx context.Context) {
+		load := func(ctx context.Context) error { return b.loadKeySet(ctx, server) }
+		for {
+			writes := b.keySets.written()
+			if !b.untilLoaded(ctx, load) || b.keySets.reloaded(server, writes) {
+				return
+			}
+		}
+	})
 }
 
 // untilLoaded loads published keys until storage gives them; false when the engine is

@@ -106,7 +106,7 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 		Terms: b.store.termsUnder(nil),
 		Write: func(ctx context.Context) error {
 			if err := b.store.deleteConfig(ctx, name.Server); err != nil {
-				b.reloadKeySet(ctx, name.Server) // the config itself may be gone
+				b.reloadKeySet(name.Server) // the config itself may be gone
 				return err
 			}
 			return b.keySets.update(name.Server, nil)
