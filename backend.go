@@ -7,6 +7,7 @@ package mcpoauth
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -92,7 +93,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 			server, role, _ := strings.Cut(path, "/")
 			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
 			if prefix == configPrefix {
-				b.reloadKeySet(server)
+				b.reloadKeySet(server, time.Now())
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // The times of a rotation of plugin-made keys. A new key is published before it is
@@ -140,12 +141,10 @@ type jwkSet struct {
 // keySets are the key sets of the configs that publish theirs, in memory: whoever asks
 // for one is not authenticated, so it must cost no storage read.
 type keySets struct {
-	mu     sync.RWMutex // guards sets, writes and reloads
-	sets   map[string][]publicKey
-	writes uint64 // counts the configs that were written
-	// reloads are the servers whose set is to be loaded again, each with the count of
-	// writes when that was last found.
-	reloads map[string]uint64
+	mu      sync.RWMutex // guards sets, writes and reloads
+	sets    map[string][]publicKey
+	writes  uint64            // counts the configs that were written
+	reloads map[string]reload // of the servers whose set is to be loaded again
 
 	// complete tells that every config has been looked at since the start.
 	complete atomic.Bool
@@ -180,31 +179,39 @@ func (k *keySets) load(server string, c *config, writes uint64) (loaded bool, er
 	return true, nil
 }
 
+// reload is when a load will do for a server's set that has to be loaded again.
+type reload struct {
+	writes uint64    // the least count of writes at its beginning
+	from   time.Time // the earliest time of its beginning
+}
+
 // outdated notes that storage may hold something else than memory, of which update has not
-// been told: what is being loaded is void, and the server's set is to be loaded again. It
-// tells whether somebody has to start that: a reload under way goes on until it is done.
-func (k *keySets) outdated(server string) (start bool) {
+// been told, and may change until the given time: what is being loaded is void, and the
+// server's set is to be loaded again. It tells whether somebody has to start that: a reload
+// under way goes on until it is done.
+func (k *keySets) outdated(server string, until time.Time) (start bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.writes++
 	if k.reloads == nil {
-		k.reloads = map[string]uint64{}
+		k.reloads = map[string]reload{}
 	}
 	_, underWay := k.reloads[server]
-	k.reloads[server] = k.writes
+	k.reloads[server] = reload{writes: k.writes, from: until}
 	return !underWay
 }
 
-// reloaded tells whether a load that began at the given count of writes was all that a
-// server's set needed.
-func (k *keySets) reloaded(server string, writes uint64) bool {
+// reloaded tells whether a load that began at the given time and count of writes was all
+// that a server's set needed, and else in how long to load it again.
+func (k *keySets) reloaded(server string, began time.Time, writes uint64) (done bool, again time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.reloads[server] > writes {
-		return false
+	r := k.reloads[server]
+	if writes < r.writes || began.Before(r.from) {
+		return false, time.Until(r.from)
 	}
 	delete(k.reloads, server)
-	return true
+	return true, 0
 }
 
 // written counts the writes.
@@ -251,7 +258,8 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 // putConfig stores a config, and publishes its keys where it says so.
 func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
 	if err := b.store.putConfig(ctx, server, c); err != nil {
-		b.reloadKeySet(server) // the config may be stored all the same
+		// The config may be stored all the same.
+		b.reloadKeySet(server, time.Now().Add(tokens.LateCommit))
 		return err
 	}
 	return b.keySets.update(server, c)
@@ -263,19 +271,29 @@ func (b *backend) loadKeySets(ctx context.Context) {
 	b.keySets.complete.Store(b.untilLoaded(ctx, b.loadAllKeySets))
 }
 
-// reloadKeySet brings the key set of a server in line with storage in the background: the
-// caller holds the server's write lock, or must not wait either. However often it is called
-// while storage does not answer, one goroutine asks.
-func (b *backend) reloadKeySet(server string) {
-	if !b.keySets.outdated(server) {
+// reloadKeySet brings the key set of a server in line with storage, which may change until
+// the given time. It does so in the background: the caller holds the server's write lock, or
+// must not wait either. However often it is called while storage does not answer, one
+// goroutine asks.
+func (b *backend) reloadKeySet(server string, until time.Time) {
+	if !b.keySets.outdated(server, until) {
 		return
 	}
 	b.engine.Go(func(ctx context.Context) {
 		load := func(ctx context.Context) error { return b.loadKeySet(ctx, server) }
 		for {
-			writes := b.keySets.written()
-			if !b.untilLoaded(ctx, load) || b.keySets.reloaded(server, writes) {
+			began, writes := time.Now(), b.keySets.written()
+			if !b.untilLoaded(ctx, load) {
 				return
+			}
+			done, again := b.keySets.reloaded(server, began, writes)
+			if done {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(again):
 			}
 		}
 	})

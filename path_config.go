@@ -106,7 +106,8 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 		Terms: b.store.termsUnder(nil),
 		Write: func(ctx context.Context) error {
 			if err := b.store.deleteConfig(ctx, name.Server); err != nil {
-				b.reloadKeySet(name.Server) // the config itself may be gone
+				// The config itself may be gone.
+				b.reloadKeySet(name.Server, time.Now().Add(tokens.LateCommit))
 				return err
 			}
 			return b.keySets.update(name.Server, nil)

@@ -197,7 +197,8 @@ func settled(t *testing.T, entry string) string {
 }
 
 // TestStorageTroubleAtEveryStep makes each storage call of each deed fail in its turn, until
-// a run of the deed makes fewer calls than that. Whatever fails: the answer is a clear
+// a run of the deed makes fewer calls than that. Whatever fails, and even where it is done
+// all the same, then or later: the answer is a clear
 // error or as without trouble; what is stored is what was before or what was to be; no
 // token is served but those that the stored configs and roles ask for; and what failed
 // succeeds when it is done again.
@@ -228,6 +229,8 @@ func TestStorageTroubleAtEveryStep(t *testing.T) {
 				{"all fail", func(at int64) *trouble { return &trouble{at: at, lasting: true} }},
 				{"all fail, done", func(at int64) *trouble { return &trouble{at: at, lasting: true, done: true} }},
 				{"all hang", func(at int64) *trouble { return &trouble{at: at, lasting: true, hanging: true} }},
+				{"one hangs, done later", func(at int64) *trouble { return &trouble{at: at, hanging: true, done: true} }},
+				{"all hang, done later", func(at int64) *trouble { return &trouble{at: at, lasting: true, hanging: true, done: true} }},
 			} {
 				steps := int64(0)
 				for struck := true; struck; {

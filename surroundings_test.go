@@ -21,6 +21,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // testStorage is a mount's storage that counts and can fail.
@@ -39,6 +41,8 @@ type testStorage struct {
 	failing []string
 	// afterGet is called after the next get; nil is not.
 	afterGet func()
+	// late are the puts and deletes that failed and are still to take effect.
+	late []func()
 }
 
 // errStorage is what a failing call returns: storage errors cross the plugin boundary
@@ -48,12 +52,15 @@ var errStorage = errors.New("storage is out of order")
 // errUnheard is that of a put or a delete that took effect all the same.
 var errUnheard = fmt.Errorf("%w, after it was done", errStorage)
 
+// errLate is that of a put or a delete that takes effect later, before all that come after it.
+var errLate = fmt.Errorf("%w, and is done late", errStorage)
+
 // trouble is which calls of a storage fail, counted from 1 when it begins, and how.
 type trouble struct {
 	at      int64 // the call that fails
 	lasting bool  // and all after it
 	done    bool  // puts and deletes take effect all the same, as when the answer is lost
-	hanging bool  // the call goes on until its context ends
+	hanging bool  // the call goes on until its context ends; one that is done is done later
 
 	calls, struck atomic.Int64
 }
@@ -67,6 +74,9 @@ func (t *trouble) call(ctx context.Context) error {
 	switch {
 	case t.hanging:
 		<-ctx.Done()
+		if t.done {
+			return fmt.Errorf("%w: %w", errLate, ctx.Err())
+		}
 		return fmt.Errorf("%w: %w", errStorage, ctx.Err())
 	case t.done:
 		return errUnheard
@@ -124,19 +134,38 @@ func (s *testStorage) meanwhile(do func()) {
 }
 
 func (s *testStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	err := s.call(ctx, "put", entry.Key)
-	if err != nil && err != errUnheard {
-		return err
-	}
-	return cmp.Or(s.InmemStorage.Put(ctx, entry), err)
+	return s.write(ctx, "put", entry.Key, func(ctx context.Context) error { return s.InmemStorage.Put(ctx, entry) })
 }
 
 func (s *testStorage) Delete(ctx context.Context, key string) error {
-	err := s.call(ctx, "delete", key)
+	return s.write(ctx, "delete", key, func(ctx context.Context) error { return s.InmemStorage.Delete(ctx, key) })
+}
+
+// write does a put or a delete, or fails, or both.
+func (s *testStorage) write(ctx context.Context, method, key string, do func(context.Context) error) error {
+	err := s.call(ctx, method, key)
+	if errors.Is(err, errLate) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.late = append(s.late, func() { _ = do(context.WithoutCancel(ctx)) })
+		time.AfterFunc(tokens.LateCommit-time.Second, s.doLate)
+		return err
+	}
 	if err != nil && err != errUnheard {
 		return err
 	}
-	return cmp.Or(s.InmemStorage.Delete(ctx, key), err)
+	s.doLate()
+	return cmp.Or(do(ctx), err)
+}
+
+// doLate does what is still to take effect.
+func (s *testStorage) doLate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, do := range s.late {
+		do()
+	}
+	s.late = nil
 }
 
 func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error) {

@@ -8,6 +8,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
+// LateCommit is for how long a write that failed may still take effect: storage that ran out
+// of time may be waiting for other nodes yet. Vault's raft does; but a leader that does not
+// reach them steps down within a few seconds, and then another node's mount is at work.
+const LateCommit = 15 * time.Second
+
 // Change is a write to a config or a role.
 type Change struct {
 	// Write does the write, under the name's write lock. It returns ErrConflict,
@@ -24,9 +29,9 @@ type Change struct {
 	// background, because they were obtained with other credentials.
 	Refresh bool
 
-	// failed tells that Write has failed: storage may hold the old state or, where it
-	// failed half-way, the new one.
-	failed bool
+	// unsure is not zero when Write has failed: storage may hold the old state or, now or
+	// later up to this time, the new one or some of it.
+	unsure time.Time
 }
 
 // Change carries out a write and brings what is held for the name, and for all its
@@ -51,7 +56,7 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 		return writeErr // nothing was written
 	}
 	if writeErr != nil {
-		c = Change{failed: true}
+		c = Change{unsure: e.doubt(name.Server)}
 	}
 	if c.Token != nil {
 		e.slot(name)
@@ -81,7 +86,7 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	if away == nil || known {
 		terms, err = ask(s.engine.ctx, s.name)
 	}
-	stale := s.conform(terms, err, c.failed)
+	stale := s.conform(terms, err, c.unsure)
 	if stale {
 		s.deleteStored()
 	}
@@ -113,25 +118,27 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	return away
 }
 
-// conform applies the terms, or the error in reading them, to what is held. It
-// reports whether storage may keep a token that is not one any more.
-func (s *slot) conform(terms *Terms, err error, failed bool) (stale bool) {
+// conform applies the terms, or the error in reading them, to what is held; unsure is not
+// zero after a write that failed. It reports whether storage may keep a token that is not
+// one any more.
+func (s *slot) conform(terms *Terms, err error, unsure time.Time) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !failed {
+	failed := !unsure.IsZero()
+	if failed {
+		s.unsure = unsure
+	} else {
 		s.failed.Store(nil)
 	}
-	s.unsure = false
 	switch {
 	case errors.Is(err, ErrNotConfigured):
 		s.drop()
 		s.engine.remove(s)
 		return false // the write deleted the tokens too
 	case err != nil && failed:
-		// Neither the write nor a look has come through. What is held goes on serving
-		// while it is looked into in the background, until storage answers.
-		s.unsure = true
-		_, _ = s.look() // fails only when the engine is closing
+		// Neither the write nor a look has come through. What is held goes on serving until
+		// storage answers.
+		s.schedule(time.Now())
 		return false
 	case err != nil:
 		// Whether the token is still one is not known. Finding out is the next reader's.

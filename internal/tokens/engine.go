@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -74,8 +75,9 @@ type Engine struct {
 
 	slots sync.Map // Name -> *slot; read without a lock, written under mu
 
-	mu     sync.Mutex         // guards the fields below and writes to slots
-	roles  map[string][]*slot // by server: its own slot and its roles'
+	mu     sync.Mutex           // guards the fields below and writes to slots
+	roles  map[string][]*slot   // by server: its own slot and its roles'
+	doubts map[string]time.Time // slot.unsure of slots to come, by server
 	closed bool
 	work   sync.WaitGroup // grows only under mu while closed is false
 }
@@ -97,6 +99,7 @@ func New(o Options) *Engine {
 		epoch:    time.Now(),
 		seed:     maphash.MakeSeed(),
 		roles:    map[string][]*slot{},
+		doubts:   map[string]time.Time{},
 	}
 	for i := range e.writes {
 		e.writes[i] = semaphore.NewWeighted(1)
@@ -336,11 +339,22 @@ func (e *Engine) slot(name Name) *slot {
 	if s := e.peek(name); s != nil {
 		return s
 	}
-	s := &slot{engine: e, name: name}
+	s := &slot{engine: e, name: name, unsure: e.doubts[name.Server]}
 	s.touch(time.Now())
 	e.slots.Store(name, s)
 	e.roles[name.Server] = append(e.roles[name.Server], s)
 	return s
+}
+
+// doubt notes that a write to a server failed. It gives the time from when on storage tells
+// for good what the write left.
+func (e *Engine) doubt(server string) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now()
+	maps.DeleteFunc(e.doubts, func(_ string, until time.Time) bool { return until.Before(now) })
+	e.doubts[server] = now.Add(LateCommit)
+	return e.doubts[server]
 }
 
 // remove forgets a slot.

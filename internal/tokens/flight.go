@@ -127,11 +127,12 @@ func (s *slot) end(f *flight, revision uint64, err error) bool {
 func (s *slot) attempt(ctx context.Context, f *flight, revision uint64) error {
 	// This read comes before every call to an authorization server: a plugin whose
 	// Vault is gone must not call anybody.
+	began := time.Now()
 	terms, err := s.engine.store.Terms(ctx, s.name)
 	if err != nil {
 		return err
 	}
-	if err := s.settle(ctx, terms, revision); err != nil {
+	if err := s.settle(ctx, terms, began, revision); err != nil {
 		return err
 	}
 	if s.fulfilled(f) {
@@ -167,8 +168,9 @@ func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant
 	return terms, answer, err
 }
 
-// settle brings what is held in line with storage and with the terms.
-func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error {
+// settle brings what is held in line with storage and with the terms, the look at which
+// began at the given time.
+func (s *slot) settle(ctx context.Context, terms *Terms, began time.Time, revision uint64) error {
 	s.mu.Lock()
 	loaded := s.loaded
 	s.mu.Unlock()
@@ -186,7 +188,9 @@ func (s *slot) settle(ctx context.Context, terms *Terms, revision uint64) error 
 	}
 	now := time.Now()
 	s.idleTimeout = terms.IdleTimeout
-	s.unsure = false
+	if !began.Before(s.unsure) {
+		s.unsure = time.Time{}
+	}
 	if !s.loaded {
 		s.loaded = true
 		s.touch(now) // loading counts as a read

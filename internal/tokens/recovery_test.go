@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -252,6 +253,47 @@ func TestFailedWriteIsLookedIntoAndHeldTokensServe(t *testing.T) {
 		time.Sleep(time.Minute) // and not only when the token is due to be refreshed
 		if got := mustRead(t, e, weather); got.Shape != "B" {
 			t.Error("what the failed write left was never looked into")
+		}
+	})
+}
+
+// lateWrite is a write that fails and comes through ten seconds later.
+func (w *world) lateWrite(shapes map[Name]string, failure error) Change {
+	return Change{Write: func(context.Context) error {
+		time.AfterFunc(10*time.Second, func() { w.with(func(w *world) { maps.Copy(w.shapes, shapes) }) })
+		return failure
+	}}
+}
+
+func TestFailedWriteThatComesThroughLaterIsNoticed(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader, writer := Name{"weather", "reader"}, Name{"weather", "writer"}
+		w.shapes[reader], w.shapes[writer] = "A", "A"
+		e := w.engine()
+		mustRead(t, e, weather)
+		mustRead(t, e, reader)
+		timeout := errors.New("storage has timed out")
+		write := w.lateWrite(map[Name]string{weather: "B", reader: "B", writer: "B"}, timeout)
+		if err := e.Change(t.Context(), weather, write); !errors.Is(err, timeout) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		time.Sleep(5 * time.Second)
+		for _, name := range []Name{weather, reader, writer} { // the writer's for the first time
+			if got := mustRead(t, e, name); got.Shape != "A" {
+				t.Errorf("%s has a token of shape %s before the write has come through", name, got.Shape)
+			}
+		}
+		time.Sleep(LateCommit)
+		for _, name := range []Name{weather, reader, writer} {
+			if got := mustRead(t, e, name); got.Shape != "B" {
+				t.Errorf("%s has a token of shape %s after the write has come through", name, got.Shape)
+			}
+		}
+		w.wantFetches(6)
+		calls := w.storageCalls()["terms"]
+		time.Sleep(30 * time.Minute)
+		if n := w.storageCalls()["terms"] - calls; n != 0 {
+			t.Errorf("storage was looked at %d times after that", n)
 		}
 	})
 }

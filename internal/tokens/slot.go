@@ -37,9 +37,9 @@ type slot struct {
 	unsaved bool
 	// idle tells that the last due refresh was left out because nobody reads.
 	idle bool
-	// unsure tells that a write failed and that storage could not be asked what it left:
-	// held may be of terms that are gone.
-	unsure bool
+	// unsure is from when on storage tells for good what a write that failed has left: until
+	// it has been looked at, held may be of terms that are gone. Zero when nothing is unsure.
+	unsure time.Time
 	// stumbles counts the flights in a row that ended without an outcome, because
 	// storage failed.
 	stumbles int
@@ -197,12 +197,13 @@ func (s *slot) schedule(now time.Time) {
 	switch {
 	case s.gone || s.flight != nil || s.engine.ctx.Err() != nil || s.engine.passive():
 		return
-	case s.unsure:
-		at = now
 	case t.ValidAt(now) || f != nil && s.wanted:
 		at = due(t, f)
 	default:
 		return
+	}
+	if !s.unsure.IsZero() {
+		at = minTime(at, s.unsure)
 	}
 	wait := left(at, now)
 	if s.stumbles > 0 {
@@ -234,11 +235,11 @@ func (s *slot) fire(turn uint64) {
 	if s.flight != nil {
 		return
 	}
-	if s.unsure {
+	now := time.Now()
+	if !s.unsure.IsZero() && !now.Before(s.unsure) {
 		_, _ = s.look() // fails only when the engine is closing
 		return
 	}
-	now := time.Now()
 	t, replaces := s.held.Load(), ""
 	if t != nil {
 		if s.idle = s.idleAt(now, t); s.idle {
@@ -285,7 +286,7 @@ func (s *slot) forget() {
 	s.supersede()
 	s.hold(nil)
 	s.failed.Store(nil)
-	s.loaded, s.unsure = false, false
+	s.loaded = false
 	s.stopTimer()
 }
 
