@@ -144,3 +144,52 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 		w.wantFetches(2)
 	})
 }
+
+// A token is saved before it is handed out, so that a failover does not go back to the one
+// before it.
+func TestRefreshedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 0
+		e := w.slowEngine()
+		first := mustRead(t, e, weather)
+		time.Sleep(time.Until(first.RefreshAt) + 1500*time.Millisecond) // the terms; the save
+		if w.stored(weather).AccessToken == first.AccessToken {
+			t.Fatal("the new token is not being saved")
+		}
+		if got := mustRead(t, e, weather); got.ID() != first.ID() {
+			t.Error("a reader got the new token before it was saved")
+		}
+		time.Sleep(time.Second)
+		if got := mustRead(t, e, weather); got.ID() == first.ID() {
+			t.Error("a reader got the old token after the new one was saved")
+		}
+	})
+}
+
+func TestVerifiedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.slowEngine()
+		first := mustRead(t, e, weather)
+		change := w.reshape(weather, "A")
+		change.Terms = w.terms(weather, "A")
+		var err error
+		if change.Token, err = e.Verify(t.Context(), change.Terms); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- e.Change(t.Context(), weather, change) }()
+		time.Sleep(time.Second / 2)
+		if w.stored(weather).AccessToken != change.Token.AccessToken {
+			t.Fatal("the verified token is not being saved")
+		}
+		if got := mustRead(t, e, weather); got.ID() != first.ID() {
+			t.Error("a reader got the verified token before it was saved")
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if got := mustRead(t, e, weather); got.AccessToken != change.Token.AccessToken {
+			t.Error("a reader got the old token after the write")
+		}
+	})
+}
