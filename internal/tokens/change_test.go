@@ -412,3 +412,19 @@ func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 		readers.Wait()
 	})
 }
+
+// A client that hangs up must not leave half a write.
+func TestWriteGoesOnWithoutItsClient(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		ctx, hangUp := context.WithCancel(t.Context())
+		err := e.Change(ctx, weather, Change{Write: func(ctx context.Context) error {
+			hangUp()
+			synctest.Wait()
+			return ctx.Err()
+		}})
+		if err != nil {
+			t.Errorf("the write ended with its client: %v", err)
+		}
+	})
+}

@@ -119,3 +119,23 @@ func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 		w.wantFetches(3)
 	})
 }
+
+func TestReadsOfADueTokenOnAPassiveNodeCostNoStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		active := w.engine()
+		held := mustRead(t, active, weather)
+		active.Close()
+		w.with(func(w *world) { w.passive = true })
+		e := w.engine()
+		mustRead(t, e, weather)
+		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
+		before := fmt.Sprint(w.storageCalls())
+		for range 100 {
+			mustRead(t, e, weather)
+			synctest.Wait()
+		}
+		if after := fmt.Sprint(w.storageCalls()); after != before {
+			t.Errorf("storage calls went from %s to %s", before, after)
+		}
+	})
+}

@@ -297,3 +297,53 @@ func TestFailedWriteThatComesThroughLaterIsNoticed(t *testing.T) {
 		}
 	})
 }
+
+func TestLookAfterAFailedWriteAsksNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		full := errors.New("storage is full")
+		if err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error { return full }}); !errors.Is(err, full) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		looks := w.storageCalls()["terms"]
+		time.Sleep(LateCommit + time.Second)
+		if w.storageCalls()["terms"] == looks {
+			t.Error("storage was not looked at")
+		}
+		w.wantFetches(1)
+	})
+}
+
+func TestFailedWriteLeavesTheBackoff(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.refuse = &grant.RefusedError{Code: "invalid_client"}
+		e := w.engine()
+		before := mustFail(t, e, weather)
+		full := errors.New("storage is full")
+		if err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error { return full }}); !errors.Is(err, full) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		if after := mustFail(t, e, weather); !after.NextAttempt.Equal(before.NextAttempt) {
+			t.Errorf("the next attempt is at %s, want %s as before the write", after.NextAttempt, before.NextAttempt)
+		}
+		w.wantFetches(1)
+	})
+}
+
+func TestReadersOfAnOverdueTokenDoNotHammerStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+		time.Sleep(time.Until(held.RefreshAt))
+		looks := w.storageCalls()["terms"]
+		for range 600 {
+			mustRead(t, e, weather)
+			time.Sleep(time.Second / 10)
+		}
+		if n := w.storageCalls()["terms"] - looks; n < 3 || n > 10 {
+			t.Errorf("storage was asked %d times in a minute, want what the backoff allows", n)
+		}
+	})
+}
