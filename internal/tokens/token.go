@@ -103,14 +103,16 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	// into one, the exp (RFC 7519 section 4.1.4) comes half a second before the end of its
 	// expires_in. The sooner one is its end.
 	issued := answer.RequestedAt.Add(-time.Duration(answer.RequestedAt.Nanosecond()))
+	expires := issued.Add(lifetime)
 	t := &Token{
 		AccessToken: answer.AccessToken,
 		Scope:       answer.Scope,
 		Shape:       terms.Shape,
 		Issued:      issued,
-		Expires:     issued.Add(lifetime),
-		RefreshAt:   answer.RequestedAt.Add(interval),
-		checked:     time.Now(),
+		Expires:     expires,
+		// Of a lifetime of a second, next to nothing may be left.
+		RefreshAt: minTime(answer.RequestedAt.Add(interval), expires),
+		checked:   time.Now(),
 	}
 	t.seal()
 	return t

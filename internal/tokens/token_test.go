@@ -159,6 +159,20 @@ func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
 	}
 }
 
+// TestTokenIsRefreshedByItsEnd: however late in a second a token was requested, and however
+// short its lifetime.
+func TestTokenIsRefreshedByItsEnd(t *testing.T) {
+	second := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	for _, lifetime := range []time.Duration{time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 15 * time.Second} {
+		for fraction := time.Duration(0); fraction < time.Second; fraction += 100 * time.Millisecond {
+			token := newToken(&grant.Token{AccessToken: "t", RequestedAt: second.Add(fraction), ExpiresIn: lifetime}, &Terms{})
+			if token.RefreshAt.After(token.Expires) {
+				t.Errorf("of a lifetime of %s from %s on: refreshed %s after its end", lifetime, fraction, token.RefreshAt.Sub(token.Expires))
+			}
+		}
+	}
+}
+
 func TestTokenID(t *testing.T) {
 	token := newToken(&grant.Token{AccessToken: "abc", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
 	if want := "ba7816bf8f01cfea"; token.ID() != want { // SHA-256("abc") of FIPS 180
