@@ -189,9 +189,28 @@ func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
 		t.Fatal(err)
 	}
-	was := m.storage.entries(t)
+	was, calls := m.storage.entries(t), m.storage.calls.Load()
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "512000 is the most")
+	if n := m.storage.calls.Load() - calls; n != 1 {
+		t.Errorf("%d storage calls; want to read the config, and to begin no write", n)
+	}
 	m.storage.unchanged(t, was)
+}
+
+// A read of a token has nothing to be limited.
+func TestLimitsCostATokenReadNothing(t *testing.T) {
+	d := &framework.FieldData{
+		Raw:    fields{"server": "weather", "role": "reader"},
+		Schema: newMount(t).b.(*backend).Route("token/weather/reader").Fields,
+	}
+	allocations := testing.AllocsPerRun(100, func() {
+		if err := withinLimits(d); err != nil {
+			t.Error(err)
+		}
+	})
+	if allocations != 0 {
+		t.Errorf("%v allocations; want none", allocations)
+	}
 }
 
 func TestDurationsHaveTheirLimits(t *testing.T) {

@@ -153,6 +153,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.fitsServer(); err != nil {
 		return nil, err
 	}
+	if err := fits(next); err != nil {
+		return nil, err
+	}
 
 	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !madeKey}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))

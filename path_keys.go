@@ -151,6 +151,9 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	next := old.clone()
 	next.Keys = next.Keys.rotated(key, now)
 	next.Revision = newID()
+	if err := fits(next); err != nil {
+		return nil, err
+	}
 	err = b.engine.Change(ctx, name, tokens.Change{
 		Terms: b.store.termsUnder(next),
 		Write: func(ctx context.Context) error {

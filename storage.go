@@ -58,10 +58,6 @@ func (s store) config(ctx context.Context, server string) (*config, error) {
 }
 
 func (s store) putConfig(ctx context.Context, server string, c *config) error {
-	// It was validated, but for what discovery found and the keys of rotations.
-	if err := fits(c); err != nil {
-		return err
-	}
 	return s.put(ctx, configPrefix+server, c)
 }
 

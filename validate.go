@@ -77,7 +77,7 @@ func (c *config) validate() error {
 			return badRequest("%v", err)
 		}
 	}
-	return fits(c)
+	return nil
 }
 
 func (c *config) validTimes() error {
