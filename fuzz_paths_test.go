@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,21 +20,6 @@ import (
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
-
-// What is not at loopback goes to a proxy that is not there, whatever URL a test writes. The
-// environment is read once, so this comes before all tests.
-func init() {
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
-		if err := os.Setenv(name, "http://127.0.0.1:1"); err != nil {
-			panic(err)
-		}
-	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		if err := os.Unsetenv(name); err != nil {
-			panic(err)
-		}
-	}
-}
 
 // FuzzPaths asks a mount for anything: any operation at any path, with any fields of any
 // type, several times in a row, while storage may fail. Whatever comes, there is no panic, no
