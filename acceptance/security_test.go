@@ -30,7 +30,8 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 		"broker that refreshes": {"read the token", "refresh the token by its id", "refresh the token by a null", "refresh the token by no text"},
 		"all brokers":           {"read the own role's token", "refresh the own role's token by its id"},
 		"operator": {
-			"read the config", "write the config", "list the roles", "read the role", "write the role", "delete a role",
+			"read the config", "write the config", "delete the config", "create the config",
+			"list the roles", "read the role", "write the role", "delete a role",
 			"read the keys", "rotate the keys", "read the status", "read the role's status",
 		},
 		"monitoring": {"list the status", "read the status", "read the role's status"},
@@ -114,6 +115,12 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 	}
 	byID := map[string]any{"token_id": "0123456789abcdef"} // of no token that is held
 	config, role, own := "config/"+u.name, u.name+"/reader", u.name+"/"+entityID
+	// restore writes what a request may have deleted.
+	restore := func() {
+		u.configure(t, nil)
+		u.write(t, "role/"+role, map[string]any{"scopes": "tools:list"})
+		u.write(t, "role/"+own, map[string]any{"scopes": "tools:list"})
+	}
 	return map[string]func(*api.Client) int{
 		"read the token":                         read("token/" + u.name),
 		"read the role's token":                  read("token/" + role),
@@ -135,9 +142,24 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"allow http":                             write(config, map[string]any{"allow_insecure_http": true, "client_secret": u.client.Secret}),
 		"allow http in the command's words":      write(config, map[string]any{"allow_insecure_http": "1", "client_secret": u.client.Secret}),
 		"allow inner addresses":                  write(config, map[string]any{"allow_private_addresses": "true", "client_secret": u.client.Secret}),
-		"list the roles":                         list("role/" + u.name + "/"),
-		"read the role":                          read("role/" + role),
-		"write the role":                         write("role/"+role, map[string]any{"scopes": "tools:list"}),
+		"publish the keys":                       write(config, map[string]any{"publish_jwks": true}),
+		"write a key":                            write(config, map[string]any{"private_key": ""}), // which is none
+		"have a key made":                        write(config, map[string]any{"key_type": "ec-p256"}),
+		"delete the config": func(c *api.Client) int {
+			defer restore()
+			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config)
+			return status(&api.Secret{}, err)
+		},
+		"create the config": func(c *api.Client) int {
+			defer restore()
+			if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config); err != nil {
+				t.Fatal(err)
+			}
+			return write(config, u.settings(nil))(c)
+		},
+		"list the roles": list("role/" + u.name + "/"),
+		"read the role":  read("role/" + role),
+		"write the role": write("role/"+role, map[string]any{"scopes": "tools:list"}),
 		"delete a role": func(c *api.Client) int {
 			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/role/"+u.name+"/gone")
 			return status(&api.Secret{}, err)
