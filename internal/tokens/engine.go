@@ -275,8 +275,9 @@ func (e *Engine) dropOrphan(name Name) error {
 // storage now has is loaded in the background.
 func (e *Engine) Invalidate(name Name) {
 	for _, s := range e.affected(name) {
-		s.forget()
-		e.spawn(func() { e.load(s.name) })
+		if s.forget() {
+			e.spawn(func() { e.load(s.name) })
+		}
 	}
 }
 

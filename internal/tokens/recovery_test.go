@@ -347,3 +347,25 @@ func TestReadersOfAnOverdueTokenDoNotHammerStorage(t *testing.T) {
 		}
 	})
 }
+
+func TestInvalidationsShareOneLoad(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+		for range 200 {
+			e.Invalidate(weather)
+			synctest.Wait()
+		}
+		looks := w.storageCalls()["terms"]
+		time.Sleep(10 * time.Minute)
+		if n := w.storageCalls()["terms"] - looks; n < 5 || n > 25 {
+			t.Errorf("storage was asked %d times in ten minutes, want what one that waits up to a minute asks", n)
+		}
+		w.with(func(w *world) { clear(w.broken) })
+		time.Sleep(time.Minute)
+		if s := e.peek(weather); s == nil || s.held.Load() == nil || s.held.Load().ID() != held.ID() {
+			t.Error("the token was not loaded once storage answered")
+		}
+	})
+}

@@ -276,18 +276,21 @@ func (s *slot) drop() {
 	s.stopTimer()
 }
 
-// forget empties the slot, so that the next look goes to storage.
-func (s *slot) forget() {
+// forget empties the slot, so that the next look goes to storage. It tells whether the slot
+// is to be loaded now: one that was not loaded is being loaded, or is left to its next reader.
+func (s *slot) forget() (load bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	load = s.loaded
 	if s.gone {
-		return
+		return load
 	}
 	s.supersede()
 	s.hold(nil)
 	s.failed.Store(nil)
 	s.loaded = false
 	s.stopTimer()
+	return load
 }
 
 // hold replaces the held token, by none where t is nil. mu is held.
