@@ -171,9 +171,10 @@ func TestVerifiedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
 		e := w.slowEngine()
 		first := mustRead(t, e, weather)
 		change := w.reshape(weather, "A")
-		change.Terms = w.terms(weather, "A")
+		terms := w.terms(weather, "A")
+		change.Terms = w.written(weather, terms)
 		var err error
-		if change.Token, err = e.Verify(t.Context(), change.Terms); err != nil {
+		if change.Token, err = e.Verify(t.Context(), terms); err != nil {
 			t.Fatal(err)
 		}
 		done := make(chan error, 1)
