@@ -369,3 +369,25 @@ func TestInvalidationsShareOneLoad(t *testing.T) {
 		}
 	})
 }
+
+// The token of a name that nobody reads would be handed out to the next reader.
+func TestFailedWriteIsLookedIntoThoughNobodyReads(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.idle = time.Minute
+		e := w.engine()
+		mustRead(t, e, weather)
+		time.Sleep(46 * time.Minute) // it is refreshed once
+		w.wantFetches(2)
+		due := e.peek(weather).held.Load().RefreshAt
+		time.Sleep(time.Until(due) - 5*time.Second)
+		timeout := errors.New("storage has timed out")
+		if err := e.Change(t.Context(), weather, w.lateWrite(map[Name]string{weather: "B"}, timeout)); !errors.Is(err, timeout) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		time.Sleep(LateCommit + time.Second)
+		w.wantFetches(2)
+		if got := mustRead(t, e, weather); got.Shape != "B" {
+			t.Errorf("got a token of shape %s after the write has come through", got.Shape)
+		}
+	})
+}

@@ -202,13 +202,18 @@ func (s *slot) schedule(now time.Time) {
 	default:
 		return
 	}
-	if !s.unsure.IsZero() {
-		at = minTime(at, s.unsure)
-	}
 	wait := left(at, now)
+	if !s.unsure.IsZero() {
+		wait = min(wait, s.unsure.Sub(now))
+	}
 	if s.stumbles > 0 {
 		wait = max(wait, storageRetry(s.stumbles))
 	}
+	s.wake(wait)
+}
+
+// wake sets the timer, of which there is none. mu is held.
+func (s *slot) wake(wait time.Duration) {
 	turn := s.turn
 	// Never at once: timers that are due when they are set, by several goroutines, crash a
 	// testing/synctest bubble under the race detector (go.dev/issue/78156).
@@ -244,6 +249,9 @@ func (s *slot) fire(turn uint64) {
 	if t != nil {
 		if s.idle = s.idleAt(now, t); s.idle {
 			s.engine.log.Debug("token is left to expire: nobody reads it", "name", s.name.String())
+			if !s.unsure.IsZero() {
+				s.wake(s.unsure.Sub(now))
+			}
 			return
 		}
 		replaces = t.ID()
