@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -55,6 +56,17 @@ func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
+	return p, nil
+}
+
+// NewProcess starts cmd, with its output in a log of the bed. It is stopped with the bed at the latest.
+func (b *Bed) NewProcess(name string, cmd *exec.Cmd) (*Process, error) {
+	name = b.unique(name)
+	p, err := startProcess(name, cmd, filepath.Join(b.LogDir(), name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(p.Stop)
 	return p, nil
 }
 
