@@ -1,0 +1,691 @@
+package acceptance
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// exampleToken is the path of the token in all examples.
+const exampleToken = "mcp-oauth/token/files"
+
+// example is a file of examples/ as it is.
+func example(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "examples", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// example is a file of examples/ for the upstream, in place of the MCP server "files".
+func (u *upstream) example(t *testing.T, file string) string {
+	t.Helper()
+	content := example(t, file)
+	if !strings.Contains(content, exampleToken) {
+		t.Fatalf("%s does not mention %s", file, exampleToken)
+	}
+	return strings.NewReplacer(
+		"mcp-oauth/token/files", bed.Mount+"/token/"+u.name,
+		"mcp-oauth/refresh/files", bed.Mount+"/refresh/"+u.name,
+	).Replace(content)
+}
+
+// exampleBroker logs in as a broker with the policy of the examples.
+func (u *upstream) exampleBroker(t *testing.T) *bed.Identity {
+	t.Helper()
+	return newIdentity(t, u.bed, u.name, u.example(t, "policy.hcl"))
+}
+
+// runExample starts a Vault Agent or a Vault Proxy with files of examples/ in a directory of its own, which
+// it returns, as the comments in them say. bin, if any, is put before the PATH.
+func (u *upstream) runExample(t *testing.T, command, config, bin string, files map[string]string) string {
+	t.Helper()
+	dir, id := t.TempDir(), u.exampleBroker(t)
+	all := map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID}
+	maps.Copy(all, files)
+	for name, content := range all {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(u.bed.Vault.Binary, command, "-config="+config, "-log-level=debug")
+	cmd.Dir = dir
+	cmd.Env = []string{"VAULT_ADDR=" + u.bed.Vault.Address, "HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH")}
+	process, err := u.bed.NewProcess("example-"+command+"-"+u.name, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-process.Done():
+			t.Errorf("vault %s ended by itself", command)
+		default:
+		}
+		if err := process.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// checkAuthorization checks that a value is that of an Authorization header which the MCP server takes
+// now, and returns the token in it.
+func (u *upstream) checkAuthorization(t *testing.T, value string) string {
+	t.Helper()
+	token, ok := strings.CutPrefix(value, "Bearer ")
+	if !ok {
+		t.Fatalf("a value of %d bytes is not that of an Authorization header", len(value))
+	}
+	u.bed.Secrecy.AddToken(token)
+	if err := u.mcp.Check(token); err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// Vault Agent with the example's configuration keeps a file with the value of the Authorization header,
+// which the MCP server takes at any time, through refreshes.
+func TestExampleAgentKeepsAFile(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 20*time.Second)
+	u.configure(t, nil)
+	dir := u.runExample(t, "agent", "agent.hcl", "", map[string]string{"agent.hcl": u.example(t, "vault-agent/agent.hcl")})
+
+	file, seen := filepath.Join(dir, "authorization"), map[string]bool{}
+	bed.Eventually(t, 2*time.Minute, func() error {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		seen[u.checkAuthorization(t, string(content))] = true
+		if len(seen) < 3 {
+			return fmt.Errorf("%d tokens were in the file", len(seen))
+		}
+		return nil
+	})
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode().Perm(); mode != 0o600 {
+		t.Errorf("the file's mode is %o, want 600", mode)
+	}
+}
+
+// Vault Agent with the supervisor's configuration runs the broker with the value of the header in a
+// variable, and starts it anew with each new token.
+func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 20*time.Second)
+	u.configure(t, nil)
+
+	// The broker tells what it was started with, and whether it was asked to end.
+	bin, told := t.TempDir(), filepath.Join(t.TempDir(), "told")
+	broker := "#!/bin/sh\n" +
+		"echo \"$MCP_AUTHORIZATION\" >>'" + told + "'\n" +
+		"trap 'echo ended >>\"" + told + "\"; exit 0' TERM\n" +
+		"while :; do sleep 1 & wait; done\n"
+	if err := os.WriteFile(filepath.Join(bin, "mcp-broker"), []byte(broker), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	u.runExample(t, "agent", "supervisor.hcl", bin, map[string]string{
+		"supervisor.hcl": u.example(t, "vault-agent/supervisor.hcl"),
+	})
+
+	checked := 0
+	seen := map[string]bool{}
+	bed.Eventually(t, 2*time.Minute, func() error {
+		content, err := os.ReadFile(told)
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
+		for ; checked < len(lines); checked++ {
+			if checked%2 == 1 {
+				if lines[checked] != "ended" {
+					t.Fatal("a second broker was started beside the first")
+				}
+				continue
+			}
+			seen[u.checkAuthorization(t, lines[checked])] = true
+		}
+		if len(seen) < 3 {
+			return fmt.Errorf("the broker was started with %d tokens", len(seen))
+		}
+		return nil
+	})
+}
+
+// Vault Agent with the example's configuration and template keeps the configuration of Kuadrant's MCP
+// gateway.
+func TestExampleAgentKeepsTheConfigurationOfAGateway(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	dir := u.runExample(t, "agent", "agent.hcl", "", map[string]string{
+		"agent.hcl":         example(t, "kuadrant/agent.hcl"),
+		"config.yaml.ctmpl": u.example(t, "kuadrant/config.yaml.ctmpl"),
+	})
+
+	var rendered []byte
+	bed.Eventually(t, time.Minute, func() (err error) {
+		rendered, err = os.ReadFile(filepath.Join(dir, "config.yaml"))
+		return err
+	})
+	var config struct {
+		Servers []struct{ Name, URL, Hostname, Prefix, State, Credential string }
+	}
+	if err := yaml.Unmarshal(rendered, &config); err != nil {
+		t.Fatal("what was rendered is not YAML")
+	}
+	if len(config.Servers) != 1 {
+		t.Fatalf("%d servers, want 1", len(config.Servers))
+	}
+	u.checkAuthorization(t, config.Servers[0].Credential)
+}
+
+// A broker that holds no Vault token reads through Vault Proxy with the example's configuration, and has
+// a revoked token replaced. Requests without the header that the listener asks for are refused, and
+// the token that a client brings is not used.
+func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	obtained := time.Now()
+	address := "127.0.0.1:" + freePort(t)
+	config := u.example(t, "vault-proxy/proxy.hcl")
+	if strings.Count(config, `"127.0.0.1:8100"`) != 1 {
+		t.Fatal("the example listens elsewhere")
+	}
+	config = strings.Replace(config, "127.0.0.1:8100\"\n", address+"\"\n", 1)
+	u.runExample(t, "proxy", "proxy.hcl", "", map[string]string{"proxy.hcl": config})
+
+	ask := func(header http.Header) (int, error) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			"http://"+address+"/v1/"+bed.Mount+"/token/"+u.name, http.NoBody)
+		if err != nil {
+			return 0, err
+		}
+		request.Header = header
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}
+	bed.Eventually(t, time.Minute, func() error {
+		status, err := ask(http.Header{"X-Vault-Request": {"true"}})
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("status %d", status)
+		}
+		return err
+	})
+	if status, err := ask(nil); err != nil || status != http.StatusPreconditionFailed {
+		t.Errorf("without X-Vault-Request: status %d, %v; want 412", status, err)
+	}
+	if status, err := ask(http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {"none"}}); err != nil || status != http.StatusOK {
+		t.Errorf("with a token that is none: status %d, %v; want 200", status, err)
+	}
+
+	broker := u.startExample(t, pythonBroker(t), "VAULT_ADDR=http://"+address)
+	broker.wantTools(t)
+	waitForAge(t, obtained, cooldown)
+	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
+	broker.wantTools(t)
+	if n := len(u.requests(t)); n != 2 {
+		t.Errorf("%d token requests, want the first and one for the revoked token", n)
+	}
+}
+
+// The brokers in Python and TypeScript list an MCP server's tools. When their token is revoked, they have
+// it replaced and go on: each is refused once. When Vault is away they go on for as long as their token
+// is valid, and when it is back they do again.
+func TestExampleBrokers(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{})
+	u := newUpstream(t, b, "", 40*time.Second)
+	u.configure(t, nil)
+	obtained := time.Now()
+	vaultToken := u.exampleBroker(t).Client.Token()
+	brokers := map[string]*exampleProcess{}
+	for language, command := range map[string][]string{"python": pythonBroker(t), "typescript": typescriptBroker(t)} {
+		brokers[language] = u.startExample(t, command, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
+		brokers[language].wantTools(t)
+	}
+	first := u.token(t, "token/"+u.name)
+	if n := u.mcp.Counts().Unauthorized; n != 0 {
+		t.Fatalf("%d requests were answered with a 401 before any token was revoked", n)
+	}
+
+	waitForAge(t, obtained, cooldown)
+	u.mcp.Refuse(claims(first.AccessToken).ID)
+	for _, broker := range brokers {
+		broker.wantTools(t)
+	}
+	if n := u.mcp.Counts().Unauthorized; n != len(brokers) {
+		t.Errorf("%d requests were answered with a 401, want one of each broker", n)
+	}
+	// Both brokers hold this token, if there is no third yet.
+	second := u.token(t, "token/"+u.name)
+	if n := len(u.requests(t)); n != 2 {
+		t.Fatalf("%d token requests, want the first and one for the revoked token", n)
+	}
+	if err := b.Nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	going := maps.Clone(brokers)
+	bed.Eventually(t, 3*time.Minute, func() error {
+		for language, broker := range going {
+			answer := broker.list(t)
+			if strings.HasPrefix(answer, "tools: ") {
+				continue
+			}
+			if left := time.Until(second.ExpiresAt); left > 0 {
+				t.Fatalf("%s: %q, %s before its token's end", language, answer, left)
+			}
+			delete(going, language)
+		}
+		if len(going) > 0 {
+			return fmt.Errorf("%d brokers go on", len(going))
+		}
+		return nil
+	})
+	for language, broker := range brokers {
+		if log := broker.log(t); !strings.Contains(log, "going on with the held token") {
+			t.Errorf("%s never read in vain while it held a valid token", language)
+		}
+	}
+
+	if err := b.Nodes[0].Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for language, broker := range brokers {
+		bed.Eventually(t, 2*time.Minute, func() error {
+			if answer := broker.list(t); !strings.HasPrefix(answer, "tools: ") {
+				return fmt.Errorf("%s: %q", language, answer)
+			}
+			return nil
+		})
+	}
+}
+
+// waitForAge waits until as much time has passed since a token was obtained.
+func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
+	t.Helper()
+	bed.Eventually(t, 2*least, func() error {
+		if age := time.Since(obtained); age < least {
+			return fmt.Errorf("the token is %s old", age)
+		}
+		return nil
+	})
+}
+
+// pythonBroker is the command of the broker in Python.
+func pythonBroker(t *testing.T) []string {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Fatal("the broker in Python needs python3: ", err)
+	}
+	return []string{python, absolute(t, "../examples/python/broker.py")}
+}
+
+// typescriptBroker compiles the broker in TypeScript, in a directory that goes with the test, and is the
+// command that runs it.
+func typescriptBroker(t *testing.T) []string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, file := range []string{"broker.ts", "package.json", "package-lock.json", "tsconfig.json"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(example(t, "typescript/"+file)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, command := range [][]string{{"npm", "ci", "--no-audit", "--no-fund"}, {"npx", "--no-install", "tsc"}} {
+		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+		}
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{node, filepath.Join(dir, "dist", "broker.js")}
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// An exampleProcess is a broker of examples/ that runs.
+type exampleProcess struct {
+	secrecy *bed.Secrecy
+	in      io.Writer
+	out     *bufio.Reader
+	logFile string
+}
+
+// startExample starts a broker of the upstream's MCP server. It knows nothing but what env says.
+func (u *upstream) startExample(t *testing.T, command []string, env ...string) *exampleProcess {
+	t.Helper()
+	cmd := exec.Command(command[0], slices.Concat(command[1:], []string{bed.Mount + "/token/" + u.name, u.mcp.URL})...)
+	cmd.Env = slices.Concat(env, []string{"HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"})
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "example-" + filepath.Base(command[1]) + "-" + u.name
+	process, err := u.bed.NewProcess(name, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := process.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &exampleProcess{
+		secrecy: u.bed.Secrecy, in: in, out: bufio.NewReader(out),
+		logFile: filepath.Join(u.bed.LogDir(), name+".log"),
+	}
+}
+
+// list has the broker list the MCP server's tools, and returns what it says.
+func (p *exampleProcess) list(t *testing.T) string {
+	t.Helper()
+	if _, err := io.WriteString(p.in, "\n"); err != nil {
+		t.Fatal("the broker has ended: ", err)
+	}
+	line, err := p.out.ReadString('\n')
+	if err != nil {
+		t.Fatal("the broker has ended: ", err)
+	}
+	if leaks := p.secrecy.ScanText("what the broker says", []byte(line)); len(leaks) > 0 {
+		t.Fatal(leaks)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+func (p *exampleProcess) wantTools(t *testing.T) {
+	t.Helper()
+	if got := p.list(t); got != "tools: forecast" {
+		t.Fatalf("the broker says %q, want the MCP server's tool", got)
+	}
+}
+
+// log is what the broker has said on its standard error.
+func (p *exampleProcess) log(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(p.logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// freePort is a port of loopback that was free a moment ago.
+func freePort(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// A manifest is a Kubernetes object of examples/.
+type manifest map[string]any
+
+// manifests are the objects of a YAML file of examples/, by kind.
+func manifests(t *testing.T, file string) map[string]manifest {
+	t.Helper()
+	decoder := yaml.NewDecoder(strings.NewReader(example(t, file)))
+	all := map[string]manifest{}
+	for {
+		var m manifest
+		err := decoder.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		kind, _ := m["kind"].(string)
+		if kind == "" || m["apiVersion"] == nil || m.at("metadata", "name") == nil || all[kind] != nil {
+			t.Fatalf("%s: an object without kind, apiVersion or name, or a second one of its kind", file)
+		}
+		all[kind] = m
+	}
+}
+
+// at is the value at a path of names and indices.
+func (m manifest) at(path ...any) any {
+	var value any = map[string]any(m)
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			object, _ := value.(map[string]any)
+			if object == nil {
+				nested, _ := value.(manifest)
+				object = nested
+			}
+			value = object[step]
+		case int:
+			list, _ := value.([]any)
+			if step >= len(list) {
+				return nil
+			}
+			value = list[step]
+		}
+	}
+	return value
+}
+
+// The manifests, which need a cluster to run, say of the token path, of the Secret and of the policy what
+// the tools' own documentation asks for, and agree with each other.
+func TestExampleManifestsAgree(t *testing.T) {
+	t.Parallel()
+	fields := tokenFields(t)
+	annotation := func(name string) []any {
+		return []any{"spec", "template", "metadata", "annotations", "vault.hashicorp.com/" + name}
+	}
+	agentTemplate := regexp.MustCompile(`contents\s*= "(.*)"`).FindStringSubmatch(example(t, "vault-agent/agent.hcl"))
+	if agentTemplate == nil {
+		t.Fatal("vault-agent/agent.hcl has no template")
+	}
+	const (
+		operator  = "kubernetes/vault-secrets-operator.yaml"
+		external  = "kubernetes/external-secrets-operator.yaml"
+		injector  = "kubernetes/agent-injector.yaml"
+		gateway   = "kuadrant/mcp-server-registration.yaml"
+		policy    = "kuadrant/authpolicy.yaml"
+		authorino = "authorino/authconfig.yaml"
+
+		tokenURL = "https://vault.example.com:8200/v1/" + exampleToken
+		header   = "auth.metadata.vault.data.authorization"
+	)
+	for _, c := range []struct {
+		file, kind string
+		want       any // nil: the field is to be left out
+		path       []any
+	}{
+		{operator, "VaultDynamicSecret", "secrets.hashicorp.com/v1beta1", []any{"apiVersion"}},
+		{operator, "VaultDynamicSecret", bed.Mount, []any{"spec", "mount"}},
+		{operator, "VaultDynamicSecret", "token/files", []any{"spec", "path"}},
+		{operator, "VaultDynamicSecret", true, []any{"spec", "allowStaticCreds"}},
+		{operator, "VaultDynamicSecret", nil, []any{"spec", "params"}},
+		{operator, "VaultDynamicSecret", nil, []any{"spec", "requestHTTPMethod"}},
+		{operator, "VaultDynamicSecret", "files-token", []any{"spec", "destination", "name"}},
+		{operator, "VaultDynamicSecret", true, []any{"spec", "destination", "create"}},
+		{operator, "VaultDynamicSecret", "true", []any{"spec", "destination", "labels", "mcp.kuadrant.io/secret"}},
+		{operator, "VaultDynamicSecret", true, []any{"spec", "destination", "transformation", "excludeRaw"}},
+		{operator, "VaultDynamicSecret", []any{"^authorization$"}, []any{"spec", "destination", "transformation", "includes"}},
+		{operator, "VaultDynamicSecret", "mcp-broker", []any{"spec", "vaultAuthRef"}},
+		{operator, "VaultAuth", "mcp-broker", []any{"metadata", "name"}},
+		{operator, "VaultAuth", "vault", []any{"spec", "vaultConnectionRef"}},
+		{operator, "VaultConnection", "vault", []any{"metadata", "name"}},
+
+		{external, "VaultDynamicSecret", "generators.external-secrets.io/v1alpha1", []any{"apiVersion"}},
+		{external, "VaultDynamicSecret", exampleToken, []any{"spec", "path"}},
+		{external, "VaultDynamicSecret", "GET", []any{"spec", "method"}},
+		{external, "VaultDynamicSecret", "Data", []any{"spec", "resultType"}},
+		{external, "VaultDynamicSecret", "files-token", []any{"metadata", "name"}},
+		{external, "ExternalSecret", "VaultDynamicSecret", []any{"spec", "dataFrom", 0, "sourceRef", "generatorRef", "kind"}},
+		{external, "ExternalSecret", "files-token", []any{"spec", "dataFrom", 0, "sourceRef", "generatorRef", "name"}},
+		{external, "ExternalSecret", "files-token", []any{"spec", "target", "name"}},
+		{external, "ExternalSecret", "{{ .authorization }}", []any{"spec", "target", "template", "data", "authorization"}},
+		{external, "ExternalSecret", "true", []any{"spec", "target", "template", "metadata", "labels", "mcp.kuadrant.io/secret"}},
+
+		// The template is the one that TestExampleAgentKeepsAFile runs.
+		{injector, "Deployment", strings.ReplaceAll(agentTemplate[1], `\"`, `"`), annotation("agent-inject-template-authorization")},
+		{injector, "Deployment", exampleToken, annotation("agent-inject-secret-authorization")},
+		{injector, "Deployment", "true", annotation("agent-inject")},
+		{injector, "Deployment", "true", annotation("error-on-missing-key-authorization")},
+		{injector, "Deployment", "mcp-broker", annotation("role")},
+		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent has to stay
+
+		{gateway, "MCPServerRegistration", "files-token", []any{"spec", "credentialRef", "name"}},
+		{gateway, "MCPServerRegistration", "authorization", []any{"spec", "credentialRef", "key"}},
+		{gateway, "MCPServerRegistration", "HTTPRoute", []any{"spec", "targetRef", "kind"}},
+
+		{policy, "AuthPolicy", tokenURL, []any{"spec", "rules", "metadata", "vault", "http", "url"}},
+		{policy, "AuthPolicy", "X-Vault-Token", []any{"spec", "rules", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
+		{policy, "AuthPolicy", header, []any{"spec", "rules", "response", "success", "headers", "authorization", "plain", "expression"}},
+		{policy, "AuthPolicy", 10, []any{"spec", "rules", "metadata", "vault", "cache", "ttl"}},
+		{authorino, "AuthConfig", tokenURL, []any{"spec", "metadata", "vault", "http", "url"}},
+		{authorino, "AuthConfig", "X-Vault-Token", []any{"spec", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
+		{authorino, "AuthConfig", header, []any{"spec", "response", "success", "headers", "authorization", "plain", "expression"}},
+		{authorino, "AuthConfig", 10, []any{"spec", "metadata", "vault", "cache", "ttl"}},
+	} {
+		m := manifests(t, c.file)[c.kind]
+		if m == nil {
+			t.Errorf("%s: there is no %s", c.file, c.kind)
+			continue
+		}
+		if got := m.at(c.path...); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %s %v is %v, want %v", c.file, c.kind, c.path, got, c.want)
+		}
+	}
+	if !slices.Contains(fields, "authorization") {
+		t.Errorf("a token has the fields %q, and not the one that all examples use", fields)
+	}
+	// What it says in its comment, and what TestPollerNeverHoldsExpiredToken tries.
+	interval, err := time.ParseDuration(fmt.Sprint(manifests(t, external)["ExternalSecret"].at("spec", "refreshInterval")))
+	if err != nil || interval >= 5*time.Minute/4 {
+		t.Errorf("the interval is %s, %v; want less than a quarter of 5 minutes", interval, err)
+	}
+}
+
+// tokenFields are the names of the fields of a token.
+func tokenFields(t *testing.T) []string {
+	t.Helper()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	return slices.Sorted(maps.Keys(u.read(t, "token/"+u.name)))
+}
+
+// What Terraform would write is taken, and read back as it was written: else every plan would show a
+// change. And it holds no secret, since Terraform keeps it in its state.
+func TestExampleTerraformSettingsAreReadAsWritten(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	written := terraformData(t, "mcp-oauth/config/files", "mcp-oauth/role/files/writer")
+	config, role := written[0], written[1]
+	for _, field := range []string{"client_secret", "private_key", "client_certificate_key"} {
+		if _, ok := config[field]; ok {
+			t.Errorf("the state would hold %s", field)
+		}
+	}
+	config["server_url"], config["client_id"] = u.mcp.URL, u.client.ID
+	u.write(t, "config/"+u.name, config)
+	wantReadAsWritten(t, u, "config/"+u.name, config)
+	u.write(t, "role/"+u.name+"/writer", role)
+	wantReadAsWritten(t, u, "role/"+u.name+"/writer", role)
+}
+
+// wantReadAsWritten is the rule of ignore_absent_fields: what a read gives must be what was written, and
+// what it does not give is taken to be.
+func wantReadAsWritten(t *testing.T, u *upstream, path string, written map[string]any) {
+	t.Helper()
+	read, compared := u.read(t, path), 0
+	for field, want := range written {
+		got, ok := read[field]
+		if !ok {
+			continue
+		}
+		compared++
+		if text(got) != text(want) {
+			t.Errorf("%s: %s was written as %s and is read as %s", path, field, text(want), text(got))
+		}
+	}
+	if compared == 0 {
+		t.Errorf("%s: a read gives nothing of what was written", path)
+	}
+}
+
+// terraformData is what the example would write to each path. The arguments of jsonencode are lines of a
+// name and a JSON value there.
+func terraformData(t *testing.T, paths ...string) []map[string]any {
+	t.Helper()
+	resource := regexp.MustCompile(`(?s)\n\s*path\s*= "([^"]+)"\n.*?jsonencode\(\{\n(.*?)\n\s*\}\)`)
+	found := map[string]map[string]any{}
+	for _, match := range resource.FindAllStringSubmatch(example(t, "terraform/main.tf"), -1) {
+		data := map[string]any{}
+		for line := range strings.Lines(match[2]) {
+			line = strings.TrimSpace(line)
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			name, value, _ := strings.Cut(line, "=")
+			var decoded any
+			if err := json.Unmarshal([]byte(value), &decoded); err != nil {
+				t.Fatalf("%s: %q: %v", match[1], line, err)
+			}
+			data[strings.TrimSpace(name)] = decoded
+		}
+		found[match[1]] = data
+	}
+	var all []map[string]any
+	for _, path := range paths {
+		if len(found[path]) == 0 {
+			t.Fatalf("the example writes nothing to %s", path)
+		}
+		all = append(all, found[path])
+	}
+	return all
+}

@@ -1,0 +1,224 @@
+"""A broker in Python, with nothing but the standard library: Python 3.9 or newer.
+
+It reads its access token from Vault, and lists the tools of an MCP server each time that you press
+Enter:
+
+    VAULT_ADDR=http://127.0.0.1:8100 python3 broker.py mcp-oauth/token/files https://files.example.com/mcp
+
+VAULT_ADDR may be that of a Vault Agent or Vault Proxy with auto-auth, as here; then no Vault token is
+needed. Otherwise set VAULT_TOKEN, and keep it renewed. VAULT_NAMESPACE is used where it is set.
+"""
+
+import http.client
+import json
+import os
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime
+
+TIMEOUT = 10  # seconds for one request
+
+# What a request can fail with: no connection or an HTTP error, half an answer, or another than expected.
+TROUBLE = (OSError, http.client.HTTPException, ValueError, KeyError)
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for an error: urllib would send the token to wherever it leads."""
+
+    def redirect_request(self, *args):
+        return None
+
+
+opener = urllib.request.build_opener(NoRedirects)
+
+
+class VaultToken:
+    """The access token that Vault holds at a path, such as mcp-oauth/token/files.
+
+    Any number of threads may use it at once.
+    """
+
+    def __init__(self, address, path, vault_token=None, namespace=None):
+        mount, separator, name = path.partition("/token/")
+        if not separator:
+            raise ValueError(f"{path} is not of the form <mount>/token/<server>")
+        self._token_url = f"{address}/v1/{mount}/token/{name}"
+        self._refresh_url = f"{address}/v1/{mount}/refresh/{name}"
+        self._headers = {"X-Vault-Request": "true"}  # Agents and Proxies may ask for it
+        if vault_token:
+            self._headers["X-Vault-Token"] = vault_token
+        if namespace:
+            self._headers["X-Vault-Namespace"] = namespace
+        self._lock = threading.Lock()  # held while Vault is asked
+        self._held = None  # the last answer of the token path
+        self._due = 0.0  # when to read again, by the monotonic clock
+        self._failures = 0  # of reads, in a row
+
+    def get(self):
+        """Returns a token that is valid now: a dict with authorization, token_id and more.
+
+        One thread asks Vault when that is due; the others go on with the held token meanwhile.
+        """
+        if time.monotonic() >= self._due and self._lock.acquire(blocking=not self._valid()):
+            try:
+                if time.monotonic() >= self._due:
+                    self._read_or_keep()
+            finally:
+                self._lock.release()
+        if not self._valid():
+            raise RuntimeError("Vault has no valid token for us")
+        return self._held
+
+    def replace(self, refused):
+        """Has Vault replace a token that the MCP server refused, and tells whether there is another.
+
+        There is none while the token is younger than 10 seconds.
+        """
+        with self._lock:
+            if self._held["token_id"] != refused["token_id"]:
+                return True  # another thread was faster
+            try:
+                self._ask(self._refresh_url, {"token_id": refused["token_id"]})
+                self._read()
+            except TROUBLE as error:
+                log(f"the refused token could not be replaced: {error}")
+            return self._held["token_id"] != refused["token_id"]
+
+    def _valid(self):
+        return self._held is not None and time.time() < expiry(self._held)
+
+    def _read_or_keep(self):
+        """Reads the token path. While that fails, the held token serves until it expires."""
+        try:
+            self._read()
+        except TROUBLE as error:
+            self._due = time.monotonic() + min(2**self._failures, 30)
+            self._failures += 1
+            if not self._valid():
+                raise
+            log(f"going on with the held token, since Vault gave no other: {error}")
+
+    def _read(self):
+        data = self._ask(self._token_url)["data"]
+        expiry(data)  # a ValueError or KeyError where this is no answer of the plugin's
+        self._held, self._due = data, time.monotonic() + data["ttl"]
+        self._failures = 0
+
+    def _ask(self, url, body=None):
+        headers = dict(self._headers)
+        if body is not None:
+            body = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        with opener.open(urllib.request.Request(url, body, headers), timeout=TIMEOUT) as response:
+            return json.load(response)
+
+
+def expiry(token):
+    """When a token expires, in seconds since 1970."""
+    return datetime.fromisoformat(token["expires_at"].replace("Z", "+00:00")).timestamp()
+
+
+class McpServer:
+    """An MCP server (Streamable HTTP) that wants an access token."""
+
+    def __init__(self, url, token):
+        self._url = url
+        self._token = token
+        self._session = {}  # headers of the session, once there is one
+        self._requests = 0
+
+    def tools(self):
+        """Returns the names of the server's tools."""
+        if not self._session:
+            self._initialize()
+        try:
+            return [tool["name"] for tool in self._call("tools/list")["tools"]]
+        except urllib.error.HTTPError as error:
+            if error.code == 404:  # the session is over; the next call begins another
+                self._session.clear()
+            raise
+
+    def _initialize(self):
+        result = self._call(
+            "initialize",
+            {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "broker", "version": "1.0.0"},
+            },
+        )
+        self._session["MCP-Protocol-Version"] = result["protocolVersion"]
+        self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    def _call(self, method, params=None):
+        self._requests += 1
+        message = {"jsonrpc": "2.0", "id": self._requests, "method": method, "params": params or {}}
+        answer = self._post(message)
+        if answer is None or "error" in answer:
+            raise RuntimeError(f"{method}: {answer}")
+        return answer["result"]
+
+    def _post(self, message):
+        """Sends a message. When the server refuses the token, it has it replaced and tries once more."""
+        token = self._token.get()
+        try:
+            return self._send(message, token)
+        except urllib.error.HTTPError as refusal:
+            if refusal.code != 401 or not self._token.replace(token):
+                raise
+        return self._send(message, self._token.get())
+
+    def _send(self, message, token):
+        headers = {
+            "Authorization": token["authorization"],
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+            **self._session,
+        }
+        request = urllib.request.Request(self._url, json.dumps(message).encode(), headers)
+        with opener.open(request, timeout=TIMEOUT) as response:
+            if "Mcp-Session-Id" in response.headers:
+                self._session["Mcp-Session-Id"] = response.headers["Mcp-Session-Id"]
+            if response.headers.get_content_type() == "text/event-stream":
+                return answer_in(response, message.get("id"))
+            body = response.read()
+            return json.loads(body) if body else None
+
+
+def answer_in(stream, request_id):
+    """Returns the answer to a request from a stream of server-sent events."""
+    data = []
+    for line in stream:
+        line = line.decode().rstrip("\r\n")
+        if line.startswith("data:"):
+            data.append(line[len("data:") :])
+        elif not line and data:
+            message = json.loads("\n".join(data))
+            data = []
+            if message.get("id") == request_id and "method" not in message:
+                return message
+    return None
+
+
+def log(text):
+    print(f"broker: {text}", file=sys.stderr, flush=True)
+
+
+def main():
+    path, url = sys.argv[1:]
+    token = VaultToken(
+        os.environ["VAULT_ADDR"], path, os.environ.get("VAULT_TOKEN"), os.environ.get("VAULT_NAMESPACE")
+    )
+    server = McpServer(url, token)
+    for _ in sys.stdin:
+        try:
+            print("tools:", *server.tools(), flush=True)
+        except (RuntimeError, *TROUBLE) as error:
+            print("failed:", error, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+// A broker in TypeScript, with nothing but what Node.js brings.
+//
+// It reads its access token from Vault, and lists the tools of an MCP server each time that you press
+// Enter:
+//
+//   VAULT_ADDR=http://127.0.0.1:8100 node broker.ts mcp-oauth/token/files https://files.example.com/mcp
+//
+// Node.js runs it as it is from 22.18 on; for an older one compile it first: npm ci && npx tsc.
+//
+// VAULT_ADDR may be that of a Vault Agent or Vault Proxy with auto-auth, as here; then no Vault token is
+// needed. Otherwise set VAULT_TOKEN, and keep it renewed. VAULT_NAMESPACE is used where it is set.
+
+import process from "node:process";
+import { createInterface } from "node:readline";
+
+const timeout = 10_000; // milliseconds for one request
+
+// What the plugin's token path answers; there is more.
+interface Token {
+  authorization: string;
+  expires_at: string; // RFC 3339
+  token_id: string;
+  ttl: number; // seconds until reading again is worth while
+}
+
+class HttpError extends Error {
+  readonly status: number;
+
+  constructor(url: string, status: number) {
+    super(`${new URL(url).host} answered ${status}`);
+    this.status = status;
+  }
+}
+
+/** Sends a request. A redirect is an error: the token is for nobody else. */
+async function request(url: string, headers: Record<string, string>, body?: unknown): Promise<Response> {
+  const response = await fetch(url, {
+    method: body === undefined ? "GET" : "POST",
+    headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+    redirect: "error",
+    signal: AbortSignal.timeout(timeout),
+  });
+  if (!response.ok) {
+    await response.body?.cancel();
+    throw new HttpError(url, response.status);
+  }
+  return response;
+}
+
+/** The access token that Vault holds at a path, such as mcp-oauth/token/files. */
+class VaultToken {
+  #tokenURL: string;
+  #refreshURL: string;
+  #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may ask for it
+  #held?: Token; // the last answer of the token path
+  #due = 0; // when to read again, by performance.now()
+  #failures = 0; // of reads, in a row
+  #reading?: Promise<void>;
+  #replacing?: Promise<void>;
+
+  constructor(address: string, path: string, vaultToken?: string, namespace?: string) {
+    const [, mount, name] = /^(.+?)\/token\/(.+)$/.exec(path) ?? [];
+    if (!name) throw new Error(`${path} is not of the form <mount>/token/<server>`);
+    this.#tokenURL = `${address}/v1/${mount}/token/${name}`;
+    this.#refreshURL = `${address}/v1/${mount}/refresh/${name}`;
+    if (vaultToken) this.#headers["X-Vault-Token"] = vaultToken;
+    if (namespace) this.#headers["X-Vault-Namespace"] = namespace;
+  }
+
+  /** Returns a token that is valid now. It waits for Vault only where none is held. */
+  async get(): Promise<Token> {
+    if (performance.now() >= this.#due) {
+      this.#reading ??= this.#readOrKeep().finally(() => (this.#reading = undefined));
+    }
+    if (!this.#valid()) await this.#reading;
+    if (!this.#held || !this.#valid()) throw new Error("Vault has no valid token for us");
+    return this.#held;
+  }
+
+  /**
+   * Has Vault replace a token that the MCP server refused, and tells whether there is another. There is
+   * none while the token is younger than 10 seconds.
+   */
+  async replace(refused: Token): Promise<boolean> {
+    if (this.#held?.token_id === refused.token_id) {
+      this.#replacing ??= this.#replace(refused).finally(() => (this.#replacing = undefined));
+      await this.#replacing;
+    }
+    return this.#held?.token_id !== refused.token_id;
+  }
+
+  async #replace(refused: Token): Promise<void> {
+    try {
+      await request(this.#refreshURL, this.#headers, { token_id: refused.token_id });
+      await this.#reading; // which may bring the refused token once more
+      await this.#read();
+    } catch (error) {
+      console.error(`broker: the refused token could not be replaced: ${reason(error)}`);
+    }
+  }
+
+  #valid(): boolean {
+    return this.#held !== undefined && Date.now() < Date.parse(this.#held.expires_at);
+  }
+
+  /** Reads the token path. While that fails, the held token serves until it expires. */
+  async #readOrKeep(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (error) {
+      this.#due = performance.now() + Math.min(2 ** this.#failures, 30) * 1000;
+      this.#failures++;
+      console.error(`broker: Vault gave no token: ${reason(error)}`);
+      if (this.#valid()) console.error("broker: going on with the held token");
+    }
+  }
+
+  async #read(): Promise<void> {
+    const response = await request(this.#tokenURL, this.#headers);
+    const { data } = (await response.json()) as { data: Token };
+    if (Number.isNaN(Date.parse(data.expires_at))) throw new Error("the answer is not a token");
+    this.#held = data;
+    this.#due = performance.now() + data.ttl * 1000;
+    this.#failures = 0;
+  }
+}
+
+interface Message {
+  jsonrpc: "2.0";
+  id?: number;
+  method: string;
+  params?: object;
+}
+
+interface Answer {
+  id?: number;
+  method?: string;
+  result?: { protocolVersion?: string; tools?: { name: string }[] };
+  error?: { message: string };
+}
+
+/** An MCP server (Streamable HTTP) that wants an access token. */
+class McpServer {
+  #url: string;
+  #token: VaultToken;
+  #session: Record<string, string> = {}; // headers of the session, once there is one
+  #requests = 0;
+
+  constructor(url: string, token: VaultToken) {
+    this.#url = url;
+    this.#token = token;
+  }
+
+  /** Returns the names of the server's tools. */
+  async tools(): Promise<string[]> {
+    if (!this.#session["MCP-Protocol-Version"]) await this.#initialize();
+    try {
+      const { tools } = await this.#call("tools/list");
+      return (tools ?? []).map((tool) => tool.name);
+    } catch (error) {
+      // The session is over; the next call begins another.
+      if (error instanceof HttpError && error.status === 404) this.#session = {};
+      throw error;
+    }
+  }
+
+  async #initialize(): Promise<void> {
+    const { protocolVersion } = await this.#call("initialize", {
+      protocolVersion: "2025-06-18",
+      capabilities: {},
+      clientInfo: { name: "broker", version: "1.0.0" },
+    });
+    this.#session["MCP-Protocol-Version"] = protocolVersion ?? "";
+    await this.#post({ jsonrpc: "2.0", method: "notifications/initialized" });
+  }
+
+  async #call(method: string, params: object = {}): Promise<NonNullable<Answer["result"]>> {
+    const answer = await this.#post({ jsonrpc: "2.0", id: ++this.#requests, method, params });
+    if (!answer?.result) throw new Error(`${method}: ${answer?.error?.message ?? "no answer"}`);
+    return answer.result;
+  }
+
+  /** Sends a message. When the server refuses the token, it has it replaced and tries once more. */
+  async #post(message: Message): Promise<Answer | undefined> {
+    const token = await this.#token.get();
+    try {
+      return await this.#send(message, token);
+    } catch (error) {
+      const refused = error instanceof HttpError && error.status === 401;
+      if (!refused || !(await this.#token.replace(token))) throw error;
+    }
+    return this.#send(message, await this.#token.get());
+  }
+
+  async #send(message: Message, token: Token): Promise<Answer | undefined> {
+    const response = await request(
+      this.#url,
+      { Authorization: token.authorization, Accept: "application/json, text/event-stream", ...this.#session },
+      message,
+    );
+    const session = response.headers.get("Mcp-Session-Id");
+    if (session) this.#session["Mcp-Session-Id"] = session;
+    if (response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
+      return answerIn(await response.text(), message.id);
+    }
+    const body = await response.text();
+    return body ? (JSON.parse(body) as Answer) : undefined;
+  }
+}
+
+/** Finds the answer to a request among server-sent events. Servers end the stream after it. */
+function answerIn(stream: string, id?: number): Answer | undefined {
+  return stream
+    .split(/\r?\n\r?\n/)
+    .map((event) => event.match(/^data:.*$/gm)?.map((line) => line.slice("data:".length)).join("\n"))
+    .filter((data) => data !== undefined)
+    .map((data) => JSON.parse(data) as Answer)
+    .find((message) => message.id === id && message.method === undefined);
+}
+
+/** What went wrong. fetch hides that in the cause of its errors. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
+}
+
+const [path, url] = process.argv.slice(2);
+const address = process.env.VAULT_ADDR;
+if (!address || !path || !url) throw new Error("usage: VAULT_ADDR=... node broker.ts <token path> <MCP server's URL>");
+const token = new VaultToken(address, path, process.env.VAULT_TOKEN, process.env.VAULT_NAMESPACE);
+const server = new McpServer(url, token);
+for await (const _ of createInterface({ input: process.stdin })) {
+  try {
+    console.log("tools:", ...(await server.tools()));
+  } catch (error) {
+    console.log("failed:", reason(error));
+  }
+}

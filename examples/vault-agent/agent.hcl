@@ -1,0 +1,26 @@
+# Keeps the value of the Authorization header in the file "authorization".
+# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory:
+#   vault agent -config=agent.hcl
+
+auto_auth {
+  method "approle" {
+    config = {
+      role_id_file_path                   = "role-id"
+      secret_id_file_path                 = "secret-id"
+      remove_secret_id_file_after_reading = false
+    }
+  }
+}
+
+template {
+  # No parameters after the path: with them Vault Agent writes instead of reads.
+  contents             = "{{ with secret \"mcp-oauth/token/files\" }}{{ .Data.authorization }}{{ end }}"
+  destination          = "authorization"
+  perms                = "0600"
+  error_on_missing_key = true
+
+  # For a broker that does not look at the file by itself:
+  # exec {
+  #   command = ["systemctl", "reload", "mcp-broker"]
+  # }
+}
