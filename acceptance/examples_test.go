@@ -247,7 +247,7 @@ func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 		t.Errorf("with a token that is none: status %d, %v; want 200", status, err)
 	}
 
-	broker := u.startExample(t, pythonBroker(t), "VAULT_ADDR=http://"+address)
+	broker := u.startExample(t, typescriptBroker(t), "VAULT_ADDR=http://"+address)
 	broker.wantTools(t)
 	waitForAge(t, obtained, cooldown)
 	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
@@ -268,7 +268,13 @@ func TestExampleBrokers(t *testing.T) {
 	obtained := time.Now()
 	vaultToken := u.exampleBroker(t).Client.Token()
 	brokers := map[string]*exampleProcess{}
-	for language, command := range map[string][]string{"python": pythonBroker(t), "typescript": typescriptBroker(t)} {
+	commands := map[string][]string{"typescript": typescriptBroker(t)}
+	if python, err := exec.LookPath("python3"); err == nil {
+		commands["python"] = []string{python, absolute(t, "../examples/python/broker.py")}
+	} else {
+		t.Log("NOT RUN: examples/python/broker.py, as there is no python3 on this machine. The project needs Go and Node only.")
+	}
+	for language, command := range commands {
 		brokers[language] = u.startExample(t, command, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
 		brokers[language].wantTools(t)
 	}
@@ -338,16 +344,6 @@ func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 		}
 		return nil
 	})
-}
-
-// pythonBroker is the command of the broker in Python.
-func pythonBroker(t *testing.T) []string {
-	t.Helper()
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Fatal("the broker in Python needs python3: ", err)
-	}
-	return []string{python, absolute(t, "../examples/python/broker.py")}
 }
 
 // typescriptBroker compiles the broker in TypeScript, in a directory that goes with the test, and is the
