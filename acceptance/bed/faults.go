@@ -40,8 +40,8 @@ const (
 	WebPage             Fault = "web page"
 	InvalidClient       Fault = "invalid_client"
 
-	// Repeat is no outage: while it lasts, whoever asks the same again is handed the same token
-	// until shortly before it expires, as some authorization servers do.
+	// Repeat is no outage: while it lasts, whoever asks the same again is handed the same token,
+	// with what is left of its lifetime, until shortly before it expires.
 	Repeat Fault = "repeated token"
 
 	RetryAfter = 3 * time.Second
@@ -97,9 +97,12 @@ type questionKey struct{}
 // tokenAnswer is an answer of the authorization server that holds a token.
 type tokenAnswer struct {
 	contentType string
-	body        []byte
-	until       time.Time // when it is repeated no more
+	members     map[string]any
+	expires     time.Time
 }
+
+// left is what is left of the token's lifetime, in whole seconds.
+func (a tokenAnswer) left() int64 { return int64(time.Until(a.expires) / time.Second) }
 
 // NewFaultProxy starts a proxy before the bed's authorization server, as yet without a fault.
 func (b *Bed) NewFaultProxy() (*FaultProxy, error) {
@@ -392,7 +395,9 @@ func (p *FaultProxy) pass(w http.ResponseWriter, r *http.Request, next http.Hand
 	if repeat {
 		if answer, ok := p.remembered(q); ok {
 			w.Header().Set("Content-Type", answer.contentType)
-			_, _ = w.Write(answer.body)
+			again := maps.Clone(answer.members)
+			again["expires_in"] = answer.left()
+			_ = json.NewEncoder(w).Encode(again)
 			return
 		}
 	}
@@ -413,21 +418,18 @@ func (p *FaultProxy) remember(resp *http.Response) error {
 		return err
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	var token struct {
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"`
-	}
-	if json.Unmarshal(body, &token) != nil || token.AccessToken == "" {
+	var members map[string]any
+	if json.Unmarshal(body, &members) != nil || members["access_token"] == nil {
 		return nil // not a token: keys, say
 	}
-	now := time.Now()
+	lifetime, _ := members["expires_in"].(float64)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	maps.DeleteFunc(p.answers, func(_ question, a tokenAnswer) bool { return now.After(a.until) })
+	maps.DeleteFunc(p.answers, func(_ question, a tokenAnswer) bool { return a.left() <= 0 })
 	p.answers[q] = tokenAnswer{
 		contentType: resp.Header.Get("Content-Type"),
-		body:        body,
-		until:       now.Add(time.Duration(token.ExpiresIn)*time.Second - repeatMargin),
+		members:     members,
+		expires:     time.Now().Add(time.Duration(lifetime * float64(time.Second))),
 	}
 	return nil
 }
@@ -437,5 +439,5 @@ func (p *FaultProxy) remembered(q question) (tokenAnswer, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	answer, ok := p.answers[q]
-	return answer, ok && time.Now().Before(answer.until)
+	return answer, ok && time.Until(answer.expires) > repeatMargin
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,7 +101,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 		st.changes++
 	})
 	writes, err = s.insist(ctx, func() error {
-		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+s.name, map[string]any{
+		return s.call(ctx, http.MethodPut, "config/"+s.name, map[string]any{
 			"token_url":       s.proxy.TokenURL(),
 			"ca_cert":         s.proxy.CA(),
 			"server_url":      s.mcp.URL,
@@ -109,7 +110,6 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 			"request_timeout": 3,
 			"verify":          verify,
 		})
-		return err
 	})
 	if err != nil {
 		return writes, err
@@ -130,11 +130,7 @@ func (s *server) putRole(ctx context.Context) (writes int, err error) {
 	version := s.now().role.newest + 1
 	s.change(func(st *state) { st.role.newest = version })
 	writes, err = s.insist(ctx, func() error {
-		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/role/"+s.name+"/"+role, map[string]any{
-			"scopes": scopes(version),
-			"verify": false,
-		})
-		return err
+		return s.call(ctx, http.MethodPut, "role/"+s.name+"/"+role, map[string]any{"scopes": scopes(version), "verify": false})
 	})
 	if err == nil {
 		s.change(func(st *state) { st.role.oldest = version })
@@ -156,8 +152,7 @@ func (s *server) rotate(ctx context.Context) (writes int, err error) {
 		return 0, err
 	}
 	return s.insist(ctx, func() error {
-		_, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+s.name, map[string]any{"client_secret": client.Secret})
-		return err
+		return s.call(ctx, http.MethodPut, "config/"+s.name, map[string]any{"client_secret": client.Secret})
 	})
 }
 
@@ -167,8 +162,7 @@ func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, 
 	defer s.writing.Unlock()
 	s.change(func(st *state) { st.changes++ })
 	writes, err = s.insist(ctx, func() error {
-		_, err := s.root.Logical().DeleteWithContext(ctx, bed.Mount+"/config/"+s.name)
-		return err
+		return s.call(ctx, http.MethodDelete, "config/"+s.name, nil)
 	})
 	if err != nil {
 		return writes, err
@@ -186,6 +180,27 @@ func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, 
 	}
 	more, err = s.putRole(ctx)
 	return writes + more, err
+}
+
+// call makes a request of Vault, which has done it only if the status says so: the answer to a
+// redirect that was redirected once more, as nodes do that are not sure who is active, is no error to
+// Vault's client library.
+func (s *server) call(ctx context.Context, method, path string, body map[string]any) error {
+	req := s.root.NewRequest(method, "/v1/"+bed.Mount+"/"+path)
+	if body != nil {
+		if err := req.SetJSONBody(body); err != nil {
+			return err
+		}
+	}
+	resp, err := s.root.RawRequestWithContext(ctx, req) //nolint:staticcheck // the others do not tell the status
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("%s %s: %s", method, path, resp.Status)
+	}
+	return nil
 }
 
 // insist does a write until Vault accepts it: while Vault fails over or the authorization server
