@@ -287,7 +287,7 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	}
 	s.engine.log.Debug("token obtained", "name", s.name.String(), "token_id", t.ID(),
 		"lifetime", t.Lifetime().String(), "repeats", t.Repeats)
-	if prev != nil && !now.Before(prev.RefreshAt) {
+	if prev != nil && !now.Before(prev.RefreshAt) && !s.unattended {
 		s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
 	}
 	s.loaded = true

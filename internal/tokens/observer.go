@@ -16,7 +16,8 @@ type Observer interface {
 	Fetched(took time.Duration, err error)
 	// Shared tells that a caller waits for a fetch that was under way already.
 	Shared()
-	// Refreshed tells that a token was replaced so long after its refresh was due.
+	// Refreshed tells that a token was replaced so long after its refresh was due. It is
+	// not told of a token that was left because nobody asked for it.
 	Refreshed(late time.Duration)
 }
 

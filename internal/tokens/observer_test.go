@@ -81,6 +81,36 @@ func TestObserver(t *testing.T) {
 	})
 }
 
+// Of a token that was left because nobody asked for it, how late its refresh is says
+// nothing.
+func TestObserverIsNotToldOfTokensThatNobodyWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n := newWorld(t), &notes{}
+		w.lifetime = 20 * time.Minute
+		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
+		t.Cleanup(e.Close)
+		mustRead(t, e, weather)
+		time.Sleep(48 * time.Hour)
+		if status, err := e.Status(t.Context(), weather); err != nil || status.State != StateIdle {
+			t.Fatalf("%+v, %v", status, err)
+		}
+		n.mu.Lock()
+		n.late = nil // the refreshes of the first day
+		n.mu.Unlock()
+		due := mustRead(t, e, weather).RefreshAt
+		n.check(t, "after an idle day", func() bool { return len(n.late) == 0 })
+
+		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Reason: "away"} })
+		time.Sleep(time.Until(due) + 10*time.Hour)
+		w.with(func(w *world) { w.refuse = nil })
+		due = mustRead(t, e, weather).RefreshAt
+		n.check(t, "after an outage of which nobody saw the end", func() bool { return len(n.late) == 0 })
+
+		time.Sleep(time.Until(due) + time.Second)
+		n.check(t, "the refresh after that", func() bool { return len(n.late) == 1 && n.late[0] == w.latency })
+	})
+}
+
 // Each tells of what is in memory, and of nothing else.
 func TestEachTellsOfWhatIsHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -37,6 +37,9 @@ type slot struct {
 	unsaved bool
 	// idle tells that the last due refresh was left out because nobody reads.
 	idle bool
+	// unattended tells that a refresh of held was left out because nobody asked for the
+	// token: how late the next one is says nothing then.
+	unattended bool
 	// unsure is from when on storage tells for good what a write that failed has left: until
 	// it has been looked at, held may be of terms that are gone. Zero when nothing is unsure.
 	unsure time.Time
@@ -248,6 +251,7 @@ func (s *slot) fire(turn uint64) {
 	t, replaces := s.held.Load(), ""
 	if t != nil {
 		if s.idle = s.idleAt(now, t); s.idle {
+			s.unattended = true
 			s.engine.log.Debug("token is left to expire: nobody reads it", "name", s.name.String())
 			if !s.unsure.IsZero() {
 				s.wake(s.unsure.Sub(now))
@@ -257,6 +261,7 @@ func (s *slot) fire(turn uint64) {
 		replaces = t.ID()
 	}
 	if s.failed.Load() != nil && !t.ValidAt(now) && !s.wanted {
+		s.unattended = true
 		return // nobody asked since the last attempt: the next reader will
 	}
 	_ = s.launch(replaces, true) // fails only when the engine is closing
@@ -304,7 +309,7 @@ func (s *slot) forget() (load bool) {
 // hold replaces the held token, by none where t is nil. mu is held.
 func (s *slot) hold(t *Token) {
 	s.held.Store(t)
-	s.unsaved = false
+	s.unsaved, s.unattended = false, false
 }
 
 // stop ends the slot's timer for good: schedule sets none once the engine's
