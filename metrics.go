@@ -25,11 +25,14 @@ const (
 )
 
 // errorCodes are the OAuth error codes that a label may have (RFC 6749 sections 4.1.2.1
-// and 5.2, RFC 8707 section 2): what else a server says counts as "other".
+// and 5.2, RFC 8707 section 2): what else a server says must not make labels.
 var errorCodes = []string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
 	"invalid_scope", "invalid_target", "access_denied", "server_error", "temporarily_unavailable",
 }
+
+// otherCode is the label of the others, and of a refusal without a code.
+const otherCode = "other"
 
 // metrics are those of one mount, in a registry of their own: mounts share the process.
 type metrics struct {
@@ -59,11 +62,11 @@ func newMetrics() *metrics {
 		}, []string{"outcome"}),
 		shared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mcp_oauth_shared_requests_total",
-			Help: "Callers who waited for a request that was under way for somebody else.",
+			Help: "Callers who waited for a token that was on its way already, for somebody else.",
 		}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mcp_oauth_token_refresh_lag_seconds",
-			Help:    "How long after its refresh was due a token was replaced.",
+			Help:    "How long after its refresh was due a token was replaced; not of one that nobody asked for.",
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600},
 		}),
 		storage: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -81,6 +84,13 @@ func newMetrics() *metrics {
 	} {
 		m.reads[outcome] = reads.WithLabelValues(outcome)
 	}
+	// What has not happened yet is 0: a series that begins at 1 shows no increase.
+	for _, outcome := range []string{outcomeSuccess, outcomeUnavailable, outcomeCanceled, outcomeError} {
+		m.requests.WithLabelValues(outcome, "")
+	}
+	for _, code := range append([]string{otherCode}, errorCodes...) {
+		m.requests.WithLabelValues(outcomeRefused, code)
+	}
 	for _, operation := range []string{"get", "put", "delete", "list"} {
 		m.storage.WithLabelValues(operation)
 	}
@@ -95,7 +105,7 @@ func newMetrics() *metrics {
 }
 
 // show adds what the engine holds to what is read.
-func (m *metrics) show(engine *tokens.Engine) { m.registry.MustRegister(held{engine}) }
+func (m *metrics) show(engine *tokens.Engine) { m.registry.MustRegister(held{engine.Each}) }
 
 // read counts a read of a token that ended with err, or with a token.
 func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
@@ -108,7 +118,7 @@ func (m *metrics) Fetched(took time.Duration, err error) {
 	outcome, code := outcomeOf(err), ""
 	if refused, ok := errors.AsType[*grant.RefusedError](err); ok {
 		if code = refused.Code; !slices.Contains(errorCodes, code) {
-			code = "other"
+			code = otherCode
 		}
 	}
 	m.requests.WithLabelValues(outcome, code).Inc()
@@ -146,7 +156,9 @@ func outcomeOf(err error) string {
 
 // held collects what the engine holds, when it is asked. The names in its labels are
 // those of configs and roles, so operators bound their number.
-type held struct{ engine *tokens.Engine }
+type held struct {
+	each func(func(tokens.Name, tokens.Status))
+}
 
 var (
 	statesDesc = prometheus.NewDesc("mcp_oauth_tokens",
@@ -154,7 +166,9 @@ var (
 	unsavedDesc = prometheus.NewDesc("mcp_oauth_unsaved_tokens",
 		"Tokens that could not be stored yet: they would not survive a restart.", nil, nil)
 	expiryDesc = prometheus.NewDesc("mcp_oauth_token_expiry_timestamp_seconds",
-		"When the held token expires.", []string{"server", "role"}, nil)
+		"When the held token expires; only where it is valid.", []string{"server", "role"}, nil)
+	dueDesc = prometheus.NewDesc("mcp_oauth_token_refresh_due_timestamp_seconds",
+		"When the held token is due to be replaced: past where that has not succeeded yet; not of a token that is idle.", []string{"server", "role"}, nil)
 	failuresDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_failures",
 		"Requests for the token that failed in a row; 0 where the last one did not.", []string{"server", "role"}, nil)
 	attemptDesc = prometheus.NewDesc("mcp_oauth_token_next_attempt_timestamp_seconds",
@@ -163,7 +177,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (held) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, failuresDesc, attemptDesc} {
+	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, dueDesc, failuresDesc, attemptDesc} {
 		descs <- desc
 	}
 }
@@ -175,13 +189,16 @@ func (h held) Collect(all chan<- prometheus.Metric) {
 	}
 	states := map[tokens.State]int{}
 	unsaved := 0
-	h.engine.Each(func(name tokens.Name, status tokens.Status) {
+	h.each(func(name tokens.Name, status tokens.Status) {
 		states[status.State]++
 		if status.Unsaved {
 			unsaved++
 		}
 		if t := status.Token; t != nil {
 			gauge(expiryDesc, timestamp(t.Expires), name.Server, name.Role)
+			if status.State != tokens.StateIdle {
+				gauge(dueDesc, timestamp(t.RefreshAt), name.Server, name.Role)
+			}
 		}
 		failures := 0
 		if f := status.Failure; f != nil {

@@ -2,6 +2,8 @@ package mcpoauth
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // metricsText is what Prometheus is given.
@@ -108,6 +111,10 @@ func TestMetricsOfReadsAndRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.counts(map[string]float64{`token_expiry_timestamp_seconds{role="",server="weather"}`: float64(expires.Unix())})
+	due := m.metrics()[`token_refresh_due_timestamp_seconds{role="",server="weather"}`]
+	if want := instant(t, m.read("status/weather"), "next_rotation").Unix(); int64(due) != want {
+		t.Errorf("the refresh is due at %v; want %d, as in status/", due, want)
+	}
 
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
@@ -139,7 +146,7 @@ func TestErrorCodesOfMetricsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, family := range families {
-		if n := len(family.GetMetric()); n > 10 {
+		if n := len(family.GetMetric()); n > 20 {
 			t.Errorf("%s has %d series", family.GetName(), n)
 		}
 	}
@@ -192,6 +199,39 @@ func TestMetricsOfStorage(t *testing.T) {
 		`storage_errors_total{operation="get"}`: 0,
 		`unsaved_tokens{}`:                      1,
 	})
+}
+
+// A caller who gave up, or a mount that ends, is not storage's fault.
+func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
+	m := newMount(t)
+	m.storage.trouble.Store(&trouble{at: 1, lasting: true, hanging: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.b.(*backend).store.config(ctx, "weather"); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	m.counts(map[string]float64{`storage_errors_total{operation="get"}`: 0})
+}
+
+// A token that is left to expire is not due.
+func TestMetricsOfAnIdleToken(t *testing.T) {
+	for state, due := range map[tokens.State]bool{tokens.StateOK: true, tokens.StateFailing: true, tokens.StateIdle: false} {
+		m := newMetrics()
+		m.registry.MustRegister(held{func(f func(tokens.Name, tokens.Status)) {
+			f(weather, tokens.Status{State: state, Token: &tokens.Token{Expires: time.Now(), RefreshAt: time.Now()}})
+		}})
+		families, err := m.registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[string]bool{}
+		for _, family := range families {
+			names[family.GetName()] = true
+		}
+		if !names["mcp_oauth_token_expiry_timestamp_seconds"] || names["mcp_oauth_token_refresh_due_timestamp_seconds"] != due {
+			t.Errorf("%s: the metrics are %v; want one of the expiry, and of when a refresh is due: %t", state, names, due)
+		}
+	}
 }
 
 // Two mounts in one process neither clash nor mix.

@@ -32,13 +32,13 @@ const storageTimeout = 10 * time.Second
 type store struct {
 	storage logical.Storage
 	// failed is told of each call that storage did not answer as asked: get, put, delete
-	// or list. It may be nil.
+	// or list. It may be nil. Calls that were given up are not storage's fault.
 	failed func(operation string)
 }
 
 // fault tells of a call that failed, and makes its error.
-func (s store) fault(operation, text string, err error) error {
-	if s.failed != nil {
+func (s store) fault(ctx context.Context, operation, text string, err error) error {
+	if s.failed != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		s.failed(operation)
 	}
 	return fmt.Errorf("%s: %w", text, err)
@@ -276,7 +276,7 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	defer cancel()
 	entry, err := s.storage.Get(ctx, key)
 	if err != nil {
-		return false, s.fault("get", "reading "+key+" from storage", err)
+		return false, s.fault(ctx, "get", "reading "+key+" from storage", err)
 	}
 	if entry == nil {
 		return false, nil
@@ -308,7 +308,7 @@ func (s store) put(ctx context.Context, key string, value any) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	if err := s.storage.Put(ctx, entry); err != nil {
-		return s.fault("put", "writing "+key+" to storage", err)
+		return s.fault(ctx, "put", "writing "+key+" to storage", err)
 	}
 	return nil
 }
@@ -317,7 +317,7 @@ func (s store) delete(ctx context.Context, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
 	if err := s.storage.Delete(ctx, key); err != nil {
-		return s.fault("delete", "deleting "+key+" from storage", err)
+		return s.fault(ctx, "delete", "deleting "+key+" from storage", err)
 	}
 	return nil
 }
@@ -327,7 +327,7 @@ func (s store) list(ctx context.Context, prefix string) ([]string, error) {
 	defer cancel()
 	names, err := s.storage.List(ctx, prefix)
 	if err != nil {
-		return nil, s.fault("list", "listing "+prefix+" in storage", err)
+		return nil, s.fault(ctx, "list", "listing "+prefix+" in storage", err)
 	}
 	return names, nil
 }
