@@ -111,7 +111,13 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if err := prepare(req); err != nil {
 		return fail(tokens.Name{}, err)
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	if resp != nil && req.Operation == logical.HelpOperation {
+		if doc, ok := resp.Data["openapi"].(*framework.OASDocument); ok {
+			mendOpenAPI(doc)
+		}
+	}
+	return resp, err
 }
 
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.

@@ -1,6 +1,8 @@
 package mcpoauth
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"runtime"
@@ -94,8 +96,9 @@ func TestEveryPathIsDescribed(t *testing.T) {
 		described(path.Pattern, path.Fields)
 		for op, handler := range path.Operations {
 			properties := handler.Properties()
-			if properties.Summary == "" || len(properties.Responses) == 0 {
-				t.Errorf("%s %s has the summary %q and %d responses", op, path.Pattern, properties.Summary, len(properties.Responses))
+			if !strings.HasSuffix(properties.Summary, ".") || !strings.HasSuffix(properties.Description, ".") || len(properties.Responses) == 0 {
+				t.Errorf("%s %s has the summary %q, the description %q and %d responses",
+					op, path.Pattern, properties.Summary, properties.Description, len(properties.Responses))
 			}
 			for status, responses := range properties.Responses {
 				for _, response := range responses {
@@ -118,8 +121,15 @@ func TestHelp(t *testing.T) {
 			continue
 		}
 		text, _ := resp.Data["help"].(string)
-		if len(text) < 100 || resp.Data["openapi"] == nil {
-			t.Errorf("help for %q is %q", path, text)
+		if len(text) < 100 || !strings.Contains(text, "\n  vault ") && !strings.Contains(text, "\n  curl ") && path != "" {
+			t.Errorf("help for %q has no example, or says too little: %q", path, text)
+		}
+		document, err := json.Marshal(resp.Data["openapi"])
+		if err != nil || !bytes.Contains(document, []byte(operationPrefix)) {
+			t.Errorf("the OpenAPI document of %q is %s, %v", path, document, err)
+		}
+		if bytes.Contains(document, []byte("$ref")) {
+			t.Errorf("the OpenAPI document of %q has references, which Vault loses: %s", path, document)
 		}
 		_, _ = m.Write([]byte(text))
 	}

@@ -35,7 +35,7 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"token_endpoint_auth_method": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth)},
+			AllowedValues: []any{"", string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth)},
 			Description:   "How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523) or tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.",
 		},
 		"client_secret": {
@@ -50,7 +50,7 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"key_type": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)},
+			AllowedValues: []any{"", string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)},
 			Description:   "Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default for private_key_jwt without private_key: rsa-2048.",
 		},
 		"key_id": {
@@ -138,7 +138,7 @@ func discoveredFields() map[string]*framework.FieldSchema {
 		"discovered_issuer":    {Type: framework.TypeString, Description: "The authorization server that was discovered."},
 		"discovered_token_url": {Type: framework.TypeString, Description: "The token endpoint that was discovered."},
 		"discovered_scopes":    {Type: framework.TypeStringSlice, Description: "The scopes that the MCP server names, which are asked for where scopes is empty."},
-		"discovered_at":        {Type: framework.TypeString, Description: "When that was (RFC 3339, UTC)."},
+		"discovered_at":        {Type: framework.TypeTime, Description: "When that was (RFC 3339, UTC)."},
 	}
 }
 

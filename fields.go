@@ -72,6 +72,14 @@ func readable(fields map[string]*framework.FieldSchema, more ...map[string]*fram
 	for _, writeOnly := range append([]string{"server", "role", "verify", "rediscover"}, secretFields...) {
 		delete(fields, writeOnly)
 	}
+	for name, field := range fields {
+		if field.Type == framework.TypeDurationSecond {
+			inSeconds := *field
+			inSeconds.Type = framework.TypeInt64
+			inSeconds.Description += " In seconds."
+			fields[name] = &inSeconds
+		}
+	}
 	return fields
 }
 

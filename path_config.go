@@ -23,13 +23,14 @@ func (b *backend) configPaths() []*framework.Path {
 		{
 			Pattern:         "config/?$",
 			HelpSynopsis:    "List the configured MCP servers.",
-			HelpDescription: "Lists the names under which MCP servers are configured, for operators.",
+			HelpDescription: strings.TrimSpace(configsHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  serve(b.listConfigs),
-					Summary:   "List the names of the configured MCP servers.",
-					Responses: responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
+					Callback:    serve(b.listConfigs),
+					Summary:     "List the names of the configured MCP servers.",
+					Description: "How their tokens are is at status/.",
+					Responses:   responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
 				},
 			},
 		},
@@ -41,16 +42,18 @@ func (b *backend) configPaths() []*framework.Path {
 			HelpDescription: strings.TrimSpace(configHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "config"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: b.configWrite("Configure an MCP server's OAuth client."),
-				logical.UpdateOperation: b.configWrite("Change an MCP server's OAuth client; only the fields given change."),
+				logical.CreateOperation: b.configWrite(),
+				logical.UpdateOperation: b.configWrite(),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:  serve(b.readConfig),
-					Summary:   "Read an MCP server's OAuth client, without its secrets.",
-					Responses: responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields())),
+					Callback:    serve(b.readConfig),
+					Summary:     "Read an MCP server's OAuth client, without its secrets.",
+					Description: "Gives every field but the secrets, and what was discovered.",
+					Responses:   responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.deleteConfig),
 					Summary:                     "Delete an MCP server's OAuth client with its roles and tokens.",
+					Description:                 "Tokens that were handed out are not revoked: they end when they expire.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
@@ -60,10 +63,12 @@ func (b *backend) configPaths() []*framework.Path {
 	}
 }
 
-func (b *backend) configWrite(summary string) *framework.PathOperation {
+// configWrite is a create and an update: for OpenAPI they are one.
+func (b *backend) configWrite() *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    b.serveWrite(b.writeConfig),
-		Summary:                     summary,
+		Summary:                     "Configure an MCP server's OAuth client, or change it.",
+		Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and where that fails nothing is stored; verify=false stores without contacting anybody.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 		Responses: map[int][]framework.Response{
@@ -264,6 +269,13 @@ func withRoleHint(err error) error {
 	}
 	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, where the authorization server has yet to be discovered)", err)
 }
+
+const configsHelp = `
+Lists the names under which MCP servers are configured, for operators. How their tokens
+are is at status/.
+
+  vault list mcp-oauth/config
+`
 
 const configHelp = `
 A config makes the plugin an OAuth client for one MCP server. It is for operators.

@@ -27,13 +27,14 @@ func (b *backend) keysPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
-					Callback: serve(b.readKeys),
-					Summary:  "Read the client's public keys as a JWK Set.",
+					Callback:    serve(b.readKeys),
+					Summary:     "Read the client's public keys as a JWK Set.",
+					Description: "For registering them with the authorization server by hand.",
 					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
 						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those that went out of use in the last day."},
 						"active_key_id":      {Type: framework.TypeString, Description: "The kid of the key in use."},
 						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, where a rotation is under way."},
-						"next_key_active_at": {Type: framework.TypeString, Description: "From when the next key is used (RFC 3339, UTC)."},
+						"next_key_active_at": {Type: framework.TypeTime, Description: "From when the next key is used (RFC 3339, UTC)."},
 					}),
 				},
 			},
@@ -55,11 +56,12 @@ func (b *backend) keysPaths() []*framework.Path {
 				logical.UpdateOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.rotateKeys),
 					Summary:                     "Make a new signing key, to be used after a while.",
+					Description:                 "The new key is published at once, and used after activate_after. For keys that the plugin makes.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses: responses(http.StatusOK, "The new key", map[string]*framework.FieldSchema{
 						"key_id":    {Type: framework.TypeString, Description: "The kid of the new key."},
-						"active_at": {Type: framework.TypeString, Description: "From when it is used (RFC 3339, UTC)."},
+						"active_at": {Type: framework.TypeTime, Description: "From when it is used (RFC 3339, UTC)."},
 					}),
 				},
 			},
@@ -72,8 +74,9 @@ func (b *backend) keysPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwks"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
-					Callback: b.readJWKS,
-					Summary:  "The public keys as a raw JWK Set (RFC 7517), where publish_jwks is set.",
+					Callback:    b.readJWKS,
+					Summary:     "Read the public keys as a raw JWK Set (RFC 7517), where publish_jwks is set.",
+					Description: "For the authorization server, which needs no Vault token: the client's jwks_uri.",
 					Responses: map[int][]framework.Response{
 						http.StatusOK: {{
 							Description: "The JWK Set", MediaType: "application/json",
@@ -203,6 +206,10 @@ func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework
 const keysHelp = `
 With token_endpoint_auth_method=private_key_jwt the client proves itself by signing
 (RFC 7523 section 2.2). The authorization server must know the public key.
+
+  vault read mcp-oauth/keys/weather
+  vault write -force mcp-oauth/keys/weather/rotate
+  curl $VAULT_ADDR/v1/mcp-oauth/jwks/weather
 
 keys/<server> gives the public keys as a JWK Set, to be registered by hand. Where the
 config has publish_jwks=true, the same set is at jwks/<server> for everybody, as raw

@@ -14,19 +14,25 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
+const (
+	metricsPath      = "metrics"
+	metricsMediaType = "text/plain"
+)
+
 func (b *backend) metricsPaths() []*framework.Path {
 	return []*framework.Path{{
-		Pattern:         "metrics$",
+		Pattern:         metricsPath + "$",
 		HelpSynopsis:    "Read the mount's metrics, for Prometheus.",
 		HelpDescription: strings.TrimSpace(metricsHelp),
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "metrics"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback: serve(b.readMetrics),
-				Summary:  "Read the mount's metrics.",
+				Callback:    serve(b.readMetrics),
+				Summary:     "Read the mount's metrics, for Prometheus.",
+				Description: "Answers from memory, with what has happened in this process since the mount was set up.",
 				Responses: map[int][]framework.Response{http.StatusOK: {{
 					Description: "The metrics in Prometheus's text format",
-					MediaType:   "text/plain",
+					MediaType:   metricsMediaType,
 				}}},
 			},
 		},
@@ -57,8 +63,14 @@ func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData
 
 const metricsHelp = `
 Answers with Prometheus's text format, for a scrape of /v1/<mount>/metrics with a Vault
-token that may read this path. From memory: it asks neither storage nor an
-authorization server, and counts from when the mount was set up in this process.
+token that may read this path, given as Prometheus does:
+
+  curl -H "Authorization: Bearer $VAULT_TOKEN" $VAULT_ADDR/v1/mcp-oauth/metrics
+
+  path "mcp-oauth/metrics" { capabilities = ["read"] }
+
+It asks neither storage nor an authorization server, and counts from when the mount was
+set up in this process.
 
 Requests to authorization servers, reads of tokens, refreshes that were late, storage
 that failed; and of each token when it expires and how often it could not be obtained.

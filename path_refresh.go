@@ -24,14 +24,15 @@ func (b *backend) refreshPaths() []*framework.Path {
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback: serve(b.refreshToken),
-				Summary:  "Replace the access token, if it is still the rejected one.",
+				Callback:    serve(b.refreshToken),
+				Summary:     "Replace the access token, if it is still the rejected one.",
+				Description: "However many ask at once, one new token is obtained. The answer never holds a token.",
 				// Within the cluster only: a performance secondary's tokens are its own.
 				ForwardPerformanceStandby: true,
 				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
 					"token_id":   {Type: framework.TypeString, Description: "The token_id of the token now held."},
 					"refreshed":  {Type: framework.TypeBool, Description: "Whether this request, or one that it shared the work of, brought a new token."},
-					"expires_at": {Type: framework.TypeString, Description: "When the token now held stops being valid (RFC 3339, UTC)."},
+					"expires_at": {Type: framework.TypeTime, Description: "When the token now held stops being valid (RFC 3339, UTC)."},
 				}),
 			},
 		},

@@ -17,13 +17,14 @@ func (b *backend) rolePaths() []*framework.Path {
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/?$",
 			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
 			HelpSynopsis:    "List the roles of an MCP server.",
-			HelpDescription: "Lists the names of a config's roles, for operators.",
+			HelpDescription: strings.TrimSpace(rolesHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:  serve(b.listRoles),
-					Summary:   "List the names of an MCP server's roles.",
-					Responses: responses(http.StatusOK, "The names", keysField("Names of the roles.")),
+					Callback:    serve(b.listRoles),
+					Summary:     "List the names of an MCP server's roles.",
+					Description: "How their tokens are is at status/.",
+					Responses:   responses(http.StatusOK, "The names", keysField("Names of the roles.")),
 				},
 			},
 		},
@@ -35,16 +36,18 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpDescription: strings.TrimSpace(roleHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: b.roleWrite("Configure a role."),
-				logical.UpdateOperation: b.roleWrite("Change a role; only the fields given change."),
+				logical.CreateOperation: b.roleWrite(),
+				logical.UpdateOperation: b.roleWrite(),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:  serve(b.readRole),
-					Summary:   "Read a role.",
-					Responses: responses(http.StatusOK, "The role", readable(roleFields())),
+					Callback:    serve(b.readRole),
+					Summary:     "Read a role of an MCP server.",
+					Description: "A field that the role leaves out, and takes from the config, is empty.",
+					Responses:   responses(http.StatusOK, "The role", readable(roleFields())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.deleteRole),
 					Summary:                     "Delete a role with its token.",
+					Description:                 "Tokens that were handed out are not revoked: they end when they expire.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
@@ -54,9 +57,10 @@ func (b *backend) rolePaths() []*framework.Path {
 	}
 }
 
-func (b *backend) roleWrite(summary string) *framework.PathOperation {
-	op := b.configWrite(summary)
+func (b *backend) roleWrite() *framework.PathOperation {
+	op := b.configWrite()
 	op.Callback = b.serveWrite(b.writeRole)
+	op.Summary = "Configure a role of an MCP server, or change it."
 	return op
 }
 
@@ -191,6 +195,12 @@ func revisionOf(r *role) string {
 	}
 	return r.Revision
 }
+
+const rolesHelp = `
+Lists the names of a config's roles, for operators. How their tokens are is at status/.
+
+  vault list mcp-oauth/role/weather
+`
 
 const roleHelp = `
 A role is a variant of a config with other scopes, resource or audience, and a token

@@ -22,8 +22,9 @@ func (b *backend) statusPaths() []*framework.Path {
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback: serve(b.listStatus),
-				Summary:  "List all servers and roles with the state of their token.",
+				Callback:    serve(b.listStatus),
+				Summary:     "List all servers and roles with the state of their token.",
+				Description: "Contacts no authorization server.",
 				Responses: responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
 					"keys":     {Type: framework.TypeStringSlice, Description: "Names: <server>, and <server>/<role>."},
 					"key_info": {Type: framework.TypeMap, Description: "By name: state and, where there is one, the error."},
@@ -36,9 +37,10 @@ func (b *backend) statusPaths() []*framework.Path {
 		HelpDescription: strings.TrimSpace(statusHelp),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:  serve(b.readStatus),
-				Summary:   "Read the health of a token; never a token or a secret.",
-				Responses: responses(http.StatusOK, "The health of the token", statusFields()),
+				Callback:    serve(b.readStatus),
+				Summary:     "Read the health of a token; never a token or a secret.",
+				Description: "Contacts no authorization server.",
+				Responses:   responses(http.StatusOK, "The health of the token", statusFields()),
 			},
 		},
 	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "status"})
@@ -49,23 +51,30 @@ func statusFields() map[string]*framework.FieldSchema {
 	text := func(description string) *framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
 	}
+	at := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeTime, Description: description}
+	}
 	return map[string]*framework.FieldSchema{
-		"state":                         text("ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one."),
+		"state": {
+			Type:          framework.TypeString,
+			AllowedValues: []any{string(tokens.StateOK), string(tokens.StateFailing), string(tokens.StateDown), string(tokens.StateIdle), string(tokens.StateEmpty)},
+			Description:   "ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one.",
+		},
 		"token_id":                      text("The token_id of the token held, if it is valid."),
-		"expires_at":                    text("When the token held expires (RFC 3339, UTC)."),
-		"last_vault_rotation":           text("When the token held was obtained (RFC 3339, UTC)."),
-		"next_rotation":                 text("When the token held is due to be refreshed (RFC 3339, UTC)."),
+		"expires_at":                    at("When the token held expires (RFC 3339, UTC)."),
+		"last_vault_rotation":           at("When the token held was obtained (RFC 3339, UTC)."),
+		"next_rotation":                 at("When the token held is due to be refreshed (RFC 3339, UTC)."),
 		"scope":                         text("The granted scopes, space-delimited."),
-		"last_read":                     text("When the token was last read (RFC 3339, UTC)."),
+		"last_read":                     at("When the token was last read (RFC 3339, UTC)."),
 		"refreshing":                    {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
 		"unsaved":                       {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
 		"last_error":                    text("Why the last attempt failed."),
 		"last_error_code":               text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
-		"last_error_at":                 text("When the last attempt failed (RFC 3339, UTC)."),
-		"failing_since":                 text("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
+		"last_error_at":                 at("When the last attempt failed (RFC 3339, UTC)."),
+		"failing_since":                 at("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
 		"consecutive_failures":          {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
-		"next_attempt":                  text("Before when the authorization server is not asked again (RFC 3339, UTC)."),
-		"client_certificate_expires_at": text("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
+		"next_attempt":                  at("Before when the authorization server is not asked again (RFC 3339, UTC)."),
+		"client_certificate_expires_at": at("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
 		"warnings":                      {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
 	}
 }

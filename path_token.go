@@ -18,9 +18,10 @@ func (b *backend) tokenPaths() []*framework.Path {
 		HelpDescription: strings.TrimSpace(tokenHelp),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:  serve(b.readToken),
-				Summary:   "Read the current access token.",
-				Responses: responses(http.StatusOK, "The current access token", tokenFields()),
+				Callback:    serve(b.readToken),
+				Summary:     "Read the current access token.",
+				Description: "The first read obtains the token, which is then replaced ahead of its expiry. Reading again is worth while after ttl seconds.",
+				Responses:   responses(http.StatusOK, "The current access token", tokenFields()),
 			},
 		},
 	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"})
@@ -59,11 +60,11 @@ func tokenFields() map[string]*framework.FieldSchema {
 			Description:  "The value of the Authorization header: Bearer and the access token.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"expires_at":          {Type: framework.TypeString, Description: "When the token stops being valid (RFC 3339, UTC)."},
+		"expires_at":          {Type: framework.TypeTime, Description: "When the token stops being valid (RFC 3339, UTC)."},
 		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited. Absent when the authorization server did not tell and none was asked for."},
 		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while."},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
-		"last_vault_rotation": {Type: framework.TypeString, Description: "When the token was obtained (RFC 3339, UTC)."},
+		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the token was obtained (RFC 3339, UTC)."},
 		"token_id":            {Type: framework.TypeString, Description: "The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."},
 	}
 }
@@ -97,6 +98,9 @@ const tokenHelp = `
 Answers with the access token currently held, in access_token and, ready for the
 header, in authorization. It is for brokers, needs the read capability and nothing
 else, takes no parameter and makes no lease.
+
+  vault read mcp-oauth/token/weather
+  vault read -field=authorization mcp-oauth/token/weather/reader
 
 The first read obtains the token; after that the engine refreshes it ahead of its
 expiry, and a read neither waits for the authorization server nor calls it. An expired

@@ -1,0 +1,37 @@
+package mcpoauth
+
+import (
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// mendOpenAPI puts each schema into the place of the reference to it. Vault loses the references
+// in the document of an external plugin, and with them which schema an operation has. It also
+// adds what the framework leaves out: a body that is not JSON.
+func mendOpenAPI(doc *framework.OASDocument) {
+	for path, item := range doc.Paths {
+		for _, op := range []*framework.OASOperation{item.Get, item.Post, item.Delete} {
+			if op == nil {
+				continue
+			}
+			if op.RequestBody != nil {
+				inline(op.RequestBody.Content, doc.Components.Schemas)
+			}
+			for _, response := range op.Responses {
+				inline(response.Content, doc.Components.Schemas)
+				if path == "/"+metricsPath {
+					response.Content = framework.OASContent{metricsMediaType: {Schema: &framework.OASSchema{Type: "string"}}}
+				}
+			}
+		}
+	}
+}
+
+func inline(content framework.OASContent, schemas map[string]*framework.OASSchema) {
+	for _, body := range content {
+		if schema, ok := schemas[strings.TrimPrefix(body.Schema.Ref, "#/components/schemas/")]; ok {
+			body.Schema = schema
+		}
+	}
+}
