@@ -160,6 +160,10 @@ engine obtains a token with the client credentials grant, replaces it ahead of i
 expiry, and answers at token/<server>. A broker needs the read capability there and
 nothing else; it never sees the client secret.
 
+  vault write mcp-oauth/config/weather server_url=https://weather.example.com/mcp \
+      client_id=vault client_secret=@secret.txt
+  vault read mcp-oauth/token/weather
+
 A role, role/<server>/<role>, is a variant of a config with other scopes, resource
 or audience, and a token of its own at token/<server>/<role>.
 
