@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -243,4 +245,72 @@ func TestMetricsOfTwoMounts(t *testing.T) {
 	one.token("weather")
 	one.counts(map[string]float64{`token_reads_total{outcome="success"}`: 1, `tokens{state="ok"}`: 1})
 	two.counts(map[string]float64{`token_reads_total{outcome="success"}`: 0, `tokens{state="ok"}`: 0})
+}
+
+// The page of metrics has all of them, as they are, and no others; the alerts and the dashboard name
+// none that is not there.
+func TestDocumentedMetricsExist(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.token("weather")
+	m.write("role/weather/reader", fields{"verify": false})
+	as.answers(refusing(401, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
+	families, err := m.b.(*backend).metrics.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exist, rows := map[string]bool{}, map[string]bool{}
+	for _, family := range families {
+		var labels []string
+		for _, label := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, "`"+label.GetName()+"`")
+		}
+		kind := strings.ToLower(family.GetType().String())
+		rows[strings.Join(strings.Fields(fmt.Sprintf("| %s | %s | %s |", "`"+family.GetName()+"`", kind, strings.Join(labels, ", "))), " ")] = true
+		exist[family.GetName()] = true
+		if family.GetType() == dto.MetricType_HISTOGRAM {
+			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+				exist[family.GetName()+suffix] = true
+			}
+		}
+	}
+	page, err := os.ReadFile("docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range regexp.MustCompile("(?m)^(\\| `mcp_oauth_[a-z_]+` \\|[^|]*\\|[^|]*\\|)").FindAllString(string(page), -1) {
+		if !rows[row] {
+			t.Errorf("the page has %s, which is no metric", row)
+		}
+		delete(rows, row)
+	}
+	for row := range rows {
+		t.Errorf("the page lacks %s", row)
+	}
+	metric := regexp.MustCompile(`mcp_oauth_[a-z_]+`)
+	for _, file := range []string{"docs/metrics.md", "examples/prometheus/alerts.yml", "examples/grafana/mcp-oauth.json"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := metric.FindAllString(string(content), -1)
+		for _, name := range names {
+			if !exist[name] {
+				t.Errorf("%s names %s, which is no metric", file, name)
+			}
+		}
+		if len(names) == 0 {
+			t.Errorf("%s names no metric", file)
+		}
+	}
+	alerts, err := os.ReadFile("examples/prometheus/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, alert := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(string(alerts), -1) {
+		if !strings.Contains(string(page), "\n| `"+alert[1]+"` | ") {
+			t.Errorf("the page lacks the alert %s", alert[1])
+		}
+	}
 }

@@ -1,0 +1,246 @@
+package acceptance
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	promconfig "github.com/prometheus/common/config"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v2"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The example's scrape job, policy and Vault Agent, with a Vault that has none but loopback. The client
+// is Prometheus's own.
+func TestExampleScrapes(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	u.configure(t, nil)
+	policy, err := os.ReadFile("../examples/prometheus/policy.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scraper := newIdentity(t, b, u.name, string(policy))
+	tokenFile := startExampleAgent(t, b, scraper)
+
+	job := exampleJob(t)
+	job.HTTPClientConfig.Authorization.CredentialsFile = tokenFile
+	client, err := promconfig.NewClientFromConfig(job.HTTPClientConfig, job.JobName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := scrape(t, client, b.Vault.Address+job.MetricsPath)
+	u.token(t, "token/"+u.name)
+	u.token(t, "token/"+u.name)
+	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
+	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
+		t.Errorf("reading a token that is refused: status %d", got)
+	}
+	after := scrape(t, client, b.Vault.Address+job.MetricsPath)
+
+	// Other tests read and ask at the same time, so that a counter of them all is not less.
+	for series, most := range map[string]float64{
+		`mcp_oauth_token_reads_total{outcome="success"}`:                           2,
+		`mcp_oauth_token_reads_total{outcome="refused"}`:                           1,
+		`mcp_oauth_token_requests_total{error="invalid_target",outcome="refused"}`: 1,
+		`mcp_oauth_token_request_duration_seconds_count{outcome="refused"}`:        1,
+	} {
+		if grown := after[series] - before[series]; grown < most {
+			t.Errorf("%s has grown by %v, want %v or more", series, grown, most)
+		}
+	}
+	status, own := u.read(t, "status/"+u.name), fmt.Sprintf(`{role="",server=%q}`, u.name)
+	for series, field := range map[string]string{
+		"mcp_oauth_token_expiry_timestamp_seconds":      "expires_at",
+		"mcp_oauth_token_refresh_due_timestamp_seconds": "next_rotation",
+	} {
+		if got, want := int64(after[series+own]), timestamp(t, status, field).Unix(); got != want {
+			t.Errorf("%s is %d, want %d as in status/", series, got, want)
+		}
+	}
+	role := fmt.Sprintf(`{role="refused",server=%q}`, u.name)
+	if after["mcp_oauth_token_consecutive_failures"+role] != 1 || after["mcp_oauth_token_consecutive_failures"+own] != 0 {
+		t.Errorf("the failures are %v of the role that is refused, and %v of the config",
+			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
+	}
+
+	checkAuditLog(t, b.Vault.AuditLog, "metrics", "response", "http_raw_body")
+
+	// The policy permits nothing else, and without a token there is nothing.
+	for _, path := range []string{"token/" + u.name, "status/" + u.name, "config/" + u.name} {
+		if got := readStatus(t.Context(), scraper.Client, path); got != http.StatusForbidden {
+			t.Errorf("%s is read with status %d, want 403", path, got)
+		}
+	}
+	resp := askMetrics(t, http.DefaultClient, b.Vault.Address+job.MetricsPath)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("without a token the status is %d, want 403", resp.StatusCode)
+	}
+}
+
+// A Vault Agent may also scrape in Prometheus's place: through its listener no token is needed.
+func TestMetricsThroughAnAgentsListener(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	rules := `path "` + bed.Mount + `/metrics" { capabilities = ["read"] }`
+	id := newIdentity(t, b, "metricsthroughanagentslistener", rules)
+	through, err := b.NewListener(t.Context(), "agent", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := scrape(t, http.DefaultClient, through.Address+"/v1/"+bed.Mount+"/metrics")
+	builds := 0
+	for name, value := range series {
+		if strings.HasPrefix(name, "mcp_oauth_build_info{") && value == 1 {
+			builds++
+		}
+	}
+	if builds != 1 {
+		t.Errorf("%d builds in %d series", builds, len(series))
+	}
+}
+
+// scrapeJob is what of a scrape configuration the test makes use of; the words are Prometheus's.
+type scrapeJob struct {
+	JobName          string                      `yaml:"job_name"`
+	Scheme           string                      `yaml:"scheme"`
+	MetricsPath      string                      `yaml:"metrics_path"`
+	HTTPClientConfig promconfig.HTTPClientConfig `yaml:",inline"`
+	StaticConfigs    []struct {
+		Targets []string          `yaml:"targets"`
+		Labels  map[string]string `yaml:"labels"`
+	} `yaml:"static_configs"`
+}
+
+// exampleJob reads the example's only scrape job.
+func exampleJob(t *testing.T) scrapeJob {
+	t.Helper()
+	content, err := os.ReadFile("../examples/prometheus/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Global    map[string]model.Duration `yaml:"global"`
+		RuleFiles []string                  `yaml:"rule_files"`
+		Jobs      []scrapeJob               `yaml:"scrape_configs"`
+	}
+	if err := yaml.UnmarshalStrict(content, &config); err != nil {
+		t.Fatal(err)
+	}
+	if len(config.Jobs) != 1 || len(config.RuleFiles) != 1 {
+		t.Fatalf("%d scrape jobs and %d files of rules, want one of each", len(config.Jobs), len(config.RuleFiles))
+	}
+	if _, err := os.Stat(filepath.Join("..", "examples", "prometheus", config.RuleFiles[0])); err != nil {
+		t.Error(err)
+	}
+	job := config.Jobs[0]
+	if err := job.HTTPClientConfig.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if job.HTTPClientConfig.Authorization == nil || job.Scheme != "https" || len(job.StaticConfigs) != 1 || job.StaticConfigs[0].Labels["mount"] != bed.Mount {
+		t.Fatalf("the job is %+v", job)
+	}
+	return job
+}
+
+// startExampleAgent starts the example's Vault Agent for id, with addresses and paths of the test, and
+// returns the path of the file in which it keeps its token.
+func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
+	t.Helper()
+	content, err := os.ReadFile("../examples/prometheus/agent.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(b.Dir, "agent-prometheus") // as long-lived as the agent
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := string(content)
+	for example, here := range map[string]string{
+		"https://vault.example.com:8200": b.Vault.Address,
+		"/etc/vault-agent-prometheus":    dir,
+		"/run/vault-agent-prometheus":    dir,
+	} {
+		if !strings.Contains(config, example) {
+			t.Fatalf("the example does not name %s", example)
+		}
+		config = strings.ReplaceAll(config, example, here)
+	}
+	for file, content := range map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "agent.hcl": config} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.RunAgent("agent-prometheus", filepath.Join(dir, "agent.hcl")); err != nil {
+		t.Fatal(err)
+	}
+	tokenFile := filepath.Join(dir, "token")
+	bed.Eventually(t, 30*time.Second, func() error {
+		token, err := os.ReadFile(tokenFile)
+		if err == nil && len(token) == 0 {
+			err = fmt.Errorf("%s is empty", tokenFile)
+		}
+		return err
+	})
+	return tokenFile
+}
+
+func askMetrics(t *testing.T, client *http.Client, url string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As Prometheus 3 asks, for the forms that it knows.
+	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.2")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
+}
+
+// scrape gives the values of all series, by name and labels; of a histogram its count.
+func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
+	t.Helper()
+	resp := askMetrics(t, client, url)
+	defer resp.Body.Close()
+	const want = "text/plain; version=0.0.4; charset=utf-8"
+	if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || got != want {
+		t.Fatalf("status %d, %q; want 200 and %q", resp.StatusCode, got, want)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for name, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetType() == dto.MetricType_HISTOGRAM {
+				values[name+"_count"+labelsOf(metric)] = float64(metric.GetHistogram().GetSampleCount())
+				continue
+			}
+			values[name+labelsOf(metric)] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+		}
+	}
+	return values
+}
+
+func labelsOf(metric *dto.Metric) string {
+	var labels []string
+	for _, label := range metric.GetLabel() {
+		labels = append(labels, fmt.Sprintf("%s=%q", label.GetName(), label.GetValue()))
+	}
+	return "{" + strings.Join(labels, ",") + "}"
+}

@@ -1,0 +1,4 @@
+# May scrape, and nothing else.
+path "mcp-oauth/metrics" {
+  capabilities = ["read"]
+}
