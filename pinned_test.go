@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -63,13 +64,16 @@ func TestPinnedHTTPEndpointNeedsThePermissionThatLetItIn(t *testing.T) {
 }
 
 func TestHalfADeletePublishesNothing(t *testing.T) {
-	m := newMount(t)
-	m.write("config/weather", made(nil))
-	m.storage.fail("delete token/")
-	m.refused(http.StatusInternalServerError, logical.DeleteOperation, "config/weather", nil)
-	m.storage.fail()
-	m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
-	m.unpublished("weather")
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.storage.fail("delete token/")
+		m.refused(http.StatusInternalServerError, logical.DeleteOperation, "config/weather", nil)
+		m.storage.fail()
+		m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
+		synctest.Wait() // the set is looked at in the background
+		m.unpublished("weather")
+	})
 }
 
 func TestKeySetIsTheSame404WhateverIsSent(t *testing.T) {

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -181,7 +182,8 @@ func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 			t.Fatal(err)
 		}
 	}
-	if err := b.RunAgent("agent-prometheus", filepath.Join(dir, "agent.hcl")); err != nil {
+	cmd := b.Vault.CLI(context.Background(), "", "agent", "-config="+filepath.Join(dir, "agent.hcl"))
+	if _, err := b.NewProcess("agent-prometheus", cmd); err != nil {
 		t.Fatal(err)
 	}
 	tokenFile := filepath.Join(dir, "token")

@@ -99,7 +99,7 @@ func Simulate(f Fleet, scheme Scheme) *Load {
 		Reads: make([]int32, seconds), Fetches: make([]int32, seconds),
 		Writes: make([]int32, seconds), copies: make([]int32, seconds),
 	}
-	rng := rand.New(rand.NewPCG(f.Seed, 0)) //nolint:gosec // a simulation that can be repeated
+	rng := rand.New(rand.NewPCG(f.Seed, 0))
 	starts := make([]time.Duration, f.Brokers)
 	first := f.Horizon
 	for i := range starts {
@@ -108,7 +108,7 @@ func Simulate(f Fleet, scheme Scheme) *Load {
 		first = min(first, starts[i])
 	}
 	for server := range f.Servers {
-		rng := rand.New(rand.NewPCG(f.Seed, uint64(server)+1)) //nolint:gosec // as above
+		rng := rand.New(rand.NewPCG(f.Seed, uint64(server)+1))
 		var tokens []token
 		if scheme != LeasePerRead {
 			tokens = l.history(rng, first)

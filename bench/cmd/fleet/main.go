@@ -50,7 +50,7 @@ func run(o options) error {
 		if dir == "" {
 			continue
 		}
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // for all to read
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
@@ -94,7 +94,7 @@ start; copies: of tokens in storage at a time; expired: share of the time with a
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.out, "fleet.json"), append(content, '\n'), 0o644) //nolint:gosec // for all to read
+	return os.WriteFile(filepath.Join(o.out, "fleet.json"), append(content, '\n'), 0o644)
 }
 
 // simulate works out the load of a fleet under each scheme.
