@@ -55,15 +55,36 @@ func logTicks(least, most float64) []plot.Tick {
 	var ticks []plot.Tick
 	for power := math.Floor(math.Log10(least)); power <= math.Log10(most); power++ {
 		for _, step := range steps {
-			// By way of its text, as 0.3 is not 3*0.1.
-			label := strconv.FormatFloat(step*math.Pow(10, power), 'g', 4, 64)
-			if at, err := strconv.ParseFloat(label, 64); err == nil && at >= least && at <= most {
-				ticks = append(ticks, plot.Tick{Value: at, Label: label})
+			if at := plain(step * math.Pow(10, power)); at >= least && at <= most {
+				ticks = append(ticks, plot.Tick{Value: at, Label: inFull(at)})
 			}
 		}
 	}
 	return ticks
 }
+
+// linearTicks are the library's, labelled with no more digits than each needs.
+func linearTicks(least, most float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(least, most)
+	for i, tick := range ticks {
+		if !tick.IsMinor() {
+			ticks[i].Label = inFull(plain(tick.Value))
+		}
+	}
+	return ticks
+}
+
+// plain is a number to four digits: 3*0.1 is 0.3 then.
+func plain(v float64) float64 {
+	rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 4, 64), 64)
+	if err != nil {
+		return v
+	}
+	return rounded
+}
+
+// inFull writes a number without an exponent.
+func inFull(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // LabelX labels the given places of the horizontal axis, and no other.
 func LabelX(at []float64, labels ...string) Option {
@@ -239,6 +260,7 @@ func newFigure(title, x, y string) *figure {
 		axis.Label.Padding = vg.Points(6)
 		axis.Tick.Label.Font = font.From(sans, 11)
 		axis.Padding = 0
+		axis.Tick.Marker = plot.TickerFunc(linearTicks)
 	}
 	p.Legend.TextStyle.Font = font.From(sans, 12)
 	grid := plotter.NewGrid()

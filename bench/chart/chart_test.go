@@ -21,6 +21,7 @@ func TestPlots(t *testing.T) {
 		{Name: "second", XYs: plotter.XYs{{X: 1, Y: 800}, {X: 16, Y: 2900}, {X: 64, Y: 2950}}},
 		{Name: "third", XYs: plotter.XYs{{X: 1, Y: 1500}, {X: 16, Y: 4000}, {X: 64, Y: 4100}}},
 	}
+	large := []Line{{Name: "large", XYs: plotter.XYs{{X: 0.5, Y: 1}, {X: 3.5, Y: 200_000}}}}
 	groups := []string{"one", "two", "three"}
 	sets := []Set{{"first", []float64{0.4, 2.5, 31}}, {"second", []float64{0.5, 3, math.NaN()}}}
 	for name, row := range map[string]struct {
@@ -32,6 +33,14 @@ func TestPlots(t *testing.T) {
 				return Lines(file, "Title", "readers", "reads a second", lines, LogX, LabelX([]float64{1, 16, 64}, "1", "16", "64"))
 			},
 			[]string{"Title", "readers", "reads a second", "16", "first", "second", "third"},
+		},
+		"large figures": {
+			func(file string) error { return Lines(file, "Title", "hours", "reads", large) },
+			[]string{"100000", "200000"},
+		},
+		"very different figures": {
+			func(file string) error { return Lines(file, "Title", "hours", "reads", large, LogY) },
+			[]string{"1", "10", "100000"},
 		},
 		"bars": {
 			func(file string) error { return Bars(file, "Title", "ratio", groups, sets, Level(1)) },
