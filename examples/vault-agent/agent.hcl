@@ -13,11 +13,16 @@ auto_auth {
 }
 
 template {
-  # No parameters after the path: with them Vault Agent writes instead of reads.
-  contents             = "{{ with secret \"mcp-oauth/token/files\" }}{{ .Data.authorization }}{{ end }}"
   destination          = "authorization"
   perms                = "0600"
   error_on_missing_key = true
+
+  # No parameters after the path: with them Vault Agent writes instead of reads.
+  contents = <<EOT
+{{- with secret "mcp-oauth/token/files" -}}
+{{ .Data.authorization }}
+{{- end -}}
+EOT
 
   # For a broker that does not look at the file by itself:
   # exec {
