@@ -253,9 +253,12 @@ func (n *Node) Stop() error {
 // Kill ends the server with SIGKILL, and leaves the plugin to itself.
 func (n *Node) Kill() { n.proc.Load().Kill() }
 
+// PID is the id of the server's process.
+func (n *Node) PID() int { return n.proc.Load().PID() }
+
 // PluginPID is the id of the plugin's process that the server runs, 0 where it runs none.
 func (n *Node) PluginPID() (int, error) {
-	pids, err := children(n.proc.Load().PID(), PluginName)
+	pids, err := children(n.PID(), PluginName)
 	if err != nil || len(pids) == 0 {
 		return 0, err
 	}

@@ -32,15 +32,22 @@ func Answer(tokenBytes int, scope string) map[string]any {
 	}
 }
 
-// Factory makes backends whose only path, "token", answers answer.
+// Path is the only path of the plugin: as long as the token path of a config named "reads".
+const Path = "token/reads"
+
+// Version is what the plugin reports, so that Vault has of it what it has of others for its audit log.
+const Version = "v0.1.0"
+
+// Factory makes backends whose only path answers answer.
 func Factory(answer map[string]any) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 		c := *conf
 		c.System = newSystemView(conf.System)
 		b := &framework.Backend{
-			BackendType: logical.TypeLogical,
+			BackendType:    logical.TypeLogical,
+			RunningVersion: Version,
 			Paths: []*framework.Path{{
-				Pattern: "token$",
+				Pattern: Path + "$",
 				Operations: map[logical.Operation]framework.OperationHandler{
 					logical.ReadOperation: &framework.PathOperation{
 						Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {

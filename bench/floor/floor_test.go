@@ -34,7 +34,7 @@ func TestReadsAnswerTheConstantAndDoNotAskVault(t *testing.T) {
 	begun := view.asked.Load()
 	const reads = 1000
 	for range reads {
-		response, err := b.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "token"})
+		response, err := b.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: Path})
 		if err != nil || response.IsError() {
 			t.Fatalf("response %v, error %v", response, err)
 		}

@@ -1,10 +1,14 @@
 package measure
 
 import (
+	"fmt"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,6 +33,45 @@ func TestStatistics(t *testing.T) {
 	}
 	if !math.IsNaN(Median(nil)) || !math.IsNaN(Quantile(nil, 0.5)) {
 		t.Error("nothing has a median")
+	}
+}
+
+func TestIntervalHoldsTheMedian(t *testing.T) {
+	var values []float64
+	for i := range 101 {
+		values = append(values, float64(i))
+	}
+	low, high := Interval(values)
+	if low >= 50 || high <= 50 || low < 30 || high > 70 {
+		t.Errorf("the median of 0 to 100 lies between %v and %v", low, high)
+	}
+	if low, high := Interval([]float64{7, 7, 7}); low != 7 || high != 7 {
+		t.Errorf("the median of sevens lies between %v and %v", low, high)
+	}
+}
+
+// What this process and its child do is counted, on systems that tell.
+func TestCPU(t *testing.T) {
+	before, ok := CPU(os.Getpid())
+	if runtime.GOOS != "linux" {
+		if ok {
+			t.Error("the test has to be done for this system too")
+		}
+		return
+	}
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = child.Process.Kill(), child.Wait() })
+	for begun := time.Now(); time.Since(begun) < 50*time.Millisecond; { //nolint:revive // that is the work
+	}
+	after, ok := CPU(os.Getpid())
+	if !ok || after <= before {
+		t.Errorf("%s of CPU time, %s before", after, before)
+	}
+	if parentOf(fmt.Sprintf("/proc/%d/stat", child.Process.Pid)) != os.Getpid() {
+		t.Error("the child has another parent")
 	}
 }
 

@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -18,6 +21,10 @@ type Environment struct {
 	Go    string `json:"go"`
 	Vault string `json:"vault"`
 	CPUs  int    `json:"cpus"`
+	// Processor is its model, where the system tells.
+	Processor string `json:"processor,omitempty"`
+	// Commit is the project's; with "-dirty" where files were changed since.
+	Commit string `json:"commit,omitempty"`
 }
 
 // Here describes the machine and a Vault.
@@ -31,7 +38,31 @@ func Here(ctx context.Context, client *api.Client) (Environment, error) {
 		Go:    runtime.Version(),
 		Vault: health.Version,
 		CPUs:  runtime.NumCPU(),
+
+		Processor: processor(),
+		Commit:    commit(ctx),
 	}, nil
+}
+
+var processorModel = regexp.MustCompile(`(?m)^model name\s*: (.*)$`)
+
+func processor() string {
+	content, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	if model := processorModel.FindSubmatch(content); model != nil {
+		return string(model[1])
+	}
+	return ""
+}
+
+func commit(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty", "--exclude=*").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func (e Environment) String() string {

@@ -12,8 +12,17 @@ import (
 // readerCounts are the numbers of readers, each measured by itself.
 var readerCounts = []int{1, 16, 64}
 
-// warmUp is how long each series is read before the first round of a number of readers.
+// warmUp is how long each series is read before a round, where the plugins' processes are new.
 const warmUp = time.Second
+
+// orders are the orders in which a round may take the series: each comes first, second, third and
+// last as often, and each comes just after each other one as often.
+var orders = [][seriesCount]int{
+	{seriesFloor, seriesFloorAgain, seriesToken, seriesKV},
+	{seriesFloorAgain, seriesKV, seriesFloor, seriesToken},
+	{seriesKV, seriesToken, seriesFloorAgain, seriesFloor},
+	{seriesToken, seriesFloor, seriesKV, seriesFloorAgain},
+}
 
 // A results is all that was measured.
 type results struct {
@@ -26,37 +35,56 @@ type results struct {
 
 // A load is what was measured with one number of readers.
 type load struct {
-	Readers int                      `json:"readers"`
-	Series  [seriesCount]series      `json:"series"`
-	Ratios  map[string]measuredRatio `json:"throughput_ratios"`
+	Readers int                 `json:"readers"`
+	Series  [seriesCount]series `json:"series"`
+	Ratios  map[string]ratio    `json:"throughput_ratios"`
+	// Share is how much of the floor plugin's ratio to KV v2 the token path's reaches, in medians.
+	// Within one round it would be the token path's ratio to the floor plugin.
+	Share float64 `json:"token_to_kv_of_floor_to_kv"`
+	// CPURatios are of Vault's and its plugins' CPU time for each read.
+	CPURatios map[string]ratio `json:"cpu_ratios,omitempty"`
 }
 
 // A series is what the readers of one thing saw.
 type series struct {
-	Name    string    `json:"name"`
-	Reads   int       `json:"reads"` // in all rounds
-	Medians figures   `json:"medians"`
-	Rounds  []figures `json:"rounds"`
-}
-
-// figures are a round's, or medians over rounds.
-type figures struct {
+	Name  string `json:"name"`
+	Reads int    `json:"reads"` // in all rounds
+	// Throughput is the median of the rounds', in reads a second.
 	Throughput float64 `json:"reads_per_second"`
-	P50        float64 `json:"p50_ms"`
-	P99        float64 `json:"p99_ms"`
-	P999       float64 `json:"p99_9_ms"`
+	// Latencies of the reads of all rounds together.
+	P50  float64 `json:"p50_ms"`
+	P99  float64 `json:"p99_ms"`
+	P999 float64 `json:"p99_9_ms"`
+	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds; 0 where the
+	// system does not tell.
+	CPU    float64 `json:"cpu_us_per_read"`
+	Rounds []round `json:"rounds"`
+
+	latencies []time.Duration
+	cpu       time.Duration
 }
 
-// A measuredRatio is of two series in the same round: the median over the rounds, and the middle half.
-type measuredRatio struct {
+// A round of a series.
+type round struct {
+	Turn       int     `json:"turn"` // in which it was read within the round, from 0
+	Throughput float64 `json:"reads_per_second"`
+	CPU        float64 `json:"cpu_us_per_read"`
+}
+
+// A ratio is of two series in the same round: the median over the rounds, the middle half, and where
+// the median lies with a confidence of 95 %.
+type ratio struct {
 	Median float64 `json:"median"`
 	Q1     float64 `json:"first_quartile"`
 	Q3     float64 `json:"third_quartile"`
+	Low    float64 `json:"low_95"`
+	High   float64 `json:"high_95"`
 }
 
 // The ratios, by name.
 const (
 	tokenToFloor = "token path / floor plugin"
+	floorToFloor = "floor again / floor plugin"
 	tokenToKV    = "token path / KV v2"
 	floorToKV    = "floor plugin / KV v2"
 )
@@ -80,8 +108,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	return r, err
 }
 
-// load measures with one number of readers: in each round each series in turn, beginning with
-// another one each time.
+// load measures with one number of readers: in each round each series in turn.
 func (s *stage) load(ctx context.Context, readers int) (*load, error) {
 	l := &load{Readers: readers}
 	var groups [seriesCount][]*measure.Reader
@@ -98,73 +125,99 @@ func (s *stage) load(ctx context.Context, readers int) (*load, error) {
 		if groups[i], err = s.readers(ctx, i, readers); err != nil {
 			return nil, err
 		}
-		if _, err := measure.Read(ctx, warmUp, groups[i]); err != nil {
-			return nil, err
-		}
 	}
-	for round := range s.Rounds {
-		for turn := range seriesCount {
-			i := (round + turn) % seriesCount
-			seen, err := measure.Read(ctx, s.Duration, groups[i])
-			if err != nil {
+	for n := range s.Rounds {
+		if n%s.Block == 0 {
+			if err := s.replacePlugins(ctx); err != nil {
 				return nil, err
 			}
-			if err := ctx.Err(); err != nil {
-				return nil, err
+			for _, group := range groups {
+				if _, err := measure.Read(ctx, warmUp, group); err != nil {
+					return nil, err
+				}
 			}
-			l.Series[i].add(seen[0])
 		}
 		// It would grow by some gigabytes.
 		if err := os.Truncate(s.bed.Vault.AuditLog, 0); err != nil {
 			return nil, err
 		}
+		for turn, i := range orders[n%len(orders)] {
+			if err := s.take(ctx, &l.Series[i], turn, groups[i]); err != nil {
+				return nil, err
+			}
+		}
 	}
 	for i := range l.Series {
-		l.Series[i].Medians = medians(l.Series[i].Rounds)
+		l.Series[i].sum()
 	}
-	l.Ratios = map[string]measuredRatio{
-		tokenToFloor: l.ratio(seriesToken, seriesFloor),
-		tokenToKV:    l.ratio(seriesToken, seriesKV),
-		floorToKV:    l.ratio(seriesFloor, seriesKV),
+	throughput := func(r round) float64 { return r.Throughput }
+	l.Ratios = l.ratios(throughput)
+	l.Share = l.Ratios[tokenToKV].Median / l.Ratios[floorToKV].Median
+	if l.Series[seriesToken].CPU > 0 {
+		l.CPURatios = l.ratios(func(r round) float64 { return r.CPU })
 	}
 	return l, nil
 }
 
-func (s *series) add(seen measure.Series) {
-	s.Reads += len(seen.Latencies)
-	s.Rounds = append(s.Rounds, figures{
-		Throughput: seen.Throughput(),
-		P50:        measure.Milliseconds(seen.Latencies, 0.5),
-		P99:        measure.Milliseconds(seen.Latencies, 0.99),
-		P999:       measure.Milliseconds(seen.Latencies, 0.999),
-	})
+// take lets a group of readers read their series for one turn of a round.
+func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure.Reader) error {
+	before, known := measure.CPU(s.bed.Nodes[0].PID())
+	seen, err := measure.Read(ctx, s.Duration, group)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r := round{Turn: turn, Throughput: seen[0].Throughput()}
+	if after, _ := measure.CPU(s.bed.Nodes[0].PID()); known {
+		of.cpu += after - before
+		r.CPU = perRead(after-before, len(seen[0].Latencies))
+	}
+	of.Rounds = append(of.Rounds, r)
+	of.latencies = append(of.latencies, seen[0].Latencies...)
+	return nil
 }
 
-func medians(rounds []figures) figures {
-	of := func(figure func(figures) float64) float64 {
+func perRead(cpu time.Duration, reads int) float64 {
+	return float64(cpu) / float64(time.Microsecond) / float64(reads)
+}
+
+// sum fills in what is of all rounds.
+func (s *series) sum() {
+	var throughputs []float64
+	for _, r := range s.Rounds {
+		throughputs = append(throughputs, r.Throughput)
+	}
+	s.Reads = len(s.latencies)
+	s.Throughput = measure.Median(throughputs)
+	s.P50 = measure.Milliseconds(s.latencies, 0.5)
+	s.P99 = measure.Milliseconds(s.latencies, 0.99)
+	s.P999 = measure.Milliseconds(s.latencies, 0.999)
+	s.CPU = perRead(s.cpu, s.Reads)
+	s.latencies = nil
+}
+
+// ratios compares a figure of the series round by round.
+func (l *load) ratios(of func(round) float64) map[string]ratio {
+	compare := func(one, other int) ratio {
 		var values []float64
-		for _, f := range rounds {
-			values = append(values, figure(f))
+		for i, r := range l.Series[one].Rounds {
+			values = append(values, of(r)/of(l.Series[other].Rounds[i]))
 		}
-		return measure.Median(values)
+		low, high := measure.Interval(values)
+		return ratio{
+			Median: measure.Median(values),
+			Q1:     measure.Quantile(values, 0.25),
+			Q3:     measure.Quantile(values, 0.75),
+			Low:    low,
+			High:   high,
+		}
 	}
-	return figures{
-		Throughput: of(func(f figures) float64 { return f.Throughput }),
-		P50:        of(func(f figures) float64 { return f.P50 }),
-		P99:        of(func(f figures) float64 { return f.P99 }),
-		P999:       of(func(f figures) float64 { return f.P999 }),
-	}
-}
-
-// ratio compares the throughput of two series round by round.
-func (l *load) ratio(one, other int) measuredRatio {
-	var ratios []float64
-	for i, f := range l.Series[one].Rounds {
-		ratios = append(ratios, f.Throughput/l.Series[other].Rounds[i].Throughput)
-	}
-	return measuredRatio{
-		Median: measure.Median(ratios),
-		Q1:     measure.Quantile(ratios, 0.25),
-		Q3:     measure.Quantile(ratios, 0.75),
+	return map[string]ratio{
+		tokenToFloor: compare(seriesToken, seriesFloor),
+		floorToFloor: compare(seriesFloorAgain, seriesFloor),
+		tokenToKV:    compare(seriesToken, seriesKV),
+		floorToKV:    compare(seriesFloor, seriesKV),
 	}
 }

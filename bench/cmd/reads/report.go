@@ -21,46 +21,54 @@ func (r *results) print() {
 		audit = "without an audit log"
 	}
 	fmt.Printf("One Vault node %s, log level %s; readers on the same machine.\n", audit, r.Options.LogLevel)
-	fmt.Printf("Medians of %d interleaved rounds of %s.\n", r.Options.Rounds, r.Options.Duration)
+	fmt.Printf("%d interleaved rounds of %s for each series, with new plugin processes every %d; files in %s.\n",
+		r.Options.Rounds, r.Options.Duration, r.Options.Block, r.Options.Directory)
 	fmt.Printf("Token requests at the authorization server, the first included: %d.\n\n", r.ASRequests)
 	fmt.Println("series          fields, bytes   response, bytes")
 	for _, a := range r.Answers {
 		fmt.Printf("%-14s %14d %17d\n", a.Series, a.FieldBytes, a.ResponseBytes)
 	}
-	fmt.Println("\nreaders  series           reads/s     p50 ms     p99 ms   p99.9 ms")
+	fmt.Println("\nreaders  series           reads/s     p50 ms     p99 ms   p99.9 ms   CPU us   all reads")
 	for _, l := range r.Loads {
 		for _, s := range l.Series {
-			m := s.Medians
-			fmt.Printf("%7d  %-14s %9.0f %10.2f %10.2f %10.2f\n", l.Readers, s.Name, m.Throughput, m.P50, m.P99, m.P999)
+			fmt.Printf("%7d  %-14s %9.0f %10.2f %10.2f %10.2f %8.0f %11d\n",
+				l.Readers, s.Name, s.Throughput, s.P50, s.P99, s.P999, s.CPU, s.Reads)
 		}
 	}
-	fmt.Println("\nThroughput, as ratios within a round: median (middle half)")
-	fmt.Println("readers  token/floor          token/KV             floor/KV             of floor/KV, token/KV is")
-	for _, l := range r.Loads {
-		fmt.Printf("%7d  %-19s  %-19s  %-19s  %.3f\n", l.Readers,
-			l.Ratios[tokenToFloor], l.Ratios[tokenToKV], l.Ratios[floorToKV], l.share())
+	for _, table := range []struct {
+		what   string
+		ratios func(load) map[string]ratio
+	}{
+		{"Throughput", func(l load) map[string]ratio { return l.Ratios }},
+		{"CPU of Vault and its plugins for each read", func(l load) map[string]ratio { return l.CPURatios }},
+	} {
+		fmt.Printf("\n%s, as ratios within a round: median, and where it lies with a confidence of 95 %%\n", table.what)
+		fmt.Println("readers  token/floor          floor/floor          token/KV             floor/KV")
+		for _, l := range r.Loads {
+			of := table.ratios(l)
+			fmt.Printf("%7d  %-19s  %-19s  %-19s  %-19s\n", l.Readers,
+				of[tokenToFloor], of[floorToFloor], of[tokenToKV], of[floorToKV])
+		}
 	}
 	fmt.Println()
 	for _, l := range r.Loads {
-		verdict(l.Readers, "token/floor", l.Ratios[tokenToFloor].Median)
-		verdict(l.Readers, "token/KV of floor/KV", l.share())
+		fmt.Printf("target %.2f of token/floor with %d readers: %s\n", target, l.Readers, l.Ratios[tokenToFloor].verdict())
+		fmt.Printf("target %.2f of token/KV to floor/KV with %d readers: %.3f\n", target, l.Readers, l.Share)
 	}
 }
 
-// share is how much of the floor's ratio to KV the token path reaches, in medians. Within one round
-// it would be the token path's ratio to the floor.
-func (l *load) share() float64 { return l.Ratios[tokenToKV].Median / l.Ratios[floorToKV].Median }
+func (r ratio) String() string { return fmt.Sprintf("%.3f (%.3f-%.3f)", r.Median, r.Low, r.High) }
 
-func (r measuredRatio) String() string {
-	return fmt.Sprintf("%.3f (%.3f-%.3f)", r.Median, r.Q1, r.Q3)
-}
-
-func verdict(readers int, what string, ratio float64) {
-	met := "    met"
-	if ratio < target {
-		met = "NOT met"
+// verdict tells whether the target is met, and whether this run can tell.
+func (r ratio) verdict() string {
+	verdict := "met"
+	if r.Median < target {
+		verdict = "NOT met"
 	}
-	fmt.Printf("target %.2f %s: %s with %d readers: %.3f\n", target, met, what, readers, ratio)
+	if r.Low < target && target <= r.High {
+		verdict += ", within what this run can tell"
+	}
+	return verdict + ": " + r.String()
 }
 
 func (r *results) write(dir string) error { return measure.WriteJSON(dir, "reads.json", r) }
@@ -92,7 +100,7 @@ func (r *results) draw(dir string) error {
 		line := chart.Line{Name: seriesNames[i]}
 		set := chart.Set{Name: seriesNames[i]}
 		for _, l := range r.Loads {
-			m := l.Series[i].Medians
+			m := l.Series[i]
 			line.XYs = append(line.XYs, plotter.XY{X: float64(l.Readers), Y: m.Throughput})
 			set.Values = append(set.Values, m.P50, m.P99, m.P999)
 		}
