@@ -56,12 +56,12 @@ type limit struct {
 }
 
 func measureEngine(ctx context.Context, o options) (*engineReport, error) {
-	r := &engineReport{Names: o.names, Token: tokenSize, FetchTime: fetchLatency.Seconds(), GetTime: storageLatency.Seconds()}
+	r := &engineReport{Names: o.Names, Token: tokenSize, FetchTime: fetchLatency.Seconds(), GetTime: storageLatency.Seconds()}
 	if err := r.measureLoading(ctx); err != nil {
 		return nil, err
 	}
 	for _, hosts := range []int{1, 10, 100} {
-		b, err := measureBurst(ctx, hosts, o.burst)
+		b, err := measureBurst(ctx, hosts, time.Duration(o.Burst))
 		if err != nil {
 			return nil, err
 		}

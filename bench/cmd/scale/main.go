@@ -18,31 +18,36 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
+// options are what the command is given. For JSON, times are in seconds.
 type options struct {
-	configs int           // on the real Vault
-	names   int           // in the engine alone
-	rounds  int           // restarts at each step
-	idle    time.Duration // over which idle CPU is measured
-	rest    time.Duration // before memory at rest is measured
-	burst   time.Duration // for how long tokens that are due at once are to keep the engine busy
+	Configs int     `json:"configs"` // on the real Vault
+	Names   int     `json:"names"`   // in the engine alone
+	Rounds  int     `json:"rounds"`  // restarts at each step
+	Idle    seconds `json:"idle"`    // over which CPU is measured
+	Rest    seconds `json:"rest"`    // before memory at rest is measured
+	Burst   seconds `json:"burst"`   // for how long tokens that are due at once are to keep the engine busy
 	out     string
 	plots   string
 }
 
+type seconds time.Duration
+
+func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(s).Seconds()) }
+
 func main() {
 	var o options
-	flag.IntVar(&o.configs, "configs", 10_000, "configs with tokens on the real Vault; 0 leaves that part out")
-	flag.IntVar(&o.names, "names", 100_000, "names in the engine alone; 0 leaves that part out")
-	flag.IntVar(&o.rounds, "rounds", 3, "restarts of the plugin at each number of configs")
-	flag.DurationVar(&o.idle, "idle", 30*time.Second, "how long to watch the idle plugin's CPU")
-	flag.DurationVar(&o.rest, "rest", 125*time.Second, "how long to leave the plugin alone, the above and the engine's part included, before its memory at rest is read: Go collects garbage at least every two minutes")
-	flag.DurationVar(&o.burst, "burst", 5*time.Second, "how long each burst of due refreshes is to take")
+	flag.IntVar(&o.Configs, "configs", 10_000, "configs with tokens on the real Vault; 0 leaves them out")
+	flag.IntVar(&o.Names, "names", 100_000, "names in the engine alone; 0 leaves that part out")
+	flag.IntVar(&o.Rounds, "rounds", 3, "restarts of the plugin at each number of configs")
+	flag.DurationVar((*time.Duration)(&o.Idle), "idle", time.Minute, "how long to watch the CPU of a plugin that nobody asks for anything")
+	flag.DurationVar((*time.Duration)(&o.Rest), "rest", 150*time.Second, "how long to leave the plugin alone, the above and the engine's part included, before its memory at rest is read: Go collects garbage at least every two minutes, and then gives memory back")
+	flag.DurationVar((*time.Duration)(&o.Burst), "burst", 5*time.Second, "how long each burst of due refreshes is to take")
 	flag.StringVar(&o.out, "out", "", "directory for scale.json")
 	flag.StringVar(&o.plots, "plots", "", "directory for the plots")
 	flag.Parse()
@@ -58,55 +63,49 @@ func main() {
 
 // report is what is written as JSON. Times are in seconds, memory in bytes.
 type report struct {
-	Date   string        `json:"date"`
-	Go     string        `json:"go"`
-	Vault  string        `json:"vault,omitempty"`
-	CPUs   int           `json:"cpus"`
-	Mount  *mountReport  `json:"mount,omitempty"`
-	Engine *engineReport `json:"engine,omitempty"`
+	Environment measure.Environment `json:"environment"`
+	Options     options             `json:"options"`
+	Mount       *mountReport        `json:"mount,omitempty"`
+	Engine      *engineReport       `json:"engine,omitempty"`
 }
 
 func run(ctx context.Context, o options) (err error) {
-	r := report{Date: time.Now().UTC().Format(time.DateOnly), Go: runtime.Version(), CPUs: runtime.NumCPU()}
-	var m *mount
-	if o.configs > 0 {
-		if m, err = startMount(ctx); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, m.close()) }()
-		r.Vault = m.version
+	r := report{Options: o}
+	m, err := startMount(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	root, err := m.node.Root()
+	if err != nil {
+		return err
+	}
+	if r.Environment, err = measure.Here(ctx, root); err != nil {
+		return err
+	}
+	if o.Configs > 0 {
 		if r.Mount, err = m.measure(ctx, o); err != nil {
 			return err
 		}
 	}
-	if o.names > 0 {
+	if o.Names > 0 {
 		if r.Engine, err = measureEngine(ctx, o); err != nil {
 			return err
 		}
 	}
-	if m != nil {
-		if r.Mount.AtRest, err = m.memoryAtRest(ctx, o.rest); err != nil {
+	if r.Mount != nil {
+		if r.Mount.AtRest, err = m.memoryAtRest(ctx, o); err != nil {
+			return err
+		}
+		if r.Mount.Busy, err = m.busy(ctx, o); err != nil {
+			return err
+		}
+		if r.Mount.AtWork, err = m.memory(); err != nil {
 			return err
 		}
 	}
 	r.print()
-	return r.write(o)
-}
-
-func (r *report) write(o options) error {
-	if o.out != "" {
-		data, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(o.out, "scale.json"), append(data, '\n'), 0o600); err != nil {
-			return err
-		}
-	}
-	if o.plots == "" {
-		return nil
-	}
-	return r.plot(o.plots)
+	return errors.Join(measure.WriteJSON(o.out, "scale.json", r), r.plot(o.plots))
 }
 
 // pause waits, unless ctx ends first.

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // clients is how many requests to Vault are made at a time.
@@ -22,16 +22,17 @@ const clients = 16
 
 // mountReport is what was measured on the real Vault.
 type mountReport struct {
-	Steps      []step  `json:"steps"`
-	Written    float64 `json:"configs_written_per_second"`
-	Fetched    float64 `json:"tokens_fetched_per_second"`
-	Idle       float64 `json:"idle_cpu"` // CPU seconds per second
-	IdleOfOne  float64 `json:"idle_cpu_with_one_config"`
-	AtRest     memory  `json:"memory_at_rest"`
-	ConfigList list    `json:"config_list"`
-	StatusList list    `json:"status_list"`
-	// EmptyList is of the states while the newest half of the configs has no tokens yet.
-	EmptyList list `json:"status_list_half_without_tokens"`
+	Steps       []step  `json:"steps"`
+	Written     float64 `json:"configs_written_per_second"`
+	Fetched     float64 `json:"tokens_fetched_per_second"`
+	Idle        use     `json:"cpu_with_no_token_due"`
+	IdleOfOne   use     `json:"cpu_with_no_token_due_and_one_config"`
+	Busy        use     `json:"cpu_with_tokens_of_an_hour"`
+	AtRest      memory  `json:"memory_at_rest"`
+	AtRestOfOne memory  `json:"memory_at_rest_with_one_config"`
+	AtWork      memory  `json:"memory_with_tokens_of_an_hour"`
+	WritePeak   int64   `json:"peak_memory_while_writing"` // the second half of the configs
+	Requests    []asked `json:"requests"`
 }
 
 // step is what was measured with a number of configs, each with a token.
@@ -45,20 +46,33 @@ type step struct {
 	Memory  memory  `json:"memory_after_restart"`
 }
 
-// list is one list operation.
-type list struct {
+// asked is a request for all names that was made some times.
+type asked struct {
+	What    string  `json:"what"`
+	AtOnce  int     `json:"at_once"` // so many of them
 	Seconds float64 `json:"seconds"`
 	Bytes   int     `json:"bytes"`
+	Peak    int64   `json:"peak_memory"` // of the plugin's process
 }
+
+// use is what the plugin's process uses while nobody asks for anything.
+type use struct {
+	Lifetime  seconds `json:"token_lifetime"`
+	Over      seconds `json:"watched"`
+	CPU       seconds `json:"cpu"`       // counted in ticks of 10 ms: 0 is less than that
+	Refreshes int64   `json:"refreshes"` // of tokens that fell due meanwhile
+}
+
+// share of one CPU.
+func (u use) share() float64 { return float64(u.CPU) / float64(u.Over) }
 
 // mount is the plugin on a real Vault, with an authorization server.
 type mount struct {
 	bed     *bed.Bed
 	node    *bed.Node
-	issuer  *httptest.Server
+	issuer  *issuer
 	http    *http.Client
-	version string // Vault's
-	configs int    // written, each with a token
+	configs int // written, each with a token
 
 	alone time.Time // since when nobody has asked for anything
 }
@@ -68,22 +82,12 @@ func startMount(ctx context.Context) (*mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &mount{
+	return &mount{
 		bed:    b,
 		node:   b.Nodes[0],
 		issuer: startIssuer(),
 		http:   &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}},
-	}
-	status, err := m.do(ctx, http.MethodGet, "sys/seal-status", nil)
-	if err == nil {
-		var answer struct{ Version string }
-		err = json.Unmarshal(status, &answer)
-		m.version = answer.Version
-	}
-	if err != nil {
-		return nil, errors.Join(err, m.close())
-	}
-	return m, nil
+	}, nil
 }
 
 func (m *mount) close() error {
@@ -132,7 +136,7 @@ const serverPrefix = "server-"
 func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 	r := new(mountReport)
 	var writing, fetching time.Duration
-	steps := slices.Compact([]int{1, max(1, o.configs/4), max(1, o.configs/2), o.configs})
+	steps := slices.Compact([]int{1, max(1, o.Configs/4), max(1, o.Configs/2), o.Configs})
 	for i, configs := range steps {
 		begun := time.Now()
 		if err := m.each(ctx, configs, m.write); err != nil {
@@ -140,10 +144,17 @@ func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 		}
 		writing += time.Since(begun)
 		if i == len(steps)-1 {
-			var err error
-			if r.EmptyList, err = m.list(ctx, "status/"); err != nil {
+			written, err := m.memory()
+			if err != nil {
 				return nil, err
 			}
+			r.WritePeak = written.Peak
+			if err := r.ask(ctx, m, "list of status/, half of the names never read", listOf("status/")); err != nil {
+				return nil, err
+			}
+		}
+		if err := m.forgetPeak(); err != nil {
+			return nil, err
 		}
 		begun = time.Now()
 		if err := m.each(ctx, configs, m.fetch); err != nil {
@@ -157,7 +168,11 @@ func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 		}
 		r.Steps = append(r.Steps, s)
 		if i == 0 {
-			if r.IdleOfOne, err = m.idle(ctx, o.idle/3); err != nil {
+			m.alone = time.Now()
+			if r.IdleOfOne, err = m.watch(ctx, restLifetime, o); err != nil {
+				return nil, err
+			}
+			if r.AtRestOfOne, err = m.memoryAtRest(ctx, o); err != nil {
 				return nil, err
 			}
 		}
@@ -169,15 +184,66 @@ func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 
 // atFullScale measures what is of interest with all configs only.
 func (m *mount) atFullScale(ctx context.Context, o options, r *mountReport) (err error) {
-	if r.ConfigList, err = m.list(ctx, "config/"); err != nil {
-		return err
-	}
-	if r.StatusList, err = m.list(ctx, "status/"); err != nil {
-		return err
+	for _, q := range []struct {
+		what string
+		request
+	}{
+		{"list of config/", listOf("config/")},
+		{"list of status/", listOf("status/")},
+		{"metrics", request{http.MethodGet, "metrics"}},
+	} {
+		if err := r.ask(ctx, m, q.what, q.request); err != nil {
+			return err
+		}
 	}
 	m.alone = time.Now()
-	r.Idle, err = m.idle(ctx, o.idle)
+	if err := m.forgetPeak(); err != nil {
+		return err
+	}
+	r.Idle, err = m.watch(ctx, restLifetime, o)
 	return err
+}
+
+// busy watches the process while tokens of an hour fall due as they do once they have been spread: at
+// any time, evenly over the three quarters of an hour after which each is refreshed.
+//
+// All tokens are replaced by others which live for two minutes to an hour. Those that fall due live for
+// an hour from then on.
+func (m *mount) busy(ctx context.Context, o options) (use, error) {
+	m.issuer.setLifetimes(leastLifetime, busyLifetime)
+	all := m.configs
+	m.configs = 0
+	err := m.each(ctx, all, m.replace)
+	m.configs = all
+	if err != nil {
+		return use{}, err
+	}
+	m.issuer.setLifetimes(busyLifetime, busyLifetime)
+	// The last one replaced may be the first that falls due.
+	if err := pause(ctx, min(time.Duration(o.Rest), leastLifetime*3/4)); err != nil {
+		return use{}, err
+	}
+	return m.watch(ctx, busyLifetime, o)
+}
+
+var errNotReplaced = errors.New("the token is too young to be replaced")
+
+// replace has the token of a server replaced.
+func (m *mount) replace(ctx context.Context, server string) error {
+	return m.await(ctx, 200*time.Millisecond, func() error {
+		answer, err := m.do(ctx, http.MethodPost, bed.Mount+"/refresh/"+server, nil)
+		if err != nil {
+			return err
+		}
+		var refresh struct{ Data struct{ Refreshed bool } }
+		if err := json.Unmarshal(answer, &refresh); err != nil {
+			return err
+		}
+		if !refresh.Data.Refreshed {
+			return errNotReplaced
+		}
+		return nil
+	})
 }
 
 // each does f for the configs that are new in a step.
@@ -207,20 +273,45 @@ func (m *mount) fetch(ctx context.Context, server string) error {
 	return err
 }
 
-// list lists five times and tells the median.
-func (m *mount) list(ctx context.Context, path string) (l list, err error) {
-	var times []time.Duration
-	for range 5 {
-		begun := time.Now()
-		answer, err := m.do(ctx, "LIST", bed.Mount+"/"+path, nil)
-		if err != nil {
-			return l, err
+// request is one to the mount.
+type request struct{ method, path string }
+
+func listOf(path string) request { return request{"LIST", path} }
+
+// ask makes a request five times, and then five times two at once, and adds the medians and the peaks.
+func (r *mountReport) ask(ctx context.Context, m *mount, what string, q request) error {
+	for atOnce := 1; atOnce <= 2; atOnce++ {
+		a := asked{What: what, AtOnce: atOnce}
+		if err := m.forgetPeak(); err != nil {
+			return err
 		}
-		times = append(times, time.Since(begun))
-		l.Bytes = len(answer)
+		times := make([]float64, 5*atOnce)
+		for i := range 5 {
+			group, ctx := errgroup.WithContext(ctx)
+			for j := range atOnce {
+				group.Go(func() error {
+					begun := time.Now()
+					answer, err := m.do(ctx, q.method, bed.Mount+"/"+q.path, nil)
+					times[i*atOnce+j] = time.Since(begun).Seconds()
+					if j == 0 {
+						a.Bytes = len(answer)
+					}
+					return err
+				})
+			}
+			if err := group.Wait(); err != nil {
+				return err
+			}
+		}
+		a.Seconds = measure.Median(times)
+		after, err := m.memory()
+		if err != nil {
+			return err
+		}
+		a.Peak = after.Peak
+		r.Requests = append(r.Requests, a)
 	}
-	l.Seconds = median(times).Seconds()
-	return l, nil
+	return nil
 }
 
 // step restarts the plugin a few times, and Vault.
@@ -229,14 +320,14 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 	if s.Fetched, err = m.memory(); err != nil {
 		return s, err
 	}
-	var firsts, mounts, loads, cpus []time.Duration
-	for round := range o.rounds {
+	var firsts, mounts, loads, cpus []float64
+	for round := range o.Rounds {
 		// The name to read is loaded last: nothing that was loaded before helps.
 		first, err := m.restart(ctx, server(m.configs-1-round%m.configs))
 		if err != nil {
 			return s, err
 		}
-		firsts = append(firsts, first)
+		firsts = append(firsts, first.Seconds())
 		if _, err := m.do(ctx, http.MethodPut, "sys/seal", nil); err != nil {
 			return s, err
 		}
@@ -248,15 +339,15 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 		if err := m.awaitTimers(ctx); err != nil {
 			return s, err
 		}
-		mounts, loads = append(mounts, mounted), append(loads, time.Since(begun))
+		mounts, loads = append(mounts, mounted.Seconds()), append(loads, time.Since(begun).Seconds())
 		cpu, err := m.cpu()
 		if err != nil {
 			return s, err
 		}
-		cpus = append(cpus, cpu)
+		cpus = append(cpus, cpu.Seconds())
 	}
-	s.First, s.Mounted = median(firsts).Seconds(), median(mounts).Seconds()
-	s.Loaded, s.LoadCPU = median(loads).Seconds(), median(cpus).Seconds()
+	s.First, s.Mounted = measure.Median(firsts), measure.Median(mounts)
+	s.Loaded, s.LoadCPU = measure.Median(loads), measure.Median(cpus)
 	if err := pause(ctx, time.Second); err != nil {
 		return s, err
 	}
@@ -345,17 +436,20 @@ func (m *mount) await(ctx context.Context, every time.Duration, ask func() error
 	}
 }
 
-// idle is the share of one CPU that the plugin uses while nobody asks for anything.
-func (m *mount) idle(ctx context.Context, over time.Duration) (float64, error) {
+// watch tells what the plugin uses while nobody asks for anything.
+func (m *mount) watch(ctx context.Context, lifetime time.Duration, o options) (use, error) {
+	u := use{Lifetime: seconds(lifetime), Over: o.Idle, Refreshes: -m.issuer.issued.Load()}
 	before, err := m.cpu()
 	if err != nil {
-		return 0, err
+		return u, err
 	}
-	if err := pause(ctx, over); err != nil {
-		return 0, err
+	if err := pause(ctx, time.Duration(o.Idle)); err != nil {
+		return u, err
 	}
 	after, err := m.cpu()
-	return (after - before).Seconds() / over.Seconds(), err
+	u.CPU = seconds(after - before)
+	u.Refreshes += m.issuer.issued.Load()
+	return u, err
 }
 
 // cpu is the CPU time that the plugin's process has used.
@@ -376,15 +470,19 @@ func (m *mount) memory() (memory, error) {
 	return memoryOf(pid)
 }
 
-// memoryAtRest is that after the plugin has been left alone for so long.
-func (m *mount) memoryAtRest(ctx context.Context, rest time.Duration) (memory, error) {
-	if err := pause(ctx, rest-time.Since(m.alone)); err != nil {
+// forgetPeak has the process's peak of memory count from now on.
+func (m *mount) forgetPeak() error {
+	pid, err := m.node.PluginPID()
+	if err != nil {
+		return err
+	}
+	return forgetPeak(pid)
+}
+
+// memoryAtRest is that after the plugin has been left alone for long enough.
+func (m *mount) memoryAtRest(ctx context.Context, o options) (memory, error) {
+	if err := pause(ctx, time.Duration(o.Rest)-time.Since(m.alone)); err != nil {
 		return memory{}, err
 	}
 	return m.memory()
-}
-
-func median(times []time.Duration) time.Duration {
-	slices.Sort(times)
-	return times[len(times)/2]
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/chart"
 )
 
-const mib = 1 << 20
+const (
+	mib = 1 << 20
+	// most is how much memory the plugin's process is to need at most for 10,000 tokens.
+	most = 100 * mib
+)
 
 // inMiB prints bytes.
 func inMiB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/mib) }
 
 func (r *report) print() {
-	fmt.Printf("Scale, %s, %s, %d CPUs", r.Date, r.Go, r.CPUs)
-	if r.Vault != "" {
-		fmt.Printf(", Vault %s", r.Vault)
-	}
-	fmt.Println()
+	fmt.Printf("Scale. %s.\n", r.Environment)
 	if r.Mount != nil {
 		r.Mount.print()
 	}
@@ -31,33 +31,65 @@ func (r *report) print() {
 
 func (m *mountReport) print() {
 	fmt.Printf("\nThe plugin on a real Vault; tokens of %d bytes\n", tokenSize)
-	fmt.Printf("%8s  %-27s  %-16s  %-25s  %s\n", "", "first answer, s, after", "all loaded", "memory after loading, MiB", "after fetching")
-	fmt.Printf("%8s  %13s  %12s  %7s  %7s  %8s  %5s  %8s  %14s\n",
-		"configs", "plugin killed", "unsealing", "s", "CPU s", "resident", "heap", "peak", "resident")
+	fmt.Printf("%8s  %-27s  %-16s  %-29s  %s\n", "", "first answer, s, after", "all loaded", "memory after loading, MiB", "after fetching")
+	fmt.Printf("%8s  %13s  %12s  %7s  %7s  %8s  %9s  %8s  %8s  %8s\n",
+		"configs", "plugin killed", "unsealing", "s", "CPU s", "resident", "anonymous", "peak", "resident", "peak")
 	for _, s := range m.Steps {
-		fmt.Printf("%8d  %13.3f  %12.3f  %7.2f  %7.2f  %8s  %5s  %8s  %14s\n", s.Configs, s.First, s.Mounted, s.Loaded, s.LoadCPU,
-			inMiB(s.Memory.Resident), inMiB(s.Memory.Anonymous), inMiB(s.Memory.Peak), inMiB(s.Fetched.Resident))
+		fmt.Printf("%8d  %13.3f  %12.3f  %7.2f  %7.2f  %8s  %9s  %8s  %8s  %8s\n", s.Configs, s.First, s.Mounted, s.Loaded, s.LoadCPU,
+			inMiB(s.Memory.Resident), inMiB(s.Memory.Anonymous), inMiB(s.Memory.Peak), inMiB(s.Fetched.Resident), inMiB(s.Fetched.Peak))
 	}
-	fmt.Printf("memory at rest, MiB: %s resident, of which heap and stacks %s\n", inMiB(m.AtRest.Resident), inMiB(m.AtRest.Anonymous))
-	first := m.Steps[0].Memory
-	fmt.Printf("with one config: %s resident, of which heap and stacks %s; the rest is the binary's pages\n", inMiB(first.Resident), inMiB(first.Anonymous))
-	fmt.Printf("memory of one more token: %.1f KiB after loading, %.1f KiB at rest\n", m.perToken(m.last().Memory)/1024, m.perToken(m.AtRest)/1024)
-	fmt.Printf("idle CPU: %.2f %% of one CPU; with one config %.2f %%\n", 100*m.Idle, 100*m.IdleOfOne)
+	fmt.Printf("memory at rest, MiB: %s resident, of which anonymous (heap and stacks) %s\n", inMiB(m.AtRest.Resident), inMiB(m.AtRest.Anonymous))
+	fmt.Printf("with one config: %s resident, of which anonymous %s; the rest is the binary's pages\n",
+		inMiB(m.AtRestOfOne.Resident), inMiB(m.AtRestOfOne.Anonymous))
+	fmt.Printf("with tokens of an hour, all replaced a while ago: %s resident, of which anonymous %s\n",
+		inMiB(m.AtWork.Resident), inMiB(m.AtWork.Anonymous))
+	first, last := m.Steps[0], m.last()
+	fmt.Printf("memory of one more token: %.1f KiB after loading, %.1f KiB at rest\n",
+		m.perToken(first.Memory, last.Memory)/1024, m.perToken(m.AtRestOfOne, m.AtRest)/1024)
+	fmt.Printf("CPU while nobody asks for anything:\n  no token due: %s of one CPU; with one config %s\n  tokens of an hour: %s of one CPU, with %.1f refreshes a second\n",
+		m.Idle, m.IdleOfOne, m.Busy, float64(m.Busy.Refreshes)/time.Duration(m.Busy.Over).Seconds())
 	fmt.Printf("configs written a second: %.0f; tokens fetched a second: %.0f\n", m.Written, m.Fetched)
-	for _, l := range []struct {
-		name string
-		list
-	}{{"config/", m.ConfigList}, {"status/", m.StatusList}, {"status/, half without tokens", m.EmptyList}} {
-		fmt.Printf("list of %-29s %6.0f ms, %6.1f KiB\n", l.name+":", 1000*l.Seconds, float64(l.Bytes)/1024)
+	fmt.Printf("\n%-48s  %8s  %8s  %8s\n", "with all configs", "s", "KiB", "peak MiB")
+	fmt.Printf("%-48s  %8s  %8s  %8s\n", "writing the second half of them", "", "", inMiB(m.WritePeak))
+	for _, r := range m.Requests {
+		what := r.What
+		if r.AtOnce > 1 {
+			what = fmt.Sprintf("the same, %d at once", r.AtOnce)
+		}
+		fmt.Printf("%-48s  %8.3f  %8.1f  %8s\n", what, r.Seconds, float64(r.Bytes)/1024, inMiB(r.Peak))
 	}
+	verdict := "met"
+	if m.peak() > most {
+		verdict = "NOT met"
+	}
+	fmt.Printf("target %s: at most %s MiB for 10,000 tokens, whatever is asked: %s with %d\n", verdict, inMiB(most), inMiB(m.peak()), m.last().Configs)
+}
+
+// String is the share of one CPU in percent. Nothing counted is less than a tick.
+func (u use) String() string {
+	if u.CPU == 0 {
+		return fmt.Sprintf("< %.2f %%", 100*float64(clockTick)/float64(u.Over))
+	}
+	return fmt.Sprintf("%.2f %%", 100*u.share())
 }
 
 func (m *mountReport) last() step { return m.Steps[len(m.Steps)-1] }
 
 // perToken is what each token but the first adds to the process.
-func (m *mountReport) perToken(with memory) float64 {
-	first, last := m.Steps[0], m.last()
-	return float64(with.Anonymous-first.Memory.Anonymous) / float64(max(1, last.Configs-first.Configs))
+func (m *mountReport) perToken(of1, ofAll memory) float64 {
+	return float64(ofAll.Anonymous-of1.Anonymous) / float64(max(1, m.last().Configs-m.Steps[0].Configs))
+}
+
+// peak is the most memory that was resident at any time.
+func (m *mountReport) peak() int64 {
+	peak := max(m.WritePeak, m.AtRest.Peak, m.AtWork.Peak)
+	for _, s := range m.Steps {
+		peak = max(peak, s.Memory.Peak, s.Fetched.Peak)
+	}
+	for _, r := range m.Requests {
+		peak = max(peak, r.Peak)
+	}
+	return peak
 }
 
 func (e *engineReport) print() {
@@ -73,14 +105,17 @@ func (e *engineReport) print() {
 	fmt.Println("\nMost tokens that may fall due at once and are replaced in time: computed from the bounds;\na machine may manage fewer (see the tokens fetched a second)")
 	fmt.Printf("%9s  %13s  %12s  %9s\n", "lifetime", "token request", "of one host", "over all")
 	for _, l := range e.Limits {
-		fmt.Printf("%9s  %13s  %12d  %9d\n", seconds(l.Lifetime), seconds(l.Fetch), l.PerHost, l.OverAll)
+		fmt.Printf("%9s  %13s  %12d  %9d\n", inWords(l.Lifetime), inWords(l.Fetch), l.PerHost, l.OverAll)
 	}
 }
 
-func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }
+func inWords(s float64) string { return time.Duration(s * float64(time.Second)).String() }
 
 // plot draws what the report has.
 func (r *report) plot(dir string) error {
+	if dir == "" {
+		return nil
+	}
 	if m := r.Mount; m != nil {
 		var fetched, loaded plotter.XYs
 		for _, s := range m.Steps {
@@ -90,7 +125,7 @@ func (r *report) plot(dir string) error {
 		err := chart.Lines(filepath.Join(dir, "scale-memory.svg"), "Memory of the plugin's process", "tokens", "MiB resident", []chart.Line{
 			{Name: "all tokens just fetched", XYs: fetched},
 			{Name: "all tokens just loaded", XYs: loaded},
-			{Name: "bound for 10,000", XYs: plotter.XYs{{X: 0, Y: 100}, {X: float64(m.last().Configs), Y: 100}}},
+			{Name: "bound for 10,000", XYs: plotter.XYs{{X: 0, Y: most / mib}, {X: float64(m.last().Configs), Y: most / mib}}},
 		})
 		if err != nil {
 			return err

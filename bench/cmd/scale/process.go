@@ -12,8 +12,13 @@ import (
 // memory is what a process holds of the machine's, in bytes.
 type memory struct {
 	Resident  int64 `json:"resident"`
-	Anonymous int64 `json:"anonymous"` // of that: its heap and stacks; the rest is the binary's pages
-	Peak      int64 `json:"peak"`      // the most that was ever resident
+	Anonymous int64 `json:"anonymous"` // of that: Go's heap and stacks, what its collector keeps included; the rest is the binary's pages
+	Peak      int64 `json:"peak"`      // the most that was resident since forgetPeak
+}
+
+// forgetPeak has a process's peak count from now on (proc(5), clear_refs).
+func forgetPeak(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }
 
 // memoryOf reads a process's memory from its status file (proc(5)), so on Linux only.
