@@ -42,6 +42,8 @@ type engineReport struct {
 type burst struct {
 	Hosts   int     `json:"hosts"`
 	Names   int     `json:"names"`
+	Margin  float64 `json:"margin"`   // from when the tokens are due to when they expire
+	Late    int64   `json:"too_late"` // replaced after that
 	Seconds float64 `json:"seconds"`
 	Rate    float64 `json:"refreshes_per_second"`
 	Bound   float64 `json:"bound_per_second"` // what the bounds on fetches allow
@@ -140,12 +142,16 @@ func held(ctx context.Context, e *tokens.Engine, names []tokens.Name) bool {
 	return true
 }
 
+// spare is how much longer the tokens of a burst are valid than the bounds on fetches need.
+const spare = 1.1
+
 // measureBurst starts an engine over stored tokens that are all due, of so many names that it is busy
-// for the given time.
+// for the given time. They expire soon after: who is slower than the bounds is late.
 func measureBurst(ctx context.Context, hosts int, busy time.Duration) (burst, error) {
 	bound := float64(min(placesPerHost*hosts, placesOverAll)) / fetchLatency.Seconds()
-	b := burst{Hosts: hosts, Names: int(bound * busy.Seconds()), Bound: bound}
+	b := burst{Hosts: hosts, Names: int(bound * busy.Seconds()), Bound: bound, Margin: spare * busy.Seconds()}
 	w := newWorld(b.Names, hosts, 0, time.Hour)
+	w.end = w.due.Add(time.Duration(spare * float64(busy)))
 	e := newEngine(w)
 	defer e.Close()
 	begun := time.Now()
@@ -157,9 +163,7 @@ func measureBurst(ctx context.Context, hosts int, busy time.Duration) (burst, er
 	}
 	b.Seconds = time.Since(begun).Seconds()
 	b.Rate = float64(b.Names) / b.Seconds
-	if late := w.late.Load(); late > 0 {
-		return b, fmt.Errorf("%d of %d tokens were replaced too late", late, b.Names)
-	}
+	b.Late = w.late.Load()
 	return b, nil
 }
 

@@ -98,9 +98,9 @@ func (e *engineReport) print() {
 	fmt.Printf("heap of a name: %.0f bytes, of which the access token %d\n", e.Heap, e.Token)
 	fmt.Printf("memory of a due refresh that waits for its turn: %.0f bytes\n", e.Queued)
 	fmt.Println("\nTokens due all at once")
-	fmt.Printf("%6s  %7s  %8s  %13s  %17s\n", "hosts", "names", "all in s", "refreshes a s", "bound allows a s")
+	fmt.Printf("%6s  %7s  %8s  %10s  %8s  %13s  %17s\n", "hosts", "names", "all in s", "valid for", "too late", "refreshes a s", "bound allows a s")
 	for _, b := range e.Bursts {
-		fmt.Printf("%6d  %7d  %8.2f  %13.0f  %17.0f\n", b.Hosts, b.Names, b.Seconds, b.Rate, b.Bound)
+		fmt.Printf("%6d  %7d  %8.2f  %10.2f  %8d  %13.0f  %17.0f\n", b.Hosts, b.Names, b.Seconds, b.Margin, b.Late, b.Rate, b.Bound)
 	}
 	fmt.Println("\nMost tokens that may fall due at once and are replaced in time: computed from the bounds;\na machine may manage fewer (see the tokens fetched a second)")
 	fmt.Printf("%9s  %13s  %12s  %9s\n", "lifetime", "token request", "of one host", "over all")
@@ -132,16 +132,16 @@ func (r *report) plot(dir string) error {
 		}
 	}
 	if e := r.Engine; e != nil {
-		// What 10,000 names would take at the rates that were measured.
 		var measured, bound plotter.XYs
 		for _, b := range e.Bursts {
-			measured = append(measured, plotter.XY{X: float64(b.Hosts), Y: 10_000 / b.Rate})
-			bound = append(bound, plotter.XY{X: float64(b.Hosts), Y: 10_000 / b.Bound})
+			measured = append(measured, plotter.XY{X: float64(b.Hosts), Y: b.Rate})
+			bound = append(bound, plotter.XY{X: float64(b.Hosts), Y: b.Bound})
 		}
-		return chart.Lines(filepath.Join(dir, "scale-refresh.svg"), "10,000 tokens due at once", "authorization servers", "s until all are refreshed", []chart.Line{
-			{Name: "measured", XYs: measured},
-			{Name: "as the bounds allow", XYs: bound},
-		})
+		return chart.Lines(filepath.Join(dir, "scale-refresh.svg"), "Tokens due at once; a token request takes "+inWords(e.FetchTime),
+			"authorization servers", "tokens replaced a second", []chart.Line{
+				{Name: "measured", XYs: measured},
+				{Name: "as the bounds allow", XYs: bound},
+			}, chart.LogX, chart.LogY)
 	}
 	return nil
 }

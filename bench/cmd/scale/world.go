@@ -27,8 +27,8 @@ type world struct {
 	loads, fetched, saved, late atomic.Int64
 }
 
-// newWorld stores tokens of the lifetime that are all due after the given time, and end a margin
-// later.
+// newWorld stores tokens of the lifetime that are all due after the given time, and expire a quarter of
+// the lifetime later.
 func newWorld(names, hosts int, untilDue, lifetime time.Duration) *world {
 	w := &world{
 		names:    make([]tokens.Name, names),
