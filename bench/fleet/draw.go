@@ -48,16 +48,18 @@ func (l *Load) means(series []int32, from, to, bin, unit time.Duration) plotter.
 	return points
 }
 
-// DrawLoad draws averages and peaks of results of one fleet, without its start.
+// DrawLoad draws averages and peaks of results of one fleet, without its start: the peaks of the first
+// token lifetime after it, and those that stay.
 func DrawLoad(dir string, results []Result) error {
-	groups := []string{
-		"reads,\naverage", "reads,\npeak", "AS requests,\naverage", "AS requests,\npeak",
-		"storage writes,\naverage", "storage writes,\npeak",
+	var groups []string
+	for _, what := range []string{"reads", "requests", "writes"} {
+		groups = append(groups, what+",\naverage", what+",\n1st peak", what+",\nlater peak")
 	}
 	var sets []chart.Set
 	for _, r := range results {
-		values := []float64{
-			r.Reads.Average, r.Reads.peak(), r.Fetches.Average, r.Fetches.peak(), r.Writes.Average, r.Writes.peak(),
+		var values []float64
+		for _, f := range []Figures{r.Reads, r.Fetches, r.Writes} {
+			values = append(values, f.Average, float64(f.FirstInterval), float64(f.Later))
 		}
 		for i, v := range values {
 			if v == 0 {
@@ -68,5 +70,5 @@ func DrawLoad(dir string, results []Result) error {
 	}
 	lifetime := short(time.Duration(results[0].Lifetime) * time.Second)
 	return chart.Marks(filepath.Join(dir, "fleet-load-"+lifetime+".svg"),
-		"After the start; tokens live for "+lifetime, "a second", groups, sets, chart.LogY)
+		"After the start; tokens live for "+lifetime+"; requests: to the AS", "a second", groups, sets, chart.LogY)
 }

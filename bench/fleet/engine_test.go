@@ -30,7 +30,8 @@ type around struct {
 func (a *around) count(series []int32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if i := int(time.Since(a.begun) / time.Second); i < len(series) {
+	if at := time.Since(a.begun); at >= 0 && int(at/time.Second) < len(series) {
+		i := int(at / time.Second)
 		series[i]++
 	}
 }
@@ -83,6 +84,7 @@ func TestModelAgreesWithEngine(t *testing.T) {
 		{Lifetime: 20 * time.Second},
 		{Lifetime: 5 * time.Minute},
 		{Lifetime: 5 * time.Minute, Spread: 10 * time.Minute},
+		{Lifetime: 5 * time.Minute, Before: 5 * time.Minute},
 		{Lifetime: time.Hour},
 		{Lifetime: 24 * time.Hour},
 	} {
@@ -98,12 +100,13 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	l := Simulate(f, Engine)
 	seconds := len(l.Reads)
 	a := &around{
-		fleet: f, begun: time.Now(), asked: map[string]time.Duration{},
+		fleet: f, begun: time.Now().Add(f.Before), asked: map[string]time.Duration{},
 		reads: make([]int32, seconds), fetches: make([]int32, seconds), writes: make([]int32, seconds),
 	}
 	e := tokens.New(tokens.Options{Store: a, Passive: func() bool { return false }, Log: hclog.NewNullLogger()})
 	defer e.Close()
 
+	obtainEarlier(t, e, f)
 	var mu sync.Mutex
 	var shares []float64 // of its range, where each drawn ttl is
 	check := func(answer tokens.Answer) {
@@ -162,6 +165,25 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	within("peak", peak, modelPeak, 0.3)
 	t.Logf("%d reads, the model says %d; %d requests, %d; most reads in %d s %d, %d",
 		sum(a.reads), sum(l.Reads), sum(a.fetches), sum(l.Fetches), bin, peak, modelPeak)
+}
+
+// obtainEarlier obtains the tokens of a fleet at random before its agents start.
+func obtainEarlier(t *testing.T, e *tokens.Engine, f Fleet) {
+	if f.Before == 0 {
+		return
+	}
+	var configs sync.WaitGroup
+	for server := range f.Servers {
+		configs.Go(func() {
+			at := time.Duration(rand.Float64() * float64(f.Before))
+			time.Sleep(at)
+			if _, err := e.Read(t.Context(), tokens.Name{Server: fmt.Sprint(server)}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(f.Before - at - f.Latency)
+		})
+	}
+	configs.Wait()
 }
 
 // almost1 is the end of the interval of random draws.

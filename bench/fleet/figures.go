@@ -19,6 +19,7 @@ type Result struct {
 	Scheme   string  `json:"scheme"`
 	Lifetime float64 `json:"token_lifetime_seconds"`
 	Spread   float64 `json:"start_spread_seconds"`
+	Before   float64 `json:"tokens_obtained_before_seconds"` // within so long before the start; 0: at the start
 	Hours    float64 `json:"simulated_hours"`
 	Reads    Figures `json:"reads"`
 	Fetches  Figures `json:"authorization_server_requests"`
@@ -40,6 +41,7 @@ func (l *Load) Result() Result {
 		Scheme:   l.Scheme.String(),
 		Lifetime: l.Fleet.Lifetime.Seconds(),
 		Spread:   l.Fleet.Spread.Seconds(),
+		Before:   l.Fleet.Before.Seconds(),
 		Hours:    l.Fleet.Horizon.Hours(),
 		Reads:    l.figures(l.Reads, reads),
 		Fetches:  l.figures(l.Fetches, fetches),
@@ -67,15 +69,16 @@ func (l *Load) started() time.Duration {
 	return (l.Fleet.Spread + l.Fleet.Latency + 2*time.Second).Truncate(time.Second)
 }
 
-// peak is the highest peak after the start.
-func (f Figures) peak() float64 { return float64(max(f.FirstInterval, f.Later)) }
-
 // start tells how a fleet's agents start.
 func (f Fleet) start() string {
-	if f.Spread == 0 {
-		return "at once"
+	how := "at once"
+	if f.Spread > 0 {
+		how = "within " + short(f.Spread)
 	}
-	return "within " + short(f.Spread)
+	if f.Before > 0 {
+		how += ", tokens obtained earlier"
+	}
+	return how
 }
 
 // short is a duration without zero parts: 5m, not 5m0s.

@@ -17,6 +17,9 @@
 //   - Polling: an engine that says nothing of when to read again, as KV v2 does. The agent reads
 //     again after 85 to 95 % of five minutes. The tokens are those of Engine.
 //
+// The first tokens are obtained for the first readers, and so all at the same time, or with
+// Fleet.Before by config writes at different times. Leases are always for readers.
+//
 // Reads take no time, and nothing fails; an authorization server answers after Fleet.Latency. So
 // the counts are what a fleet offers, whether or not a Vault of some size takes it. Not counted are what
 // an agent does once, when it starts, whatever the engine: a login, and for each path a look at its mount.
@@ -33,6 +36,7 @@ type Fleet struct {
 	Servers  int
 	Lifetime time.Duration // of the tokens
 	Spread   time.Duration // the agents start at random within this time
+	Before   time.Duration // the first tokens were obtained at random within this time before; 0: by the first readers
 	Horizon  time.Duration // how long to look; at least three lifetimes for a Result
 	Latency  time.Duration // of the authorization servers
 	Seed     uint64
@@ -125,19 +129,23 @@ func Simulate(f Fleet, scheme Scheme) *Load {
 	return l
 }
 
-// history is a server's tokens in the time looked at: the first is obtained for the first reader,
-// each of the others when the one before is due.
+// history is a server's tokens in the time looked at: the first is obtained for the first reader or
+// before, each of the others when the one before is due.
 func (l *Load) history(rng *rand.Rand, first time.Duration) []token {
 	var tokens []token
 	l.count(l.copies, first, 1) // each replaces the one before
-	for at := first; at <= l.Fleet.Horizon; {
+	begin := first
+	if l.Fleet.Before > 0 {
+		begin = -time.Duration(rng.Float64() * float64(l.Fleet.Before))
+	}
+	for at := begin; at <= l.Fleet.Horizon; {
 		t := newToken(at, l.Fleet.Lifetime, l.Fleet.Latency, rng.Float64())
 		tokens = append(tokens, t)
 		l.count(l.Fetches, at, 1)
 		l.count(l.Writes, t.obtained, 1)
 		at = t.refreshAt
 	}
-	l.newRate.add(len(tokens), tokens[len(tokens)-1].refreshAt-first)
+	l.newRate.add(len(tokens), tokens[len(tokens)-1].refreshAt-begin)
 	return tokens
 }
 
@@ -200,9 +208,9 @@ func ofLease(lease time.Duration, draw float64) time.Duration {
 	return time.Duration((0.85 + 0.1*draw) * float64(lease))
 }
 
-// count adds n to a series at a time.
+// count adds n to a series at a time, unless that is not looked at.
 func (l *Load) count(series []int32, at time.Duration, n int32) {
-	if i := int(at / time.Second); i < len(series) {
+	if i := int(at / time.Second); at >= 0 && i < len(series) {
 		series[i] += n
 	}
 }

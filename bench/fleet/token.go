@@ -19,7 +19,7 @@ func newToken(at, lifetime, latency time.Duration, draw float64) token {
 	return token{
 		obtained:  at + latency,
 		refreshAt: at + max(lifetime-m-early, min(time.Second, lifetime)),
-		expires:   at.Truncate(time.Second) + lifetime,
+		expires:   roundDown(at) + lifetime,
 		lifetime:  lifetime,
 	}
 }
@@ -45,7 +45,14 @@ func (t token) over(from, to time.Duration) time.Duration {
 	return max(0, to-max(from, t.expires))
 }
 
+// roundDown is d, which may be negative, rounded down to a second.
+func roundDown(d time.Duration) time.Duration { return -wholeSeconds(-d) }
+
 // wholeSeconds is d rounded up to a second.
 func wholeSeconds(d time.Duration) time.Duration {
-	return (d + time.Second - 1).Truncate(time.Second)
+	up := d.Truncate(time.Second)
+	if up < d {
+		up += time.Second
+	}
+	return up
 }

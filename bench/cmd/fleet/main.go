@@ -18,8 +18,12 @@ import (
 
 var (
 	lifetimes = []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour}
-	spreads   = []time.Duration{0, 10 * time.Minute}
 	schemes   = []fleet.Scheme{fleet.Engine, fleet.LeasePerRead, fleet.Polling}
+	// starts are the ways in which agents start.
+	starts = []struct {
+		spread  time.Duration
+		earlier bool // the tokens were obtained at random within a lifetime before
+	}{{}, {spread: 10 * time.Minute}, {earlier: true}}
 )
 
 func main() {
@@ -57,15 +61,18 @@ func run(o options) error {
 	fmt.Printf("Simulated: %d brokers, each with a Vault Agent that reads the tokens of %d MCP servers (seed %d)\n",
 		o.fleet.Brokers, o.fleet.Servers, o.fleet.Seed)
 	var results []fleet.Result
-	for _, spread := range spreads {
+	for i, start := range starts {
 		var of []fleet.Result
 		for _, lifetime := range lifetimes {
 			f := o.fleet
-			f.Spread, f.Lifetime = spread, lifetime
+			f.Spread, f.Lifetime = start.spread, lifetime
+			if start.earlier {
+				f.Before = lifetime
+			}
 			f.Horizon = max(2*time.Hour, 4*lifetime)
 			loads, here := simulate(f)
 			of = append(of, here...)
-			if o.plots == "" || spread != 0 {
+			if o.plots == "" || i > 0 {
 				continue
 			}
 			err := errors.Join(fleet.DrawReads(o.plots, loads), fleet.DrawLoad(o.plots, here))
@@ -78,9 +85,12 @@ func run(o options) error {
 		results = append(results, of...)
 	}
 	fmt.Print(`
-reads a second: 1st is the most in a second of the first token lifetime after the start, last the
-most in one of the last two lifetimes; AS requests: start is the most in a second while agents
-start; copies: of tokens in storage at a time; expired: share of the time with an expired token.
+1st is the most in a second of the first token lifetime after the start, later ("lat.") the most in one
+of the last two lifetimes; AS requests: start is the most in a second while agents start; copies: of
+tokens in storage at a time; expired: share of the time with an expired token.
+Where the first readers obtain all tokens at one time, these fall due together, and a start that is
+spread changes nothing: what spreads the reads is that the tokens were obtained at different times, as
+by config writes. A lease is each reader's own.
 `)
 	if o.out == "" {
 		return nil
