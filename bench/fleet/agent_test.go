@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 const (
@@ -24,8 +25,9 @@ const (
 	leasedPath = "leased/weather"
 
 	agentLifetime = 20 * time.Second // of the tokens, and of what stands for a lease
-	// slack is what a busy machine may take between the moment for a read and the read.
-	slack = 10 * time.Second
+	// These are how much longer than the model says an agent may wait: most of the time, and at all. The
+	// first is what the model is worth; the second is for a machine that is busy at times.
+	lateMostly, lateAtAll = 1.05, 2
 )
 
 // TestModelAgreesWithVaultAgent compares the model with real Vault Agents that read tokens of 20 s
@@ -140,22 +142,26 @@ func setUp(t *testing.T, b *bed.Bed) string {
 // checkGaps compares the time from each answer to the next read with what the answer asks for.
 func checkGaps(t *testing.T, what string, audit *auditLog, agents []string, wait func(read) (least, most time.Duration)) {
 	t.Helper()
-	var gaps, late []time.Duration
+	var gaps []time.Duration
+	var late []float64
 	for _, id := range agents {
 		reads := audit.reads[id]
 		for i, next := range reads[1:] {
 			least, most := wait(reads[i])
 			gap := next.asked.Sub(reads[i].answered)
-			if gap < least || gap > most+slack {
+			if gap < least || gap > lateAtAll*most {
 				t.Errorf("%s: read %d of an agent came %s after the answer before, the model says %s to %s",
 					what, i+2, gap, least, most)
 			}
 			gaps = append(gaps, gap)
-			late = append(late, max(0, gap-most))
+			late = append(late, max(1, gap.Seconds()/most.Seconds()))
 		}
 	}
-	t.Logf("%s: %d agents waited %d times, for %s to %s, at most %s longer than the model says",
-		what, len(agents), len(gaps), slices.Min(gaps), slices.Max(gaps), slices.Max(late))
+	if mostly := measure.Median(late); mostly > lateMostly {
+		t.Errorf("%s: agents mostly waited %.2f times as long as the model says", what, mostly)
+	}
+	t.Logf("%s: %d agents waited %d times, for %s to %s, %.3f times as long as the model says, at most %.2f times",
+		what, len(agents), len(gaps), slices.Min(gaps), slices.Max(gaps), measure.Median(late), slices.Max(late))
 }
 
 // checkCounts compares the numbers of reads and token requests with those of many simulations.
