@@ -23,6 +23,8 @@ type options struct {
 	Rounds   int           `json:"rounds"`
 	Duration time.Duration `json:"-"`
 	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Long     time.Duration `json:"-"`
+	LongSecs float64       `json:"long_seconds"`
 	Readers  int           `json:"readers"`
 	out      string
 	plots    string
@@ -30,13 +32,14 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.Rounds, "rounds", 4, "rounds; in each all cases take turns, each between two undisturbed times")
-	flag.DurationVar(&o.Duration, "duration", 1200*time.Millisecond, "how long is read at a time; at most "+longest.String())
+	flag.IntVar(&o.Rounds, "rounds", 8, "rounds; in each all cases take turns, each with one disturbed time among four undisturbed ones")
+	flag.DurationVar(&o.Duration, "duration", 600*time.Millisecond, "how long is read at a time; at most "+longest.String())
+	flag.DurationVar(&o.Long, "long", 12*time.Second, "how long is read once for each case of ten servers, undisturbed and disturbed: long enough for slow answers, timeouts and retries")
 	flag.IntVar(&o.Readers, "readers", 8, "readers of the names whose refresh stalls, and as many of other names")
 	flag.StringVar(&o.out, "out", "", "directory for stall.json; none where empty")
 	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
 	flag.Parse()
-	o.Seconds = o.Duration.Seconds()
+	o.Seconds, o.LongSecs = o.Duration.Seconds(), o.Long.Seconds()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
 	stop()
@@ -50,8 +53,8 @@ func main() {
 const longest = 4 * time.Second
 
 func run(ctx context.Context, o options) (err error) {
-	if o.Rounds < 1 || o.Readers < 1 || o.Duration <= 0 || o.Duration > longest {
-		return errors.New("there must be a round and a reader, and a duration of at most " + longest.String())
+	if o.Rounds < 1 || o.Readers < 1 || o.Duration <= 0 || o.Duration > longest || o.Long <= 0 {
+		return errors.New("there must be a round, a reader and a long time, and a duration of at most " + longest.String())
 	}
 	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
 	if err != nil {
