@@ -27,7 +27,7 @@ test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fl
 
 bench: prepare ## Measure, on a machine that does nothing else; tables, JSON and plots go to OUT (bench/results)
 	mkdir -p $(OUT)
-	cd bench && out=$(abspath $(OUT)) && for command in reads stall scale fleet; do \
+	cd bench && out=$(abspath $(OUT)) && for command in reads profile stall scale fleet; do \
 		go run ./cmd/$$command -out $$out -plots $$out || exit 1; done
 
 soak: prepare ## Make trouble at random for DURATION (2m), drawn from SEED, and check what brokers get

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/google/pprof/profile"
+)
+
+// A layer is what some functions are for. Each sample of a profile goes to one layer: the stack is
+// looked through from the innermost call outwards, and the first function that begins as one of a
+// layer's does decides. So what no layer names, such as encoding/json, memory allocation or a system
+// call, counts for whoever called it. Within one function the first layer of a table decides.
+type layer struct {
+	name  string
+	short string // for the plot
+	names []string
+}
+
+const (
+	vaultModule = "github.com/hashicorp/vault/"
+	ourModule   = "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
+)
+
+// runtimeLayer is Go's work beside any call: what it does at the expense of a call, such as allocating,
+// is the caller's.
+var runtimeLayer = layer{"garbage collection and scheduling", "GC and\nscheduling", []string{
+	"runtime.bgscavenge", "runtime.bgsweep", "runtime.deductSweepCredit", "runtime.findRunnable", "runtime.gcAssistAlloc",
+	"runtime.gcBgMarkWorker", "runtime.gcDrain", "runtime.gcStart", "runtime.gopreempt_m", "runtime.mcall",
+	"runtime.mstart", "runtime.schedule", "runtime.sysmon", "runtime.wbBufFlush",
+}}
+
+// other takes what no layer names.
+const other = "other"
+
+// vaultLayers are those of Vault's process.
+var vaultLayers = []layer{
+	runtimeLayer,
+	{"JSON of the response", "JSON", []string{vaultModule + "http.respond"}},
+	{"HTTP", "HTTP", []string{"net/http.", vaultModule + "http."}},
+	{"policies with templates, parsed for each read", "templated\npolicies", []string{vaultModule + "vault.parseACLPolicy", vaultModule + "vault.parsePaths"}},
+	{"policy: token, identity, ACL", "policy", []string{
+		vaultModule + "vault.(*ACL)", vaultModule + "vault.(*Core).CheckToken", vaultModule + "vault.(*Core).LookupToken",
+		vaultModule + "vault.(*Core).PopulateTokenEntry", vaultModule + "vault.(*Core).fetch", vaultModule + "vault.(*Core).performPolicyChecks",
+		vaultModule + "vault.(*IdentityStore)", vaultModule + "vault.(*PolicyStore)", vaultModule + "vault.(*TokenStore)",
+		vaultModule + "vault.NewACL", vaultModule + "vault.(*Core).GetGroupPolicyApplicationMode",
+	}},
+	{"audit", "audit", []string{vaultModule + "audit.", vaultModule + "internal/observability/event.", "github.com/hashicorp/eventlogger."}},
+	{"gRPC to the plugin", "gRPC", []string{
+		"google.golang.org/grpc", "google.golang.org/protobuf", "github.com/hashicorp/go-plugin",
+		vaultModule + "builtin/plugin", vaultModule + "sdk/helper/pluginutil", vaultModule + "sdk/plugin", vaultModule + "vault/plugincatalog",
+	}},
+	{"routing, quotas and the rest of Vault's core", "core", []string{vaultModule + "vault.(*Core)", vaultModule + "vault.(*Router)", vaultModule + "vault/quotas"}},
+}
+
+// pluginLayers are those of the plugin's process.
+var pluginLayers = []layer{
+	runtimeLayer,
+	{"ours", "ours", []string{ourModule}},
+	{"SDK framework", "SDK\nframework", []string{vaultModule + "sdk/framework"}},
+	{"JSON of request and answer", "JSON", []string{"encoding/json."}},
+	{"SDK's plugin server", "gRPC", []string{vaultModule + "sdk/plugin"}},
+	{"TLS and socket of the connection", "gRPC", []string{"crypto/tls.", "internal/poll."}},
+	{"gRPC and protobuf", "gRPC", []string{"google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/net/http2", "github.com/hashicorp/go-plugin"}},
+}
+
+// layerOf finds a sample's layer.
+func layerOf(sample *profile.Sample, layers []layer) string {
+	runtimeAlone := true
+	for _, location := range sample.Location { // the innermost call comes first
+		for _, line := range location.Line { // and of calls that were inlined too
+			if line.Function == nil {
+				continue
+			}
+			function := line.Function.Name
+			for _, l := range layers {
+				for _, begins := range l.names {
+					if strings.HasPrefix(function, begins) {
+						return l.name
+					}
+				}
+			}
+			runtimeAlone = runtimeAlone && (strings.HasPrefix(function, "runtime.") || strings.HasPrefix(function, "internal/runtime/"))
+		}
+	}
+	if runtimeAlone {
+		return runtimeLayer.name
+	}
+	return other
+}
+
+// A share is a layer's part of a profile.
+type share struct {
+	Layer   string  `json:"layer"`
+	Percent float64 `json:"percent"`
+	PerRead float64 `json:"per_read"`
+}
+
+// attribute divides a profile's values of the given type, such as "cpu", among layers, and total, of
+// a read, with them.
+func attribute(p *profile.Profile, valueType string, layers []layer, total float64) ([]share, error) {
+	index := -1
+	for i, t := range p.SampleType {
+		if t.Type == valueType {
+			index = i
+		}
+	}
+	if index < 0 {
+		return nil, fmt.Errorf("the profile has no values of type %s", valueType)
+	}
+	values := make(map[string]float64)
+	var sum float64
+	for _, sample := range p.Sample {
+		value := float64(sample.Value[index])
+		values[layerOf(sample, layers)] += value
+		sum += value
+	}
+	if sum == 0 {
+		return nil, fmt.Errorf("the profile has no samples of type %s", valueType)
+	}
+	var shares []share
+	for _, l := range layers {
+		shares = append(shares, share{l.name, 100 * values[l.name] / sum, total * values[l.name] / sum})
+	}
+	return append(shares, share{other, 100 * values[other] / sum, total * values[other] / sum}), nil
+}
+
+// parse reads a profile and, where there is one, takes an earlier one off it.
+func parse(raw, earlier []byte) (*profile.Profile, error) {
+	p, err := profile.Parse(bytes.NewReader(raw))
+	if err != nil || earlier == nil {
+		return p, err
+	}
+	before, err := profile.Parse(bytes.NewReader(earlier))
+	if err != nil {
+		return nil, err
+	}
+	before.Scale(-1)
+	return profile.Merge([]*profile.Profile{p, before})
+}

@@ -1,0 +1,77 @@
+// Command profile says where the CPU time of a warm token read goes, on a real Vault: by process, and
+// within Vault and the plugin by layer, from profiles of both that are taken while readers read. It
+// says what the plugin allocates for a read too, and what an audit log and Vault's default policy cost.
+//
+// It is to tell, not to fail: whatever the figures are it exits 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// options are what the command is given.
+type options struct {
+	Readers     int           `json:"readers"`
+	Duration    time.Duration `json:"-"`
+	Rounds      int           `json:"rounds"`
+	Turn        time.Duration `json:"-"`
+	Seconds     float64       `json:"seconds"`      // Duration, for JSON
+	TurnSeconds float64       `json:"turn_seconds"` // Turn
+	out         string
+	plots       string
+	profiles    string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.Readers, "readers", 16, "readers of the token")
+	flag.DurationVar(&o.Duration, "duration", 30*time.Second, "how long to read for the profiles")
+	flag.IntVar(&o.Rounds, "rounds", 6, "rounds with this and without that; 0 leaves that part out; of multiples of 3 each order of turns comes up as often")
+	flag.DurationVar(&o.Turn, "turn", 3*time.Second, "how long each turn of a round is")
+	flag.StringVar(&o.out, "out", "", "directory for profile.json; none where empty")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; none where empty")
+	flag.Parse()
+	o.Seconds, o.TurnSeconds = o.Duration.Seconds(), o.Turn.Seconds()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "profile:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	if o.Readers < 1 || o.Duration < 2*time.Second || o.Turn <= 0 {
+		return errors.New("there must be a reader, and it must read for two seconds")
+	}
+	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_, closeErr := b.Close()
+		err = errors.Join(err, closeErr)
+	}()
+	s, err := newStage(ctx, b, o)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	r, err := s.measure(ctx)
+	if err != nil {
+		return err
+	}
+	r.print()
+	return errors.Join(r.write(o.out), r.draw(o.plots))
+}

@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
+)
+
+// warmUp is how long is read before anything is measured.
+const warmUp = 2 * time.Second
+
+// A results is all that was measured.
+type results struct {
+	Environment measure.Environment `json:"environment"`
+	Options     options             `json:"options"`
+	Profiled    window              `json:"profiled"` // with an audit log, while the profiles were taken
+	// CPU per read by layer, in µs, of the CPU that the processes took.
+	Vault  []share `json:"vault_cpu_us"`
+	Plugin []share `json:"plugin_cpu_us"`
+	// What the plugin's process allocates for a read.
+	Objects   float64 `json:"plugin_objects_per_read"`
+	Bytes     float64 `json:"plugin_bytes_per_read"`
+	ObjectsBy []share `json:"plugin_objects"`
+	BytesBy   []share `json:"plugin_bytes"`
+	// Reads of each setting in turn, and what the others save.
+	Rounds     [][settings]window `json:"rounds,omitempty"`
+	Costs      []cost             `json:"costs,omitempty"`
+	ASRequests int                `json:"authorization_server_requests"` // in all, the first token's included
+}
+
+// A window is a time of reading.
+type window struct {
+	Reads      int     `json:"reads"`
+	Throughput float64 `json:"reads_per_second"`
+	// CPU per read of the processes, in µs.
+	Vault   float64 `json:"vault_cpu_us"`
+	Plugin  float64 `json:"plugin_cpu_us"`
+	Readers float64 `json:"readers_cpu_us"`
+}
+
+func (w window) all() float64 { return w.Vault + w.Plugin + w.Readers }
+
+// The settings that take turns.
+const (
+	asUsual = iota
+	noAudit
+	noDefaultPolicy
+	settings
+)
+
+// costNames are what is saved by the settings.
+var costNames = [settings]string{noAudit: "audit log", noDefaultPolicy: "default policy"}
+
+// A cost is what something costs: with it in terms of without, as ratios within a round.
+type cost struct {
+	What       string        `json:"what"`
+	Throughput measuredRatio `json:"throughput"`
+	Vault      measuredRatio `json:"vault_cpu_per_read"`
+	All        measuredRatio `json:"cpu_per_read"`
+	VaultMore  float64       `json:"vault_cpu_more_us"` // median of the differences
+}
+
+// A measuredRatio is the median over the rounds, and the lowest and highest.
+type measuredRatio struct {
+	Median float64 `json:"median"`
+	Lowest float64 `json:"lowest"`
+	Most   float64 `json:"highest"`
+}
+
+func (s *stage) measure(ctx context.Context) (*results, error) {
+	r := &results{Options: s.options}
+	var err error
+	if r.Environment, err = measure.Here(ctx, s.root); err != nil {
+		return nil, err
+	}
+	if err := s.connect(ctx, usual); err != nil {
+		return nil, err
+	}
+	if _, err := measure.Read(ctx, warmUp, s.readers[usual]); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(os.Stderr, "profile: %s with profiles\n", s.Duration)
+	if err := s.profile(ctx, r); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(os.Stderr, "profile: %d rounds of %d turns of %s\n", s.Rounds, settings, s.Turn)
+	if err := s.connect(ctx, noDefault); err != nil {
+		return nil, err
+	}
+	if _, err := measure.Read(ctx, warmUp, s.readers[noDefault]); err != nil {
+		return nil, err
+	}
+	for i := range s.Rounds {
+		round, err := s.round(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		r.Rounds = append(r.Rounds, round)
+	}
+	r.Costs = costs(r.Rounds)
+	requests, err := s.bed.AS.Requests(ctx, name)
+	r.ASRequests = len(requests)
+	return r, err
+}
+
+// window lets the readers of a role read for a time, and does what else is to be done meanwhile.
+func (s *stage) window(ctx context.Context, role string, duration time.Duration, meanwhile func(context.Context) error) (w window, err error) {
+	c, err := s.counters(ctx)
+	if err != nil {
+		return w, err
+	}
+	pids := [...]int{c.VaultPID, c.PID, os.Getpid()}
+	var used [len(pids)]time.Duration
+	count := func(sign time.Duration) error {
+		for i, pid := range pids {
+			cpu, err := cpuOf(pid)
+			if err != nil {
+				return err
+			}
+			used[i] += sign * cpu
+		}
+		return nil
+	}
+	if err := count(-1); err != nil {
+		return w, err
+	}
+	group, inner := errgroup.WithContext(ctx)
+	var seen []measure.Series
+	group.Go(func() (err error) {
+		seen, err = measure.Read(inner, duration, s.readers[role])
+		return err
+	})
+	if meanwhile != nil {
+		group.Go(func() error { return meanwhile(inner) })
+	}
+	if err := group.Wait(); err != nil {
+		return w, err
+	}
+	if err := errors.Join(count(+1), ctx.Err()); err != nil {
+		return w, err
+	}
+	w.Reads = len(seen[0].Latencies)
+	w.Throughput = seen[0].Throughput()
+	for i, of := range []*float64{&w.Vault, &w.Plugin, &w.Readers} {
+		*of = float64(used[i].Microseconds()) / float64(w.Reads)
+	}
+	// The log would grow by some gigabytes.
+	return w, os.Truncate(s.bed.Vault.AuditLog, 0)
+}
+
+// profile profiles Vault and the plugin at once.
+func (s *stage) profile(ctx context.Context, r *results) error {
+	const (
+		vault = iota
+		plugin
+		allocations
+		allocationsBefore
+		count
+	)
+	var raw [count][]byte
+	seconds := int(s.Duration.Seconds()) - 1 // readers are to be at work all the time
+	var err error
+	if raw[allocationsBefore], err = s.fromPlugin(ctx, "allocations"); err != nil {
+		return err
+	}
+	before, err := s.counters(ctx)
+	if err != nil {
+		return err
+	}
+	r.Profiled, err = s.window(ctx, usual, s.Duration, func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() (err error) {
+			raw[vault], err = s.vaultProfile(ctx, seconds)
+			return err
+		})
+		group.Go(func() (err error) {
+			raw[plugin], err = s.fromPlugin(ctx, fmt.Sprintf("cpu?seconds=%d", seconds))
+			return err
+		})
+		return group.Wait()
+	})
+	if err != nil {
+		return err
+	}
+	after, err := s.counters(ctx)
+	if err != nil {
+		return err
+	}
+	if raw[allocations], err = s.fromPlugin(ctx, "allocations"); err != nil {
+		return err
+	}
+	if after.PID != before.PID {
+		return errors.New("the plugin's process has ended meanwhile")
+	}
+	r.Objects = float64(after.Objects-before.Objects) / float64(r.Profiled.Reads)
+	r.Bytes = float64(after.Bytes-before.Bytes) / float64(r.Profiled.Reads)
+	if err := s.keep(map[string][]byte{"vault": raw[vault], "plugin": raw[plugin], "plugin-allocations": raw[allocations]}); err != nil {
+		return err
+	}
+	for _, row := range []struct {
+		to        *[]share
+		raw       []byte
+		earlier   []byte
+		valueType string
+		layers    []layer
+		total     float64
+	}{
+		{&r.Vault, raw[vault], nil, "cpu", vaultLayers, r.Profiled.Vault},
+		{&r.Plugin, raw[plugin], nil, "cpu", pluginLayers, r.Profiled.Plugin},
+		{&r.ObjectsBy, raw[allocations], raw[allocationsBefore], "alloc_objects", pluginLayers, r.Objects},
+		{&r.BytesBy, raw[allocations], raw[allocationsBefore], "alloc_space", pluginLayers, r.Bytes},
+	} {
+		p, err := parse(row.raw, row.earlier)
+		if err != nil {
+			return err
+		}
+		if *row.to, err = attribute(p, row.valueType, row.layers, row.total); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keep writes the profiles to files.
+func (s *stage) keep(profiles map[string][]byte) error {
+	if s.profiles == "" {
+		return nil
+	}
+	if err := os.MkdirAll(s.profiles, 0o755); err != nil {
+		return err
+	}
+	for name, raw := range profiles {
+		if err := os.WriteFile(filepath.Join(s.profiles, name+".pprof"), raw, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round measures each setting, and begins with another one each time.
+func (s *stage) round(ctx context.Context, number int) (r [settings]window, err error) {
+	for turn := range settings {
+		setting := (number + turn) % settings
+		role := usual
+		if setting == noDefaultPolicy {
+			role = noDefault
+		}
+		if err := s.setAudit(ctx, setting != noAudit); err != nil {
+			return r, err
+		}
+		if _, err := measure.Read(ctx, warmUp/4, s.readers[role]); err != nil {
+			return r, err
+		}
+		if r[setting], err = s.window(ctx, role, s.Turn, nil); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// setAudit enables or disables the audit log.
+func (s *stage) setAudit(ctx context.Context, on bool) error {
+	const device = "file"
+	devices, err := s.root.Sys().ListAuditWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	switch enabled := devices[device+"/"] != nil; {
+	case on && !enabled:
+		return s.root.Sys().EnableAuditWithOptionsWithContext(ctx, device, &api.EnableAuditOptions{
+			Type: "file", Options: map[string]string{"file_path": s.bed.Vault.AuditLog},
+		})
+	case !on && enabled:
+		return s.root.Sys().DisableAuditWithContext(ctx, device)
+	default:
+		return nil
+	}
+}
+
+func costs(rounds [][settings]window) (all []cost) {
+	if len(rounds) == 0 {
+		return nil
+	}
+	for setting := asUsual + 1; setting < settings; setting++ {
+		of := func(figure func(window) float64) measuredRatio {
+			var ratios []float64
+			for _, r := range rounds {
+				ratios = append(ratios, figure(r[asUsual])/figure(r[setting]))
+			}
+			return measuredRatio{measure.Median(ratios), measure.Quantile(ratios, 0), measure.Quantile(ratios, 1)}
+		}
+		var more []float64
+		for _, r := range rounds {
+			more = append(more, r[asUsual].Vault-r[setting].Vault)
+		}
+		all = append(all, cost{
+			What:       costNames[setting],
+			Throughput: of(func(w window) float64 { return w.Throughput }),
+			Vault:      of(func(w window) float64 { return w.Vault }),
+			All:        of(window.all),
+			VaultMore:  measure.Median(more),
+		})
+	}
+	return all
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/pprof/profile"
+)
+
+// A stack is one sample's: the innermost call comes first.
+type stack struct {
+	calls string
+	value int64
+}
+
+// made is a profile of stacks.
+func made(stacks ...stack) *profile.Profile {
+	p := &profile.Profile{
+		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
+		PeriodType: &profile.ValueType{Type: "cpu", Unit: "nanoseconds"},
+		Period:     1,
+	}
+	for _, stack := range stacks {
+		sample := &profile.Sample{Value: []int64{1, stack.value}}
+		for call := range strings.SplitSeq(stack.calls, " < ") {
+			f := &profile.Function{ID: uint64(len(p.Function) + 1), Name: call}
+			l := &profile.Location{ID: uint64(len(p.Location) + 1), Line: []profile.Line{{Function: f}}}
+			p.Function, p.Location = append(p.Function, f), append(p.Location, l)
+			sample.Location = append(sample.Location, l)
+		}
+		p.Sample = append(p.Sample, sample)
+	}
+	return p
+}
+
+func TestSamplesGoToTheInnermostLayer(t *testing.T) {
+	const served = " < github.com/hashicorp/vault/vault.(*Core).HandleRequest < github.com/hashicorp/vault/http.request < net/http.(*conn).serve"
+	vault := []stack{
+		{"syscall.write < internal/poll.(*FD).Write < net/http.(*conn).serve", 1},
+		{"encoding/json.(*Encoder).Encode < github.com/hashicorp/vault/http.respondOk < net/http.(*conn).serve", 2},
+		{"runtime.mallocgc < github.com/hashicorp/hcl.Parse < github.com/hashicorp/vault/vault.parseACLPolicyWithTemplating" + served, 4},
+		{"runtime.mapaccess2 < github.com/hashicorp/vault/vault.(*ACL).AllowOperation" + served, 8},
+		{"encoding/json.Marshal < github.com/hashicorp/vault/audit.(*entryFormatter).Process" + served, 16},
+		{"crypto/tls.(*Conn).Write < google.golang.org/grpc.(*ClientConn).Invoke" + served, 32},
+		{"runtime.mapassign" + served, 64},
+		{"runtime.scanobject < runtime.gcDrain < runtime.gcBgMarkWorker", 128},
+		{"runtime.gcAssistAlloc < runtime.mallocgc < github.com/hashicorp/vault/vault.(*ACL).AllowOperation" + served, 256},
+		{"runtime.futex < runtime.futexsleep", 512},
+		{"time.Now < github.com/hashicorp/raft.(*Raft).run", 1024},
+	}
+	plugin := []stack{
+		{"time.Time.Format < " + ourModule + ".rfc3339 < " + ourModule + ".(*backend).readToken < github.com/hashicorp/vault/sdk/framework.(*Backend).HandleRequest", 1},
+		{"regexp.(*Regexp).doExecute < github.com/hashicorp/vault/sdk/framework.(*Backend).route < " + ourModule + ".(*backend).HandleRequest", 2},
+		{"encoding/json.Marshal < github.com/hashicorp/vault/sdk/plugin/pb.LogicalResponseToProtoResponse < google.golang.org/grpc.(*Server).handleStream", 4},
+		{"runtime.newobject < github.com/hashicorp/vault/sdk/plugin/pb.LogicalResponseToProtoResponse < google.golang.org/grpc.(*Server).handleStream", 8},
+		{"syscall.read < internal/poll.(*FD).Read < crypto/tls.(*Conn).Read < google.golang.org/grpc/internal/transport.(*http2Server).HandleStreams", 16},
+		{"runtime.chansend < google.golang.org/grpc/internal/transport.(*http2Server).write", 32},
+	}
+	for _, row := range []struct {
+		name   string
+		stacks []stack
+		layers []layer
+		want   []float64 // in the order of the layers, then what is left
+	}{
+		{"Vault", vault, vaultLayers, []float64{128 + 256 + 512, 2, 1, 4, 8, 16, 32, 64, 1024}},
+		{"plugin", plugin, pluginLayers, []float64{0, 1, 2, 4, 8, 16, 32, 0}},
+	} {
+		var sum float64
+		for _, value := range row.want {
+			sum += value
+		}
+		shares, err := attribute(made(row.stacks...), "cpu", row.layers, sum)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []float64
+		var percent float64
+		for _, s := range shares {
+			got = append(got, math.Round(s.PerRead))
+			percent += s.Percent
+		}
+		if !slices.Equal(got, row.want) || math.Abs(percent-100) > 0.001 {
+			t.Errorf("%s: %v, in all %.3f %%; want %v", row.name, got, percent, row.want)
+		}
+	}
+}
+
+func TestWhatIsNotThereIsAnError(t *testing.T) {
+	if _, err := attribute(made(stack{"main.main", 1}), "alloc_space", pluginLayers, 1); err == nil {
+		t.Error("a CPU profile has no allocations")
+	}
+	if _, err := attribute(made(), "cpu", pluginLayers, 1); err == nil {
+		t.Error("a profile without samples was divided")
+	}
+	if _, err := parse([]byte("no profile"), nil); err == nil {
+		t.Error("that was a profile")
+	}
+}
+
+// What was allocated before the reads is not theirs.
+func TestEarlierProfileIsTakenOff(t *testing.T) {
+	encode := func(p *profile.Profile) []byte {
+		var out bytes.Buffer
+		if err := p.Write(&out); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	const ours, framework = ourModule + ".(*backend).readToken", "github.com/hashicorp/vault/sdk/framework.(*Backend).route"
+	p, err := parse(encode(made(stack{ours, 5}, stack{framework, 4})), encode(made(stack{ours, 2})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares, err := attribute(p, "cpu", pluginLayers, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range shares {
+		want := map[string]float64{"ours": 3, "SDK framework": 4}[s.Layer]
+		if math.Abs(s.PerRead-want) > 0.001 {
+			t.Errorf("%s: %v; want %v", s.Layer, s.PerRead, want)
+		}
+	}
+}
+
+func TestCosts(t *testing.T) {
+	if costs(nil) != nil {
+		t.Error("no rounds have costs")
+	}
+	var round [settings]window
+	round[asUsual] = window{Throughput: 100, Vault: 60, Plugin: 10, Readers: 10}
+	round[noAudit] = window{Throughput: 125, Vault: 40, Plugin: 10, Readers: 10}
+	round[noDefaultPolicy] = window{Throughput: 200, Vault: 30, Plugin: 5, Readers: 5}
+	for i, want := range []cost{
+		{What: "audit log", Throughput: measuredRatio{0.8, 0.8, 0.8}, Vault: measuredRatio{1.5, 1.5, 1.5}, VaultMore: 20},
+		{What: "default policy", Throughput: measuredRatio{0.5, 0.5, 0.5}, Vault: measuredRatio{2, 2, 2}, VaultMore: 30},
+	} {
+		got := costs([][settings]window{round, round})[i]
+		want.All = measuredRatio{80 / round[i+1].all(), 80 / round[i+1].all(), 80 / round[i+1].all()}
+		if got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
