@@ -81,10 +81,10 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 	data["access_token"] = t.AccessToken
 	data["token_type"] = "Bearer"
 	data["authorization"] = t.Authorization()
-	data["expires_at"] = rfc3339(t.Expires)
+	data["expires_at"] = t.ExpiresText()
 	data["ttl"] = t.TTL
 	data["rotation_period"] = t.RotationPeriod()
-	data["last_vault_rotation"] = rfc3339(t.Issued)
+	data["last_vault_rotation"] = t.IssuedText()
 	data["token_id"] = t.ID()
 	if t.Scope != "" {
 		data["scope"] = t.Scope

@@ -40,6 +40,8 @@ type Token struct {
 	// id and authorization are derived from AccessToken.
 	id            string
 	authorization string
+	// issued and expires are the times as each read tells them.
+	issued, expires string
 }
 
 // ID names the token without giving it away: the first 16 hexadecimal digits of
@@ -49,6 +51,12 @@ func (t *Token) ID() string { return t.id }
 // Authorization is the value of the Authorization header (RFC 6750 section 2.1), made once:
 // each read wants it, and it is as long as the token.
 func (t *Token) Authorization() string { return t.authorization }
+
+// IssuedText is Issued as RFC 3339 has it, in UTC; made once, as each read wants it.
+func (t *Token) IssuedText() string { return t.issued }
+
+// ExpiresText is Expires likewise.
+func (t *Token) ExpiresText() string { return t.expires }
 
 // Lifetime is the time from Issued to Expires.
 func (t *Token) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
@@ -131,6 +139,7 @@ func (t *Token) repeated(again *Token, now time.Time) *Token {
 	next.Scope = again.Scope
 	if again.Expires.Before(next.Expires) {
 		next.Expires = again.Expires
+		next.sealTimes()
 	}
 	if now.Before(t.RefreshAt) {
 		// A forced refresh of a young token: the due one is still to come.
@@ -168,6 +177,12 @@ func (t *Token) seal() {
 	const scheme = "Bearer "
 	t.authorization = scheme + t.AccessToken
 	t.AccessToken = t.authorization[len(scheme):] // one text in memory is both
+	t.sealTimes()
+}
+
+func (t *Token) sealTimes() {
+	t.issued = t.Issued.UTC().Format(time.RFC3339)
+	t.expires = t.Expires.UTC().Format(time.RFC3339)
 }
 
 // readAgain is the number of whole seconds after which reading the token again is

@@ -198,6 +198,29 @@ func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
 	}
 }
 
+// TestTextsOfTimesFollowTheTimes: also where the end moves because a server repeats a token.
+func TestTextsOfTimesFollowTheTimes(t *testing.T) {
+	zone := time.FixedZone("east", 3600)
+	requested := time.Date(2026, 3, 4, 6, 6, 7, 0, zone)
+	of := func(lifetime time.Duration) *Token {
+		return newToken(&grant.Token{AccessToken: "t", RequestedAt: requested, ExpiresIn: lifetime}, &Terms{})
+	}
+	long, short := of(time.Hour), of(time.Minute)
+	for name, tc := range map[string]struct {
+		token   *Token
+		expires string
+	}{
+		"obtained":                      {long, "2026-03-04T06:06:07Z"},
+		"repeated with an earlier end":  {long.repeated(short, requested), "2026-03-04T05:07:07Z"},
+		"repeated with a later end":     {short.repeated(long, requested), "2026-03-04T05:07:07Z"},
+		"loaded when that much is left": {(&Token{Issued: requested, Expires: requested.Add(time.Hour)}).rebased(requested), "2026-03-04T06:06:07Z"},
+	} {
+		if tc.token.ExpiresText() != tc.expires || tc.token.IssuedText() != "2026-03-04T05:06:07Z" {
+			t.Errorf("%s: from %s to %s, want from 2026-03-04T05:06:07Z to %s", name, tc.token.IssuedText(), tc.token.ExpiresText(), tc.expires)
+		}
+	}
+}
+
 func TestValidAt(t *testing.T) {
 	var none *Token
 	if none.ValidAt(time.Now()) {
