@@ -1,0 +1,429 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The README's blocks, pasted one after the other as a reader would: from the build to the upgrade.
+func TestREADMECommands(t *testing.T) {
+	t.Parallel()
+	u := newReadersOwn(t)
+	w := u.walk(t, "README.md")
+	w.dir = absolute(t, "..") // make writes to bin/, which git ignores
+	w.paste("make build")
+
+	w.dir = t.TempDir()
+	w.put("client-secret", u.client.Secret+"\n")
+	u.checkPrintedToken(t, w.paste("tr -d '\\n' < client-secret | vault write mcp-oauth/config/files"))
+	token := u.token(t, "token/files")
+
+	w.paste("vault policy write mcp-broker -")
+	w.wantStatuses(w.login(), map[string]int{
+		"token/files": http.StatusOK, "token/other": http.StatusForbidden,
+		"config/files": http.StatusForbidden, "status/files": http.StatusForbidden,
+	})
+
+	w.save("agent.hcl")
+	stop := w.start("vault agent")
+	u.checkAuthorization(t, w.await("files-authorization"))
+	stop()
+
+	w.paste("vault policy write mcp-brokers -")
+	entity := w.login().entity
+	u.write(t, "role/files/other", map[string]any{"scopes": "tools:list"})
+	w.wantStatuses(w.login(), map[string]int{
+		"token/files/" + entity: http.StatusOK, "token/files/other": http.StatusForbidden,
+		"role/files/" + entity: http.StatusForbidden,
+	})
+	u.token(t, "token/files/"+entity)
+
+	w.sameKeys(w.next("json", "{"), commandSays(t, u.bed, "read", "-format=json", "mcp-oauth/token/files"))
+	states := rowsOf(w.paste("vault list -detailed mcp-oauth/status"))
+	if states["files"]["state"] != "ok" || states["files/"+entity]["state"] != "ok" {
+		t.Errorf("the states are %v, want ok for those that were read", states)
+	}
+	if out := w.paste("curl -s"); !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
+		t.Errorf("the metrics do not count the reads:\n%s", u.bed.Secrecy.Redact([]byte(out)))
+	}
+
+	requests := len(u.requests(t))
+	w.release("v0.2.0", filepath.Join("bin", bed.PluginName))
+	w.paste("sudo install")
+	_, mounts, _ := strings.Cut(w.paste("vault plugin register"), "\nPath ")
+	if mount := rowsOf("Path " + mounts)[bed.Mount+"/"]; mount["Running Version"] != "v0.2.0" {
+		t.Errorf("after the upgrade the mount runs %q", mount["Running Version"])
+	}
+	if got := u.token(t, "token/files"); got.TokenID != token.TokenID {
+		t.Error("the upgrade replaced the token")
+	}
+	if got := len(u.requests(t)); got != requests {
+		t.Errorf("the upgrade cost %d token requests", got-requests)
+	}
+
+	w.wantTuned("vault secrets tune", "response", u.read(t, "token/files"))
+	w.finish()
+}
+
+// own is what stands in the pages for the reader's own. Nothing else is replaced in a block.
+func (u *upstream) own() []readersOwn {
+	return []readersOwn{
+		{"README.md", "/etc/vault.d/plugins", u.bed.PluginDir()},
+		{"README.md", "https://files.example.com/mcp", u.mcp.URL},
+		{"README.md", "scopes=files:read", "scopes=tools:list"},
+	}
+}
+
+// A readersOwn is a name in a page that stands for the reader's own.
+type readersOwn struct{ page, name, is string }
+
+// notRun are the commands that no test runs, by page and first line. The reason is said by the page
+// itself, in these words.
+var notRun = map[string]string{
+	"README.md: make demo": "CI runs it too",
+}
+
+// A block is a fenced block of a page.
+type block struct {
+	page, heading, language string
+	line                    int
+	before                  string // the line of the page's text above it
+	text                    string
+}
+
+func (b block) String() string { return fmt.Sprintf("%s:%d (%s)", b.page, b.line, b.heading) }
+
+// key is the block's in notRun.
+func (b block) key() string {
+	first, _, _ := strings.Cut(b.text, "\n")
+	return b.page + ": " + first
+}
+
+var fence = regexp.MustCompile("^( *)```([a-z]*)$")
+
+// blocksOf returns the fenced blocks of a page, which is named by its path in the checkout.
+func blocksOf(t *testing.T, page string) []block {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var blocks []block
+	var heading, before, indent string
+	open := false
+	for i, line := range strings.Split(string(content), "\n") {
+		mark := fence.FindStringSubmatch(line)
+		switch {
+		case mark != nil && !open:
+			open, indent = true, mark[1]
+			blocks = append(blocks, block{page: page, heading: heading, language: mark[2], line: i + 1, before: before})
+		case mark != nil:
+			open = false
+		case open:
+			blocks[len(blocks)-1].text += strings.TrimPrefix(line, indent) + "\n"
+		case strings.HasPrefix(line, "#"):
+			heading = strings.TrimLeft(line, "# ")
+		case strings.TrimSpace(line) != "":
+			before = line
+		}
+	}
+	if open {
+		t.Fatalf("%s: a fence is not closed", page)
+	}
+	return blocks
+}
+
+// A walkthrough is somebody who follows a page, block by block, in one working directory.
+type walkthrough struct {
+	*upstream
+	t      *testing.T
+	dir    string
+	bin    string  // before the PATH: vault, and sudo that only runs what it is given
+	blocks []block // those that are left
+	own    []readersOwn
+	used   map[string]bool // names of own that were replaced
+}
+
+// newReadersOwn starts a Vault without the plugin, and what the pages call files: an MCP server with the
+// client mcp-broker.
+func newReadersOwn(t *testing.T) *upstream {
+	t.Helper()
+	b := bed.New(t, bed.Options{Bare: true})
+	root, err := b.Vault.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upstream{bed: b, root: root, name: "files"}
+	u.client = bed.Client{ID: "mcp-broker", Secret: newSecret(), Scope: "tools:list tools:call"}
+	u.setClient(t)
+	u.serve(t, 5*time.Minute, bed.MCPOptions{})
+	return u
+}
+
+// walk opens a page.
+func (u *upstream) walk(t *testing.T, page string) *walkthrough {
+	t.Helper()
+	w := &walkthrough{upstream: u, t: t, dir: t.TempDir(), bin: t.TempDir(), used: map[string]bool{}}
+	for _, b := range blocksOf(t, page) {
+		if notRun[b.key()] == "" && slices.Contains([]string{"sh", "hcl", "json"}, b.language) {
+			w.blocks = append(w.blocks, b)
+		}
+	}
+	for _, o := range u.own() {
+		if o.page == page {
+			w.own = append(w.own, o)
+		}
+	}
+	if err := os.Symlink(u.bed.Vault.Binary, filepath.Join(w.bin, "vault")); err != nil {
+		t.Fatal(err)
+	}
+	w.shim("sudo", `exec "$@"`)
+	return w
+}
+
+// finish fails the test where the page has more than was pasted, or less than was replaced.
+func (w *walkthrough) finish() {
+	w.t.Helper()
+	for _, b := range w.blocks {
+		w.t.Errorf("%s was not pasted", b)
+	}
+	for _, o := range w.own {
+		if !w.used[o.name] {
+			w.t.Errorf("no block of %s has %q any more", o.page, o.name)
+		}
+	}
+}
+
+// next takes the page's next block, which is of this language and begins so.
+func (w *walkthrough) next(language, begins string) block {
+	w.t.Helper()
+	if len(w.blocks) == 0 {
+		w.t.Fatalf("there is no block that begins with %q", begins)
+	}
+	b := w.blocks[0]
+	w.blocks = w.blocks[1:]
+	if b.language != language || !strings.HasPrefix(b.text, begins) {
+		w.t.Fatalf("%s is %s:\n%swant %s that begins with %q", b, b.language, b.text, language, begins)
+	}
+	for _, o := range w.own {
+		if strings.Contains(b.text, o.name) {
+			w.used[o.name] = true
+			b.text = strings.ReplaceAll(b.text, o.name, o.is)
+		}
+	}
+	return b
+}
+
+// paste runs the next block in a shell of its own, and returns what it printed.
+func (w *walkthrough) paste(begins string) string {
+	w.t.Helper()
+	out, err := w.try(begins)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return out
+}
+
+// try is paste, of a block that may fail.
+func (w *walkthrough) try(begins string) (string, error) {
+	w.t.Helper()
+	b := w.next("sh", begins)
+	out, err := w.shell(w.t.Context(), b.text, w.bed.Vault.RootToken).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s%s", b, err, b.text, w.bed.Secrecy.Redact(out))
+	}
+	return string(out), nil
+}
+
+// shell prepares a shell that runs the script as the holder of a Vault token, if any.
+func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = w.dir
+	// HOME is the user's again: go has its caches there.
+	cmd.Env = slices.Concat(w.bed.Vault.CLI(ctx, token).Env, []string{
+		"HOME=" + os.Getenv("HOME"), "PATH=" + w.bin + ":" + os.Getenv("PATH"),
+	})
+	return cmd
+}
+
+// start runs the next block, whose last command goes on until it is stopped, on a host that holds no
+// Vault token.
+func (w *walkthrough) start(begins string) (stop func()) {
+	w.t.Helper()
+	b := w.next("sh", begins)
+	// With exec it is that command that is stopped, and not the shell around it.
+	lines := strings.Split(strings.TrimSpace(b.text), "\n")
+	lines[len(lines)-1] = "exec " + lines[len(lines)-1]
+	process, err := w.bed.NewProcess("docs", w.shell(context.Background(), strings.Join(lines, "\n"), ""))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return func() {
+		w.t.Helper()
+		select {
+		case <-process.Done():
+			w.t.Errorf("%s ended by itself", b)
+		default:
+		}
+		if err := process.Stop(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// put writes a file that the page says is there.
+func (w *walkthrough) put(name, content string) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// save writes the next block, a file, under the name that the page gives above it.
+func (w *walkthrough) save(name string) {
+	w.t.Helper()
+	b := w.next("hcl", "")
+	if !strings.Contains(b.before, "`"+name+"`") {
+		w.t.Errorf("%s: the line above does not say that this is %s", b, name)
+	}
+	w.put(name, b.text)
+}
+
+// await waits for a file, and returns what is in it.
+func (w *walkthrough) await(name string) string {
+	w.t.Helper()
+	var content []byte
+	bed.Eventually(w.t, 30*time.Second, func() (err error) {
+		content, err = os.ReadFile(filepath.Join(w.dir, name))
+		if err == nil && len(content) == 0 {
+			err = errors.New(name + " is empty")
+		}
+		return err
+	})
+	return string(content)
+}
+
+// shim puts a command before all others of its name.
+func (w *walkthrough) shim(name, script string) {
+	w.t.Helper()
+	if err := os.WriteFile(filepath.Join(w.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// release builds the plugin as another version, and puts it at a place in the working directory.
+func (w *walkthrough) release(version, file string) {
+	w.t.Helper()
+	place := filepath.Join(w.dir, filepath.Dir(file))
+	if err := os.MkdirAll(place, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	(&release{t: w.t, bed: w.bed, plugins: place}).build(version, filepath.Base(file))
+}
+
+// A brokersLogin is what a broker gets for the role-id and secret-id of a page.
+type brokersLogin struct {
+	client *api.Client
+	entity string
+}
+
+// login logs in with the files role-id and secret-id.
+func (w *walkthrough) login() brokersLogin {
+	w.t.Helper()
+	client, err := w.bed.Vault.Client("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	answer, err := client.Logical().WriteWithContext(w.t.Context(), "auth/approle/login", map[string]any{
+		"role_id": w.await("role-id"), "secret_id": w.await("secret-id"),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	client.SetToken(answer.Auth.ClientToken)
+	return brokersLogin{client, answer.Auth.EntityID}
+}
+
+// wantStatuses reads paths below the mount.
+func (w *walkthrough) wantStatuses(login brokersLogin, want map[string]int) {
+	w.t.Helper()
+	for path, status := range want {
+		if got := readStatus(w.t.Context(), login.client, path); got != status {
+			w.t.Errorf("the broker reads %s with status %d, want %d", path, got, status)
+		}
+	}
+}
+
+// wantTuned checks that the next block lets the audit log show what it says, all of it fields of a
+// request or response.
+func (w *walkthrough) wantTuned(begins, kind string, fields map[string]any) {
+	w.t.Helper()
+	var want []string
+	for _, match := range regexp.MustCompile(`-audit-non-hmac-`+kind+`-keys=(\w+)`).FindAllStringSubmatch(w.blocks[0].text, -1) {
+		want = append(want, match[1])
+		if _, known := fields[match[1]]; !known {
+			w.t.Errorf("%s: no %s has %s", w.blocks[0], kind, match[1])
+		}
+	}
+	w.paste(begins)
+	tune := commandSays(w.t, w.bed, "read", "sys/mounts/"+bed.Mount+"/tune")
+	tuned := strings.Fields(strings.Trim(printed(tune, "audit_non_hmac_"+kind+"_keys"), "[]"))
+	if len(want) == 0 || !slices.Equal(tuned, want) {
+		w.t.Errorf("the mount is tuned to show %q of a %s, want %q", tuned, kind, want)
+	}
+}
+
+// printed is a value of what the vault command has printed as a table.
+func printed(out, field string) string {
+	match := regexp.MustCompile(`(?m)^` + field + ` +(.*?) *$`).FindStringSubmatch(out)
+	if match == nil {
+		return ""
+	}
+	return match[1]
+}
+
+// checkPrintedToken checks that a command printed the token, and that the MCP server takes it.
+func (u *upstream) checkPrintedToken(t *testing.T, out string) {
+	t.Helper()
+	u.bed.Secrecy.AddToken(printed(out, "access_token"))
+	if authorization := printed(out, "authorization"); authorization != "Bearer "+printed(out, "access_token") {
+		t.Fatal("the command printed no token, or another one as authorization")
+	}
+	u.checkAuthorization(t, printed(out, "authorization"))
+}
+
+// sameKeys checks that the example of an answer has the fields of a real one.
+func (w *walkthrough) sameKeys(example block, answer string) {
+	w.t.Helper()
+	var shown, given map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(example.text), &shown), json.Unmarshal([]byte(answer), &given)); err != nil {
+		w.t.Fatal(example, err)
+	}
+	for key := range shown {
+		if _, ok := given[key]; !ok {
+			w.t.Errorf("%s: no answer has %s", example, key)
+		}
+	}
+	got, _ := shown["data"].(map[string]any)
+	want, _ := given["data"].(map[string]any)
+	if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want))) {
+		w.t.Errorf("%s: the fields are %q, and of a real answer %q", example,
+			slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	}
+}
