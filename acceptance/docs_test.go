@@ -81,24 +81,6 @@ func TestREADMECommands(t *testing.T) {
 	w.finish()
 }
 
-// own is what stands in the pages for the reader's own. Nothing else is replaced in a block.
-func (u *upstream) own() []readersOwn {
-	return []readersOwn{
-		{"README.md", "/etc/vault.d/plugins", u.bed.PluginDir()},
-		{"README.md", "https://files.example.com/mcp", u.mcp.URL},
-		{"README.md", "scopes=files:read", "scopes=tools:list"},
-	}
-}
-
-// A readersOwn is a name in a page that stands for the reader's own.
-type readersOwn struct{ page, name, is string }
-
-// notRun are the commands that no test runs, by page and first line. The reason is said by the page
-// itself, in these words.
-var notRun = map[string]string{
-	"README.md: make demo": "CI runs it too",
-}
-
 // A block is a fenced block of a page.
 type block struct {
 	page, heading, language string
@@ -158,6 +140,7 @@ type walkthrough struct {
 	blocks []block // those that are left
 	own    []readersOwn
 	used   map[string]bool // names of own that were replaced
+	fields map[string]bool // of a config; read when they are needed
 }
 
 // newReadersOwn starts a Vault without the plugin, and what the pages call files: an MCP server with the
@@ -181,15 +164,11 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 	t.Helper()
 	w := &walkthrough{upstream: u, t: t, dir: t.TempDir(), bin: t.TempDir(), used: map[string]bool{}}
 	for _, b := range blocksOf(t, page) {
-		if notRun[b.key()] == "" && slices.Contains([]string{"sh", "hcl", "json"}, b.language) {
+		if notRun[b.key()] == "" && elsewhere[b.page+": "+b.language] == "" {
 			w.blocks = append(w.blocks, b)
 		}
 	}
-	for _, o := range u.own() {
-		if o.page == page {
-			w.own = append(w.own, o)
-		}
-	}
+	w.own = slices.DeleteFunc(w.readersOwn(), func(o readersOwn) bool { return o.page != page })
 	if err := os.Symlink(u.bed.Vault.Binary, filepath.Join(w.bin, "vault")); err != nil {
 		t.Fatal(err)
 	}
@@ -221,34 +200,64 @@ func (w *walkthrough) next(language, begins string) block {
 	if b.language != language || !strings.HasPrefix(b.text, begins) {
 		w.t.Fatalf("%s is %s:\n%swant %s that begins with %q", b, b.language, b.text, language, begins)
 	}
+	b.text = w.replace(b.text)
+	return b
+}
+
+// replace puts the reader's own in the place of what stands for it.
+func (w *walkthrough) replace(text string) string {
 	for _, o := range w.own {
-		if strings.Contains(b.text, o.name) {
+		if strings.Contains(text, o.name) {
 			w.used[o.name] = true
-			b.text = strings.ReplaceAll(b.text, o.name, o.is)
+			text = strings.ReplaceAll(text, o.name, o.is)
 		}
 	}
-	return b
+	return text
 }
 
 // paste runs the next block in a shell of its own, and returns what it printed.
 func (w *walkthrough) paste(begins string) string {
 	w.t.Helper()
-	out, err := w.try(begins)
+	b := w.next("sh", begins)
+	out, err := w.run(b, b.text)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return out
 }
 
-// try is paste, of a block that may fail.
-func (w *walkthrough) try(begins string) (string, error) {
-	w.t.Helper()
-	b := w.next("sh", begins)
-	out, err := w.shell(w.t.Context(), b.text, w.bed.Vault.RootToken).CombinedOutput()
+// run runs a script that was made of a block.
+func (w *walkthrough) run(b block, script string) (string, error) {
+	cmd := w.shell(w.t.Context(), script, w.bed.Vault.RootToken)
+	cmd.Stdin = strings.NewReader("\n") // Enter, for those who ask
+	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s%s", b, err, b.text, w.bed.Secrecy.Redact(out))
+		return "", fmt.Errorf("%s: %w\n%s%s", b, err, script, w.bed.Secrecy.Redact(out))
 	}
+	w.checkFields(b, script)
 	return string(out), nil
+}
+
+// checkFields checks that what is written to a config are fields of it: Vault drops others, and need not
+// say so.
+func (w *walkthrough) checkFields(b block, script string) {
+	w.t.Helper()
+	_, written, ok := strings.Cut(strings.ReplaceAll(script, "\\\n", " "), "vault write mcp-oauth/config/")
+	if !ok {
+		return
+	}
+	if w.fields == nil {
+		w.fields = map[string]bool{}
+		for field := range readOpenAPI(w.t, w.root)["config/{server}"].Post.RequestBody.Content["application/json"].Schema.Properties {
+			w.fields[field] = true
+		}
+	}
+	written, _, _ = strings.Cut(written, "\n")
+	for _, argument := range strings.Fields(written)[1:] {
+		if field, _, _ := strings.Cut(argument, "="); !w.fields[field] {
+			w.t.Errorf("%s: a config has no field %q", b, field)
+		}
+	}
 }
 
 // shell prepares a shell that runs the script as the holder of a Vault token, if any.
