@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -38,11 +39,26 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 		if b.system.passive() {
 			return nil, tokens.ErrReadOnly
 		}
+		if err := onlyKnown(d); err != nil {
+			return nil, err
+		}
 		if err := withinLimits(d); err != nil {
 			return nil, err
 		}
 		return h(ctx, name, d)
 	})
+}
+
+// onlyKnown checks that a request holds no field that its path does not have: dropped without a
+// word, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
+// adds to its fields may be written back with them, and is not looked at.
+func onlyKnown(d *framework.FieldData) error {
+	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
+		if d.Schema[field] == nil && discoveredFields()[field] == nil {
+			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
+		}
+	}
+	return nil
 }
 
 // nameOf is the name in a request's path.

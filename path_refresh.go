@@ -43,6 +43,9 @@ func (b *backend) refreshPaths() []*framework.Path {
 var tokenIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+	if err := onlyKnown(d); err != nil {
+		return nil, err
+	}
 	rejected, given := d.GetOk("token_id")
 	if given && !tokenIDPattern.MatchString(rejected.(string)) {
 		return nil, badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself; to replace whichever token is held, leave it out")
