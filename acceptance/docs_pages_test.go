@@ -53,6 +53,7 @@ var notRun = map[string]string{
 	"README.md: make demo": "CI runs it too",
 	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":      "for an older one, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                            "needs a cluster, and was not run either",
+	"docs/migrate.md: vault delete oauth2/self/files":                                              "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                         "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about 12 minutes": "No test runs all of it, since it takes long",
 	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.1.0 .":                             "It has not been built or run by this project",
@@ -271,7 +272,23 @@ func (w *walkthrough) checkRotation(out string, least time.Duration) {
 }
 
 func followMigrate(w *walkthrough) {
-	w.checkPrintedToken(w.t, w.paste("tr -d '\\n' < client-secret | vault write mcp-oauth/config/files"))
+	const configWrite = "tr -d '\\n' < client-secret | vault write mcp-oauth/config/files"
+	brokerReads := func(paths ...string) {
+		w.t.Helper()
+		id, err := w.bed.Vault.NewIdentity(w.t.Context(), "migrating", "mcp-files")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, path := range paths {
+			if secret, err := id.Client.Logical().ReadWithContext(w.t.Context(), path); err != nil || secret == nil {
+				w.t.Errorf("a broker with the policy cannot read %s: %v", path, err)
+			}
+		}
+	}
+	w.prepare("vault auth enable approle")
+	w.checkPrintedToken(w.t, w.paste(configWrite))
+	w.paste("vault policy write mcp-files")
+	brokerReads("mcp-oauth/token/files")
 
 	w.prepare("vault secrets enable -path=secret kv-v2")
 	bed.Eventually(w.t, 30*time.Second, func() error { // it sets itself up
@@ -284,11 +301,28 @@ func followMigrate(w *walkthrough) {
 		w.t.Errorf("KV has %q", out)
 	}
 	w.fresh()
-	w.paste("tr -d '\\n' < client-secret | vault write mcp-oauth/config/files")
+	w.paste(configWrite)
 	w.token(w.t, "token/files")
+	if out := w.paste("vault policy write mcp-files"); !strings.Contains(out, "old: there\nnew: there\n") {
+		w.t.Errorf("old and new are not both there:\n%s", w.bed.Secrecy.Redact([]byte(out)))
+	}
+	brokerReads("mcp-oauth/token/files", "secret/data/mcp/files")
+	w.prepare("vault auth disable approle")
 	w.paste("vault kv metadata delete")
 	if secret, err := w.root.Logical().ReadWithContext(w.t.Context(), "secret/metadata/mcp/files"); err != nil || secret != nil {
 		w.t.Errorf("KV still has the token: %v", err)
+	}
+
+	w.fresh()
+	w.put("second-client-secret", w.client.Secret+"\n")
+	w.paste("tr -d '\\n' < second-client-secret | vault write mcp-oauth/config/files")
+	first := w.token(w.t, "token/files")
+	w.client.Secret = newSecret()
+	w.setClient(w.t)
+	w.put("new-client-secret", w.client.Secret+"\n")
+	w.paste("tr -d '\\n' < new-client-secret | vault write mcp-oauth/config/files")
+	if second := w.token(w.t, "token/files"); second.TokenID == first.TokenID {
+		w.t.Error("the new secret brought no new token")
 	}
 }
 
