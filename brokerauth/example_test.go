@@ -119,9 +119,11 @@ func newVault() *httptest.Server {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/mcp-oauth/token/weather", func(w http.ResponseWriter, _ *http.Request) {
-		expires := time.Now().Add(5 * time.Minute).UTC().Format(time.RFC3339)
+		obtained := time.Now().UTC()
 		answer(w, map[string]any{
-			"access_token": token, "token_type": "Bearer", "expires_at": expires, "scope": "tools:list", "ttl": 225, "token_id": id,
+			"access_token": token, "token_type": "Bearer", "token_id": id, "scope": "tools:list", "ttl": 225,
+			"last_vault_rotation": obtained.Format(time.RFC3339),
+			"expires_at":          obtained.Add(5 * time.Minute).Format(time.RFC3339),
 		})
 	})
 	mux.HandleFunc("PUT /v1/mcp-oauth/refresh/weather", func(w http.ResponseWriter, _ *http.Request) {

@@ -27,6 +27,10 @@
 // on up to 30, less some jitter. [Source.Err] tells how the last read went. A broker whose access
 // is taken away in Vault thus keeps the token that it has until that expires.
 //
+// When that is depends on this machine's clock being right. Where it is ahead of Vault's, a token serves
+// for its ttl at least, and where it is behind, from the read on for no longer than the lifetime that the
+// token was issued with: too long by its age at the read at most.
+//
 // Nothing runs between calls: a Source needs no closing, and a call to Vault is given up after 30
 // seconds.
 package brokerauth

@@ -195,7 +195,8 @@ func TestErrorsSayWhatToDoAndHoldNoToken(t *testing.T) {
 		"a page":       {502, `<html>secret-page</html>`, "Vault answered 502"},
 		"not JSON":     {200, `secret-1`, "invalid character"},
 		"another path": {200, `{"data":{"access_token":"secret-1","value":"secret-2"}}`, "not that of a token path"},
-		"ttl as text":  {200, `{"data":{"access_token":"secret-1","ttl":"200","expires_at":"2030-01-01T00:00:00Z"}}`, "not that of a token path"},
+		"no rotation":  {200, `{"data":{"access_token":"secret-1","ttl":200,"expires_at":"2030-01-01T00:00:00Z"}}`, "not that of a token path"},
+		"ttl as text":  {200, `{"data":{"access_token":"secret-1","ttl":"200","expires_at":"2030-01-01T00:00:00Z","last_vault_rotation":"2029-12-31T23:55:00Z"}}`, "not that of a token path"},
 		"no data":      {200, `{"wrap_info":{"token":"secret-1"}}`, "not that of a token path"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,6 +250,34 @@ func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 		w.wantToken(s, 2)
 		w.wantCalls(2, 0)
 	})
+}
+
+// A clock that is behind makes a token look good for longer than its whole lifetime, which Vault tells.
+// Without Vault, no token is handed out for longer than that; and for no less than it is good for.
+func TestClockBehindVaultsServesNoTokenPastItsLifetime(t *testing.T) {
+	for name, c := range map[string]struct{ behind, age, served time.Duration }{
+		"by more than the lifetime": {10 * time.Minute, 0, 5 * time.Minute},
+		"by a minute":               {time.Minute, 0, 5 * time.Minute},
+		// It is a minute old, which only the clocks tell.
+		"by ten minutes, read late": {10 * time.Minute, time.Minute, 5 * time.Minute},
+		"by ten seconds, read late": {10 * time.Second, time.Minute, 4*time.Minute + 10*time.Second},
+		"not at all, read late":     {0, time.Minute, 4 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.skew, w.age = c.behind, c.age
+				s := w.source()
+				w.hold(s)
+				w.with(func(w *world) { w.lost = errLost })
+				pass(c.served - time.Second)
+				w.wantToken(s, 1)
+				pass(time.Second)
+				if _, err := s.Token(); !errors.Is(err, errLost) {
+					t.Errorf("after %s: %v, want no token", c.served, err)
+				}
+			})
+		})
+	}
 }
 
 // While a machine sleeps its monotonic clock stands still, and the wall clock goes on.

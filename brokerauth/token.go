@@ -33,22 +33,25 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		AccessToken string    `json:"access_token"`
 		TokenType   string    `json:"token_type"`
 		ExpiresAt   time.Time `json:"expires_at"`
+		ObtainedAt  time.Time `json:"last_vault_rotation"`
 		Scope       string    `json:"scope"`
 		TTL         int64     `json:"ttl"` // seconds
 	}
-	if err := json.Unmarshal(data, &answer); err != nil || answer.AccessToken == "" || answer.TTL < 1 {
+	if err := json.Unmarshal(data, &answer); err != nil || answer.AccessToken == "" || answer.TTL < 1 ||
+		answer.ObtainedAt.IsZero() {
 		return nil, errNotAToken
 	}
+	// Vault gives no expired token, a ttl that ends before the token does, and both times by one clock.
+	// Where the token looks expired, or good for longer than its whole lifetime, this machine's clock
+	// is ahead of Vault's, or behind it.
+	ttl := time.Duration(answer.TTL) * time.Second
+	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)
+	remaining := max(ttl, min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime))
 	t := &token{
 		id: tokenID(answer.AccessToken),
 		// With a monotonic reading, to be compared with both clocks.
-		expires: asked.Add(answer.ExpiresAt.Sub(asked.Round(0))),
-		readAt:  asked.Add(time.Duration(answer.TTL) * time.Second),
-	}
-	// Vault gives no expired token, and a ttl that ends before the token does. Where it looks
-	// otherwise, this machine's clock is ahead of Vault's.
-	if t.expires.Before(t.readAt) {
-		t.expires = t.readAt
+		expires: asked.Add(remaining),
+		readAt:  asked.Add(ttl),
 	}
 	t.value = (&oauth2.Token{
 		AccessToken: answer.AccessToken,

@@ -26,6 +26,7 @@ type world struct {
 	lifetime  time.Duration
 	ttl       int           // seconds
 	skew      time.Duration // of Vault's clock
+	age       time.Duration // of the token when it is read
 	latency   time.Duration // from the moment at which a read sees the token to its answer
 	cooldown  time.Duration
 	stuck     bool           // the token path goes on with the old token after a refresh
@@ -155,11 +156,11 @@ func (w *world) token() map[string]any {
 		"access_token":        value,
 		"token_type":          "Bearer",
 		"authorization":       "Bearer " + value,
-		"expires_at":          time.Now().Add(w.skew + w.lifetime).UTC().Format(time.RFC3339),
+		"expires_at":          time.Now().Add(w.skew + w.lifetime - w.age).UTC().Format(time.RFC3339),
 		"scope":               "tools:list",
 		"ttl":                 w.ttl,
 		"rotation_period":     w.ttl,
-		"last_vault_rotation": time.Now().Add(w.skew).UTC().Format(time.RFC3339),
+		"last_vault_rotation": time.Now().Add(w.skew - w.age).UTC().Format(time.RFC3339),
 		"token_id":            tokenID(value),
 	}
 }
