@@ -124,6 +124,9 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.held.validAt(time.Now()) {
+		return nil, failed("read", s.tokenPath, errExpired)
+	}
 	return s.held.handOut(), nil
 }
 
@@ -151,20 +154,37 @@ func (s *Source) look() (*token, *call, error) {
 	return s.held, nil, nil
 }
 
+// errExpired is of an answer that came too late.
+var errExpired = errors.New("the token had expired when the answer came")
+
 // read reads the token path and holds what it finds. Only one read runs at a time, so that an old
 // answer never takes the place of a newer one.
 func (s *Source) read(ctx context.Context) error {
-	asked := time.Now()
-	secret, err := s.vault.Logical().ReadWithContext(ctx, s.tokenPath)
-	if err != nil || secret == nil {
-		return failed("read", s.tokenPath, err)
+	// The answer to a slow read may be of no use any more. The next one is of another token.
+	for range 2 {
+		asked := time.Now()
+		secret, err := s.vault.Logical().ReadWithContext(ctx, s.tokenPath)
+		if err != nil || secret == nil {
+			return failed("read", s.tokenPath, err)
+		}
+		read, err := parseToken(secret, asked)
+		if err != nil {
+			return failed("read", s.tokenPath, err)
+		}
+		if s.hold(read) {
+			return nil
+		}
 	}
-	held, err := parseToken(secret, asked)
-	if err != nil {
-		return failed("read", s.tokenPath, err)
-	}
+	return failed("read", s.tokenPath, errExpired)
+}
+
+// hold holds a token that was read, unless it has expired.
+func (s *Source) hold(read *token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = held
-	return nil
+	if !read.validAt(time.Now()) {
+		return false
+	}
+	s.held = read
+	return true
 }

@@ -163,6 +163,58 @@ func TestHangingReadIsGivenUp(t *testing.T) {
 	})
 }
 
+// An answer that comes after the end of its token is of no use. Vault is asked once more, within the same
+// 30 seconds.
+func TestExpiredTokenOfASlowReadIsNotHandedOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		latency, waited time.Duration
+		cause           error
+	}{
+		"both too late": {12 * time.Second, 24 * time.Second, errExpired},
+		"out of time":   {20 * time.Second, callTimeout, context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime, w.ttl, w.latency = 5*time.Second, 3, c.latency
+				before := time.Now()
+				token, err := w.source().Token()
+				failure, ok := errors.AsType[*Error](err)
+				if !ok || token != nil || failure.Op != "read" || !errors.Is(err, c.cause) {
+					t.Errorf("got %v, want an *Error of %v and no token", err, c.cause)
+				}
+				if waited := time.Since(before); waited != c.waited {
+					t.Errorf("the caller waited %s, want %s", waited, c.waited)
+				}
+				w.wantCalls(2, 0)
+			})
+		})
+	}
+}
+
+func TestSlowReadIsMadeOnceMore(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.ttl, w.latency = 15*time.Second, 3, 20*time.Second
+		time.AfterFunc(time.Second, func() { w.with(func(w *world) { w.number, w.latency = 2, 0 }) })
+		token, err := w.source().Token()
+		if err != nil || token.AccessToken != access(2) || !token.Valid() {
+			t.Errorf("got %v, want the second token, valid", err)
+		}
+		w.wantCalls(2, 0)
+	})
+}
+
+// A token may end between the answer and the caller's turn.
+func TestTokenThatEndsBeforeTheCallersTurnIsNotHandedOut(t *testing.T) {
+	now := time.Now()
+	s := newWorld(t).source()
+	s.held = &token{expires: now, readAt: now}
+	s.reads.current = &call{done: make(chan struct{})} // that has just succeeded
+	close(s.reads.current.done)
+	if token, err := s.Token(); token != nil || !errors.Is(err, errExpired) {
+		t.Errorf("got %v, want no token", err)
+	}
+}
+
 // Vault's client retries a 5xx by itself; the source leaves it its way.
 func TestRetriesOfVaultsClientCount(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
