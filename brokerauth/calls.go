@@ -46,18 +46,27 @@ func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, err
 	if time.Now().Before(c.until) {
 		return nil, c.err
 	}
+	return c.begin(context.Background(), mu, do), nil
+}
+
+// begin starts a call whatever came of earlier ones. It takes the place of the one under way, if any,
+// which goes on for those who wait for it. mu is held; do is called without, until ctx is done at the
+// latest.
+func (c *calls) begin(ctx context.Context, mu *sync.Mutex, do func(context.Context) error) *call {
 	current := &call{done: make(chan struct{})}
 	c.current = current
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
 		current.err = do(ctx)
 		mu.Lock()
 		defer mu.Unlock()
-		c.conclude(current.err)
+		if c.current == current {
+			c.conclude(current.err)
+		}
 		close(current.done)
 	}()
-	return current, nil
+	return current
 }
 
 // conclude notes how the call under way ended. The mutex is held.

@@ -70,29 +70,21 @@ func (s *Source) refresh(ctx context.Context, id string) error {
 	if now == id {
 		return ErrNotReplaced
 	}
-	// A read that was under way may have been answered before the refresh; the next one was not.
-	for range 2 {
-		reading, err := s.readNow()
-		if err != nil {
-			return err
-		}
-		if err := reading.wait(context.Background()); err != nil { // it has a timeout of its own
-			return err
-		}
-		if s.holdsOther(id) {
-			return nil
-		}
+	if err := s.readNow(ctx).wait(context.Background()); err != nil { // it ends with ctx
+		return err
 	}
-	return ErrNotReplaced
+	if !s.holdsOther(id) {
+		return ErrNotReplaced
+	}
+	return nil
 }
 
-// readNow returns the read under way or starts one, whatever came of earlier ones: Vault has just
-// answered.
-func (s *Source) readNow() (*call, error) {
+// readNow starts a read whatever came of earlier ones: Vault has just answered. One that is under way
+// began before that: it may hang, or bring the refused token.
+func (s *Source) readNow(ctx context.Context) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reads.until = time.Time{}
-	return s.reads.join(&s.mu, s.read)
+	return s.reads.begin(ctx, &s.mu, s.read)
 }
 
 // holdsOther tells whether the held token is another than the one with this id.

@@ -118,6 +118,77 @@ func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
 	})
 }
 
+// A read that began before the refresh may take as long as it likes: it neither holds up the replaced
+// token nor has the last word.
+func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
+	for name, latency := range map[string]time.Duration{"slow": 20 * time.Second, "hanging": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				pass(200 * time.Second)
+				w.with(func(w *world) { w.latency = latency })
+				w.wantToken(s, 1) // and starts a read in the background
+				pass(time.Second)
+				w.with(func(w *world) { w.latency = 0 })
+				before := time.Now()
+				if err := s.Replace(t.Context(), access(1)); err != nil || time.Since(before) != 0 {
+					t.Errorf("after %s: %v, want a new token at once", time.Since(before), err)
+				}
+				w.wantToken(s, 2)
+				pass(callTimeout)
+				w.wantToken(s, 2)
+				if err := s.Err(); err != nil {
+					t.Errorf("Err tells of the read that was overtaken: %v", err)
+				}
+				w.wantCalls(3, 1)
+			})
+		})
+	}
+}
+
+// Who waits for the read that is overtaken gets the replaced token.
+func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Hour
+		s := w.source()
+		time.AfterFunc(time.Second, func() {
+			w.with(func(w *world) { w.latency = 0 })
+			if err := s.Replace(t.Context(), access(1)); err != nil {
+				t.Error(err)
+			}
+		})
+		if token, err := s.Token(); err != nil || token.AccessToken != access(2) {
+			t.Errorf("got %v, want the second token", err)
+		}
+	})
+}
+
+// The refresh and the read after it have 30 seconds together.
+func TestReplacementIsGivenUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		writing, latency time.Duration
+		op               string
+	}{
+		"refresh hangs": {time.Hour, 0, "refresh"},
+		"both slow":     {20 * time.Second, 20 * time.Second, "read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				w.with(func(w *world) { w.writing, w.latency = c.writing, c.latency })
+				before := time.Now()
+				err := s.Replace(t.Context(), access(1))
+				failure, ok := errors.AsType[*Error](err)
+				if !ok || failure.Op != c.op || time.Since(before) != callTimeout {
+					t.Errorf("after %s: %v, want the %s given up after %s", time.Since(before), err, c.op, callTimeout)
+				}
+			})
+		})
+	}
+}
+
 // A node that lags behind gives the old token after the refresh. That is told, not tried for ever.
 func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
@@ -127,7 +198,7 @@ func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 		if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
 			t.Errorf("got %v, want ErrNotReplaced", err)
 		}
-		w.wantCalls(3, 1)
+		w.wantCalls(2, 1)
 	})
 }
 

@@ -119,15 +119,16 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := reading.wait(ctx); err != nil {
-		return nil, err
-	}
+	err = reading.wait(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.held.validAt(time.Now()) {
-		return nil, failed("read", s.tokenPath, errExpired)
+	if s.held.validAt(time.Now()) {
+		return s.held.handOut(), nil // whichever read brought it
 	}
-	return s.held.handOut(), nil
+	if err == nil {
+		err = failed("read", s.tokenPath, errExpired)
+	}
+	return nil, err
 }
 
 // Err tells why the last read of the token path failed, nil where it did not. A broker may be
@@ -157,8 +158,7 @@ func (s *Source) look() (*token, *call, error) {
 // errExpired is of an answer that came too late.
 var errExpired = errors.New("the token had expired when the answer came")
 
-// read reads the token path and holds what it finds. Only one read runs at a time, so that an old
-// answer never takes the place of a newer one.
+// read reads the token path and holds what it finds.
 func (s *Source) read(ctx context.Context) error {
 	// The answer to a slow read may be of no use any more. The next one is of another token.
 	for range 2 {
@@ -178,13 +178,16 @@ func (s *Source) read(ctx context.Context) error {
 	return failed("read", s.tokenPath, errExpired)
 }
 
-// hold holds a token that was read, unless it has expired.
+// hold holds a token that was read, unless it has expired. An old answer never takes the place of a
+// newer one: a read may have been overtaken by that of a replaced token.
 func (s *Source) hold(read *token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !read.validAt(time.Now()) {
 		return false
 	}
-	s.held = read
+	if s.held == nil || !read.asked.Before(s.held.asked) {
+		s.held = read
+	}
 	return true
 }

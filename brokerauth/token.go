@@ -16,6 +16,7 @@ import (
 type token struct {
 	id      string        // token_id
 	value   *oauth2.Token // never handed out itself, as its fields can be set
+	asked   time.Time     // when the read began
 	readAt  time.Time     // when reading again is worth while
 	expires time.Time
 }
@@ -48,7 +49,8 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)
 	remaining := max(ttl, min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime))
 	t := &token{
-		id: tokenID(answer.AccessToken),
+		id:    tokenID(answer.AccessToken),
+		asked: asked,
 		// With a monotonic reading, to be compared with both clocks.
 		expires: asked.Add(remaining),
 		readAt:  asked.Add(ttl),

@@ -28,6 +28,7 @@ type world struct {
 	skew      time.Duration // of Vault's clock
 	age       time.Duration // of the token when it is read
 	latency   time.Duration // from the moment at which a read sees the token to its answer
+	writing   time.Duration // the same of a refresh
 	cooldown  time.Duration
 	stuck     bool           // the token path goes on with the old token after a refresh
 	status    map[string]int // by method: an error to answer with
@@ -132,7 +133,7 @@ func (w *world) answer(req *http.Request, id string) (*http.Response, time.Durat
 		w.reply(recorder, w.token())
 	case req.Method == http.MethodPut && req.URL.Path == "/v1/mcp-oauth/refresh/weather":
 		w.reply(recorder, w.refresh(id))
-		return result(recorder, req), 0, nil
+		return result(recorder, req), w.writing, nil
 	default:
 		recorder.WriteHeader(http.StatusNotFound)
 		_, _ = recorder.WriteString(`{"errors":[]}`)
