@@ -29,7 +29,7 @@ func (s *Source) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
 // Another status, such as the 403 of a token that lacks a scope (RFC 6750 section 3.1), is an error:
 // the next token would be no better. Otherwise the errors are those of [Source.Replace].
 func (s *Source) Authorize(ctx context.Context, req *http.Request, response *http.Response) error {
-	discard(response.Body)
+	response.Body.Close()
 	if response.StatusCode != http.StatusUnauthorized {
 		return fmt.Errorf("brokerauth: the MCP server answered %d: another token of %s would have the same scopes",
 			response.StatusCode, s.tokenPath)

@@ -43,6 +43,9 @@ func TestHandlerReplacesTheTokenThatTheRequestHad(t *testing.T) {
 	if !content.closed {
 		t.Error("the response's body was not closed")
 	}
+	if content.Reader.(*strings.Reader).Len() != len("refused") {
+		t.Error("the response's body, which may never end, was read")
+	}
 	if second, err := source.Token(); err != nil || second.AccessToken != access(2) {
 		t.Errorf("the next token is not the second: %v", err)
 	}

@@ -2,7 +2,6 @@ package brokerauth
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -57,7 +56,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return response, err
 	}
 	if second := t.again(req, token.AccessToken); second != nil {
-		discard(response.Body)
+		// Reading it, for the sake of the connection, could take as long as the server likes.
+		response.Body.Close()
 		return t.base().RoundTrip(second)
 	}
 	return response, nil
@@ -100,14 +100,4 @@ func originOf(u *url.URL) string {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
-}
-
-// discardMost is how much of a body is read for the sake of the connection, which can be used
-// again only where all was read.
-const discardMost = 64 << 10
-
-// discard reads a body to its end, where that is near, and closes it.
-func discard(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, discardMost) // whatever comes, it is not needed
-	body.Close()
 }
