@@ -2,6 +2,7 @@ package brokerauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -76,7 +77,11 @@ func (c *calls) conclude(err error) {
 		c.failures, c.until = 0, time.Time{}
 		return
 	}
-	window := min(windowFirst<<min(c.failures, 16), windowMost)
+	most := windowMost
+	if errors.Is(err, ErrNotReplaced) {
+		most = streakMost // Vault is there. What repeats a token is the authorization server
+	}
+	window := min(windowFirst<<min(c.failures, 16), most)
 	c.failures++
 	// Brokers that noticed the same failure should not come back at one instant.
 	c.until = time.Now().Add(window - rand.N(window/4)) //nolint:gosec // spreads load, guards nothing

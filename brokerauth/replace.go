@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 )
 
-// ErrNotReplaced says that Vault still holds the token that the MCP server refused: it is younger
-// than the plugin's cooldown of 10 seconds, or the authorization server hands it out again.
-var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced: " +
-	"it is too young for that, or the authorization server repeats it")
+// ErrNotReplaced says that the token that the MCP server refused is still the one to be had: it is
+// younger than the plugin's cooldown of 10 seconds, or the authorization server hands it out again, or it
+// came in place of another refused one not long ago.
+var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")
+
+// errStillHeld is what Vault says by naming the refused token.
+var errStillHeld = fmt.Errorf("%w: it is too young for that, or the authorization server repeats it", ErrNotReplaced)
 
 var errNotARefresh = errors.New("the answer is not that of a refresh path of vault-plugin-mcp-oauth")
 
@@ -26,10 +30,16 @@ type replacement struct {
 // Authorize call it by themselves.
 //
 // However many report one token, Vault is asked once; and not at all where another token is held by
-// now. After a failure, the same token is not named again for a second, then for two and so on: the
-// failure is returned at once.
+// now. After a failure, the same token is not named again for a second, then for two and so on up to
+// 30 seconds, or to 15 minutes where Vault still holds it: the failure is returned at once.
 //
-// The error is [ErrNotReplaced], an [*Error], whose StatusCode is 403 where the broker's policy
+// Where the new token is refused in turn, it is not replaced within half a minute of the first, nor the
+// next one within a minute, and so on up to 15 minutes: an MCP server that refuses each token would
+// otherwise cost the authorization server a request every few seconds. That ends with a token that the
+// server accepts and has not refused before, which a [Transport] notices. With an OAuth handler the source
+// hears of refused tokens only; so it ends too when none was refused for the ttl of the last one.
+//
+// The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 where the broker's policy
 // does not let it write the refresh path, or wraps that of ctx.
 func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	id := tokenID(accessToken)
@@ -45,8 +55,12 @@ func (s *Source) Replace(ctx context.Context, accessToken string) error {
 func (s *Source) replace(id string) (*call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.validAt(time.Now()) && s.held.id != id {
+	now := time.Now()
+	if s.held.validAt(now) && s.held.id != id {
 		return nil, nil
+	}
+	if err := s.streak.refuse(id, s.held.ttl(), now); err != nil {
+		return nil, err
 	}
 	if s.replacing == nil || s.replacing.id != id {
 		s.replacing = &replacement{id: id}
@@ -68,14 +82,17 @@ func (s *Source) refresh(ctx context.Context, id string) error {
 		return failed("refresh", s.refreshPath, errNotARefresh)
 	}
 	if now == id {
-		return ErrNotReplaced
+		return errStillHeld
 	}
 	if err := s.readNow(ctx).wait(context.Background()); err != nil { // it ends with ctx
 		return err
 	}
-	if !s.holdsOther(id) {
-		return ErrNotReplaced
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil || s.held.id == id {
+		return errStillHeld
 	}
+	s.streak.replace(s.held.ttl(), time.Now())
 	return nil
 }
 
@@ -87,11 +104,18 @@ func (s *Source) readNow(ctx context.Context) *call {
 	return s.reads.begin(ctx, &s.mu, s.read)
 }
 
-// holdsOther tells whether the held token is another than the one with this id.
-func (s *Source) holdsOther(id string) bool {
+// answered notes what the MCP server made of a token: that it refused it, or that it did not.
+func (s *Source) answered(accessToken string, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held != nil && s.held.id != id
+	if s.streak.count == 0 || s.held.value.AccessToken != accessToken {
+		return
+	}
+	if status == http.StatusUnauthorized {
+		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // nobody asks for another yet
+	} else {
+		s.streak.accept(s.held.id)
+	}
 }
 
 // refreshPath is the refresh path that goes with a token path: mount/token/server or

@@ -76,6 +76,7 @@ type Source struct {
 	held      *token       // the last one read, nil before the first
 	reads     calls        // of the token path
 	replacing *replacement // the latest one, nil before the first
+	streak    streak       // of replacements that were refused in turn
 }
 
 // NewSource returns a Source. It does not contact Vault.

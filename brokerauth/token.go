@@ -75,6 +75,14 @@ func (t *token) validAt(now time.Time) bool { return t != nil && left(t.expires,
 // dueAt tells whether the token should be read again at now.
 func (t *token) dueAt(now time.Time) bool { return left(t.readAt, now) <= 0 }
 
+// ttl is for how long after the read the token is not due. That of a nil one is 0.
+func (t *token) ttl() time.Duration {
+	if t == nil {
+		return 0
+	}
+	return t.readAt.Sub(t.asked)
+}
+
 // left is the time from now to at, by the clock that says less: the monotonic one stands still while
 // a machine sleeps, and the wall clock may be set back.
 func left(at, now time.Time) time.Duration {

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"golang.org/x/oauth2"
 )
 
 // A Transport is an [http.RoundTripper] that authorizes the requests to one MCP server. Several
@@ -49,41 +51,48 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	first := req.Clone(req.Context())
-	token.SetAuthHeader(first)
-	response, err := t.base().RoundTrip(first)
+	response, err := t.send(req.Clone(req.Context()), token)
 	if err != nil || response.StatusCode != http.StatusUnauthorized {
 		return response, err
 	}
-	if second := t.again(req, token.AccessToken); second != nil {
+	if second, token := t.again(req, token.AccessToken); second != nil {
 		// Reading it, for the sake of the connection, could take as long as the server likes.
 		response.Body.Close()
-		return t.base().RoundTrip(second)
+		return t.send(second, token)
 	}
 	return response, nil
 }
 
-// again is the request with a new token in place of the refused one, nil where there is no new one
-// or the body cannot be sent again.
-func (t *Transport) again(req *http.Request, refused string) *http.Request {
+// send sends a request, which is changed, with the token.
+func (t *Transport) send(req *http.Request, token *oauth2.Token) (*http.Response, error) {
+	token.SetAuthHeader(req)
+	response, err := t.base().RoundTrip(req)
+	if err == nil {
+		t.source.answered(token.AccessToken, response.StatusCode)
+	}
+	return response, err
+}
+
+// again is the request once more and the token to send it with in place of the refused one, nil where
+// there is no new one or the body cannot be sent again.
+func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oauth2.Token) {
 	if t.source.Replace(req.Context(), refused) != nil {
-		return nil
+		return nil, nil
 	}
 	token, err := t.source.TokenContext(req.Context())
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	second := req.Clone(req.Context())
 	if req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil {
-			return nil
+			return nil, nil
 		}
 		if second.Body, err = req.GetBody(); err != nil {
-			return nil
+			return nil, nil
 		}
 	}
-	token.SetAuthHeader(second)
-	return second
+	return second, token
 }
 
 func (t *Transport) base() http.RoundTripper {

@@ -37,6 +37,7 @@ type world struct {
 	calls     map[string]int // by method
 	last      *http.Request  // to Vault
 	refused   map[string]bool
+	picky     bool     // the server refuses every token, but at /any
 	presented []string // access tokens that the server saw, in order
 	bodies    []string // of the requests to it
 }
@@ -199,7 +200,7 @@ func (w *world) serve(req *http.Request) (*http.Response, error) {
 	w.presented = append(w.presented, token)
 	w.bodies = append(w.bodies, string(body))
 	switch {
-	case w.refused[token]:
+	case w.refused[token] || (w.picky && req.URL.Path != "/any"):
 		recorder.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
 		recorder.WriteHeader(http.StatusUnauthorized)
 		_, _ = recorder.WriteString("refused")
