@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log"
 	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +23,8 @@ import (
 // Package brokerauth does not import the MCP Go SDK, and fits it nevertheless.
 var _ auth.OAuthHandler = (*brokerauth.Source)(nil)
 
-// An MCP client of the Go SDK: its OAuth handler is a Source as it is.
+// An MCP client of the Go SDK: its OAuth handler is a Source as it is. No redirect takes the token to another
+// origin. The SDK passes no deadline on to its handler, so the token is asked for before.
 func Example_mcpClient() {
 	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN where it is no Agent's or Proxy's
 	if err != nil {
@@ -30,15 +34,34 @@ func Example_mcpClient() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	transport := &mcp.StreamableClientTransport{Endpoint: "https://mcp.example.com/mcp", OAuthHandler: source}
+	transport := &mcp.StreamableClientTransport{
+		Endpoint:     "https://mcp.example.com/mcp",
+		OAuthHandler: source,
+		HTTPClient:   &http.Client{CheckRedirect: sameOrigin},
+	}
 
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := source.TokenContext(ctx); err != nil {
+		log.Print("no token: ", err)
+		return
+	}
 	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
-	session, err := client.Connect(context.Background(), transport, nil)
+	session, err := client.Connect(ctx, transport, nil)
 	if err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		return
 	}
 	defer session.Close()
 	log.Print("connected to ", session.InitializeResult().ServerInfo.Name)
+}
+
+// sameOrigin is the CheckRedirect of an HTTP client whose requests have a token.
+func sameOrigin(req *http.Request, via []*http.Request) error {
+	if at := via[0].URL; req.URL.Scheme != at.Scheme || req.URL.Host != at.Host || len(via) >= 10 {
+		return errors.New("redirected to another origin, or too often")
+	}
+	return nil
 }
 
 // An MCP server revokes the token under two brokers with sessions, one of which has the Source as the
@@ -202,6 +225,136 @@ path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 	}
 	// The token's cooldown, and the source's own wait before it names the token again.
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
+}
+
+// What brokerauth's README says of sessions of the Go SDK. A refused token that is too young to be replaced
+// fails a call: with the handler the session goes on, with a Transport it has ended. A second 401, to
+// the request with the new token, ends both. A new session is all that is needed then.
+func TestMCPSessionsEndWhereTheREADMESaysSo(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	client := u.compareAndRefresh(t)
+	var refuse refusing
+	// Each has sources and transports of its own, and can connect more than once.
+	newHandler := func() func() *mcp.ClientSession {
+		source := u.source(t, client)
+		return func() *mcp.ClientSession {
+			return connect(t, &mcp.StreamableClientTransport{
+				Endpoint:     u.mcp.URL,
+				OAuthHandler: source,
+				HTTPClient:   &http.Client{Transport: &refuse, CheckRedirect: sameOrigin},
+			})
+		}
+	}
+	newTransport := func() func() *mcp.ClientSession {
+		transport, err := brokerauth.NewTransport(u.source(t, client), u.mcp.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport.Base = &refuse
+		return func() *mcp.ClientSession {
+			return connect(t, &mcp.StreamableClientTransport{
+				Endpoint:   u.mcp.URL,
+				HTTPClient: &http.Client{Transport: transport},
+			})
+		}
+	}
+	connectAgain := newTransport()
+	byHandler, byTransport := newHandler()(), connectAgain()
+	others := map[string]func() *mcp.ClientSession{"handler": newHandler(), "transport": newTransport()}
+	otherSessions := map[string]*mcp.ClientSession{}
+	for name, connect := range others {
+		otherSessions[name] = connect()
+	}
+
+	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
+	if err := forecast(t.Context(), byHandler); !errors.Is(err, brokerauth.ErrNotReplaced) {
+		t.Errorf("handler: %v, want ErrNotReplaced", err)
+	}
+	if err := forecast(t.Context(), byTransport); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
+		t.Errorf("transport: %v, want the 401", err)
+	}
+	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), byHandler) })
+	if err := forecast(t.Context(), byTransport); err == nil {
+		t.Error("transport: the session has not ended")
+	}
+	if err := forecast(t.Context(), connectAgain()); err != nil {
+		t.Errorf("transport, a new session: %v", err)
+	}
+
+	for name, session := range otherSessions {
+		refuse.on.Store(true)
+		if err := forecast(t.Context(), session); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
+			t.Errorf("%s: %v, want the second 401", name, err)
+		}
+		refuse.on.Store(false)
+		if err := forecast(t.Context(), session); err == nil {
+			t.Errorf("%s: the session has not ended", name)
+		}
+		if err := forecast(t.Context(), others[name]()); err != nil {
+			t.Errorf("%s, a new session: %v", name, err)
+		}
+	}
+	if n := len(u.requests(t)); n != 2 {
+		t.Errorf("%d token requests, want the first and one more", n)
+	}
+}
+
+// refusing answers each request with a 401 while it is on.
+type refusing struct{ on atomic.Bool }
+
+func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !r.on.Load() {
+		return http.DefaultTransport.RoundTrip(req)
+	}
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return &http.Response{
+		Status: "401 Unauthorized", StatusCode: http.StatusUnauthorized, Header: http.Header{},
+		Body: http.NoBody, Request: req,
+	}, nil
+}
+
+// The README's CheckRedirect keeps the token from another port of the same host, to which Go would take it.
+func TestRedirectTakesNoTokenOfTheHandlerElsewhere(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	var asked, authorized atomic.Int64
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Authorization") != "" {
+			authorized.Add(1)
+		}
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
+	defer server.Close()
+	source := u.source(t, u.compareAndRefresh(t))
+	for name, c := range map[string]struct {
+		check func(*http.Request, []*http.Request) error
+		taken bool
+	}{"Go's own": {nil, true}, "the README's": {sameOrigin, false}} {
+		asked.Store(0)
+		authorized.Store(0)
+		client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
+		session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{
+			Endpoint:     server.URL,
+			OAuthHandler: source,
+			HTTPClient:   &http.Client{CheckRedirect: c.check},
+		}, nil)
+		if err == nil {
+			_ = session.Close()
+			t.Errorf("%s: connected to what is no MCP server", name)
+		}
+		if taken := authorized.Load() > 0; taken != c.taken || (asked.Load() > 0) != c.taken {
+			t.Errorf("%s: %d requests were made elsewhere, %d with a token; want any: %t",
+				name, asked.Load(), authorized.Load(), c.taken)
+		}
+	}
 }
 
 // source is a Source of the upstream's token.

@@ -14,10 +14,14 @@ import (
 // OAuthHandler of the MCP Go SDK (github.com/modelcontextprotocol/go-sdk/auth, v1.8.0), for
 // StreamableClientTransport.OAuthHandler. The error is always nil.
 //
-// A [Transport] in the SDK's HTTPClient, with no OAuthHandler, is the stricter way. The SDK does not
-// ask the handler about a refused GET, with which it opens the stream of messages from the server. And
-// it sets the header itself, so that net/http takes it along where the server redirects to another
-// port or scheme of its host, or to a subdomain.
+// The SDK passes the context of the connection, which has no deadline: where no valid token is held, a
+// call, and Connect too, may wait for Vault up to 30 seconds past its own. Calling
+// [Source.TokenContext] before Connect tells in time whether there is a token.
+//
+// The SDK sets the header itself, so that net/http takes it along where the server redirects to another
+// port or scheme of its host, or to a subdomain. The CheckRedirect of the SDK's HTTPClient should refuse
+// that; the README shows one. And the SDK does not ask the handler about a refused GET, with which it
+// opens the stream of messages from the server: the session goes on without them.
 func (s *Source) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
 	return boundSource{ctx: ctx, source: s}, nil
 }
@@ -25,6 +29,9 @@ func (s *Source) TokenSource(ctx context.Context) (oauth2.TokenSource, error) {
 // Authorize has the token of a request replaced that the MCP server answered with a 401. When it
 // returns nil, sending the request again, with the new token, is worth while. The response's body
 // is closed.
+//
+// An error fails the one call. The SDK goes on with the session then, unless ctx, which is the call's, is
+// done. A second 401, to the request sent again, ends the session: connect again.
 //
 // Another status, such as the 403 of a token that lacks a scope (RFC 6750 section 3.1), is an error:
 // the next token would be no better. Otherwise the errors are those of [Source.Replace].

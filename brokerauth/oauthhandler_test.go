@@ -84,7 +84,8 @@ func TestHandlerSaysWhyThereIsNoUseInTryingAgain(t *testing.T) {
 	}
 }
 
-// The SDK closes a connection by its context; a wait for Vault ends with it.
+// A wait for Vault ends with the context that the token source was made with. The SDK's is that of the
+// connection, not of the call.
 func TestTokenSourceWaitsNoLongerThanItsContext(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 5 * time.Second

@@ -4,7 +4,7 @@
 // A [Source] is an [oauth2.TokenSource] over a Vault client and a token path. A [Transport] is an
 // [http.RoundTripper] that authorizes the requests to one MCP server with it, and has a token
 // replaced that the server refuses. For clients of the MCP Go SDK, a Source is their OAuth handler
-// as it is:
+// as it is ([Source.TokenSource] says what to know about that):
 //
 //	vault, err := api.NewClient(nil)
 //	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather"})

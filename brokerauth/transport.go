@@ -20,6 +20,10 @@ import (
 // the request once more, if its body can be sent again: there is none, or the request has a GetBody.
 // Otherwise, and where no new token was to be had, the 401 is the answer; a later request will have
 // the new token, if there is one.
+//
+// The MCP Go SDK (v1.8.0) ends a session for good on a 401 that is the answer. Its clients had better have
+// the source as their OAuth handler, see [Source.TokenSource]; in their HTTPClient, a Transport does where
+// connecting again is no matter.
 type Transport struct {
 	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
 	Base http.RoundTripper
@@ -29,7 +33,8 @@ type Transport struct {
 }
 
 // NewTransport returns a Transport for the MCP server at serverURL, such as
-// https://mcp.example.com/mcp.
+// https://mcp.example.com/mcp. Where that is plain http, the token travels in the clear: whoever is on the
+// way can use it. That is for loopback.
 func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	u, err := url.Parse(serverURL)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
