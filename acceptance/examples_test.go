@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -268,13 +270,7 @@ func TestExampleBrokers(t *testing.T) {
 	obtained := time.Now()
 	vaultToken := u.exampleBroker(t).Client.Token()
 	brokers := map[string]*exampleProcess{}
-	commands := map[string][]string{"typescript": typescriptBroker(t)}
-	if python, err := exec.LookPath("python3"); err == nil {
-		commands["python"] = []string{python, absolute(t, "../examples/python/broker.py")}
-	} else {
-		t.Log("NOT RUN: examples/python/broker.py, as there is no python3 on this machine. The project needs Go and Node only.")
-	}
-	for language, command := range commands {
+	for language, command := range exampleBrokers(t) {
 		brokers[language] = u.startExample(t, command, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
 		brokers[language].wantTools(t)
 	}
@@ -335,6 +331,142 @@ func TestExampleBrokers(t *testing.T) {
 	}
 }
 
+// A playedVault plays Vault with the plugin, by a clock that differs from this machine's, and the MCP server.
+type playedVault struct {
+	skew, lifetime time.Duration // the token's ttl is a second
+
+	mu            sync.Mutex // guards what follows
+	away          bool
+	null          bool // the answer is {"data": null}
+	uninitialized bool // the server takes no notifications/initialized
+	sessions      int
+	initialized   bool // the latest session
+}
+
+func (v *playedVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	var answer any
+	switch {
+	case r.Method == http.MethodPost:
+		answer = v.mcp(w, r)
+	case v.away:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case v.null:
+		answer = map[string]any{"data": nil}
+	default:
+		now := time.Now().Add(v.skew).UTC()
+		answer = map[string]any{"data": map[string]any{
+			"authorization": "Bearer played", "token_id": "0123456789abcdef", "ttl": 1,
+			"last_vault_rotation": now.Format(time.RFC3339),
+			"expires_at":          now.Add(v.lifetime).Format(time.RFC3339),
+		}}
+	}
+	if answer != nil {
+		_ = json.NewEncoder(w).Encode(answer) // a client that has gone
+	}
+}
+
+// mcp answers a message, nil where it has written a status. It lists its tools in a session that has been
+// initialized as the protocol wants it.
+func (v *playedVault) mcp(w http.ResponseWriter, r *http.Request) any {
+	var message struct {
+		ID     int    `json:"id"`
+		Method string `json:"method"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&message); err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return nil
+	}
+	session := fmt.Sprint(v.sessions)
+	known := r.Header.Get("Mcp-Session-Id") == session && r.Header.Get("MCP-Protocol-Version") != ""
+	var result map[string]any
+	switch {
+	case message.Method == "initialize" && r.Header.Get("Mcp-Session-Id") == "":
+		v.sessions, v.initialized = v.sessions+1, false
+		w.Header().Set("Mcp-Session-Id", fmt.Sprint(v.sessions))
+		result = map[string]any{"protocolVersion": "2025-06-18"}
+	case message.Method == "notifications/initialized" && known && !v.uninitialized:
+		v.initialized = true
+		w.WriteHeader(http.StatusAccepted)
+		return nil
+	case message.Method == "tools/list" && known && v.initialized:
+		result = map[string]any{"tools": []any{map[string]any{"name": "forecast"}}}
+	default:
+		w.WriteHeader(http.StatusBadRequest)
+		return nil
+	}
+	return map[string]any{"jsonrpc": "2.0", "id": message.ID, "result": result}
+}
+
+func (v *playedVault) with(change func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change()
+}
+
+// The brokers in Python and TypeScript make the best of a clock that is not Vault's, and outlive trouble
+// with an answer of Vault's or of the MCP server's.
+func TestExampleBrokersInTrouble(t *testing.T) {
+	t.Parallel()
+	for language, command := range exampleBrokers(t) {
+		start := func(t *testing.T, played *playedVault) *exampleProcess {
+			t.Helper()
+			server := httptest.NewServer(played)
+			t.Cleanup(server.Close)
+			name := strings.ReplaceAll(strings.TrimPrefix(t.Name(), "TestExampleBrokersInTrouble/"), "/", "-")
+			return startExample(t, shared(t), name, command, exampleToken, server.URL, "VAULT_ADDR="+server.URL)
+		}
+		// A clock that is ahead makes the token look expired.
+		t.Run(language+"/ahead", func(t *testing.T) {
+			t.Parallel()
+			start(t, &playedVault{skew: -time.Hour, lifetime: time.Minute}).wantTools(t)
+		})
+		// One that is behind makes it look good for an hour after its end.
+		t.Run(language+"/behind", func(t *testing.T) {
+			t.Parallel()
+			played := &playedVault{skew: time.Hour, lifetime: 5 * time.Second}
+			broker := start(t, played)
+			broker.wantTools(t)
+			played.with(func() { played.away = true })
+			bed.Eventually(t, time.Minute, func() error {
+				if answer := broker.list(t); strings.HasPrefix(answer, "tools: ") {
+					return errors.New("the broker goes on with a token that has expired")
+				}
+				return nil
+			})
+		})
+		t.Run(language+"/null", func(t *testing.T) {
+			t.Parallel()
+			played := &playedVault{lifetime: time.Minute, null: true}
+			broker := start(t, played)
+			if answer := broker.list(t); !strings.HasPrefix(answer, "failed: ") {
+				t.Errorf("without a token the broker says %q", answer)
+			}
+			played.with(func() { played.null = false })
+			bed.Eventually(t, time.Minute, func() error {
+				if answer := broker.list(t); !strings.HasPrefix(answer, "tools: ") {
+					return errors.New(answer)
+				}
+				return nil
+			})
+		})
+		// A session whose initialization went wrong half way is begun anew.
+		t.Run(language+"/uninitialized", func(t *testing.T) {
+			t.Parallel()
+			played := &playedVault{lifetime: time.Minute, uninitialized: true}
+			broker := start(t, played)
+			if answer := broker.list(t); !strings.HasPrefix(answer, "failed: ") {
+				t.Errorf("without a session the broker says %q", answer)
+			}
+			played.with(func() { played.uninitialized = false })
+			broker.wantTools(t)
+		})
+	}
+}
+
 // waitForAge waits until as much time has passed since a token was obtained.
 func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 	t.Helper()
@@ -344,6 +476,18 @@ func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 		}
 		return nil
 	})
+}
+
+// exampleBrokers are the commands that run the brokers of examples/, by language.
+func exampleBrokers(t *testing.T) map[string][]string {
+	t.Helper()
+	commands := map[string][]string{"typescript": typescriptBroker(t)}
+	if python, err := exec.LookPath("python3"); err == nil {
+		commands["python"] = []string{python, absolute(t, "../examples/python/broker.py")}
+	} else {
+		t.Log("NOT RUN: examples/python/broker.py, as there is no python3 on this machine. The project needs Go and Node only.")
+	}
+	return commands
 }
 
 // typescriptBroker compiles the broker in TypeScript, in a directory that goes with the test, and is the
@@ -390,7 +534,13 @@ type exampleProcess struct {
 // startExample starts a broker of the upstream's MCP server. It knows nothing but what env says.
 func (u *upstream) startExample(t *testing.T, command []string, env ...string) *exampleProcess {
 	t.Helper()
-	cmd := exec.Command(command[0], slices.Concat(command[1:], []string{bed.Mount + "/token/" + u.name, u.mcp.URL})...)
+	return startExample(t, u.bed, filepath.Base(command[1])+"-"+u.name, command, bed.Mount+"/token/"+u.name, u.mcp.URL, env...)
+}
+
+// startExample starts a broker of the MCP server at a URL, with the token at a path.
+func startExample(t *testing.T, b *bed.Bed, name string, command []string, path, url string, env ...string) *exampleProcess {
+	t.Helper()
+	cmd := exec.Command(command[0], slices.Concat(command[1:], []string{path, url})...)
 	cmd.Env = slices.Concat(env, []string{"HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"})
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -400,8 +550,8 @@ func (u *upstream) startExample(t *testing.T, command []string, env ...string) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := "example-" + filepath.Base(command[1]) + "-" + u.name
-	process, err := u.bed.NewProcess(name, cmd)
+	name = "example-" + name
+	process, err := b.NewProcess(name, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,8 +561,8 @@ func (u *upstream) startExample(t *testing.T, command []string, env ...string) *
 		}
 	})
 	return &exampleProcess{
-		secrecy: u.bed.Secrecy, in: in, out: bufio.NewReader(out),
-		logFile: filepath.Join(u.bed.LogDir(), name+".log"),
+		secrecy: b.Secrecy, in: in, out: bufio.NewReader(out),
+		logFile: filepath.Join(b.LogDir(), name+".log"),
 	}
 }
 

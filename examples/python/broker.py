@@ -22,7 +22,7 @@ from datetime import datetime
 TIMEOUT = 10  # seconds for one request
 
 # What a request can fail with: no connection or an HTTP error, half an answer, or another than expected.
-TROUBLE = (OSError, http.client.HTTPException, ValueError, KeyError)
+TROUBLE = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -54,7 +54,8 @@ class VaultToken:
             self._headers["X-Vault-Namespace"] = namespace
         self._lock = threading.Lock()  # held while Vault is asked
         self._held = None  # the last answer of the token path
-        self._due = 0.0  # when to read again, by the monotonic clock
+        self._expires = 0.0  # by the monotonic clock
+        self._due = 0.0  # when to read again, by the same
         self._failures = 0  # of reads, in a row
 
     def get(self):
@@ -88,7 +89,7 @@ class VaultToken:
             return self._held["token_id"] != refused["token_id"]
 
     def _valid(self):
-        return self._held is not None and time.time() < expiry(self._held)
+        return time.monotonic() < self._expires
 
     def _read_or_keep(self):
         """Reads the token path. While that fails, the held token serves until it expires."""
@@ -102,9 +103,10 @@ class VaultToken:
             log(f"going on with the held token, since Vault gave no other: {error}")
 
     def _read(self):
+        asked, now = time.monotonic(), time.time()
         data = self._ask(self._token_url)["data"]
-        expiry(data)  # a ValueError or KeyError where this is no answer of the plugin's
-        self._held, self._due = data, time.monotonic() + data["ttl"]
+        remaining = left(data, now)
+        self._held, self._expires, self._due = data, asked + remaining, asked + data["ttl"]
         self._failures = 0
 
     def _ask(self, url, body=None):
@@ -116,9 +118,18 @@ class VaultToken:
             return json.load(response)
 
 
-def expiry(token):
-    """When a token expires, in seconds since 1970."""
-    return datetime.fromisoformat(token["expires_at"].replace("Z", "+00:00")).timestamp()
+def left(token, now):
+    """For how many seconds a token is good, read at a time by this machine's clock.
+
+    Where that is ahead of Vault's, ttl holds, and where it is behind, the lifetime.
+    """
+    expires, obtained = seconds(token["expires_at"]), seconds(token["last_vault_rotation"])
+    return max(token["ttl"], min(expires - now, expires - obtained))
+
+
+def seconds(text):
+    """A time of RFC 3339, in seconds since 1970."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 class McpServer:
@@ -127,21 +138,23 @@ class McpServer:
     def __init__(self, url, token):
         self._url = url
         self._token = token
-        self._session = {}  # headers of the session, once there is one
+        self._session = {}  # headers of the session
+        self._initialized = False
         self._requests = 0
 
     def tools(self):
         """Returns the names of the server's tools."""
-        if not self._session:
+        if not self._initialized:
             self._initialize()
         try:
             return [tool["name"] for tool in self._call("tools/list")["tools"]]
         except urllib.error.HTTPError as error:
             if error.code == 404:  # the session is over; the next call begins another
-                self._session.clear()
+                self._initialized = False
             raise
 
     def _initialize(self):
+        self._session.clear()
         result = self._call(
             "initialize",
             {
@@ -152,6 +165,7 @@ class McpServer:
         )
         self._session["MCP-Protocol-Version"] = result["protocolVersion"]
         self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        self._initialized = True
 
     def _call(self, method, params=None):
         self._requests += 1

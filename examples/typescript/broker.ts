@@ -18,7 +18,8 @@ const timeout = 10_000; // milliseconds for one request
 // What the plugin's token path answers; there is more.
 interface Token {
   authorization: string;
-  expires_at: string; // RFC 3339
+  expires_at: string; // RFC 3339, by Vault's clock
+  last_vault_rotation: string; // the same, when the token was obtained
   token_id: string;
   ttl: number; // seconds until reading again is worth while
 }
@@ -54,7 +55,8 @@ class VaultToken {
   #refreshURL: string;
   #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may ask for it
   #held?: Token; // the last answer of the token path
-  #due = 0; // when to read again, by performance.now()
+  #expires = 0; // by performance.now()
+  #due = 0; // when to read again, by the same
   #failures = 0; // of reads, in a row
   #reading?: Promise<void>;
   #replacing?: Promise<void>;
@@ -101,7 +103,7 @@ class VaultToken {
   }
 
   #valid(): boolean {
-    return this.#held !== undefined && Date.now() < Date.parse(this.#held.expires_at);
+    return performance.now() < this.#expires;
   }
 
   /** Reads the token path. While that fails, the held token serves until it expires. */
@@ -117,13 +119,27 @@ class VaultToken {
   }
 
   async #read(): Promise<void> {
+    const asked = performance.now();
+    const now = Date.now();
     const response = await request(this.#tokenURL, this.#headers);
     const { data } = (await response.json()) as { data: Token };
-    if (Number.isNaN(Date.parse(data.expires_at))) throw new Error("the answer is not a token");
+    const remaining = left(data, now);
+    if (Number.isNaN(remaining)) throw new Error("the answer is not a token");
     this.#held = data;
-    this.#due = performance.now() + data.ttl * 1000;
+    this.#expires = asked + remaining;
+    this.#due = asked + data.ttl * 1000;
     this.#failures = 0;
   }
+}
+
+/**
+ * For how many milliseconds a token is good, read at a time by this machine's clock. Where that is ahead of
+ * Vault's, ttl holds, and where it is behind, the lifetime.
+ */
+function left(token: Token, now: number): number {
+  const expires = Date.parse(token.expires_at);
+  const obtained = Date.parse(token.last_vault_rotation);
+  return Math.max(token.ttl * 1000, Math.min(expires - now, expires - obtained));
 }
 
 interface Message {
@@ -144,7 +160,8 @@ interface Answer {
 class McpServer {
   #url: string;
   #token: VaultToken;
-  #session: Record<string, string> = {}; // headers of the session, once there is one
+  #session: Record<string, string> = {}; // headers of the session
+  #initialized = false;
   #requests = 0;
 
   constructor(url: string, token: VaultToken) {
@@ -154,18 +171,19 @@ class McpServer {
 
   /** Returns the names of the server's tools. */
   async tools(): Promise<string[]> {
-    if (!this.#session["MCP-Protocol-Version"]) await this.#initialize();
+    if (!this.#initialized) await this.#initialize();
     try {
       const { tools } = await this.#call("tools/list");
       return (tools ?? []).map((tool) => tool.name);
     } catch (error) {
       // The session is over; the next call begins another.
-      if (error instanceof HttpError && error.status === 404) this.#session = {};
+      if (error instanceof HttpError && error.status === 404) this.#initialized = false;
       throw error;
     }
   }
 
   async #initialize(): Promise<void> {
+    this.#session = {};
     const { protocolVersion } = await this.#call("initialize", {
       protocolVersion: "2025-06-18",
       capabilities: {},
@@ -173,6 +191,7 @@ class McpServer {
     });
     this.#session["MCP-Protocol-Version"] = protocolVersion ?? "";
     await this.#post({ jsonrpc: "2.0", method: "notifications/initialized" });
+    this.#initialized = true;
   }
 
   async #call(method: string, params: object = {}): Promise<NonNullable<Answer["result"]>> {
