@@ -724,6 +724,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{injector, "Deployment", "true", annotation("error-on-missing-key-authorization")},
 		{injector, "Deployment", "mcp-broker", annotation("role")},
 		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent has to stay
+		{injector, "Deployment", "true", annotation("agent-run-as-same-user")},
+		// The webhook takes the user from there alone, and refuses the pod without.
+		{injector, "Deployment", 1000, []any{"spec", "template", "spec", "containers", 0, "securityContext", "runAsUser"}},
 
 		{gateway, "MCPServerRegistration", "files-token", []any{"spec", "credentialRef", "name"}},
 		{gateway, "MCPServerRegistration", "authorization", []any{"spec", "credentialRef", "key"}},
