@@ -670,10 +670,12 @@ func TestExampleManifestsAgree(t *testing.T) {
 	annotation := func(name string) []any {
 		return []any{"spec", "template", "metadata", "annotations", "vault.hashicorp.com/" + name}
 	}
-	agentTemplate := regexp.MustCompile(`contents\s*= "(.*)"`).FindStringSubmatch(example(t, "vault-agent/agent.hcl"))
+	agentTemplate := regexp.MustCompile(`(?s)contents\s*= <<EOT\n(.*)\nEOT`).FindStringSubmatch(example(t, "vault-agent/agent.hcl"))
 	if agentTemplate == nil {
 		t.Fatal("vault-agent/agent.hcl has no template")
 	}
+	// Its hyphens take away the ends of its lines, of which an annotation has none.
+	oneLine := strings.NewReplacer("{{-", "{{", "-}}", "}}", "\n", "").Replace(agentTemplate[1])
 	const (
 		operator  = "kubernetes/vault-secrets-operator.yaml"
 		external  = "kubernetes/external-secrets-operator.yaml"
@@ -718,7 +720,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{external, "ExternalSecret", "true", []any{"spec", "target", "template", "metadata", "labels", "mcp.kuadrant.io/secret"}},
 
 		// The template is the one that TestExampleAgentKeepsAFile runs.
-		{injector, "Deployment", strings.ReplaceAll(agentTemplate[1], `\"`, `"`), annotation("agent-inject-template-authorization")},
+		{injector, "Deployment", oneLine, annotation("agent-inject-template-authorization")},
 		{injector, "Deployment", exampleToken, annotation("agent-inject-secret-authorization")},
 		{injector, "Deployment", "true", annotation("agent-inject")},
 		{injector, "Deployment", "true", annotation("error-on-missing-key-authorization")},
