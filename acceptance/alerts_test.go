@@ -96,7 +96,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		refused  = `mcp_oauth_token_requests_total{outcome="refused",error="invalid_client"} `
 		stored   = `mcp_oauth_storage_errors_total{operation="put"} `
 		unsaved  = `mcp_oauth_unsaved_tokens `
-		up       = `up{job="mcp-oauth"} `
+		up       = `up{job="mcp-oauth",mount="m"} `
+		upOther  = `up{job="mcp-oauth",mount="other"} `
 	)
 	all := alerts(t)
 	fired := map[string]bool{}
@@ -125,14 +126,20 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"not stored for ten minutes", []string{unsaved + "0x5 2x10"}, []string{"McpOauthTokensUnsaved"}},
 		{"not stored for a minute", []string{unsaved + "0x5 2x1"}, nil},
 		{"no scrape succeeds", []string{up + "1x5 0x10"}, []string{"McpOauthMetricsMissing"}},
+		{"one mount of two is not scraped", []string{up + "1x15", upOther + "1x5 0x10"}, []string{"McpOauthMetricsMissing of other"}},
+		{"two mounts are not scraped", []string{up + "1x5 0x10", upOther + "1x5 0x10"}, []string{"McpOauthMetricsMissing", "McpOauthMetricsMissing of other"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			history := newHistory(t, test.series)
 			var got []string
 			for name, rule := range all {
-				if history.firing(t, rule) {
-					got = append(got, name)
+				for _, mount := range history.firing(t, rule) {
 					fired[name] = true
+					if mount == "other" {
+						got = append(got, name+" of "+mount)
+					} else {
+						got = append(got, name)
+					}
 				}
 			}
 			if slices.Sort(got); !slices.Equal(got, test.want) {
@@ -176,22 +183,25 @@ func newHistory(t *testing.T, descriptions []string) *history {
 	return h
 }
 
-// firing tells whether a series has met the rule's condition for as long as the rule wants.
-func (h *history) firing(t *testing.T, rule rulefmt.Rule) bool {
+// firing gives the mounts of the series that have met the rule's condition for as long as the rule wants.
+func (h *history) firing(t *testing.T, rule rulefmt.Rule) []string {
 	t.Helper()
-	var met map[string]bool // since the start of the rule's time
+	var met map[string]string // since the start of the rule's time, with their mounts
 	for at := max(0, h.end-time.Duration(rule.For)); at <= h.end; at += time.Minute {
 		now := h.query(t, rule.Expr, at)
 		if met == nil {
 			met = now
 		}
-		maps.DeleteFunc(met, func(series string, _ bool) bool { return !now[series] })
+		maps.DeleteFunc(met, func(series, _ string) bool { _, still := now[series]; return !still })
 	}
-	return len(met) > 0 && h.end >= time.Duration(rule.For)
+	if h.end < time.Duration(rule.For) {
+		return nil
+	}
+	return slices.Collect(maps.Values(met))
 }
 
-// query gives the series that an expression has at a time.
-func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]bool {
+// query gives the series that an expression has at a time, and their mounts.
+func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]string {
 	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute})
 	queryable := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
@@ -208,9 +218,9 @@ func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
-	series := map[string]bool{}
+	series := map[string]string{}
 	for _, sample := range vector {
-		series[sample.Metric.String()] = true
+		series[sample.Metric.String()] = sample.Metric.Get("mount")
 	}
 	return series
 }

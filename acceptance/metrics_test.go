@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	dto "github.com/prometheus/client_model/go"
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/expfmt"
@@ -19,8 +20,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The example's scrape job, policy and Vault Agent, with a Vault that has none but loopback. The client
-// is Prometheus's own.
+// The example's scrape job, policy and Vault Agent, with a Vault that has none but loopback, for the mount
+// and for a second one. The client is Prometheus's own.
 func TestExampleScrapes(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -30,23 +31,33 @@ func TestExampleScrapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scraper := newIdentity(t, b, u.name, string(policy))
+	job := exampleJob(t)
+	path, second, secondPath := job.target(t, 0).path, job.target(t, 1).mount, job.target(t, 1).path
+	if err := u.root.Sys().MountWithContext(t.Context(), second, &api.MountInput{Type: bed.PluginName}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.root.Sys().UnmountWithContext(context.WithoutCancel(t.Context()), second); err != nil {
+			t.Error(err)
+		}
+	})
+	rules := string(policy) + strings.ReplaceAll(string(policy), bed.Mount, second)
+	scraper := newIdentity(t, b, u.name, rules)
 	tokenFile := startExampleAgent(t, b, scraper)
 
-	job := exampleJob(t)
 	job.HTTPClientConfig.Authorization.CredentialsFile = tokenFile
 	client, err := promconfig.NewClientFromConfig(job.HTTPClientConfig, job.JobName)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := scrape(t, client, b.Vault.Address+job.MetricsPath)
+	before := scrape(t, client, b.Vault.Address+path)
 	u.token(t, "token/"+u.name)
 	u.token(t, "token/"+u.name)
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
 	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
 		t.Errorf("reading a token that is refused: status %d", got)
 	}
-	after := scrape(t, client, b.Vault.Address+job.MetricsPath)
+	after := scrape(t, client, b.Vault.Address+path)
 
 	// Other tests read and ask at the same time, so that a counter of them all is not less.
 	for series, most := range map[string]float64{
@@ -74,6 +85,12 @@ func TestExampleScrapes(t *testing.T) {
 			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
 	}
 
+	// The second mount answers for itself: it has served nobody.
+	const reads = `mcp_oauth_token_reads_total{outcome="success"}`
+	if n, there := scrape(t, client, b.Vault.Address+secondPath)[reads]; n != 0 || !there {
+		t.Errorf("the second mount has served %v reads", n)
+	}
+
 	checkAuditLog(t, b.Vault.AuditLog, "metrics", "response", "http_raw_body")
 
 	// The policy permits nothing else, and without a token there is nothing.
@@ -82,7 +99,7 @@ func TestExampleScrapes(t *testing.T) {
 			t.Errorf("%s is read with status %d, want 403", path, got)
 		}
 	}
-	resp := askMetrics(t, http.DefaultClient, b.Vault.Address+job.MetricsPath)
+	resp := askMetrics(t, http.DefaultClient, b.Vault.Address+path)
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("without a token the status is %d, want 403", resp.StatusCode)
@@ -115,7 +132,6 @@ func TestMetricsThroughAnAgentsListener(t *testing.T) {
 type scrapeJob struct {
 	JobName          string                      `yaml:"job_name"`
 	Scheme           string                      `yaml:"scheme"`
-	MetricsPath      string                      `yaml:"metrics_path"`
 	HTTPClientConfig promconfig.HTTPClientConfig `yaml:",inline"`
 	StaticConfigs    []struct {
 		Targets []string          `yaml:"targets"`
@@ -123,19 +139,37 @@ type scrapeJob struct {
 	} `yaml:"static_configs"`
 }
 
-// exampleJob reads the example's only scrape job.
+// A scrapeTarget is one mount, as the job has it scraped.
+type scrapeTarget struct{ mount, path string }
+
+// target is the n-th of the job. Prometheus takes the path from the label __metrics_path__, and keeps no
+// label that begins so.
+func (j scrapeJob) target(t *testing.T, n int) scrapeTarget {
+	t.Helper()
+	entry := j.StaticConfigs[n]
+	target := scrapeTarget{mount: entry.Labels["mount"], path: entry.Labels["__metrics_path__"]}
+	if len(entry.Targets) != 1 || len(entry.Labels) != 2 || target.path != "/v1/"+target.mount+"/metrics" {
+		t.Fatalf("the entry is %+v", entry)
+	}
+	return target
+}
+
+// exampleJob reads the example's only scrape job, with the second mount that is a comment there.
 func exampleJob(t *testing.T) scrapeJob {
 	t.Helper()
-	content, err := os.ReadFile("../examples/prometheus/prometheus.yml")
-	if err != nil {
-		t.Fatal(err)
+	content := example(t, "prometheus/prometheus.yml")
+	content, comment, ok := strings.Cut(content, "# Another mount")
+	if !ok {
+		t.Fatal("the example has no second mount")
 	}
+	_, comment, _ = strings.Cut(comment, "\n")
+	content += "\n" + strings.ReplaceAll(comment, "      # ", "      ")
 	var config struct {
 		Global    map[string]model.Duration `yaml:"global"`
 		RuleFiles []string                  `yaml:"rule_files"`
 		Jobs      []scrapeJob               `yaml:"scrape_configs"`
 	}
-	if err := yaml.UnmarshalStrict(content, &config); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(content), &config); err != nil {
 		t.Fatal(err)
 	}
 	if len(config.Jobs) != 1 || len(config.RuleFiles) != 1 {
@@ -148,8 +182,11 @@ func exampleJob(t *testing.T) scrapeJob {
 	if err := job.HTTPClientConfig.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if job.HTTPClientConfig.Authorization == nil || job.Scheme != "https" || len(job.StaticConfigs) != 1 || job.StaticConfigs[0].Labels["mount"] != bed.Mount {
+	if job.HTTPClientConfig.Authorization == nil || job.Scheme != "https" || len(job.StaticConfigs) != 2 {
 		t.Fatalf("the job is %+v", job)
+	}
+	if one, two := job.target(t, 0).mount, job.target(t, 1).mount; one != bed.Mount || two == one {
+		t.Fatalf("the job's mounts are %s and %s", one, two)
 	}
 	return job
 }
