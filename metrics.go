@@ -171,13 +171,15 @@ var (
 		"When the held token is due to be replaced: past where that has not succeeded yet; not of a token that is idle.", []string{"server", "role"}, nil)
 	failuresDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_failures",
 		"Requests for the token that failed in a row; 0 where the last one did not.", []string{"server", "role"}, nil)
+	refusalsDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_refusals",
+		"Requests for the token that the authorization server refused in a row; 0 where the last one did not end so.", []string{"server", "role"}, nil)
 	attemptDesc = prometheus.NewDesc("mcp_oauth_token_next_attempt_timestamp_seconds",
 		"Before when the authorization server is not asked again; only where the last request failed.", []string{"server", "role"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (held) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, dueDesc, failuresDesc, attemptDesc} {
+	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, dueDesc, failuresDesc, refusalsDesc, attemptDesc} {
 		descs <- desc
 	}
 }
@@ -200,12 +202,13 @@ func (h held) Collect(all chan<- prometheus.Metric) {
 				gauge(dueDesc, timestamp(t.RefreshAt), name.Server, name.Role)
 			}
 		}
-		failures := 0
+		failures, refusals := 0, 0
 		if f := status.Failure; f != nil {
-			failures = f.Count
+			failures, refusals = f.Count, f.Refusals
 			gauge(attemptDesc, timestamp(f.NextAttempt), name.Server, name.Role)
 		}
 		gauge(failuresDesc, float64(failures), name.Server, name.Role)
+		gauge(refusalsDesc, float64(refusals), name.Server, name.Role)
 	})
 	for _, state := range []tokens.State{
 		tokens.StateOK, tokens.StateFailing, tokens.StateDown, tokens.StateIdle, tokens.StateEmpty,

@@ -106,6 +106,7 @@ func TestMetricsOfReadsAndRequests(t *testing.T) {
 		`tokens{state="ok"}`:                                             1,
 		`tokens{state="down"}`:                                           0,
 		`token_consecutive_failures{role="",server="weather"}`:           0,
+		`token_consecutive_refusals{role="",server="weather"}`:           0,
 		`token_next_attempt_timestamp_seconds{role="",server="weather"}`: 0,
 	})
 	expires, err := time.Parse(time.RFC3339, m.read("token/weather")["expires_at"].(string))
@@ -129,12 +130,29 @@ func TestMetricsOfReadsAndRequests(t *testing.T) {
 		`tokens{state="ok"}`:                                         1,
 		`tokens{state="down"}`:                                       1,
 		`token_consecutive_failures{role="reader",server="weather"}`: 1,
+		`token_consecutive_refusals{role="reader",server="weather"}`: 1,
 	})
 	status := m.read("status/weather/reader")
 	next := m.metrics()[`token_next_attempt_timestamp_seconds{role="reader",server="weather"}`]
 	if want := instant(t, status, "next_attempt").Unix(); int64(next) != want {
 		t.Errorf("the next attempt is at %v; want %d, as in status/", next, want)
 	}
+}
+
+// A write that the server refuses, and that stores nothing, is no refusal of a token.
+func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.token("weather")
+	as.answers(refusing(401, "invalid_client"))
+	for range 2 {
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"client_secret": "mistyped"})
+	}
+	m.counts(map[string]float64{
+		`token_requests_total{error="invalid_client",outcome="refused"}`: 2,
+		`token_consecutive_failures{role="",server="weather"}`:           0,
+		`token_consecutive_refusals{role="",server="weather"}`:           0,
+	})
 }
 
 // What an authorization server says must not make labels.
@@ -163,6 +181,8 @@ func TestMetricsOfOutages(t *testing.T) {
 		`token_reads_total{outcome="unavailable"}`:              1,
 		`token_requests_total{error="",outcome="unavailable"}`:  1,
 		`token_request_duration_seconds{outcome="unavailable"}`: 1,
+		`token_consecutive_failures{role="",server="weather"}`:  1,
+		`token_consecutive_refusals{role="",server="weather"}`:  0,
 	})
 }
 

@@ -93,7 +93,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		failures = `mcp_oauth_token_consecutive_failures{mount="m",server="weather"} `
 		expiry   = `mcp_oauth_token_expiry_timestamp_seconds{mount="m",server="weather"} `
 		due      = `mcp_oauth_token_refresh_due_timestamp_seconds{mount="m",server="weather"} `
-		refused  = `mcp_oauth_token_requests_total{outcome="refused",error="invalid_client"} `
+		next     = `mcp_oauth_token_next_attempt_timestamp_seconds{mount="m",server="weather"} `
+		refusals = `mcp_oauth_token_consecutive_refusals{mount="m",server="weather"} `
 		stored   = `mcp_oauth_storage_errors_total{operation="put"} `
 		unsaved  = `mcp_oauth_unsaved_tokens `
 		up       = `up{job="mcp-oauth",mount="m"} `
@@ -106,10 +107,14 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		series []string
 		want   []string
 	}{
-		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refused + "0x20", stored + "0x20", unsaved + "0x20", up + "1x20"}, nil},
-		{"no token since the start", []string{failures + "1 2 3 4"}, []string{"McpOauthTokenDown"}},
-		{"a first failure just now", []string{failures + "0 0 0 1"}, nil},
-		{"the token has expired, of an outage", []string{failures + "0x5 1+1x5", expiry + "360x6 _x5"}, []string{"McpOauthTokenDown"}},
+		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refusals + "0x20", stored + "0x20", unsaved + "0x20", up + "1x20"}, nil},
+		{"no token since the start", []string{failures + "1 2 3 4", next + "30+60x3"}, []string{"McpOauthTokenDown"}},
+		{"a first failure just now", []string{failures + "0 0 0 1", next + "_x3 190"}, nil},
+		{"the token has expired, of an outage", []string{failures + "0x5 1+1x5", next + "_x6 390+60x5", expiry + "360x6 _x5"}, []string{"McpOauthTokenDown"}},
+		{"down, and asked for until five minutes ago", []string{failures + "1x10", next + "300x10"}, []string{"McpOauthTokenDown"}},
+		{"down, and nobody has asked for a quarter of an hour", []string{failures + "5x20", refusals + "5x20", next + "240x20"}, nil},
+		{"down, and asked for again after a while", []string{failures + "1x60 2 3", next + "60x60 3720+60x1"}, []string{"McpOauthTokenDown"}},
+		{"down, with the longest backoff", []string{failures + "8x20", next + "2200x20"}, []string{"McpOauthTokenDown"}},
 		{"failing for a quarter of an hour", []string{failures + "0x5 1+1x15", expiry + "36000x21", due + "300x21"}, []string{"McpOauthTokenFailing"}},
 		{"failing for five minutes", []string{failures + "0x5 1+1x5", expiry + "36000x11", due + "300x11"}, nil},
 		{"failing, and about to expire", []string{failures + "0x5 1+1x15", expiry + "1500x21", due + "300x21"}, []string{"McpOauthTokenExpiring", "McpOauthTokenFailing"}},
@@ -119,8 +124,10 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"a short token, replaced in time", []string{failures + "0x10", expiry + "60+60x10", due + "30+60x10"}, nil},
 		{"a short token, half a minute late each time", []string{failures + "0x10", expiry + "60+60x10", due + "-30+60x10"}, nil},
 		{"the same token again, to be replaced at its end", []string{failures + "0x10", expiry + "620x10", due + "620x10"}, nil},
-		{"refused again and again", []string{refused + "0x20 1 2 3 3 4"}, []string{"McpOauthClientRefused"}},
-		{"an operator's typing error", []string{refused + "0x20 1x5"}, nil},
+		{"refused again, and nothing held", []string{failures + "0x5 1 2 2", refusals + "0x5 1 2 2", next + "_x6 390 480 480"}, []string{"McpOauthClientRefused", "McpOauthTokenDown"}},
+		{"refused again, and a token held", []string{failures + "0x5 1 2 2", refusals + "0x5 1 2 2", next + "_x6 390 480 480", expiry + "36000x8", due + "300x8"}, []string{"McpOauthClientRefused"}},
+		{"refused once", []string{failures + "0x5 1x2", refusals + "0x5 1x2", next + "_x6 390x2", expiry + "36000x8", due + "300x8"}, nil},
+		{"refused once after an outage", []string{failures + "0x5 1 2 3", refusals + "0x5 0 0 1", next + "_x6 390x2", expiry + "36000x8", due + "300x8"}, nil},
 		{"storage fails once", []string{stored + "0x20 1x5"}, []string{"McpOauthStorageErrors"}},
 		{"storage failed an hour ago", []string{stored + "0x20 1x60"}, nil},
 		{"not stored for ten minutes", []string{unsaved + "0x5 2x10"}, []string{"McpOauthTokensUnsaved"}},

@@ -237,6 +237,42 @@ func TestBackgroundRetriesStopWithoutReaders(t *testing.T) {
 	})
 }
 
+// The alerts take a next attempt that stays in the past for one that nobody has asked for.
+func TestNextAttemptMovesOnlyWhileSomebodyAsks(t *testing.T) {
+	for name, refuse := range map[string]error{
+		"unavailable": &grant.UnavailableError{Status: 503},
+		"refused":     &grant.RefusedError{Status: 401, Code: "invalid_client"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.refuse = refuse
+				e := w.engine()
+				next := func() time.Time {
+					status, err := e.Status(t.Context(), weather)
+					if err != nil || status.Failure == nil {
+						t.Fatalf("the status is %+v, %v", status, err)
+					}
+					return status.Failure.NextAttempt
+				}
+				_ = mustFail(t, e, weather)
+				for range 3 * 60 {
+					time.Sleep(time.Minute)
+					_ = mustFail(t, e, weather)
+					if past := time.Since(next()); past > time.Minute {
+						t.Fatalf("with a reader each minute, the next attempt is %s in the past", past)
+					}
+				}
+				time.Sleep(time.Hour) // the attempt that the last reader waits for is within it
+				left := next()
+				time.Sleep(24 * time.Hour)
+				if !next().Equal(left) {
+					t.Errorf("without a reader, the next attempt has moved from %s to %s", left, next())
+				}
+			})
+		})
+	}
+}
+
 func TestIdleTokenIsLeftToExpire(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.idle = 20*time.Minute, time.Hour

@@ -47,6 +47,8 @@ type FailureStatus struct {
 	NextAttempt time.Time
 	// Count is the number of failures in a row.
 	Count int
+	// Refusals is how many of these, the last ones, were refusals in a row.
+	Refusals int
 }
 
 // Status gives the health of a name, from memory where it can, else from storage. It
@@ -99,6 +101,9 @@ func (s *slot) status(now time.Time) (Status, bool) {
 	}
 	if f := s.failed.Load(); f != nil {
 		status.Failure = &FailureStatus{Cause: f.cause, Since: f.since, At: f.at, NextAttempt: f.until, Count: f.count}
+		if f.refused() {
+			status.Failure.Refusals = f.streak
+		}
 		status.State = StateDown
 		if status.Token != nil {
 			status.State = StateFailing
