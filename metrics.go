@@ -24,6 +24,13 @@ const (
 	outcomeError         = "error"
 )
 
+// The outcomes of writes to refresh/, as labels.
+const (
+	refreshReplaced = "replaced"
+	refreshKept     = "kept"
+	refreshFailed   = "failed"
+)
+
 // errorCodes are the OAuth error codes that a label may have (RFC 6749 sections 4.1.2.1
 // and 5.2, RFC 8707 section 2): what else a server says must not make labels.
 var errorCodes = []string{
@@ -44,6 +51,8 @@ type metrics struct {
 	lag      prometheus.Histogram
 	storage  *prometheus.CounterVec // operation
 	reads    map[string]prometheus.Counter
+	// refreshes are the writes to refresh/ by outcome; Refreshed is of those that were due.
+	refreshes *prometheus.CounterVec
 }
 
 var _ tokens.Observer = (*metrics)(nil)
@@ -74,6 +83,10 @@ func newMetrics() *metrics {
 			Help: "Calls of Vault's storage that failed.",
 		}, []string{"operation"}),
 		reads: map[string]prometheus.Counter{},
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mcp_oauth_token_refreshes_total",
+			Help: "Writes to refresh/, which ask for a token to be replaced, by outcome.",
+		}, []string{"outcome"}),
 	}
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "mcp_oauth_token_reads_total",
@@ -91,6 +104,9 @@ func newMetrics() *metrics {
 	for _, code := range append([]string{otherCode}, errorCodes...) {
 		m.requests.WithLabelValues(outcomeRefused, code)
 	}
+	for _, outcome := range []string{refreshReplaced, refreshKept, refreshFailed} {
+		m.refreshes.WithLabelValues(outcome)
+	}
 	for _, operation := range []string{"get", "put", "delete", "list"} {
 		m.storage.WithLabelValues(operation)
 	}
@@ -100,7 +116,7 @@ func newMetrics() *metrics {
 		ConstLabels: prometheus.Labels{"version": Version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.requests, m.duration, reads, m.shared, m.lag, m.storage, build)
+	m.registry.MustRegister(m.requests, m.duration, reads, m.shared, m.lag, m.storage, m.refreshes, build)
 	return m
 }
 
@@ -109,6 +125,21 @@ func (m *metrics) show(engine *tokens.Engine) { m.registry.MustRegister(held{eng
 
 // read counts a read of a token that ended with err, or with a token.
 func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
+
+// refreshed counts a write to refresh/ that brought a new token, did not, or ended with
+// err. One that is passed on counts where it is done.
+func (m *metrics) refreshed(replaced bool, err error) {
+	outcome := refreshKept
+	switch {
+	case errors.Is(err, tokens.ErrReadOnly):
+		return
+	case err != nil:
+		outcome = refreshFailed
+	case replaced:
+		outcome = refreshReplaced
+	}
+	m.refreshes.WithLabelValues(outcome).Inc()
+}
 
 // storageFailed counts a call of storage that failed.
 func (m *metrics) storageFailed(operation string) { m.storage.WithLabelValues(operation).Inc() }

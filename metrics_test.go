@@ -139,6 +139,36 @@ func TestMetricsOfReadsAndRequests(t *testing.T) {
 	}
 }
 
+func TestMetricsOfReplacements(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	outcomes := func(replaced, kept, failed float64) {
+		t.Helper()
+		m.counts(map[string]float64{
+			`token_refreshes_total{outcome="replaced"}`: replaced,
+			`token_refreshes_total{outcome="kept"}`:     kept,
+			`token_refreshes_total{outcome="failed"}`:   failed,
+		})
+	}
+	outcomes(0, 0, 0)
+	m.stash(weather, "t0ken-rejected", time.Minute, time.Hour)
+	rejected := fields{"token_id": m.read("token/weather")["token_id"]}
+	outcomes(0, 0, 0)
+	m.refresh("weather", rejected)
+	outcomes(1, 0, 0)
+	m.refresh("weather", rejected) // it has been replaced
+	m.refresh("weather", nil)      // and its successor is young
+	outcomes(1, 2, 0)
+
+	m.write("role/weather/reader", fields{"verify": false})
+	as.answers(refusing(401, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather/reader", nil)
+	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/nowhere", nil)
+	outcomes(1, 2, 2)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"token_id": "no id"})
+	outcomes(1, 2, 2)
+}
+
 // A write that the server refuses, and that stores nothing, is no refusal of a token.
 func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)

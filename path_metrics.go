@@ -72,6 +72,6 @@ token that may read this path, given as Prometheus does:
 It asks neither storage nor an authorization server, and counts from when the mount was
 set up in this process.
 
-Requests to authorization servers, reads of tokens, refreshes that were late, storage
-that failed; and of each token when it expires and how often it could not be obtained.
+Requests to authorization servers, reads of tokens, writes to refresh/, refreshes that
+were late, storage that failed; and of each token when it expires and how often it could not be obtained.
 `

@@ -52,6 +52,7 @@ func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framewo
 	}
 	id, _ := rejected.(string)
 	t, refreshed, err := b.engine.Refresh(ctx, name, id)
+	b.metrics.refreshed(refreshed, err)
 	if err != nil {
 		return nil, err
 	}

@@ -95,6 +95,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		due      = `mcp_oauth_token_refresh_due_timestamp_seconds{mount="m",server="weather"} `
 		next     = `mcp_oauth_token_next_attempt_timestamp_seconds{mount="m",server="weather"} `
 		refusals = `mcp_oauth_token_consecutive_refusals{mount="m",server="weather"} `
+		replaced = `mcp_oauth_token_refreshes_total{mount="m",outcome="replaced"} `
 		stored   = `mcp_oauth_storage_errors_total{operation="put"} `
 		unsaved  = `mcp_oauth_unsaved_tokens `
 		up       = `up{job="mcp-oauth",mount="m"} `
@@ -107,7 +108,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		series []string
 		want   []string
 	}{
-		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refusals + "0x20", stored + "0x20", unsaved + "0x20", up + "1x20"}, nil},
+		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refusals + "0x20", stored + "0x20", replaced + "0x20", unsaved + "0x20", up + "1x20"}, nil},
 		{"no token since the start", []string{failures + "1 2 3 4", next + "30+60x3"}, []string{"McpOauthTokenDown"}},
 		{"a first failure just now", []string{failures + "0 0 0 1", next + "_x3 190"}, nil},
 		{"the token has expired, of an outage", []string{failures + "0x5 1+1x5", next + "_x6 390+60x5", expiry + "360x6 _x5"}, []string{"McpOauthTokenDown"}},
@@ -128,6 +129,9 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"refused again, and a token held", []string{failures + "0x5 1 2 2", refusals + "0x5 1 2 2", next + "_x6 390 480 480", expiry + "36000x8", due + "300x8"}, []string{"McpOauthClientRefused"}},
 		{"refused once", []string{failures + "0x5 1x2", refusals + "0x5 1x2", next + "_x6 390x2", expiry + "36000x8", due + "300x8"}, nil},
 		{"refused once after an outage", []string{failures + "0x5 1 2 3", refusals + "0x5 0 0 1", next + "_x6 390x2", expiry + "36000x8", due + "300x8"}, nil},
+		{"tokens are replaced again and again", []string{replaced + "0x5 1x3 2x7 3x14 4x14 5x14 6x14 7x14"}, []string{"McpOauthTokensRefused"}},
+		{"many brokers see one token refused", []string{replaced + "0x5 50x90"}, nil},
+		{"a token is refused each half hour", []string{replaced + "0x5 1x29 2x29 3x29 4x10"}, nil},
 		{"storage fails once", []string{stored + "0x20 1x5"}, []string{"McpOauthStorageErrors"}},
 		{"storage failed an hour ago", []string{stored + "0x20 1x60"}, nil},
 		{"not stored for ten minutes", []string{unsaved + "0x5 2x10"}, []string{"McpOauthTokensUnsaved"}},
