@@ -297,8 +297,43 @@ func TestMetricsOfTwoMounts(t *testing.T) {
 	two.counts(map[string]float64{`token_reads_total{outcome="success"}`: 0, `tokens{state="ok"}`: 0})
 }
 
+// checkDocumentedValues checks that the page has the values of the labels that are not names or versions, and
+// that each row of its table of outcomes is one.
+func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page string) {
+	t.Helper()
+	outcomes := map[string]bool{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				value := label.GetValue()
+				switch label.GetName() {
+				case "outcome":
+					outcomes[value] = true
+				case "error", "operation":
+				default:
+					continue
+				}
+				if value != "" && !strings.Contains(page, "`"+value+"`") {
+					t.Errorf("the page lacks the value %s of %s, a label of %s", value, label.GetName(), family.GetName())
+				}
+			}
+		}
+	}
+	_, table, _ := strings.Cut(page, "\n`outcome`")
+	table, _, _ = strings.Cut(table, "\n\n`error`")
+	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(table, -1)
+	for _, row := range rows {
+		if !outcomes[row[1]] {
+			t.Errorf("the page has the outcome %s, which is none", row[1])
+		}
+	}
+	if len(rows) == 0 {
+		t.Error("the page has no table of outcomes")
+	}
+}
+
 // The page of metrics has all of them, as they are, and no others; the alerts and the dashboard name
-// none that is not there.
+// none that is not there. An acceptance test looks at the labels and values that those name.
 func TestDocumentedMetricsExist(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, nil)
@@ -332,6 +367,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkDocumentedValues(t, families, string(page))
 	for _, row := range regexp.MustCompile("(?m)^\\| `mcp_oauth_[a-z_]+`<br>[^|]*\\|").FindAllString(string(page), -1) {
 		if !rows[row] {
 			t.Errorf("the page has %s, which is no metric", row)

@@ -3,14 +3,17 @@ package acceptance
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
-	"os"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -19,6 +22,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/util/annotations"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // alerts are the example's rules, by name.
@@ -50,39 +55,208 @@ func TestAlertRulesAreValid(t *testing.T) {
 	}
 }
 
+// dashboard is the example's, as far as tests look at it.
+type dashboard struct {
+	Panels []struct {
+		Title       string `json:"title"`
+		Description string `json:"description"`
+		Targets     []struct {
+			Expr string `json:"expr"`
+		} `json:"targets"`
+	} `json:"panels"`
+}
+
+func exampleDashboard(t *testing.T) dashboard {
+	t.Helper()
+	var d dashboard
+	if err := json.Unmarshal([]byte(example(t, "grafana/mcp-oauth.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Panels) == 0 {
+		t.Fatal("the dashboard has no panels")
+	}
+	return d
+}
+
+// ofGrafana gives values to the variables that Grafana replaces in what Prometheus would not take.
+var ofGrafana = strings.NewReplacer("$__rate_interval", "2m")
+
 // Every query of the dashboard is one that Prometheus takes, and no panel is without.
 func TestDashboardQueriesAreValid(t *testing.T) {
 	t.Parallel()
-	content, err := os.ReadFile("../examples/grafana/mcp-oauth.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dashboard struct {
-		Panels []struct {
-			Title       string `json:"title"`
-			Description string `json:"description"`
-			Targets     []struct {
-				Expr string `json:"expr"`
-			} `json:"targets"`
-		} `json:"panels"`
-	}
-	if err := json.Unmarshal(content, &dashboard); err != nil {
-		t.Fatal(err)
-	}
-	if len(dashboard.Panels) == 0 {
-		t.Error("the dashboard has no panels")
-	}
-	variables := strings.NewReplacer("$__rate_interval", "2m")
-	for _, panel := range dashboard.Panels {
+	for _, panel := range exampleDashboard(t).Panels {
 		if panel.Title == "" || panel.Description == "" || len(panel.Targets) == 0 {
 			t.Errorf("the panel %q has the description %q and %d queries", panel.Title, panel.Description, len(panel.Targets))
 		}
 		for _, target := range panel.Targets {
-			if _, err := parser.ParseExpr(variables.Replace(target.Expr)); err != nil {
+			if _, err := parser.ParseExpr(ofGrafana.Replace(target.Expr)); err != nil {
 				t.Errorf("%s: %v", panel.Title, err)
 			}
 		}
 	}
+}
+
+// Each series that the alerts and the dashboard ask for is one that a mount has, by its name, its labels and
+// their values: a query that matches nothing is valid, and an alert on it never fires.
+func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	u.token(t, "token/"+u.name)
+	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
+	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
+		t.Errorf("reading a token that is refused: status %d", got)
+	}
+	there := scrapedLabels(t, u.root)
+	there = append(there, labels.FromStrings(labels.MetricName, "up", "job", exampleJob(t).JobName))
+
+	exprs := map[string][]string{}
+	for name, rule := range alerts(t) {
+		exprs[name] = append(exprs[name], rule.Expr)
+	}
+	for _, panel := range exampleDashboard(t).Panels {
+		for _, target := range panel.Targets {
+			exprs["the panel "+panel.Title] = append(exprs["the panel "+panel.Title], ofGrafana.Replace(target.Expr))
+		}
+	}
+	for name, all := range exprs {
+		for _, text := range all {
+			expr, err := parser.ParseExpr(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, missing := range missingIn(expr, there) {
+				t.Errorf("%s: no series has %s", name, missing)
+			}
+		}
+	}
+}
+
+// The check above finds what it is for.
+func TestMissingSeriesAreFound(t *testing.T) {
+	t.Parallel()
+	there := []labels.Labels{
+		labels.FromStrings(labels.MetricName, "a", "state", "up"), labels.FromStrings(labels.MetricName, "a", "state", "down"),
+		labels.FromStrings(labels.MetricName, "b"),
+	}
+	for text, want := range map[string]int{
+		`a > 0 unless on (mount) b`:                               0,
+		`sum by (mount, state) (rate(a{job="x",state="up"}[5m]))`: 0,
+		`a{state=~"up|down", mount=~"$mount"}`:                    0,
+		`a{state="gone"}`:                                         1,
+		`b and rate(c[5m])`:                                       1,
+		`a{state=~"up|gone"}`:                                     1,
+		`b{state="up"}`:                                           1,
+		`b{state!="up"}`:                                          0,
+		`sum by (other) (a)`:                                      1,
+		`sum without (other) (a)`:                                 0,
+	} {
+		expr, err := parser.ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := missingIn(expr, there); len(got) != want {
+			t.Errorf("of %s is missing: %q; want %d", text, got, want)
+		}
+	}
+}
+
+// missingIn gives the selectors of an expression that match none of the series, the alternatives of a
+// regular expression one by one, and the labels by which it sums but which none of them has. What
+// Prometheus or Grafana fills in is left out.
+func missingIn(expr parser.Expr, there []labels.Labels) []string {
+	var wanted [][]*labels.Matcher
+	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
+		selector, ok := node.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		wanted = append(wanted, alternatives(selector)...)
+		for _, above := range path {
+			sum, ok := above.(*parser.AggregateExpr)
+			if !ok || sum.Without {
+				continue
+			}
+			for _, label := range sum.Grouping {
+				if !filledIn(selector, label) {
+					wanted = append(wanted, []*labels.Matcher{
+						labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, selector.Name),
+						labels.MustNewMatcher(labels.MatchNotEqual, label, ""),
+					})
+				}
+			}
+		}
+		return nil
+	})
+	var missing []string
+	for _, matchers := range wanted {
+		matched := slices.ContainsFunc(there, func(series labels.Labels) bool {
+			return !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(series.Get(m.Name)) })
+		})
+		if !matched {
+			missing = append(missing, fmt.Sprint(matchers))
+		}
+	}
+	return missing
+}
+
+// alternatives are the ways in which a series may match the selector: one for each value that a regular
+// expression lists.
+func alternatives(selector *parser.VectorSelector) [][]*labels.Matcher {
+	ways := [][]*labels.Matcher{nil}
+	for _, m := range selector.LabelMatchers {
+		if filledIn(selector, m.Name) || strings.Contains(m.Value, "$") {
+			continue
+		}
+		choices := []*labels.Matcher{m}
+		if values := m.SetMatches(); m.Type == labels.MatchRegexp && len(values) > 0 {
+			choices = nil
+			for _, value := range values {
+				choices = append(choices, labels.MustNewMatcher(labels.MatchEqual, m.Name, value))
+			}
+		}
+		var longer [][]*labels.Matcher
+		for _, way := range ways {
+			for _, choice := range choices {
+				longer = append(longer, append(slices.Clone(way), choice))
+			}
+		}
+		ways = longer
+	}
+	return ways
+}
+
+// filledIn tells of the labels that Prometheus adds. The job is looked at of up, which is no mount's own.
+func filledIn(selector *parser.VectorSelector, label string) bool {
+	return label == "instance" || label == "mount" || label == "job" && selector.Name != "up"
+}
+
+// scrapedLabels are the series of the mount, without their values.
+func scrapedLabels(t *testing.T, client *api.Client) []labels.Labels {
+	t.Helper()
+	resp, err := client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := text.TextToMetricFamilies(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples, err := expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []labels.Labels
+	for _, sample := range samples {
+		series := map[string]string{}
+		for name, value := range sample.Metric {
+			series[string(name)] = string(value)
+		}
+		all = append(all, labels.FromMap(series))
+	}
+	return all
 }
 
 // What the alerts are of, and what they are not of: a value a minute, from minute 0 on, and the
