@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"encoding/json"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,13 @@ type operator struct {
 	held     time.Time // the end of the token in the Kubernetes Secret
 	rotation time.Time // last_vault_rotation of the answer that it goes by
 	ttl      int64     // of that answer, in seconds
+	pause    func() time.Duration
+}
+
+// pauses are how long the operator may wait where it finds the same token again: 0.5 s to 2 s.
+var pauses = map[string]func() time.Duration{
+	"longest": func() time.Duration { return 2 * time.Second },
+	"drawn":   func() time.Duration { return 500*time.Millisecond + rand.N(1500*time.Millisecond) },
 }
 
 // read does what the operator does with an answer, and tells how long it waits then.
@@ -32,7 +40,7 @@ func (o *operator) read(t *testing.T, answer fields) time.Duration {
 	}
 	ttl := whole(t, arrived, "ttl")
 	if rotation.Equal(o.rotation) && (ttl <= 2 || ttl >= o.ttl) {
-		return time.Second // it backs off: from 0.5 s to 2 s between two reads
+		return o.pause()
 	}
 	o.held, o.rotation, o.ttl = instant(t, arrived, "expires_at"), rotation, ttl
 	// Its jitter is at most 5 % of 3 s.
@@ -54,28 +62,30 @@ func whole(t *testing.T, data fields, field string) int64 {
 // its Secret, also where it reads early because its own login was renewed.
 func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
-		t.Run(lifetime.String(), func(t *testing.T) {
-			timelapse(t, lifetime, func(t *testing.T, m *mount) {
-				var o operator
-				start, reads := time.Now(), 0
-				for time.Since(start) < 20*lifetime {
-					wait := o.read(t, m.read("token/weather"))
-					reads++
-					if reads%4 == 0 {
-						wait /= 2 // its login was renewed
+		for name, pause := range pauses {
+			t.Run(lifetime.String()+" "+name, func(t *testing.T) {
+				timelapse(t, lifetime, func(t *testing.T, m *mount) {
+					o := operator{pause: pause}
+					start, reads := time.Now(), 0
+					for time.Since(start) < 20*lifetime {
+						wait := o.read(t, m.read("token/weather"))
+						reads++
+						if reads%4 == 0 {
+							wait /= 2 // its login was renewed
+						}
+						time.Sleep(wait)
+						if !time.Now().Before(o.held) {
+							t.Fatalf("after %s the Secret holds a token that has expired", time.Since(start))
+						}
 					}
-					time.Sleep(wait)
-					if !time.Now().Before(o.held) {
-						t.Fatalf("after %s the Secret holds a token that has expired", time.Since(start))
+					// About one for each refresh and one for each renewed login. A refresh comes after half
+					// of a short lifetime.
+					if reads > 60 {
+						t.Errorf("%d reads in 20 lifetimes", reads)
 					}
-				}
-				// About one for each refresh and one for each renewed login. A refresh comes after half
-				// of a short lifetime.
-				if reads > 60 {
-					t.Errorf("%d reads in 20 lifetimes", reads)
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
