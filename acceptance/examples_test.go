@@ -687,6 +687,16 @@ func TestExampleManifestsAgree(t *testing.T) {
 		tokenURL = "https://vault.example.com:8200/v1/" + exampleToken
 		header   = "auth.metadata.vault.data.authorization"
 	)
+	// That of the role which the page has one write.
+	page, err := os.ReadFile("../docs/deployments.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := regexp.MustCompile(`(?s)vault write auth/kubernetes/role/mcp-broker .*? audience=(\w+) `).FindSubmatch(page)
+	if role == nil {
+		t.Fatal("the page has no role with an audience")
+	}
+	audience := string(role[1])
 	for _, c := range []struct {
 		file, kind string
 		want       any // nil: the field is to be left out
@@ -706,6 +716,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{operator, "VaultDynamicSecret", "mcp-broker", []any{"spec", "vaultAuthRef"}},
 		{operator, "VaultAuth", "mcp-broker", []any{"metadata", "name"}},
 		{operator, "VaultAuth", "vault", []any{"spec", "vaultConnectionRef"}},
+		{operator, "VaultAuth", []any{audience}, []any{"spec", "kubernetes", "audiences"}},
 		{operator, "VaultConnection", "vault", []any{"metadata", "name"}},
 
 		{external, "VaultDynamicSecret", "generators.external-secrets.io/v1alpha1", []any{"apiVersion"}},
@@ -713,6 +724,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{external, "VaultDynamicSecret", "GET", []any{"spec", "method"}},
 		{external, "VaultDynamicSecret", "Data", []any{"spec", "resultType"}},
 		{external, "VaultDynamicSecret", "files-token", []any{"metadata", "name"}},
+		{external, "VaultDynamicSecret", []any{audience}, []any{"spec", "provider", "auth", "kubernetes", "serviceAccountRef", "audiences"}},
 		{external, "ExternalSecret", "VaultDynamicSecret", []any{"spec", "dataFrom", 0, "sourceRef", "generatorRef", "kind"}},
 		{external, "ExternalSecret", "files-token", []any{"spec", "dataFrom", 0, "sourceRef", "generatorRef", "name"}},
 		{external, "ExternalSecret", "files-token", []any{"spec", "target", "name"}},
@@ -725,6 +737,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{injector, "Deployment", "true", annotation("agent-inject")},
 		{injector, "Deployment", "true", annotation("error-on-missing-key-authorization")},
 		{injector, "Deployment", "mcp-broker", annotation("role")},
+		{injector, "Deployment", "vault-login", annotation("agent-service-account-token-volume-name")},
+		{injector, "Deployment", "vault-login", []any{"spec", "template", "spec", "volumes", 0, "name"}},
+		{injector, "Deployment", audience, []any{"spec", "template", "spec", "volumes", 0, "projected", "sources", 0, "serviceAccountToken", "audience"}},
 		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent has to stay
 		{injector, "Deployment", "true", annotation("agent-run-as-same-user")},
 		// The webhook takes the user from there alone, and refuses the pod without.
