@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
@@ -662,8 +663,8 @@ func (m manifest) at(path ...any) any {
 	return value
 }
 
-// The manifests, which need a cluster to run, say of the token path, of the Secret and of the policy what
-// the tools' own documentation asks for, and agree with each other.
+// The manifests, which need a cluster to run, agree with each other on the token path, the Secret, the role
+// and the header. What the tools make of them it does not show.
 func TestExampleManifestsAgree(t *testing.T) {
 	t.Parallel()
 	fields := tokenFields(t)
@@ -686,6 +687,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 
 		tokenURL = "https://vault.example.com:8200/v1/" + exampleToken
 		header   = "auth.metadata.vault.data.authorization"
+
+		// What TestErrorsHaveNoAuthorization shows of errors.
+		tokenFound = "has(auth.metadata.vault) && has(auth.metadata.vault.data) && has(" + header + ")"
 	)
 	// That of the role which the page has one write.
 	page, err := os.ReadFile("../docs/deployments.md")
@@ -752,10 +756,12 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{policy, "AuthPolicy", tokenURL, []any{"spec", "rules", "metadata", "vault", "http", "url"}},
 		{policy, "AuthPolicy", "X-Vault-Token", []any{"spec", "rules", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
 		{policy, "AuthPolicy", header, []any{"spec", "rules", "response", "success", "headers", "authorization", "plain", "expression"}},
+		{policy, "AuthPolicy", tokenFound, []any{"spec", "rules", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
 		{policy, "AuthPolicy", 10, []any{"spec", "rules", "metadata", "vault", "cache", "ttl"}},
 		{authorino, "AuthConfig", tokenURL, []any{"spec", "metadata", "vault", "http", "url"}},
 		{authorino, "AuthConfig", "X-Vault-Token", []any{"spec", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
 		{authorino, "AuthConfig", header, []any{"spec", "response", "success", "headers", "authorization", "plain", "expression"}},
+		{authorino, "AuthConfig", tokenFound, []any{"spec", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
 		{authorino, "AuthConfig", 10, []any{"spec", "metadata", "vault", "cache", "ttl"}},
 	} {
 		m := manifests(t, c.file)[c.kind]
@@ -774,6 +780,52 @@ func TestExampleManifestsAgree(t *testing.T) {
 	interval, err := time.ParseDuration(fmt.Sprint(manifests(t, external)["ExternalSecret"].at("spec", "refreshInterval")))
 	if err != nil || interval >= 5*time.Minute/4 {
 		t.Errorf("the interval is %s, %v; want less than a quarter of 5 minutes", interval, err)
+	}
+}
+
+// Whoever takes an answer of Vault's as JSON and does not look at its status, as Authorino does, can tell by
+// the field whether it holds a token.
+func TestErrorsHaveNoAuthorization(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
+	u.write(t, "config/"+u.name+"-away", u.settings(map[string]any{"token_url": "http://127.0.0.1:1/token", "verify": false}))
+	nobody, err := u.root.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, c := range map[string]struct {
+		client *api.Client
+		status int
+	}{
+		"token/" + u.name:              {u.root, http.StatusOK},
+		"token/" + u.name + "/refused": {u.root, http.StatusBadRequest},
+		"token/" + u.name + "-nowhere": {u.root, http.StatusNotFound},
+		"token/" + u.name + "-away":    {u.root, http.StatusBadGateway},
+		"token/" + u.name + "/denied":  {nobody, http.StatusForbidden},
+	} {
+		resp, _ := c.client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/"+path) // an error has a response too
+		if resp == nil {
+			t.Fatalf("%s: no response", path)
+		}
+		var answer struct {
+			Data   map[string]any `json:"data"`
+			Errors []string       `json:"errors"`
+		}
+		err := json.NewDecoder(resp.Body).Decode(&answer)
+		_ = resp.Body.Close()
+		media := resp.Header.Get("Content-Type")
+		if resp.StatusCode != c.status || err != nil || media != "application/json" {
+			t.Errorf("%s: status %d, %s, %v; want %d with JSON", path, resp.StatusCode, media, err, c.status)
+		}
+		_, found := answer.Data["authorization"]
+		if good := c.status == http.StatusOK; found != good || !good && answer.Data != nil {
+			t.Errorf("%s: status %d, and an authorization: %t", path, c.status, found)
+		}
+		if value, ok := answer.Data["access_token"].(string); ok {
+			u.bed.Secrecy.AddToken(value)
+		}
 	}
 }
 

@@ -16,6 +16,6 @@ auto_auth {
 template {
   source               = "config.yaml.ctmpl"
   destination          = "config.yaml"
-  perms                = "0600"
+  perms                = "0600" # for a gateway that runs as the Agent's user; else 0640, and a group of both
   error_on_missing_key = true
 }
