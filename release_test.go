@@ -1,0 +1,71 @@
+package mcpoauth
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The check of the tag, which is the first thing that a release does: goreleaser runs it as its hook, and
+// make release-check, which makes a tag of its own, does not.
+func TestReleaseTagIsTheVersion(t *testing.T) {
+	const changelog, unreleased = "# Changelog\n\n## [1.2.3] - 2026-01-02\n", "# Changelog\n\n## [Unreleased]\n"
+	for _, test := range []struct {
+		tag, version, changelog string
+		want                    string // in the complaint; empty: none
+	}{
+		{"v1.2.3", "v1.2.3", changelog, ""},
+		{"v1.2.4", "v1.2.3", changelog, "the tag is v1.2.4, and the plugin reports v1.2.3"},
+		{"1.2.3", "v1.2.3", changelog, "the tag is 1.2.3"},
+		{"v1.2.3-rc1", "v1.2.3", changelog, "the tag is v1.2.3-rc1"},
+		{"v1.2.3", "v1.2.3", unreleased, "CHANGELOG.md has no entry for 1.2.3"},
+		{"v1.2", "v1.2", changelog, "CHANGELOG.md has no entry for 1.2"},
+		{"", "v1.2.3", changelog, "a tag"},
+	} {
+		t.Run(test.tag+" of "+test.version, func(t *testing.T) {
+			dir := t.TempDir()
+			script, err := os.ReadFile("scripts/release-check")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range map[string]string{
+				"scripts/release-check": string(script),
+				"version.go":            strings.Replace(versionSource(t), Version, test.version, 1),
+				"CHANGELOG.md":          test.changelog,
+			} {
+				path := filepath.Join(dir, name)
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := exec.CommandContext(t.Context(), "bash", filepath.Join(dir, "scripts", "release-check"), "tag", test.tag).CombinedOutput()
+			if good := test.want == ""; (err == nil) != good || !strings.Contains(string(out), test.want) {
+				t.Errorf("%v, %q; want %q", err, out, test.want)
+			}
+		})
+	}
+
+	for file, call := range map[string]string{
+		".goreleaser.yaml":              "\n    - scripts/release-check tag {{ .Tag }}\n",
+		".github/workflows/release.yml": " goreleaser release --clean\n", // and skips nothing
+	} {
+		if content, err := os.ReadFile(file); err != nil || !strings.Contains(string(content), call) {
+			t.Errorf("%s does not have %q: %v", file, call, err)
+		}
+	}
+}
+
+// versionSource is version.go, which the check reads as text.
+func versionSource(t *testing.T) string {
+	t.Helper()
+	source, err := os.ReadFile("version.go")
+	if err != nil || !strings.Contains(string(source), Version) {
+		t.Fatalf("version.go does not say %s: %v", Version, err)
+	}
+	return string(source)
+}
