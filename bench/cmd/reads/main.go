@@ -35,7 +35,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.Rounds, "rounds", 80, "rounds for each number of readers, a multiple of 4: each order of the series comes up as often")
+	flag.IntVar(&o.Rounds, "rounds", 120, "rounds for each number of readers, a multiple of 4: each order of the series comes up as often")
 	flag.IntVar(&o.Block, "block", 16, "rounds after which the plugins' processes are replaced")
 	flag.DurationVar(&o.Duration, "duration", 300*time.Millisecond, "how long each series is read in a round")
 	flag.BoolVar(&o.Audit, "audit", true, "whether Vault writes a file audit log, as in production")
