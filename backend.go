@@ -46,7 +46,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		Log:      b.Logger(),
 		Observer: b.metrics,
 	})
-	b.metrics.show(b.engine)
+	b.metrics.show(b.engine.Each)
 	return b, nil
 }
 

@@ -1,13 +1,17 @@
 package mcpoauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
@@ -41,9 +45,15 @@ var errorCodes = []string{
 // otherCode is the label of the others, and of a refusal without a code.
 const otherCode = "other"
 
-// metrics are those of one mount, in a registry of their own: mounts share the process.
+// metrics are those of one mount, in registries of their own: mounts share the process.
 type metrics struct {
 	registry *prometheus.Registry
+	// perToken has a registry for each figure that every token has. Gathered and written one after
+	// the other, they need a fraction of the memory that they need together.
+	perToken prometheus.Gatherers
+
+	scraping sync.Mutex // one scrape at a time: guards scraped
+	scraped  int        // bytes of the last scrape
 
 	requests *prometheus.CounterVec   // outcome, error
 	duration *prometheus.HistogramVec // outcome
@@ -120,8 +130,42 @@ func newMetrics() *metrics {
 	return m
 }
 
-// show adds what the engine holds to what is read.
-func (m *metrics) show(engine *tokens.Engine) { m.registry.MustRegister(held{engine.Each}) }
+// show adds what the engine holds to what is read; each calls a function for every name in memory,
+// as tokens.Engine.Each does.
+func (m *metrics) show(each func(func(tokens.Name, tokens.Status))) {
+	m.registry.MustRegister(held{each})
+	for _, gauge := range tokenGauges {
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(heldEach{each, gauge})
+		m.perToken = append(m.perToken, registry)
+	}
+}
+
+func (m *metrics) registries() prometheus.Gatherers {
+	return append(prometheus.Gatherers{m.registry}, m.perToken...)
+}
+
+// scrape is all metrics in Prometheus's text format.
+func (m *metrics) scrape(format expfmt.Format) ([]byte, error) {
+	m.scraping.Lock()
+	defer m.scraping.Unlock()
+	var body bytes.Buffer
+	body.Grow(m.scraped + m.scraped/8)
+	encoder := expfmt.NewEncoder(&body, format)
+	for _, registry := range m.registries() {
+		families, err := registry.Gather()
+		if err != nil {
+			return nil, fmt.Errorf("gathering the metrics: %w", err)
+		}
+		for _, family := range families {
+			if err := encoder.Encode(family); err != nil {
+				return nil, fmt.Errorf("encoding the metrics: %w", err)
+			}
+		}
+	}
+	m.scraped = body.Len()
+	return body.Bytes(), nil
+}
 
 // read counts a read of a token that ended with err, or with a token.
 func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
@@ -185,8 +229,7 @@ func outcomeOf(err error) string {
 	}
 }
 
-// held collects what the engine holds, when it is asked. The names in its labels are
-// those of configs and roles, so operators bound their number.
+// held collects, when it is asked, what of the engine's tokens there is to count.
 type held struct {
 	each func(func(tokens.Name, tokens.Status))
 }
@@ -196,57 +239,99 @@ var (
 		"Tokens that the mount looks after, by state as in status/.", []string{"state"}, nil)
 	unsavedDesc = prometheus.NewDesc("mcp_oauth_unsaved_tokens",
 		"Tokens that could not be stored yet: they would not survive a restart.", nil, nil)
-	expiryDesc = prometheus.NewDesc("mcp_oauth_token_expiry_timestamp_seconds",
-		"When the held token expires; only where it is valid.", []string{"server", "role"}, nil)
-	dueDesc = prometheus.NewDesc("mcp_oauth_token_refresh_due_timestamp_seconds",
-		"When the held token is due to be replaced: past where that has not succeeded yet; not of a token that is idle.", []string{"server", "role"}, nil)
-	failuresDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_failures",
-		"Requests for the token that failed in a row; 0 where the last one did not.", []string{"server", "role"}, nil)
-	refusalsDesc = prometheus.NewDesc("mcp_oauth_token_consecutive_refusals",
-		"Requests for the token that the authorization server refused in a row; 0 where the last one did not end so.", []string{"server", "role"}, nil)
-	attemptDesc = prometheus.NewDesc("mcp_oauth_token_next_attempt_timestamp_seconds",
-		"Before when the authorization server is not asked again; only where the last request failed.", []string{"server", "role"}, nil)
 )
 
 // Describe implements prometheus.Collector.
-func (held) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{statesDesc, unsavedDesc, expiryDesc, dueDesc, failuresDesc, refusalsDesc, attemptDesc} {
-		descs <- desc
-	}
-}
+func (held) Describe(descs chan<- *prometheus.Desc) { descs <- statesDesc; descs <- unsavedDesc }
 
 // Collect implements prometheus.Collector.
 func (h held) Collect(all chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		all <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
 	states := map[tokens.State]int{}
 	unsaved := 0
-	h.each(func(name tokens.Name, status tokens.Status) {
+	h.each(func(_ tokens.Name, status tokens.Status) {
 		states[status.State]++
 		if status.Unsaved {
 			unsaved++
 		}
-		if t := status.Token; t != nil {
-			gauge(expiryDesc, timestamp(t.Expires), name.Server, name.Role)
-			if status.State != tokens.StateIdle {
-				gauge(dueDesc, timestamp(t.RefreshAt), name.Server, name.Role)
-			}
-		}
-		failures, refusals := 0, 0
-		if f := status.Failure; f != nil {
-			failures, refusals = f.Count, f.Refusals
-			gauge(attemptDesc, timestamp(f.NextAttempt), name.Server, name.Role)
-		}
-		gauge(failuresDesc, float64(failures), name.Server, name.Role)
-		gauge(refusalsDesc, float64(refusals), name.Server, name.Role)
 	})
 	for _, state := range []tokens.State{
 		tokens.StateOK, tokens.StateFailing, tokens.StateDown, tokens.StateIdle, tokens.StateEmpty,
 	} {
-		gauge(statesDesc, float64(states[state]), string(state))
+		all <- prometheus.MustNewConstMetric(statesDesc, prometheus.GaugeValue, float64(states[state]), string(state))
 	}
-	gauge(unsavedDesc, float64(unsaved))
+	all <- prometheus.MustNewConstMetric(unsavedDesc, prometheus.GaugeValue, float64(unsaved))
+}
+
+// heldEach collects, when it is asked, one figure of each token. The names in its labels are those of
+// configs and roles, so operators bound their number.
+type heldEach struct {
+	each func(func(tokens.Name, tokens.Status))
+	tokenGauge
+}
+
+// A tokenGauge is a figure that a token has, or has not at the time.
+type tokenGauge struct {
+	desc *prometheus.Desc
+	of   func(tokens.Status) (value float64, ok bool)
+}
+
+func newTokenGauge(name, help string, of func(tokens.Status) (float64, bool)) tokenGauge {
+	return tokenGauge{prometheus.NewDesc(name, help, []string{"server", "role"}, nil), of}
+}
+
+var tokenGauges = []tokenGauge{
+	newTokenGauge("mcp_oauth_token_expiry_timestamp_seconds",
+		"When the held token expires; only where it is valid.",
+		func(s tokens.Status) (float64, bool) {
+			if s.Token == nil {
+				return 0, false
+			}
+			return timestamp(s.Token.Expires), true
+		}),
+	newTokenGauge("mcp_oauth_token_refresh_due_timestamp_seconds",
+		"When the held token is due to be replaced: past where that has not succeeded yet; not of a token that is idle.",
+		func(s tokens.Status) (float64, bool) {
+			if s.Token == nil || s.State == tokens.StateIdle {
+				return 0, false
+			}
+			return timestamp(s.Token.RefreshAt), true
+		}),
+	newTokenGauge("mcp_oauth_token_consecutive_failures",
+		"Requests for the token that failed in a row; 0 where the last one did not.",
+		func(s tokens.Status) (float64, bool) {
+			if s.Failure == nil {
+				return 0, true
+			}
+			return float64(s.Failure.Count), true
+		}),
+	newTokenGauge("mcp_oauth_token_consecutive_refusals",
+		"Requests for the token that the authorization server refused in a row; 0 where the last one did not end so.",
+		func(s tokens.Status) (float64, bool) {
+			if s.Failure == nil {
+				return 0, true
+			}
+			return float64(s.Failure.Refusals), true
+		}),
+	newTokenGauge("mcp_oauth_token_next_attempt_timestamp_seconds",
+		"Before when the authorization server is not asked again; only where the last request failed.",
+		func(s tokens.Status) (float64, bool) {
+			if s.Failure == nil {
+				return 0, false
+			}
+			return timestamp(s.Failure.NextAttempt), true
+		}),
+}
+
+// Describe implements prometheus.Collector.
+func (h heldEach) Describe(descs chan<- *prometheus.Desc) { descs <- h.desc }
+
+// Collect implements prometheus.Collector.
+func (h heldEach) Collect(all chan<- prometheus.Metric) {
+	h.each(func(name tokens.Name, status tokens.Status) {
+		if value, ok := h.of(status); ok {
+			all <- prometheus.MustNewConstMetric(h.desc, prometheus.GaugeValue, value, name.Server, name.Role)
+		}
+	})
 }
 
 // timestamp is a time in seconds since 1970, as Prometheus has it.

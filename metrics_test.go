@@ -269,10 +269,10 @@ func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
 func TestMetricsOfAnIdleToken(t *testing.T) {
 	for state, due := range map[tokens.State]bool{tokens.StateOK: true, tokens.StateFailing: true, tokens.StateIdle: false} {
 		m := newMetrics()
-		m.registry.MustRegister(held{func(f func(tokens.Name, tokens.Status)) {
+		m.show(func(f func(tokens.Name, tokens.Status)) {
 			f(weather, tokens.Status{State: state, Token: &tokens.Token{Expires: time.Now(), RefreshAt: time.Now()}})
-		}})
-		families, err := m.registry.Gather()
+		})
+		families, err := m.registries().Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,6 +284,27 @@ func TestMetricsOfAnIdleToken(t *testing.T) {
 			t.Errorf("%s: the metrics are %v; want one of the expiry, and of when a refresh is due: %t", state, names, due)
 		}
 	}
+}
+
+// Scrapes at one time are answered alike: each is whole.
+func TestScrapesAtOneTime(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.token("weather")
+	metrics, format := m.b.(*backend).metrics, expfmt.NewFormat(expfmt.TypeTextPlain)
+	want, err := metrics.scrape(format)
+	if err != nil || len(want) == 0 {
+		t.Fatalf("a scrape of %d bytes: %v", len(want), err)
+	}
+	var work sync.WaitGroup
+	for range 8 {
+		work.Go(func() {
+			if got, err := metrics.scrape(format); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("another answer, of %d bytes and not %d: %v", len(got), len(want), err)
+			}
+		})
+	}
+	work.Wait()
 }
 
 // Two mounts in one process neither clash nor mix.
@@ -341,7 +362,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 	m.write("role/weather/reader", fields{"verify": false})
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
-	families, err := m.b.(*backend).metrics.registry.Gather()
+	families, err := m.b.(*backend).metrics.registries().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

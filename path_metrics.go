@@ -1,9 +1,7 @@
 package mcpoauth
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -42,21 +40,14 @@ func (b *backend) metricsPaths() []*framework.Path {
 // readMetrics answers from memory, with what has happened in this process since the
 // mount was set up.
 func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData) (*logical.Response, error) {
-	families, err := b.metrics.registry.Gather()
-	if err != nil {
-		return nil, fmt.Errorf("gathering the metrics: %w", err)
-	}
-	var body bytes.Buffer
 	format := expfmt.NewFormat(expfmt.TypeTextPlain)
-	encoder := expfmt.NewEncoder(&body, format)
-	for _, family := range families {
-		if err := encoder.Encode(family); err != nil {
-			return nil, fmt.Errorf("encoding the metrics: %w", err)
-		}
+	body, err := b.metrics.scrape(format)
+	if err != nil {
+		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPContentType: string(format),
-		logical.HTTPRawBody:     body.Bytes(),
+		logical.HTTPRawBody:     body,
 		logical.HTTPStatusCode:  http.StatusOK,
 	}}, nil
 }
