@@ -42,7 +42,7 @@ func Interval(values []float64) (low, high float64) {
 		return math.NaN(), math.NaN()
 	}
 	const samples = 2000
-	draw := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // nothing to guard
+	draw := rand.New(rand.NewPCG(1, 2))
 	medians := make([]float64, samples)
 	sample := make([]float64, len(values))
 	for i := range medians {
