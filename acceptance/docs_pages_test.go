@@ -55,7 +55,7 @@ var notRun = map[string]string{
 	"docs/deployments.md: vault auth enable kubernetes":                                            "needs a cluster, and was not run either",
 	"docs/migrate.md: vault delete oauth2/self/files":                                              "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                         "oauthapp was not run here",
-	"docs/performance.md: make bench                       # into bench/results, about 12 minutes": "No test runs all of it, since it takes long",
+	"docs/performance.md: make bench                       # into bench/results, about half an hour": "No test runs all of it, since it takes long",
 	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.1.0 .":                             "It has not been built or run by this project",
 	"docs/reliability.md: make soak                            # 2 minutes, as in make test":       "as in make test",
 }
