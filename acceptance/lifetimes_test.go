@@ -64,13 +64,16 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	elapsed := time.Since(requests[0].Time).Seconds()
 	least, most := int(math.Floor(elapsed/10)), int(math.Ceil(elapsed/9))+1
 	if len(requests) < least || len(requests) > most {
-		t.Errorf("%d token requests in %.1f s, want %d to %d", len(requests), elapsed, least, most)
+		t.Fatalf("%d token requests in %.1f s, want %d to %d", len(requests), elapsed, least, most)
 	}
+	var gaps []time.Duration
 	for i := 1; i < len(requests); i++ {
-		gap := requests[i].Time.Sub(requests[i-1].Time)
-		if gap < 8900*time.Millisecond || gap > 11*time.Second {
-			t.Errorf("token request %d came %s after the one before, want 9 to 10 s", i, gap)
-		}
+		gaps = append(gaps, requests[i].Time.Sub(requests[i-1].Time))
+	}
+	slices.Sort(gaps)
+	// The median, which one stall of the machine does not move.
+	if median := gaps[len(gaps)/2]; median < 8900*time.Millisecond || median > 11*time.Second {
+		t.Errorf("the token requests came %s after each other, want 9 to 10 s", gaps)
 	}
 	t.Logf("%d calls, %d tokens, %d token requests in %.0f s", broker.Counts().Calls, counts.Tokens, len(requests), elapsed)
 }
