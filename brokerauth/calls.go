@@ -25,14 +25,31 @@ const (
 type calls struct {
 	current  *call // under way, or nil
 	err      error // of the last one
-	failures int   // in a row
+	failures int   // in a row, of one kind: with ErrNotReplaced, or other
 	until    time.Time
 }
 
-// A call is one call to Vault, which any number may wait for.
+// A call is one call to Vault, which any number may wait for. The mutex is that of the calls.
 type call struct {
-	done chan struct{}
-	err  error // to be read once done is closed
+	done      chan struct{}
+	err       error // to be read once done is closed
+	overtaken *call // by this one, or nil
+}
+
+// end releases who waits for the call, and, where it succeeded, who waits for one that it overtook. mu is
+// held.
+func (c *call) end(err error) {
+	select {
+	case <-c.done: // overtaken
+		return
+	default:
+	}
+	c.err = err
+	close(c.done)
+	if err == nil && c.overtaken != nil {
+		c.overtaken.end(nil)
+	}
+	c.overtaken = nil
 }
 
 // join returns the call under way, or starts one that does do. Within the window after a failure it
@@ -50,36 +67,41 @@ func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, err
 	return c.begin(context.Background(), mu, do), nil
 }
 
-// begin starts a call whatever came of earlier ones. It takes the place of the one under way, if any,
-// which goes on for those who wait for it. mu is held; do is called without, until ctx is done at the
-// latest.
+// begin starts a call whatever came of earlier ones. It takes the place of the one under way, if any: who
+// waits for that waits for the first of the two to succeed, or for its own end. mu is held; do is called
+// without, until ctx is done at the latest.
 func (c *calls) begin(ctx context.Context, mu *sync.Mutex, do func(context.Context) error) *call {
-	current := &call{done: make(chan struct{})}
+	current := &call{done: make(chan struct{}), overtaken: c.current}
 	c.current = current
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, callTimeout)
 		defer cancel()
-		current.err = do(ctx)
+		err := do(ctx)
 		mu.Lock()
 		defer mu.Unlock()
 		if c.current == current {
-			c.conclude(current.err)
+			c.conclude(err)
 		}
-		close(current.done)
+		current.end(err)
 	}()
 	return current
 }
 
 // conclude notes how the call under way ended. The mutex is held.
 func (c *calls) conclude(err error) {
+	previous := c.err
 	c.current, c.err = nil, err
 	if err == nil {
 		c.failures, c.until = 0, time.Time{}
 		return
 	}
 	most := windowMost
-	if errors.Is(err, ErrNotReplaced) {
+	kept := errors.Is(err, ErrNotReplaced)
+	if kept {
 		most = streakMost // Vault is there. What repeats a token is the authorization server
+	}
+	if kept != errors.Is(previous, ErrNotReplaced) {
+		c.failures = 0 // a token that is still held after an outage is the first of its kind
 	}
 	window := min(windowFirst<<min(c.failures, 16), most)
 	c.failures++

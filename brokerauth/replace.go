@@ -36,8 +36,9 @@ type replacement struct {
 // Where the new token is refused in turn, it is not replaced within half a minute of the first, nor the
 // next one within a minute, and so on up to 15 minutes: an MCP server that refuses each token would
 // otherwise cost the authorization server a request every few seconds. That ends with a token that the
-// server accepts and has not refused before, which a [Transport] notices. With an OAuth handler the source
-// hears of refused tokens only; so it ends too when none was refused for the ttl of the last one.
+// server has not refused by then and accepts (a status of 2xx), which a [Transport] notices. With an OAuth
+// handler the source hears of refused tokens only; so it ends too when none was refused for the ttl of the
+// last one.
 //
 // The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 where the broker's policy
 // does not let it write the refresh path, or wraps that of ctx.
@@ -104,17 +105,21 @@ func (s *Source) readNow(ctx context.Context) *call {
 	return s.reads.begin(ctx, &s.mu, s.read)
 }
 
-// answered notes what the MCP server made of a token: that it refused it, or that it did not.
+// answered notes what the MCP server made of a token: that it refused it (401), or that it took it (2xx).
+// Any other answer may come from a proxy or a rate limiter, which have not looked at it.
 func (s *Source) answered(accessToken string, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.streak.count == 0 || s.held.value.AccessToken != accessToken {
+	// While a token is being replaced, the streak does not have its successor yet.
+	replacing := s.replacing != nil && s.replacing.calls.current != nil
+	if s.streak.count == 0 || replacing || s.held.value.AccessToken != accessToken {
 		return
 	}
-	if status == http.StatusUnauthorized {
+	switch {
+	case status == http.StatusUnauthorized:
 		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // nobody asks for another yet
-	} else {
-		s.streak.accept(s.held.id)
+	case status >= 200 && status < 300:
+		s.streak.accept(s.held.id, time.Now())
 	}
 }
 

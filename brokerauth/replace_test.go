@@ -147,7 +147,34 @@ func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 	}
 }
 
-// Who waits for the read that is overtaken gets the replaced token.
+// A token that is still held right after an outage is the first of its kind: the window of many failures,
+// which may be long where Vault repeats a token, does not hold back the next attempt.
+func TestTokenStillHeldAfterAnOutageIsTheFirstOfItsKind(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.ttl = 24*time.Hour, 64800
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.status[http.MethodPut] = http.StatusBadGateway })
+		for range 300 {
+			_ = s.Replace(t.Context(), access(1))
+			pass(time.Second)
+		}
+		w.with(func(w *world) {
+			delete(w.status, http.MethodPut)
+			w.issued, w.cooldown = time.Now().Add(windowMost), 10*time.Second
+		})
+		pass(windowMost)
+		if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
+			t.Fatalf("within the cooldown: %v, want ErrNotReplaced", err)
+		}
+		pass(10 * time.Second)
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Errorf("after the cooldown: %v", err)
+		}
+	})
+}
+
+// Who waits for the read that is overtaken gets the replaced token, as soon as it is there.
 func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Hour
@@ -158,8 +185,12 @@ func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 				t.Error(err)
 			}
 		})
+		before := time.Now()
 		if token, err := s.Token(); err != nil || token.AccessToken != access(2) {
 			t.Errorf("got %v, want the second token", err)
+		}
+		if waited := time.Since(before); waited != time.Second {
+			t.Errorf("the caller waited %s, want the second that it took to replace the token", waited)
 		}
 	})
 }

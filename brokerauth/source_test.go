@@ -332,6 +332,23 @@ func TestClockBehindVaultsServesNoTokenPastItsLifetime(t *testing.T) {
 	}
 }
 
+// The least ttl is a second, and a token may end within it.
+func TestTokenIsHandedOutInItsLastSecondAndNotAfter(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.age, w.ttl = w.lifetime-time.Second, 1
+		s := w.source()
+		pass(800 * time.Millisecond) // so that 200 ms are left: Vault tells whole seconds
+		w.hold(s)
+		w.with(func(w *world) { w.lost = errLost })
+		pass(200*time.Millisecond - time.Nanosecond)
+		w.wantToken(s, 1)
+		pass(time.Nanosecond)
+		if _, err := s.Token(); !errors.Is(err, errLost) {
+			t.Errorf("at its end: %v, want no token", err)
+		}
+	})
+}
+
 // While a machine sleeps its monotonic clock stands still, and the wall clock goes on.
 func TestTokenIsValidUpToItsEndByEitherClock(t *testing.T) {
 	now := time.Now()

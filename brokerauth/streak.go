@@ -51,10 +51,11 @@ func (k *streak) replace(ttl time.Duration, now time.Time) {
 	}
 }
 
-// accept notes that the MCP server took the token with this id. Where it has refused it to another
-// request, that tells nothing: the next one would be refused to that request too.
-func (k *streak) accept(id string) {
-	if k.refused != id {
+// accept notes that the MCP server took the token with this id at now. Where it has refused it to another
+// request, that tells nothing: the next one would be refused to that request too. Nor does it before the
+// window is over, as the other request may be under way.
+func (k *streak) accept(id string, now time.Time) {
+	if k.refused != id && !now.Before(k.until) {
 		*k = streak{}
 	}
 }

@@ -3,6 +3,7 @@ package brokerauth
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 )
@@ -21,18 +22,61 @@ func (w *world) ask(client *http.Client, path string) int {
 
 // An MCP server that refuses each token for an hour costs the authorization server a few requests, not one
 // every few seconds. That is so whether the broker asks it by a transport or by a handler, where another
-// tool takes each of the tokens, where the plugin replaces them by itself as well, and where the
-// authorization server repeats one.
+// tool takes each of the tokens, before the retry too, where a proxy answers in between, where the plugin
+// replaces tokens by itself as well, and where the authorization server repeats one.
 func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 	byTransport := func(w *world, s *Source) func() {
 		client := w.httpClient(s)
 		return func() { w.ask(client, "/mcp") }
+	}
+	// byProxy has something between the broker and the server give each third answer.
+	byProxy := func(status int) func(*world, *Source) func() {
+		return func(w *world, s *Source) func() {
+			transport := w.httpClient(s).Transport.(*Transport)
+			requests := 0
+			transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+				if requests++; requests%3 == 0 {
+					return &http.Response{StatusCode: status, Body: http.NoBody, Request: req}, nil
+				}
+				return w.serve(req)
+			})
+			client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+				return http.ErrUseLastResponse
+			}}
+			return func() { w.ask(client, "/mcp") }
+		}
 	}
 	for name, c := range map[string]struct {
 		by      func(*world, *Source) func()
 		rotated bool
 		repeats bool
 	}{
+		"503 between": {by: byProxy(http.StatusServiceUnavailable)},
+		"429 between": {by: byProxy(http.StatusTooManyRequests)},
+		"302 between": {by: byProxy(http.StatusFound)},
+		"one tool, slower than the other": {by: func(w *world, s *Source) func() {
+			transport := w.httpClient(s).Transport.(*Transport)
+			transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+				if req.URL.Path == "/mcp" {
+					pass(50 * time.Millisecond)
+				} else {
+					pass(5 * time.Millisecond)
+				}
+				return w.serve(req)
+			})
+			client := &http.Client{Transport: transport}
+			return func() {
+				var both sync.WaitGroup
+				defer both.Wait()
+				both.Go(func() { w.ask(client, "/mcp") })
+				for range 15 { // while the other is under way, and its retry
+					if status := w.ask(client, "/any"); status != http.StatusOK {
+						w.t.Errorf("the other tool answered %d", status)
+					}
+					pass(5 * time.Millisecond)
+				}
+			}
+		}},
 		"transport": {by: byTransport},
 		"rotated":   {by: byTransport, rotated: true},
 		"repeated":  {by: byTransport, repeats: true},
@@ -79,18 +123,91 @@ func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 	}
 }
 
-// A token that is accepted ends the streak: the next one that is refused is replaced at once.
+// A token that is accepted after the window ends the streak: the next one that is refused is replaced at
+// once.
 func TestAcceptedTokenEndsTheStreak(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
 		for n := 1; n < 10; n++ {
 			w.with(func(w *world) { w.refused[access(n)] = true })
-			if status := w.ask(client, "/mcp"); status != http.StatusOK {
-				t.Fatalf("token %d was refused, and the answer is %d", n, status)
+			for range 2 {
+				if status := w.ask(client, "/mcp"); status != http.StatusOK {
+					t.Fatalf("token %d was refused, and the answer is %d", n, status)
+				}
+				pass(streakFirst)
 			}
 		}
 		w.wantCalls(10, 9)
 	})
+}
+
+// A token that is accepted within the window is replaced when that is over: another tool may refuse it.
+func TestAcceptedTokenKeepsTheWindow(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		client := w.httpClient(w.source())
+		w.refused[access(1)] = true
+		if status := w.ask(client, "/mcp"); status != http.StatusOK {
+			t.Fatalf("the first token was refused, and the answer is %d", status)
+		}
+		w.with(func(w *world) { w.refused[access(2)] = true })
+		if status := w.ask(client, "/mcp"); status != http.StatusUnauthorized {
+			t.Errorf("the second one was refused at once, and the answer is %d", status)
+		}
+		w.wantCalls(2, 1)
+		pass(streakFirst)
+		if status := w.ask(client, "/mcp"); status != http.StatusOK {
+			t.Errorf("the second one was refused half a minute later, and the answer is %d", status)
+		}
+		w.wantCalls(3, 2)
+	})
+}
+
+// A streak ends by the server's word on the held token, once its window is over, and by nothing else.
+func TestWhatEndsTheStreak(t *testing.T) {
+	type answer struct{ number, status int }
+	for name, c := range map[string]struct {
+		answers   []answer
+		replacing bool // while the held token is being replaced
+		ends      bool
+	}{
+		"accepted":                       {answers: []answer{{2, http.StatusOK}}, ends: true},
+		"accepted, without content":      {answers: []answer{{2, http.StatusNoContent}}, ends: true},
+		"refused, and then accepted":     {answers: []answer{{2, http.StatusUnauthorized}, {2, http.StatusOK}}},
+		"a proxy's answer":               {answers: []answer{{2, http.StatusBadGateway}}},
+		"a rate limiter's":               {answers: []answer{{2, http.StatusTooManyRequests}}},
+		"a redirect":                     {answers: []answer{{2, http.StatusFound}}},
+		"its predecessor is accepted":    {answers: []answer{{1, http.StatusOK}}},
+		"its predecessor is refused":     {answers: []answer{{1, http.StatusUnauthorized}, {2, http.StatusOK}}, ends: true},
+		"accepted, but is just replaced": {answers: []answer{{2, http.StatusOK}}, replacing: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				if err := s.Replace(t.Context(), access(1)); err != nil {
+					t.Fatal(err)
+				}
+				pass(streakFirst)
+				if c.replacing {
+					s.replacing.calls.current = &call{}
+				}
+				for _, answer := range c.answers {
+					s.answered(access(answer.number), answer.status)
+				}
+				if c.replacing {
+					s.replacing.calls.current = nil
+				}
+				if err := s.Replace(t.Context(), access(2)); err != nil {
+					t.Fatal(err)
+				}
+				pass(streakFirst) // the window of a streak's first token, and half of that of its second
+				err := s.Replace(t.Context(), access(3))
+				if c.ends && err != nil || !c.ends && !errors.Is(err, ErrNotReplaced) {
+					t.Errorf("the streak has ended: want %t, and half a minute later %v", c.ends, err)
+				}
+			})
+		})
+	}
 }
 
 // One that was refused and is then accepted, by another tool or as the server has got to know it, does

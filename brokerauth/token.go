@@ -42,12 +42,16 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		answer.ObtainedAt.IsZero() {
 		return nil, errNotAToken
 	}
-	// Vault gives no expired token, a ttl that ends before the token does, and both times by one clock.
-	// Where the token looks expired, or good for longer than its whole lifetime, this machine's clock
-	// is ahead of Vault's, or behind it.
+	// Vault gives no expired token, both times by one clock, and a ttl that ends before the token does,
+	// but for the least, a second, in a token's last one. Where the token looks expired, or good for less
+	// than a longer ttl, this machine's clock is ahead of Vault's; where it looks good for longer than its
+	// whole lifetime, it is behind.
 	ttl := time.Duration(answer.TTL) * time.Second
 	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)
-	remaining := max(ttl, min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime))
+	remaining := min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime)
+	if ttl > time.Second || remaining <= 0 {
+		remaining = max(remaining, ttl)
+	}
 	t := &token{
 		id:    tokenID(answer.AccessToken),
 		asked: asked,
