@@ -18,6 +18,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -73,6 +74,9 @@ type Engine struct {
 	writes [writeLocks]*semaphore.Weighted
 	seed   maphash.Seed
 
+	unsavable atomic.Bool         // whether the last token could not be stored
+	saver     *semaphore.Weighted // of the name that tries to store its token again
+
 	slots sync.Map // Name -> *slot; read without a lock, written under mu
 
 	mu     sync.Mutex           // guards the fields below and writes to slots
@@ -98,6 +102,7 @@ func New(o Options) *Engine {
 		cancel:   cancel,
 		epoch:    time.Now(),
 		seed:     maphash.MakeSeed(),
+		saver:    semaphore.NewWeighted(1),
 		roles:    map[string][]*slot{},
 		doubts:   map[string]time.Time{},
 	}

@@ -274,7 +274,8 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	if prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
 		t = prev.repeated(t, now)
 	}
-	saved := s.save(t)
+	// Where storage hangs, tokens that wait for it in turn would expire meanwhile.
+	saved := !s.engine.unsavable.Load() && s.save(t)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,46 +296,73 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	s.failed.Store(nil)
 	s.hold(t)
 	s.unsaved = !saved
-	if !saved {
-		s.engine.spawn(func() { s.saveLater(t) })
+	if !saved && !s.saving {
+		s.saving = true
+		s.engine.spawn(s.saveLater)
 	}
 	return t
 }
 
 // save stores a token. The write lock is held.
 func (s *slot) save(t *Token) bool {
-	if err := s.engine.store.Save(s.engine.ctx, s.name, t); err != nil {
+	err := s.engine.store.Save(s.engine.ctx, s.name, t)
+	s.engine.unsavable.Store(err != nil)
+	if err != nil {
 		s.engine.log.Error("token could not be stored; it is served from memory until it can", "name", s.name.String(), "error", err)
 		return false
 	}
 	return true
 }
 
-// saveLater tries to store a token until it is stored or held no more.
-func (s *slot) saveLater(t *Token) {
-	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
-		timer := time.NewTimer(wait)
-		select {
-		case <-s.engine.ctx.Done():
-			timer.Stop()
-			return
-		case <-timer.C:
-		}
-		unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
-		if err != nil {
+// saveLater tries to store the held token until it is stored, or none is held. Of all names one tries at a
+// time, and leaves storage and the write lock alone for a while when that was in vain.
+func (s *slot) saveLater() {
+	ctx := s.engine.ctx
+	wait := time.Second
+	for again := pause(ctx, wait); again; wait = min(2*wait, time.Minute) {
+		if s.engine.saver.Acquire(ctx, 1) != nil {
 			return
 		}
-		settled := s.held.Load() != t || s.save(t)
-		if settled {
-			s.mu.Lock()
-			if s.held.Load() == t {
-				s.unsaved = false
-			}
-			s.mu.Unlock()
-		}
-		unlock()
-		if settled {
-			return
-		}
+		again = !s.saveHeld() && pause(ctx, wait)
+		s.engine.saver.Release(1)
+	}
+}
+
+// saveHeld tells whether the held token is stored, or none is held, or the engine ends.
+func (s *slot) saveHeld() bool {
+	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
+	if err != nil {
+		return true
+	}
+	defer unlock()
+	t, unsaved := s.unsavedToken()
+	if unsaved && !s.save(t) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held.Load() == t {
+		s.unsaved = false
+	}
+	s.saving = false
+	return true
+}
+
+// unsavedToken is the held token, and whether it could not be stored yet.
+func (s *slot) unsavedToken() (*Token, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held.Load(), s.unsaved
+}
+
+// pause waits for so long. It tells whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }

@@ -53,6 +53,11 @@ func TestFirstRefusalAfterAnOutageStartsAtItsOwnFirstWindow(t *testing.T) {
 				if wait := time.Until(failed.NextAttempt); wait > refusedFirst {
 					t.Errorf("the first refusal backs off %s, want at most %s", wait, refusedFirst)
 				}
+				status, _ := e.Status(t.Context(), weather)
+				if status.Failure.Refusals != 1 || status.Failure.Count < 3 {
+					t.Errorf("%d refusals of %d failures in a row, want 1 of those of the outage and its own",
+						status.Failure.Refusals, status.Failure.Count)
+				}
 				return
 			}
 			time.Sleep(time.Second)
@@ -390,4 +395,65 @@ func TestFailedWriteIsLookedIntoThoughNobodyReads(t *testing.T) {
 			t.Errorf("got a token of shape %s after the write has come through", got.Shape)
 		}
 	})
+}
+
+// hangingSaves is storage whose saves take storage's whole time, and then fail.
+type hangingSaves struct{ *world }
+
+func (s hangingSaves) Save(ctx context.Context, name Name, t *Token) error {
+	if err := s.world.Save(ctx, name, t); err == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+	}
+	return context.DeadlineExceeded
+}
+
+// Saves that hang take no token out of service, neither of many servers nor of many roles of one, whose
+// write lock they share; and when storage answers again every token gets there.
+func TestSavesThatHangTakeNoTokenOutOfService(t *testing.T) {
+	const names = 200
+	for where, name := range map[string]func(int) Name{
+		"many servers":           func(i int) Name { return Name{Server: fmt.Sprint("server-", i)} },
+		"many roles of a server": func(i int) Name { return Name{Server: "weather", Role: fmt.Sprint("role-", i)} },
+	} {
+		t.Run(where, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime = 2 * time.Minute
+				for i := range names {
+					w.shapes[name(i)] = "A"
+				}
+				e := New(Options{Store: hangingSaves{w}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+				t.Cleanup(e.Close)
+				for i := range names {
+					mustRead(t, e, name(i))
+				}
+				w.with(func(w *world) { w.broken["save"] = errors.New("storage is away") })
+				for range 600 {
+					time.Sleep(time.Second)
+					before := time.Now()
+					for i := range names {
+						mustRead(t, e, name(i))
+					}
+					if waited := time.Since(before); waited != 0 {
+						t.Fatalf("readers waited %s", waited)
+					}
+				}
+				// One of each name before, one of each until the first has failed, and then one in 11 s.
+				if saves, most := w.storageCalls()["save"], 2*names+600/11; saves > most {
+					t.Errorf("%d saves; want %d at most", saves, most)
+				}
+
+				w.with(func(w *world) { delete(w.broken, "save") })
+				time.Sleep(2 * time.Minute)
+				for i := range names {
+					if held := mustRead(t, e, name(i)); w.stored(name(i)).AccessToken != held.AccessToken {
+						t.Errorf("%s has not been stored", name(i))
+					}
+				}
+			})
+		})
+	}
 }

@@ -33,8 +33,8 @@ type slot struct {
 	idleTimeout time.Duration
 	// wanted tells that somebody asked for a token in vain since the last failure.
 	wanted bool
-	// unsaved tells that held could not be stored yet.
-	unsaved bool
+	// unsaved tells that held could not be stored yet, and saving that saveLater runs.
+	unsaved, saving bool
 	// idle tells that the last due refresh was left out because nobody reads.
 	idle bool
 	// unattended tells that a refresh of held was left out because nobody asked for the
