@@ -131,8 +131,9 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 // prepare makes of the request's data what the framework does not make of it itself:
 // a null is a field that is not given, as clients that write whole objects mean it, but
 // for token_id, which Vault's required_parameters take for given; an empty extra_params is
-// no pairs, for which the vault command has no other form; and a secret of the wrong type
-// is refused here, because the framework's message quotes it.
+// no pairs, for which the vault command has no other form; an empty verify is its default, as
+// with other fields; and a secret of the wrong type is refused here, because the framework's
+// message quotes it.
 func prepare(req *logical.Request) error {
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {
@@ -141,6 +142,9 @@ func prepare(req *logical.Request) error {
 	}
 	if req.Data["extra_params"] == "" {
 		req.Data["extra_params"] = map[string]any{}
+	}
+	if req.Data["verify"] == "" {
+		delete(req.Data, "verify")
 	}
 	for _, field := range secretFields {
 		if value, given := req.Data[field]; given {
@@ -160,8 +164,8 @@ engine obtains a token with the client credentials grant, replaces it ahead of i
 expiry, and answers at token/<server>. A broker needs the read capability there and
 nothing else; it never sees the client secret.
 
-  vault write mcp-oauth/config/weather server_url=https://weather.example.com/mcp \
-      client_id=vault client_secret=@secret.txt
+  tr -d '\n' < secret.txt | vault write mcp-oauth/config/weather \
+      server_url=https://weather.example.com/mcp client_id=vault client_secret=-
   vault read mcp-oauth/token/weather
 
 A role, role/<server>/<role>, is a variant of a config with other scopes, resource

@@ -108,7 +108,7 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "PEM certificates of the authorities to trust for the token endpoint, in place of the system's.",
+			Description:  "PEM certificates of the authorities to trust for the token endpoint and in discovery, in place of the system's.",
 			DisplayAttrs: &framework.DisplayAttributes{EditType: "file"},
 		},
 		"request_timeout": {

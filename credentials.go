@@ -226,8 +226,12 @@ func (c *config) fitsServer() error {
 // validDiscovered refuses a pinned endpoint that allow_insecure_http let in and that it no
 // longer covers.
 func (c *config) validDiscovered() error {
-	if c.Discovered == nil || c.TokenURL != "" || c.validEndpoint("discovered_token_url", c.tokenURL()) == nil {
+	if c.Discovered == nil || c.TokenURL != "" {
 		return nil
+	}
+	err := c.validEndpoint("the token endpoint that was discovered", c.tokenURL())
+	if err == nil || !strings.HasPrefix(strings.ToLower(c.tokenURL()), "http:") {
+		return err
 	}
 	return badRequest("the token endpoint that was discovered uses http: write rediscover=true to look for another, or leave allow_insecure_http=true")
 }

@@ -93,6 +93,7 @@ func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 	}{
 		{fields{"issuer": "as.example.com"}, "issuer: must be absolute"},
 		{fields{"issuer": "ftp://as.example.com"}, "issuer must start with https://"},
+		{fields{"issuer": "https://münchen.example.com"}, "write a host name in other letters as xn--"},
 		{fields{"issuer": "http://as.example.com"}, "issuer uses http to a host other than loopback"},
 		{fields{"issuer": "https://as.example.com?a=b"}, "must not hold a query (RFC 8414 section 2)"},
 		{fields{"issuer": "https://as.example.com/?"}, "must not hold a query"},

@@ -22,6 +22,16 @@ type discovered struct {
 	At           time.Time        `json:"at"`
 }
 
+// same tells whether both pin the same, whenever that was found. Either may be nil.
+func (d *discovered) same(o *discovered) bool {
+	if d == nil || o == nil {
+		return d == o
+	}
+	a, b := *d, *o
+	a.At, b.At = time.Time{}, time.Time{}
+	return fingerprint(a) == fingerprint(b)
+}
+
 // discoverySource is what discovery starts from; empty where there is nothing to
 // discover because the operator named the token endpoint.
 func (c *config) discoverySource() string {

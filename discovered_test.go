@@ -126,6 +126,59 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	}
 }
 
+// What discovery finds anew is proved by a token, also where the token would be the same.
+func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
+	type party struct {
+		m   *mount
+		as  *authServer
+		mcp *mcpServer
+	}
+	algorithms := func(alg string) fields {
+		return fields{
+			"token_endpoint_auth_methods_supported":            []string{"private_key_jwt"},
+			"token_endpoint_auth_signing_alg_values_supported": []string{alg},
+		}
+	}
+	for name, c := range map[string]struct {
+		client  fields // in place of the secret
+		first   fields // of the metadata
+		changes func(*testing.T, party)
+		brings  fields
+	}{
+		"another signing algorithm": {
+			client:  fields{"key_type": "rsa-2048"},
+			first:   algorithms("RS256"),
+			changes: func(_ *testing.T, p party) { p.as.describes(algorithms("PS256")) },
+		},
+		"another issuer, the same token endpoint": {
+			client: fields{"client_secret": secret},
+			changes: func(t *testing.T, p party) {
+				other := newAuthServer(t)
+				other.describes(fields{"token_endpoint": p.as.URL + "/token"})
+				p.mcp.wants(other)
+			},
+			brings: fields{"client_secret": secret},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var p party
+			p.m, p.as, p.mcp = discoverable(t, c.first)
+			p.m.write("config/weather", with(fields{"server_url": p.mcp.url(), "client_id": "vault"}, c.client))
+			p.m.token("weather")
+			p.as.asked(t, 1, "after the first read")
+			p.m.write("config/weather", fields{"rediscover": true})
+			p.as.asked(t, 1, "after a rediscovery that found the same")
+
+			c.changes(t, p)
+			p.as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
+			was := p.m.storage.entries(t)
+			p.m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+				with(fields{"rediscover": true}, c.brings), "invalid_client")
+			p.m.storage.unchanged(t, was)
+		})
+	}
+}
+
 // Another start is another search.
 func TestAnotherSourceIsDiscovered(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)

@@ -49,8 +49,8 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	})
 }
 
-// onlyKnown checks that a request holds no field that its path does not have: dropped without a
-// word, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
+// onlyKnown checks that a request holds no field that its path does not have: dropped with a
+// warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
 // adds to its fields may be written back with them, and is not looked at.
 func onlyKnown(d *framework.FieldData) error {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {

@@ -18,10 +18,13 @@ func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	})
 	m.storage.unchanged(t, was)
 
-	// verify=null is not verify=false: this write is refused by the server, and so not stored.
+	// Neither null nor an empty text is verify=false: these writes are refused by the server, and so not
+	// stored.
 	as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
 		fields{"client_secret": "another-" + secret, "verify": nil}, "invalid_client")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		fields{"client_secret": "another-" + secret, "verify": ""}, "invalid_client")
 	m.storage.unchanged(t, was)
 }
 

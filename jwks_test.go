@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -111,17 +112,27 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 		m.write("config/weather", made(nil))
 		m.write("config/maps", made(fields{"publish_jwks": false}))
 		m.write("config/damaged", made(nil))
+		m.write("config/damaged-key", made(nil))
 		m.stop()
 		damage(t, m, "config/damaged", "{")
+		entry, err := storage.Get(t.Context(), "config/damaged-key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken := strings.ReplaceAll(string(entry.Value), "BEGIN PRIVATE KEY", "BEGIN NO KEY")
+		if broken == string(entry.Value) {
+			t.Fatal("there is no key to damage")
+		}
+		damage(t, m, "config/damaged-key", broken)
 		m = newNode(t, storage, 0)
 		synctest.Wait() // until all is loaded
 		before := storage.calls.Load()
 		for range 100 {
 			m.jwks("weather")
-			m.unpublished("maps", "damaged", "absent")
+			m.unpublished("maps", "damaged", "damaged-key", "absent")
 		}
 		if n := storage.calls.Load() - before; n != 0 {
-			t.Errorf("400 requests made %d storage calls; want none", n)
+			t.Errorf("500 requests made %d storage calls; want none", n)
 		}
 	})
 }

@@ -329,9 +329,9 @@ func (b *backend) loadAllKeySets(ctx context.Context) error {
 	return group.Wait()
 }
 
-// loadKeySet brings the key set of a server in line with storage. What cannot be read
-// changes nothing until it is written again: one such config must not open storage to
-// everybody who asks for names at random.
+// loadKeySet brings the key set of a server in line with storage. A config or a key that
+// cannot be read changes nothing until it is written again: one such must not open storage
+// to everybody who asks for names at random.
 func (b *backend) loadKeySet(ctx context.Context, server string) error {
 	for {
 		writes := b.keySets.written()
@@ -342,8 +342,12 @@ func (b *backend) loadKeySet(ctx context.Context, server string) error {
 		case err != nil:
 			return err
 		}
-		if loaded, err := b.keySets.load(server, c, writes); loaded || err != nil {
-			return err
+		loaded, err := b.keySets.load(server, c, writes)
+		if err != nil {
+			b.Logger().Warn("a key cannot be read, and so the key set is not published", "server", server, "error", err)
+		}
+		if loaded || err != nil {
+			return nil
 		}
 	}
 }

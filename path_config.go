@@ -163,8 +163,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 
 	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !madeKey}
-	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old))
-	write.fetch = old == nil || write.refresh || b.engine.Failing(name) || write.terms.Shape != old.terms(nil).Shape
+	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old) || !next.Discovered.same(old.Discovered))
+	write.fetch = old == nil || write.refresh || b.engine.Failing(name) ||
+		write.terms.Shape != old.terms(nil).Shape || next.RequestTimeout != old.RequestTimeout
 	notes = append(notes, next.certificateWarning(time.Now()))
 	if old != nil && next.same(old) && !(write.verify && write.fetch) {
 		return warn(notes...), nil
@@ -280,9 +281,9 @@ are is at status/.
 const configHelp = `
 A config makes the plugin an OAuth client for one MCP server. It is for operators.
 
-  vault write mcp-oauth/config/weather \
+  tr -d '\n' < secret.txt | vault write mcp-oauth/config/weather \
       server_url=https://weather.example.com/mcp \
-      client_id=vault client_secret=@secret.txt
+      client_id=vault client_secret=-
 
 The authorization server is discovered from server_url (RFC 9728, RFC 8414), or from
 issuer where that is given; token_url leaves discovery out. What was found is pinned

@@ -118,7 +118,7 @@ func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 		{"default_ttl", fields{"default_ttl": "1m"}, false},
 		{"max_ttl", fields{"max_ttl": "1m"}, false},
 		{"idle_timeout", fields{"idle_timeout": "1m"}, false},
-		{"request_timeout", fields{"request_timeout": "5s"}, false},
+		{"request_timeout", fields{"request_timeout": "5s"}, true},
 		{"the auth method in effect", fields{"token_endpoint_auth_method": "client_secret_basic"}, false},
 		{"server_url that says what resource says", fields{"server_url": "https://mcp.example.com", "resource": "https://mcp.example.com"}, false},
 		{"scopes", fields{"scopes": "b"}, true},

@@ -109,6 +109,12 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 			}
 			storage.unchanged(t, was)
 			as.asked(t, 0, "after all")
+			m.counts(map[string]float64{ // they count where they are done
+				`token_reads_total{outcome="forwarded"}`:    1,
+				`token_refreshes_total{outcome="replaced"}`: 0,
+				`token_refreshes_total{outcome="kept"}`:     0,
+				`token_refreshes_total{outcome="failed"}`:   0,
+			})
 			if as.looked() != 0 || mcp.called() != 0 {
 				t.Errorf("%d requests for metadata and %d to the MCP server; want none", as.looked(), mcp.called())
 			}

@@ -43,7 +43,11 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 		return known.state
 	}
 	defer v.mu.Unlock()
-	known = &replicationState{state: v.SystemView.ReplicationState(), at: time.Now()}
+	state := v.SystemView.ReplicationState()
+	if state == consts.ReplicationUnknown {
+		state = known.state // Vault gave no answer
+	}
+	known = &replicationState{state: state, at: time.Now()}
 	v.known.Store(known)
 	return known.state
 }

@@ -33,6 +33,26 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 	})
 }
 
+// Where Vault gives no answer, what it said before holds: a standby must not take itself for active.
+func TestReplicationStateHoldsWhereVaultGivesNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vault := &testSystem{state: consts.ReplicationPerformanceStandby}
+		view := newSystemView(vault)
+		vault.state = consts.ReplicationUnknown
+		time.Sleep(replicationStateLife)
+		view.ReplicationState()
+		if n := vault.calls.Load(); n != 2 || !view.passive() {
+			t.Errorf("Vault was asked %d times; passive: %t", n, view.passive())
+		}
+		vault.state = consts.ReplicationPerformancePrimary
+		time.Sleep(replicationStateLife)
+		view.ReplicationState()
+		if view.passive() {
+			t.Error("passive, though Vault says that it is the primary")
+		}
+	})
+}
+
 // slowSystem is a system view whose Vault is slow to answer from the second call on.
 type slowSystem struct {
 	testSystem

@@ -129,10 +129,13 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 // callable says why a URL must not be called, or "". What can be told without a lookup is told here, and
 // holds for token endpoints too, which are called later; the rest shows when dialling.
 func (s *search) callable(u *url.URL, policy Policy) string {
-	own := origin(u) == s.origin
+	guard := policy.Or(s.AllowPrivate)
+	if origin(u) == s.origin {
+		guard = ownGuard
+	}
 	addr := hostAddr(u.Hostname())
-	if addr.IsValid() && !own {
-		if err := policy.Or(s.AllowPrivate).Check(addr); err != nil {
+	if addr.IsValid() {
+		if err := guard.Check(addr); err != nil {
 			return err.Error()
 		}
 	}

@@ -117,6 +117,20 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	wantAttempts(t, err, "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
 }
 
+// What the proxy dials, nobody here sees; but an address that no policy permits is not named to it.
+func TestProxyIsNotAskedForWhatIsNeverCalled(t *testing.T) {
+	proxy, asked := newProxy(t)
+	for _, serverURL := range []string{"http://169.254.169.254/latest/meta-data", "https://100.100.100.200/mcp"} {
+		r := &Request{ServerURL: serverURL, AllowInsecureHTTP: true, AllowPrivate: true, Timeout: 5 * time.Second, proxied: http.ProxyURL(proxy)}
+		if _, err := r.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "is never called") {
+			t.Errorf("%s: %v", serverURL, err)
+		}
+	}
+	if got := asked(); len(got) != 0 {
+		t.Errorf("the proxy was asked for %q", got)
+	}
+}
+
 func TestProxyOfTheEnvironment(t *testing.T) {
 	if serverURL := os.Getenv("DISCOVERY_TEST_SERVER_URL"); serverURL != "" {
 		r := &Request{ServerURL: serverURL, CACert: os.Getenv("DISCOVERY_TEST_CA"), Timeout: 10 * time.Second}

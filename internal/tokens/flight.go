@@ -238,7 +238,7 @@ func (s *slot) conclude(f *flight, revision uint64, terms *Terms, answer *grant.
 		}
 	}
 	if err != nil {
-		return s.fail(terms.Host, err)
+		return s.fail(terms.Host, err, revision)
 	}
 	f.token, f.fetched = s.publish(t, terms, revision), true
 	return nil
@@ -251,10 +251,13 @@ func (s *slot) changed(revision uint64) bool {
 	return revision != s.revision
 }
 
-// fail remembers a failure.
-func (s *slot) fail(host string, cause error) error {
+// fail remembers a failure, unless an invalidation overtook it.
+func (s *slot) fail(host string, cause error, revision uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if revision != s.revision {
+		return nil // void: end looks again
+	}
 	now := time.Now()
 	f := s.failed.Load().next(host, cause, now)
 	s.failed.Store(f)

@@ -63,6 +63,24 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	})
 }
 
+// A refusal that an invalidation overtakes, which takes no write lock, is of terms that are gone.
+func TestFailureThatAnInvalidationOvertakesIsForgotten(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		s := e.peek(weather)
+		revision := s.revision
+		e.Invalidate(weather)
+		synctest.Wait()
+		if err := s.fail("as.example.com", &grant.UnavailableError{Status: 503}, revision); err != nil {
+			t.Errorf("a reader is told of %v", err)
+		}
+		if status, _ := e.Status(t.Context(), weather); status.Failure != nil {
+			t.Errorf("status %+v, want no failure", status)
+		}
+	})
+}
+
 // An answer that arrives while a delete is being written is thrown away by the delete, and
 // leaves nothing in storage.
 func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
