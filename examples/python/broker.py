@@ -54,8 +54,9 @@ class VaultToken:
             self._headers["X-Vault-Namespace"] = namespace
         self._lock = threading.Lock()  # held while Vault is asked
         self._held = None  # the last answer of the token path
-        self._expires = 0.0  # by the monotonic clock
-        self._due = 0.0  # when to read again, by the same
+        self._asked = time.monotonic(), time.time()  # when it was asked for
+        self._expires = 0.0  # how long after that it does
+        self._due = 0.0  # how long after that to read again
         self._failures = 0  # of reads, in a row
 
     def get(self):
@@ -63,9 +64,9 @@ class VaultToken:
 
         One thread asks Vault when that is due; the others go on with the held token meanwhile.
         """
-        if time.monotonic() >= self._due and self._lock.acquire(blocking=not self._valid()):
+        if self._elapsed() >= self._due and self._lock.acquire(blocking=not self._valid()):
             try:
-                if time.monotonic() >= self._due:
+                if self._elapsed() >= self._due:
                     self._read_or_keep()
             finally:
                 self._lock.release()
@@ -89,24 +90,32 @@ class VaultToken:
             return self._held["token_id"] != refused["token_id"]
 
     def _valid(self):
-        return time.monotonic() < self._expires
+        return self._elapsed() < self._expires
+
+    def _elapsed(self):
+        """Returns the seconds since the held token was asked for, by the clock that says more.
+
+        The monotonic one may stand still while the machine sleeps, and the other may be set back.
+        """
+        monotonic, wall = self._asked
+        return max(time.monotonic() - monotonic, time.time() - wall)
 
     def _read_or_keep(self):
         """Reads the token path. While that fails, the held token serves until it expires."""
         try:
             self._read()
         except TROUBLE as error:
-            self._due = time.monotonic() + min(2**self._failures, 30)
+            self._due = self._elapsed() + min(2**self._failures, 30)
             self._failures += 1
             if not self._valid():
                 raise
             log(f"going on with the held token, since Vault gave no other: {error}")
 
     def _read(self):
-        asked, now = time.monotonic(), time.time()
+        asked = time.monotonic(), time.time()
         data = self._ask(self._token_url)["data"]
-        remaining = left(data, now)
-        self._held, self._expires, self._due = data, asked + remaining, asked + data["ttl"]
+        remaining = left(data, asked[1])
+        self._held, self._asked, self._expires, self._due = data, asked, remaining, data["ttl"]
         self._failures = 0
 
     def _ask(self, url, body=None):
@@ -121,10 +130,12 @@ class VaultToken:
 def left(token, now):
     """For how many seconds a token is good, read at a time by this machine's clock.
 
-    Where that is ahead of Vault's, ttl holds, and where it is behind, the lifetime.
+    Where that is ahead of Vault's, ttl holds, and where it is behind, the lifetime. A ttl of 1, the
+    least, may be longer than what is left.
     """
     expires, obtained = seconds(token["expires_at"]), seconds(token["last_vault_rotation"])
-    return max(token["ttl"], min(expires - now, expires - obtained))
+    remaining = min(expires - now, expires - obtained)
+    return max(token["ttl"], remaining) if token["ttl"] > 1 or remaining <= 0 else remaining
 
 
 def seconds(text):

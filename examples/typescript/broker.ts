@@ -55,8 +55,9 @@ class VaultToken {
   #refreshURL: string;
   #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may ask for it
   #held?: Token; // the last answer of the token path
-  #expires = 0; // by performance.now()
-  #due = 0; // when to read again, by the same
+  #asked = clocks(); // when it was asked for
+  #expires = 0; // how many milliseconds after that it does
+  #due = 0; // how many after that to read again
   #failures = 0; // of reads, in a row
   #reading?: Promise<void>;
   #replacing?: Promise<void>;
@@ -72,7 +73,7 @@ class VaultToken {
 
   /** Returns a token that is valid now. It waits for Vault only where none is held. */
   async get(): Promise<Token> {
-    if (performance.now() >= this.#due) {
+    if (this.#elapsed() >= this.#due) {
       this.#reading ??= this.#readOrKeep().finally(() => (this.#reading = undefined));
     }
     if (!this.#valid()) await this.#reading;
@@ -103,7 +104,16 @@ class VaultToken {
   }
 
   #valid(): boolean {
-    return performance.now() < this.#expires;
+    return this.#elapsed() < this.#expires;
+  }
+
+  /**
+   * The milliseconds since the held token was asked for, by the clock that says more: the monotonic one
+   * may stand still while the machine sleeps, and the other may be set back.
+   */
+  #elapsed(): number {
+    const now = clocks();
+    return Math.max(now.monotonic - this.#asked.monotonic, now.wall - this.#asked.wall);
   }
 
   /** Reads the token path. While that fails, the held token serves until it expires. */
@@ -111,7 +121,7 @@ class VaultToken {
     try {
       await this.#read();
     } catch (error) {
-      this.#due = performance.now() + Math.min(2 ** this.#failures, 30) * 1000;
+      this.#due = this.#elapsed() + Math.min(2 ** this.#failures, 30) * 1000;
       this.#failures++;
       console.error(`broker: Vault gave no token: ${reason(error)}`);
       if (this.#valid()) console.error("broker: going on with the held token");
@@ -119,27 +129,34 @@ class VaultToken {
   }
 
   async #read(): Promise<void> {
-    const asked = performance.now();
-    const now = Date.now();
+    const asked = clocks();
     const response = await request(this.#tokenURL, this.#headers);
     const { data } = (await response.json()) as { data: Token };
-    const remaining = left(data, now);
+    const remaining = left(data, asked.wall);
     if (Number.isNaN(remaining)) throw new Error("the answer is not a token");
     this.#held = data;
-    this.#expires = asked + remaining;
-    this.#due = asked + data.ttl * 1000;
+    this.#asked = asked;
+    this.#expires = remaining;
+    this.#due = data.ttl * 1000;
     this.#failures = 0;
   }
 }
 
+/** The time by both of this machine's clocks, in milliseconds. */
+function clocks(): { monotonic: number; wall: number } {
+  return { monotonic: performance.now(), wall: Date.now() };
+}
+
 /**
  * For how many milliseconds a token is good, read at a time by this machine's clock. Where that is ahead of
- * Vault's, ttl holds, and where it is behind, the lifetime.
+ * Vault's, ttl holds, and where it is behind, the lifetime. A ttl of 1, the least, may be longer than what
+ * is left.
  */
 function left(token: Token, now: number): number {
   const expires = Date.parse(token.expires_at);
   const obtained = Date.parse(token.last_vault_rotation);
-  return Math.max(token.ttl * 1000, Math.min(expires - now, expires - obtained));
+  const remaining = Math.min(expires - now, expires - obtained);
+  return token.ttl > 1 || !(remaining > 0) ? Math.max(token.ttl * 1000, remaining) : remaining;
 }
 
 interface Message {
