@@ -345,8 +345,9 @@ func (b *backend) loadKeySet(ctx context.Context, server string) error {
 		loaded, err := b.keySets.load(server, c, writes)
 		if err != nil {
 			b.Logger().Warn("a key cannot be read, and so the key set is not published", "server", server, "error", err)
+			return nil
 		}
-		if loaded || err != nil {
+		if loaded {
 			return nil
 		}
 	}

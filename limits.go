@@ -48,7 +48,7 @@ const (
 // withinLimits checks the fields that a request holds, before anything is made of them. The
 // framework has seen to their types.
 func withinLimits(d *framework.FieldData) error {
-	var bounded []string // none for a read of a token, which this must not slow down
+	var bounded []string
 	for field := range d.Raw {
 		if _, known := d.Schema[field]; known && limits[field] != (limit{}) {
 			bounded = append(bounded, field)

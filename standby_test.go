@@ -212,7 +212,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 				m := newNode(t, replicated(t, as), state)
 				m.token("weather")
 				synctest.Wait()
-				m.system.state = 0
+				m.system.state = consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled
 				m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
 				time.Sleep(replicationStateLife)
 				if got := m.token("maps"); got != "t0ken-1" {

@@ -45,7 +45,7 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	defer v.mu.Unlock()
 	state := v.SystemView.ReplicationState()
 	if state == consts.ReplicationUnknown {
-		state = known.state // Vault gave no answer
+		state = known.state // the call failed: Vault has a word for no replication, too
 	}
 	known = &replicationState{state: state, at: time.Now()}
 	v.known.Store(known)
