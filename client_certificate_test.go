@@ -168,6 +168,16 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 	}
 }
 
+// A certificate does not go to the endpoint for all where that for certificates can't be used.
+func TestAliasThatCanNotBeUsedIsSaidToCertificatesAlone(t *testing.T) {
+	m, as, mcp := discoverable(t, fields{"mtls_endpoint_aliases": fields{"token_endpoint": "https://10.0.0.1/token"}})
+	equal(t, "the warnings of a secret", m.write("config/weather", mcp.client()), nil)
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		with(newAuthority(t).client(t, longLife), fields{"client_secret": ""}),
+		"tls_client_auth", "10.0.0.1 (private) is not called without allow_private_addresses=true", "rediscover=true", "token_url")
+	as.asked(t, 1, "after the refused write")
+}
+
 // A secret goes to the endpoint for all, whatever there is for certificates.
 func TestTheAliasIsForCertificatesAlone(t *testing.T) {
 	ca := newAuthority(t)
@@ -212,6 +222,29 @@ func TestEndOfTheClientCertificate(t *testing.T) {
 			with(ca.client(t, -time.Second), fields{"token_url": as.URL + "/token", "verify": verify}), "client_certificate expired at", "write one that is valid")
 	}
 	as.asked(t, 0, "after expired certificates")
+}
+
+// The rest of a config can be changed when its client certificate has expired.
+func TestExpiredClientCertificateFreezesNothing(t *testing.T) {
+	as, m, ca := newAuthServer(t), newMount(t), newAuthority(t)
+	m.configure(as, nil)
+	stored, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired := ca.client(t, -time.Second)
+	stored.ClientSecret, stored.TokenURL = "", "https://as.example.com/token"
+	stored.ClientCertificate = expired["client_certificate"].(string)
+	stored.ClientCertificateKey = expired["client_certificate_key"].(string)
+	if err := m.store().putConfig(t.Context(), "weather", stored); err != nil {
+		t.Fatal(err)
+	}
+	end, _ := stored.certificateEnd()
+	equal(t, "the warnings of the write", m.write("config/weather", fields{"max_ttl": "1h", "verify": false}),
+		[]string{"client_certificate expired at " + rfc3339(end) + ": write a new one"})
+	if got := m.read("config/weather")["max_ttl"]; got != int64(3600) {
+		t.Errorf("max_ttl is %v", got)
+	}
 }
 
 // Without a certificate there is nothing to say of its end.

@@ -188,14 +188,20 @@ func (c *config) validKeys(hasKey bool) error {
 }
 
 func (c *config) validClientCertificate() error {
-	pair, err := grant.ParseClientCertificate(c.ClientCertificate, c.ClientCertificateKey)
-	if err != nil {
+	if _, err := grant.ParseClientCertificate(c.ClientCertificate, c.ClientCertificateKey); err != nil {
 		return badRequest("%v", err)
 	}
-	if !time.Now().Before(pair.Leaf.NotAfter) {
-		return badRequest("client_certificate expired at %s: write one that is valid", rfc3339(pair.Leaf.NotAfter))
-	}
 	return nil
+}
+
+// unexpired refuses a client certificate that the write brings and that has expired. One that expired in
+// storage keeps nobody from changing the rest. old is nil for a new config.
+func (c *config) unexpired(old *config) error {
+	end, ok := c.certificateEnd()
+	if !ok || old != nil && old.ClientCertificate == c.ClientCertificate || time.Now().Before(end) {
+		return nil
+	}
+	return badRequest("client_certificate expired at %s: write one that is valid", rfc3339(end))
 }
 
 // fitsServer checks the credentials against what is known of the authorization server.
@@ -207,6 +213,9 @@ func (c *config) fitsServer() error {
 	}
 	if err := c.validDiscovered(); err != nil {
 		return err
+	}
+	if c.authMethod() == grant.TLSClientAuth && c.TokenURL == "" && c.Discovered != nil && c.Discovered.MTLSRefused != "" {
+		return badRequest("tls_client_auth goes to the token endpoint for mutual TLS that the authorization server's metadata names, and that %s: mend that and write rediscover=true, or write token_url", c.Discovered.MTLSRefused)
 	}
 	if c.authMethod() == grant.TLSClientAuth && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
 		return badRequest("tls_client_auth needs an https token endpoint: a client certificate is shown in the TLS handshake")

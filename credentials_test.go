@@ -177,6 +177,16 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
 				m.write("config/weather", with(with(has.none, gets.give), fields{"verify": false}))
+				// And with all that goes with either.
+				m.write("config/other", with(with(as.endpoint(), with(has.full, has.secrets)), fields{"issuer": as.URL, "verify": false}))
+				emptied := with(has.none, nil)
+				for field, value := range has.full {
+					emptied[field] = ""
+					if _, is := value.(bool); is {
+						emptied[field] = false
+					}
+				}
+				m.write("config/other", with(with(with(emptied, gets.give), with(gets.full, gets.secrets)), fields{"verify": false}))
 				c, err := m.store().config(t.Context(), "weather")
 				if err != nil {
 					t.Fatal(err)

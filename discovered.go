@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,7 @@ type discovered struct {
 	Issuer       string           `json:"issuer"`
 	TokenURL     string           `json:"token_url"`
 	MTLSTokenURL string           `json:"mtls_token_url,omitempty"`
+	MTLSRefused  string           `json:"mtls_refused,omitempty"` // why there is none, though one was named
 	AuthMethods  []string         `json:"auth_methods,omitempty"`
 	SigningAlgs  []string         `json:"signing_algs,omitempty"`
 	Scopes       []string         `json:"scopes,omitempty"`
@@ -59,8 +61,11 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		Timeout:           c.RequestTimeout,
 	}
 	found, err := request.Do(ctx)
+	if _, sought := errors.AsType[*discovery.Error](err); err != nil && !sought {
+		return nil, badRequest("%v", err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w", err)
+		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w\nwrite issuer or token_url where you know it", err)
 	}
 	if c.Discovered != nil && c.Discovered.Issuer != found.Issuer && !trusted {
 		if c.KeyType != "" {
@@ -74,6 +79,7 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		Issuer:       found.Issuer,
 		TokenURL:     found.TokenURL,
 		MTLSTokenURL: found.MTLSTokenURL,
+		MTLSRefused:  found.MTLSRefused,
 		AuthMethods:  found.AuthMethods,
 		SigningAlgs:  found.SigningAlgs,
 		Scopes:       found.Scopes,

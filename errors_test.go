@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
@@ -20,6 +21,8 @@ func TestErrorsBecomeBareStatuses(t *testing.T) {
 		{badRequest("write something else"), 400},
 		{&grant.RefusedError{Status: 401, Code: "invalid_client"}, 400},
 		{&tokens.FailedError{Cause: &grant.RefusedError{Status: 400, Code: "invalid_scope"}}, 400},
+		{&discovery.Error{Attempts: []discovery.Attempt{{URL: "https://mcp.example.com", Reason: "HTTP 404"}}}, 400},
+		{&discovery.Error{Attempts: []discovery.Attempt{{URL: "https://mcp.example.com", Reason: "HTTP 503", Temporary: true}}}, 502},
 		{tokens.ErrNotConfigured, 404},
 		{tokens.ErrConflict, 409},
 		{errStorage, 500},

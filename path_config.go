@@ -145,6 +145,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.validate(); err != nil {
 		return nil, err
 	}
+	if err := next.unexpired(old); err != nil {
+		return nil, err
+	}
 	field, trusted := next.brought(d, madeKey)
 	trusted = trusted || old == nil
 	if !trusted && !next.sameRoute(old) {

@@ -45,12 +45,17 @@ func missingScopes(asked []string, granted string) string {
 }
 
 // foreignAudience says of a token that is a JWT (RFC 9068) when its audience holds none
-// of the resources: the MCP server will refuse it. The token is the MCP server's to
-// verify; here it is only looked at.
+// of the resources: the MCP server will refuse it. Several resources may be several names
+// of one server, and servers put one of them into the token. The token is the MCP server's
+// to verify; here it is only looked at.
 func foreignAudience(resources []string, accessToken string) string {
 	audience, ok := audienceOf(accessToken)
 	if !ok || len(resources) == 0 {
 		return ""
+	}
+	if len(audience) == 0 {
+		return fmt.Sprintf("the token is a JWT that names no audience, and so not the resource %s: the MCP server may refuse it",
+			quote(strings.Join(resources, " ")))
 	}
 	for _, resource := range resources {
 		if slices.ContainsFunc(audience, func(a string) bool {
@@ -63,28 +68,36 @@ func foreignAudience(resources []string, accessToken string) string {
 		quote(strings.Join(audience, " ")), quote(strings.Join(resources, " ")))
 }
 
-// audienceOf is the aud of a token, if it is a JWT that has one.
-func audienceOf(token string) ([]string, bool) {
+// audienceOf is the aud of a token (RFC 7519 section 4.1.3), none where it has none that can be read;
+// false where the token is not a JWT.
+func audienceOf(token string) (audience []string, isJWT bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return nil, false
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return nil, false
+	var header struct {
+		Algorithm string `json:"alg"` // every JWT has it (RFC 7515 section 4.1.1)
 	}
 	var claims struct {
 		Audience json.RawMessage `json:"aud"`
 	}
-	if json.Unmarshal(payload, &claims) != nil || len(claims.Audience) == 0 {
+	if !decodePart(parts[0], &header) || header.Algorithm == "" || !decodePart(parts[1], &claims) {
 		return nil, false
 	}
 	var one string
-	if json.Unmarshal(claims.Audience, &one) == nil {
+	if json.Unmarshal(claims.Audience, &one) == nil && one != "" {
 		return []string{one}, true
 	}
-	var several []string
-	return several, json.Unmarshal(claims.Audience, &several) == nil && len(several) > 0
+	if json.Unmarshal(claims.Audience, &audience) != nil {
+		return nil, true
+	}
+	return audience, true
+}
+
+// decodePart reads a part of a JWT, which is a JSON object in base64url.
+func decodePart(part string, out any) bool {
+	data, err := base64.RawURLEncoding.DecodeString(part)
+	return err == nil && json.Unmarshal(data, out) == nil
 }
 
 // certificateEnd is when the client certificate expires; false where there is none.
@@ -105,5 +118,9 @@ func (c *config) certificateWarning(now time.Time) string {
 	if !ok || end.Sub(now) > certificateNotice {
 		return ""
 	}
-	return fmt.Sprintf("client_certificate expires at %s: write a new one", rfc3339(end))
+	verb := "expires"
+	if !now.Before(end) {
+		verb = "expired"
+	}
+	return fmt.Sprintf("client_certificate %s at %s: write a new one", verb, rfc3339(end))
 }

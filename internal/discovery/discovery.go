@@ -56,8 +56,10 @@ type Result struct {
 	// TokenURL is the token endpoint: an absolute URL, https but for the exceptions of Request.
 	TokenURL string
 	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" where
-	// it is the same.
+	// it is the same, or MTLSRefused.
 	MTLSTokenURL string
+	// MTLSRefused says why the one that the metadata names can't be used; "" where it can, or there is none.
+	MTLSRefused string
 	// AuthMethods are the token_endpoint_auth_methods_supported; nil where the server does not say,
 	// which means client_secret_basic (RFC 8414 section 2).
 	AuthMethods []string
@@ -113,7 +115,11 @@ func (e *Error) Unwrap() error { return e.Ended }
 
 // Temporary reports whether trying again later may help.
 func (e *Error) Temporary() bool {
-	return e.Ended != nil || slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Temporary })
+	return e.Ended != nil || temporary(e.Attempts)
+}
+
+func temporary(attempts []Attempt) bool {
+	return slices.ContainsFunc(attempts, func(a Attempt) bool { return a.Temporary })
 }
 
 // Do searches. Its errors are *Error, or such as say what is wrong with the request.
@@ -133,7 +139,9 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 	if !ok {
 		return nil, errors.New("ca_cert holds no certificate in PEM form")
 	}
-	s := &search{Request: r, origin: origin(u), roots: roots, proxy: r.proxied}
+	// Inside is fine for the operator's own URL, but what no policy permits is permitted to nobody who may
+	// write a config.
+	s := &search{Request: r, origin: origin(u), own: Policy{Loopback: true, Private: true}, roots: roots, proxy: r.proxied}
 	if s.proxy == nil {
 		s.proxy = http.ProxyFromEnvironment
 	}
@@ -153,6 +161,7 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 type search struct {
 	*Request
 	origin   string // of the URL that the operator gave
+	own      Policy // for that origin: from the first connection on, for where that led
 	roots    *x509.CertPool
 	proxy    func(*http.Request) (*url.URL, error)
 	attempts []Attempt
@@ -181,10 +190,21 @@ func (s *search) fromServer(ctx context.Context, server *url.URL) *Result {
 		}
 		return s.legacy(ctx, server, said)
 	}
-	for _, issuer := range m.servers[:min(len(m.servers), maxServers)] {
+	for i, issuer := range m.servers {
+		if i == maxServers {
+			s.attempts = append(s.attempts, Attempt{URL: shown(issuer), Reason: fmt.Sprintf("not tried, as the %d before it were: write issuer to choose it", maxServers)})
+			return nil
+		}
+		before := len(s.attempts)
 		found := s.server(ctx, issuer, policy)
 		if found == nil {
+			if temporary(s.attempts[before:]) {
+				return nil // the credentials may be for this one: another must not get them because it is down
+			}
 			continue
+		}
+		if i > 0 {
+			found.Warnings = append(found.Warnings, fmt.Sprintf("of the authorization servers that the MCP server names, this is number %d: before it %s, which can't be used", i+1, shown(strings.Join(m.servers[:i], ", "))))
 		}
 		if found.Scopes = said.scopes; found.Scopes == nil {
 			found.Scopes = m.scopes
@@ -267,9 +287,7 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		Policy:      a.policy,
 	}
 	if m.mtlsToken != "" {
-		if reason := s.endpoint(m.mtlsToken, a.policy); reason != "" {
-			found.Warnings = append(found.Warnings, "the metadata's token endpoint for mutual TLS is left out: it "+reason)
-		} else {
+		if found.MTLSRefused = s.endpoint(m.mtlsToken, a.policy); found.MTLSRefused == "" {
 			found.MTLSTokenURL = m.mtlsToken
 		}
 	}

@@ -159,11 +159,10 @@ func TestMetadataNeedsNeitherPKCENorContentType(t *testing.T) {
 	if !slices.Equal(got.AuthMethods, []string{"client_secret_post"}) || !slices.Equal(got.SigningAlgs, []string{"RS256"}) || got.MTLSTokenURL != "" {
 		t.Errorf("%+v", got)
 	}
-	want := []string{
-		"the metadata's token endpoint for mutual TLS is left out: it can't be called: 10.0.0.1 (private) is not called without allow_private_addresses=true",
-		"the authorization server's metadata does not list the client_credentials grant",
+	if want := "can't be called: 10.0.0.1 (private) is not called without allow_private_addresses=true"; got.MTLSRefused != want {
+		t.Errorf("%q", got.MTLSRefused)
 	}
-	if !slices.Equal(got.Warnings, want) {
+	if want := []string{"the authorization server's metadata does not list the client_credentials grant"}; !slices.Equal(got.Warnings, want) {
 		t.Errorf("%q", got.Warnings)
 	}
 }
@@ -171,17 +170,23 @@ func TestMetadataNeedsNeitherPKCENorContentType(t *testing.T) {
 func TestAuthorizationServersInOrder(t *testing.T) {
 	w := healthy()
 	w.handlers[challenged] = answers(resourceDoc(serverURL, "https://as.example.com/?x", "http://a.example.com", "https://169.254.169.254", issuer, "https://fifth.example.com"))
-	if got, err := w.search(t, Request{}); err != nil || got.Issuer != issuer {
-		t.Errorf("%+v %v", got, err)
+	got, err := w.search(t, Request{})
+	if err != nil || got.Issuer != issuer {
+		t.Fatalf("%+v %v", got, err)
+	}
+	const warning = "of the authorization servers that the MCP server names, this is number 4: before it https://as.example.com/?x, http://a.example.com, https://169.254.169.254, which can't be used"
+	if !slices.Equal(got.Warnings, []string{warning}) {
+		t.Errorf("%q", got.Warnings)
 	}
 	delete(w.handlers, oauthURL)
-	_, err := w.search(t, Request{})
+	_, err = w.search(t, Request{})
 	wantAttempts(t, err,
 		"https://as.example.com/: as an issuer it holds a query",
 		"http://a.example.com/.well-known/oauth-authorization-server: uses http to a host other than loopback",
 		"https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called",
 		oauthURL+": HTTP 404",
 		openidURL+": HTTP 404",
+		"https://fifth.example.com: not tried, as the 4 before it were: write issuer to choose it",
 	)
 	if failed := err.(*Error); failed.Temporary() {
 		t.Error("temporary")
@@ -189,6 +194,23 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 	w.handlers[openidURL] = status(503)
 	if _, err := w.search(t, Request{}); !err.(*Error).Temporary() {
 		t.Error("not temporary")
+	}
+}
+
+// The credentials may be for a server that is down: another one does not get them for that.
+func TestAuthorizationServerThatIsDownIsNotPassedOver(t *testing.T) {
+	w := healthy()
+	w.handlers[challenged] = answers(resourceDoc(serverURL, issuer, "https://other.example.com"))
+	w.handlers["https://other.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://other.example.com"))
+	w.handlers[oauthURL] = status(503)
+	_, err := w.search(t, Request{})
+	wantAttempts(t, err, oauthURL+": HTTP 503", openidURL+": HTTP 404")
+	if !err.(*Error).Temporary() {
+		t.Error("not temporary")
+	}
+	delete(w.handlers, oauthURL)
+	if got, err := w.search(t, Request{}); err != nil || got.Issuer != "https://other.example.com" || len(got.Warnings) != 1 {
+		t.Errorf("%+v %v", got, err)
 	}
 }
 
@@ -201,6 +223,12 @@ func TestURLsThatCanNotBeBegunWith(t *testing.T) {
 		{Request{ServerURL: "https://u:secret@mcp.example.com"}, "server_url holds user information"},
 		{Request{ServerURL: "https://mcp.example.com#a"}, "server_url holds a fragment"},
 		{Request{ServerURL: "https://mcp.example.com\n"}, "server_url is not a URL"},
+		{Request{ServerURL: "https://%EF%BC%91%EF%BC%96%EF%BC%99.254.169.254/"}, "server_url has a host that is not ASCII"},
+		{Request{ServerURL: "https://2852039166/"}, "server_url has a host that is neither a name nor an address in its usual form"},
+		{Request{ServerURL: "https://0xa9fea9fe./"}, "server_url has a host that is neither a name nor an address in its usual form"},
+		{Request{ServerURL: "https://169.254.43518/"}, "server_url has a host that is neither a name nor an address in its usual form"},
+		{Request{ServerURL: "https://0251.254.169.254/"}, "server_url has a host that is neither a name nor an address in its usual form"},
+		{Request{Issuer: "https://169.254.169.0XFE"}, "issuer has a host that is neither a name nor an address in its usual form"},
 		{Request{Issuer: "https://as.example.com?a=b"}, "issuer holds a query"},
 		{Request{Issuer: "ldap://as.example.com"}, "issuer is not an absolute https URL"},
 		{Request{Issuer: issuer, CACert: "x"}, "ca_cert holds no certificate in PEM form"},

@@ -22,10 +22,6 @@ const (
 	maxShown  = 200     // characters of something of a server's that is put into an error
 )
 
-// ownGuard is for URLs that the operator gave: inside is fine, but what no policy permits is permitted to
-// nobody who may write a config.
-var ownGuard = Policy{Loopback: true, Private: true}
-
 // call is one HTTP request of a search.
 type call struct {
 	method string
@@ -51,6 +47,8 @@ type answer struct {
 type failure struct {
 	reason    string
 	temporary bool
+	// absent is set where the server says that there is no such document.
+	absent bool
 	// unreached is set where no connection came about. Other URLs of the origin would fare no better.
 	unreached bool
 }
@@ -83,6 +81,14 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	transport, proxied := s.transport(req, own, c.policy)
 	// Not over an http.Client, which would follow redirects, and whose errors hold the URL.
 	resp, err := transport.RoundTrip(req)
+	from := hostAddr(c.url.Hostname())
+	if p := remote.Load(); own && p != nil && !proxied {
+		if tcp, ok := (*p).(*net.TCPAddr); ok {
+			from = tcp.AddrPort().Addr()
+			// Documents choose URLs of this origin too: its name must not lead elsewhere for those.
+			s.own = policyFor(from)
+		}
+	}
 	if err != nil {
 		unreached := remote.Load() == nil && s.Transport == nil
 		return nil, s.failed(ctx, timed, err, unreached)
@@ -90,12 +96,6 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	defer resp.Body.Close()
 	a := &answer{status: resp.StatusCode, header: resp.Header, policy: c.policy}
 	if own {
-		from := hostAddr(c.url.Hostname())
-		if p := remote.Load(); p != nil && !proxied {
-			if tcp, ok := (*p).(*net.TCPAddr); ok {
-				from = tcp.AddrPort().Addr()
-			}
-		}
 		a.policy = policyFor(from)
 	}
 	if c.head {
@@ -121,7 +121,8 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 	case a.status/100 == 3:
 		return nil, &failure{reason: redirected(u, a)}
 	case a.status != http.StatusOK:
-		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: reach.Busy(a.status)}
+		busy := reach.Busy(a.status)
+		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy, absent: a.status/100 == 4 && !busy}
 	}
 	return a, nil
 }
@@ -129,13 +130,9 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 // callable says why a URL must not be called, or "". What can be told without a lookup is told here, and
 // holds for token endpoints too, which are called later; the rest shows when dialling.
 func (s *search) callable(u *url.URL, policy Policy) string {
-	guard := policy.Or(s.AllowPrivate)
-	if origin(u) == s.origin {
-		guard = ownGuard
-	}
 	addr := hostAddr(u.Hostname())
 	if addr.IsValid() {
-		if err := guard.Check(addr); err != nil {
+		if err := s.guard(origin(u) == s.origin, policy).Check(addr); err != nil {
 			return err.Error()
 		}
 	}
@@ -146,15 +143,23 @@ func (s *search) callable(u *url.URL, policy Policy) string {
 	return ""
 }
 
+// guard is the policy for a URL: that of the operator's own origin, or that which the document that named it
+// earned.
+func (s *search) guard(own bool, policy Policy) Policy {
+	if own {
+		policy = s.own
+	}
+	return policy.Or(s.AllowPrivate)
+}
+
 // transport returns what a request goes over, and whether that is a proxy of the environment.
 func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.RoundTripper, proxied bool) {
 	if s.Transport != nil {
 		return s.Transport, false
 	}
-	dialer := &net.Dialer{Resolver: s.resolver, Control: policy.Or(s.AllowPrivate).Control}
+	dialer := &net.Dialer{Resolver: s.resolver, Control: s.guard(own, policy).Control}
 	t := newTransport(dialer, s.roots)
 	if own {
-		dialer.Control = ownGuard.Control
 		if proxy, err := s.proxy(req); err != nil || proxy != nil {
 			// What is dialled is the proxy, which the environment's owner chose.
 			dialer.Control = nil

@@ -121,6 +121,32 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 	}
 }
 
+// Documents choose URLs of the operator's own origin too. Where its name led first is where it must lead.
+func TestOwnOriginThatResolvesElsewhereIsNotFollowed(t *testing.T) {
+	var documents atomic.Int32
+	server := newServer(t, nil)
+	url := at(server, "mcp.example.com")
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if strings.HasPrefix(req.URL.Path, "/.well-known/") {
+			documents.Add(1)
+		}
+		challenges(`resource_metadata="`+url+`/admin/delete?x=1"`)(w, req)
+	})
+	for _, c := range []struct{ later, want string }{
+		{"10.255.255.1", "10.255.255.1 (private) is not called without allow_private_addresses=true"},
+		{"169.254.169.254", "169.254.169.254 (link-local) is never called"},
+	} {
+		n := &names{addrs: map[string][]string{"mcp.example.com": {"127.0.0.1", c.later}}}
+		r := from(server, "")
+		r.ServerURL, r.resolver = url, n.resolver(t)
+		_, err := r.Do(t.Context())
+		wantAttempts(t, err, url+"/admin/delete: "+c.want, url+"/.well-known/oauth-protected-resource: "+c.want)
+	}
+	if n := documents.Load(); n != 0 {
+		t.Errorf("%d documents were asked for", n)
+	}
+}
+
 func TestAnswersThatDoNotEnd(t *testing.T) {
 	for name, c := range map[string]struct {
 		handler http.HandlerFunc
@@ -207,6 +233,9 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 	to := inside.URL + "/secret, are not followed"
 	wantAttempts(t, err, s.URL+reason+to,
 		s.URL+"/.well-known/oauth-protected-resource"+reason+to,
+	)
+	_, err = from(s, s.URL).Do(t.Context())
+	wantAttempts(t, err,
 		s.URL+"/.well-known/oauth-authorization-server"+reason+to,
 		s.URL+"/.well-known/openid-configuration"+reason+to,
 	)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -116,11 +117,14 @@ var special = []struct {
 }{
 	// Cloud services that give credentials to whoever asks from inside, where their address would
 	// otherwise count as private or public. Most of the others' is link-local.
-	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"}, // Alibaba
-	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},   // Azure
-	{netip.MustParsePrefix("fd00:ec2::/32"), never, "cloud metadata"},      // AWS
-	{netip.MustParsePrefix("fd20:ce::/32"), never, "cloud metadata"},       // Google
-	{netip.MustParsePrefix("fd00:42::42/128"), never, "cloud metadata"},    // Scaleway
+	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"},    // Alibaba
+	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},      // Azure
+	{netip.MustParsePrefix("fd00:ec2::/32"), never, "cloud metadata"},         // AWS
+	{netip.MustParsePrefix("fd20:ce::/32"), never, "cloud metadata"},          // Google
+	{netip.MustParsePrefix("fd00:42::42/128"), never, "cloud metadata"},       // Scaleway
+	{netip.MustParsePrefix("fd00:c1::/32"), never, "cloud metadata"},          // Oracle
+	{netip.MustParsePrefix("fd00:100::100:200/128"), never, "cloud metadata"}, // Alibaba
+	{netip.MustParsePrefix("fd00:a9fe:a9fe::/48"), never, "cloud metadata"},   // Akamai
 
 	{netip.MustParsePrefix("127.0.0.0/8"), loopback, "loopback"},
 	{netip.MustParsePrefix("10.0.0.0/8"), private, "private"},
@@ -174,6 +178,17 @@ func classify(addr netip.Addr) (kind, string) {
 		}
 	}
 	return never, "invalid"
+}
+
+// isOddAddress tells whether a URL's host is an IPv4 address in a form that some resolvers and proxies know
+// beside the usual one, as 2130706433, 0x7f.1 or 0177.0.0.1: what it is to them, the guard would not see. No
+// name ends in a label of digits or of a hexadecimal number (WHATWG URL, "ends in a number").
+func isOddAddress(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	_, err := strconv.ParseUint(strings.ToLower(last), 0, 64)
+	digits := strings.Trim(last, "0123456789") == ""
+	return (err == nil || digits && last != "") && !hostAddr(host).IsValid()
 }
 
 // hostAddr is the address that a URL's host is without a lookup; invalid for other names.

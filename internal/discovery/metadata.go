@@ -146,6 +146,10 @@ func parseURL(raw string) (u *url.URL, reason string) {
 		return nil, "is not a URL"
 	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 		return nil, "is not an absolute https URL"
+	case !isVisible(u.Hostname(), maxURL):
+		return nil, "has a host that is not ASCII"
+	case isOddAddress(u.Hostname()):
+		return nil, "has a host that is neither a name nor an address in its usual form"
 	case u.User != nil:
 		return nil, "holds user information"
 	case strings.Contains(raw, "#"):

@@ -67,11 +67,13 @@ func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, rea
 }
 
 // resource gets the MCP server's metadata: from where its challenge says, else from the well-known URLs.
-// exists is set if there is a document, or may be, though none fit.
+// exists is set if there is a document, or may be, though none fit: all but a 4xx says so, and a challenge
+// that names one.
 func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *resourceMetadata, policy Policy, exists bool) {
 	urls := resourceURLs(server)
 	root := urls[len(urls)-1]
 	if said.metadata != "" {
+		exists = true
 		urls = slices.DeleteFunc(urls, func(u string) bool { return u == said.metadata })
 		urls = append([]string{said.metadata}, urls...)
 	}
@@ -81,13 +83,17 @@ func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *r
 		}
 		u, reason := parseURL(raw)
 		if reason != "" {
-			s.refuse(server, "the challenge's resource_metadata "+reason)
+			of := "the well-known URL of its metadata "
+			if raw == said.metadata {
+				of = "the challenge's resource_metadata "
+			}
+			s.refuse(server, of+reason)
 			continue
 		}
 		a, fail := s.document(ctx, u, said.policy)
 		if fail != nil {
 			s.fail(u, fail)
-			exists = exists || fail.temporary
+			exists = exists || !fail.absent
 			continue
 		}
 		m, reason := parseResource(a.body)

@@ -34,18 +34,19 @@ func TestServersThatGiveNoUsefulChallenge(t *testing.T) {
 	for name, c := range map[string]struct {
 		get, post http.HandlerFunc
 		reason    string
+		names     bool // a document, which then is not got around
 	}{
-		"open":               {answers("data: {}\n\n"), answers("{}"), "answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge"},
-		"knows nothing":      {status(405), status(400), "answers a request without a token with HTTP 405 (GET) and 400 (POST), not with a challenge"},
-		"forbids":            {status(403), status(403), "answers a request without a token with HTTP 403 (GET) and 403 (POST), not with a challenge"},
-		"no header":          {status(401), nil, "the challenge names no resource_metadata"},
-		"no parameter":       {challenges(`realm=""`), nil, "the challenge names no resource_metadata"},
-		"another scheme":     {status(401, "WWW-Authenticate", `Basic realm="x", resource_metadata="https://not.me"`), nil, "the challenge names no resource_metadata"},
-		"redirects":          {status(308, "Location", "https://mcp.example.com/mcp/"), nil, "HTTP 308: redirects, as here to https://mcp.example.com/mcp/, are not followed"},
-		"useless URL":        {challenges(`resource_metadata="/metadata"`), nil, "the challenge's resource_metadata is not an absolute https URL"},
-		"URL in clear":       {challenges(`resource_metadata="http://mcp.example.com/m?q"`), nil, ""},
-		"URL in the inside":  {challenges(`resource_metadata="https://192.168.1.1/m"`), nil, ""},
-		"metadata not there": {challenges(`resource_metadata="https://mcp.example.com/m"`), nil, ""},
+		"open":               {answers("data: {}\n\n"), answers("{}"), "answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge", false},
+		"knows nothing":      {status(405), status(400), "answers a request without a token with HTTP 405 (GET) and 400 (POST), not with a challenge", false},
+		"forbids":            {status(403), status(403), "answers a request without a token with HTTP 403 (GET) and 403 (POST), not with a challenge", false},
+		"no header":          {status(401), nil, "the challenge names no resource_metadata", false},
+		"no parameter":       {challenges(`realm=""`), nil, "the challenge names no resource_metadata", false},
+		"another scheme":     {status(401, "WWW-Authenticate", `Basic realm="x", resource_metadata="https://not.me"`), nil, "the challenge names no resource_metadata", false},
+		"redirects":          {status(308, "Location", "https://mcp.example.com/mcp/"), nil, "HTTP 308: redirects, as here to https://mcp.example.com/mcp/, are not followed", false},
+		"useless URL":        {challenges(`resource_metadata="/metadata"`), nil, serverURL + ": the challenge's resource_metadata is not an absolute https URL", true},
+		"URL in clear":       {challenges(`resource_metadata="http://mcp.example.com/m?q"`), nil, "http://mcp.example.com/m: uses http to a host other than loopback", true},
+		"URL in the inside":  {challenges(`resource_metadata="https://192.168.1.1/m"`), nil, "https://192.168.1.1/m: 192.168.1.1 (private) is not called without allow_private_addresses=true", true},
+		"metadata not there": {challenges(`resource_metadata="https://mcp.example.com/m"`), nil, "https://mcp.example.com/m: HTTP 404", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := healthy()
@@ -55,7 +56,8 @@ func TestServersThatGiveNoUsefulChallenge(t *testing.T) {
 			}
 			delete(w.handlers, challenged)
 			_, err := w.search(t, Request{})
-			if c.reason == "" {
+			if c.names {
+				wantAttempts(t, err, c.reason, challenged+": HTTP 404", rooted+": HTTP 404")
 				return
 			}
 			wantAttempts(t, err,
@@ -109,27 +111,52 @@ func TestMetadataMustBeTheServers(t *testing.T) {
 func TestRefusedMetadataIsNotGotAround(t *testing.T) {
 	// The server's origin would do as an authorization server, were there no metadata.
 	own := answers(serverDoc("https://mcp.example.com"))
-	w := &world{handlers: map[string]http.HandlerFunc{
-		serverURL:  challenges(`resource_metadata="` + challenged + `"`),
-		challenged: answers(resourceDoc("https://victim.example.com/mcp", issuer)),
-		"https://mcp.example.com/.well-known/oauth-authorization-server": own,
-	}}
-	_, err := w.search(t, Request{})
-	wantAttempts(t, err,
-		challenged+": its resource is https://victim.example.com/mcp, not the MCP server's URL",
-		rooted+": HTTP 404",
-	)
-	w.handlers[challenged] = answers(`{"resource":"` + serverURL + `"}`)
-	_, err = w.search(t, Request{})
-	wantAttempts(t, err, challenged+": the metadata names no authorization_servers", rooted+": HTTP 404")
-	w.handlers[challenged] = status(502) // there may be a document
-	_, err = w.search(t, Request{})
-	wantAttempts(t, err, challenged+": HTTP 502", rooted+": HTTP 404")
+	for _, c := range []struct {
+		document http.HandlerFunc
+		reason   string
+	}{
+		{answers(resourceDoc("https://victim.example.com/mcp", issuer)), "its resource is https://victim.example.com/mcp, not the MCP server's URL"},
+		{answers(`{"resource":"` + serverURL + `"}`), "the metadata names no authorization_servers"},
+		{status(502), "HTTP 502"}, // there may be a document
+		{status(301, "Location", "https://mcp.example.com/m"), "HTTP 301: redirects, as here to https://mcp.example.com/m, are not followed"},
+		{answers(strings.Repeat(" ", maxBody+1)), "the answer is larger than 1 MiB"},
+	} {
+		w := &world{handlers: map[string]http.HandlerFunc{
+			serverURL:  challenges(""),
+			challenged: c.document,
+			"https://mcp.example.com/.well-known/oauth-authorization-server": own,
+		}}
+		_, err := w.search(t, Request{})
+		wantAttempts(t, err, serverURL+": the challenge names no resource_metadata", challenged+": "+c.reason, rooted+": HTTP 404")
+	}
+	for name, none := range map[string]http.HandlerFunc{
+		"a single-page application": answers("<html>"),
+		"nothing":                   http.NotFound,
+		"nothing without a token":   status(401),
+	} {
+		w := &world{handlers: map[string]http.HandlerFunc{
+			serverURL:  challenges(""),
+			challenged: none,
+			"https://mcp.example.com/.well-known/oauth-authorization-server": own,
+		}}
+		got, err := w.search(t, Request{})
+		if err != nil || got.Issuer != "https://mcp.example.com" || got.Resource != "" || len(got.Warnings) != 1 {
+			t.Errorf("%s: %+v %v", name, got, err)
+		}
+		// A challenge that names a document says that there is one.
+		w.handlers[serverURL] = challenges(`resource_metadata="` + challenged + `"`)
+		if got, err := w.search(t, Request{}); err == nil {
+			t.Errorf("%s, and named: %+v", name, got)
+		}
+	}
+}
 
-	w.handlers[challenged] = answers("<html>a single-page application</html>")
-	got, err := w.search(t, Request{})
-	if err != nil || got.Issuer != "https://mcp.example.com" || got.Resource != "" || len(got.Warnings) != 1 {
-		t.Errorf("%+v %v", got, err)
+func TestURLThatIsTooLongIsNotBlamedOnTheChallenge(t *testing.T) {
+	w := &world{}
+	server := "https://mcp.example.com/" + strings.Repeat("a", maxURL-len("https://mcp.example.com/"))
+	_, err := w.search(t, Request{ServerURL: server})
+	if err == nil || strings.Contains(err.Error(), "challenge's") || !strings.Contains(err.Error(), "the well-known URL of its metadata is not a URL") {
+		t.Error(err)
 	}
 }
 
