@@ -116,12 +116,11 @@ func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
 func TestWriteThatTakesTooLong(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	as.hold()
-	hanging := func(data fields) (int, string) {
+	m.b.(*backend).writeBudget = 50 * time.Millisecond
+	hanging := func(ctx context.Context, path string, data fields) (int, string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond) // in place of the budget
-		defer cancel()
 		_, err := m.b.HandleRequest(ctx, &logical.Request{
-			Operation: logical.UpdateOperation, Path: "config/weather", Data: overHTTP(t, data), Storage: m.storage,
+			Operation: logical.UpdateOperation, Path: path, Data: overHTTP(t, data), Storage: m.storage,
 		})
 		coded, ok := err.(logical.HTTPCodedError)
 		if !ok {
@@ -129,11 +128,20 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 		}
 		return coded.Code(), m.noted(err).Error()
 	}
-	if status, text := hanging(as.client()); status != http.StatusBadGateway || !strings.Contains(text, "nothing was stored") {
+	const budget = "no answer within the 50ms that a write may take"
+	if status, text := hanging(t.Context(), "config/weather", as.client()); status != http.StatusBadGateway ||
+		!strings.Contains(text, "nothing was stored") || !strings.Contains(text, budget) {
 		t.Errorf("a verification: %d, %s", status, text)
 	}
+	// Where the caller's own time was shorter, that is what ended.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if status, text := hanging(ctx, "config/weather", as.client()); status != http.StatusGatewayTimeout ||
+		!strings.Contains(text, "nothing was stored") || strings.Contains(text, "may take") {
+		t.Errorf("a verification for a caller who gives up: %d, %s", status, text)
+	}
 	as.mu.Lock() // the metadata hangs too
-	status, text := hanging(mcp.client())
+	status, text := hanging(t.Context(), "config/weather", mcp.client())
 	as.mu.Unlock()
 	if status != http.StatusBadGateway || !strings.Contains(text, "nothing was stored") || !strings.Contains(text, as.URL) {
 		t.Errorf("a discovery: %d, %s", status, text)
@@ -141,4 +149,11 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	if got := m.storage.entries(t); len(got) != 0 {
 		t.Errorf("storage holds %q", got)
 	}
+	m.write("config/weather", with(as.client(), fields{"verify": false}))
+	was := m.storage.entries(t)
+	if status, text := hanging(t.Context(), "role/weather/reader", fields{"scopes": "read"}); status != http.StatusBadGateway ||
+		!strings.Contains(text, budget) {
+		t.Errorf("a role's verification: %d, %s", status, text)
+	}
+	m.storage.unchanged(t, was)
 }

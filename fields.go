@@ -54,7 +54,8 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 // adds to its fields may be written back with them, and is not looked at.
 func onlyKnown(d *framework.FieldData) error {
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
-		if d.Schema[field] == nil && discoveredFields()[field] == nil {
+		_, ofConfig := d.Schema["server_url"]
+		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
 			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
 		}
 	}

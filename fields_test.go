@@ -20,6 +20,8 @@ func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 		{"role/weather/reader", logical.CreateOperation, "scope"},
 		{"refresh/weather", logical.UpdateOperation, "token-id"},
 		{"keys/weather/rotate", logical.UpdateOperation, "activate_at"},
+		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // which a config's read has
+		{"refresh/weather", logical.UpdateOperation, "discovered_at"},
 	} {
 		t.Run(test.path, func(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)

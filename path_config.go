@@ -15,8 +15,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// writeBudget bounds a write with all that it asks of others.
+// writeBudget bounds what a write asks of others, until it begins to store.
 const writeBudget = 30 * time.Second
+
+// errWriteBudget is the cause of a context that ended because the budget was used up.
+var errWriteBudget = errors.New("the time that a write may take is over")
+
+// budgeted is ctx, and ends with the budget of a write.
+func (b *backend) budgeted(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, b.writeBudget, errWriteBudget)
+}
 
 func (b *backend) configPaths() []*framework.Path {
 	return []*framework.Path{
@@ -127,7 +135,7 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 // writeConfig creates or updates a config. It changes nothing unless all of it
 // succeeds.
 func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeBudget)
+	ctx, cancel := b.budgeted(ctx)
 	defer cancel()
 	old, err := b.store.config(ctx, name.Server)
 	if err != nil {
@@ -252,8 +260,8 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	change := tokens.Change{Write: w.store, Terms: w.after}
 	if w.verify && w.fetch {
 		token, err := b.engine.Verify(ctx, w.terms)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", writeBudget)}
+		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errWriteBudget) {
+			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", b.writeBudget)}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("nothing was stored: with these settings no token for %q could be obtained from the authorization server at %s: %w", w.name, w.terms.Host, err)
@@ -306,7 +314,9 @@ An update changes only the fields given; an empty value clears a field. A read r
 every field but the secrets. A write that changes where or how the credentials travel
 must bring them in the same request.
 
-Rotating credentials leaves the tokens in service, and replaces them in the background.
+Rotating credentials leaves the tokens in service. Where the write obtained a token with
+the new ones, the others are replaced in the background; with verify=false each is when
+it is due.
 Deleting a config deletes its roles, tokens and keys. It does not revoke the tokens that
 were handed out: they end when they expire.
 `

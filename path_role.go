@@ -143,7 +143,7 @@ func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework
 
 // writeRole creates or updates a role. It changes nothing unless all of it succeeds.
 func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeBudget)
+	ctx, cancel := b.budgeted(ctx)
 	defer cancel()
 	c, old, err := b.store.configAndRole(ctx, name)
 	if err != nil {

@@ -142,7 +142,7 @@ func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 		if answer, ok := s.read(time.Now()); ok {
 			return answer, nil
 		}
-		if err := ctx.Err(); err != nil {
+		if err := gaveUp(ctx, name); err != nil {
 			return Answer{}, err
 		}
 	}
@@ -171,7 +171,7 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 		if f.fetched && f.token.ValidAt(time.Now()) {
 			return f.token, f.token.ID() != f.replaces, nil
 		}
-		if err := ctx.Err(); err != nil {
+		if err := gaveUp(ctx, name); err != nil {
 			return nil, false, err
 		}
 	}

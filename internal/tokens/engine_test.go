@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,6 +120,40 @@ func TestRefreshGoesOnForAsLongAsSomebodyReads(t *testing.T) {
 			t.Errorf("%d fetches in 200 s, want one per 9 to 10 s", n)
 		}
 	})
+}
+
+// Nothing that another name or a write may hold stands in the way of a warm read.
+func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
+	other := Name{Server: "other"}
+	w := newWorld(t)
+	w.shapes[other] = "A"
+	w.latency = 0
+	e := w.engine()
+	mustRead(t, e, weather)
+	mustRead(t, e, other)
+	unlock, err := e.lock(t.Context(), weather.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	own, others := e.peek(weather), e.peek(other)
+	for _, mu := range []*sync.Mutex{&e.mu, &e.gates.mu, &own.mu, &others.mu} {
+		mu.Lock()
+		defer mu.Unlock()
+	}
+	read := make(chan error, 1)
+	go func() {
+		_, err := e.Read(t.Context(), weather)
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a warm read waits for a lock")
+	}
 }
 
 func TestReadDuringOutageServesOldTokenUntilExpiry(t *testing.T) {
@@ -288,6 +323,45 @@ func TestIdleTokenIsLeftToExpire(t *testing.T) {
 		}
 		mustRead(t, e, weather)
 		w.wantFetches(n + 1)
+	})
+}
+
+// A verified write brings a new token, which is not idle: it is refreshed as others are.
+func TestVerifiedWriteEndsIdleness(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "A"
+		w.lifetime, w.idle = 24*time.Hour, time.Hour
+		e := w.engine()
+		rewrite := func(name Name) {
+			t.Helper()
+			verified, err := e.Verify(t.Context(), w.terms(name, "A"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Change(t.Context(), name, Change{
+				Token: verified, Refresh: true, Terms: w.written(name, w.terms(name, "A")),
+				Write: func(context.Context) error { return nil },
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustRead(t, e, reader)
+		time.Sleep(48 * time.Hour)
+		if status, _ := e.Status(t.Context(), reader); status.State != StateIdle {
+			t.Fatalf("state %s, want idle", status.State)
+		}
+		rewrite(reader)
+		if status, _ := e.Status(t.Context(), reader); status.State != StateOK {
+			t.Errorf("state %s after a verified write, want ok", status.State)
+		}
+		before := mustRead(t, e, reader)
+		time.Sleep(time.Minute)
+		rewrite(weather) // other credentials: what the role holds is replaced with them
+		time.Sleep(time.Second)
+		if got := mustRead(t, e, reader); got.ID() == before.ID() {
+			t.Error("the role's token was not replaced after a rotation")
+		}
 	})
 }
 

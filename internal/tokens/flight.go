@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -11,6 +12,7 @@ import (
 // flight is one fetch of a name's token, shared by all who wait for it. It runs on
 // a context of the engine's, never on a caller's.
 type flight struct {
+	name Name
 	// replaces is the ID of the token to be replaced; empty when any valid token
 	// will do.
 	replaces string
@@ -42,13 +44,21 @@ func (f *flight) wait(ctx context.Context) error {
 	case <-f.done:
 		return f.err
 	case <-ctx.Done():
-		return ctx.Err()
+		return gaveUp(ctx, f.name)
 	}
+}
+
+// gaveUp is the error of a caller who waits no longer. It wraps that of ctx; nil while ctx goes on.
+func gaveUp(ctx context.Context, name Name) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the request ended while the token for %q was being obtained, which goes on: %w", name, err)
+	}
+	return nil
 }
 
 // launch starts a flight. s.mu is held, and no flight is under way.
 func (s *slot) launch(replaces string, fetch bool) error {
-	f := &flight{replaces: replaces, fetch: fetch, done: make(chan struct{})}
+	f := &flight{name: s.name, replaces: replaces, fetch: fetch, done: make(chan struct{})}
 	f.patience, f.hurry = context.WithCancel(context.Background())
 	s.stopTimer()
 	s.wanted, s.idle = false, false
@@ -298,6 +308,7 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	s.idleTimeout = terms.IdleTimeout
 	s.failed.Store(nil)
 	s.hold(t)
+	s.idle = false
 	s.unsaved = !saved
 	if !saved && !s.saving {
 		s.saving = true

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -128,6 +129,38 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 		if n := w.fetches(); n > 2*names-20 {
 			t.Errorf("%d fetches: there was no queue", n)
 		}
+		before = time.Now()
+		if _, err := e.Verify(t.Context(), w.terms(cold, "B")); err != nil || time.Since(before) != 5*time.Second {
+			t.Errorf("a verification waited %s, %v, want one fetch's 5 s", time.Since(before), err)
+		}
+	})
+}
+
+// TestQueuedFetchLooksIntoStorageAgain: Vault may have gone, and the config with it, while a fetch
+// waited for its turn.
+func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		for i := range hostFetches + 1 {
+			name := Name{Server: fmt.Sprint("s", i)}
+			w.shapes[name], w.hosts[name] = "A", "as.example.com"
+		}
+		w.latency = 5 * time.Second
+		e := w.engine()
+		for i := range hostFetches {
+			go func() { _, _ = e.Read(t.Context(), Name{Server: fmt.Sprint("s", i)}) }()
+		}
+		synctest.Wait()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := e.Read(t.Context(), Name{Server: fmt.Sprint("s", hostFetches)})
+			failed <- err
+		}()
+		synctest.Wait()
+		w.with(func(w *world) { w.broken["terms"] = errors.New("Unavailable") })
+		if err := <-failed; err == nil {
+			t.Error("a token was obtained though storage was gone")
+		}
+		w.wantFetches(hostFetches)
 	})
 }
 

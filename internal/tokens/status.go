@@ -32,8 +32,8 @@ type Status struct {
 	Refreshing bool
 	// Unsaved tells that the token could not be stored yet.
 	Unsaved bool
-	// LastRead is when the token was last read, loading included; within a second.
-	// Zero where nobody has, since the engine was made.
+	// LastRead is when the token was last read, within a second. That it came into memory, by a
+	// write, a refresh or loading, counts as a read. Zero where it is not there.
 	LastRead time.Time
 }
 
