@@ -2,6 +2,7 @@ package grant
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -414,5 +415,38 @@ func selfSigned(t testing.TB, notAfter time.Time) selfSignedCert {
 	return selfSignedCert{
 		pair: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
 		pem:  pemOf("CERTIFICATE", der),
+	}
+}
+
+// endless is a body without an end, which counts what was read of it.
+type endless struct{ read int }
+
+func (b *endless) Read(p []byte) (int, error) {
+	b.read += len(p)
+	return copy(p, bytes.Repeat([]byte(" "), len(p))), nil
+}
+
+func (b *endless) Close() error { return nil }
+
+// However much a server sends, no more is read than an answer may be long.
+func TestBodyThatDoesNotEndIsReadNoFurtherThanAnAnswerMayBeLong(t *testing.T) {
+	for status, want := range map[int]string{
+		200: "the answer is larger than 1 MiB (HTTP 200)",
+		400: "the answer is larger than 1 MiB (HTTP 400)",
+		503: "HTTP 503",
+		302: "redirected: set token_url to the final URL (HTTP 302)",
+	} {
+		body := &endless{}
+		r := newRequest(nil)
+		r.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: body, Request: req}, nil
+		})
+		_, err := r.Do(t.Context())
+		if unavailable, ok := err.(*UnavailableError); !ok || unavailable.Error() != want {
+			t.Errorf("HTTP %d: %v, want %s", status, err, want)
+		}
+		if body.read > 2*maxAnswer { // a read may ask for more than it is given
+			t.Errorf("HTTP %d: %d bytes were read", status, body.read)
+		}
 	}
 }

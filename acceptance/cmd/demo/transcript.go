@@ -50,6 +50,19 @@ func (t *transcript) check(held bool, claim string, args ...any) {
 	t.failed = append(t.failed, claim)
 }
 
+// verdict ends the transcript: an error where a claim did not hold.
+func (t *transcript) verdict() error {
+	if len(t.failed) == 0 {
+		t.printf("\nAll held.\n")
+		return nil
+	}
+	t.printf("\nWhat did not hold:\n")
+	for _, claim := range t.failed {
+		t.printf("  %s\n", claim)
+	}
+	return fmt.Errorf("%d of the claims above did not hold", len(t.failed))
+}
+
 // show prints the content of a file or an answer, indented.
 func (t *transcript) show(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {

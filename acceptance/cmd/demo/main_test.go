@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// heard is an output that tells when it has been told something.
+type heard struct {
+	word string
+	said chan struct{} // closed then
+
+	mu   sync.Mutex // guards text
+	text bytes.Buffer
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := strings.Contains(h.text.String(), h.word)
+	h.text.Write(p)
+	if !before && strings.Contains(h.text.String(), h.word) {
+		close(h.said)
+	}
+	return len(p), nil
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
+}
+
+// What make dev starts stays until it is interrupted, and ends well then.
+func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out := &heard{word: "Ctrl-C", said: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, true, out) }()
+	select {
+	case <-out.said:
+		interrupt()
+	case err := <-ended:
+		t.Fatalf("it ended by itself: %v\n%s", err, out)
+	}
+	if err := <-ended; err != nil || !strings.HasSuffix(out.String(), "All held.\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// A claim that does not hold is the demo's failure.
+func TestClaimThatDoesNotHoldFailsTheDemo(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		var out bytes.Buffer
+		s := &transcript{out: io.Writer(&out)}
+		s.check(true, "the first")
+		s.check(held, "the second")
+		err := s.verdict()
+		if (err == nil) != held || strings.Contains(out.String(), "All held.") != held || strings.Contains(out.String(), "  the second\n") == held {
+			t.Errorf("held %t: %v\n%s", held, err, &out)
+		}
+	}
+}
