@@ -93,9 +93,15 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	for _, prefix := range []string{configPrefix, rolePrefix, tokenPrefix} {
 		if path, ok := strings.CutPrefix(key, prefix); ok {
 			server, role, _ := strings.Cut(path, "/")
-			b.engine.Invalidate(tokens.Name{Server: server, Role: role})
-			if prefix == configPrefix {
+			name := tokens.Name{Server: server, Role: role}
+			switch prefix {
+			case tokenPrefix:
+				b.engine.InvalidateToken(name)
+			case configPrefix:
+				b.engine.Invalidate(name)
 				b.reloadKeySet(server, time.Now())
+			default:
+				b.engine.Invalidate(name)
 			}
 		}
 	}

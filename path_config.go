@@ -175,10 +175,12 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 
 	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !madeKey}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old) || !next.Discovered.same(old.Discovered))
-	write.fetch = old == nil || write.refresh || b.engine.Failing(name) ||
+	failing := b.engine.Failing(name)
+	write.fetch = old == nil || write.refresh || failing ||
 		write.terms.Shape != old.terms(nil).Shape || next.RequestTimeout != old.RequestTimeout
 	notes = append(notes, next.certificateWarning(time.Now()))
-	if old != nil && next.same(old) && !(write.verify && write.fetch) {
+	// A failure is forgotten by a write: who mended its cause need not wait.
+	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
 	}
 	next.Revision = newID()

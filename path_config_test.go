@@ -166,6 +166,36 @@ func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
 	as.asked(t, 3, "after the same write, and a read")
 }
 
+// Who has mended the cause of a failure writes the config again, unchanged: the failures of its roles
+// are forgotten with it, and nobody has to be asked for that.
+func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		as, m := newAuthServer(t), newMount(t)
+		m.configure(as, nil)
+		m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+		m.token("weather")
+		as.answers(refusing(400, "invalid_scope"))
+		m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil, "invalid_scope")
+		as.answers(granting(nil))
+		m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil, "invalid_scope")
+		as.asked(t, 2, "within the window")
+		m.write("config/weather", with(as.client(), fields{"verify": verify}))
+		m.token("weather/reader")
+		asked := 3
+		if verify {
+			asked = 4
+		}
+		as.asked(t, asked, "after the write and a read")
+
+		as.answers(refusing(400, "invalid_scope"))
+		m.write("role/weather/other", fields{"scopes": "write", "verify": false})
+		m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/other", nil, "invalid_scope")
+		as.answers(granting(nil))
+		m.write("role/weather/other", fields{"scopes": "write", "verify": false})
+		m.token("weather/other")
+	}
+}
+
 func TestScopeThatWasNotGrantedIsAWarning(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"scope": "a c"}))

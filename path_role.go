@@ -163,8 +163,9 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 
 	write := verifiedWrite{name: name, terms: c.terms(next), verify: d.Get("verify").(bool)}
 	write.after = func(context.Context, tokens.Name) (*tokens.Terms, error) { return write.terms, nil }
-	write.fetch = old == nil || b.engine.Failing(name) || write.terms.Shape != c.terms(old).Shape
-	if old != nil && next.same(old) && !(write.verify && write.fetch) {
+	failing := b.engine.Failing(name)
+	write.fetch = old == nil || failing || write.terms.Shape != c.terms(old).Shape
+	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return nil, nil
 	}
 	next.Revision = newID()

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -58,11 +59,14 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if writeErr != nil {
 		c = Change{unsure: e.doubt(name.Server)}
 	}
-	if c.Token != nil {
-		e.slot(name)
+	slots := e.affected(name)
+	if c.Token != nil { // to be held, though nobody has read it and a flight may be dropping the slot
+		if own := e.slot(name); !slices.Contains(slots, own) {
+			slots = append(slots, own)
+		}
 	}
 	var away error // why storage cannot be read; asking it again for each name would take long
-	for _, s := range e.affected(name) {
+	for _, s := range slots {
 		away = s.revise(name, c, away)
 	}
 	return writeErr
@@ -104,8 +108,10 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	defer s.mu.Unlock()
 	now := time.Now()
 	switch t := s.held.Load(); {
-	case s.gone || s.flight != nil:
-		// A flight looks again by itself.
+	case s.gone:
+	case s.flight.Load() != nil || !s.loaded:
+		// A flight looks again by itself, and so does the next one.
+		s.renew = s.renew || c.Refresh && !verified
 	case c.Refresh && !verified && t.ValidAt(now) && !s.idle:
 		_ = s.launch(t.ID(), true) // fails only when the engine is closing
 	case c.Token != nil && !verified && stale && !s.idle:

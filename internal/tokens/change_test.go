@@ -86,6 +86,57 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 	})
 }
 
+// The tokens that are just being loaded, or are yet to be, were obtained with the old credentials too.
+func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
+	for name, during := range map[string]func(*world, *Engine, func()){
+		"while they are loaded": func(w *world, e *Engine, write func()) {
+			w.with(func(w *world) { w.broken["load"] = errors.New("storage is away") })
+			e.LoadAll()
+			synctest.Wait()
+			write()
+			w.with(func(w *world) { clear(w.broken) })
+		},
+		"just before": func(_ *world, e *Engine, write func()) {
+			e.LoadAll()
+			write()
+		},
+		"while one is invalidated": func(_ *world, e *Engine, write func()) {
+			e.LoadAll()
+			synctest.Wait()
+			e.InvalidateToken(Name{"weather", "reader"})
+			write()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				reader := Name{"weather", "reader"}
+				w.shapes[reader] = "R"
+				before := w.engine()
+				mustRead(t, before, weather)
+				old := mustRead(t, before, reader)
+				before.Close()
+				e := w.engine()
+				during(w, e, func() {
+					verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					change := w.reshape(weather, "A")
+					change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+					if err := e.Change(t.Context(), weather, change); err != nil {
+						t.Fatal(err)
+					}
+				})
+				time.Sleep(2 * time.Minute)
+				if got := mustRead(t, e, reader); got.ID() == old.ID() {
+					t.Error("the role's token was not replaced")
+				}
+				w.wantFetches(4)
+			})
+		})
+	}
+}
+
 func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		reader := Name{"weather", "reader"}
@@ -347,6 +398,29 @@ func TestInvalidateLooksIntoStorageAgain(t *testing.T) {
 }
 
 // TestAfterAChangeNobodyGetsTheOldShape hammers one name with everything at once.
+// What another node did to a server's own token is nothing to its roles.
+func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "R"
+		e := w.engine()
+		mustRead(t, e, weather)
+		mustRead(t, e, reader)
+		before := w.storageCalls()["load"]
+		e.InvalidateToken(weather)
+		time.Sleep(time.Second)
+		if n := w.storageCalls()["load"] - before; n != 1 {
+			t.Errorf("%d tokens were loaded, want one", n)
+		}
+		e.Invalidate(weather)
+		time.Sleep(time.Second)
+		if n := w.storageCalls()["load"] - before; n != 3 {
+			t.Errorf("%d tokens were loaded, want one and then both", n)
+		}
+		w.wantFetches(2)
+	})
+}
+
 func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.latency = 5*time.Second, 300*time.Millisecond

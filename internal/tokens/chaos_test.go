@@ -103,7 +103,7 @@ func TestChaos(t *testing.T) {
 						if s.gone && e.peek(s.name) == s {
 							t.Errorf("seed %d: %v is gone and still kept", seed, s.name)
 						}
-						if h.ValidAt(now) && s.flight == nil && s.timer == nil && !s.idle {
+						if h.ValidAt(now) && s.flight.Load() == nil && s.timer == nil && !s.idle {
 							t.Errorf("seed %d: %v valid token, no timer, no flight, not idle; failed=%v", seed, s.name, s.failed.Load())
 						}
 						s.mu.Unlock()
@@ -143,7 +143,7 @@ func TestChaos(t *testing.T) {
 				s := v.(*slot)
 				s.mu.Lock()
 				defer s.mu.Unlock()
-				if s.timer != nil || s.flight != nil {
+				if s.timer != nil || s.flight.Load() != nil {
 					t.Errorf("seed %d: %v has a timer or a flight after the end", seed, s.name)
 				}
 				slots++

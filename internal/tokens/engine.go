@@ -74,7 +74,7 @@ type Engine struct {
 	writes [writeLocks]*semaphore.Weighted
 	seed   maphash.Seed
 
-	unsavable atomic.Bool         // whether the last token could not be stored
+	unsavable atomic.Bool         // whether storage hung when the last token was to be stored
 	saver     *semaphore.Weighted // of the name that tries to store its token again
 
 	slots sync.Map // Name -> *slot; read without a lock, written under mu
@@ -204,41 +204,59 @@ func (e *Engine) Verify(ctx context.Context, terms *Terms) (token *grant.Token, 
 func (e *Engine) LoadAll() {
 	e.spawn(func() {
 		var names []Name
-		ok := e.insist("stored tokens could not be listed", func() (err error) {
+		var err error
+		ok := e.insist("stored tokens could not be listed", func() error {
 			names, err = e.store.Names(e.ctx)
 			return err
 		})
 		if !ok {
 			return
 		}
-		var group errgroup.Group
-		group.SetLimit(loaders)
 		for _, name := range names {
-			group.Go(func() error {
-				e.load(name)
-				return nil
-			})
+			e.slot(name) // so that a change of credentials meanwhile does not pass it by
 		}
-		_ = group.Wait()
+		// Those that fail come again after all others: what is wrong with one may last.
+		e.insist("stored tokens could not be loaded", func() error {
+			names, err = e.loadEach(names)
+			return err
+		})
 	})
+}
+
+// loadEach loads names, a few at a time. It gives those that it could not load, and an error of
+// one of them.
+func (e *Engine) loadEach(names []Name) (failed []Name, err error) {
+	var mu sync.Mutex // guards the results
+	var group errgroup.Group
+	group.SetLimit(loaders)
+	for _, name := range names {
+		group.Go(func() error {
+			if loadErr := e.load(name); loadErr != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed, err = append(failed, name), loadErr
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return failed, err
 }
 
 // load brings the stored token of a name into memory, or deletes it where its config
 // is gone.
-func (e *Engine) load(name Name) {
-	e.insist("stored token could not be loaded", func() error {
-		f, err := e.slot(name).load()
-		if f != nil {
-			err = f.wait(e.ctx)
-		}
-		if _, failed := errors.AsType[*FailedError](err); failed || errors.Is(err, ErrReadOnly) {
-			return nil // a reader asked for more than storage has
-		}
-		if errors.Is(err, ErrNotConfigured) {
-			return e.dropOrphan(name)
-		}
-		return err
-	})
+func (e *Engine) load(name Name) error {
+	f, err := e.slot(name).load()
+	if f != nil {
+		err = f.wait(e.ctx)
+	}
+	if _, failed := errors.AsType[*FailedError](err); failed || errors.Is(err, ErrReadOnly) {
+		return nil // a reader asked for more than storage has
+	}
+	if errors.Is(err, ErrNotConfigured) {
+		return e.dropOrphan(name)
+	}
+	return err
 }
 
 // insist does f until it succeeds; false when the engine is closed first.
@@ -280,9 +298,22 @@ func (e *Engine) dropOrphan(name Name) error {
 // storage now has is loaded in the background.
 func (e *Engine) Invalidate(name Name) {
 	for _, s := range e.affected(name) {
-		if s.forget() {
-			e.spawn(func() { e.load(s.name) })
-		}
+		e.reload(s)
+	}
+}
+
+// InvalidateToken is Invalidate where it was the name's own token that was changed.
+func (e *Engine) InvalidateToken(name Name) {
+	if s := e.peek(name); s != nil {
+		e.reload(s)
+	}
+}
+
+func (e *Engine) reload(s *slot) {
+	if s.forget() {
+		e.spawn(func() {
+			e.insist("stored token could not be loaded", func() error { return e.load(s.name) })
+		})
 	}
 }
 

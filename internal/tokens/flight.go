@@ -32,10 +32,12 @@ type flight struct {
 	err     error
 }
 
-// await makes the flight one that somebody waits for. slot.mu is held.
-func (f *flight) await() {
+// await gives the flight under way, which is one that somebody waits for now. mu is held.
+func (s *slot) await() *flight {
+	f := s.flight.Load()
 	f.fetch = true
 	f.hurry()
+	return f
 }
 
 // wait waits for the flight or the end of ctx.
@@ -62,9 +64,9 @@ func (s *slot) launch(replaces string, fetch bool) error {
 	f.patience, f.hurry = context.WithCancel(context.Background())
 	s.stopTimer()
 	s.wanted, s.idle = false, false
-	s.flight = f
+	s.flight.Store(f)
 	if !s.engine.spawn(func() { s.fly(f) }) {
-		s.flight = nil
+		s.flight.Store(nil)
 		return ErrClosed
 	}
 	return nil
@@ -126,10 +128,21 @@ func (s *slot) end(f *flight, revision uint64, err error) bool {
 	if f.err = err; err != nil {
 		f.token = nil
 	}
-	s.flight = nil
-	s.schedule(time.Now())
+	s.flight.Store(nil)
+	if !s.renewHeld() {
+		s.schedule(time.Now())
+	}
 	close(f.done)
 	return true
+}
+
+// renewHeld starts to replace what is held, if it was obtained with other credentials than there are
+// now. mu is held, and no flight is under way.
+func (s *slot) renewHeld() bool {
+	t := s.held.Load()
+	renew := s.renew && t.ValidAt(time.Now()) && !s.gone && !s.engine.passive()
+	s.renew = s.renew && !s.loaded
+	return renew && s.launch(t.ID(), true) == nil
 }
 
 // attempt does what the flight is for, once: look into storage if nobody has, and
@@ -308,7 +321,7 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	s.idleTimeout = terms.IdleTimeout
 	s.failed.Store(nil)
 	s.hold(t)
-	s.idle = false
+	s.idle, s.renew = false, false
 	s.unsaved = !saved
 	if !saved && !s.saving {
 		s.saving = true
@@ -317,10 +330,14 @@ func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
 	return t
 }
 
+// slowSave is from when on a save in vain costs those that wait for it: one that fails at once does not.
+const slowSave = time.Second
+
 // save stores a token. The write lock is held.
 func (s *slot) save(t *Token) bool {
+	began := time.Now()
 	err := s.engine.store.Save(s.engine.ctx, s.name, t)
-	s.engine.unsavable.Store(err != nil)
+	s.engine.unsavable.Store(err != nil && time.Since(began) >= slowSave)
 	if err != nil {
 		s.engine.log.Error("token could not be stored; it is served from memory until it can", "name", s.name.String(), "error", err)
 		return false

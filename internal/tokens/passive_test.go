@@ -17,8 +17,8 @@ func atRest(t *testing.T, e *Engine, when string) {
 		s := v.(*slot)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.timer != nil || s.flight != nil {
-			t.Errorf("%s %v has a timer (%t) or a flight (%t)", when, name, s.timer != nil, s.flight != nil)
+		if s.timer != nil || s.flight.Load() != nil {
+			t.Errorf("%s %v has a timer (%t) or a flight (%t)", when, name, s.timer != nil, s.flight.Load() != nil)
 		}
 		return true
 	})

@@ -104,6 +104,98 @@ func TestLoadingIsTriedAgainUntilStorageAnswers(t *testing.T) {
 	}
 }
 
+// partlyBroken is storage whose entries of some names can't be read.
+type partlyBroken struct {
+	*world
+	broken func(Name) bool
+}
+
+func (s partlyBroken) Terms(ctx context.Context, name Name) (*Terms, error) {
+	terms, err := s.world.Terms(ctx, name)
+	if s.broken(name) {
+		return nil, errors.New("the entry is damaged")
+	}
+	return terms, err
+}
+
+// onlySaves is storage that stores the tokens of one name alone.
+type onlySaves struct {
+	*world
+	name Name
+}
+
+func (s onlySaves) Save(ctx context.Context, name Name, t *Token) error {
+	if name != s.name {
+		return errors.New("the entry is too large")
+	}
+	return s.world.Save(ctx, name, t)
+}
+
+// Names that can't be loaded for good keep no other from being loaded, however many they are.
+func TestDamagedEntriesKeepNoOthersFromBeingLoaded(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const names = 4 * loaders
+		first := w.engine()
+		for i := range names {
+			name := Name{Server: fmt.Sprint("s", i)}
+			w.shapes[name] = "A"
+			mustRead(t, first, name)
+		}
+		first.Close()
+		mended := false // guarded by w.mu
+		e := New(Options{Store: partlyBroken{w, func(n Name) bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return !mended && len(n.Server) == 2 // s0 to s9
+		}}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+		t.Cleanup(e.Close)
+		e.LoadAll()
+		time.Sleep(time.Second)
+		held := func() (n int) {
+			for i := range names {
+				if s := e.peek(Name{Server: fmt.Sprint("s", i)}); s != nil {
+					s.mu.Lock()
+					if s.held.Load() != nil && s.timer != nil {
+						n++
+					}
+					s.mu.Unlock()
+				}
+			}
+			return n
+		}
+		if got := held(); got != names-10 {
+			t.Errorf("%d of %d tokens are loaded beside 10 damaged ones", got, names-10)
+		}
+		looks := w.storageCalls()["terms"]
+		time.Sleep(10 * time.Minute)
+		if n := w.storageCalls()["terms"] - looks; n > 10*30 {
+			t.Errorf("storage was asked %d times in ten minutes for 10 damaged entries", n)
+		}
+		w.with(func(*world) { mended = true })
+		time.Sleep(time.Minute)
+		if got := held(); got != names {
+			t.Errorf("%d of %d tokens are loaded after all are mended", got, names)
+		}
+	})
+}
+
+// A token that can't be saved keeps no other from being saved before it is handed out.
+func TestSaveThatFailsAtOnceIsNobodyElses(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		other := Name{Server: "other"}
+		w.shapes[other], w.lifetime = "A", time.Minute
+		e := New(Options{Store: onlySaves{w, other}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+		t.Cleanup(e.Close)
+		for range 600 {
+			mustRead(t, e, weather)
+			if held := mustRead(t, e, other); w.stored(other).AccessToken != held.AccessToken {
+				t.Fatal("a token was handed out that is not stored")
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 func TestRepeatedTokenWithALowerCapIsRefreshedAhead(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.sameID = time.Hour, true

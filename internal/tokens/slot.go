@@ -21,6 +21,9 @@ type slot struct {
 	// Engine.epoch; within a second of the truth.
 	lastRead atomic.Int64
 
+	// flight is the fetch under way; nil when none is. Stored under mu, read without.
+	flight atomic.Pointer[flight]
+
 	mu sync.Mutex // guards the fields below; never held across a call that waits
 	// revision counts the changes of the name's terms. A fetch begun under an
 	// older one is thrown away, its failure included.
@@ -50,8 +53,9 @@ type slot struct {
 	timer *time.Timer
 	// turn counts the timers, so that one that was stopped too late does nothing.
 	turn uint64
-	// flight is the fetch under way; nil when none is.
-	flight *flight
+	// renew tells that the credentials have changed since the token that is held or stored was
+	// obtained, while a flight was under way or before anybody had looked: it is to be replaced.
+	renew bool
 	// cancelAttempt ends the attempt of the flight under way.
 	cancelAttempt context.CancelFunc
 }
@@ -94,9 +98,12 @@ func due(t *Token, f *failure) time.Time {
 // overdue starts a refresh that is due and that no timer started: because nobody had
 // read the token for long, or because the wall clock was set ahead.
 func (s *slot) overdue(now time.Time) {
+	if s.flight.Load() != nil || s.engine.passive() {
+		return // all readers come here while a refresh takes long: they need no lock for it
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.flight != nil || s.stumbles > 0 && s.timer != nil || s.gone || s.engine.passive() {
+	if s.flight.Load() != nil || s.stumbles > 0 && s.timer != nil || s.gone {
 		return
 	}
 	if t := s.held.Load(); t != nil && left(due(t, s.failed.Load()), now) <= 0 {
@@ -114,7 +121,7 @@ func (s *slot) join() (*flight, error) {
 		return nil, nil
 	}
 	s.touch(now)
-	if s.flight != nil {
+	if s.flight.Load() != nil {
 		s.engine.observer.Shared()
 	} else {
 		if err := s.inWindow(now); err != nil {
@@ -128,8 +135,7 @@ func (s *slot) join() (*flight, error) {
 			return nil, err
 		}
 	}
-	s.flight.await()
-	return s.flight, nil
+	return s.await(), nil
 }
 
 // replace gives the flight that replaces the held token if it is the rejected one,
@@ -145,7 +151,7 @@ func (s *slot) replace(rejected string) (*flight, *Token, error) {
 	if t.ValidAt(now) && (rejected != "" && rejected != t.ID() || now.Sub(t.checked) < cooldown) {
 		return nil, t, nil
 	}
-	if s.flight != nil {
+	if s.flight.Load() != nil {
 		s.engine.observer.Shared()
 	} else {
 		if err := s.inWindow(now); err != nil {
@@ -159,8 +165,7 @@ func (s *slot) replace(rejected string) (*flight, *Token, error) {
 			return nil, nil, err
 		}
 	}
-	s.flight.await()
-	return s.flight, nil, nil
+	return s.await(), nil, nil
 }
 
 // load gives the flight that looks into storage, nil when that has been done.
@@ -176,17 +181,17 @@ func (s *slot) load() (*flight, error) {
 // look gives a flight that looks into storage at the terms, and at the stored token if
 // nobody has, and fetches nothing of its own accord. mu is held.
 func (s *slot) look() (*flight, error) {
-	if s.flight == nil {
+	if s.flight.Load() == nil {
 		if err := s.launch("", false); err != nil {
 			return nil, err
 		}
 	}
-	return s.flight, nil
+	return s.flight.Load(), nil
 }
 
 // inWindow gives the remembered failure while the backoff window lasts. mu is held.
 func (s *slot) inWindow(now time.Time) error {
-	if f := s.failed.Load(); f != nil && now.Before(f.until) {
+	if f := s.failed.Load(); f != nil && left(f.until, now) > 0 {
 		return f.err(s.name)
 	}
 	return nil
@@ -198,7 +203,7 @@ func (s *slot) schedule(now time.Time) {
 	t, f := s.held.Load(), s.failed.Load()
 	var at time.Time
 	switch {
-	case s.gone || s.flight != nil || s.engine.ctx.Err() != nil || s.engine.passive():
+	case s.gone || s.flight.Load() != nil || s.engine.ctx.Err() != nil || s.engine.passive():
 		return
 	case t.ValidAt(now) || f != nil && s.wanted:
 		at = due(t, f)
@@ -240,7 +245,7 @@ func (s *slot) fire(turn uint64) {
 		return // the timer was stopped or replaced while it fired
 	}
 	s.timer = nil
-	if s.flight != nil {
+	if s.flight.Load() != nil {
 		return
 	}
 	now := time.Now()
@@ -285,6 +290,7 @@ func (s *slot) supersede() {
 func (s *slot) drop() {
 	s.gone = true
 	s.hold(nil)
+	s.renew = false
 	s.failed.Store(nil)
 	s.stopTimer()
 }

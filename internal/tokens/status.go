@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -77,10 +78,10 @@ func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	return status, nil
 }
 
-// Failing tells whether the latest fetch for the name failed, as far as memory knows.
+// Failing tells whether the latest fetch for the name failed, or, where that is a server, for one of
+// its roles, as far as memory knows.
 func (e *Engine) Failing(name Name) bool {
-	s := e.peek(name)
-	return s != nil && s.failed.Load() != nil
+	return slices.ContainsFunc(e.affected(name), func(s *slot) bool { return s.failed.Load() != nil })
 }
 
 // status is false where memory does not know.
@@ -92,7 +93,7 @@ func (s *slot) status(now time.Time) (Status, bool) {
 	}
 	status := Status{
 		State:      StateEmpty,
-		Refreshing: s.flight != nil,
+		Refreshing: s.flight.Load() != nil,
 		Unsaved:    s.unsaved,
 		LastRead:   s.engine.epoch.Add(time.Duration(s.lastRead.Load())),
 	}
