@@ -61,8 +61,12 @@ type dashboard struct {
 		Title       string `json:"title"`
 		Description string `json:"description"`
 		Targets     []struct {
-			Expr string `json:"expr"`
+			RefID string `json:"refId"`
+			Expr  string `json:"expr"`
 		} `json:"targets"`
+		Transformations []struct {
+			ID string `json:"id"`
+		} `json:"transformations"`
 	} `json:"panels"`
 }
 
@@ -78,8 +82,8 @@ func exampleDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// ofGrafana gives values to the variables that Grafana replaces in what Prometheus would not take.
-var ofGrafana = strings.NewReplacer("$__rate_interval", "2m")
+// ofGrafana gives values to the variables that Grafana replaces, those of all mounts.
+var ofGrafana = strings.NewReplacer("$__rate_interval", "2m", "$job", "mcp-oauth", "$mount", ".*")
 
 // Every query of the dashboard is one that Prometheus takes, and no panel is without.
 func TestDashboardQueriesAreValid(t *testing.T) {
@@ -96,6 +100,64 @@ func TestDashboardQueriesAreValid(t *testing.T) {
 	}
 }
 
+// A table that merges its queries has a row for each token. Grafana joins rows that agree in the columns
+// that both have. The role of a config is empty, which in Prometheus is no label and so no column: its row
+// would be joined to those of all roles. With the name of a metric a row would be joined to none.
+func TestMergedTablesHaveARowForEachToken(t *testing.T) {
+	t.Parallel()
+	const failures, refusals, expiry, next = "consecutive_failures", "consecutive_refusals", "expiry_timestamp_seconds", "next_attempt_timestamp_seconds"
+	var descriptions []string
+	for token, series := range map[string]map[string]string{
+		`mount="m",server="weather"`:              {failures: "2", refusals: "0", expiry: "3600", next: "100"},
+		`mount="m",server="weather",role="rain"`:  {failures: "7", refusals: "3", next: "200"},
+		`mount="m",server="weather",role="snow"`:  {failures: "0", refusals: "0", expiry: "1800"},
+		`mount="m",server="files"`:                {failures: "0", refusals: "0", expiry: "900"},
+		`mount="m",server="files",role="reader"`:  {failures: "4", refusals: "4", expiry: "1200"},
+		`mount="other",server="weather"`:          {failures: "1", refusals: "1", next: "30"},
+		`mount="other",server="n",role="weather"`: {failures: "5", refusals: "0"},
+	} {
+		for name, value := range series {
+			descriptions = append(descriptions, fmt.Sprintf(`mcp_oauth_token_%s{job="mcp-oauth",instance="v:8200",%s} %s`, name, token, value))
+		}
+	}
+	history, merged := newHistory(t, descriptions), 0
+	for _, panel := range exampleDashboard(t).Panels {
+		if len(panel.Transformations) == 0 || panel.Transformations[0].ID != "merge" {
+			continue
+		}
+		merged++
+		columns, rows := map[string]bool{}, map[string]map[string]float64{}
+		for _, target := range panel.Targets {
+			for _, sample := range history.vector(t, ofGrafana.Replace(target.Expr), 0) {
+				var names []string
+				sample.Metric.Range(func(l labels.Label) { names = append(names, l.Name) })
+				columns[strings.Join(names, " ")] = true
+				row := sample.Metric.Get("mount") + ": " + sample.Metric.Get("token")
+				if rows[row] == nil {
+					rows[row] = map[string]float64{}
+				}
+				rows[row][target.RefID] = sample.F
+			}
+		}
+		if len(columns) != 1 || !columns["mount token"] {
+			t.Errorf("%s: the queries' labels are %q, want the mount and the token of all", panel.Title, slices.Sorted(maps.Keys(columns)))
+		}
+		want := map[string]map[string]float64{
+			"m: weather":       {"A": 2, "B": 100, "C": 3600},
+			"m: weather/rain":  {"A": 7, "B": 200, "D": 3},
+			"m: files/reader":  {"A": 4, "C": 1200, "D": 4},
+			"other: weather":   {"A": 1, "B": 30, "D": 1},
+			"other: n/weather": {"A": 5},
+		}
+		if !maps.EqualFunc(rows, want, maps.Equal) {
+			t.Errorf("%s: the rows are %v, want %v", panel.Title, rows, want)
+		}
+	}
+	if merged != 1 {
+		t.Errorf("%d tables are merged, want the one that this test knows", merged)
+	}
+}
+
 // Each series that the alerts and the dashboard ask for is one that a mount has, by its name, its labels and
 // their values: a query that matches nothing is valid, and an alert on it never fires.
 func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
@@ -103,6 +165,8 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	u.configure(t, nil)
 	u.token(t, "token/"+u.name)
+	u.write(t, "role/"+u.name+"/held", map[string]any{"scopes": "tools:list"})
+	u.token(t, "token/"+u.name+"/held")
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
 	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
 		t.Errorf("reading a token that is refused: status %d", got)
@@ -150,6 +214,10 @@ func TestMissingSeriesAreFound(t *testing.T) {
 		`b{state!="up"}`:                                          0,
 		`sum by (other) (a)`:                                      1,
 		`sum without (other) (a)`:                                 0,
+		`sum by (other) (label_join(a, "other", "/", "state"))`:   0,
+		`sum by (other) (label_join(a, "other", "/", "gone"))`:    1,
+		`sum by (other) (label_join(a, "third", "/", "state"))`:   1,
+		`sum by (other) (label_replace(label_join(a, "other", "/", "state", "gone"), "other", "$1", "other", "(.+)/"))`: 1,
 	} {
 		expr, err := parser.ParseExpr(text)
 		if err != nil {
@@ -172,12 +240,12 @@ func missingIn(expr parser.Expr, there []labels.Labels) []string {
 			return nil
 		}
 		wanted = append(wanted, alternatives(selector)...)
-		for _, above := range path {
+		for i, above := range path {
 			sum, ok := above.(*parser.AggregateExpr)
 			if !ok || sum.Without {
 				continue
 			}
-			for _, label := range sum.Grouping {
+			for _, label := range madeOf(sum.Grouping, path[i+1:]) {
 				if !filledIn(selector, label) {
 					wanted = append(wanted, []*labels.Matcher{
 						labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, selector.Name),
@@ -198,6 +266,31 @@ func missingIn(expr parser.Expr, there []labels.Labels) []string {
 		}
 	}
 	return missing
+}
+
+// madeOf puts what calls on the path make labels of in the place of those labels.
+func madeOf(wanted []string, path []parser.Node) []string {
+	wanted = slices.Clone(wanted)
+	for _, above := range path {
+		call, ok := above.(*parser.Call)
+		if !ok || call.Func.Name != "label_join" && call.Func.Name != "label_replace" {
+			continue
+		}
+		var texts []string
+		for _, arg := range call.Args[1:] {
+			if text, ok := arg.(*parser.StringLiteral); ok {
+				texts = append(texts, text.Val)
+			}
+		}
+		made, of := texts[0], texts[2:] // after the separator
+		if call.Func.Name == "label_replace" {
+			of = texts[2:3] // between the replacement and the expression
+		}
+		if i := slices.Index(wanted, made); i >= 0 {
+			wanted = slices.Replace(wanted, i, i+1, of...)
+		}
+	}
+	return wanted
 }
 
 // alternatives are the ways in which a series may match the selector: one for each value that a regular
@@ -388,6 +481,16 @@ func (h *history) firing(t *testing.T, rule rulefmt.Rule) []string {
 // query gives the series that an expression has at a time, and their mounts.
 func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]string {
 	t.Helper()
+	series := map[string]string{}
+	for _, sample := range h.vector(t, expr, at) {
+		series[sample.Metric.String()] = sample.Metric.Get("mount")
+	}
+	return series
+}
+
+// vector gives what an expression has at a time.
+func (h *history) vector(t *testing.T, expr string, at time.Duration) promql.Vector {
+	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute})
 	queryable := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
 		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
@@ -403,11 +506,7 @@ func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
-	series := map[string]string{}
-	for _, sample := range vector {
-		series[sample.Metric.String()] = sample.Metric.Get("mount")
-	}
-	return series
+	return slices.Clone(vector) // the query takes it back
 }
 
 func (h *history) selected(matchers []*labels.Matcher) *seriesSet {
