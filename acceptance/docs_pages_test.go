@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,9 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
 		// The bed's authorization server for mutual TLS has a certificate of a private authority.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
+		{"docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
+		{"docs/metrics.md", "/var/lib/vault-agent-prometheus", w.dir + "/var/lib/vault-agent-prometheus"},
+		{"docs/metrics.md", "-o prometheus", "-o " + strconv.Itoa(os.Getuid())},
 		{"docs/migrate.md", "https://files.example.com/mcp", w.mcp.URL},
 		{"docs/migrate.md", "https://login.example.com/", w.bed.AS.Issuer},
 		{"docs/migrate.md", "scopes=files:read", "scopes=tools:list"},
@@ -397,16 +401,24 @@ func followMetrics(w *walkthrough) {
 	t := w.t
 	w.configure(t, nil)
 	w.token(t, "token/files")
-	if err := os.Symlink(absolute(t, "../examples"), filepath.Join(w.dir, "examples")); err != nil {
+	// The reader's checkout, in which the quick start was followed.
+	w.put("role-id", "the broker's")
+	w.put("secret-id", "the broker's")
+	if err := os.MkdirAll(filepath.Join(w.dir, "examples", "prometheus"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	for _, file := range []string{"examples/prometheus/policy.hcl", "examples/prometheus/agent.hcl"} {
+		w.put(file, w.replace(example(t, strings.TrimPrefix(file, "examples/"))))
+	}
 	w.paste("vault policy write mcp-oauth-metrics")
-	w.put("agent.hcl", strings.NewReplacer(
-		"https://vault.example.com:8200", w.bed.Vault.Address,
-		"/etc/vault-agent-prometheus", w.dir, "/run/vault-agent-prometheus", w.dir,
-	).Replace(example(t, "prometheus/agent.hcl")))
-	stop := w.start("vault agent")
-	prometheus, err := w.bed.Vault.Client(w.await("token"))
+	for _, file := range []string{"role-id", "secret-id"} {
+		if w.await(file) != "the broker's" {
+			t.Errorf("the page overwrites the quick start's %s", file)
+		}
+	}
+	stop := w.start("sudo -u prometheus vault agent")
+	// What is in the place of the directory is below the working directory.
+	prometheus, err := w.bed.Vault.Client(w.await(exampleJob(t).HTTPClientConfig.Authorization.CredentialsFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -205,9 +205,8 @@ func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 	}
 	config := string(content)
 	for example, here := range map[string]string{
-		"https://vault.example.com:8200": b.Vault.Address,
-		"/etc/vault-agent-prometheus":    dir,
-		"/run/vault-agent-prometheus":    dir,
+		"https://vault.example.com:8200":  b.Vault.Address,
+		"/var/lib/vault-agent-prometheus": dir,
 	} {
 		if !strings.Contains(config, example) {
 			t.Fatalf("the example does not name %s", example)

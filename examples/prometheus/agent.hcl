@@ -1,4 +1,5 @@
-# Keeps a Vault token in a file for Prometheus, which reads the file at each scrape.
+# Keeps a Vault token in a file for Prometheus, which reads the file at each scrape. Runs as
+# Prometheus's user, who alone may read the directory.
 
 vault {
   address = "https://vault.example.com:8200"
@@ -7,16 +8,16 @@ vault {
 auto_auth {
   method "approle" {
     config = {
-      role_id_file_path                   = "/etc/vault-agent-prometheus/role-id"
-      secret_id_file_path                 = "/etc/vault-agent-prometheus/secret-id"
+      role_id_file_path                   = "/var/lib/vault-agent-prometheus/role-id"
+      secret_id_file_path                 = "/var/lib/vault-agent-prometheus/secret-id"
       remove_secret_id_file_after_reading = false
     }
   }
 
   sink "file" {
     config = {
-      path = "/run/vault-agent-prometheus/token"
-      mode = 0640
+      path = "/var/lib/vault-agent-prometheus/token"
+      mode = 0600
     }
   }
 }
