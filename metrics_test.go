@@ -353,6 +353,34 @@ func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page stri
 	}
 }
 
+// The page says how many series a token has, by which its reader sizes Prometheus.
+func TestDocumentedNumberOfSeries(t *testing.T) {
+	token, failure := new(tokens.Token), new(tokens.FailureStatus)
+	least, most := len(tokenGauges), 0
+	for _, status := range []tokens.Status{
+		{State: tokens.StateEmpty},
+		{State: tokens.StateIdle, Token: token},
+		{State: tokens.StateDown, Failure: failure},
+		{State: tokens.StateOK, Token: token},
+		{State: tokens.StateFailing, Token: token, Failure: failure},
+	} {
+		series := 0
+		for _, gauge := range tokenGauges {
+			if _, ok := gauge.of(status); ok {
+				series++
+			}
+		}
+		least, most = min(least, series), max(most, series)
+	}
+	page, err := os.ReadFile("docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("%d to %d series for each token", least, most); !strings.Contains(string(page), want) {
+		t.Errorf("the page does not say %q", want)
+	}
+}
+
 // The page of metrics has all of them, as they are, and no others; the alerts and the dashboard name
 // none that is not there. An acceptance test looks at the labels and values that those name.
 func TestDocumentedMetricsExist(t *testing.T) {
