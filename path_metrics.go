@@ -56,7 +56,7 @@ const metricsHelp = `
 Answers with Prometheus's text format, for a scrape of /v1/<mount>/metrics with a Vault
 token that may read this path, given as Prometheus does:
 
-  curl -H "Authorization: Bearer $VAULT_TOKEN" $VAULT_ADDR/v1/mcp-oauth/metrics
+  curl -H "Authorization: Bearer $(vault print token)" $VAULT_ADDR/v1/mcp-oauth/metrics
 
   path "mcp-oauth/metrics" { capabilities = ["read"] }
 

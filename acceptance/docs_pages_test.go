@@ -162,12 +162,14 @@ func (w *walkthrough) fresh() {
 	w.put("client-secret", w.client.Secret+"\n")
 }
 
-// prepare runs a script for what a page takes for granted.
-func (w *walkthrough) prepare(script string) {
+// prepare runs a script for what a page takes for granted, and returns what it printed.
+func (w *walkthrough) prepare(script string) string {
 	w.t.Helper()
-	if _, err := w.run(block{page: "before a block"}, script); err != nil {
+	out, err := w.run(block{page: "before a block"}, script)
+	if err != nil {
 		w.t.Fatal(err)
 	}
+	return out
 }
 
 // From a download to the upgrade and back. The next version is installed by the same commands.

@@ -59,8 +59,11 @@ func TestREADMECommands(t *testing.T) {
 	if states["files"]["state"] != "ok" || states["files/"+entity]["state"] != "ok" {
 		t.Errorf("the states are %v, want ok for those that were read", states)
 	}
-	if out := w.paste("curl -s"); !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
-		t.Errorf("the metrics do not count the reads:\n%s", u.bed.Secrecy.Redact([]byte(out)))
+	byHelp := regexp.MustCompile(`(?m)^ *curl .*$`).FindString(commandSays(t, u.bed, "path-help", "mcp-oauth/metrics"))
+	for _, out := range []string{w.paste("curl -s"), w.prepare(byHelp)} {
+		if !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
+			t.Errorf("the metrics do not count the reads:\n%s", u.bed.Secrecy.Redact([]byte(out)))
+		}
 	}
 
 	requests := len(u.requests(t))
@@ -237,14 +240,23 @@ func (w *walkthrough) run(b block, script string) (string, error) {
 	return string(out), nil
 }
 
-// shell prepares a shell that runs the script as the holder of a Vault token, if any.
+// shell prepares a shell that runs the script as the holder of a Vault token, if any. That is where vault
+// login puts it, for Vault's CLI alone: VAULT_TOKEN is not set.
 func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = w.dir
 	// HOME is the user's again: go has its caches there.
-	cmd.Env = slices.Concat(w.bed.Vault.CLI(ctx, token).Env, []string{
+	cmd.Env = slices.Concat(w.bed.Vault.CLI(ctx, "").Env, []string{
 		"HOME=" + os.Getenv("HOME"), "PATH=" + w.bin + ":" + os.Getenv("PATH"),
 	})
+	if token != "" {
+		w.shim("vault-login", "printf %s "+token) // in the place of ~/.vault-token
+		config := filepath.Join(w.bin, "login.hcl")
+		if err := os.WriteFile(config, []byte(`token_helper = "`+filepath.Join(w.bin, "vault-login")+`"`), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		cmd.Env = append(cmd.Env, "VAULT_CONFIG_PATH="+config)
+	}
 	return cmd
 }
 
