@@ -363,6 +363,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		next     = `mcp_oauth_token_next_attempt_timestamp_seconds{mount="m",server="weather"} `
 		refusals = `mcp_oauth_token_consecutive_refusals{mount="m",server="weather"} `
 		replaced = `mcp_oauth_token_refreshes_total{mount="m",outcome="replaced"} `
+		other    = `mcp_oauth_token_refreshes_total{mount="other",outcome="replaced"} `
+		kept     = `mcp_oauth_token_refreshes_total{mount="m",outcome="kept"} `
 		stored   = `mcp_oauth_storage_errors_total{operation="put"} `
 		unsaved  = `mcp_oauth_unsaved_tokens `
 		up       = `up{job="mcp-oauth",mount="m"} `
@@ -399,6 +401,11 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"tokens are replaced again and again", []string{replaced + "0x5 1x3 2x7 3x14 4x14 5x14 6x14 7x14"}, []string{"McpOauthTokensRefused"}},
 		{"many brokers see one token refused", []string{replaced + "0x5 50x90"}, nil},
 		{"a token is refused each half hour", []string{replaced + "0x5 1x29 2x29 3x29 4x10"}, nil},
+		// The count is the mount's, so that this is the same as one token again and again.
+		{"one token after the other is refused, of many servers", []string{replaced + "0x5 1x14 2x14 3x14 4x14 5x14 6x14 7x5"}, []string{"McpOauthTokensRefused"}},
+		{"tokens of two mounts are refused each half hour, in turn", []string{replaced + "0x5 1x29 2x29 3x29 4x10", other + "0x20 1x29 2x29 3x24"}, nil},
+		{"tokens of another mount are replaced again and again", []string{replaced + "0x105", other + "0x5 1x14 2x14 3x14 4x14 5x14 6x14 7x10"}, []string{"McpOauthTokensRefused of other"}},
+		{"tokens that are held no more are reported again and again", []string{kept + "0+1x105"}, nil},
 		{"storage fails once", []string{stored + "0x20 1x5"}, []string{"McpOauthStorageErrors"}},
 		{"storage failed an hour ago", []string{stored + "0x20 1x60"}, nil},
 		{"not stored for ten minutes", []string{unsaved + "0x5 2x10"}, []string{"McpOauthTokensUnsaved"}},
