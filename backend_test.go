@@ -199,11 +199,7 @@ func TestCleanupWithAHangingAuthorizationServer(t *testing.T) {
 		m.refused(http.StatusServiceUnavailable, logical.ReadOperation, "token/weather", nil, "stopping")
 	}()
 	as.await(1)
-	began := time.Now()
-	m.stop()
-	if took := time.Since(began); took > 100*time.Millisecond {
-		t.Errorf("the cleanup took %s", took)
-	}
+	m.stop() // which ends though the server hangs; how soon, TestCloseEndsAHangingFetchAtOnce shows
 	<-done
 	m.refused(http.StatusServiceUnavailable, logical.ReadOperation, "token/weather", nil, "stopping")
 	m.refused(http.StatusServiceUnavailable, logical.UpdateOperation, "refresh/weather", nil, "stopping")

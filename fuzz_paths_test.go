@@ -81,7 +81,7 @@ type fuzzWorld struct {
 
 func newFuzzWorld(f *testing.F) *fuzzWorld {
 	f.Helper()
-	w := &fuzzWorld{}
+	w := &fuzzWorld{fields: apiFields()}
 	w.plain = httptest.NewServer(http.HandlerFunc(serveAnything))
 	f.Cleanup(w.plain.Close)
 	w.tls = httptest.NewUnstartedServer(http.HandlerFunc(serveAnything))
@@ -90,6 +90,16 @@ func newFuzzWorld(f *testing.F) *fuzzWorld {
 	w.tls.StartTLS()
 	f.Cleanup(w.tls.Close)
 	return w
+}
+
+// apiFields are the fields of all paths.
+func apiFields() []string {
+	var all []string
+	for _, path := range newBackend(nil, store{}).Paths {
+		all = slices.AppendSeq(all, maps.Keys(path.Fields))
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // serveAnything is an authorization server and an MCP server. The path says how it answers.
@@ -191,12 +201,6 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 	}
 
 	m := newMount(t)
-	for _, path := range m.b.(*backend).Paths {
-		w.fields = slices.AppendSeq(w.fields, maps.Keys(path.Fields))
-	}
-	slices.Sort(w.fields)
-	w.fields = slices.Compact(w.fields)
-
 	unverified := fields{"verify": false}
 	m.write("config/stable", with(w.bases[1], unverified))
 	m.write("role/stable/reader", with(fields{"scopes": "a"}, unverified))
@@ -392,7 +396,7 @@ func fuzzSeeds() [][]byte {
 			request(remove, path("config/S"), added, 0),
 		))
 	}
-	for field := range 32 {
+	for field := range apiFields() {
 		var seed []byte
 		for value := range 14 {
 			seed = slices.Concat(seed,

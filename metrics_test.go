@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -242,14 +243,17 @@ func TestMetricsOfSharedRequests(t *testing.T) {
 }
 
 func TestMetricsOfStorage(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	m.storage.fail("put")
-	m.token("weather")
-	m.counts(map[string]float64{
-		`storage_errors_total{operation="put"}`: 1,
-		`storage_errors_total{operation="get"}`: 0,
-		`unsaved_tokens{}`:                      1,
+	as := newAuthServer(t)
+	synctest.Test(t, func(t *testing.T) { // the token is to be saved again in a second
+		m := newMount(t)
+		m.configure(as, nil)
+		m.storage.fail("put")
+		m.token("weather")
+		m.counts(map[string]float64{
+			`storage_errors_total{operation="put"}`: 1,
+			`storage_errors_total{operation="get"}`: 0,
+			`unsaved_tokens{}`:                      1,
+		})
 	})
 }
 

@@ -115,13 +115,16 @@ func TestTokenErrorsAreMappedToStatuses(t *testing.T) {
 		{"nonsense", func(tokenRequest) (int, fields) { return 200, fields{"hello": "world"} }, 502, "no access_token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			as, m := newAuthServer(t), newMount(t)
+			as := newAuthServer(t)
 			as.answers(test.answer)
-			m.configure(as, nil)
-			host := strings.TrimPrefix(as.URL, "http://")
-			m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says, `"weather"`, host, "next attempt not before")
-			m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says)
-			as.asked(t, 1, "after a second read within the backoff window")
+			synctest.Test(t, func(t *testing.T) { // the window is short
+				m := newMount(t)
+				m.configure(as, nil)
+				host := strings.TrimPrefix(as.URL, "http://")
+				m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says, `"weather"`, host, "next attempt not before")
+				m.refused(test.status, logical.ReadOperation, "token/weather", nil, test.says)
+				as.asked(t, 1, "after a second read within the backoff window")
+			})
 		})
 	}
 }

@@ -194,7 +194,7 @@ func (r *race) happened(outcomes ...string) {
 	r.t.Logf("seed %d: %d requests to the authorization server; outcomes %v", r.seed, r.as.count(), r.outcomes)
 }
 
-// real is a race of real time: the clients never wait, and timers fire after a second.
+// real is a race of real time: the clients never wait, and timers fire after a second and a half.
 func (r *race) real(act func(*rand.Rand)) {
 	r.run(8, 2*time.Second, func(*rand.Rand) {}, act)
 }
@@ -214,7 +214,7 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 	t.Helper()
 	for _, seed := range []uint64{1, rand.Uint64()} {
 		t.Run(fmt.Sprintf("real time, seed %d", seed), func(t *testing.T) {
-			r := newRace(t, seed, newAuthServer(t), &testStorage{}, 2)
+			r := newRace(t, seed, newAuthServer(t), &testStorage{}, 3)
 			test(r, r.real)
 			r.book.check(t, seed)
 			r.stop()

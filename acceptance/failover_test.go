@@ -202,6 +202,9 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 // Vault's own engines do not wait for that.
 const pluginStart = 5 * time.Second
 
+// busy is how far apart two readers may be who wait for the same, on a busy machine.
+const busy = time.Second
+
 // notice checks what the readers noticed of an event: no bad token, and no longer a gap than
 // others had who read from Vault.
 func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
@@ -220,8 +223,12 @@ func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
 	kv, mount := f.watch[controlKV].longest(begun), f.watch[controlMount].longest(begun)
 	t.Logf("over after %s; longest gap: tokens %s, the mount's other path %s, KV %s; %d reads of 4 readers failed",
 		round(over), round(longest), round(mount), round(kv), failures)
-	if longest > kv*3/2+pluginStart {
-		t.Errorf("readers of tokens had no answer for %s, those of KV for %s", longest, kv)
+	if mount > kv*3/2+pluginStart {
+		t.Errorf("readers of the mount had no answer for %s, those of KV for %s", mount, kv)
+	}
+	// The mount's other path waits for the same plugin: what tokens wait for beyond it is theirs.
+	if longest > mount*3/2+busy {
+		t.Errorf("readers of tokens had no answer for %s, those of another path of the mount for %s", longest, mount)
 	}
 }
 
