@@ -214,9 +214,6 @@ func (c *config) fitsServer() error {
 	if err := c.validDiscovered(); err != nil {
 		return err
 	}
-	if c.authMethod() == grant.TLSClientAuth && c.TokenURL == "" && c.Discovered != nil && c.Discovered.MTLSRefused != "" {
-		return badRequest("tls_client_auth goes to the token endpoint for mutual TLS that the authorization server's metadata names, and that %s: mend that and write rediscover=true, or write token_url", c.Discovered.MTLSRefused)
-	}
 	if c.authMethod() == grant.TLSClientAuth && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
 		return badRequest("tls_client_auth needs an https token endpoint: a client certificate is shown in the TLS handshake")
 	}

@@ -15,7 +15,6 @@ type discovered struct {
 	Issuer       string           `json:"issuer"`
 	TokenURL     string           `json:"token_url"`
 	MTLSTokenURL string           `json:"mtls_token_url,omitempty"`
-	MTLSRefused  string           `json:"mtls_refused,omitempty"` // why there is none, though one was named
 	AuthMethods  []string         `json:"auth_methods,omitempty"`
 	SigningAlgs  []string         `json:"signing_algs,omitempty"`
 	Scopes       []string         `json:"scopes,omitempty"`
@@ -79,7 +78,6 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		Issuer:       found.Issuer,
 		TokenURL:     found.TokenURL,
 		MTLSTokenURL: found.MTLSTokenURL,
-		MTLSRefused:  found.MTLSRefused,
 		AuthMethods:  found.AuthMethods,
 		SigningAlgs:  found.SigningAlgs,
 		Scopes:       found.Scopes,

@@ -56,10 +56,8 @@ type Result struct {
 	// TokenURL is the token endpoint: an absolute URL, https but for the exceptions of Request.
 	TokenURL string
 	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" where
-	// it is the same, or MTLSRefused.
+	// it is the same. Whether Policy permits it shows when it is called: most clients never do.
 	MTLSTokenURL string
-	// MTLSRefused says why the one that the metadata names can't be used; "" where it can, or there is none.
-	MTLSRefused string
 	// AuthMethods are the token_endpoint_auth_methods_supported; nil where the server does not say,
 	// which means client_secret_basic (RFC 8414 section 2).
 	AuthMethods []string
@@ -287,7 +285,9 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		Policy:      a.policy,
 	}
 	if m.mtlsToken != "" {
-		if found.MTLSRefused = s.endpoint(m.mtlsToken, a.policy); found.MTLSRefused == "" {
+		if _, reason := parseURL(m.mtlsToken); reason != "" {
+			found.Warnings = append(found.Warnings, "the metadata's token endpoint for mutual TLS is left out: it "+reason)
+		} else {
 			found.MTLSTokenURL = m.mtlsToken
 		}
 	}

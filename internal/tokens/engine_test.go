@@ -137,10 +137,15 @@ func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 	}
 	defer unlock()
 	own, others := e.peek(weather), e.peek(other)
-	for _, mu := range []*sync.Mutex{&e.mu, &e.gates.mu, &own.mu, &others.mu} {
+	locks := []*sync.Mutex{&own.mu, &others.mu, &e.mu, &e.gates.mu}
+	for _, mu := range locks {
 		mu.Lock()
-		defer mu.Unlock()
 	}
+	defer func() {
+		for _, mu := range locks {
+			mu.Unlock()
+		}
+	}()
 	read := make(chan error, 1)
 	go func() {
 		_, err := e.Read(t.Context(), weather)
