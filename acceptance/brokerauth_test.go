@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"log"
 	"net/http"
-	"net/http/httptest"
-	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,10 +18,9 @@ import (
 )
 
 // Package brokerauth does not import the MCP Go SDK, and fits it nevertheless.
-var _ auth.OAuthHandler = (*brokerauth.Source)(nil)
+var _ auth.OAuthHandler = (*brokerauth.Transport)(nil)
 
-// An MCP client of the Go SDK: its OAuth handler is a Source as it is. No redirect takes the token to another
-// origin. The SDK passes no deadline on to its handler, so the token is asked for before.
+// An MCP client of the Go SDK: it has the Transport below it, and as its OAuth handler.
 func Example_mcpClient() {
 	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN where it is no Agent's or Proxy's
 	if err != nil {
@@ -34,18 +30,18 @@ func Example_mcpClient() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	bearer, err := brokerauth.NewTransport(source, "https://mcp.example.com/mcp")
+	if err != nil {
+		log.Fatal(err)
+	}
 	transport := &mcp.StreamableClientTransport{
 		Endpoint:     "https://mcp.example.com/mcp",
-		OAuthHandler: source,
-		HTTPClient:   &http.Client{CheckRedirect: sameOrigin},
+		HTTPClient:   &http.Client{Transport: bearer},
+		OAuthHandler: bearer,
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if _, err := source.TokenContext(ctx); err != nil {
-		log.Print("no token: ", err)
-		return
-	}
 	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
 	session, err := client.Connect(ctx, transport, nil)
 	if err != nil {
@@ -56,17 +52,9 @@ func Example_mcpClient() {
 	log.Print("connected to ", session.InitializeResult().ServerInfo.Name)
 }
 
-// sameOrigin is the CheckRedirect of an HTTP client whose requests have a token.
-func sameOrigin(req *http.Request, via []*http.Request) error {
-	if at := via[0].URL; req.URL.Scheme != at.Scheme || req.URL.Host != at.Host || len(via) >= 10 {
-		return errors.New("redirected to another origin, or too often")
-	}
-	return nil
-}
-
-// An MCP server revokes the token under two brokers with sessions, one of which has the Source as the
-// SDK's OAuth handler, the other a Transport below the SDK. Both go on in the same sessions, with a
-// new token that costs one request. That holds with a Vault token, and without any through the
+// An MCP server revokes the token under two brokers with sessions, one of which has a Transport below the SDK
+// and as its OAuth handler, the other below only. Both go on in the same sessions, with a new token that
+// costs one request. That holds with a Vault token, and without any through the
 // listener of a Vault Agent or a Vault Proxy.
 func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	t.Parallel()
@@ -80,19 +68,12 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 			if way != "token" {
 				client = u.throughListener(t, way)
 			}
-			byHandler := connect(t, &mcp.StreamableClientTransport{
-				Endpoint:     u.mcp.URL,
-				OAuthHandler: u.source(t, client),
-			})
-			transport, err := brokerauth.NewTransport(u.source(t, client), u.mcp.URL)
-			if err != nil {
-				t.Fatal(err)
+			below := authorized(t, u.source(t, client), u.mcp.URL, nil)
+			below.OAuthHandler = nil
+			sessions := map[string]*mcp.ClientSession{
+				"with the handler": connect(t, authorized(t, u.source(t, client), u.mcp.URL, nil)),
+				"without":          connect(t, below),
 			}
-			byTransport := connect(t, &mcp.StreamableClientTransport{
-				Endpoint:   u.mcp.URL,
-				HTTPClient: &http.Client{Transport: transport},
-			})
-			sessions := map[string]*mcp.ClientSession{"handler": byHandler, "transport": byTransport}
 			for name, session := range sessions {
 				if err := forecast(t.Context(), session); err != nil {
 					t.Fatalf("%s, before: %v", name, err)
@@ -136,11 +117,9 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	sources, sessions := map[string]*brokerauth.Source{}, map[string]*mcp.ClientSession{}
 	for way, client := range ways {
 		sources[way] = u.source(t, client)
-		sessions[way] = connect(t, &mcp.StreamableClientTransport{
-			Endpoint:             u.mcp.URL,
-			OAuthHandler:         sources[way],
-			DisableStandaloneSSE: true,
-		})
+		transport := authorized(t, sources[way], u.mcp.URL, nil)
+		transport.DisableStandaloneSSE = true
+		sessions[way] = connect(t, transport)
 	}
 	ends := map[string]time.Time{}
 	for way, source := range sources {
@@ -208,7 +187,7 @@ func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	u.configure(t, nil)
 	source := u.source(t, u.broker(t).Client)
-	session := connect(t, &mcp.StreamableClientTransport{Endpoint: u.mcp.URL, OAuthHandler: source})
+	session := connect(t, authorized(t, source, u.mcp.URL, nil))
 	refused := u.token(t, "token/"+u.name)
 	u.mcp.Refuse(claims(refused.AccessToken).ID)
 
@@ -227,136 +206,6 @@ path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 }
 
-// What brokerauth's README says of sessions of the Go SDK. A refused token that is too young to be replaced
-// fails a call: with the handler the session goes on, with a Transport it has ended. A second 401, to
-// the request with the new token, ends both. A new session is all that is needed then.
-func TestMCPSessionsEndWhereTheREADMESaysSo(t *testing.T) {
-	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
-	client := u.compareAndRefresh(t)
-	var refuse refusing
-	// Each has sources and transports of its own, and can connect more than once.
-	newHandler := func() func() *mcp.ClientSession {
-		source := u.source(t, client)
-		return func() *mcp.ClientSession {
-			return connect(t, &mcp.StreamableClientTransport{
-				Endpoint:     u.mcp.URL,
-				OAuthHandler: source,
-				HTTPClient:   &http.Client{Transport: &refuse, CheckRedirect: sameOrigin},
-			})
-		}
-	}
-	newTransport := func() func() *mcp.ClientSession {
-		transport, err := brokerauth.NewTransport(u.source(t, client), u.mcp.URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		transport.Base = &refuse
-		return func() *mcp.ClientSession {
-			return connect(t, &mcp.StreamableClientTransport{
-				Endpoint:   u.mcp.URL,
-				HTTPClient: &http.Client{Transport: transport},
-			})
-		}
-	}
-	connectAgain := newTransport()
-	byHandler, byTransport := newHandler()(), connectAgain()
-	others := map[string]func() *mcp.ClientSession{"handler": newHandler(), "transport": newTransport()}
-	otherSessions := map[string]*mcp.ClientSession{}
-	for name, connect := range others {
-		otherSessions[name] = connect()
-	}
-
-	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
-	if err := forecast(t.Context(), byHandler); !errors.Is(err, brokerauth.ErrNotReplaced) {
-		t.Errorf("handler: %v, want ErrNotReplaced", err)
-	}
-	if err := forecast(t.Context(), byTransport); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
-		t.Errorf("transport: %v, want the 401", err)
-	}
-	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), byHandler) })
-	if err := forecast(t.Context(), byTransport); err == nil {
-		t.Error("transport: the session has not ended")
-	}
-	if err := forecast(t.Context(), connectAgain()); err != nil {
-		t.Errorf("transport, a new session: %v", err)
-	}
-
-	for name, session := range otherSessions {
-		refuse.on.Store(true)
-		if err := forecast(t.Context(), session); err == nil || !strings.Contains(err.Error(), "Unauthorized") {
-			t.Errorf("%s: %v, want the second 401", name, err)
-		}
-		refuse.on.Store(false)
-		if err := forecast(t.Context(), session); err == nil {
-			t.Errorf("%s: the session has not ended", name)
-		}
-		if err := forecast(t.Context(), others[name]()); err != nil {
-			t.Errorf("%s, a new session: %v", name, err)
-		}
-	}
-	if n := len(u.requests(t)); n != 2 {
-		t.Errorf("%d token requests, want the first and one more", n)
-	}
-}
-
-// refusing answers each request with a 401 while it is on.
-type refusing struct{ on atomic.Bool }
-
-func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !r.on.Load() {
-		return http.DefaultTransport.RoundTrip(req)
-	}
-	if req.Body != nil {
-		req.Body.Close()
-	}
-	return &http.Response{
-		Status: "401 Unauthorized", StatusCode: http.StatusUnauthorized, Header: http.Header{},
-		Body: http.NoBody, Request: req,
-	}, nil
-}
-
-// The README's CheckRedirect keeps the token from another port of the same host, to which Go would take it.
-func TestRedirectTakesNoTokenOfTheHandlerElsewhere(t *testing.T) {
-	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
-	var asked, authorized atomic.Int64
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		if r.Header.Get("Authorization") != "" {
-			authorized.Add(1)
-		}
-		w.WriteHeader(http.StatusTeapot)
-	}))
-	defer elsewhere.Close()
-	server := httptest.NewServer(http.RedirectHandler(elsewhere.URL, http.StatusTemporaryRedirect))
-	defer server.Close()
-	source := u.source(t, u.compareAndRefresh(t))
-	for name, c := range map[string]struct {
-		check func(*http.Request, []*http.Request) error
-		taken bool
-	}{"Go's own": {nil, true}, "the README's": {sameOrigin, false}} {
-		asked.Store(0)
-		authorized.Store(0)
-		client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
-		session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{
-			Endpoint:     server.URL,
-			OAuthHandler: source,
-			HTTPClient:   &http.Client{CheckRedirect: c.check},
-		}, nil)
-		if err == nil {
-			_ = session.Close()
-			t.Errorf("%s: connected to what is no MCP server", name)
-		}
-		if taken := authorized.Load() > 0; taken != c.taken || (asked.Load() > 0) != c.taken {
-			t.Errorf("%s: %d requests were made elsewhere, %d with a token; want any: %t",
-				name, asked.Load(), authorized.Load(), c.taken)
-		}
-	}
-}
-
 // source is a Source of the upstream's token.
 func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 	t.Helper()
@@ -365,6 +214,20 @@ func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 		t.Fatal(err)
 	}
 	return source
+}
+
+// authorized is the SDK's transport to an MCP server as brokerauth's README has it. base is below; default:
+// http.DefaultTransport.
+func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base http.RoundTripper) *mcp.StreamableClientTransport {
+	t.Helper()
+	bearer, err := brokerauth.NewTransport(source, endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer.Base = base
+	return &mcp.StreamableClientTransport{
+		Endpoint: endpoint, HTTPClient: &http.Client{Transport: bearer}, OAuthHandler: bearer,
+	}
 }
 
 // throughListener is a client without a token, of the listener of an Agent or a Proxy that logs in with

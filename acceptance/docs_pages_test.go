@@ -503,21 +503,14 @@ func certifiedKey(t *testing.T) (key, cert string) {
 func followBrokerauth(w *walkthrough) {
 	w.put("main.go", `package main
 import (
-	"context"
-	"errors"
 	"net/http"
 	"github.com/hashicorp/vault/api"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 func main() {}
-func handler() (any, error) {
+func session(endpoint string) (any, error) {
 `+w.next("go", "vault, err").text+`return transport, err
-}
-`+w.next("go", "func sameOrigin").text+`
-func connect(ctx context.Context, source *brokerauth.Source, client *mcp.Client, transport mcp.Transport) (any, error) {
-var err error
-`+w.next("go", "_, err").text+`return session, err
 }
 func transport(source *brokerauth.Source) (any, error) {
 `+w.next("go", "transport, err").text+`return client, err

@@ -1,103 +1,161 @@
 package brokerauth
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/oauth2"
 )
 
-// exchange is a request with the header given and the MCP server's answer to it.
-func exchange(t *testing.T, authorization string, status int) (*http.Request, *http.Response, *body) {
+// sdkPost is a POST as the MCP Go SDK makes it with a handler: the header first, if the handler has one for
+// it, then the request, and Authorize where the answer is a 401 or a 403.
+func sdkPost(t *testing.T, transport *Transport) error {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, nil)
+	if source, err := transport.TokenSource(t.Context()); source != nil || err != nil {
+		t.Fatalf("the handler has a token source, or %v: net/http would take its header elsewhere", err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if authorization != "" {
-		req.Header.Set("Authorization", authorization)
-	}
-	content := &body{Reader: strings.NewReader("refused")}
-	return req, &http.Response{StatusCode: status, Body: content, Request: req}, content
-}
-
-func TestHandlerReplacesTheTokenThatTheRequestHad(t *testing.T) {
-	w := newWorld(t)
-	s := w.source()
-	source, err := s.TokenSource(t.Context())
+	content := &body{}
+	response, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	first, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
+	content.Reader, response.Body = response.Body, content
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusUnauthorized && response.StatusCode != http.StatusForbidden {
+		return nil
 	}
-	req, response, content := exchange(t, "Bearer "+first.AccessToken, http.StatusUnauthorized)
-	if err := s.Authorize(t.Context(), req, response); err != nil {
-		t.Fatal(err)
+	err = transport.Authorize(t.Context(), req, response)
+	if err == nil {
+		t.Error("the SDK is told to send again what the transport has sent again: a 401 to that ends the session")
 	}
 	if !content.closed {
 		t.Error("the response's body was not closed")
 	}
-	if content.Reader.(*strings.Reader).Len() != len("refused") {
-		t.Error("the response's body, which may never end, was read")
-	}
-	if second, err := source.Token(); err != nil || second.AccessToken != access(2) {
-		t.Errorf("the next token is not the second: %v", err)
-	}
-	w.wantCalls(2, 1)
+	return err
 }
 
-func TestHandlerSaysWhyThereIsNoUseInTryingAgain(t *testing.T) {
+// Whatever the reason why a 401 is the answer, the handler gives it, and asks Vault no more than the
+// transport does without it.
+func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
-		authorization string
-		status        int
-		cooldown      time.Duration
-		want          string
+		trouble func(*world)
+		want    string
+		kept    bool // ErrNotReplaced
+		status  int  // of the *Error
+		refused int  // the token that the error names
 	}{
-		"403":      {"Bearer " + access(1), http.StatusForbidden, 0, "would have the same scopes"},
-		"no token": {"", http.StatusUnauthorized, 0, "without a token"},
-		"cooldown": {"Bearer " + access(1), http.StatusUnauthorized, 24 * time.Hour, "refused token " + tokenID(access(1))},
+		"cooldown": {
+			trouble: func(w *world) { w.issued, w.cooldown = time.Now(), time.Hour },
+			want:    "too young for that", kept: true, refused: 1,
+		},
+		"the next one is refused as well": {
+			trouble: func(w *world) { w.refused[access(2)] = true },
+			want:    "in place of one that was refused just before", kept: true, refused: 2,
+		},
+		"no permission": {
+			trouble: func(w *world) { w.status[http.MethodPut] = http.StatusForbidden },
+			want:    "refresh mcp-oauth/refresh/weather: Vault answered 403", status: http.StatusForbidden, refused: 1,
+		},
+		"Vault sealed": {
+			trouble: func(w *world) { w.status[http.MethodPut] = http.StatusServiceUnavailable },
+			want:    "Vault answered 503", status: http.StatusServiceUnavailable, refused: 1,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.cooldown = c.cooldown
-			req, response, content := exchange(t, c.authorization, c.status)
-			err := w.source().Authorize(t.Context(), req, response)
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Fatalf("got %v, want %q", err, c.want)
+			w.refused[access(1)] = true
+			c.trouble(w)
+			transport := w.httpClient(w.source()).Transport.(*Transport)
+			err := sdkPost(t, transport)
+			if err == nil || !strings.Contains(err.Error(), c.want) ||
+				!strings.Contains(err.Error(), "refused token "+tokenID(access(c.refused))) {
+				t.Fatalf("got %v, want %q of token %s", err, c.want, tokenID(access(c.refused)))
 			}
-			if strings.Contains(err.Error(), access(1)) {
+			if strings.Contains(err.Error(), "secret-") {
 				t.Error("the error holds the token")
 			}
-			if errors.Is(err, ErrNotReplaced) != (c.cooldown > 0) {
-				t.Errorf("%v: ErrNotReplaced %t", err, errors.Is(err, ErrNotReplaced))
+			if errors.Is(err, ErrNotReplaced) != c.kept {
+				t.Errorf("%v: ErrNotReplaced: %t", err, !c.kept)
 			}
-			if !content.closed {
-				t.Error("the response's body was not closed")
+			if failure, ok := errors.AsType[*Error](err); ok != (c.status != 0) || (ok && failure.StatusCode != c.status) {
+				t.Errorf("%v: want status %d of an *Error", err, c.status)
+			}
+			if refreshes := w.calls[http.MethodPut]; refreshes != 1 {
+				t.Errorf("%d refreshes of one refused token, want one", refreshes)
 			}
 		})
 	}
 }
 
-// A wait for Vault ends with the context that the token source was made with. The SDK's is that of the
-// connection, not of the call.
-func TestTokenSourceWaitsNoLongerThanItsContext(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.latency = 5 * time.Second
-		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(time.Second, cancel)
-		var source oauth2.TokenSource
-		source, err := w.source().TokenSource(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := source.Token(); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want the context's end", err)
-		}
-	})
+func TestHandlerHasNothingToSayWhereTheTokenIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	w.refused[access(1)] = true
+	if err := sdkPost(t, w.httpClient(w.source()).Transport.(*Transport)); err != nil {
+		t.Error(err)
+	}
+	w.wantPresented(1, 2)
+	w.wantCalls(2, 1)
+}
+
+// With the handler a server that refuses each token costs what it costs without.
+func TestHandlerAddsNothingToTheStreak(t *testing.T) {
+	cost := map[string]int{}
+	for name, ask := range map[string]func(*testing.T, *Transport){
+		"with": func(t *testing.T, transport *Transport) { _ = sdkPost(t, transport) },
+		"without": func(t *testing.T, transport *Transport) {
+			post(t, &http.Client{Transport: transport}).Body.Close()
+		},
+	} {
+		story(t, func(t *testing.T, w *world) {
+			w.picky = true
+			transport := w.httpClient(w.source()).Transport.(*Transport)
+			for range 5 {
+				ask(t, transport)
+				pass(time.Nanosecond)
+			}
+			pass(streakFirst)
+			for range 5 {
+				ask(t, transport)
+			}
+			cost[name] = w.calls[http.MethodPut]
+		})
+	}
+	if cost["with"] != 2 || cost["without"] != 2 {
+		t.Errorf("%v refreshes, want one at once and one after half a minute", cost)
+	}
+}
+
+func TestHandlerSaysWhatNoTokenWouldMend(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		want   string
+	}{
+		"403":                      {http.StatusForbidden, "another token of mcp-oauth/token/weather would have the same scopes"},
+		"401 to another's request": {http.StatusUnauthorized, "a request without a token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := w.httpClient(w.source()).Transport.(*Transport)
+			for _, request := range []*http.Request{req, nil} {
+				content := &body{Reader: strings.NewReader("refused")}
+				err := transport.Authorize(t.Context(), req, &http.Response{StatusCode: c.status, Body: content, Request: request})
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("got %v, want %q", err, c.want)
+				}
+				if !content.closed || content.Reader.(*strings.Reader).Len() != len("refused") {
+					t.Errorf("the response's body was closed: %t; it was read, and may never end", content.closed)
+				}
+			}
+			w.wantCalls(0, 0)
+		})
+	}
 }

@@ -26,8 +26,8 @@ type replacement struct {
 }
 
 // Replace has Vault replace an access token that the MCP server refused (401, RFC 6750 section 3.1),
-// and reads the new one. When it returns nil, Token returns another token than that. [Transport] and
-// Authorize call it by themselves.
+// and reads the new one. When it returns nil, Token returns another token than that. A [Transport] calls
+// it by itself.
 //
 // However many report one token, Vault is asked once; and not at all where another token is held by
 // now. After a failure, the same token is not named again for a second, then for two and so on up to
@@ -36,9 +36,8 @@ type replacement struct {
 // Where the new token is refused in turn, it is not replaced within half a minute of the first, nor the
 // next one within a minute, and so on up to 15 minutes: an MCP server that refuses each token would
 // otherwise cost the authorization server a request every few seconds. That ends with a token that the
-// server has not refused by then and accepts (a status of 2xx), which a [Transport] notices. With an OAuth
-// handler the source hears of refused tokens only; so it ends too when none was refused for the ttl of the
-// last one.
+// server has not refused by then and accepts (a status of 2xx), which a [Transport] notices. Without one the
+// source hears of refused tokens only; so it ends too when none was refused for the ttl of the last one.
 //
 // The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 where the broker's policy
 // does not let it write the refresh path, or wraps that of ctx.

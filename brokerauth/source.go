@@ -3,12 +3,12 @@
 //
 // A [Source] is an [oauth2.TokenSource] over a Vault client and a token path. A [Transport] is an
 // [http.RoundTripper] that authorizes the requests to one MCP server with it, and has a token
-// replaced that the server refuses. For clients of the MCP Go SDK, a Source is their OAuth handler
-// as it is ([Source.TokenSource] says what to know about that):
+// replaced that the server refuses. An MCP client of the Go SDK has the Transport twice, below it and as
+// its OAuth handler, so that a refused token never ends its session where the failure of one call will do:
 //
-//	vault, err := api.NewClient(nil)
 //	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather"})
-//	transport := &mcp.StreamableClientTransport{Endpoint: endpoint, OAuthHandler: source}
+//	bearer, err := brokerauth.NewTransport(source, endpoint)
+//	transport := &mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: &http.Client{Transport: bearer}, OAuthHandler: bearer}
 //
 // # Who logs in to Vault
 //
@@ -62,8 +62,8 @@ type Config struct {
 	RefreshPath string
 }
 
-// A Source hands out the access token of one MCP server. It is an [oauth2.TokenSource], and the
-// OAuth handler of the MCP Go SDK's clients. Several goroutines may use it at once.
+// A Source hands out the access token of one MCP server. It is an [oauth2.TokenSource]. Several goroutines
+// may use it at once.
 //
 // Don't put it behind [oauth2.ReuseTokenSource], nor in [oauth2.NewClient], which does so: a token
 // that was replaced would be used until it expires.

@@ -21,7 +21,7 @@ func (w *world) ask(client *http.Client, path string) int {
 }
 
 // An MCP server that refuses each token for an hour costs the authorization server a few requests, not one
-// every few seconds. That is so whether the broker asks it by a transport or by a handler, where another
+// every few seconds. That is so whether the broker asks it by a transport or without one, where another
 // tool takes each of the tokens, before the retry too, where a proxy answers in between, where the plugin
 // replaces tokens by itself as well, and where the authorization server repeats one.
 func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
@@ -80,14 +80,13 @@ func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 		"transport": {by: byTransport},
 		"rotated":   {by: byTransport, rotated: true},
 		"repeated":  {by: byTransport, repeats: true},
-		"handler": {by: func(w *world, s *Source) func() {
+		"no transport": {by: func(w *world, s *Source) func() {
 			return func() {
 				token, err := s.Token()
 				if err != nil {
 					w.t.Fatal(err)
 				}
-				req, response, _ := exchange(w.t, "Bearer "+token.AccessToken, http.StatusUnauthorized)
-				_ = s.Authorize(w.t.Context(), req, response)
+				_ = s.Replace(w.t.Context(), token.AccessToken)
 			}
 		}},
 		"one tool": {by: func(w *world, s *Source) func() {

@@ -1,7 +1,9 @@
 package brokerauth
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -21,9 +23,9 @@ import (
 // Otherwise, and where no new token was to be had, the 401 is the answer; a later request will have
 // the new token, if there is one.
 //
-// The MCP Go SDK (v1.8.0) ends a session for good on a 401 that is the answer. Its clients had better have
-// the source as their OAuth handler, see [Source.TokenSource]; in their HTTPClient, a Transport does where
-// connecting again is no matter.
+// The MCP Go SDK (v1.8.0) ends a session for good on a 401 that is the answer, unless its body is a
+// JSON-RPC error. In the SDK's clients a Transport had better be the OAuth handler as well, which makes it
+// the failure of one call, see [Transport.Authorize].
 type Transport struct {
 	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
 	Base http.RoundTripper
@@ -44,7 +46,8 @@ func NewTransport(source *Source, serverURL string) (*Transport, error) {
 }
 
 // RoundTrip implements [http.RoundTripper]. Where no token is held and none is to be had it fails as
-// [Source.TokenContext] does, without a request.
+// [Source.TokenContext] does, without a request. It fails too where the request's context is done before a
+// refused token has been replaced.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if originOf(req.URL) != t.origin {
 		return t.base().RoundTrip(req)
@@ -56,15 +59,27 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	response, err := t.send(req.Clone(req.Context()), token)
+	sent := req.Clone(req.Context())
+	response, err := t.send(sent, token)
 	if err != nil || response.StatusCode != http.StatusUnauthorized {
 		return response, err
 	}
-	if second, token := t.again(req, token.AccessToken); second != nil {
+	second, successor, why := t.again(req, token.AccessToken)
+	if why == nil {
 		// Reading it, for the sake of the connection, could take as long as the server likes.
 		response.Body.Close()
-		return t.send(second, token)
+		response, err = t.send(second, successor)
+		if err != nil || response.StatusCode != http.StatusUnauthorized {
+			return response, err
+		}
+		sent, token, why = second, successor, errSuccessorRefused
 	}
+	if ctx := req.Context(); ctx.Err() != nil {
+		response.Body.Close()
+		return nil, fmt.Errorf("brokerauth: the MCP server refused token %s: %w",
+			tokenID(token.AccessToken), context.Cause(ctx))
+	}
+	explain(response, sent, fmt.Errorf("the MCP server refused token %s: %w", tokenID(token.AccessToken), why))
 	return response, nil
 }
 
@@ -78,26 +93,31 @@ func (t *Transport) send(req *http.Request, token *oauth2.Token) (*http.Response
 	return response, err
 }
 
-// again is the request once more and the token to send it with in place of the refused one, nil where
-// there is no new one or the body cannot be sent again.
-func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oauth2.Token) {
-	if t.source.Replace(req.Context(), refused) != nil {
-		return nil, nil
+var (
+	errSuccessorRefused = fmt.Errorf("%w: it came in place of one that was refused just before", ErrNotReplaced)
+	errBodyGone         = errors.New("brokerauth: the request's body cannot be sent again")
+)
+
+// again is the request once more and the token to send it with in place of the refused one, or why there
+// is no new one or the body cannot be sent again.
+func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oauth2.Token, error) {
+	if err := t.source.Replace(req.Context(), refused); err != nil {
+		return nil, nil, err
 	}
 	token, err := t.source.TokenContext(req.Context())
 	if err != nil {
-		return nil, nil
+		return nil, nil, err
 	}
 	second := req.Clone(req.Context())
 	if req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil {
-			return nil, nil
+			return nil, nil, errBodyGone
 		}
 		if second.Body, err = req.GetBody(); err != nil {
-			return nil, nil
+			return nil, nil, fmt.Errorf("%w: %w", errBodyGone, err)
 		}
 	}
-	return second, token
+	return second, token, nil
 }
 
 func (t *Transport) base() http.RoundTripper {

@@ -288,26 +288,55 @@ type reader func([]byte) (int, error)
 
 func (f reader) Read(p []byte) (int, error) { return f(p) }
 
-// A caller who gives up while the token is being replaced gets the 401; the replacement goes on.
-func TestCallerWhoGivesUpGetsThe401(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
-		w.with(func(w *world) { w.refused[access(1)], w.latency = true, 5*time.Second })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("hello"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		response, err := w.httpClient(s).Transport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		wantAnswer(t, response, http.StatusUnauthorized, "refused")
-		pass(5 * time.Second)
-		w.wantToken(s, 2)
-	})
+// A caller who gives up while the token is being replaced is told so: of a 401, the MCP Go SDK would ask its
+// handler, and end the session as the call's context is done. The replacement goes on.
+func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
+	for name, c := range map[string]struct {
+		latency time.Duration // of the MCP server
+		refused []int
+		waited  time.Duration
+	}{
+		"while it is being replaced":     {0, []int{1}, time.Second},
+		"before the next one is refused": {800 * time.Millisecond, []int{1, 2}, 1600 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				s := w.source()
+				w.hold(s)
+				for _, n := range c.refused {
+					w.refused[access(n)] = true
+				}
+				if c.latency == 0 {
+					w.latency = 5 * time.Second
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("hello"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				transport := w.httpClient(s).Transport.(*Transport)
+				var last *body
+				transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+					pass(c.latency)
+					response, err := w.serve(req)
+					last = &body{Reader: response.Body}
+					response.Body = last
+					return response, err
+				})
+				before := time.Now()
+				response, err := transport.RoundTrip(req)
+				if !errors.Is(err, context.DeadlineExceeded) || response != nil {
+					t.Errorf("got %v, want the caller's own deadline and no answer", err)
+				}
+				if waited := time.Since(before); waited != c.waited || !last.closed {
+					t.Errorf("the caller waited %s, want %s; the 401's body was closed: %t", waited, c.waited, last.closed)
+				}
+				pass(5 * time.Second)
+				w.wantToken(s, 2)
+			})
+		})
+	}
 }
 
 func TestTransportNeedsAnHTTPURL(t *testing.T) {

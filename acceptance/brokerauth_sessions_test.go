@@ -1,0 +1,451 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
+)
+
+// What brokerauth's README says of calls of the Go SDK that an MCP server refuses, whatever the token: with
+// the handler the call fails and says why, and the session goes on. Without it the session has ended, unless
+// the refusal was a JSON-RPC error; a new session is all that is needed then.
+func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		refuse refusal
+		young  bool             // the token, which the server itself refuses
+		why    func(error) bool // with the handler
+		goesOn bool             // without
+	}{
+		"401 to a token that is too young to be replaced": {young: true, why: notReplaced},
+		"401 to the token and to the next one": {
+			refuse: refusal{status: http.StatusUnauthorized, body: "refused"},
+			why:    notReplaced,
+		},
+		"401 to both, with a JSON-RPC error": {
+			refuse: refusal{status: http.StatusUnauthorized, body: `{"jsonrpc":"2.0","id":1,"error":{"code":-32001,"message":"refused"}}`},
+			why:    notReplaced,
+			goesOn: true,
+		},
+		"403": {
+			refuse: refusal{status: http.StatusForbidden, body: "refused"},
+			why:    func(err error) bool { return strings.Contains(err.Error(), "would have the same scopes") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, shared(t), "", 5*time.Minute)
+			u.configure(t, nil)
+			client := u.compareAndRefresh(t)
+			refuse := &refusing{refusal: c.refuse}
+			withHandler := authorized(t, u.source(t, client), u.mcp.URL, refuse)
+			without := authorized(t, u.source(t, client), u.mcp.URL, refuse)
+			without.OAuthHandler = nil
+			goesOn, ends := connect(t, withHandler), connect(t, without)
+
+			if c.young {
+				u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
+			} else {
+				refuse.on.Store(true)
+			}
+			if err := forecast(t.Context(), goesOn); err == nil || !c.why(err) {
+				t.Errorf("with the handler: %v, want why the call was refused", err)
+			}
+			if err := forecast(t.Context(), ends); err == nil || !strings.Contains(err.Error(), http.StatusText(max(c.refuse.status, http.StatusUnauthorized))) {
+				t.Errorf("without: %v, want the refusal", err)
+			}
+			refuse.on.Store(false)
+			bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), goesOn) })
+			if err := forecast(t.Context(), ends); (err == nil) != c.goesOn {
+				t.Errorf("without the handler, afterwards: %v; want a session that goes on: %t", err, c.goesOn)
+			}
+			if err := forecast(t.Context(), connect(t, without)); err != nil {
+				t.Errorf("without, a new session: %v", err)
+			}
+			// The first token, and one in its place however many found it refused, if it was old enough.
+			if n := len(u.requests(t)); n > 2 {
+				t.Errorf("%d token requests, want two at most", n)
+			}
+		})
+	}
+}
+
+func notReplaced(err error) bool { return errors.Is(err, brokerauth.ErrNotReplaced) }
+
+// A refusal is what refusing answers.
+type refusal struct {
+	status int
+	body   string
+}
+
+// refusing refuses each request while it is on.
+type refusing struct {
+	refusal
+	on atomic.Bool
+}
+
+func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !r.on.Load() {
+		return http.DefaultTransport.RoundTrip(req)
+	}
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return &http.Response{
+		StatusCode: r.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(r.body)), Request: req,
+	}, nil
+}
+
+// Something before the MCP server cuts the stream of messages from it, and the SDK opens it again, about which
+// it asks no handler. A token that was revoked by then is replaced nevertheless, once, and the session goes on.
+func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	obtained := time.Now()
+	b := newBalancer(t, u.mcp.URL)
+	session := connect(t, authorized(t, u.source(t, u.compareAndRefresh(t)), b.URL, nil))
+	b.waitForStreams(t, 1)
+	bed.Eventually(t, 2*cooldown, func() error {
+		if age := time.Since(obtained); age < cooldown {
+			return fmt.Errorf("the token is %s old", age)
+		}
+		return nil
+	})
+
+	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
+	b.cutStream()
+	b.waitForStreams(t, 3)
+	if got, want := b.streams(), []int{http.StatusOK, http.StatusUnauthorized, http.StatusOK}; !slices.Equal(got, want) {
+		t.Errorf("the GETs were answered with %v, want %v", got, want)
+	}
+	if err := forecast(t.Context(), session); err != nil {
+		t.Error(err)
+	}
+	if n := len(u.requests(t)); n != 2 {
+		t.Errorf("%d token requests, want the first and one more", n)
+	}
+}
+
+// What the README says of a stream that is refused, whatever the token. At first the session does without it;
+// where it was cut and cannot be opened again, the session ends. One that has no stream has none to lose.
+func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		status   int64
+		cut      bool // and opened again: that is refused
+		disabled bool
+	}{
+		"401 at first":                {status: http.StatusUnauthorized},
+		"403 at first":                {status: http.StatusForbidden},
+		"401 when it is opened again": {status: http.StatusUnauthorized, cut: true},
+		"403 when it is opened again": {status: http.StatusForbidden, cut: true},
+		"disabled":                    {status: http.StatusUnauthorized, disabled: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, shared(t), "", 5*time.Minute)
+			u.configure(t, nil)
+			b := newBalancer(t, u.mcp.URL)
+			transport := authorized(t, u.source(t, u.compareAndRefresh(t)), b.URL, nil)
+			transport.DisableStandaloneSSE = c.disabled
+			if !c.cut {
+				b.refuse.Store(c.status)
+			}
+			session := connect(t, transport)
+			if c.cut {
+				b.waitForStreams(t, 1)
+				b.refuse.Store(c.status)
+				b.cutStream()
+				if err := session.Wait(); err == nil || !strings.Contains(err.Error(), http.StatusText(int(c.status))) {
+					t.Errorf("the session ended with %v, want the %d", err, c.status)
+				}
+			}
+			if err := forecast(t.Context(), session); (err != nil) != c.cut {
+				t.Errorf("%v; want a session that has ended: %t", err, c.cut)
+			}
+			if n := len(b.streams()); (n == 0) != c.disabled {
+				t.Errorf("%d requests for a stream", n)
+			}
+			b.refuse.Store(0)
+			if err := forecast(t.Context(), connect(t, transport)); err != nil {
+				t.Errorf("a new session: %v", err)
+			}
+		})
+	}
+}
+
+// A stream that is cut while there is no token to be had is not opened again, and the session ends when the SDK
+// has tried often enough.
+func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 15*time.Second)
+	u.configure(t, nil)
+	b := newBalancer(t, u.mcp.URL)
+	client := u.compareAndRefresh(t)
+	vault := newHanging(t, client.Address())
+	if err := client.SetAddress(vault.URL); err != nil {
+		t.Fatal(err)
+	}
+	source := u.source(t, client)
+	transport := authorized(t, source, b.URL, nil)
+	transport.MaxRetries = 1
+	session := connect(t, transport)
+	b.waitForStreams(t, 1)
+	vault.Close()
+	waitForEnd(t, source)
+
+	b.cutStream()
+	if err := session.Wait(); err == nil || !strings.Contains(err.Error(), "brokerauth: read "+bed.Mount+"/token/"+u.name) {
+		t.Errorf("the session ended with %v, want why there is no token", err)
+	}
+	if n := len(b.streams()); n != 1 {
+		t.Errorf("%d requests for a stream, want one: there is no token for another", n)
+	}
+}
+
+// waitForEnd waits until the token that the source holds has expired. It makes no call to Vault unless a
+// read is due.
+func waitForEnd(t *testing.T, source *brokerauth.Source) {
+	t.Helper()
+	held, err := source.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, time.Minute, func() error {
+		if left := time.Until(held.Expiry); left > 0 {
+			return fmt.Errorf("the token is valid for %s", left)
+		}
+		return nil
+	})
+}
+
+// A balancer stands before an MCP server. It can cut the stream of messages from it, and refuse to open it.
+type balancer struct {
+	URL    string
+	refuse atomic.Int64 // the status to do so with, 0 while it does not
+
+	mu       sync.Mutex // guards what follows
+	cut      context.CancelFunc
+	statuses []int // of the answers to the GETs that open the stream
+}
+
+func newBalancer(t *testing.T, serverURL string) *balancer {
+	t.Helper()
+	to, err := url.Parse(serverURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &balancer{}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, "" },
+		ModifyResponse: func(r *http.Response) error {
+			if r.Request.Method == http.MethodGet {
+				b.note(r.StatusCode)
+			}
+			return nil
+		},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		if status := int(b.refuse.Load()); status != 0 {
+			b.note(status)
+			w.WriteHeader(status)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		b.mu.Lock()
+		b.cut = cancel
+		b.mu.Unlock()
+		proxy.ServeHTTP(w, r.WithContext(ctx))
+	}))
+	t.Cleanup(server.Close)
+	b.URL = server.URL
+	return b
+}
+
+// note notes the status of an answer to a GET.
+func (b *balancer) note(status int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.statuses = append(b.statuses, status)
+}
+
+// cutStream ends the latest stream.
+func (b *balancer) cutStream() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut()
+}
+
+// streams are the statuses of the answers to the GETs so far.
+func (b *balancer) streams() []int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.statuses)
+}
+
+// waitForStreams waits until n GETs have been answered.
+func (b *balancer) waitForStreams(t *testing.T, n int) {
+	t.Helper()
+	bed.Eventually(t, time.Minute, func() error {
+		if got := b.streams(); len(got) < n {
+			return fmt.Errorf("the GETs were answered with %v, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// A caller who gives up while Vault hangs does not wait for it, neither where there is no token, in Connect or
+// after the last one has expired, nor while a refused one is being replaced; and the session goes on.
+func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 15*time.Second)
+	u.configure(t, nil)
+	client := u.compareAndRefresh(t)
+	vault := newHanging(t, client.Address())
+	if err := client.SetAddress(vault.URL); err != nil {
+		t.Fatal(err)
+	}
+	source := u.source(t, client)
+	transport := authorized(t, source, u.mcp.URL, nil)
+
+	// givingUp calls do, whose context is done once Vault has been asked.
+	givingUp := func(name string, do func(context.Context) error) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		defer vault.hang(cancel)()
+		err := do(ctx)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v, want the caller's own end", name, err)
+		}
+		if n := vault.waiting.Load(); n != 1 {
+			t.Errorf("%s: %d requests to Vault are under way still, want the one that was given up on", name, n)
+		}
+	}
+	givingUp("without a token", func(ctx context.Context) error {
+		_, err := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil).Connect(ctx, transport, nil)
+		return err
+	})
+	session := connect(t, transport)
+	release := vault.hang(func() {})
+	waitForEnd(t, source)
+	release()
+	givingUp("with an expired token", func(ctx context.Context) error { return forecast(ctx, session) })
+	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), session) })
+	held, err := source.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.mcp.Refuse(claims(held.AccessToken).ID)
+	givingUp("with a refused token", func(ctx context.Context) error { return forecast(ctx, session) })
+	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), session) })
+}
+
+// hanging stands before Vault, and lets requests wait while it hangs.
+type hanging struct {
+	*httptest.Server
+	waiting atomic.Int64 // requests
+
+	mu       sync.Mutex    // guards what follows
+	released chan struct{} // nil while it does not hang
+	asked    func()        // is called for each request that has to wait
+}
+
+func newHanging(t *testing.T, address string) *hanging {
+	t.Helper()
+	to, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hanging{}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
+	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.mu.Lock()
+		released, asked := h.released, h.asked
+		h.mu.Unlock()
+		if released != nil {
+			h.waiting.Add(1)
+			asked()
+			select {
+			case <-released:
+			case <-r.Context().Done():
+			}
+			h.waiting.Add(-1)
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(h.Close)
+	return h
+}
+
+// hang lets requests wait until they are released.
+func (h *hanging) hang(asked func()) (release func()) {
+	released := make(chan struct{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.released, h.asked = released, asked
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.released = nil
+		close(released)
+	}
+}
+
+// A redirect to another port of the same host, to which Go would take a header that the SDK set, gets no token.
+func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	var asked, authorizedToo, redirected atomic.Int64
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Authorization") != "" {
+			authorizedToo.Add(1)
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			redirected.Add(1)
+		}
+		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
+	session, err := client.Connect(t.Context(), authorized(t, u.source(t, u.compareAndRefresh(t)), server.URL, nil), nil)
+	if err == nil {
+		_ = session.Close()
+		t.Error("connected to what is no MCP server")
+	}
+	if redirected.Load() == 0 || asked.Load() == 0 || authorizedToo.Load() > 0 {
+		t.Errorf("%d requests with a token were redirected; of %d that were made elsewhere, %d had one",
+			redirected.Load(), asked.Load(), authorizedToo.Load())
+	}
+	if n := len(u.requests(t)); n != 1 {
+		t.Errorf("%d token requests, want one: the 401 of another origin says nothing of the token", n)
+	}
+}
