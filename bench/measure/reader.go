@@ -86,8 +86,9 @@ type Series struct {
 func (s Series) Throughput() float64 { return float64(len(s.Latencies)) / s.Took.Seconds() }
 
 // Read lets groups of readers read side by side for a time, or until ctx ends, and gives a series
-// for each group.
+// for each group. Each reader reads once at least.
 func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]Series, error) {
+	begun := time.Now() // before the time begins to run, so that no series took less
 	ctx, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
 	var (
@@ -96,7 +97,6 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 		failed error
 	)
 	series := make([]Series, len(groups))
-	begun := time.Now()
 	for i, group := range groups {
 		for _, r := range group {
 			work.Go(func() {
@@ -120,12 +120,14 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 // long is in the figures.
 func (r *Reader) until(ctx context.Context) ([]time.Duration, error) {
 	var latencies []time.Duration
-	for ctx.Err() == nil {
+	for {
 		begun := time.Now()
 		if err := r.Read(); err != nil {
 			return nil, err
 		}
 		latencies = append(latencies, time.Since(begun))
+		if ctx.Err() != nil {
+			return latencies, nil
+		}
 	}
-	return latencies, nil
 }
