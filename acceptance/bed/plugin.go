@@ -31,7 +31,7 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	built := filepath.Join(cache, "plugin-"+hex.EncodeToString(checkout[:4]), PluginName)
 	var binary []byte
 	err = withFileLock(ctx, built+".lock", log, func() error {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", built, "./cmd/"+PluginName)
+		cmd := GoBuild(ctx, built, "./cmd/"+PluginName)
 		cmd.Dir = root
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build the plugin: %w\n%s", err, out)
@@ -47,4 +47,12 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	}
 	sum := sha256.Sum256(binary)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// GoBuild prepares the build of a package's binary with the flags of make build, so that what is tested
+// and measured is what is shipped.
+func GoBuild(ctx context.Context, binary, packagePath string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, packagePath)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
 }

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -109,7 +108,7 @@ func (s *stage) close() (err error) {
 // enablePlugin builds the plugin with a socket for profiles and mounts it.
 func (s *stage) enablePlugin(ctx context.Context) error {
 	binary := filepath.Join(s.bed.PluginDir(), pluginName)
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary,
+	build := bed.GoBuild(ctx, binary,
 		"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/cmd/"+pluginName)
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the plugin: %w\n%s", err, out)

@@ -21,12 +21,13 @@ import (
 
 // options are what the command is given.
 type options struct {
-	Rounds   int           `json:"rounds"`
-	Block    int           `json:"rounds_per_plugin_process"`
-	Duration time.Duration `json:"-"`
-	Audit    bool          `json:"audit"`
-	LogLevel string        `json:"log_level"`
-	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Rounds        int           `json:"rounds"`
+	DefaultRounds int           `json:"rounds_with_default_policy"`
+	Block         int           `json:"rounds_per_plugin_process"`
+	Duration      time.Duration `json:"-"`
+	Audit         bool          `json:"audit"`
+	LogLevel      string        `json:"log_level"`
+	Seconds       float64       `json:"seconds"` // Duration, for JSON
 	// Directory is where Vault keeps its storage and its audit log.
 	Directory string `json:"directory"`
 	out       string
@@ -35,7 +36,8 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.Rounds, "rounds", 120, "rounds for each number of readers, a multiple of 4: each order of the series comes up as often")
+	flag.IntVar(&o.Rounds, "rounds", 80, "rounds for each number of readers, a multiple of 4: each order of the series comes up as often")
+	flag.IntVar(&o.DefaultRounds, "default-rounds", 40, "the same for readers who have Vault's default policy too; 0 leaves them out")
 	flag.IntVar(&o.Block, "block", 16, "rounds after which the plugins' processes are replaced")
 	flag.DurationVar(&o.Duration, "duration", 300*time.Millisecond, "how long each series is read in a round")
 	flag.BoolVar(&o.Audit, "audit", true, "whether Vault writes a file audit log, as in production")
@@ -54,7 +56,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.Rounds < 1 || o.Rounds%len(orders) != 0 || o.Block < 1 || o.Duration <= 0 {
+	if o.Rounds < 1 || o.Rounds%len(orders) != 0 || o.DefaultRounds < 0 || o.DefaultRounds%len(orders) != 0 || o.Block < 1 || o.Duration <= 0 {
 		return fmt.Errorf("there must be rounds, a multiple of %d, and they must last", len(orders))
 	}
 	// The audit log is in memory, where there is such a place: it is Vault's work that counts, not the

@@ -29,7 +29,8 @@ type results struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`
 	Answers     []answer            `json:"answers"`
-	Loads       []load              `json:"loads"`
+	Loads       []load              `json:"loads"`                         // of readers with one policy
+	Default     []load              `json:"loads_with_default_policy"`     // and of those with Vault's default policy too
 	ASRequests  int                 `json:"authorization_server_requests"` // in all, the first token's included
 }
 
@@ -84,9 +85,11 @@ type ratio struct {
 // The ratios, by name.
 const (
 	tokenToFloor = "token path / floor plugin"
-	floorToFloor = "floor again / floor plugin"
-	tokenToKV    = "token path / KV v2"
-	floorToKV    = "floor plugin / KV v2"
+	// Of the two floors the mean varies less than either.
+	tokenToFloors = "token path / mean of both floors"
+	floorToFloor  = "floor again / floor plugin"
+	tokenToKV     = "token path / KV v2"
+	floorToKV     = "floor plugin / KV v2"
 )
 
 func (s *stage) measure(ctx context.Context) (*results, error) {
@@ -95,13 +98,22 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	if r.Environment, err = measure.Here(ctx, s.root); err != nil {
 		return nil, err
 	}
-	for _, readers := range readerCounts {
-		fmt.Fprintf(os.Stderr, "reads: %d rounds with %d readers\n", s.Rounds, readers)
-		l, err := s.load(ctx, readers)
-		if err != nil {
-			return nil, err
+	for _, part := range []struct {
+		policies string
+		rounds   int
+		loads    *[]load
+	}{{onePolicy, s.Rounds, &r.Loads}, {withDefault, s.DefaultRounds, &r.Default}} {
+		if part.rounds == 0 {
+			continue
 		}
-		r.Loads = append(r.Loads, *l)
+		for _, readers := range readerCounts {
+			fmt.Fprintf(os.Stderr, "reads: %d rounds with %d readers, %s\n", part.rounds, readers, part.policies)
+			l, err := s.load(ctx, part.policies, readers, part.rounds)
+			if err != nil {
+				return nil, err
+			}
+			*part.loads = append(*part.loads, *l)
+		}
 	}
 	requests, err := s.bed.AS.Requests(ctx, name)
 	r.ASRequests = len(requests)
@@ -109,7 +121,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 }
 
 // load measures with one number of readers: in each round each series in turn.
-func (s *stage) load(ctx context.Context, readers int) (*load, error) {
+func (s *stage) load(ctx context.Context, policies string, readers, rounds int) (*load, error) {
 	l := &load{Readers: readers}
 	var groups [seriesCount][]*measure.Reader
 	defer func() {
@@ -122,11 +134,11 @@ func (s *stage) load(ctx context.Context, readers int) (*load, error) {
 	for i := range seriesCount {
 		l.Series[i].Name = seriesNames[i]
 		var err error
-		if groups[i], err = s.readers(ctx, i, readers); err != nil {
+		if groups[i], err = s.readers(ctx, policies, i, readers); err != nil {
 			return nil, err
 		}
 	}
-	for n := range s.Rounds {
+	for n := range rounds {
 		if n%s.Block == 0 {
 			if err := s.replacePlugins(ctx); err != nil {
 				return nil, err
@@ -150,18 +162,23 @@ func (s *stage) load(ctx context.Context, readers int) (*load, error) {
 	for i := range l.Series {
 		l.Series[i].sum()
 	}
-	throughput := func(r round) float64 { return r.Throughput }
-	l.Ratios = l.ratios(throughput)
+	l.compare()
+	return l, nil
+}
+
+// compare works out the ratios.
+func (l *load) compare() {
+	l.Ratios = l.ratios(func(r round) float64 { return r.Throughput })
 	l.Share = l.Ratios[tokenToKV].Median / l.Ratios[floorToKV].Median
 	if l.Series[seriesToken].CPU > 0 {
 		l.CPURatios = l.ratios(func(r round) float64 { return r.CPU })
 	}
-	return l, nil
 }
 
 // take lets a group of readers read their series for one turn of a round.
 func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure.Reader) error {
-	before, known := measure.CPU(s.bed.Nodes[0].PID())
+	pid := s.bed.Nodes[0].PID()
+	before, known := measure.CPU(pid)
 	seen, err := measure.Read(ctx, s.Duration, group)
 	if err != nil {
 		return err
@@ -170,7 +187,11 @@ func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure
 		return err
 	}
 	r := round{Turn: turn, Throughput: seen[0].Throughput()}
-	if after, _ := measure.CPU(s.bed.Nodes[0].PID()); known {
+	if known {
+		after, ok := measure.CPU(pid)
+		if !ok {
+			return fmt.Errorf("the system does not tell any more what CPU time process %d has used", pid)
+		}
 		of.cpu += after - before
 		r.CPU = perRead(after-before, len(seen[0].Latencies))
 	}
@@ -200,10 +221,14 @@ func (s *series) sum() {
 
 // ratios compares a figure of the series round by round.
 func (l *load) ratios(of func(round) float64) map[string]ratio {
-	compare := func(one, other int) ratio {
+	compare := func(one int, others ...int) ratio {
 		var values []float64
 		for i, r := range l.Series[one].Rounds {
-			values = append(values, of(r)/of(l.Series[other].Rounds[i]))
+			mean := 0.0
+			for _, other := range others {
+				mean += of(l.Series[other].Rounds[i]) / float64(len(others))
+			}
+			values = append(values, of(r)/mean)
 		}
 		low, high := measure.Interval(values)
 		return ratio{
@@ -215,9 +240,10 @@ func (l *load) ratios(of func(round) float64) map[string]ratio {
 		}
 	}
 	return map[string]ratio{
-		tokenToFloor: compare(seriesToken, seriesFloor),
-		floorToFloor: compare(seriesFloorAgain, seriesFloor),
-		tokenToKV:    compare(seriesToken, seriesKV),
-		floorToKV:    compare(seriesFloor, seriesKV),
+		tokenToFloor:  compare(seriesToken, seriesFloor),
+		tokenToFloors: compare(seriesToken, seriesFloor, seriesFloorAgain),
+		floorToFloor:  compare(seriesFloorAgain, seriesFloor),
+		tokenToKV:     compare(seriesToken, seriesKV),
+		floorToKV:     compare(seriesFloor, seriesKV),
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -21,20 +22,38 @@ func (r *results) print() {
 		audit = "without an audit log"
 	}
 	fmt.Printf("One Vault node %s, log level %s; readers on the same machine.\n", audit, r.Options.LogLevel)
-	fmt.Printf("%d interleaved rounds of %s for each series, with new plugin processes every %d; files in %s.\n",
-		r.Options.Rounds, r.Options.Duration, r.Options.Block, r.Options.Directory)
-	fmt.Printf("Token requests at the authorization server, the first included: %d.\n\n", r.ASRequests)
-	fmt.Println("series          fields, bytes   response, bytes")
+	fmt.Printf("%d interleaved rounds of %s for each series, %d with the default policy, with new plugin processes every %d; files in %s.\n",
+		r.Options.Rounds, r.Options.Duration, r.Options.DefaultRounds, r.Options.Block, r.Options.Directory)
+	fmt.Printf("Token requests at the authorization server, the first included: %d.\n", r.ASRequests)
+	var answers [][]string
 	for _, a := range r.Answers {
-		fmt.Printf("%-14s %14d %17d\n", a.Series, a.FieldBytes, a.ResponseBytes)
+		answers = append(answers, []string{a.Series, measure.Count(a.FieldBytes), measure.Count(a.ResponseBytes)})
 	}
-	fmt.Println("\nreaders  series           reads/s     p50 ms     p99 ms   p99.9 ms   CPU us   all reads")
-	for _, l := range r.Loads {
-		for _, s := range l.Series {
-			fmt.Printf("%7d  %-14s %9.0f %10.2f %10.2f %10.2f %8.0f %11d\n",
-				l.Readers, s.Name, s.Throughput, s.P50, s.P99, s.P999, s.CPU, s.Reads)
+	measure.Table(os.Stdout, []string{"series", "bytes of the fields", "bytes of the response"}, answers...)
+	for _, part := range []struct {
+		policies string
+		loads    []load
+	}{{onePolicy, r.Loads}, {withDefault, r.Default}} {
+		if len(part.loads) > 0 {
+			fmt.Printf("\nReaders have %s:\n", part.policies)
+			printLoads(part.loads)
 		}
 	}
+}
+
+func printLoads(loads []load) {
+	var series [][]string
+	for _, l := range loads {
+		for i, s := range l.Series {
+			readers := ""
+			if i == 0 {
+				readers = strconv.Itoa(l.Readers)
+			}
+			series = append(series, []string{readers, s.Name, measure.Count(s.Throughput),
+				measure.Decimals(s.P50, 2), measure.Decimals(s.P99, 2), measure.Decimals(s.P999, 2), measure.Count(s.CPU), measure.Count(s.Reads)})
+		}
+	}
+	measure.Table(os.Stdout, []string{"readers", "series", "reads/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs a read", "reads"}, series...)
 	for _, table := range []struct {
 		what   string
 		ratios func(load) map[string]ratio
@@ -43,16 +62,21 @@ func (r *results) print() {
 		{"CPU of Vault and its plugins for each read", func(l load) map[string]ratio { return l.CPURatios }},
 	} {
 		fmt.Printf("\n%s, as ratios within a round: median, and where it lies with a confidence of 95 %%\n", table.what)
-		fmt.Println("readers  token/floor          floor/floor          token/KV             floor/KV")
-		for _, l := range r.Loads {
+		var rows [][]string
+		for _, l := range loads {
 			of := table.ratios(l)
-			fmt.Printf("%7d  %-19s  %-19s  %-19s  %-19s\n", l.Readers,
-				of[tokenToFloor], of[floorToFloor], of[tokenToKV], of[floorToKV])
+			row := []string{strconv.Itoa(l.Readers)}
+			for _, name := range []string{tokenToFloor, tokenToFloors, floorToFloor, tokenToKV, floorToKV} {
+				row = append(row, of[name].String())
+			}
+			rows = append(rows, row)
 		}
+		measure.Table(os.Stdout, []string{"readers", "token / floor", "token / mean of both floors", "floor again / floor", "token / KV v2", "floor / KV v2"}, rows...)
 	}
 	fmt.Println()
-	for _, l := range r.Loads {
+	for _, l := range loads {
 		fmt.Printf("target %.2f of token/floor with %d readers: %s\n", target, l.Readers, l.Ratios[tokenToFloor].verdict())
+		fmt.Printf("target %.2f of token/mean of both floors with %d readers: %s\n", target, l.Readers, l.Ratios[tokenToFloors].verdict())
 		fmt.Printf("target %.2f of token/KV to floor/KV with %d readers: %.3f\n", target, l.Readers, l.Share)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -59,7 +58,7 @@ type stage struct {
 	options
 	bed     *bed.Bed
 	root    *api.Client
-	token   string // Vault token of the readers
+	tokens  map[string]string // Vault tokens of the readers, by policies
 	answers []answer
 }
 
@@ -94,17 +93,48 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	if err := b.Vault.PutPolicy(ctx, "reader", rules); err != nil {
 		return nil, err
 	}
-	reader, err := b.Vault.NewIdentity(ctx, "reader", "reader")
-	if err != nil {
+	if err := s.logIn(ctx); err != nil {
 		return nil, err
 	}
-	s.token = reader.Client.Token()
 	if !s.Audit {
 		if err := s.root.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
 			return nil, err
 		}
 	}
 	return s, s.compareAnswers(ctx)
+}
+
+// The policies that readers may have. Whoever logs in gets Vault's default policy too, where the role
+// does not say otherwise.
+const (
+	onePolicy   = "one policy"
+	withDefault = "the default policy too"
+)
+
+// logIn logs in to a role without Vault's default policy, and to one with it.
+func (s *stage) logIn(ctx context.Context) error {
+	const role = "reader"
+	id, err := s.bed.Vault.NewIdentity(ctx, role, "reader")
+	if err != nil {
+		return err
+	}
+	s.tokens = map[string]string{withDefault: id.Client.Token()}
+	_, err = s.root.Logical().WriteWithContext(ctx, "auth/approle/role/"+role, map[string]any{"token_no_default_policy": true})
+	if err != nil {
+		return err
+	}
+	if id, err = s.bed.Vault.Login(ctx, role); err != nil {
+		return err
+	}
+	s.tokens[onePolicy] = id.Client.Token()
+	self, err := id.Client.Auth().Token().LookupSelfWithContext(ctx)
+	if err == nil {
+		// The default policy is what lets a token look itself up.
+		err = fmt.Errorf("the token that is to have one policy has %v", self.Data["policies"])
+	} else if status := new(api.ResponseError); errors.As(err, &status) && status.StatusCode == http.StatusForbidden {
+		err = nil
+	}
+	return err
 }
 
 // configure writes the config whose token is read, and gives that token.
@@ -133,9 +163,8 @@ func (s *stage) configure(ctx context.Context) (*bed.Token, error) {
 // enableFloors builds the floor plugin and mounts it, twice.
 func (s *stage) enableFloors(ctx context.Context, tokenBytes int) error {
 	binary := filepath.Join(s.bed.PluginDir(), floorCommand)
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary,
+	build := bed.GoBuild(ctx, binary,
 		"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/cmd/"+floorCommand)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the floor plugin: %w\n%s", err, out)
 	}
@@ -204,8 +233,13 @@ func (s *stage) compareAnswers(ctx context.Context) error {
 		}
 		s.answers = append(s.answers, a)
 	}
-	ours := s.answers[seriesToken]
-	for _, a := range s.answers {
+	return alike(s.answers)
+}
+
+// alike is nil where answers of all series are alike.
+func alike(answers []answer) error {
+	ours := answers[seriesToken]
+	for _, a := range answers {
 		if len(a.fields) != len(ours.fields) {
 			return fmt.Errorf("%s answers %d fields, %s %d", a.Series, len(a.fields), ours.Series, len(ours.fields))
 		}
@@ -214,8 +248,8 @@ func (s *stage) compareAnswers(ctx context.Context) error {
 				return fmt.Errorf("%s answers %T for %s, %s %T", a.Series, other, field, ours.Series, value)
 			}
 		}
-		if off := 100 * (a.FieldBytes - ours.FieldBytes) / ours.FieldBytes; off >= 2 || off <= -2 {
-			return fmt.Errorf("the fields of %s are %d %% larger than those of %s", a.Series, off, ours.Series)
+		if off := 100 * float64(a.FieldBytes-ours.FieldBytes) / float64(ours.FieldBytes); off > 2 || off < -2 {
+			return fmt.Errorf("the fields of %s are %.1f %% larger than those of %s", a.Series, off, ours.Series)
 		}
 	}
 	return nil
@@ -228,7 +262,7 @@ func (s *stage) ask(ctx context.Context, series int) (answer, error) {
 	if err != nil {
 		return a, err
 	}
-	req.Header.Set("X-Vault-Token", s.token)
+	req.Header.Set("X-Vault-Token", s.tokens[onePolicy])
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return a, err
@@ -255,10 +289,10 @@ func (s *stage) ask(ctx context.Context, series int) (answer, error) {
 	return a, err
 }
 
-// readers connects n readers of a series.
-func (s *stage) readers(ctx context.Context, series, n int) (group []*measure.Reader, err error) {
+// readers connects n readers of a series, whose token has the given policies.
+func (s *stage) readers(ctx context.Context, policies string, series, n int) (group []*measure.Reader, err error) {
 	for range n {
-		r, err := measure.NewReader(ctx, s.bed.Vault.Address, s.token, "v1/"+seriesPaths[series])
+		r, err := measure.NewReader(ctx, s.bed.Vault.Address, s.tokens[policies], "v1/"+seriesPaths[series])
 		if err != nil {
 			return group, err
 		}

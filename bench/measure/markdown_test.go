@@ -1,0 +1,30 @@
+package measure
+
+import (
+	"strings"
+	"testing"
+)
+
+// What the commands print goes into the documentation as it is.
+func TestTableIsMarkdown(t *testing.T) {
+	var out strings.Builder
+	Table(&out, []string{"readers", "series", "reads/s"},
+		[]string{"1", "floor plugin", Count(1234567.4)}, []string{"", "KV v2", Decimals(1.005, 1)})
+	const want = `
+| readers | series | reads/s |
+|---|---|---|
+| 1 | floor plugin | 1,234,567 |
+| | KV v2 | 1.0 |
+`
+	if out.String() != want {
+		t.Errorf("%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestCountGroupsDigits(t *testing.T) {
+	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 162200: "162,200", -1234: "-1,234"} {
+		if got := Count(n); got != want {
+			t.Errorf("%d is %s, want %s", n, got, want)
+		}
+	}
+}
