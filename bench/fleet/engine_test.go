@@ -66,9 +66,9 @@ func (a *around) Delete(context.Context, tokens.Name) error { return nil }
 
 func (a *around) Names(context.Context) ([]tokens.Name, error) { return nil, nil }
 
-// agent reads a token as Vault Agent does, and hands each answer to check.
-func (a *around) agent(t *testing.T, e *tokens.Engine, name tokens.Name, check func(tokens.Answer)) {
-	time.Sleep(time.Duration(rand.Float64() * float64(a.fleet.Spread+time.Second)))
+// agent starts after a time, reads a token as Vault Agent does, and hands each answer to check.
+func (a *around) agent(t *testing.T, e *tokens.Engine, start time.Duration, name tokens.Name, check func(tokens.Answer)) {
+	time.Sleep(start)
 	for time.Since(a.begun) <= a.fleet.Horizon {
 		a.count(a.reads)
 		answer, err := e.Read(t.Context(), name)
@@ -107,8 +107,6 @@ func compareWithEngine(t *testing.T, f Fleet) {
 		reads: make([]int32, seconds), fetches: make([]int32, seconds), writes: make([]int32, seconds),
 	}
 	e := tokens.New(tokens.Options{Store: a, Passive: func() bool { return false }, Log: hclog.NewNullLogger()})
-	// What was under way has to end within the bubble.
-	defer synctest.Wait()
 	defer e.Close()
 
 	obtainEarlier(t, e, f)
@@ -142,11 +140,14 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	}
 	var agents sync.WaitGroup
 	for range f.Brokers {
+		start := time.Duration(rand.Float64() * float64(f.Spread+time.Second))
 		for server := range f.Servers {
-			agents.Go(func() { a.agent(t, e, tokens.Name{Server: fmt.Sprint(server)}, check) })
+			agents.Go(func() { a.agent(t, e, start, tokens.Name{Server: fmt.Sprint(server)}, check) })
 		}
 	}
 	agents.Wait()
+	e.Close()
+	synctest.Wait() // what was under way ends within the bubble, and counts no more
 
 	slices.Sort(shares)
 	for _, q := range []float64{0.1, 0.25, 0.5, 0.75, 0.9} {
