@@ -10,9 +10,17 @@ import (
 
 // Table prints a table as the documentation shows it, in Markdown, with an empty line before it.
 func Table(w io.Writer, header []string, rows ...[]string) {
-	fmt.Fprintf(w, "\n| %s |\n|%s\n", strings.Join(header, " | "), strings.Repeat("---|", len(header)))
+	line := func(cells []string) {
+		for _, cell := range cells {
+			fmt.Fprint(w, strings.TrimRight("| "+cell, " "), " ")
+		}
+		fmt.Fprintln(w, "|")
+	}
+	fmt.Fprintln(w)
+	line(header)
+	fmt.Fprintf(w, "|%s\n", strings.Repeat("---|", len(header)))
 	for _, row := range rows {
-		fmt.Fprintln(w, strings.ReplaceAll("| "+strings.Join(row, " | ")+" |", "|  |", "| |"))
+		line(row)
 	}
 }
 

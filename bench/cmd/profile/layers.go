@@ -93,6 +93,7 @@ func layerOf(sample *profile.Sample, layers []layer) string {
 // A share is a layer's part of a profile.
 type share struct {
 	Layer   string  `json:"layer"`
+	Samples int64   `json:"samples,omitempty"` // of CPU, that the rest is worked out from
 	Percent float64 `json:"percent"`
 	PerRead float64 `json:"per_read"`
 }
@@ -100,30 +101,44 @@ type share struct {
 // attribute divides a profile's values of the given type, such as "cpu", among layers, and total, of
 // a read, with them.
 func attribute(p *profile.Profile, valueType string, layers []layer, total float64) ([]share, error) {
-	index := -1
-	for i, t := range p.SampleType {
-		if t.Type == valueType {
-			index = i
-		}
-	}
+	index := indexOf(p, valueType)
+	count := indexOf(p, "samples") // profiles of CPU have them
 	if index < 0 {
 		return nil, fmt.Errorf("the profile has no values of type %s", valueType)
 	}
 	values := make(map[string]float64)
+	samples := make(map[string]int64)
 	var sum float64
 	for _, sample := range p.Sample {
 		value := float64(sample.Value[index])
-		values[layerOf(sample, layers)] += value
+		name := layerOf(sample, layers)
+		values[name] += value
+		if count >= 0 {
+			samples[name] += sample.Value[count]
+		}
 		sum += value
 	}
 	if sum == 0 {
 		return nil, fmt.Errorf("the profile has no samples of type %s", valueType)
 	}
+	of := func(name string) share {
+		return share{name, samples[name], 100 * values[name] / sum, total * values[name] / sum}
+	}
 	var shares []share
 	for _, l := range layers {
-		shares = append(shares, share{l.name, 100 * values[l.name] / sum, total * values[l.name] / sum})
+		shares = append(shares, of(l.name))
 	}
-	return append(shares, share{other, 100 * values[other] / sum, total * values[other] / sum}), nil
+	return append(shares, of(other)), nil
+}
+
+// indexOf is where a profile's samples have the values of a type; -1 where they have none.
+func indexOf(p *profile.Profile, valueType string) int {
+	for i, t := range p.SampleType {
+		if t.Type == valueType {
+			return i
+		}
+	}
+	return -1
 }
 
 // parse reads a profile and, where there is one, takes an earlier one off it.
@@ -138,4 +153,17 @@ func parse(raw, earlier []byte) (*profile.Profile, error) {
 	}
 	before.Scale(-1)
 	return profile.Merge([]*profile.Profile{p, before})
+}
+
+// merge makes one profile of several.
+func merge(raws [][]byte) (*profile.Profile, error) {
+	var all []*profile.Profile
+	for _, raw := range raws {
+		p, err := profile.Parse(bytes.NewReader(raw))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return profile.Merge(all)
 }

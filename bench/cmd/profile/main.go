@@ -21,6 +21,7 @@ import (
 // options are what the command is given.
 type options struct {
 	Readers     int           `json:"readers"`
+	Windows     int           `json:"windows"`
 	Duration    time.Duration `json:"-"`
 	Rounds      int           `json:"rounds"`
 	Turn        time.Duration `json:"-"`
@@ -34,7 +35,8 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.Readers, "readers", 16, "readers of the token")
-	flag.DurationVar(&o.Duration, "duration", 30*time.Second, "how long to read for the profiles")
+	flag.IntVar(&o.Windows, "windows", 8, "how often to profile")
+	flag.DurationVar(&o.Duration, "duration", 40*time.Second, "how long to read for the profiles each time; at most "+longest.String())
 	flag.IntVar(&o.Rounds, "rounds", 6, "rounds with this and without that; 0 leaves that part out; of multiples of 3 each order of turns comes up as often")
 	flag.DurationVar(&o.Turn, "turn", 3*time.Second, "how long each turn of a round is")
 	flag.StringVar(&o.out, "out", "", "directory for profile.json; none where empty")
@@ -51,9 +53,12 @@ func main() {
 	}
 }
 
+// longest is less than Vault gives a request, that for its own profile among them.
+const longest = time.Minute
+
 func run(ctx context.Context, o options) (err error) {
-	if o.Readers < 1 || o.Duration < 2*time.Second || o.Turn <= 0 {
-		return errors.New("there must be a reader, and it must read for two seconds")
+	if o.Readers < 1 || o.Windows < 1 || o.Duration < 2*time.Second || o.Duration > longest || o.Turn <= 0 {
+		return errors.New("there must be a reader, and it must read for two seconds to " + longest.String())
 	}
 	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
 	if err != nil {

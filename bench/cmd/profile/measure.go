@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/pprof/profile"
 	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
 
@@ -57,7 +59,7 @@ const (
 )
 
 // costNames are what is saved by the settings.
-var costNames = [settings]string{noAudit: "audit log", noDefaultPolicy: "default policy"}
+var costNames = [settings]string{noAudit: "audit log", noDefaultPolicy: "Vault's `default` policy"}
 
 // A cost is what something costs: with it in terms of without, as ratios within a round.
 type cost struct {
@@ -87,7 +89,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	if _, err := measure.Read(ctx, warmUp, s.readers[usual]); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(os.Stderr, "profile: %s with profiles\n", s.Duration)
+	fmt.Fprintf(os.Stderr, "profile: %d times %s with profiles\n", s.Windows, s.Duration)
 	if err := s.profile(ctx, r); err != nil {
 		return nil, err
 	}
@@ -156,45 +158,47 @@ func (s *stage) window(ctx context.Context, role string, duration time.Duration,
 	return w, os.Truncate(s.bed.Vault.AuditLog, 0)
 }
 
-// profile profiles Vault and the plugin at once.
+// profile profiles Vault and the plugin at once, in several windows: Vault ends a request for a profile
+// that takes longer than its own bound.
 func (s *stage) profile(ctx context.Context, r *results) error {
-	const (
-		vault = iota
-		plugin
-		allocations
-		allocationsBefore
-		count
-	)
-	var raw [count][]byte
+	var vault, plugin [][]byte
 	seconds := int(s.Duration.Seconds()) - 1 // readers are to be at work all the time
-	var err error
-	if raw[allocationsBefore], err = s.fromPlugin(ctx, "allocations"); err != nil {
+	allocationsBefore, err := s.fromPlugin(ctx, "allocations")
+	if err != nil {
 		return err
 	}
 	before, err := s.counters(ctx)
 	if err != nil {
 		return err
 	}
-	r.Profiled, err = s.window(ctx, usual, s.Duration, func(ctx context.Context) error {
-		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() (err error) {
-			raw[vault], err = s.vaultProfile(ctx, seconds)
-			return err
+	var windows []window
+	for range s.Windows {
+		var ofVault, ofPlugin []byte
+		w, err := s.window(ctx, usual, s.Duration, func(ctx context.Context) error {
+			group, ctx := errgroup.WithContext(ctx)
+			group.Go(func() (err error) {
+				ofVault, err = s.vaultProfile(ctx, seconds)
+				return err
+			})
+			group.Go(func() (err error) {
+				ofPlugin, err = s.fromPlugin(ctx, fmt.Sprintf("cpu?seconds=%d", seconds))
+				return err
+			})
+			return group.Wait()
 		})
-		group.Go(func() (err error) {
-			raw[plugin], err = s.fromPlugin(ctx, fmt.Sprintf("cpu?seconds=%d", seconds))
+		if err != nil {
 			return err
-		})
-		return group.Wait()
-	})
-	if err != nil {
-		return err
+		}
+		windows = append(windows, w)
+		vault, plugin = append(vault, ofVault), append(plugin, ofPlugin)
 	}
+	r.Profiled = together(windows)
 	after, err := s.counters(ctx)
 	if err != nil {
 		return err
 	}
-	if raw[allocations], err = s.fromPlugin(ctx, "allocations"); err != nil {
+	allocationsAfter, err := s.fromPlugin(ctx, "allocations")
+	if err != nil {
 		return err
 	}
 	if after.PID != before.PID {
@@ -202,43 +206,70 @@ func (s *stage) profile(ctx context.Context, r *results) error {
 	}
 	r.Objects = float64(after.Objects-before.Objects) / float64(r.Profiled.Reads)
 	r.Bytes = float64(after.Bytes-before.Bytes) / float64(r.Profiled.Reads)
-	if err := s.keep(map[string][]byte{"vault": raw[vault], "plugin": raw[plugin], "plugin-allocations": raw[allocations]}); err != nil {
+
+	vaultCPU, err := merge(vault)
+	if err != nil {
+		return err
+	}
+	pluginCPU, err := merge(plugin)
+	if err != nil {
+		return err
+	}
+	allocations, err := parse(allocationsAfter, allocationsBefore)
+	if err != nil {
+		return err
+	}
+	if err := s.keep(map[string]*profile.Profile{"vault": vaultCPU, "plugin": pluginCPU, "plugin-allocations": allocations}); err != nil {
 		return err
 	}
 	for _, row := range []struct {
 		to        *[]share
-		raw       []byte
-		earlier   []byte
+		of        *profile.Profile
 		valueType string
 		layers    []layer
 		total     float64
 	}{
-		{&r.Vault, raw[vault], nil, "cpu", vaultLayers, r.Profiled.Vault},
-		{&r.Plugin, raw[plugin], nil, "cpu", pluginLayers, r.Profiled.Plugin},
-		{&r.ObjectsBy, raw[allocations], raw[allocationsBefore], "alloc_objects", pluginLayers, r.Objects},
-		{&r.BytesBy, raw[allocations], raw[allocationsBefore], "alloc_space", pluginLayers, r.Bytes},
+		{&r.Vault, vaultCPU, "cpu", vaultLayers, r.Profiled.Vault},
+		{&r.Plugin, pluginCPU, "cpu", pluginLayers, r.Profiled.Plugin},
+		{&r.ObjectsBy, allocations, "alloc_objects", pluginLayers, r.Objects},
+		{&r.BytesBy, allocations, "alloc_space", pluginLayers, r.Bytes},
 	} {
-		p, err := parse(row.raw, row.earlier)
-		if err != nil {
-			return err
-		}
-		if *row.to, err = attribute(p, row.valueType, row.layers, row.total); err != nil {
+		if *row.to, err = attribute(row.of, row.valueType, row.layers, row.total); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// together is one window of several.
+func together(windows []window) (all window) {
+	for _, w := range windows {
+		all.Reads += w.Reads
+		all.Throughput += w.Throughput / float64(len(windows))
+	}
+	for _, w := range windows {
+		part := float64(w.Reads) / float64(all.Reads)
+		all.Vault += part * w.Vault
+		all.Plugin += part * w.Plugin
+		all.Readers += part * w.Readers
+	}
+	return all
+}
+
 // keep writes the profiles to files.
-func (s *stage) keep(profiles map[string][]byte) error {
+func (s *stage) keep(profiles map[string]*profile.Profile) error {
 	if s.profiles == "" {
 		return nil
 	}
 	if err := os.MkdirAll(s.profiles, 0o755); err != nil {
 		return err
 	}
-	for name, raw := range profiles {
-		if err := os.WriteFile(filepath.Join(s.profiles, name+".pprof"), raw, 0o644); err != nil {
+	for name, p := range profiles {
+		var out bytes.Buffer
+		if err := p.Write(&out); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(s.profiles, name+".pprof"), out.Bytes(), 0o644); err != nil {
 			return err
 		}
 	}

@@ -78,12 +78,14 @@ func TestSamplesGoToTheInnermostLayer(t *testing.T) {
 		}
 		var got []float64
 		var percent float64
+		var samples int64
 		for _, s := range shares {
 			got = append(got, math.Round(s.PerRead))
 			percent += s.Percent
+			samples += s.Samples
 		}
-		if !slices.Equal(got, row.want) || math.Abs(percent-100) > 0.001 {
-			t.Errorf("%s: %v, in all %.3f %%; want %v", row.name, got, percent, row.want)
+		if !slices.Equal(got, row.want) || math.Abs(percent-100) > 0.001 || samples != int64(len(row.stacks)) {
+			t.Errorf("%s: %v, in all %.3f %% of %d samples; want %v", row.name, got, percent, samples, row.want)
 		}
 	}
 }
@@ -126,6 +128,42 @@ func TestEarlierProfileIsTakenOff(t *testing.T) {
 	}
 }
 
+// Windows of unlike length count by their reads.
+func TestWindowsTogether(t *testing.T) {
+	got := together([]window{
+		{Reads: 100, Throughput: 10, Vault: 4, Plugin: 2, Readers: 1}, {Reads: 300, Throughput: 30, Vault: 8, Plugin: 6, Readers: 5},
+	})
+	if want := (window{Reads: 400, Throughput: 20, Vault: 7, Plugin: 5, Readers: 4}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	var raws [][]byte
+	for range 2 {
+		var out bytes.Buffer
+		if err := made(stack{ourModule + ".(*backend).readToken", 5}).Write(&out); err != nil {
+			t.Fatal(err)
+		}
+		raws = append(raws, out.Bytes())
+	}
+	p, err := merge(raws)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares, err := attribute(p, "cpu", pluginLayers, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours := shares[1]; ours.Layer != "ours" || ours.Samples != 2 || ours.PerRead != 10 {
+		t.Errorf("of two profiles together: %+v", ours)
+	}
+}
+
+func TestLargestShareComesFirst(t *testing.T) {
+	places := ranked([]share{{"a", 2, 20, 2}, {"b", 0, 0, 0}, {"c", 7, 70, 7}, {"d", 1, 10, 1}})
+	if want := []int{2, 0, 3}; !slices.Equal(places, want) {
+		t.Errorf("in the order %v, want %v", places, want)
+	}
+}
+
 func TestCosts(t *testing.T) {
 	if costs(nil) != nil {
 		t.Error("no rounds have costs")
@@ -136,7 +174,7 @@ func TestCosts(t *testing.T) {
 	round[noDefaultPolicy] = window{Throughput: 200, Vault: 30, Plugin: 5, Readers: 5}
 	for i, want := range []cost{
 		{What: "audit log", Throughput: measuredRatio{0.8, 0.8, 0.8}, Vault: measuredRatio{1.5, 1.5, 1.5}, VaultMore: 20},
-		{What: "default policy", Throughput: measuredRatio{0.5, 0.5, 0.5}, Vault: measuredRatio{2, 2, 2}, VaultMore: 30},
+		{What: "Vault's `default` policy", Throughput: measuredRatio{0.5, 0.5, 0.5}, Vault: measuredRatio{2, 2, 2}, VaultMore: 30},
 	} {
 		got := costs([][settings]window{round, round})[i]
 		want.All = measuredRatio{80 / round[i+1].all(), 80 / round[i+1].all(), 80 / round[i+1].all()}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/chart"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
@@ -12,46 +15,53 @@ import (
 func (r *results) print() {
 	w := r.Profiled
 	fmt.Printf("CPU of a warm read. %s.\n", r.Environment)
-	fmt.Printf("One Vault node with a file audit log, log level info; %d readers on the same machine.\n", r.Options.Readers)
-	fmt.Printf("%d reads in %s, %.0f a second. ", w.Reads, r.Options.Duration, w.Throughput)
-	fmt.Printf("Token requests at the authorization server, the first included: %d.\n\n", r.ASRequests)
-	fmt.Println("process                 µs per read   percent")
-	for _, row := range []struct {
-		process string
-		cpu     float64
-	}{{"Vault", w.Vault}, {"plugin", w.Plugin}, {"readers", w.Readers}, {"all", w.all()}} {
-		fmt.Printf("%-22s %12.1f %9.1f\n", row.process, row.cpu, 100*row.cpu/w.all())
+	fmt.Printf("One Vault node with a file audit log, log level info; %d readers on the same machine, with Vault's default policy.\n", r.Options.Readers)
+	fmt.Printf("%s reads in %d times %s, %s a second. ", measure.Count(w.Reads), r.Options.Windows, r.Options.Duration, measure.Count(w.Throughput))
+	fmt.Printf("Token requests at the authorization server, the first included: %d.\n", r.ASRequests)
+	percent := func(p float64) string { return measure.Decimals(p, 1) + " %" }
+	process := func(name string, cpu float64) []string {
+		return []string{name, measure.Count(cpu), percent(100 * cpu / w.all())}
 	}
-	fmt.Println("\nlayer of Vault's process                        µs per read   percent")
-	for _, s := range r.Vault {
-		fmt.Printf("%-46s %12.1f %9.1f\n", s.Layer, s.PerRead, s.Percent)
+	measure.Table(os.Stdout, []string{"process", "µs", ""},
+		process("Vault", w.Vault), process("plugin", w.Plugin), process("readers", w.Readers), process("all", w.all()))
+	var vault, plugin [][]string
+	for _, i := range ranked(r.Vault) {
+		s := r.Vault[i]
+		vault = append(vault, []string{s.Layer, measure.Count(s.PerRead), percent(s.Percent), measure.Count(float64(s.Samples))})
 	}
-	fmt.Println("\nlayer of the plugin's process                   µs per read   percent     objects       bytes")
-	for i, s := range r.Plugin {
-		fmt.Printf("%-46s %12.1f %9.1f %11.1f %11.0f\n", s.Layer, s.PerRead, s.Percent, r.ObjectsBy[i].PerRead, r.BytesBy[i].PerRead)
+	measure.Table(os.Stdout, []string{"in Vault", "µs", "", "samples"}, vault...)
+	for _, i := range ranked(r.Plugin) {
+		s := r.Plugin[i]
+		plugin = append(plugin, []string{s.Layer, measure.Decimals(s.PerRead, 1), percent(s.Percent), measure.Count(float64(s.Samples)),
+			measure.Decimals(r.ObjectsBy[i].PerRead, 1), measure.Count(r.BytesBy[i].PerRead)})
 	}
-	fmt.Printf("%-46s %12.1f %9.1f %11.1f %11.0f\n", "all", w.Plugin, 100.0, r.Objects, r.Bytes)
+	plugin = append(plugin, []string{"all", measure.Decimals(w.Plugin, 1), percent(100), "", measure.Decimals(r.Objects, 1), measure.Count(r.Bytes)})
+	measure.Table(os.Stdout, []string{"in the plugin", "µs", "", "samples", "objects", "bytes"}, plugin...)
+	fmt.Println("\nOf n samples a figure is known to 2/√n of it, with a confidence of 95 %.")
 	if len(r.Costs) == 0 {
 		return
 	}
-	fmt.Printf("\nReads a second, CPU per read of Vault and of all in µs; %d rounds of turns of %s\n", len(r.Rounds), r.Options.Turn)
-	fmt.Println("round         as usual            no audit log          no default policy")
-	for i, turns := range r.Rounds {
-		fmt.Printf("%5d", i+1)
-		for _, w := range turns {
-			fmt.Printf("   %6.0f %6.1f %6.1f", w.Throughput, w.Vault, w.all())
-		}
-		fmt.Println()
-	}
-	fmt.Println("\nWith it, in terms of without, in the same round: median (lowest-highest)")
-	fmt.Println("                throughput            Vault's CPU per read  µs more  all CPU per read")
+	fmt.Printf("\nWith it to without, as ratios within %d interleaved rounds of turns of %s: median (lowest-highest)\n", len(r.Rounds), r.Options.Turn)
+	var costs [][]string
 	for _, c := range r.Costs {
-		fmt.Printf("%-15s %-21s %-21s %7.1f  %s\n", c.What, c.Throughput, c.Vault, c.VaultMore, c.All)
+		costs = append(costs, []string{c.What, c.Throughput.String(), c.Vault.String()})
 	}
+	measure.Table(os.Stdout, []string{"", "throughput", "Vault's CPU for each read"}, costs...)
+}
+
+// ranked are the places of shares, the largest first, without what no sample fell to.
+func ranked(shares []share) (places []int) {
+	for i, s := range shares {
+		if s.Samples > 0 {
+			places = append(places, i)
+		}
+	}
+	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(shares[b].PerRead, shares[a].PerRead) })
+	return places
 }
 
 func (r measuredRatio) String() string {
-	return fmt.Sprintf("%.3f (%.3f-%.3f)", r.Median, r.Lowest, r.Most)
+	return fmt.Sprintf("%.2f (%.2f-%.2f)", r.Median, r.Lowest, r.Most)
 }
 
 func (r *results) write(dir string) error { return measure.WriteJSON(dir, "profile.json", r) }
