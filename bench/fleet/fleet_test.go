@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -70,5 +71,29 @@ func TestLoadOfEachScheme(t *testing.T) {
 				t.Errorf("peaks of %d and %d reads, want all %d at the start only", r.Reads.Start, r.Reads.FirstInterval, pairs)
 			}
 		})
+	}
+}
+
+func TestTablesShowEachWayToStart(t *testing.T) {
+	of := func(scheme string, average float64, peak int32, spread float64) Result {
+		return Result{
+			Scheme: scheme, Lifetime: 300, Spread: spread, Copies: 7,
+			Reads: Figures{Average: average, FirstInterval: peak, Later: 5}, Writes: Figures{Average: 2, Later: 9}, Fetches: Figures{Average: 1, Start: 100},
+			Expired: average / 1000,
+		}
+	}
+	var out strings.Builder
+	Tables(&out, [][]Result{
+		{of("this engine", 0, 4143, 0), of("polling", 370, 10, 0)},
+		{of("this engine", 0, 20, 600), of("polling", 370, 30, 600)},
+	})
+	for _, want := range []string{
+		"| token | scheme | average | at once | within 10m |\n",
+		"| 5m | this engine | 0.0 | 4,143 / 5 | 20 / 5 |\n| | polling | 370 | 10 / 5 | 30 / 5 |\n",
+		"| 5m | this engine | 7,200 | 9 | 3,600 | 100 | 7 | 0 |\n| | polling | 7,200 | 9 | 3,600 | 100 | 7 | 37 % of the time |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nis not in\n%s", want, out.String())
+		}
 	}
 }

@@ -61,6 +61,7 @@ func run(o options) error {
 	fmt.Printf("Simulated: %d brokers, each with a Vault Agent that reads the tokens of %d MCP servers (seed %d)\n",
 		o.fleet.Brokers, o.fleet.Servers, o.fleet.Seed)
 	var results []fleet.Result
+	var byStart [][]fleet.Result
 	for i, start := range starts {
 		var of []fleet.Result
 		for _, lifetime := range lifetimes {
@@ -75,19 +76,18 @@ func run(o options) error {
 			if o.plots == "" || i > 0 {
 				continue
 			}
-			err := errors.Join(fleet.DrawReads(o.plots, loads), fleet.DrawLoad(o.plots, here))
+			err := fleet.DrawReads(o.plots, loads)
+			if lifetime == time.Hour { // the others look alike
+				err = errors.Join(err, fleet.DrawLoad(o.plots, here))
+			}
 			if err != nil {
 				return err
 			}
 		}
-		fmt.Println()
-		fleet.Table(os.Stdout, of)
-		results = append(results, of...)
+		results, byStart = append(results, of...), append(byStart, of)
 	}
+	fleet.Tables(os.Stdout, byStart)
 	fmt.Print(`
-1st is the most in a second of the first token lifetime after the start, later ("lat.") the most in one
-of the last two lifetimes; AS requests: start is the most in a second while agents start; copies: of
-tokens in storage at a time; expired: share of the time with an expired token.
 Where the first readers obtain all tokens at one time, these fall due together, and a start that is
 spread changes nothing: what spreads the reads is that the tokens were obtained at different times, as
 by config writes. A lease is each reader's own.
