@@ -63,13 +63,19 @@ func logTicks(least, most float64) []plot.Tick {
 	return ticks
 }
 
-// linearTicks are the library's, labelled with no more digits than each needs.
+// linearTicks are at multiples of 1, 2 or 5 times a power of ten, five or more of them.
 func linearTicks(least, most float64) []plot.Tick {
-	ticks := plot.DefaultTicks{}.Ticks(least, most)
-	for i, tick := range ticks {
-		if !tick.IsMinor() {
-			ticks[i].Label = inFull(plain(tick.Value))
+	step := math.Pow(10, math.Floor(math.Log10((most-least)/5)))
+	for _, times := range []float64{5, 2} {
+		if times*step <= (most-least)/5 {
+			step *= times
+			break
 		}
+	}
+	var ticks []plot.Tick
+	for i := math.Ceil(least / step); i*step <= most; i++ {
+		at := plain(i * step)
+		ticks = append(ticks, plot.Tick{Value: at, Label: inFull(at)})
 	}
 	return ticks
 }
@@ -96,6 +102,9 @@ func LabelX(at []float64, labels ...string) Option {
 		p.X.Tick.Marker = plot.ConstantTicks(ticks)
 	}
 }
+
+// NameX names the horizontal axis of a grouped plot.
+func NameX(name string) Option { return func(p *plot.Plot) { p.X.Label.Text = name } }
 
 // Level draws a thin horizontal line at y, such as a target.
 func Level(y float64) Option {
@@ -218,7 +227,16 @@ var dashes = [][]vg.Length{
 }
 
 var glyphs = []draw.GlyphDrawer{
-	draw.CircleGlyph{}, draw.BoxGlyph{}, draw.PyramidGlyph{}, draw.CrossGlyph{},
+	draw.CircleGlyph{}, draw.BoxGlyph{}, draw.PyramidGlyph{}, diamond{},
+}
+
+// diamond is a filled one.
+type diamond struct{}
+
+// DrawGlyph implements draw.GlyphDrawer.
+func (diamond) DrawGlyph(c *draw.Canvas, style draw.GlyphStyle, at vg.Point) {
+	r := style.Radius * 1.2
+	c.FillPolygon(style.Color, []vg.Point{{X: at.X, Y: at.Y + r}, {X: at.X + r, Y: at.Y}, {X: at.X, Y: at.Y - r}, {X: at.X - r, Y: at.Y}})
 }
 
 func colour(i int) color.Color { return palette[i%len(palette)] }

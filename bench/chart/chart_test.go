@@ -47,8 +47,10 @@ func TestPlots(t *testing.T) {
 			[]string{"Title", "ratio", "one", "two", "three", "first", "second"},
 		},
 		"marks": {
-			func(file string) error { return Marks(file, "Title", "latency, ms", groups, sets, LogY) },
-			[]string{"Title", "latency, ms", "one", "two", "three", "first", "second", "0.5", "10"},
+			func(file string) error {
+				return Marks(file, "Title", "latency, ms", groups, sets, LogY, NameX("readers"))
+			},
+			[]string{"Title", "latency, ms", "readers", "one", "two", "three", "first", "second", "0.5", "10"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,6 +68,27 @@ func TestPlots(t *testing.T) {
 				t.Errorf("the typeface is %q, which not everybody has", typeface)
 			}
 		})
+	}
+}
+
+func TestTicksAreRoundAndEnough(t *testing.T) {
+	for _, row := range []struct {
+		least, most float64
+		want        string
+	}{
+		{0, 40, "0 5 10 15 20 25 30 35 40"},
+		{0, 860, "0 100 200 300 400 500 600 700 800"},
+		{0, 1.13, "0 0.2 0.4 0.6 0.8 1"},
+		{0, 2100, "0 200 400 600 800 1000 1200 1400 1600 1800 2000"},
+		{3, 5.6, "3 3.5 4 4.5 5 5.5"},
+	} {
+		var labels []string
+		for _, tick := range linearTicks(row.least, row.most) {
+			labels = append(labels, tick.Label)
+		}
+		if got := strings.Join(labels, " "); got != row.want {
+			t.Errorf("from %v to %v: %s; want %s", row.least, row.most, got, row.want)
+		}
 	}
 }
 

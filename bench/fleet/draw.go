@@ -22,6 +22,12 @@ func DrawReads(dir string, loads []*Load) error {
 		unit, name = time.Hour, "hours"
 	}
 	var lines []chart.Line
+	var at []float64 // lifetimes since the start
+	var labels []string
+	for since := time.Duration(0); since <= lifetimes; since += f.Lifetime {
+		at = append(at, since.Seconds()/unit.Seconds())
+		labels = append(labels, fmt.Sprint(int(since/unit)))
+	}
 	for _, l := range loads {
 		lines = append(lines, chart.Line{Name: l.Scheme.String(), XYs: l.means(l.Reads, l.started(), lifetimes, bin, unit)})
 	}
@@ -29,7 +35,7 @@ func DrawReads(dir string, loads []*Load) error {
 		fmt.Sprintf("Reads of %d tokens that live for %s, by %d Vault Agents that start %s",
 			f.Servers, short(f.Lifetime), f.Brokers, f.start()),
 		name+" since the start, whose reads are left out",
-		"reads a second (means over "+short(bin)+")", lines)
+		"reads a second (means over "+short(bin)+")", lines, chart.LabelX(at, labels...))
 }
 
 // means are a series' means over bins, from a time to another.

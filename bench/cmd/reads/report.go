@@ -112,15 +112,12 @@ func (r *results) draw(dir string) error {
 	for _, l := range r.Loads {
 		readers = append(readers, float64(l.Readers))
 		labels = append(labels, strconv.Itoa(l.Readers))
-		who := "1 reader"
-		if l.Readers > 1 {
-			who = fmt.Sprintf("%d readers", l.Readers)
-		}
 		for _, quantile := range []string{"p50", "p99", "p99.9"} {
-			groups = append(groups, quantile+"\n"+who)
+			groups = append(groups, fmt.Sprintf("%s\n%d", quantile, l.Readers))
 		}
 	}
-	for i := range seriesCount {
+	// What it is about comes first, and so in the strongest colour.
+	for _, i := range []int{seriesToken, seriesFloor, seriesKV, seriesFloorAgain} {
 		line := chart.Line{Name: seriesNames[i]}
 		set := chart.Set{Name: seriesNames[i]}
 		for _, l := range r.Loads {
@@ -136,5 +133,5 @@ func (r *results) draw(dir string) error {
 		return err
 	}
 	return chart.Marks(filepath.Join(dir, "reads-latency.svg"), "Warm reads: latency", "milliseconds",
-		groups, sets, chart.LogY)
+		groups, sets, chart.LogY, chart.NameX("quantile, number of readers"))
 }
