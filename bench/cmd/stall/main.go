@@ -1,6 +1,6 @@
 // Command stall measures whether readers of warm tokens notice that authorization servers stall: one
 // or ten of them take 5 s for an answer, never answer, or trickle, while the tokens that come from
-// there are being refreshed. Undisturbed and disturbed times take turns in one run.
+// there fall due and are being refreshed. Undisturbed and disturbed times take turns in one run.
 //
 // It is to tell, not to fail: whatever the figures are it exits 0.
 package main
@@ -34,7 +34,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.Rounds, "rounds", 8, "rounds; in each all cases take turns, each with one disturbed time among four undisturbed ones")
 	flag.DurationVar(&o.Duration, "duration", 600*time.Millisecond, "how long is read at a time; at most "+longest.String())
-	flag.DurationVar(&o.Long, "long", 12*time.Second, "how long is read once for each case of ten servers, undisturbed and disturbed: long enough for slow answers, timeouts and retries")
+	flag.DurationVar(&o.Long, "long", 12*time.Second, "how long is read once for each case of ten servers, undisturbed, disturbed and undisturbed again: long enough for slow answers, timeouts and retries")
 	flag.IntVar(&o.Readers, "readers", 8, "readers of the names whose refresh stalls, and as many of other names")
 	flag.StringVar(&o.out, "out", "", "directory for stall.json; none where empty")
 	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
@@ -32,29 +32,45 @@ type results struct {
 	Options     options             `json:"options"`
 	Names       int                 `json:"names"`
 	Cases       []*stallCase        `json:"cases"`
-	// Noise are quantiles of the calm ratios of all cases.
-	Noise noise `json:"p99_noise"`
+	Noise       noise               `json:"p99_noise"`
 }
 
-// noise is where four fifths of the ratios lie that compare a calm time with the calm times around it.
+// noise is how far the median of a case's ratios goes from 1 by chance.
 type noise struct {
-	Least float64 `json:"first_decile"`
-	Most  float64 `json:"last_decile"`
+	// Median is of all control ratios.
+	Median float64 `json:"median_of_control"`
+	// Wide is such that in 19 of 20 runs in which nothing happens every case's median is at most that
+	// much above or below 1, as a factor: by drawing such runs from all control ratios.
+	Wide float64 `json:"factor"`
 }
 
-// covers tells whether a ratio is within the noise, widened to be as far to both sides.
-func (n noise) covers(ratio float64) bool {
-	wide := n.wide()
-	return ratio <= wide && ratio >= 1/wide
-}
+// covers tells whether a ratio is within the noise.
+func (n noise) covers(ratio float64) bool { return ratio <= n.Wide && ratio >= 1/n.Wide }
 
-func (n noise) wide() float64 { return max(n.Most, 1/n.Least) }
+// newNoise draws runs of so many medians, each of as many ratios as there are rounds.
+func newNoise(control []float64, rounds, medians int) noise {
+	const runs = 5000
+	draw := rand.New(rand.NewPCG(1, 2)) // the same each time
+	farthest := make([]float64, runs)
+	sample := make([]float64, rounds)
+	for i := range farthest {
+		for range medians {
+			for j := range sample {
+				sample[j] = control[draw.IntN(len(control))]
+			}
+			m := measure.Median(sample)
+			farthest[i] = max(farthest[i], m, 1/m)
+		}
+	}
+	return noise{Median: measure.Median(control), Wide: measure.Quantile(farthest, 0.95)}
+}
 
 // A stallCase is one way to stall, of so many authorization servers.
 type stallCase struct {
 	Stall      string  `json:"stall"`
 	Hosts      int     `json:"authorization_servers"` // each with one token, which is being refreshed
 	UnderWay   []int   `json:"refreshes_under_way"`   // at the end of each disturbed time
+	Ended      int     `json:"tokens_that_ended"`     // within a disturbed time: their readers had to wait
 	Refreshing readers `json:"refreshing_names"`      // what readers of those tokens saw
 	Others     readers `json:"other_names"`
 	Attempts   int     `json:"token_requests_in_long_stall,omitempty"`
@@ -76,8 +92,10 @@ type readers struct {
 	Ratio     float64 `json:"p99_ratio"`      // of the disturbed time
 	CalmRatio float64 `json:"p99_calm_ratio"` // of the control, to which nothing happens
 
-	LongCalm  *figures `json:"undisturbed_for_long,omitempty"`
-	LongStall *figures `json:"disturbed_for_long,omitempty"`
+	LongBefore []figures `json:"undisturbed_before_long,omitempty"`
+	LongStall  []figures `json:"disturbed_for_long,omitempty"`
+	LongAfter  []figures `json:"undisturbed_after_long,omitempty"`
+	LongRatio  float64   `json:"p99_ratio_for_long,omitempty"`
 }
 
 // figures are those of one time.
@@ -132,6 +150,9 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 func (s *stage) round(ctx context.Context, c *stallCase) error {
 	refreshing, others := &c.Refreshing, &c.Others
 	return s.watch(ctx, c, func(read readBoth) error {
+		if err := s.shorten(ctx, c.ill, s.Duration); err != nil {
+			return err
+		}
 		for _, calm := range [][2]*[]figures{
 			{&refreshing.Before, &others.Before},
 			{&refreshing.Control, &others.Control},
@@ -156,22 +177,27 @@ func (s *stage) round(ctx context.Context, c *stallCase) error {
 	})
 }
 
-// long measures a case for long: undisturbed, and then disturbed.
+// long measures a case for long: undisturbed, disturbed, and undisturbed again.
 func (s *stage) long(ctx context.Context, c *stallCase) error {
+	refreshing, others := &c.Refreshing, &c.Others
 	return s.watch(ctx, c, func(read readBoth) error {
-		calm, err := read(s.Long)
+		if err := s.shorten(ctx, c.ill, s.Long); err != nil {
+			return err
+		}
+		if err := appendBoth([2]*[]figures{&refreshing.LongBefore, &others.LongBefore}, s.Long, read); err != nil {
+			return err
+		}
+		err := s.disturbed(ctx, c, func() error {
+			earlier := attempts(c.ill)
+			err := appendBoth([2]*[]figures{&refreshing.LongStall, &others.LongStall}, s.Long, read)
+			// The first requests were there already.
+			c.Attempts = len(c.ill) + attempts(c.ill) - earlier
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		c.Refreshing.LongCalm, c.Others.LongCalm = &calm[0], &calm[1]
-		return s.disturbed(ctx, c, func() error {
-			earlier := attempts(c.ill)
-			stalled, err := read(s.Long)
-			// The first requests were there already.
-			c.Attempts = len(c.ill) + attempts(c.ill) - earlier
-			c.Refreshing.LongStall, c.Others.LongStall = &stalled[0], &stalled[1]
-			return err
-		})
+		return appendBoth([2]*[]figures{&refreshing.LongAfter, &others.LongAfter}, s.Long, read)
 	})
 }
 
@@ -212,19 +238,24 @@ func (s *stage) watch(ctx context.Context, c *stallCase, f func(readBoth) error)
 	})
 }
 
-// disturbed does f while the authorization servers of a case stall, and waits until they are well.
+// disturbed does f while the authorization servers of a case stall, once the tokens held have fallen
+// due, and waits until the servers are well.
 func (s *stage) disturbed(ctx context.Context, c *stallCase, f func() error) error {
-	held, err := s.tokenIDs(ctx, c.ill)
-	if err != nil {
+	if err := s.begin(ctx, c.how, c.ill); err != nil {
 		return err
 	}
-	refreshes, err := s.begin(ctx, c.how, c.ill)
-	defer refreshes.Wait()
+	held, err := s.tokens(ctx, c.ill)
 	if err != nil {
 		return err
 	}
 	if err := f(); err != nil {
 		return err
+	}
+	now := time.Now()
+	for _, token := range held {
+		if !token.ExpiresAt.After(now) {
+			c.Ended++
+		}
 	}
 	return s.end(ctx, c.ill, held)
 }
@@ -237,20 +268,17 @@ func attempts(ill []*host) (n int) {
 	return n
 }
 
-// begin makes authorization servers stall, has each of their tokens refreshed, and waits until
-// all these requests have reached them. refreshes end when those who asked for them are answered.
-func (s *stage) begin(ctx context.Context, how stall, ill []*host) (refreshes *sync.WaitGroup, err error) {
-	refreshes = new(sync.WaitGroup)
+// begin makes authorization servers stall, and waits until all of their tokens have fallen due and
+// a request for each has reached its server.
+func (s *stage) begin(ctx context.Context, how stall, ill []*host) error {
 	earlier := make([]int, len(ill))
 	for i, h := range ill {
 		earlier[i] = len(h.proxy.Attempts())
 		if err := s.stall(ctx, h, how); err != nil {
-			return refreshes, err
+			return err
 		}
-		// An error is what is to be expected of a server that stalls.
-		refreshes.Go(func() { _ = s.refresh(ctx, h) })
 	}
-	return refreshes, until(ctx, "waiting for the refreshes to begin", func() (bool, error) {
+	return until(ctx, "waiting for the refreshes to begin", func() (bool, error) {
 		for i, h := range ill {
 			if len(h.proxy.Attempts()) == earlier[i] {
 				return false, nil
@@ -262,19 +290,19 @@ func (s *stage) begin(ctx context.Context, how stall, ill []*host) (refreshes *s
 
 // end makes authorization servers answer, and waits until each of their names has another token
 // than the one held, and nothing is under way.
-func (s *stage) end(ctx context.Context, ill []*host, held map[string]string) error {
+func (s *stage) end(ctx context.Context, ill []*host, held []*bed.Token) error {
 	for _, h := range ill {
 		if err := s.stall(ctx, h, stall{fault: bed.NoFault}); err != nil {
 			return err
 		}
 	}
 	return until(ctx, "waiting for the refreshes to succeed", func() (bool, error) {
-		after, err := s.tokenIDs(ctx, ill)
+		after, err := s.tokens(ctx, ill)
 		if err != nil {
 			return false, err
 		}
-		for name, id := range held {
-			if after[name] == id {
+		for i, token := range held {
+			if after[i].TokenID == token.TokenID {
 				return false, nil
 			}
 		}
@@ -300,16 +328,21 @@ func newFigures(seen measure.Series) figures {
 
 // compare works out the ratios and the noise.
 func (r *results) compare() {
-	var all []float64
+	var control []float64
+	medians := 0
 	for _, c := range r.Cases {
 		for _, group := range []*readers{&c.Refreshing, &c.Others} {
 			group.Ratio = measure.Median(ratios(group.During, group.Between, group.After))
 			calm := ratios(group.Control, group.Before, group.Between)
 			group.CalmRatio = measure.Median(calm)
-			all = append(all, calm...)
+			control = append(control, calm...)
+			if len(group.LongStall) > 0 {
+				group.LongRatio = measure.Median(ratios(group.LongStall, group.LongBefore, group.LongAfter))
+			}
+			medians++
 		}
 	}
-	r.Noise = noise{measure.Quantile(all, 0.1), measure.Quantile(all, 0.9)}
+	r.Noise = newNoise(control, len(control)/medians, medians)
 }
 
 // ratios compare the p99 of times with the geometric mean of those before and after them.

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // A machine that grows slower all the time is no stall: each time is compared with both its neighbours.
 func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
@@ -12,18 +15,65 @@ func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
 		return all
 	}
 	r := &results{Cases: []*stallCase{{
-		Refreshing: readers{Before: of(1, 1), Control: of(2, 2), Between: of(4, 4), During: of(8, 8), After: of(16, 16)},
-		Others:     readers{Before: of(4, 5), Control: of(5, 4), Between: of(4, 5), During: of(9, 10), After: of(4, 5)},
+		Refreshing: readers{
+			Before: of(1, 1), Control: of(2, 2), Between: of(4, 4), During: of(8, 8), After: of(16, 16),
+			LongBefore: of(1), LongStall: of(2), LongAfter: of(4),
+		},
+		Others: readers{
+			Before: of(4, 5), Control: of(5, 4), Between: of(4, 5), During: of(9, 10), After: of(4, 5),
+			LongBefore: of(1), LongStall: of(4), LongAfter: of(4),
+		},
 	}}}
 	r.compare()
 	c := r.Cases[0]
-	if c.Refreshing.Ratio != 1 || c.Refreshing.CalmRatio != 1 || !r.Noise.covers(c.Refreshing.Ratio) {
-		t.Errorf("ratios of %.2f and %.2f where p99 doubles each time, noise %v", c.Refreshing.Ratio, c.Refreshing.CalmRatio, r.Noise)
+	if c.Refreshing.Ratio != 1 || c.Refreshing.CalmRatio != 1 || c.Refreshing.LongRatio != 1 || !r.Noise.covers(c.Refreshing.Ratio) {
+		t.Errorf("ratios of %.2f, %.2f and %.2f where p99 doubles each time, noise %v",
+			c.Refreshing.Ratio, c.Refreshing.CalmRatio, c.Refreshing.LongRatio, r.Noise)
 	}
 	if c.Others.Ratio < 2 || r.Noise.covers(c.Others.Ratio) {
 		t.Errorf("p99 is twice as long in a stall, and the ratio %.2f, noise %v", c.Others.Ratio, r.Noise)
 	}
-	if r.Noise.Most != 1.25 || r.Noise.Least != 0.8 {
-		t.Errorf("noise %v, want 4/5 to 5/4", r.Noise)
+	if c.Others.LongRatio != 2 {
+		t.Errorf("the ratio of a long stall is %.2f to the mean of before and after, want 2", c.Others.LongRatio)
+	}
+}
+
+// The noise is that of medians, and of the farthest of all that are judged: narrower than that of one
+// ratio, wider than that of one median.
+func TestNoiseIsThatOfMedians(t *testing.T) {
+	var control []float64
+	for i := range 96 {
+		control = append(control, 0.8+0.45*float64(i)/95) // 0.8 to 1.25
+	}
+	one, all := newNoise(control, 8, 1), newNoise(control, 8, 12)
+	if one.Wide < 1.05 || all.Wide <= one.Wide || all.Wide >= 1.25 {
+		t.Errorf("noise of one median %.3f, of twelve %.3f, of ratios from 0.8 to 1.25", one.Wide, all.Wide)
+	}
+	if more := newNoise(control, 80, 12); more.Wide >= all.Wide {
+		t.Errorf("noise of medians of 80 is %.3f, of 8 %.3f", more.Wide, all.Wide)
+	}
+	if !all.covers(all.Wide) || !all.covers(1/all.Wide) || all.covers(1.01*all.Wide) || all.covers(0.99/all.Wide) {
+		t.Error("the noise does not go as far to both sides")
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	v := verdict{noise: noise{Wide: 1.1}}
+	if got := v.of(1.05); got != "1.05" || v.String() != "met" {
+		t.Errorf("1.05 is %q, the target %s", got, v)
+	}
+	if got := v.of(1.2); got != "1.20, beyond the noise" || v.String() != "NOT met by 1" || v.judged != 2 {
+		t.Errorf("1.2 is %q, the target %s", got, v)
+	}
+}
+
+// A token that has fallen due, at the soonest by its jitter, is valid for longer than it is read.
+func TestTokensOutlastTheStall(t *testing.T) {
+	for _, read := range []time.Duration{time.Millisecond, 600 * time.Millisecond, 12 * time.Second, 40 * time.Second} {
+		lifetime := lifetimeFor(read)
+		margin := max(lifetime/4, min(30*time.Second, lifetime/2))
+		if margin < read+spare || lifetime%time.Second != 0 {
+			t.Errorf("tokens of %s are valid for %s when they have fallen due, and are read for %s", lifetime, margin, read)
+		}
 	}
 }

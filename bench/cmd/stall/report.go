@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -10,51 +11,103 @@ import (
 )
 
 func (r *results) print() {
-	fmt.Printf("Warm reads of %d names while authorization servers (AS) stall. %s.\n", r.Names, r.Environment)
+	fmt.Printf("Warm reads of %d names while authorization servers stall. %s.\n", r.Names, r.Environment)
 	fmt.Printf("%d readers of the names whose refresh stalls and %d of the others; %d rounds, each of\n",
 		r.Options.Readers, r.Options.Readers, r.Options.Rounds)
-	fmt.Printf("%s calm, control, calm, stalled, calm. One Vault node with a file audit log, log level info.\n\n", r.Options.Duration)
-	fmt.Println("                                          p99, ms        p99 ratio          slowest read, ms")
-	fmt.Println("stall                 AS  names    control  stalled   stalled  control     control   stalled")
-	within := true
+	fmt.Printf("%s calm, control, calm, stalled, calm. One Vault node with a file audit log, log level info.\n", r.Options.Duration)
+	short := verdict{noise: r.Noise}
+	var rows [][]string
 	r.each(func(c *stallCase, names string, group readers) {
 		control, stalled := summary(group.Control), summary(group.During)
-		note := ""
-		if !r.Noise.covers(group.Ratio) {
-			within, note = false, "  beyond the noise"
-		}
-		fmt.Printf("%-19s %4d  %-10s %6.2f %8.2f    %6.2f   %6.2f    %8.1f  %8.1f%s\n", c.Stall, c.Hosts, names,
-			control.P99, stalled.P99, group.Ratio, group.CalmRatio, control.Slowest, stalled.Slowest, note)
+		rows = append(rows, append(c.begin(names),
+			measure.Decimals(control.P99, 1), measure.Decimals(stalled.P99, 1),
+			measure.Decimals(group.CalmRatio, 2), short.of(group.Ratio),
+			measure.Decimals(control.Slowest, 1), measure.Decimals(stalled.Slowest, 1)))
 	})
+	measure.Table(os.Stdout, []string{"stall", "servers", "names", "p99 control, ms", "p99 stalled, ms",
+		"ratio control", "ratio stalled", "slowest control, ms", "slowest stalled, ms"}, rows...)
 	fmt.Println("\np99: median over rounds. Ratio: to the calm times before and after it, median over rounds.")
-	fmt.Printf("Noise: four fifths of all %d control ratios are %.2f to %.2f; to both sides: %.2f to %.2f.\n\n",
-		2*len(r.Cases)*r.Options.Rounds, r.Noise.Least, r.Noise.Most, 1/r.Noise.wide(), r.Noise.wide())
+	fmt.Printf("Noise: %.2f to %.2f; in 19 of 20 runs in which nothing happens the ratios of all %d lie there.\n",
+		1/r.Noise.Wide, r.Noise.Wide, 2*len(r.Cases))
+	fmt.Printf("The median of all %d control ratios is %.2f.\n", 2*len(r.Cases)*r.Options.Rounds, r.Noise.Median)
+	slowest := func(of func(readers) []figures) string {
+		var all []float64
+		r.each(func(_ *stallCase, _ string, group readers) { all = append(all, medianSlowest(of(group))) })
+		return fmt.Sprintf("%.0f to %.0f ms", slices.Min(all), slices.Max(all))
+	}
+	fmt.Printf("Each round's slowest read, median over the rounds: control %s, stalled %s.\n",
+		slowest(func(g readers) []figures { return g.Control }), slowest(func(g readers) []figures { return g.During }))
 	for _, c := range r.Cases {
-		fmt.Printf("%s, %d AS: at least %d of %d refreshes under way to the end of each stall\n",
-			c.Stall, c.Hosts, slices.Min(c.UnderWay), c.Hosts)
+		fmt.Printf("%s, %d servers: at least %d of %d refreshes under way to the end of each stall; %d tokens ended in one\n",
+			c.Stall, c.Hosts, slices.Min(c.UnderWay), c.Hosts, c.Ended)
 	}
-	fmt.Printf("\nFor %s each, with slow answers, timeouts and retries in them:\n", r.Options.Long)
-	fmt.Println("                                          p99, ms      slowest read, ms   token")
-	fmt.Println("stall                 AS  names       calm  stalled      calm   stalled   requests")
+	fmt.Printf("\nFor %s each, with slow answers, timeouts and retries in them: calm, stalled, calm\n", r.Options.Long)
+	long := verdict{noise: r.Noise}
+	rows = nil
 	r.each(func(c *stallCase, names string, group readers) {
-		if calm, stalled := group.LongCalm, group.LongStall; calm != nil {
-			fmt.Printf("%-19s %4d  %-10s %6.2f %8.2f  %8.1f  %8.1f   %8d\n", c.Stall, c.Hosts, names,
-				calm.P99, stalled.P99, calm.Slowest, stalled.Slowest, c.Attempts)
+		if len(group.LongStall) == 0 {
+			return
 		}
+		before, stalled, after := summary(group.LongBefore), summary(group.LongStall), summary(group.LongAfter)
+		both := func(a, b float64) string { return measure.Decimals(a, 1) + ", " + measure.Decimals(b, 1) }
+		rows = append(rows, append(c.begin(names),
+			both(before.P99, after.P99), measure.Decimals(stalled.P99, 1), long.of(group.LongRatio),
+			both(before.Slowest, after.Slowest), measure.Decimals(stalled.Slowest, 1), measure.Count(c.Attempts)))
 	})
-	verdict := "met"
-	if !within {
-		verdict = "NOT met"
+	measure.Table(os.Stdout, []string{"stall", "servers", "names", "p99 calm, before and after, ms", "p99 stalled, ms", "ratio",
+		"slowest calm, ms", "slowest stalled, ms", "token requests"}, rows...)
+	fmt.Printf("\ntarget %s: p99 within the noise during each of %d kinds of stall\n", short, short.judged)
+	fmt.Printf("target %s: the same during each of the long stalls, in %d ratios\n", long, long.judged)
+}
+
+// begin begins a row of a table: a case has two, and its name is in the first.
+func (c *stallCase) begin(names string) []string {
+	if names != refreshingNames {
+		return []string{"", "", names}
 	}
-	fmt.Printf("\ntarget %s: median ratio of the p99 during every stall within the noise of times to which nothing happens\n", verdict)
+	return []string{c.Stall, measure.Count(c.Hosts), names}
+}
+
+// A verdict tells whether all ratios that it was shown are within the noise.
+type verdict struct {
+	noise          noise
+	judged, beyond int
+}
+
+// of prints a ratio, and says where it is beyond the noise.
+func (v *verdict) of(ratio float64) string {
+	v.judged++
+	if v.noise.covers(ratio) {
+		return measure.Decimals(ratio, 2)
+	}
+	v.beyond++
+	return measure.Decimals(ratio, 2) + ", beyond the noise"
+}
+
+func (v verdict) String() string {
+	if v.beyond > 0 {
+		return fmt.Sprintf("NOT met by %d", v.beyond)
+	}
+	return "met"
 }
 
 // each calls f for what each group of readers saw.
 func (r *results) each(f func(c *stallCase, names string, group readers)) {
 	for _, c := range r.Cases {
-		f(c, "refreshing", c.Refreshing)
+		f(c, refreshingNames, c.Refreshing)
 		f(c, "other", c.Others)
 	}
+}
+
+const refreshingNames = "refreshing"
+
+// medianSlowest is the median of the times' slowest reads.
+func medianSlowest(times []figures) float64 {
+	var all []float64
+	for _, t := range times {
+		all = append(all, t.Slowest)
+	}
+	return measure.Median(all)
 }
 
 // summary is the median p99 and the slowest read of several times.
@@ -88,5 +141,5 @@ func (r *results) draw(dir string) error {
 		others.Values = append(others.Values, c.Others.Ratio)
 	}
 	return chart.Bars(filepath.Join(dir, "stall.svg"), "Reads while authorization servers (AS) stall", "p99, stalled / calm (dashed: noise)",
-		groups, []chart.Set{refreshing, others}, chart.Level(r.Noise.wide()), chart.Level(1/r.Noise.wide()))
+		groups, []chart.Set{refreshing, others}, chart.Level(r.Noise.Wide), chart.Level(1/r.Noise.Wide))
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
@@ -18,8 +19,10 @@ const (
 	// them an address of its own with one name.
 	hosts = 10
 	scope = "tools:list tools:call"
-	// lifetime is such that no refresh falls due but those that are asked for.
+	// lifetime is such that no token falls due but those that are to.
 	lifetime = time.Hour
+	// spare is how much longer a token that falls due is valid than it is read while its server stalls.
+	spare = 5 * time.Second
 	// slow is how long a slow authorization server takes for an answer.
 	slow = 5 * time.Second
 	// requestTimeout ends requests that are not answered.
@@ -95,8 +98,32 @@ func (s *stage) newHost(ctx context.Context, name string) (*host, error) {
 	return h, err
 }
 
-// refresh has the host's token replaced, and returns when that is done or has failed. One that was
-// obtained a moment ago is not replaced yet.
+// lifetimeFor is such that a token is still valid, for some time to spare, when it has fallen due and
+// then been read for a time: it falls due a quarter of its lifetime ahead of its end, or half of it where
+// that is less than 30 s.
+func lifetimeFor(read time.Duration) time.Duration {
+	margin := (read + spare + time.Second - 1).Truncate(time.Second)
+	if margin <= 30*time.Second {
+		return 2 * margin
+	}
+	return 4 * margin
+}
+
+// shorten replaces the hosts' tokens by others that fall due soon, and are valid for long enough to be
+// read for a time then.
+func (s *stage) shorten(ctx context.Context, ill []*host, read time.Duration) error {
+	group, inner := errgroup.WithContext(ctx)
+	for _, h := range ill {
+		h.resource.TTL = lifetimeFor(read)
+		if err := s.bed.AS.SetResource(ctx, h.resource); err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		group.Go(func() error { return s.refresh(inner, h) })
+	}
+	return group.Wait()
+}
+
+// refresh has the host's token replaced. One that was obtained a moment ago is not replaced yet.
 func (s *stage) refresh(ctx context.Context, h *host) error {
 	for {
 		answer, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/refresh/"+h.name, nil)
@@ -111,9 +138,9 @@ func (s *stage) refresh(ctx context.Context, h *host) error {
 	}
 }
 
-// stall makes a host stall.
+// stall makes a host stall, or be well. The tokens that it gives from then on do not fall due.
 func (s *stage) stall(ctx context.Context, h *host, how stall) error {
-	h.resource.Delay = how.delay
+	h.resource.Delay, h.resource.TTL = how.delay, lifetime
 	return errors.Join(h.proxy.Set(how.fault), s.bed.AS.SetResource(ctx, h.resource))
 }
 
@@ -131,17 +158,16 @@ func (s *stage) refreshing(ctx context.Context, ill []*host) (n int, err error) 
 	return n, nil
 }
 
-// tokenIDs are those of the hosts' tokens.
-func (s *stage) tokenIDs(ctx context.Context, ill []*host) (map[string]string, error) {
-	ids := make(map[string]string)
+// tokens are those of the hosts.
+func (s *stage) tokens(ctx context.Context, ill []*host) (all []*bed.Token, err error) {
 	for _, h := range ill {
 		token, err := s.bed.ReadToken(ctx, s.root, "token/"+h.name)
 		if err != nil {
 			return nil, err
 		}
-		ids[h.name] = token.TokenID
+		all = append(all, token)
 	}
-	return ids, nil
+	return all, nil
 }
 
 // readers connects as many readers as there are to be, which read the names in turn, each beginning
