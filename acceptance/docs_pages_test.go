@@ -55,13 +55,13 @@ type readersOwn struct{ page, name, is string }
 // itself, in these words.
 var notRun = map[string]string{
 	"README.md: make demo": "CI runs it too",
-	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":        "for an older one, as in the tests",
-	"docs/deployments.md: vault auth enable kubernetes":                                              "needs a cluster, and was not run either",
-	"docs/migrate.md: vault delete oauth2/self/files":                                                "oauthapp was not run here",
-	"docs/migrate.md: vault write oauth2/servers/files \\":                                           "oauthapp was not run here",
-	"docs/performance.md: make bench                       # into bench/results, about half an hour": "No test runs all of it, since it takes long",
-	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.1.0 .":                               "It has not been built or run by this project",
-	"docs/reliability.md: make soak                            # 2 minutes, as in make test":         "as in make test",
+	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
+	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
+	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
+	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
+	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
+	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.1.0 .":                          "It has not been built or run by this project",
+	"docs/reliability.md: make soak                            # 2 minutes, as in make test":    "as in make test",
 }
 
 // elsewhere are the other blocks that are not for this test, by page and language.
