@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -27,9 +28,10 @@ const (
 type engineReport struct {
 	Names     int     `json:"names"`
 	Loaded    float64 `json:"all_timers_set"`
-	First     float64 `json:"first_answer"`         // of a name that is loaded last, right at the start
-	Reads     float64 `json:"slowest_answer"`       // of names read while loading, until each is held
-	Heap      float64 `json:"heap_per_name"`        // with its token
+	First     float64 `json:"first_answer"`   // of a name that is loaded last, right at the start
+	Reads     float64 `json:"slowest_answer"` // of names read while loading, until each is held
+	Heap      float64 `json:"heap_per_name"`  // with its token
+	Idle      use     `json:"cpu_with_no_token_due"`
 	Token     int     `json:"access_token"`         // of that, the access token itself
 	Bursts    []burst `json:"bursts"`               // tokens that are due all at once
 	Queued    float64 `json:"memory_per_queued"`    // heap and stack of a refresh that waits for its turn
@@ -59,16 +61,24 @@ type limit struct {
 
 func measureEngine(ctx context.Context, o options) (*engineReport, error) {
 	r := &engineReport{Names: o.Names, Token: tokenSize, FetchTime: fetchLatency.Seconds(), GetTime: storageLatency.Seconds()}
-	if err := r.measureLoading(ctx); err != nil {
+	if err := r.measureLoading(ctx, o); err != nil {
 		return nil, err
 	}
 	for _, hosts := range []int{1, 10, 100} {
-		b, err := measureBurst(ctx, hosts, time.Duration(o.Burst))
+		busy := time.Duration(o.Burst)
+		names := int(bound(hosts) * busy.Seconds())
+		b, err := measureBurst(ctx, hosts, names, time.Duration(spare*float64(busy)))
 		if err != nil {
 			return nil, err
 		}
 		r.Bursts = append(r.Bursts, b)
 	}
+	// And all names, with tokens of five minutes, whose margin is a quarter of that.
+	b, err := measureBurst(ctx, 100, r.Names, 5*time.Minute/4)
+	if err != nil {
+		return nil, err
+	}
+	r.Bursts = append(r.Bursts, b)
 	if err := r.measureQueue(ctx); err != nil {
 		return nil, err
 	}
@@ -96,7 +106,7 @@ func newEngine(w *world) *tokens.Engine {
 }
 
 // measureLoading starts an engine over stored tokens that are not due for hours.
-func (r *engineReport) measureLoading(ctx context.Context) error {
+func (r *engineReport) measureLoading(ctx context.Context, o options) error {
 	w := newWorld(r.Names, 1, 24*time.Hour, 24*time.Hour)
 	before := heap()
 	e := newEngine(w)
@@ -126,6 +136,19 @@ func (r *engineReport) measureLoading(ctx context.Context) error {
 	}
 	r.Loaded = time.Since(begun).Seconds()
 	r.Heap = float64(heap()-before) / float64(r.Names)
+	r.Idle = use{Lifetime: seconds(w.lifetime), Over: o.Idle}
+	used, err := cpuOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, time.Duration(o.Idle)); err != nil {
+		return err
+	}
+	after, err := cpuOf(os.Getpid())
+	if err != nil {
+		return err
+	}
+	r.Idle.CPU = seconds(after - used)
 	if fetched := w.fetched.Load(); fetched > 0 {
 		return fmt.Errorf("loading caused %d fetches", fetched)
 	}
@@ -145,13 +168,17 @@ func held(ctx context.Context, e *tokens.Engine, names []tokens.Name) bool {
 // spare is how much longer the tokens of a burst are valid than the bounds on fetches need.
 const spare = 1.1
 
-// measureBurst starts an engine over stored tokens that are all due, of so many names that it is busy
-// for the given time. They expire soon after: who is slower than the bounds is late.
-func measureBurst(ctx context.Context, hosts int, busy time.Duration) (burst, error) {
-	bound := float64(min(placesPerHost*hosts, placesOverAll)) / fetchLatency.Seconds()
-	b := burst{Hosts: hosts, Names: int(bound * busy.Seconds()), Bound: bound, Margin: spare * busy.Seconds()}
+// bound is how many tokens of so many hosts the bounds on fetches allow to be replaced a second.
+func bound(hosts int) float64 {
+	return float64(min(placesPerHost*hosts, placesOverAll)) / fetchLatency.Seconds()
+}
+
+// measureBurst starts an engine over stored tokens that are all due, and expire after the given time:
+// what is replaced later is late.
+func measureBurst(ctx context.Context, hosts, names int, valid time.Duration) (burst, error) {
+	b := burst{Hosts: hosts, Names: names, Bound: bound(hosts), Margin: valid.Seconds()}
 	w := newWorld(b.Names, hosts, 0, time.Hour)
-	w.end = w.due.Add(time.Duration(spare * float64(busy)))
+	w.end = w.due.Add(valid)
 	e := newEngine(w)
 	defer e.Close()
 	begun := time.Now()

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,25 +30,69 @@ const tokenSize = 1024
 type issuer struct {
 	*httptest.Server
 	lifetimes atomic.Pointer[[2]time.Duration] // least and most
+	latency   atomic.Int64                     // of each answer, in nanoseconds
 	issued    atomic.Int64
+
+	mu     sync.Mutex // guards what follows
+	held   map[string]time.Time
+	outage *outage // being measured
 }
 
 func startIssuer() *issuer {
-	i := new(issuer)
+	i := &issuer{held: make(map[string]time.Time)}
 	i.setLifetimes(restLifetime, restLifetime)
-	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := time.Now()
 		random := make([]byte, tokenSize*3/4)
 		_, _ = rand.Read(random) // never fails
-		i.issued.Add(1)
+		if pause(r.Context(), time.Duration(i.latency.Load())) != nil {
+			return
+		}
+		client, _, _ := r.BasicAuth()
+		if client == "" {
+			client = r.FormValue("client_id")
+		}
+		lifetime := i.lifetime().Truncate(time.Second)
+		i.replaced(client, asked.Add(lifetime))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
 		_ = json.NewEncoder(w).Encode(map[string]any{ // the client sees what fails here
 			"access_token": base64.RawURLEncoding.EncodeToString(random),
 			"token_type":   "Bearer",
-			"expires_in":   int64(i.lifetime() / time.Second),
+			"expires_in":   int64(lifetime / time.Second),
 		})
 	}))
 	return i
+}
+
+// listen gives the issuer n addresses more, each of which is a host of its own to the plugin's bounds.
+func (i *issuer) listen(ctx context.Context, n int) (addresses []string, err error) {
+	for range n {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, l.Addr().String())
+		go func() { _ = i.Config.Serve(l) }() // until the server is closed
+	}
+	return addresses, nil
+}
+
+// replaced notes that a client has a token that ends at a time, in the place of the one it had.
+func (i *issuer) replaced(client string, end time.Time) {
+	now := time.Now()
+	i.issued.Add(1)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if o := i.outage; o != nil && !o.done[client] {
+		o.done[client] = true
+		o.Left = min(o.Left, i.held[client].Sub(now).Seconds())
+		if now.After(i.held[client]) {
+			o.Late++
+		}
+		o.last = now
+	}
+	i.held[client] = end
 }
 
 // setLifetimes has each token live for a time drawn from least to most.

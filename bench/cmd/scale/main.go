@@ -1,8 +1,8 @@
 // Command scale measures what many tokens cost.
 //
 // On a real Vault: the plugin's process with thousands of configs, each with a token. How soon after
-// a restart it answers, how long it takes to set all timers, what memory and idle CPU it takes, and
-// how long lists take. Its authorization server is a handler of this process, because an OpenID
+// a restart it answers, how long it takes to set all timers, what memory and idle CPU it takes,
+// how long lists take, and whether all tokens are replaced in time that fell due in an outage of Vault. Its authorization server is a handler of this process, because an OpenID
 // provider would need minutes for so many tokens.
 //
 // In this process: the engine alone with many more names, over storage and an authorization server
@@ -101,6 +101,9 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 		if r.Mount.AtWork, err = m.memory(); err != nil {
+			return err
+		}
+		if r.Mount.Outages, err = m.outages(ctx); err != nil {
 			return err
 		}
 	}

@@ -28,11 +28,14 @@ type mountReport struct {
 	Idle        use     `json:"cpu_with_no_token_due"`
 	IdleOfOne   use     `json:"cpu_with_no_token_due_and_one_config"`
 	Busy        use     `json:"cpu_with_tokens_of_an_hour"`
+	Rest        seconds `json:"rest"` // before memory at rest was read
 	AtRest      memory  `json:"memory_at_rest"`
 	AtRestOfOne memory  `json:"memory_at_rest_with_one_config"`
-	AtWork      memory  `json:"memory_with_tokens_of_an_hour"`
-	WritePeak   int64   `json:"peak_memory_while_writing"` // the second half of the configs
+	AtWork      memory  `json:"memory_with_tokens_of_an_hour"` // its peak is that of replacing all of them too
+	WritePeak   int64   `json:"peak_memory_while_writing"`     // the second half of the configs
 	Requests    []asked `json:"requests"`
+
+	Outages []*outage `json:"outages"`
 }
 
 // step is what was measured with a number of configs, each with a token.
@@ -78,7 +81,7 @@ type mount struct {
 }
 
 func startMount(ctx context.Context) (*mount, error) {
-	b, err := bed.Start(ctx, bed.Options{})
+	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +137,7 @@ func server(i int) string { return fmt.Sprintf("%s%06d", serverPrefix, i) }
 const serverPrefix = "server-"
 
 func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
-	r := new(mountReport)
+	r := &mountReport{Rest: o.Rest}
 	var writing, fetching time.Duration
 	steps := slices.Compact([]int{1, max(1, o.Configs/4), max(1, o.Configs/2), o.Configs})
 	for i, configs := range steps {
@@ -149,7 +152,7 @@ func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 				return nil, err
 			}
 			r.WritePeak = written.Peak
-			if err := r.ask(ctx, m, "list of status/, half of the names never read", listOf("status/")); err != nil {
+			if err := r.ask(ctx, m, "list of `status/`, half of the names never read", listOf("status/")); err != nil {
 				return nil, err
 			}
 		}
@@ -188,9 +191,9 @@ func (m *mount) atFullScale(ctx context.Context, o options, r *mountReport) (err
 		what string
 		request
 	}{
-		{"list of config/", listOf("config/")},
-		{"list of status/", listOf("status/")},
-		{"metrics", request{http.MethodGet, "metrics"}},
+		{"list of `config/`", listOf("config/")},
+		{"list of `status/`", listOf("status/")},
+		{"`metrics`", request{http.MethodGet, "metrics"}},
 	} {
 		if err := r.ask(ctx, m, q.what, q.request); err != nil {
 			return err
@@ -211,11 +214,10 @@ func (m *mount) atFullScale(ctx context.Context, o options, r *mountReport) (err
 // an hour from then on.
 func (m *mount) busy(ctx context.Context, o options) (use, error) {
 	m.issuer.setLifetimes(leastLifetime, busyLifetime)
-	all := m.configs
-	m.configs = 0
-	err := m.each(ctx, all, m.replace)
-	m.configs = all
-	if err != nil {
+	if err := m.forgetPeak(); err != nil {
+		return use{}, err
+	}
+	if err := m.all(ctx, func(ctx context.Context, i int) error { return m.replace(ctx, server(i)) }); err != nil {
 		return use{}, err
 	}
 	m.issuer.setLifetimes(busyLifetime, busyLifetime)
@@ -248,24 +250,22 @@ func (m *mount) replace(ctx context.Context, server string) error {
 
 // each does f for the configs that are new in a step.
 func (m *mount) each(ctx context.Context, configs int, f func(context.Context, string) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(clients)
+	group, ctx := limited(ctx)
 	for i := m.configs; i < configs; i++ {
 		group.Go(func() error { return f(ctx, server(i)) })
 	}
 	return group.Wait()
 }
 
+// limited is for requests of which as many are made at a time as there are clients.
+func limited(ctx context.Context) (*errgroup.Group, context.Context) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(clients)
+	return group, ctx
+}
+
 func (m *mount) write(ctx context.Context, server string) error {
-	_, err := m.do(ctx, http.MethodPost, bed.Mount+"/config/"+server, map[string]any{
-		"server_url":    "https://" + server + ".example.com/mcp",
-		"token_url":     m.issuer.URL + "/token",
-		"client_id":     "client-of-" + server,
-		"client_secret": "secret-of-" + server + "-0123456789abcdef",
-		"scopes":        "tools:read tools:call",
-		"verify":        false,
-	})
-	return err
+	return m.writeTo(ctx, server, m.issuer.Listener.Addr().String())
 }
 
 func (m *mount) fetch(ctx context.Context, server string) error {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"gonum.org/v1/plot/plotter"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/chart"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 const (
@@ -31,44 +33,77 @@ func (r *report) print() {
 
 func (m *mountReport) print() {
 	fmt.Printf("\nThe plugin on a real Vault; tokens of %d bytes\n", tokenSize)
-	fmt.Printf("%8s  %-27s  %-16s  %-29s  %s\n", "", "first answer, s, after", "all loaded", "memory after loading, MiB", "after fetching")
-	fmt.Printf("%8s  %13s  %12s  %7s  %7s  %8s  %9s  %8s  %8s  %8s\n",
-		"configs", "plugin killed", "unsealing", "s", "CPU s", "resident", "anonymous", "peak", "resident", "peak")
+	var steps [][]string
 	for _, s := range m.Steps {
-		fmt.Printf("%8d  %13.3f  %12.3f  %7.2f  %7.2f  %8s  %9s  %8s  %8s  %8s\n", s.Configs, s.First, s.Mounted, s.Loaded, s.LoadCPU,
-			inMiB(s.Memory.Resident), inMiB(s.Memory.Anonymous), inMiB(s.Memory.Peak), inMiB(s.Fetched.Resident), inMiB(s.Fetched.Peak))
+		steps = append(steps, []string{
+			measure.Count(s.Configs), measure.Decimals(s.First, 2) + " s", measure.Decimals(s.Mounted, 2) + " s",
+			measure.Decimals(s.Loaded, 1) + " s", measure.Decimals(s.LoadCPU, 2) + " s",
+			fmt.Sprintf("%s MiB (%s)", inMiB(s.Memory.Resident), inMiB(s.Memory.Anonymous)),
+			fmt.Sprintf("%s MiB, %s", inMiB(s.Fetched.Resident), inMiB(s.Fetched.Peak)),
+		})
 	}
-	fmt.Printf("memory at rest, MiB: %s resident, of which anonymous (heap and stacks) %s\n", inMiB(m.AtRest.Resident), inMiB(m.AtRest.Anonymous))
-	fmt.Printf("with one config: %s resident, of which anonymous %s; the rest is the binary's pages\n",
-		inMiB(m.AtRestOfOne.Resident), inMiB(m.AtRestOfOne.Anonymous))
-	fmt.Printf("with tokens of an hour, all replaced a while ago: %s resident, of which anonymous %s\n",
-		inMiB(m.AtWork.Resident), inMiB(m.AtWork.Anonymous))
+	measure.Table(os.Stdout, []string{
+		"configs", "first answer after the plugin was killed", "after unsealing", "all timers set",
+		"CPU to load", "memory after loading (anonymous)", "after fetching, and its peak",
+	}, steps...)
+
 	first, last := m.Steps[0], m.last()
-	fmt.Printf("memory of one more token: %.1f KiB after loading, %.1f KiB at rest\n",
-		m.perToken(first.Memory, last.Memory)/1024, m.perToken(m.AtRestOfOne, m.AtRest)/1024)
-	fmt.Printf("CPU while nobody asks for anything:\n  no token due: %s of one CPU; with one config %s\n  tokens of an hour: %s of one CPU, with %.1f refreshes a second\n",
-		m.Idle, m.IdleOfOne, m.Busy, float64(m.Busy.Refreshes)/time.Duration(m.Busy.Over).Seconds())
-	fmt.Printf("configs written a second: %.0f; tokens fetched a second: %.0f\n", m.Written, m.Fetched)
-	fmt.Printf("\n%-48s  %8s  %8s  %8s\n", "with all configs", "s", "KiB", "peak MiB")
-	fmt.Printf("%-48s  %8s  %8s  %8s\n", "writing the second half of them", "", "", inMiB(m.WritePeak))
+	all := measure.Count(last.Configs) + " configs"
+	measure.Table(os.Stdout, []string{"with " + all, ""},
+		[]string{fmt.Sprintf("memory at rest (%.0f s), after all below", time.Duration(m.Rest).Seconds()), fmt.Sprintf("%s MiB, of which anonymous %s; with one config %s, %s",
+			inMiB(m.AtRest.Resident), inMiB(m.AtRest.Anonymous), inMiB(m.AtRestOfOne.Resident), inMiB(m.AtRestOfOne.Anonymous))},
+		[]string{"one more token", fmt.Sprintf("%.1f KiB after loading, %.1f KiB at rest",
+			m.perToken(first.Memory, last.Memory)/1024, m.perToken(m.AtRestOfOne, m.AtRest)/1024)},
+		[]string{"CPU while nobody asks, no token due", fmt.Sprintf("%s of one CPU; with one config %s", m.Idle, m.IdleOfOne)},
+		[]string{"with tokens of an hour", fmt.Sprintf("%s of one CPU, for %.1f refreshes a second; %s MiB",
+			m.Busy, float64(m.Busy.Refreshes)/time.Duration(m.Busy.Over).Seconds(), inMiB(m.AtWork.Resident))},
+		[]string{"peak of memory while all are replaced, and with tokens of an hour", inMiB(m.AtWork.Peak) + " MiB"},
+		[]string{"peak of memory while the second half of the configs is written", inMiB(m.WritePeak) + " MiB"},
+		[]string{"written, and cold tokens obtained", fmt.Sprintf("%s and %s a second", measure.Count(m.Written), measure.Count(m.Fetched))},
+	)
+	var requests [][]string
 	for _, r := range m.Requests {
 		what := r.What
 		if r.AtOnce > 1 {
 			what = fmt.Sprintf("the same, %d at once", r.AtOnce)
 		}
-		fmt.Printf("%-48s  %8.3f  %8.1f  %8s\n", what, r.Seconds, float64(r.Bytes)/1024, inMiB(r.Peak))
+		requests = append(requests, []string{what, measure.Decimals(r.Seconds, 2), measure.Count(float64(r.Bytes) / 1024), inMiB(r.Peak)})
 	}
-	verdict := "met"
-	if m.peak() > most {
-		verdict = "NOT met"
+	measure.Table(os.Stdout, []string{"with " + all, "s", "KiB", "peak of memory, MiB"}, requests...)
+
+	if len(m.Outages) > 0 {
+		fmt.Printf("\nTokens that fell due while Vault was sealed, token requests of %d ms; from unsealing on\n", fetchLatency.Milliseconds())
+		var outages [][]string
+		for _, o := range m.Outages {
+			outages = append(outages, []string{
+				measure.Count(o.Hosts), measure.Count(o.Names), fmt.Sprintf("%.1f to %.1f s", o.Margin, o.Most), measure.Count(o.Late),
+				measure.Decimals(o.Left, 1) + " s", measure.Decimals(o.Seconds, 1) + " s", measure.Count(o.Rate), measure.Count(o.Bound), inMiB(o.Memory.Peak) + " MiB",
+			})
+		}
+		measure.Table(os.Stdout, []string{
+			"hosts", "tokens due at once", "valid for", "too late", "least left of an old token",
+			"all replaced after", "replaced a second", "bounds allow", "peak of memory",
+		}, outages...)
 	}
-	fmt.Printf("target %s: at most %s MiB for 10,000 tokens, whatever is asked: %s with %d\n", verdict, inMiB(most), inMiB(m.peak()), m.last().Configs)
+
+	fmt.Println()
+	target := func(what string, peak int64) {
+		verdict := "met"
+		if peak > most {
+			verdict = "NOT met"
+		}
+		fmt.Printf("target %s: less than %s MiB for 10,000 tokens, %s: %s MiB at most with %d\n", verdict, inMiB(most), what, inMiB(peak), last.Configs)
+	}
+	target("to write, load, fetch, hold and refresh them", m.holdingPeak())
+	target("and to replace those that are all due at once", max(m.holdingPeak(), m.outagePeak()))
+	target("and whatever is asked", m.peak())
 }
 
-// String is the share of one CPU in percent. Nothing counted is less than a tick.
+// String is the share of one CPU in percent. CPU time is counted in ticks: of nothing or one it is only
+// known that it was no more than one.
 func (u use) String() string {
-	if u.CPU == 0 {
-		return fmt.Sprintf("< %.2f %%", 100*float64(clockTick)/float64(u.Over))
+	if time.Duration(u.CPU) <= clockTick {
+		return fmt.Sprintf("at most %.2f %%", 100*float64(clockTick)/float64(u.Over))
 	}
 	return fmt.Sprintf("%.2f %%", 100*u.share())
 }
@@ -82,31 +117,53 @@ func (m *mountReport) perToken(of1, ofAll memory) float64 {
 
 // peak is the most memory that was resident at any time.
 func (m *mountReport) peak() int64 {
-	peak := max(m.WritePeak, m.AtRest.Peak, m.AtWork.Peak)
-	for _, s := range m.Steps {
-		peak = max(peak, s.Memory.Peak, s.Fetched.Peak)
-	}
+	peak := max(m.holdingPeak(), m.outagePeak())
 	for _, r := range m.Requests {
 		peak = max(peak, r.Peak)
 	}
 	return peak
 }
 
+// holdingPeak is the most while tokens were written, fetched, loaded, held and replaced.
+func (m *mountReport) holdingPeak() int64 {
+	peak := max(m.WritePeak, m.AtRest.Peak, m.AtWork.Peak)
+	for _, s := range m.Steps {
+		peak = max(peak, s.Memory.Peak, s.Fetched.Peak)
+	}
+	return peak
+}
+
+// outagePeak is the most after outages of Vault.
+func (m *mountReport) outagePeak() int64 {
+	var peak int64
+	for _, o := range m.Outages {
+		peak = max(peak, o.Memory.Peak)
+	}
+	return peak
+}
+
 func (e *engineReport) print() {
-	fmt.Printf("\nThe engine alone, %d names; a storage read takes %.2f ms, a token request %.0f ms\n", e.Names, 1000*e.GetTime, 1000*e.FetchTime)
-	fmt.Printf("all timers set after %.2f s; first answer after %.1f ms; slowest while loading %.1f ms\n", e.Loaded, 1000*e.First, 1000*e.Reads)
-	fmt.Printf("heap of a name: %.0f bytes, of which the access token %d\n", e.Heap, e.Token)
-	fmt.Printf("memory of a due refresh that waits for its turn: %.0f bytes\n", e.Queued)
-	fmt.Println("\nTokens due all at once")
-	fmt.Printf("%6s  %7s  %8s  %10s  %8s  %13s  %17s\n", "hosts", "names", "all in s", "valid for", "too late", "refreshes a s", "bound allows a s")
+	fmt.Printf("\nThe engine alone, %s names; a storage read takes %.2f ms, a token request %.0f ms\n", measure.Count(e.Names), 1000*e.GetTime, 1000*e.FetchTime)
+	fmt.Printf("all timers set after %.1f s; first answer after %.1f ms; slowest read while loading %.1f ms\n", e.Loaded, 1000*e.First, 1000*e.Reads)
+	fmt.Printf("heap of a name: %s bytes, of which the access token %s\n", measure.Count(e.Heap), measure.Count(e.Token))
+	fmt.Printf("CPU while nobody asks, no token due: %s of one CPU\n", e.Idle)
+	fmt.Printf("memory of a due refresh that waits for its turn: %s bytes\n", measure.Count(e.Queued))
+	var bursts [][]string
 	for _, b := range e.Bursts {
-		fmt.Printf("%6d  %7d  %8.2f  %10.2f  %8d  %13.0f  %17.0f\n", b.Hosts, b.Names, b.Seconds, b.Margin, b.Late, b.Rate, b.Bound)
+		bursts = append(bursts, []string{
+			measure.Count(b.Hosts), measure.Count(b.Names), measure.Decimals(b.Margin, 1) + " s", measure.Count(b.Late), measure.Count(b.Rate), measure.Count(b.Bound),
+		})
 	}
+	measure.Table(os.Stdout, []string{
+		"hosts", "tokens due at once", "valid for", "too late",
+		fmt.Sprintf("replaced a second, requests of %d ms", fetchLatency.Milliseconds()), "bounds allow",
+	}, bursts...)
 	fmt.Println("\nMost tokens that may fall due at once and are replaced in time: computed from the bounds;\na machine may manage fewer (see the tokens fetched a second)")
-	fmt.Printf("%9s  %13s  %12s  %9s\n", "lifetime", "token request", "of one host", "over all")
+	var limits [][]string
 	for _, l := range e.Limits {
-		fmt.Printf("%9s  %13s  %12d  %9d\n", inWords(l.Lifetime), inWords(l.Fetch), l.PerHost, l.OverAll)
+		limits = append(limits, []string{inWords(l.Lifetime), inWords(l.Fetch), measure.Count(l.PerHost), measure.Count(l.OverAll)})
 	}
+	measure.Table(os.Stdout, []string{"lifetime", "token request", "of one host", "over all"}, limits...)
 }
 
 func inWords(s float64) string { return time.Duration(s * float64(time.Second)).String() }
@@ -133,7 +190,7 @@ func (r *report) plot(dir string) error {
 	}
 	if e := r.Engine; e != nil {
 		var measured, bound plotter.XYs
-		for _, b := range e.Bursts {
+		for _, b := range e.Bursts[:len(e.Bursts)-1] { // the last is of as many hosts as the one before
 			measured = append(measured, plotter.XY{X: float64(b.Hosts), Y: b.Rate})
 			bound = append(bound, plotter.XY{X: float64(b.Hosts), Y: b.Bound})
 		}

@@ -1,22 +1,53 @@
 package main
 
 import (
+	"math"
 	"testing"
 	"time"
 )
 
-// Nothing counted is not nothing used.
+// Nothing counted is not nothing used, and one tick is up to one.
 func TestShareOfCPU(t *testing.T) {
 	for _, row := range []struct {
 		use  use
 		want string
 	}{
-		{use{Over: seconds(30 * time.Second)}, "< 0.03 %"},
-		{use{Over: seconds(time.Minute)}, "< 0.02 %"},
+		{use{Over: seconds(30 * time.Second)}, "at most 0.03 %"},
+		{use{Over: seconds(time.Minute)}, "at most 0.02 %"},
+		{use{Over: seconds(time.Minute), CPU: seconds(10 * time.Millisecond)}, "at most 0.02 %"},
 		{use{Over: seconds(time.Minute), CPU: seconds(30 * time.Millisecond)}, "0.05 %"},
 	} {
 		if got := row.use.String(); got != row.want {
 			t.Errorf("%v of CPU in %v is %q, want %q", time.Duration(row.use.CPU), time.Duration(row.use.Over), got, row.want)
 		}
+	}
+}
+
+// The peak of what holds tokens does not hide behind, nor hides, what asking for all of them takes.
+func TestPeaksAreOfAllTimes(t *testing.T) {
+	m := &mountReport{
+		Steps: []step{{Memory: memory{Peak: 1}, Fetched: memory{Peak: 4}}}, WritePeak: 3, AtWork: memory{Peak: 5},
+		Outages: []*outage{{Memory: memory{Peak: 7}}, {Memory: memory{Peak: 6}}}, Requests: []asked{{Peak: 9}, {Peak: 8}},
+	}
+	if m.holdingPeak() != 5 || m.outagePeak() != 7 || m.peak() != 9 {
+		t.Errorf("peaks of %d, %d and %d; want 5, 7 and 9", m.holdingPeak(), m.outagePeak(), m.peak())
+	}
+}
+
+// A token counts once, by the end of the one that it replaces.
+func TestOutageCountsWhatIsReplacedTooLate(t *testing.T) {
+	now := time.Now()
+	i := &issuer{held: map[string]time.Time{"late": now.Add(-time.Second), "in time": now.Add(time.Hour)}}
+	first, last := i.ends()
+	o := &outage{Names: 2, Left: math.Inf(1), done: make(map[string]bool)}
+	i.watch(o)
+	if i.left(o) != 2 || !first.Equal(now.Add(-time.Second)) || !last.Equal(now.Add(time.Hour)) {
+		t.Errorf("%d to be replaced, which end between %s and %s", i.left(o), first, last)
+	}
+	i.replaced("in time", now.Add(2*time.Hour))
+	i.replaced("late", now.Add(2*time.Hour))
+	i.replaced("late", now.Add(3*time.Hour))
+	if i.left(o) != 0 || o.Late != 1 || o.Left > -1 || i.issued.Load() != 3 {
+		t.Errorf("%d left, %d too late, %v s left at least, %d issued", i.left(o), o.Late, o.Left, i.issued.Load())
 	}
 }
