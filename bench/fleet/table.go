@@ -47,6 +47,8 @@ func Tables(w io.Writer, starts [][]Result) {
 	fmt.Fprintln(w, "\nReads a second: the average, and the peaks in the first token lifetime after the start and later, by how the agents start")
 	measure.Table(w, readHeader, reads...)
 	fmt.Fprintf(w, "\nWhat these cost, where all start %s\n", Fleet{Spread: of(starts[0][0].Spread), Before: of(starts[0][0].Before)}.start())
-	measure.Table(w, []string{"token", "scheme", "storage writes an hour", "most in a second, after the start",
-		"AS requests an hour", "most in a second, at the start", "copies of tokens in storage", "expired token held"}, costs...)
+	measure.Table(w, []string{
+		"token", "scheme", "storage writes an hour", "most in a second, after the start",
+		"AS requests an hour", "most in a second, at the start", "copies of tokens in storage", "expired token held",
+	}, costs...)
 }

@@ -120,14 +120,12 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 // long is in the figures.
 func (r *Reader) until(ctx context.Context) ([]time.Duration, error) {
 	var latencies []time.Duration
-	for {
+	for over := false; !over; over = ctx.Err() != nil {
 		begun := time.Now()
 		if err := r.Read(); err != nil {
 			return nil, err
 		}
 		latencies = append(latencies, time.Since(begun))
-		if ctx.Err() != nil {
-			return latencies, nil
-		}
 	}
+	return latencies, nil
 }

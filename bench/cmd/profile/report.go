@@ -32,8 +32,10 @@ func (r *results) print() {
 	measure.Table(os.Stdout, []string{"in Vault", "µs", "", "samples"}, vault...)
 	for _, i := range ranked(r.Plugin) {
 		s := r.Plugin[i]
-		plugin = append(plugin, []string{s.Layer, measure.Decimals(s.PerRead, 1), percent(s.Percent), measure.Count(float64(s.Samples)),
-			measure.Decimals(r.ObjectsBy[i].PerRead, 1), measure.Count(r.BytesBy[i].PerRead)})
+		plugin = append(plugin, []string{
+			s.Layer, measure.Decimals(s.PerRead, 1), percent(s.Percent), measure.Count(float64(s.Samples)),
+			measure.Decimals(r.ObjectsBy[i].PerRead, 1), measure.Count(r.BytesBy[i].PerRead),
+		})
 	}
 	plugin = append(plugin, []string{"all", measure.Decimals(w.Plugin, 1), percent(100), "", measure.Decimals(r.Objects, 1), measure.Count(r.Bytes)})
 	measure.Table(os.Stdout, []string{"in the plugin", "µs", "", "samples", "objects", "bytes"}, plugin...)

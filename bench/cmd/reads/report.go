@@ -49,8 +49,10 @@ func printLoads(loads []load) {
 			if i == 0 {
 				readers = strconv.Itoa(l.Readers)
 			}
-			series = append(series, []string{readers, s.Name, measure.Count(s.Throughput),
-				measure.Decimals(s.P50, 2), measure.Decimals(s.P99, 2), measure.Decimals(s.P999, 2), measure.Count(s.CPU), measure.Count(s.Reads)})
+			series = append(series, []string{
+				readers, s.Name, measure.Count(s.Throughput),
+				measure.Decimals(s.P50, 2), measure.Decimals(s.P99, 2), measure.Decimals(s.P999, 2), measure.Count(s.CPU), measure.Count(s.Reads),
+			})
 		}
 	}
 	measure.Table(os.Stdout, []string{"readers", "series", "reads/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs a read", "reads"}, series...)

@@ -49,7 +49,7 @@ func (n noise) covers(ratio float64) bool { return ratio <= n.Wide && ratio >= 1
 
 // newNoise draws runs of so many medians, each of as many ratios as there are rounds.
 func newNoise(control []float64, rounds, medians int) noise {
-	const runs = 5000
+	const runs = 2000
 	draw := rand.New(rand.NewPCG(1, 2)) // the same each time
 	farthest := make([]float64, runs)
 	sample := make([]float64, rounds)

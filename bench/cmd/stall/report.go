@@ -24,8 +24,10 @@ func (r *results) print() {
 			measure.Decimals(group.CalmRatio, 2), short.of(group.Ratio),
 			measure.Decimals(control.Slowest, 1), measure.Decimals(stalled.Slowest, 1)))
 	})
-	measure.Table(os.Stdout, []string{"stall", "servers", "names", "p99 control, ms", "p99 stalled, ms",
-		"ratio control", "ratio stalled", "slowest control, ms", "slowest stalled, ms"}, rows...)
+	measure.Table(os.Stdout, []string{
+		"stall", "servers", "names", "p99 control, ms", "p99 stalled, ms",
+		"ratio control", "ratio stalled", "slowest control, ms", "slowest stalled, ms",
+	}, rows...)
 	fmt.Println("\np99: median over rounds. Ratio: to the calm times before and after it, median over rounds.")
 	fmt.Printf("Noise: %.2f to %.2f; in 19 of 20 runs in which nothing happens the ratios of all %d lie there.\n",
 		1/r.Noise.Wide, r.Noise.Wide, 2*len(r.Cases))
@@ -54,8 +56,10 @@ func (r *results) print() {
 			both(before.P99, after.P99), measure.Decimals(stalled.P99, 1), long.of(group.LongRatio),
 			both(before.Slowest, after.Slowest), measure.Decimals(stalled.Slowest, 1), measure.Count(c.Attempts)))
 	})
-	measure.Table(os.Stdout, []string{"stall", "servers", "names", "p99 calm, before and after, ms", "p99 stalled, ms", "ratio",
-		"slowest calm, ms", "slowest stalled, ms", "token requests"}, rows...)
+	measure.Table(os.Stdout, []string{
+		"stall", "servers", "names", "p99 calm, before and after, ms", "p99 stalled, ms", "ratio",
+		"slowest calm, ms", "slowest stalled, ms", "token requests",
+	}, rows...)
 	fmt.Printf("\ntarget %s: p99 within the noise during each of %d kinds of stall\n", short, short.judged)
 	fmt.Printf("target %s: the same during each of the long stalls, in %d ratios\n", long, long.judged)
 }
