@@ -53,7 +53,7 @@ const (
 )
 
 func (s Scheme) String() string {
-	return [...]string{"this engine", "lease per read", "polling"}[s]
+	return [...]string{"this engine", "lease for each read", "polling"}[s]
 }
 
 // pollEvery is how often Vault Agent reads what has neither lease nor ttl
