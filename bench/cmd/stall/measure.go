@@ -149,10 +149,10 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 // before and after each of the two.
 func (s *stage) round(ctx context.Context, c *stallCase) error {
 	refreshing, others := &c.Refreshing, &c.Others
+	if err := s.shorten(ctx, c.ill, s.Duration); err != nil {
+		return err
+	}
 	return s.watch(ctx, c, func(read readBoth) error {
-		if err := s.shorten(ctx, c.ill, s.Duration); err != nil {
-			return err
-		}
 		for _, calm := range [][2]*[]figures{
 			{&refreshing.Before, &others.Before},
 			{&refreshing.Control, &others.Control},
@@ -180,10 +180,10 @@ func (s *stage) round(ctx context.Context, c *stallCase) error {
 // long measures a case for long: undisturbed, disturbed, and undisturbed again.
 func (s *stage) long(ctx context.Context, c *stallCase) error {
 	refreshing, others := &c.Refreshing, &c.Others
+	if err := s.shorten(ctx, c.ill, s.Long); err != nil {
+		return err
+	}
 	return s.watch(ctx, c, func(read readBoth) error {
-		if err := s.shorten(ctx, c.ill, s.Long); err != nil {
-			return err
-		}
 		if err := appendBoth([2]*[]figures{&refreshing.LongBefore, &others.LongBefore}, s.Long, read); err != nil {
 			return err
 		}

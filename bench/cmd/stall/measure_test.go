@@ -62,7 +62,10 @@ func TestVerdict(t *testing.T) {
 	if got := v.of(1.05); got != "1.05" || v.String() != "met" {
 		t.Errorf("1.05 is %q, the target %s", got, v)
 	}
-	if got := v.of(1.2); got != "1.20, beyond the noise" || v.String() != "NOT met by 1" || v.judged != 2 {
+	if got := v.of(0.8); got != "0.80, below the noise" || v.String() != "met" {
+		t.Errorf("0.8 is %q, the target %s", got, v)
+	}
+	if got := v.of(1.2); got != "1.20, beyond the noise" || v.String() != "NOT met by 1" || v.judged != 3 {
 		t.Errorf("1.2 is %q, the target %s", got, v)
 	}
 }

@@ -60,8 +60,8 @@ func (r *results) print() {
 		"stall", "servers", "names", "p99 calm, before and after, ms", "p99 stalled, ms", "ratio",
 		"slowest calm, ms", "slowest stalled, ms", "token requests",
 	}, rows...)
-	fmt.Printf("\ntarget %s: p99 within the noise during each of %d kinds of stall\n", short, short.judged)
-	fmt.Printf("target %s: the same during each of the long stalls, in %d ratios\n", long, long.judged)
+	fmt.Printf("\ntarget %s: p99 not above the noise during each stall, in %d ratios\n", short, short.judged)
+	fmt.Printf("target %s: the same during each long stall, in %d ratios\n", long, long.judged)
 }
 
 // begin begins a row of a table: a case has two, and its name is in the first.
@@ -72,7 +72,7 @@ func (c *stallCase) begin(names string) []string {
 	return []string{c.Stall, measure.Count(c.Hosts), names}
 }
 
-// A verdict tells whether all ratios that it was shown are within the noise.
+// A verdict tells whether any ratio that it was shown is above the noise.
 type verdict struct {
 	noise          noise
 	judged, beyond int
@@ -81,11 +81,15 @@ type verdict struct {
 // of prints a ratio, and says where it is beyond the noise.
 func (v *verdict) of(ratio float64) string {
 	v.judged++
-	if v.noise.covers(ratio) {
-		return measure.Decimals(ratio, 2)
+	switch printed := measure.Decimals(ratio, 2); {
+	case v.noise.covers(ratio):
+		return printed
+	case ratio < 1:
+		return printed + ", below the noise" // a machine that was busy in the calm times, and no stall
+	default:
+		v.beyond++
+		return printed + ", beyond the noise"
 	}
-	v.beyond++
-	return measure.Decimals(ratio, 2) + ", beyond the noise"
 }
 
 func (v verdict) String() string {
