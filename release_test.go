@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,24 +26,7 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 		{"", "v1.2.3", changelog, "a tag"},
 	} {
 		t.Run(test.tag+" of "+test.version, func(t *testing.T) {
-			dir := t.TempDir()
-			script, err := os.ReadFile("scripts/release-check")
-			if err != nil {
-				t.Fatal(err)
-			}
-			for name, content := range map[string]string{
-				"scripts/release-check": string(script),
-				"version.go":            strings.Replace(versionSource(t), Version, test.version, 1),
-				"CHANGELOG.md":          test.changelog,
-			} {
-				path := filepath.Join(dir, name)
-				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			dir := releaseSource(t, test.version, test.changelog)
 			out, err := exec.CommandContext(t.Context(), "bash", filepath.Join(dir, "scripts", "release-check"), "tag", test.tag).CombinedOutput()
 			if good := test.want == ""; (err == nil) != good || !strings.Contains(string(out), test.want) {
 				t.Errorf("%v, %q; want %q", err, out, test.want)
@@ -58,6 +42,64 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 			t.Errorf("%s does not have %q: %v", file, call, err)
 		}
 	}
+}
+
+// make release-check checks the tag of a tagged commit, of either kind: that of a fresh checkout of a pushed
+// tag is a lightweight one.
+func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
+	for kind, flags := range map[string][]string{"lightweight": nil, "annotated": {"-a", "-m", "a release"}} {
+		for _, test := range []struct{ tag, changelog, want string }{
+			{"v1.2.4", "## [1.2.3]\n", "the tag is v1.2.4, and the plugin reports v1.2.3"},
+			// Without the tag this would be a release still to come.
+			{"v1.2.3", "## [Unreleased]\n", "CHANGELOG.md has no entry for 1.2.3"},
+		} {
+			t.Run(kind+" "+test.tag, func(t *testing.T) {
+				dir := releaseSource(t, "v1.2.3", test.changelog)
+				for _, args := range [][]string{
+					{"init", "-q"},
+					{"add", "."},
+					{"commit", "-q", "-m", "a commit"},
+					slices.Concat([]string{"tag"}, flags, []string{test.tag}),
+				} {
+					cmd := exec.CommandContext(t.Context(), "git", slices.Concat(
+						[]string{"-c", "user.name=Nobody", "-c", "user.email=nobody@example.com"}, args)...)
+					cmd.Dir = dir
+					cmd.Env = append(cmd.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
+					if out, err := cmd.CombinedOutput(); err != nil {
+						t.Fatalf("git %s: %v\n%s", args[0], err, out)
+					}
+				}
+				out, err := exec.CommandContext(t.Context(), "bash", filepath.Join(dir, "scripts", "release-check")).CombinedOutput()
+				if err == nil || !strings.Contains(string(out), test.want) {
+					t.Errorf("%v, %q; want %q", err, out, test.want)
+				}
+			})
+		}
+	}
+}
+
+// releaseSource is a directory with as much of a version's source as the check of the tag looks at.
+func releaseSource(t *testing.T, version, changelog string) string {
+	t.Helper()
+	dir := t.TempDir()
+	script, err := os.ReadFile("scripts/release-check")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"scripts/release-check": string(script),
+		"version.go":            strings.Replace(versionSource(t), Version, version, 1),
+		"CHANGELOG.md":          changelog,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // versionSource is version.go, which the check reads as text.
