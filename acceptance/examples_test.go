@@ -267,11 +267,12 @@ func TestExampleBrokers(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	u := newUpstream(t, b, "", 40*time.Second)
+	commands := exampleBrokers(t) // which takes long, and tokens do not live long
 	u.configure(t, nil)
 	obtained := time.Now()
 	vaultToken := u.exampleBroker(t).Client.Token()
 	brokers := map[string]*exampleProcess{}
-	for language, command := range exampleBrokers(t) {
+	for language, command := range commands {
 		brokers[language] = u.startExample(t, command, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
 		brokers[language].wantTools(t)
 	}
