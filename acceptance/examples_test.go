@@ -471,6 +471,22 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 	}
 }
 
+// The broker in Python is written for 3.9. Where there is only a newer one this shows that its grammar is, as
+// far as a newer one can tell.
+func TestExampleInPythonParsesAs39(t *testing.T) {
+	t.Parallel()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Log("NOT RUN: there is no python3 on this machine. The project needs Go and Node only.")
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), python, "-c", "import ast, sys; ast.parse(sys.stdin.read(), feature_version=(3, 9))")
+	cmd.Stdin = strings.NewReader(example(t, "python/broker.py"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // waitForAge waits until as much time has passed since a token was obtained.
 func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 	t.Helper()
@@ -494,13 +510,23 @@ func exampleBrokers(t *testing.T) map[string][]string {
 	return commands
 }
 
-// typescriptBroker compiles the broker in TypeScript, in a directory that goes with the test, and is the
-// command that runs it.
+// typescriptBroker compiles the broker in TypeScript, and is the command that runs it.
 func typescriptBroker(t *testing.T) []string {
 	t.Helper()
+	return compiled(t, example(t, "typescript/broker.ts"))
+}
+
+// compiled compiles TypeScript in place of the broker's, in a directory that goes with the test, and is the
+// command that runs it.
+func compiled(t *testing.T, broker string) []string {
+	t.Helper()
 	dir := t.TempDir()
-	for _, file := range []string{"broker.ts", "package.json", "package-lock.json", "tsconfig.json"} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(example(t, "typescript/"+file)), 0o600); err != nil {
+	files := map[string]string{"broker.ts": broker}
+	for _, file := range []string{"package.json", "package-lock.json", "tsconfig.json"} {
+		files[file] = example(t, "typescript/"+file)
+	}
+	for file, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -573,17 +599,23 @@ func startExample(t *testing.T, b *bed.Bed, name string, command []string, path,
 // list has the broker list the MCP server's tools, and returns what it says.
 func (p *exampleProcess) list(t *testing.T) string {
 	t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
+	return p.tell(t, "")
+}
+
+// tell gives the process a line, and returns the one that it says.
+func (p *exampleProcess) tell(t *testing.T, line string) string {
+	t.Helper()
+	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
 		t.Fatal("the broker has ended: ", err)
 	}
-	line, err := p.out.ReadString('\n')
+	answer, err := p.out.ReadString('\n')
 	if err != nil {
 		t.Fatal("the broker has ended: ", err)
 	}
-	if leaks := p.secrecy.ScanText("what the broker says", []byte(line)); len(leaks) > 0 {
+	if leaks := p.secrecy.ScanText("what the broker says", []byte(answer)); len(leaks) > 0 {
 		t.Fatal(leaks)
 	}
-	return strings.TrimSuffix(line, "\n")
+	return strings.TrimSuffix(answer, "\n")
 }
 
 func (p *exampleProcess) wantTools(t *testing.T) {

@@ -1,4 +1,4 @@
-"""A broker in Python, with nothing but the standard library: Python 3.9 or newer.
+"""A broker in Python, with nothing but the standard library, written for Python 3.9 or newer.
 
 It reads its access token from Vault, and lists the tools of an MCP server each time that you press
 Enter:
@@ -20,6 +20,7 @@ import urllib.request
 from datetime import datetime
 
 TIMEOUT = 10  # seconds for one request
+LONGEST = 300  # seconds between two attempts to replace refused tokens
 
 # What a request can fail with: no connection or an HTTP error, half an answer, or another than expected.
 TROUBLE = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
@@ -58,6 +59,9 @@ class VaultToken:
         self._expires = 0.0  # how long after that it does
         self._due = 0.0  # how long after that to read again
         self._failures = 0  # of reads, in a row
+        self._refused = 0.0  # when the MCP server last refused the held token
+        self._attempts = 0  # to replace refused tokens, in a row
+        self._next_attempt = 0.0  # when the next one is due
 
     def get(self):
         """Returns a token that is valid now: a dict with authorization, token_id and more.
@@ -77,16 +81,28 @@ class VaultToken:
     def replace(self, refused):
         """Has Vault replace a token that the MCP server refused, and tells whether there is another.
 
-        There is none while the token is younger than 10 seconds.
+        There is none while the token is younger than 10 seconds. The wait from one attempt to the next
+        doubles, whatever came of it, as there are servers that refuse every token. It begins anew once
+        none was refused for as long as it can get.
         """
+        now = time.monotonic()  # before the wait for an attempt that is under way, whose outcome is shared
         with self._lock:
             if self._held["token_id"] != refused["token_id"]:
                 return True  # another thread was faster
+            if now - self._refused > LONGEST:
+                self._attempts = 0
+            self._refused = max(now, self._refused)
+            if now < self._next_attempt:
+                return False
+            longest = LONGEST
             try:
                 self._ask(self._refresh_url, {"token_id": refused["token_id"]})
                 self._read()
             except TROUBLE as error:
+                longest = 30  # it may be mended any time
                 log(f"the refused token could not be replaced: {error}")
+            self._next_attempt = time.monotonic() + min(2**self._attempts, longest)
+            self._attempts += 1
             return self._held["token_id"] != refused["token_id"]
 
     def _valid(self):
@@ -141,6 +157,10 @@ def left(token, now):
 def seconds(text):
     """A time of RFC 3339, in seconds since 1970."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def log(text):
+    print(f"broker: {text}", file=sys.stderr, flush=True)
 
 
 class McpServer:
@@ -226,10 +246,6 @@ def answer_in(stream, request_id):
             if message.get("id") == request_id and "method" not in message:
                 return message
     return None
-
-
-def log(text):
-    print(f"broker: {text}", file=sys.stderr, flush=True)
 
 
 def main():

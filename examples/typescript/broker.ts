@@ -14,6 +14,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 
 const timeout = 10_000; // milliseconds for one request
+const longest = 300_000; // milliseconds between two attempts to replace refused tokens
 
 // What the plugin's token path answers; there is more.
 interface Token {
@@ -60,6 +61,9 @@ class VaultToken {
   #due = 0; // how many after that to read again
   #failures = 0; // of reads, in a row
   #reading?: Promise<void>;
+  #refused = 0; // when the MCP server last refused the held token, by the monotonic clock
+  #attempts = 0; // to replace refused tokens, in a row
+  #nextAttempt = 0; // when the next one is due
   #replacing?: Promise<void>;
 
   constructor(address: string, path: string, vaultToken?: string, namespace?: string) {
@@ -83,24 +87,35 @@ class VaultToken {
 
   /**
    * Has Vault replace a token that the MCP server refused, and tells whether there is another. There is
-   * none while the token is younger than 10 seconds.
+   * none while the token is younger than 10 seconds. The wait from one attempt to the next doubles, whatever
+   * came of it, as there are servers that refuse every token. It begins anew once none was refused for as
+   * long as it can get.
    */
   async replace(refused: Token): Promise<boolean> {
     if (this.#held?.token_id === refused.token_id) {
-      this.#replacing ??= this.#replace(refused).finally(() => (this.#replacing = undefined));
+      const { monotonic } = clocks();
+      if (monotonic - this.#refused > longest) this.#attempts = 0;
+      this.#refused = monotonic;
+      if (monotonic >= this.#nextAttempt) {
+        this.#replacing ??= this.#replace(refused).finally(() => (this.#replacing = undefined));
+      }
       await this.#replacing;
     }
     return this.#held?.token_id !== refused.token_id;
   }
 
   async #replace(refused: Token): Promise<void> {
+    let most = longest;
     try {
       await request(this.#refreshURL, this.#headers, { token_id: refused.token_id });
       await this.#reading; // which may bring the refused token once more
       await this.#read();
     } catch (error) {
+      most = 30_000; // it may be mended any time
       console.error(`broker: the refused token could not be replaced: ${reason(error)}`);
     }
+    this.#nextAttempt = clocks().monotonic + Math.min(2 ** this.#attempts * 1000, most);
+    this.#attempts++;
   }
 
   #valid(): boolean {
@@ -159,18 +174,10 @@ function left(token: Token, now: number): number {
   return token.ttl > 1 || !(remaining > 0) ? Math.max(token.ttl * 1000, remaining) : remaining;
 }
 
-interface Message {
-  jsonrpc: "2.0";
-  id?: number;
-  method: string;
-  params?: object;
-}
-
-interface Answer {
-  id?: number;
-  method?: string;
-  result?: { protocolVersion?: string; tools?: { name: string }[] };
-  error?: { message: string };
+/** What went wrong. fetch hides that in the cause of its errors. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
 
 /** An MCP server (Streamable HTTP) that wants an access token. */
@@ -245,6 +252,20 @@ class McpServer {
   }
 }
 
+interface Message {
+  jsonrpc: "2.0";
+  id?: number;
+  method: string;
+  params?: object;
+}
+
+interface Answer {
+  id?: number;
+  method?: string;
+  result?: { protocolVersion?: string; tools?: { name: string }[] };
+  error?: { message: string };
+}
+
 /** Finds the answer to a request among server-sent events. Servers end the stream after it. */
 function answerIn(stream: string, id?: number): Answer | undefined {
   return stream
@@ -253,12 +274,6 @@ function answerIn(stream: string, id?: number): Answer | undefined {
     .filter((data) => data !== undefined)
     .map((data) => JSON.parse(data) as Answer)
     .find((message) => message.id === id && message.method === undefined);
-}
-
-/** What went wrong. fetch hides that in the cause of its errors. */
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
 
 const [path, url] = process.argv.slice(2);

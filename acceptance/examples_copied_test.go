@@ -1,0 +1,328 @@
+package acceptance
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Each is put after what docs/deployments.md says to copy of an example, and tries it, by clocks that stand
+// still until it is told otherwise. Of each line it reads it does the one thing, and says what came of it:
+//
+//	clocks MONOTONIC WALL  sets the clocks, in seconds
+//	get                    the token's id, or none
+//	replace N              has the token that came last replaced by N at once: how many have another
+var exampleDrivers = map[string]string{
+	"python": `
+monotonic = wall = 0.0
+time.monotonic = lambda: monotonic
+time.time = lambda: wall
+vault = VaultToken(os.environ["VAULT_ADDR"], "mcp-oauth/token/files")
+for line in sys.stdin:
+    command, *numbers = line.split()
+    if command == "clocks":
+        monotonic, wall = map(float, numbers)
+        answer = "set"
+    elif command == "get":
+        try:
+            token = vault.get()
+            answer = token["token_id"]
+        except (RuntimeError, *TROUBLE):
+            answer = "none"
+    else:
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(vault.replace(token)))
+            for _ in range(int(numbers[0]))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        answer = sum(answers)
+    print(answer, flush=True)
+`,
+	"typescript": `
+let monotonic = 0, wall = 0;
+performance.now = () => monotonic;
+Date.now = () => wall;
+const vault = new VaultToken(process.env.VAULT_ADDR ?? "", "mcp-oauth/token/files");
+let token: Token | undefined;
+for await (const line of createInterface({ input: process.stdin })) {
+  const [command, first, second] = line.split(" ");
+  if (command === "clocks") {
+    monotonic = Number(first) * 1000;
+    wall = Number(second) * 1000;
+    console.log("set");
+  } else if (command === "get") {
+    try {
+      token = await vault.get();
+      console.log(token.token_id);
+    } catch {
+      console.log("none");
+    }
+  } else {
+    const refused = token as Token;
+    const answers = await Promise.all(Array.from({ length: Number(first) }, () => vault.replace(refused)));
+    console.log(answers.filter((another) => another).length);
+  }
+}
+`,
+}
+
+// A copiedToken is what docs/deployments.md says to copy of an example, which runs under its driver.
+type copiedToken struct {
+	*exampleProcess
+	vault *vaultAnswers
+	begun time.Time // what both clocks say at first
+}
+
+// vaultAnswers are what a Vault answers, in place of a real one: for these the clock has to stand still.
+type vaultAnswers struct {
+	mu        sync.Mutex // guards what follows
+	away      bool
+	refused   bool // refresh/ is answered with a 403
+	stuck     bool // refresh/ has no other token
+	ttl       int
+	obtained  time.Time
+	expires   time.Time
+	refreshes int
+	tokens    int // obtained in place of the first
+}
+
+func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	id := func() string { return fmt.Sprintf("token-%d", v.tokens) }
+	data := map[string]any{}
+	switch {
+	case v.away:
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case r.URL.Path == "/v1/mcp-oauth/refresh/files" && r.Method == http.MethodPost:
+		v.refreshes++
+		var refused struct {
+			ID string `json:"token_id"`
+		}
+		err := json.NewDecoder(r.Body).Decode(&refused)
+		if v.refused || err != nil {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		if !v.stuck && refused.ID == id() {
+			v.tokens++
+		}
+	case r.URL.Path == "/v1/mcp-oauth/token/files" && r.Method == http.MethodGet:
+		data = map[string]any{
+			"authorization": "Bearer " + id(), "ttl": v.ttl,
+			"last_vault_rotation": v.obtained.UTC().Format(time.RFC3339),
+			"expires_at":          v.expires.UTC().Format(time.RFC3339),
+		}
+	default:
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	data["token_id"] = id()
+	_ = json.NewEncoder(w).Encode(map[string]any{"data": data}) // a client that has gone
+}
+
+func (v *vaultAnswers) with(change func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	change()
+}
+
+// startCopied runs a copied token, of an hour, that was just obtained.
+func startCopied(t *testing.T, command []string) *copiedToken {
+	t.Helper()
+	begun := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	vault := &vaultAnswers{ttl: 2700, obtained: begun, expires: begun.Add(time.Hour)}
+	server := httptest.NewServer(vault)
+	t.Cleanup(server.Close)
+	name := strings.NewReplacer("/", "-", ",", "").Replace(t.Name())
+	c := &copiedToken{
+		exampleProcess: startExample(t, shared(t), name, command, exampleToken, server.URL, "VAULT_ADDR="+server.URL),
+		vault:          vault, begun: begun,
+	}
+	c.clocks(t, 0, 0)
+	return c
+}
+
+// clocks sets both clocks to so long after the beginning.
+func (c *copiedToken) clocks(t *testing.T, monotonic, wall time.Duration) {
+	t.Helper()
+	c.say(t, "set", fmt.Sprintf("clocks %f %f", 1e6+monotonic.Seconds(), float64(c.begun.Unix())+wall.Seconds()))
+}
+
+// say has the driver do something, and checks what came of it.
+func (c *copiedToken) say(t *testing.T, want, command string) {
+	t.Helper()
+	if got := c.tell(t, command); got != want {
+		t.Fatalf("%s: %q, want %q", command, got, want)
+	}
+}
+
+// copiedExamples are the commands that run what docs/deployments.md says to copy, all that is above
+// McpServer, and a driver, by language.
+func copiedExamples(t *testing.T) map[string][]string {
+	t.Helper()
+	copied := func(language, file, end string) string {
+		above, _, found := strings.Cut(example(t, file), end)
+		if !found {
+			t.Fatalf("%s has no %q", file, end)
+		}
+		return above + exampleDrivers[language]
+	}
+	commands := map[string][]string{
+		"typescript": compiled(t, copied("typescript", "typescript/broker.ts", "/** An MCP server (")),
+	}
+	if python, err := exec.LookPath("python3"); err == nil {
+		file := filepath.Join(t.TempDir(), "copied.py")
+		if err := os.WriteFile(file, []byte(copied("python", "python/broker.py", "class McpServer:")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		commands["python"] = []string{python, file}
+	} else {
+		t.Log("NOT RUN: examples/python/broker.py, as there is no python3 on this machine. The project needs Go and Node only.")
+	}
+	return commands
+}
+
+// What docs/deployments.md has a broker copy holds its token for as long as that is good and no longer, and
+// has it replaced as seldom as it can.
+func TestCopiedExamples(t *testing.T) {
+	t.Parallel()
+	for language, command := range copiedExamples(t) {
+		for name, test := range map[string]func(*testing.T, *copiedToken){
+			"a replacement is shared":             copiedSharesAReplacement,
+			"no replacement is shared":            copiedSharesAFailure,
+			"each token is refused":               func(t *testing.T, c *copiedToken) { copiedReplacesLessOften(t, c, false) },
+			"each token is refused, and no other": func(t *testing.T, c *copiedToken) { copiedReplacesLessOften(t, c, true) },
+			"tokens are refused now and then":     copiedReplacesEach,
+			"the machine sleeps":                  func(t *testing.T, c *copiedToken) { copiedGoesByBothClocks(t, c, 0, 1) },
+			"the clock is set back":               func(t *testing.T, c *copiedToken) { copiedGoesByBothClocks(t, c, 1, -1) },
+			"a token's end":                       copiedKnowsATokensEnd,
+		} {
+			t.Run(language+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				test(t, startCopied(t, command))
+			})
+		}
+	}
+}
+
+func (c *copiedToken) wantRefreshes(t *testing.T, least, most int) {
+	t.Helper()
+	c.vault.with(func() {
+		if n := c.vault.refreshes; n < least || n > most {
+			t.Errorf("%d writes to refresh/, want %d to %d", n, least, most)
+		}
+	})
+}
+
+func copiedSharesAReplacement(t *testing.T, c *copiedToken) {
+	c.say(t, "token-0", "get")
+	c.say(t, "20", "replace 20")
+	c.wantRefreshes(t, 1, 1)
+	c.say(t, "token-1", "get")
+}
+
+// However many requests are refused with one token, one of them asks Vault, and the others go by what came
+// of it. The next one asks after a second, then after two and so on.
+func copiedSharesAFailure(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.refused = true })
+	c.say(t, "token-0", "get")
+	for _, at := range []struct {
+		second    time.Duration
+		refreshes int
+	}{{0, 1}, {1, 2}, {2, 2}, {3, 3}, {6, 3}} {
+		c.clocks(t, at.second*time.Second, at.second*time.Second)
+		c.say(t, "0", "replace 20")
+		c.wantRefreshes(t, at.refreshes, at.refreshes)
+	}
+	c.vault.with(func() { c.vault.refused = false })
+	c.clocks(t, 7*time.Second, 7*time.Second)
+	c.say(t, "20", "replace 20")
+	c.wantRefreshes(t, 4, 4)
+}
+
+// A server that refuses every token costs few replacements, be it each new one or the one that Vault sticks to.
+func copiedReplacesLessOften(t *testing.T, c *copiedToken, stuck bool) {
+	c.vault.with(func() { c.vault.stuck = stuck })
+	const seconds = 600
+	for second := range time.Duration(seconds) {
+		c.clocks(t, second*time.Second, second*time.Second)
+		c.tell(t, "get")
+		c.tell(t, "replace 1")
+	}
+	c.wantRefreshes(t, 10, 10+seconds/300) // the waits double from a second to 5 minutes
+}
+
+// A server that refuses a token now and then has each replaced at once.
+func copiedReplacesEach(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.expires = c.begun.Add(10 * time.Hour) })
+	for i := range time.Duration(30) {
+		c.clocks(t, i*6*time.Minute, i*6*time.Minute)
+		c.say(t, fmt.Sprintf("token-%d", i), "get")
+		c.say(t, "1", "replace 1")
+	}
+	c.wantRefreshes(t, 30, 30)
+}
+
+// A token is over as soon as one of this machine's clocks says so, as the monotonic one may stand still while
+// the machine sleeps, and the other may be set back.
+func copiedGoesByBothClocks(t *testing.T, c *copiedToken, monotonic, wall time.Duration) {
+	c.say(t, "token-0", "get")
+	c.vault.with(func() { c.vault.away = true })
+	const last = time.Hour - time.Second
+	c.clocks(t, monotonic*last, wall*last)
+	c.say(t, "token-0", "get")
+	c.clocks(t, monotonic*time.Hour, wall*time.Hour)
+	c.say(t, "none", "get")
+}
+
+// How long a token is good, by what Vault answers and by this machine's clock, which may not be Vault's.
+func copiedKnowsATokensEnd(t *testing.T, c *copiedToken) {
+	day := time.Duration(0)
+	for _, of := range []struct {
+		what      string
+		ttl       int
+		age, left time.Duration // of the token, by this machine's clock
+		good      time.Duration
+	}{
+		{"the clocks agree", 40, 10 * time.Second, 50 * time.Second, 50 * time.Second},
+		{"this one is ahead, and the token looks expired", 40, time.Hour, -time.Minute, 40 * time.Second},
+		{"this one is ahead, and less than the ttl is left", 40, time.Minute, time.Second, 40 * time.Second},
+		{"this one is behind, and the token looks good for an hour", 40, -time.Hour, time.Hour + time.Minute, time.Minute},
+		{"the token is in its last second", 1, 59 * time.Second, time.Second, time.Second},
+		{"the token ends within its ttl", 1, 59500 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond},
+	} {
+		// Far enough from the last one that nothing of that counts. Vault's times are whole seconds.
+		day += 24 * time.Hour
+		fraction := of.left % time.Second
+		at := func(after time.Duration) { c.clocks(t, day+after, day+after-fraction) }
+		c.vault.with(func() {
+			read := c.begun.Add(day - fraction)
+			c.vault.away, c.vault.ttl = false, of.ttl
+			c.vault.obtained, c.vault.expires = read.Add(-of.age), read.Add(of.left)
+		})
+		at(0)
+		c.say(t, "token-0", "get")
+		c.vault.with(func() { c.vault.away = true })
+		const moment = 10 * time.Millisecond
+		at(of.good - moment)
+		before := c.tell(t, "get")
+		at(of.good + moment)
+		if after := c.tell(t, "get"); before != "token-0" || after != "none" {
+			t.Errorf("%s: %s before the end, %s after it", of.what, before, after)
+		}
+	}
+}
