@@ -53,7 +53,8 @@ func startIssuer() *issuer {
 			client = r.FormValue("client_id")
 		}
 		lifetime := i.lifetime().Truncate(time.Second)
-		i.replaced(client, asked.Add(lifetime))
+		// The plugin counts from the whole second in which it asked.
+		i.replaced(client, asked.Truncate(time.Second).Add(lifetime))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
 		_ = json.NewEncoder(w).Encode(map[string]any{ // the client sees what fails here
@@ -73,9 +74,15 @@ func (i *issuer) listen(ctx context.Context, n int) (addresses []string, err err
 			return nil, err
 		}
 		addresses = append(addresses, l.Addr().String())
-		go func() { _ = i.Config.Serve(l) }() // until the server is closed
+		go func() { _ = i.Config.Serve(l) }() // until Close
 	}
 	return addresses, nil
+}
+
+// Close ends the issuer at all its addresses.
+func (i *issuer) Close() {
+	i.Server.Close()
+	_ = i.Config.Close() // the test server's own Close knows its first listener alone
 }
 
 // replaced notes that a client has a token that ends at a time, in the place of the one it had.
