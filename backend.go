@@ -113,6 +113,9 @@ func (b *backend) clean(context.Context) { b.engine.Close() }
 
 // HandleRequest prepares the request's data before the framework takes it.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if name, ok := plainTokenRead(req); ok {
+		return b.serveTokenRead(ctx, name)
+	}
 	if strings.HasPrefix(req.Path, jwksPrefix) {
 		req.Data = nil // whoever is not logged in gets one answer for all that is not there
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -217,5 +218,50 @@ func TestTokenOfAnotherShapeIsNotUsed(t *testing.T) {
 	m.start()
 	if got := m.token("weather"); got != "t0ken-1" {
 		t.Errorf("the token is %q; want a new one", got)
+	}
+}
+
+// Reads of tokens go around the framework, and find the same name in a path as it does, or none.
+func FuzzPlainTokenRead(f *testing.F) {
+	for _, path := range []string{
+		"token/weather", "token/weather/reader", "token/w", "token/_", "token/a-b.c_d/E.0", "token/", "token", "token//", "token/a/",
+		"token/a//b", "token/a/b/c", "token/.a", "token/a.", "token/-", "token/a b", "token/\u00e9", "token/a\n", "xtoken/a", "token/a..b", "status/a", "",
+	} {
+		f.Add(path)
+	}
+	b := newBackend(nil, store{})
+	f.Fuzz(func(t *testing.T, path string) {
+		got, ok := plainTokenRead(&logical.Request{Operation: logical.ReadOperation, Path: path})
+		var want tokens.Name
+		route := b.Route(path)
+		isToken := route != nil && strings.HasPrefix(route.Pattern, "^token/")
+		if isToken {
+			pattern := regexp.MustCompile(route.Pattern)
+			for i, field := range pattern.SubexpNames() {
+				switch field {
+				case "server":
+					want.Server = pattern.FindStringSubmatch(path)[i]
+				case "role":
+					want.Role = pattern.FindStringSubmatch(path)[i]
+				}
+			}
+		}
+		if ok != isToken || got != want {
+			t.Errorf("%q: %+v, %t; the framework finds %+v, %t", path, got, ok, want, isToken)
+		}
+	})
+}
+
+// What is not a plain read of a token is the framework's.
+func TestOnlyPlainReadsGoAroundTheFramework(t *testing.T) {
+	for _, req := range []*logical.Request{
+		{Operation: logical.ReadOperation, Path: "token/weather", Data: fields{"a": 1}},
+		{Operation: logical.UpdateOperation, Path: "token/weather"},
+		{Operation: logical.HelpOperation, Path: "token/weather"},
+		{Operation: logical.ReadOperation, Path: "status/weather"},
+	} {
+		if name, ok := plainTokenRead(req); ok {
+			t.Errorf("%s %s with %v: %v", req.Operation, req.Path, req.Data, name)
+		}
 	}
 }
