@@ -46,6 +46,19 @@ func (c *config) discoverySource() string {
 	}
 }
 
+// discoveryAdvice says what to write where discovery found nothing for a reason that lasts.
+func (c *config) discoveryAdvice(err error) string {
+	sought, ok := errors.AsType[*discovery.Error](err)
+	switch {
+	case !ok || sought.Temporary():
+		return ""
+	case c.Issuer != "":
+		return "\nwrite token_url where you know it"
+	default:
+		return "\nwrite issuer or token_url where you know it"
+	}
+}
+
 // discover looks for the config's authorization server and pins what it finds. The
 // credentials were not brought by the write when trusted is false: then an issuer
 // other than the one that was pinned is refused, because credentials belong to an
@@ -64,7 +77,7 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		return nil, badRequest("%v", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w\nwrite issuer or token_url where you know it", err)
+		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w%s", err, c.discoveryAdvice(err))
 	}
 	if c.Discovered != nil && c.Discovered.Issuer != found.Issuer && !trusted {
 		if c.KeyType != "" {

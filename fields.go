@@ -53,8 +53,8 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 // warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
 // adds to its fields may be written back with them, and is not looked at.
 func onlyKnown(d *framework.FieldData) error {
+	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
-		_, ofConfig := d.Schema["server_url"]
 		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
 			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
 		}

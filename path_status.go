@@ -65,7 +65,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"last_vault_rotation":           at("When the token held was obtained (RFC 3339, UTC)."),
 		"next_rotation":                 at("When the token held is due to be refreshed (RFC 3339, UTC)."),
 		"scope":                         text("The granted scopes, space-delimited."),
-		"last_read":                     at("When the token was last read (RFC 3339, UTC). That it came into memory, by a write, a refresh or loading, counts as a read."),
+		"last_read":                     at("When the token was last read (RFC 3339, UTC). That it came into memory, as by loading, and a write that obtained a token count as reads."),
 		"refreshing":                    {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
 		"unsaved":                       {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
 		"last_error":                    text("Why the last attempt failed."),

@@ -85,6 +85,9 @@ type Attempt struct {
 	Reason string
 	// Temporary is set where there was no answer, or one about the moment: it may be different later.
 	Temporary bool
+
+	// down is set where the server was asked, and gave no whole answer, or one about the moment.
+	down bool
 }
 
 // Error says that no token endpoint was found, and everything that was tried.
@@ -113,11 +116,7 @@ func (e *Error) Unwrap() error { return e.Ended }
 
 // Temporary reports whether trying again later may help.
 func (e *Error) Temporary() bool {
-	return e.Ended != nil || temporary(e.Attempts)
-}
-
-func temporary(attempts []Attempt) bool {
-	return slices.ContainsFunc(attempts, func(a Attempt) bool { return a.Temporary })
+	return e.Ended != nil || slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Temporary })
 }
 
 // Do searches. Its errors are *Error, or such as say what is wrong with the request.
@@ -172,7 +171,7 @@ func (s *search) refuse(u *url.URL, reason string) {
 
 // fail notes why a URL brought no document.
 func (s *search) fail(u *url.URL, f *failure) {
-	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary})
+	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
 }
 
 // fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.
@@ -196,7 +195,7 @@ func (s *search) fromServer(ctx context.Context, server *url.URL) *Result {
 		before := len(s.attempts)
 		found := s.server(ctx, issuer, policy)
 		if found == nil {
-			if temporary(s.attempts[before:]) {
+			if slices.ContainsFunc(s.attempts[before:], func(a Attempt) bool { return a.down }) {
 				return nil // the credentials may be for this one: another must not get them because it is down
 			}
 			continue

@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -47,6 +48,8 @@ type answer struct {
 type failure struct {
 	reason    string
 	temporary bool
+	// down is set where the server was asked, and gave no whole answer, or one about the moment.
+	down bool
 	// absent is set where the server says that there is no such document.
 	absent bool
 	// unreached is set where no connection came about. Other URLs of the origin would fare no better.
@@ -122,7 +125,7 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 		return nil, &failure{reason: redirected(u, a)}
 	case a.status != http.StatusOK:
 		busy := reach.Busy(a.status)
-		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy, absent: a.status/100 == 4 && !busy}
+		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy, down: busy, absent: a.status/100 == 4 && !busy}
 	}
 	return a, nil
 }
@@ -173,13 +176,14 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 // failed says what kept an answer from coming.
 func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *failure {
 	if reach.Ended(ctx) != nil {
-		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, unreached: unreached}
+		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, down: true, unreached: unreached}
 	}
 	if reach.Ended(timed) != nil {
-		return &failure{reason: fmt.Sprintf("timed out after %s", s.Timeout), temporary: true, unreached: unreached}
+		return &failure{reason: fmt.Sprintf("timed out after %s", s.Timeout), temporary: true, down: true, unreached: unreached}
 	}
 	reason, temporary := cause(err)
-	return &failure{reason: reason, temporary: temporary, unreached: unreached}
+	_, guarded := errors.AsType[*AddressError](err)
+	return &failure{reason: reason, temporary: temporary, down: !guarded, unreached: unreached}
 }
 
 // redirected says where to, without what may be secret. It is not followed: it would lead around the

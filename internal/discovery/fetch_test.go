@@ -266,6 +266,27 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	}
 }
 
+// Whoever is on the way to the first authorization server must not be able to have the next one chosen.
+func TestAuthorizationServerWithATLSFaultIsNotPassedOver(t *testing.T) {
+	first := newServer(t, nil)
+	first.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	second := newServer(t, nil)
+	second.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answers(serverDoc(second.URL))(w, req) })
+	for _, down := range []string{first.URL, strings.Replace(plain.URL, "http:", "https:", 1)} {
+		server := newServer(t, nil)
+		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			answers(resourceDoc(server.URL, down, second.URL))(w, req)
+		})
+		r := from(server, "")
+		r.ServerURL = server.URL
+		if got, err := r.Do(t.Context()); err == nil || !strings.Contains(err.Error(), down) {
+			t.Errorf("%+v %v", got, err)
+		}
+	}
+}
+
 func TestClearTextStaysInLoopback(t *testing.T) {
 	var s *httptest.Server
 	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

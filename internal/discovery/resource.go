@@ -67,8 +67,8 @@ func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, rea
 }
 
 // resource gets the MCP server's metadata: from where its challenge says, else from the well-known URLs.
-// exists is set if there is a document, or may be, though none fit: all but a 4xx says so, and a challenge
-// that names one.
+// exists is set if there is a document, or may be, though none fit: a challenge that names one says so, and
+// what answers with anything but a 4xx or something that is no metadata.
 func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *resourceMetadata, policy Policy, exists bool) {
 	urls := resourceURLs(server)
 	root := urls[len(urls)-1]

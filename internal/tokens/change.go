@@ -3,7 +3,7 @@ package tokens
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -45,12 +45,12 @@ type Change struct {
 // half of it.
 func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	unlock, err := e.lock(ctx, name.Server)
-	if err != nil {
-		return err
+	if err == nil {
+		defer unlock()
+		err = ctx.Err()
 	}
-	defer unlock()
-	if err := ctx.Err(); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("nothing was written: the request ended before its turn came to write %q: %w", name, err)
 	}
 	writeErr := c.Write(e.ctx)
 	if errors.Is(writeErr, ErrConflict) {
@@ -59,17 +59,31 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if writeErr != nil {
 		c = Change{unsure: e.doubt(name.Server)}
 	}
-	slots := e.affected(name)
-	if c.Token != nil { // to be held, though nobody has read it and a flight may be dropping the slot
-		if own := e.slot(name); !slices.Contains(slots, own) {
-			slots = append(slots, own)
-		}
+	if c.Token != nil {
+		e.claim(name)
 	}
 	var away error // why storage cannot be read; asking it again for each name would take long
-	for _, s := range slots {
+	for _, s := range e.affected(name) {
 		away = s.revise(name, c, away)
 	}
 	return writeErr
+}
+
+// claim makes sure that there is a slot to hold the name's token, though nobody has read it: also where a
+// flight has just seen that the name is not configured, as it was before the write.
+func (e *Engine) claim(name Name) {
+	for {
+		s := e.slot(name)
+		s.mu.Lock()
+		gone := s.gone
+		if !gone {
+			s.supersede() // no flight drops it now: what it saw is of an older revision
+		}
+		s.mu.Unlock()
+		if !gone {
+			return
+		}
+	}
 }
 
 // revise brings the slot in line with a change of name. away is why storage cannot be
@@ -103,6 +117,7 @@ func (s *slot) revise(name Name, c Change, away error) error {
 	verified := own && c.Token != nil
 	if verified {
 		s.publish(newToken(c.Token, terms), terms, revision)
+		s.touch(time.Now()) // as loading does
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

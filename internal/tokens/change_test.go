@@ -88,53 +88,118 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 
 // The tokens that are just being loaded, or are yet to be, were obtained with the old credentials too.
 func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
-	for name, during := range map[string]func(*world, *Engine, func()){
-		"while they are loaded": func(w *world, e *Engine, write func()) {
-			w.with(func(w *world) { w.broken["load"] = errors.New("storage is away") })
+	const roles = 3 * loaders
+	reader := func(i int) Name { return Name{"weather", fmt.Sprint("reader-", i)} }
+	for name, load := range map[string]func(e *Engine){
+		"at the start": func(e *Engine) {
 			e.LoadAll()
-			synctest.Wait()
-			write()
-			w.with(func(w *world) { clear(w.broken) })
+			time.Sleep(500 * time.Millisecond) // some are being loaded, and others wait for that
 		},
-		"just before": func(_ *world, e *Engine, write func()) {
+		"after an invalidation": func(e *Engine) {
 			e.LoadAll()
-			write()
-		},
-		"while one is invalidated": func(_ *world, e *Engine, write func()) {
-			e.LoadAll()
-			synctest.Wait()
-			e.InvalidateToken(Name{"weather", "reader"})
-			write()
+			time.Sleep(time.Minute)
+			for i := range roles {
+				e.InvalidateToken(reader(i))
+			}
+			time.Sleep(500 * time.Millisecond)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
-				reader := Name{"weather", "reader"}
-				w.shapes[reader] = "R"
-				before := w.engine()
-				mustRead(t, before, weather)
-				old := mustRead(t, before, reader)
-				before.Close()
-				e := w.engine()
-				during(w, e, func() {
-					verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
-					if err != nil {
-						t.Fatal(err)
-					}
-					change := w.reshape(weather, "A")
-					change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
-					if err := e.Change(t.Context(), weather, change); err != nil {
-						t.Fatal(err)
-					}
-				})
-				time.Sleep(2 * time.Minute)
-				if got := mustRead(t, e, reader); got.ID() == old.ID() {
-					t.Error("the role's token was not replaced")
+				before, old := w.engine(), map[string]bool{}
+				for i := range roles {
+					w.shapes[reader(i)] = "R"
+					old[mustRead(t, before, reader(i)).ID()] = true
 				}
-				w.wantFetches(4)
+				before.Close()
+				e := w.slowEngine()
+				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				load(e)
+				change := w.reshape(weather, "A")
+				change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+				if err := e.Change(t.Context(), weather, change); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(2 * time.Minute)
+				for i := range roles {
+					if got := mustRead(t, e, reader(i)); old[got.ID()] {
+						t.Errorf("the token of %s was not replaced", reader(i))
+					}
+				}
+				w.wantFetches(2*roles + 1)
 			})
 		})
 	}
+}
+
+// A refresh that is under way when the credentials change is made again with the new ones, once: also where
+// it fails, which opens a window like any other failure.
+func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
+	for name, refuse := range map[string]error{"granted": nil, "refused": &grant.RefusedError{Status: 401, Code: "invalid_client"}} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				reader := Name{"weather", "reader"}
+				w.shapes[reader] = "R"
+				e := w.engine()
+				held := mustRead(t, e, reader)
+				w.with(func(w *world) { w.latency = 5 * time.Second })
+				time.Sleep(time.Until(held.RefreshAt) + time.Second) // in the middle of the refresh
+				w.with(func(w *world) { w.latency = time.Second })
+				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.wantFetches(3)
+				w.with(func(w *world) { w.refuse = refuse })
+				change := w.reshape(weather, "A")
+				change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+				if err := e.Change(t.Context(), weather, change); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(20 * time.Second)
+				w.wantFetches(4)
+				if got := mustRead(t, e, reader); (got.ID() == held.ID()) != (refuse != nil) {
+					t.Errorf("the token is another one: %t", got.ID() != held.ID())
+				}
+				status, err := e.Status(t.Context(), reader)
+				if err != nil || refuse != nil && (status.Failure == nil || status.Failure.Count != 1) {
+					t.Errorf("%+v, %v; want one failure", status, err)
+				}
+			})
+		})
+	}
+}
+
+// A replacement that new credentials ask for is made though storage is away when it is due.
+func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		reader := Name{"weather", "reader"}
+		w.shapes[reader] = "R"
+		e := w.engine()
+		held := mustRead(t, e, reader)
+		mustRead(t, e, weather)
+		verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.InvalidateToken(reader)
+		change := w.reshape(weather, "A")
+		change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+		time.Sleep(10 * time.Second)
+		w.with(func(w *world) { clear(w.broken) })
+		time.Sleep(2 * time.Minute)
+		if got := mustRead(t, e, reader); got.ID() == held.ID() {
+			t.Error("the token was not replaced")
+		}
+		w.wantFetches(4)
+	})
 }
 
 func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
@@ -397,7 +462,6 @@ func TestInvalidateLooksIntoStorageAgain(t *testing.T) {
 	})
 }
 
-// TestAfterAChangeNobodyGetsTheOldShape hammers one name with everything at once.
 // What another node did to a server's own token is nothing to its roles.
 func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
@@ -421,6 +485,7 @@ func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	})
 }
 
+// TestAfterAChangeNobodyGetsTheOldShape hammers one name with everything at once.
 func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.latency = 5*time.Second, 300*time.Millisecond

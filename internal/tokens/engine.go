@@ -213,7 +213,7 @@ func (e *Engine) LoadAll() {
 			return
 		}
 		for _, name := range names {
-			e.slot(name) // so that a change of credentials meanwhile does not pass it by
+			e.slot(name) // so that a change of credentials while it is loaded does not pass it by
 		}
 		// Those that fail come again after all others: what is wrong with one may last.
 		e.insist("stored tokens could not be loaded", func() error {

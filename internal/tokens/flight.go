@@ -137,12 +137,11 @@ func (s *slot) end(f *flight, revision uint64, err error) bool {
 }
 
 // renewHeld starts to replace what is held, if it was obtained with other credentials than there are
-// now. mu is held, and no flight is under way.
+// now. After a failure schedule does, when it is time. mu is held, and no flight is under way.
 func (s *slot) renewHeld() bool {
 	t := s.held.Load()
-	renew := s.renew && t.ValidAt(time.Now()) && !s.gone && !s.engine.passive()
-	s.renew = s.renew && !s.loaded
-	return renew && s.launch(t.ID(), true) == nil
+	return s.renew && s.stumbles == 0 && s.failed.Load() == nil && t.ValidAt(time.Now()) &&
+		!s.gone && !s.engine.passive() && s.launch(t.ID(), true) == nil
 }
 
 // attempt does what the flight is for, once: look into storage if nobody has, and
@@ -284,6 +283,7 @@ func (s *slot) fail(host string, cause error, revision uint64) error {
 	now := time.Now()
 	f := s.failed.Load().next(host, cause, now)
 	s.failed.Store(f)
+	s.renew = false // the next attempt is with the credentials that there are now
 	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", host, "error", cause,
 		"failures", f.count, "next_attempt_in", f.until.Sub(now).Round(time.Second).String(),
 		"token_held", s.held.Load().ValidAt(now))

@@ -54,7 +54,8 @@ type slot struct {
 	// turn counts the timers, so that one that was stopped too late does nothing.
 	turn uint64
 	// renew tells that the credentials have changed since the token that is held or stored was
-	// obtained, while a flight was under way or before anybody had looked: it is to be replaced.
+	// obtained, while a flight was under way or before anybody had looked: it is to be replaced,
+	// and there was no attempt yet.
 	renew bool
 	// cancelAttempt ends the attempt of the flight under way.
 	cancelAttempt context.CancelFunc
@@ -205,6 +206,8 @@ func (s *slot) schedule(now time.Time) {
 	switch {
 	case s.gone || s.flight.Load() != nil || s.engine.ctx.Err() != nil || s.engine.passive():
 		return
+	case t.ValidAt(now) && f == nil && s.renew:
+		at = now
 	case t.ValidAt(now) || f != nil && s.wanted:
 		at = due(t, f)
 	default:

@@ -33,8 +33,8 @@ type Status struct {
 	Refreshing bool
 	// Unsaved tells that the token could not be stored yet.
 	Unsaved bool
-	// LastRead is when the token was last read, within a second. That it came into memory, by a
-	// write, a refresh or loading, counts as a read. Zero where it is not there.
+	// LastRead is when the token was last read, within a second. That the name came into memory, and
+	// a write that obtained a token for it, count as reads. Zero where it is not there.
 	LastRead time.Time
 }
 
