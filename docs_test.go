@@ -83,3 +83,20 @@ func testsOfTheProject(t *testing.T) map[string]bool {
 	}
 	return all
 }
+
+// A figure that is yet to be measured is not committed.
+func TestNoFigureIsMissing(t *testing.T) {
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "NEW FIGURE") {
+			t.Errorf("%s: a figure is missing", page)
+		}
+	}
+}

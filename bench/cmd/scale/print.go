@@ -124,9 +124,10 @@ func (m *mountReport) peak() int64 {
 	return peak
 }
 
-// holdingPeak is the most while tokens were written, fetched, loaded, held and replaced.
+// holdingPeak is the most while tokens were written, fetched, loaded, held and replaced. At rest that is what
+// the process has then: its peak is still that of what was asked before.
 func (m *mountReport) holdingPeak() int64 {
-	peak := max(m.WritePeak, m.AtRest.Peak, m.AtWork.Peak)
+	peak := max(m.WritePeak, m.AtRest.Resident, m.AtWork.Peak)
 	for _, s := range m.Steps {
 		peak = max(peak, s.Memory.Peak, s.Fetched.Peak)
 	}

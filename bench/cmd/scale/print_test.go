@@ -27,6 +27,7 @@ func TestShareOfCPU(t *testing.T) {
 func TestPeaksAreOfAllTimes(t *testing.T) {
 	m := &mountReport{
 		Steps: []step{{Memory: memory{Peak: 1}, Fetched: memory{Peak: 4}}}, WritePeak: 3, AtWork: memory{Peak: 5},
+		AtRest:  memory{Resident: 2, Peak: 9},
 		Outages: []*outage{{Memory: memory{Peak: 7}}, {Memory: memory{Peak: 6}}}, Requests: []asked{{Peak: 9}, {Peak: 8}},
 	}
 	if m.holdingPeak() != 5 || m.outagePeak() != 7 || m.peak() != 9 {
