@@ -91,18 +91,19 @@ func (b *backend) initialize(context.Context, *logical.InitializationRequest) er
 // invalidate is called on nodes that did not do the write themselves.
 func (b *backend) invalidate(_ context.Context, key string) {
 	for _, prefix := range []string{configPrefix, rolePrefix, tokenPrefix} {
-		if path, ok := strings.CutPrefix(key, prefix); ok {
-			server, role, _ := strings.Cut(path, "/")
-			name := tokens.Name{Server: server, Role: role}
-			switch prefix {
-			case tokenPrefix:
-				b.engine.InvalidateToken(name)
-			case configPrefix:
-				b.engine.Invalidate(name)
-				b.reloadKeySet(server, time.Now())
-			default:
-				b.engine.Invalidate(name)
-			}
+		path, ok := strings.CutPrefix(key, prefix)
+		if !ok {
+			continue
+		}
+		server, role, _ := strings.Cut(path, "/")
+		name := tokens.Name{Server: server, Role: role}
+		if prefix == tokenPrefix {
+			b.engine.InvalidateToken(name)
+			continue
+		}
+		b.engine.Invalidate(name)
+		if prefix == configPrefix {
+			b.reloadKeySet(server, time.Now())
 		}
 	}
 }
@@ -146,9 +147,6 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 // with other fields; and a secret of the wrong type is refused here, because the framework's
 // message quotes it.
 func prepare(req *logical.Request) error {
-	if len(req.Data) == 0 {
-		return nil // as of each read of a token
-	}
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {
 			delete(req.Data, field)

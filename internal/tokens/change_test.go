@@ -66,9 +66,7 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		change := w.reshape(weather, "A")
-		change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
-		if err := e.Change(t.Context(), weather, change); err != nil {
+		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
 			t.Fatal(err)
 		}
 		if got := mustRead(t, e, weather); got.ID() == own.ID() {
@@ -118,9 +116,7 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 					t.Fatal(err)
 				}
 				load(e)
-				change := w.reshape(weather, "A")
-				change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
-				if err := e.Change(t.Context(), weather, change); err != nil {
+				if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(2 * time.Minute)
@@ -154,9 +150,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 				}
 				w.wantFetches(3)
 				w.with(func(w *world) { w.refuse = refuse })
-				change := w.reshape(weather, "A")
-				change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
-				if err := e.Change(t.Context(), weather, change); err != nil {
+				if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(20 * time.Second)
@@ -186,9 +180,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.InvalidateToken(reader)
-		change := w.reshape(weather, "A")
-		change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
-		if err := e.Change(t.Context(), weather, change); err != nil {
+		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
 			t.Fatal(err)
 		}
 		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })

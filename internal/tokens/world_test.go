@@ -221,6 +221,13 @@ func (w *world) reshape(name Name, shape string) Change {
 	}}
 }
 
+// rotation is a write of weather's config that changes the credentials alone, and was verified.
+func (w *world) rotation(verified *grant.Token) Change {
+	change := w.reshape(weather, "A")
+	change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+	return change
+}
+
 // written are the terms after a write of a name: its own are known, those of others in
 // storage.
 func (w *world) written(name Name, terms *Terms) func(context.Context, Name) (*Terms, error) {
