@@ -61,8 +61,7 @@ type counting struct {
 func newCounting(t *testing.T, as *authServer) *counting {
 	t.Helper()
 	c := &counting{as: as}
-	c.mount = newNode(t, &testStorage{before: c.record}, 0)
-	c.system.before = c.record
+	c.mount = newMountOn(t, &testStorage{before: c.record}, &testSystem{before: c.record})
 	return c
 }
 

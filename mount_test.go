@@ -53,7 +53,13 @@ func newMount(t *testing.T) *mount {
 // newNode mounts the secrets engine on storage that it may share with other nodes.
 func newNode(t *testing.T, storage *testStorage, state consts.ReplicationState) *mount {
 	t.Helper()
-	m := &mount{t: t, storage: storage, system: &testSystem{state: state}}
+	return newMountOn(t, storage, inState(state))
+}
+
+// newMountOn mounts the secrets engine on storage, and on what it is told of the node.
+func newMountOn(t *testing.T, storage *testStorage, system *testSystem) *mount {
+	t.Helper()
+	m := &mount{t: t, storage: storage, system: system}
 	m.start()
 	t.Cleanup(func() {
 		m.stop()

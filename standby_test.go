@@ -181,7 +181,7 @@ func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 				m := newNode(t, replicated(t, as), state)
 				m.token("weather")
 				m.stop()
-				m.system.state &^= consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary
+				m.system.becomes(state &^ (consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary))
 				m.start()
 				if got := m.token("weather"); got != "t0ken-stored" {
 					t.Errorf("the token is %q; want the stored one", got)
@@ -212,7 +212,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 				m := newNode(t, replicated(t, as), state)
 				m.token("weather")
 				synctest.Wait()
-				m.system.state = consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled
+				m.system.becomes(consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled)
 				m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
 				time.Sleep(replicationStateLife)
 				if got := m.token("maps"); got != "t0ken-1" {
@@ -230,7 +230,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 					t.Errorf("%d requests in an hour; want one for weather and one for maps at least", as.count()-asked)
 				}
 
-				m.system.state = state
+				m.system.becomes(state)
 				m.read("status/weather") // any request notices
 				asked = as.count()
 				was := m.storage.entries(t)

@@ -223,11 +223,22 @@ func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
 type testSystem struct {
 	logical.SystemView
 
-	state consts.ReplicationState
+	state atomic.Uint32 // a consts.ReplicationState
 	calls atomic.Int64
-	// before is called before each call with the name of what is called, if it is set.
+	// before is called before each call with the name of what is called, if it is set before the
+	// mount starts.
 	before func(call string)
 }
+
+// inState is a system view of a node in the state.
+func inState(state consts.ReplicationState) *testSystem {
+	s := &testSystem{}
+	s.becomes(state)
+	return s
+}
+
+// becomes sets the state of the node.
+func (s *testSystem) becomes(state consts.ReplicationState) { s.state.Store(uint32(state)) }
 
 func (s *testSystem) call(name string) {
 	s.calls.Add(1)
@@ -238,7 +249,7 @@ func (s *testSystem) call(name string) {
 
 func (s *testSystem) ReplicationState() consts.ReplicationState {
 	s.call("ReplicationState")
-	return s.state
+	return consts.ReplicationState(s.state.Load())
 }
 
 // GetConsumptionBillingManager is called once, by Setup.

@@ -21,7 +21,7 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 			t.Errorf("Vault was asked %d times within the window; want once", n)
 		}
 
-		vault.state = consts.ReplicationPerformanceStandby
+		vault.becomes(consts.ReplicationPerformanceStandby)
 		time.Sleep(replicationStateLife)
 		if got := view.ReplicationState(); got != consts.ReplicationPerformanceStandby {
 			t.Errorf("after the window the state is %v; want the new one", got)
@@ -36,15 +36,15 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 // Where Vault gives no answer, what it said before holds: a standby must not take itself for active.
 func TestReplicationStateHoldsWhereVaultGivesNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		vault := &testSystem{state: consts.ReplicationPerformanceStandby}
+		vault := inState(consts.ReplicationPerformanceStandby)
 		view := newSystemView(vault)
-		vault.state = consts.ReplicationUnknown
+		vault.becomes(consts.ReplicationUnknown)
 		time.Sleep(replicationStateLife)
 		view.ReplicationState()
 		if n := vault.calls.Load(); n != 2 || !view.passive() {
 			t.Errorf("Vault was asked %d times; passive: %t", n, view.passive())
 		}
-		vault.state = consts.ReplicationPerformancePrimary
+		vault.becomes(consts.ReplicationPerformancePrimary)
 		time.Sleep(replicationStateLife)
 		view.ReplicationState()
 		if view.passive() {
@@ -98,7 +98,7 @@ func TestWhichNodesArePassive(t *testing.T) {
 		consts.ReplicationDRSecondary:          true,
 		consts.ReplicationPerformanceSecondary | consts.ReplicationPerformanceStandby: true,
 	} {
-		if got := newSystemView(&testSystem{state: state}).passive(); got != want {
+		if got := newSystemView(inState(state)).passive(); got != want {
 			t.Errorf("%s: passive %t; want %t", state.GetPerformanceString(), got, want)
 		}
 	}

@@ -85,7 +85,7 @@ func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 			if failure, ok := errors.AsType[*Error](err); ok != (c.status != 0) || (ok && failure.StatusCode != c.status) {
 				t.Errorf("%v: want status %d of an *Error", err, c.status)
 			}
-			if refreshes := w.calls[http.MethodPut]; refreshes != 1 {
+			if refreshes := w.called(http.MethodPut); refreshes != 1 {
 				t.Errorf("%d refreshes of one refused token, want one", refreshes)
 			}
 		})
@@ -122,7 +122,7 @@ func TestHandlerAddsNothingToTheStreak(t *testing.T) {
 			for range 5 {
 				ask(t, transport)
 			}
-			cost[name] = w.calls[http.MethodPut]
+			cost[name] = w.called(http.MethodPut)
 		})
 	}
 	if cost["with"] != 2 || cost["without"] != 2 {

@@ -38,7 +38,9 @@ func TestTokenReplacedElsewhereIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.wantToken(s, 2)
-		if w.number != 2 {
+		var held int
+		w.with(func(w *world) { held = w.number })
+		if held != 2 {
 			t.Error("the new token was replaced as well")
 		}
 	})
@@ -58,7 +60,7 @@ func TestYoungTokenIsKept(t *testing.T) {
 			w.wantToken(s, 1)
 			pass(100 * time.Millisecond)
 		}
-		if n := w.calls[http.MethodPut]; n < 3 || n > 5 {
+		if n := w.called(http.MethodPut); n < 3 || n > 5 {
 			t.Errorf("a hundred reports in ten seconds cost %d calls, want about four", n)
 		}
 		pass(windowMost)
@@ -291,7 +293,7 @@ func TestRefreshPathCanBeSet(t *testing.T) {
 	if err := s.Replace(t.Context(), access(1)); err == nil {
 		t.Error("there is no such path, but no error")
 	}
-	if got := w.last.URL.Path; got != "/v1/elsewhere/refresh/weather" {
+	if got := w.lastRequest().URL.Path; got != "/v1/elsewhere/refresh/weather" {
 		t.Errorf("%s was written", got)
 	}
 }

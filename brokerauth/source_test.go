@@ -106,7 +106,7 @@ func TestFailedReadsBackOff(t *testing.T) {
 			pass(100 * time.Millisecond)
 		}
 		// After windows of at least 0.75, 1.5, 3, 6 and 12 s, ones of at least 22.5 s.
-		if n := w.calls[http.MethodGet]; n < 10 || n > 18 {
+		if n := w.called(http.MethodGet); n < 10 || n > 18 {
 			t.Errorf("%d reads in five minutes, want about one per half minute", n)
 		}
 		w.with(func(w *world) { w.lost = nil })
@@ -130,7 +130,7 @@ func TestFailedRefreshAheadBacksOff(t *testing.T) {
 			w.wantToken(s, 1)
 			pass(100 * time.Millisecond)
 		}
-		if n := w.calls[http.MethodGet] - 1; n < 5 || n > 8 {
+		if n := w.called(http.MethodGet) - 1; n < 5 || n > 8 {
 			t.Errorf("%d reads in a minute, want about six", n)
 		}
 	})
@@ -376,7 +376,7 @@ func TestClientIsUsedAsItIsAtEachCall(t *testing.T) {
 		for _, token := range []string{"first", "renewed", ""} {
 			client.SetToken(token)
 			w.hold(s)
-			header := w.last.Header
+			header := w.lastRequest().Header
 			if got := header.Get(api.NamespaceHeaderName); got != "team-a" {
 				t.Errorf("namespace %q", got)
 			}

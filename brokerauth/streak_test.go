@@ -113,8 +113,7 @@ func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 					ask()
 					pass(time.Second)
 				}
-				n := w.calls[http.MethodPut]
-				if n < 8 || n > 15 {
+				if n := w.called(http.MethodPut); n < 8 || n > 15 {
 					t.Errorf("%d refreshes in an hour, want about ten", n)
 				}
 			})

@@ -62,6 +62,8 @@ func (w *world) wantPresented(numbers ...int) {
 	for _, n := range numbers {
 		want = append(want, access(n))
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if !slices.Equal(w.presented, want) {
 		w.t.Errorf("the server saw %v, want %v", w.presented, want)
 	}
@@ -127,9 +129,11 @@ func TestRefusedTokenIsReplacedAndTheRequestSentAgain(t *testing.T) {
 	w.wantPresented(1, 2)
 	wantAnswer(t, post(t, client), http.StatusOK, "hello")
 	w.wantPresented(1, 2, 2)
-	if !slices.Equal(w.bodies, []string{"hello", "hello", "hello"}) {
-		t.Errorf("the server got %q", w.bodies)
-	}
+	w.with(func(w *world) {
+		if !slices.Equal(w.bodies, []string{"hello", "hello", "hello"}) {
+			t.Errorf("the server got %q", w.bodies)
+		}
+	})
 	w.wantCalls(2, 1)
 }
 
@@ -303,12 +307,14 @@ func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				s := w.source()
 				w.hold(s)
-				for _, n := range c.refused {
-					w.refused[access(n)] = true
-				}
-				if c.latency == 0 {
-					w.latency = 5 * time.Second
-				}
+				w.with(func(w *world) {
+					for _, n := range c.refused {
+						w.refused[access(n)] = true
+					}
+					if c.latency == 0 {
+						w.latency = 5 * time.Second
+					}
+				})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("hello"))

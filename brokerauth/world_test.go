@@ -20,7 +20,7 @@ import (
 type world struct {
 	t *testing.T
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards what follows, once the world is in use
 	number    int        // of the token that Vault holds
 	issued    time.Time
 	lifetime  time.Duration
@@ -216,6 +216,20 @@ func result(recorder *httptest.ResponseRecorder, req *http.Request) *http.Respon
 	response := recorder.Result()
 	response.Request = req
 	return response
+}
+
+// called is how often Vault has been called by the method.
+func (w *world) called(method string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls[method]
+}
+
+// lastRequest is the last one to Vault.
+func (w *world) lastRequest() *http.Request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
 }
 
 // wantCalls checks how often Vault has been read and had to refresh.

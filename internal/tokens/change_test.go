@@ -106,7 +106,7 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				before, old := w.engine(), map[string]bool{}
 				for i := range roles {
-					w.shapes[reader(i)] = "R"
+					w.with(func(w *world) { w.shapes[reader(i)] = "R" })
 					old[mustRead(t, before, reader(i)).ID()] = true
 				}
 				before.Close()

@@ -87,7 +87,7 @@ func TestLoadingIsTriedAgainUntilStorageAnswers(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				mustRead(t, w.engine(), weather)
-				w.broken[method] = errors.New("storage is sealed")
+				w.with(func(w *world) { w.broken[method] = errors.New("storage is sealed") })
 				e := w.engine()
 				e.LoadAll()
 				time.Sleep(10 * time.Second)
@@ -138,7 +138,7 @@ func TestDamagedEntriesKeepNoOthersFromBeingLoaded(t *testing.T) {
 		first := w.engine()
 		for i := range names {
 			name := Name{Server: fmt.Sprint("s", i)}
-			w.shapes[name] = "A"
+			w.with(func(w *world) { w.shapes[name] = "A" })
 			mustRead(t, first, name)
 		}
 		first.Close()
