@@ -203,7 +203,7 @@ func TestLimitsCostATokenReadNothing(t *testing.T) {
 		Raw:    fields{"server": "weather", "role": "reader"},
 		Schema: newMount(t).b.(*backend).Route("token/weather/reader").Fields,
 	}
-	allocations := testing.AllocsPerRun(100, func() {
+	allocations := testing.AllocsPerRun(1000, func() {
 		if err := withinLimits(d); err != nil {
 			t.Error(err)
 		}

@@ -104,13 +104,17 @@ func plain(resp *http.Response, accessToken string) (*http.Response, error) {
 func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	a, understood := parseAnswer(body)
 	status := resp.StatusCode
-	switch code := n.clean.code(a.errorCode); {
+	code := n.clean.code(a.errorCode)
+	if status != http.StatusBadRequest && strings.EqualFold(code, http.StatusText(status)) {
+		code = "" // the status in words, of a framework's own error page in JSON
+	}
+	switch {
 	case code == "temporarily_unavailable", code == "server_error", code == "slow_down":
 		return n.unavailable(resp, n.saying(a)) // RFC 6749 section 4.1.2.1, RFC 8628 section 3.5
 	case code != "":
 		return &RefusedError{Status: status, Code: code, Description: n.clean.text(a.description)}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return &RefusedError{Status: status}
+		return &RefusedError{Status: status, Description: n.clean.text(a.description)}
 	case status >= 400 && n.certificate:
 		// Proxies in front of servers answer a certificate that they refuse with a page.
 		return n.unavailable(resp, "not an answer of a token endpoint: check token_url and client_certificate")

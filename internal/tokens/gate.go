@@ -3,12 +3,13 @@ package tokens
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds on concurrent fetches. Background work may use three quarters of each, so
-// that a waiting reader never queues behind it. Hosts that hang hold hostFetches
+// Bounds on concurrent fetches. Background work may use three quarters of each, and
+// queues behind waiting readers. Hosts that hang hold hostFetches
 // each, so it takes allFetches/hostFetches hanging hosts to slow another one down.
 const (
 	hostFetches = 8
@@ -17,14 +18,14 @@ const (
 
 // gates bounds fetches per host and over all.
 type gates struct {
-	all gate
+	all *gate
 
 	mu    sync.Mutex // guards hosts and the users of each
 	hosts map[string]*hostGate
 }
 
 type hostGate struct {
-	gate
+	*gate
 	users int
 }
 
@@ -32,14 +33,15 @@ type hostGate struct {
 type gate struct {
 	any        *semaphore.Weighted
 	background *semaphore.Weighted
+	readers    atomic.Int64 // that wait for a permit of any
 }
 
 func newGates() *gates {
 	return &gates{all: newGate(allFetches), hosts: map[string]*hostGate{}}
 }
 
-func newGate(n int64) gate {
-	return gate{any: semaphore.NewWeighted(n), background: semaphore.NewWeighted(n - n/4)}
+func newGate(n int64) *gate {
+	return &gate{any: semaphore.NewWeighted(n), background: semaphore.NewWeighted(n - n/4)}
 }
 
 // enter waits for a place at host and then for one over all: a fetch that waits for
@@ -93,7 +95,7 @@ func (g *gate) enter(ctx, patience context.Context) (leave func(), waited bool, 
 	if err != nil {
 		return nil, true, err
 	}
-	queued, err := acquire(ctx, g.any)
+	queued, err := g.enterAny(ctx, patience)
 	if err == nil {
 		leave = func() { g.any.Release(1); background() }
 		return leave, waited || queued, nil
@@ -115,6 +117,24 @@ func (g *gate) enterBackground(ctx, patience context.Context) (leave func(), wai
 		return func() { g.background.Release(1) }, queued, nil
 	}
 	return func() {}, true, ctx.Err() // nil when it was the patience that ended
+}
+
+// enterAny takes a permit of any. Background work that had to queue for it passes it
+// on while readers queue: the semaphore knows the order of arrival only.
+func (g *gate) enterAny(ctx, patience context.Context) (waited bool, err error) {
+	if patience.Err() != nil {
+		g.readers.Add(1)
+		defer g.readers.Add(-1)
+		return acquire(ctx, g.any)
+	}
+	for {
+		queued, err := acquire(ctx, g.any)
+		waited = waited || queued
+		if err != nil || !queued || patience.Err() != nil || g.readers.Load() == 0 {
+			return waited, err
+		}
+		g.any.Release(1)
+	}
 }
 
 // acquire takes one permit, and tells whether it had to queue.

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -132,6 +133,60 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 		before = time.Now()
 		if _, err := e.Verify(t.Context(), w.terms(cold, "B")); err != nil || time.Since(before) != 5*time.Second {
 			t.Errorf("a verification waited %s, %v, want one fetch's 5 s", time.Since(before), err)
+		}
+	})
+}
+
+// TestReaderGoesBeforeRefreshesThatQueue: readers may hold all places, and the next one finds
+// background work in the queue.
+func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const host = "as.example.com"
+		g := newGates()
+		hurried, hurry := context.WithCancel(t.Context())
+		hurry()
+		var leave [hostFetches]func()
+		for i := range leave {
+			var err error
+			if leave[i], _, err = g.enter(t.Context(), hurried, host); err != nil {
+				t.Fatal(err)
+			}
+		}
+		entered := make(chan string, hostFetches)
+		queue := func(who string, patience context.Context) {
+			go func() {
+				leave, _, err := g.enter(t.Context(), patience, host)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				entered <- who
+				leave()
+			}()
+			synctest.Wait()
+		}
+		patience, lose := context.WithCancel(t.Context())
+		queue("refresh 1", t.Context())
+		queue("refresh 2", patience)
+		queue("refresh 3", t.Context())
+		queue("reader", hurried)
+		lose()     // somebody has come to wait for refresh 2
+		leave[0]() // one place, which all take in turn
+		synctest.Wait()
+		close(entered)
+		var got []string
+		for who := range entered {
+			got = append(got, who)
+		}
+		slices.Sort(got[2:]) // the order of those that passed their place on is chance
+		if want := []string{"refresh 2", "reader", "refresh 1", "refresh 3"}; !slices.Equal(got, want) {
+			t.Errorf("entered: %q, want %q", got, want)
+		}
+		for _, leave := range leave[1:] {
+			leave()
+		}
+		if len(g.hosts) != 0 {
+			t.Errorf("%d hosts are kept without use", len(g.hosts))
 		}
 	})
 }
