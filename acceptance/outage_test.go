@@ -95,8 +95,11 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 		u.token(t, "token/"+u.name)
 	} else {
 		bed.Eventually(t, 45*time.Second, func() error {
-			if got := log.last(); got.err != nil {
+			switch got := log.last(); {
+			case got.err != nil:
 				return fmt.Errorf("after the outage: %w", got.err)
+			case got.begun.Before(ended): // one of before, whose answer took its time
+				return errors.New("no read has begun since the outage ended")
 			}
 			return nil
 		})
