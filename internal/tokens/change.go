@@ -128,6 +128,7 @@ func (s *slot) revise(name Name, c Change, away error) error {
 		// A flight looks again by itself, and so does the next one.
 		s.renew = s.renew || c.Refresh && !verified
 	case c.Refresh && !verified && t.ValidAt(now) && !s.idle:
+		s.renew = true             // until there was an attempt: storage may be away
 		_ = s.launch(t.ID(), true) // fails only when the engine is closing
 	case c.Token != nil && !verified && stale && !s.idle:
 		// The new terms work for the name that was changed: spare this one's next

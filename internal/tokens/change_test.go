@@ -169,28 +169,67 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 
 // A replacement that new credentials ask for is made though storage is away when it is due.
 func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
+	for name, invalidated := range map[string]bool{"of a token that is held": false, "of one that is being loaded": true} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				reader := Name{"weather", "reader"}
+				w.shapes[reader] = "R"
+				e := w.engine()
+				held := mustRead(t, e, reader)
+				mustRead(t, e, weather)
+				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				change := w.rotation(verified)
+				terms := change.Terms
+				change.Terms = func(ctx context.Context, n Name) (*Terms, error) {
+					if n == reader { // looked at for the last time in a while
+						defer w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
+					}
+					return terms(ctx, n)
+				}
+				if invalidated {
+					e.InvalidateToken(reader)
+				}
+				if err := e.Change(t.Context(), weather, change); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Second)
+				w.wantFetches(3)
+				w.with(func(w *world) { clear(w.broken) })
+				time.Sleep(2 * time.Minute)
+				if got := mustRead(t, e, reader); got.ID() == held.ID() {
+					t.Error("the token was not replaced")
+				}
+				w.wantFetches(4)
+			})
+		})
+	}
+}
+
+// A flight may come to begin only after its name was deleted, and the name may be configured again by then.
+func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
-		reader := Name{"weather", "reader"}
-		w.shapes[reader] = "R"
 		e := w.engine()
-		held := mustRead(t, e, reader)
-		mustRead(t, e, weather)
-		verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
-		if err != nil {
+		s := e.slot(weather)
+		s.mu.Lock()
+		if err := s.launch("", true); err != nil { // its goroutine begins when the lock is free
 			t.Fatal(err)
 		}
-		e.InvalidateToken(reader)
-		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
-			t.Fatal(err)
+		f := s.await()
+		s.supersede()
+		s.drop()
+		e.remove(s)
+		s.mu.Unlock()
+		if err := f.wait(t.Context()); !errors.Is(err, ErrNotConfigured) {
+			t.Errorf("got %v, want %v", err, ErrNotConfigured)
 		}
-		w.with(func(w *world) { w.broken["terms"] = errors.New("storage is away") })
-		time.Sleep(10 * time.Second)
-		w.with(func(w *world) { clear(w.broken) })
-		time.Sleep(2 * time.Minute)
-		if got := mustRead(t, e, reader); got.ID() == held.ID() {
-			t.Error("the token was not replaced")
+		w.wantFetches(0)
+		if n := w.storageCalls()["save"]; n != 0 {
+			t.Errorf("%d tokens were stored", n)
 		}
-		w.wantFetches(4)
+		mustRead(t, e, weather) // by another slot
 	})
 }
 

@@ -97,6 +97,12 @@ func TestChaos(t *testing.T) {
 					time.Sleep(97 * time.Millisecond)
 					e.slots.Range(func(k, v any) bool {
 						s := v.(*slot)
+						unlock, err := e.lock(t.Context(), s.name.Server) // a write publishes its token first, and then sets the timer
+						if err != nil {
+							t.Error(err)
+							return false
+						}
+						defer unlock()
 						s.mu.Lock()
 						now := time.Now()
 						h := s.held.Load()

@@ -77,8 +77,11 @@ func (s *slot) launch(replaces string, fetch bool) error {
 func (s *slot) fly(f *flight) {
 	defer f.hurry() // frees the context
 	for {
-		ctx, revision := s.begin()
-		err := s.attempt(ctx, f, revision)
+		ctx, revision, gone := s.begin()
+		err := ErrNotConfigured
+		if !gone {
+			err = s.attempt(ctx, f, revision)
+		}
 		if s.end(f, revision, err) {
 			return
 		}
@@ -90,13 +93,14 @@ func (s *slot) fly(f *flight) {
 	}
 }
 
-// begin opens an attempt: its context ends when a change makes it void.
-func (s *slot) begin() (context.Context, uint64) {
+// begin opens an attempt: its context ends when a change makes it void. Where the slot is gone
+// there must be none: no change reaches it any more, and what it stored nobody would delete.
+func (s *slot) begin() (ctx context.Context, revision uint64, gone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ctx, cancel := context.WithCancel(s.engine.ctx)
 	s.cancelAttempt = cancel
-	return ctx, s.revision
+	return ctx, s.revision, s.gone
 }
 
 // end closes the flight with the outcome of its last attempt; false when that

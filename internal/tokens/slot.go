@@ -54,8 +54,7 @@ type slot struct {
 	// turn counts the timers, so that one that was stopped too late does nothing.
 	turn uint64
 	// renew tells that the credentials have changed since the token that is held or stored was
-	// obtained, while a flight was under way or before anybody had looked: it is to be replaced,
-	// and there was no attempt yet.
+	// obtained: it is to be replaced, and there was no attempt yet.
 	renew bool
 	// cancelAttempt ends the attempt of the flight under way.
 	cancelAttempt context.CancelFunc
