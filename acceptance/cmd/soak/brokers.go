@@ -112,6 +112,20 @@ func (b *brokers) setCalm(calm bool) {
 	b.calm = calm
 }
 
+// firstTrouble is the first read that brought no token while all was well.
+func (b *brokers) firstTrouble() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.troubled
+}
+
+// voidCalm takes back that all was well, and forgets what has come of it since the trouble of before.
+func (b *brokers) voidCalm(troubled error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calm, b.troubled = false, troubled
+}
+
 // pause lets the reads under way end, and no other begin.
 func (b *brokers) pause(ctx context.Context) error {
 	b.paused.Store(true)

@@ -15,14 +15,14 @@ import (
 
 // A count is what the plugin's process holds while nobody asks for anything.
 type count struct {
-	node string
-	pid  int
+	reign
+	pid int
 	bed.ProcessUsage
 }
 
 // census counts what the process holds that serves now.
 func (s *soak) census(ctx context.Context) (count, error) {
-	node, err := s.bed.Active(ctx)
+	reign, err := s.reign(ctx)
 	if err != nil {
 		return count{}, err
 	}
@@ -30,8 +30,8 @@ func (s *soak) census(ctx context.Context) (count, error) {
 		return count{}, err
 	}
 	defer s.brokers.resume()
-	c := count{node: node.ID}
-	if c.pid, err = node.PluginPID(); err != nil {
+	c := count{reign: reign}
+	if c.pid, err = c.node.PluginPID(); err != nil {
 		return c, err
 	}
 	c.ProcessUsage, err = bed.Usage(c.pid)

@@ -24,8 +24,9 @@ func (s *soak) report() {
 	fmt.Printf("  %-34s %6d\n\n", "token requests", requests)
 
 	s.brokers.mu.Lock()
-	violations, troubled := s.brokers.violations, s.brokers.troubled
+	violations := s.brokers.violations
 	s.brokers.mu.Unlock()
+	troubled := s.brokers.firstTrouble()
 	s.check(violations == 0, "tokens handed out that had expired, were of an old shape or of a deleted config: %d", violations)
 	s.check(tokens > 0, "of %d reads %d brought a token", reads, tokens)
 	s.check(troubled == nil, "while nothing was out of order every read brought a token%s", because(troubled))
@@ -43,8 +44,13 @@ func (s *soak) checkProcess(before, after count, soaked, fresh int) {
 	s.check(before.pid == after.pid, "the plugin's process lived through the last third: %d, %d", before.pid, after.pid)
 	s.check(after.Descriptors <= before.Descriptors+5, "file descriptors: %d before the last third, %d after", before.Descriptors, after.Descriptors)
 	s.check(after.Memory <= before.Memory*3/2, "memory: %d MiB before, %d MiB after", before.Memory>>20, after.Memory>>20)
-	s.check(soaked <= fresh+5, "goroutines: %d of the soaked process, %d of a fresh one", soaked, fresh)
+	s.check(soaked <= fresh+underWay, "goroutines: %d of the soaked process, %d of a fresh one", soaked, fresh)
 }
+
+// underWay is how many goroutines more the refreshes under way may be at one count than at another:
+// those of three, with their connections. What is not let go is so at each of the hundreds of refreshes
+// and the dozens of events, and so is far more.
+const underWay = 15
 
 func because(err error) string {
 	if err == nil {
