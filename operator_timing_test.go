@@ -90,7 +90,7 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 }
 
 // A reader that polls, as the External Secrets Operator does, never holds an expired token where it
-// polls more often than every quarter of the token's lifetime.
+// polls a second more often than every quarter of the token's lifetime: expires_at is in whole seconds.
 func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
 		t.Run(lifetime.String(), func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 				start := time.Now()
 				for time.Since(start) < 20*lifetime {
 					held := instant(t, m.read("token/weather"), "expires_at")
-					time.Sleep(lifetime/4 - time.Second) // expires_at is rounded down by up to one
+					time.Sleep(lifetime/4 - time.Second)
 					if !time.Now().Before(held) {
 						t.Fatalf("after %s the poller holds a token that has expired", time.Since(start))
 					}

@@ -44,11 +44,12 @@ func TestFailover(t *testing.T) {
 	f.finish(t)
 }
 
-// The lifetimes of a failover's tokens: one that outlives the test without a refresh, and one
-// that is refreshed every 10 s.
+// The lifetimes of a failover's tokens: one that outlives the test without a refresh, one that is
+// refreshed every 10 s, and one of which enough is left at each time for the longest that Vault is away.
 const (
 	steadyLifetime = time.Hour
 	briskLifetime  = 20 * time.Second
+	servedLifetime = time.Minute
 )
 
 // A failover is a cluster with tokens of two lifetimes, each read all the time.
@@ -57,10 +58,11 @@ type failover struct {
 	root   *api.Client
 	steady *upstream
 	brisk  *upstream
+	served *upstream // that of the broker
 	unread *upstream // as brisk, but that nobody reads its token after the first time
 	paths  []string  // of all tokens
 	watch  map[string]*watcher
-	broker *bed.Broker // uses the brisk MCP server with what Vault Agent renders
+	broker *bed.Broker // uses its MCP server with what Vault Agent renders
 	begun  time.Time
 	events int
 }
@@ -106,14 +108,16 @@ func newFailover(t *testing.T, b *bed.Bed) *failover {
 		}
 		return "", err
 	})
-	agent, err := b.NewAgent(f.brisk.broker(t), "token/"+f.brisk.name)
+	f.served = newUpstream(t, b, "-served", servedLifetime)
+	f.served.configure(t, nil)
+	agent, err := b.NewAgent(f.served.broker(t), "token/"+f.served.name)
 	if err == nil {
 		err = agent.WaitRendered(t.Context())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.broker = b.NewBroker(f.brisk.mcp, agent.File)
+	f.broker = b.NewBroker(f.served.mcp, agent.File)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { f.broker.Run(ctx, 250*time.Millisecond) })
@@ -398,7 +402,7 @@ func (f *failover) restore(t *testing.T) {
 func (f *failover) finish(t *testing.T) {
 	t.Helper()
 	elapsed := time.Since(f.begun)
-	calls, server := f.broker.Counts(), f.brisk.mcp.Counts()
+	calls, server := f.broker.Counts(), f.served.mcp.Counts()
 	if calls.Failures > 0 || calls.Calls == 0 {
 		t.Errorf("%d of %d calls of the broker failed, the last: %v", calls.Failures, calls.Calls, calls.Last)
 	}

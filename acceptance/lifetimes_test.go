@@ -95,7 +95,7 @@ path "auth/token/renew-self" {
 	id := newIdentity(t, u.bed, u.name, rules)
 	_, err := u.root.Logical().WriteWithContext(t.Context(), "auth/approle/role/"+u.name, map[string]any{
 		"token_no_default_policy": true,
-		"token_ttl":               "6s",
+		"token_ttl":               "15s",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ path "auth/token/renew-self" {
 		t.Fatal(err)
 	}
 	log := filepath.Join(u.bed.LogDir(), "agent-"+u.name+".log")
-	bed.Eventually(t, time.Minute, func() error {
+	bed.Eventually(t, 3*time.Minute, func() error {
 		file, err := os.ReadFile(agent.File)
 		if err != nil {
 			return err

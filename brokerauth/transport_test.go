@@ -185,15 +185,16 @@ func TestWithoutNewTokenThe401IsTheAnswer(t *testing.T) {
 		"Vault sealed":  func(w *world) { w.status[http.MethodPut] = http.StatusServiceUnavailable },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			trouble(w)
-			w.refused[access(1)] = true
-			client := w.httpClient(w.source())
-			wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
-			w.wantPresented(1)
-			wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
-			w.wantPresented(1, 1)
-			w.wantCalls(1, 1) // the second one came within the window
+			story(t, func(t *testing.T, w *world) {
+				trouble(w)
+				w.refused[access(1)] = true
+				client := w.httpClient(w.source())
+				wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
+				w.wantPresented(1)
+				wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
+				w.wantPresented(1, 1)
+				w.wantCalls(1, 1) // the second one came within the window
+			})
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"maps"
@@ -135,7 +136,11 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &FaultProxy{address: "127.0.0.1:0", ca: ca, fault: NoFault, switched: make(chan struct{}), answers: make(map[question]tokenAnswer)}
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	p := &FaultProxy{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), ca: ca, fault: NoFault, switched: make(chan struct{}), answers: make(map[question]tokenAnswer)}
 	quiet := log.New(io.Discard, "", 0) // every fault would be a line of it
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
@@ -169,7 +174,6 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	if err := p.open(); err != nil {
 		return nil, err
 	}
-	p.address = p.listener.Addr().String()
 	return p, nil
 }
 

@@ -151,7 +151,7 @@ func tokenIn(answer string) string {
 func startTestProxy(t *testing.T) *FaultProxy {
 	t.Helper()
 	as := startTestAS(t, t.TempDir())
-	setResource(t, as, testResource, 3*time.Second)
+	setResource(t, as, testResource, 6*time.Second)
 	p, err := startFaultProxy(as)
 	if err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.close() })
-	const short = 2 * time.Second
+	const short = 5 * time.Second
 	for _, each := range []*AuthorizationServer{as, sameKeys, otherKeys} {
 		setResource(t, each, server.URL, time.Minute)
 		setResource(t, each, "http://127.0.0.1:1/mcp", time.Minute)

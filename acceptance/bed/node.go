@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -289,23 +291,32 @@ func (n *Node) close() error {
 	return err
 }
 
-// freePorts returns n ports of the loopback address that were free a moment ago.
+// givenPorts are the ports that freePorts has given.
+var givenPorts sync.Map
+
+// freePorts returns n ports of the loopback address that are free, and that freePorts gives to nobody
+// else. They are below those that the kernel gives to who asks for any (32768 and above, on Linux), so
+// that a server that was down finds its port free when it comes back.
 func freePorts(n int) ([]int, error) {
-	var listeners []net.Listener
-	defer func() {
-		// Only after all are taken, so that they differ.
-		for _, l := range listeners {
-			l.Close()
-		}
-	}()
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	var last error
+	for tries := 0; len(ports) < n; tries++ {
+		if tries > 1000 {
+			return nil, fmt.Errorf("no free ports: %w", last)
+		}
+		port := 10000 + rand.IntN(22768)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
+			last = err
+			continue
+		}
+		if err := l.Close(); err != nil {
 			return nil, err
 		}
-		listeners = append(listeners, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return ports, nil
 }

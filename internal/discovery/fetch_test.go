@@ -269,11 +269,11 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 // Whoever is on the way to the first authorization server must not be able to have the next one chosen.
 func TestAuthorizationServerWithATLSFaultIsNotPassedOver(t *testing.T) {
 	first := newServer(t, nil)
-	first.Close()
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	second := newServer(t, nil)
 	second.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answers(serverDoc(second.URL))(w, req) })
+	first.Close() // as late as can be: its port may be given to another
 	for _, down := range []string{first.URL, strings.Replace(plain.URL, "http:", "https:", 1)} {
 		server := newServer(t, nil)
 		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

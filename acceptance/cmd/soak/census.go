@@ -39,66 +39,88 @@ func (s *soak) census(ctx context.Context) (count, error) {
 	return c, err
 }
 
+// goroutines are how many a process had: those of refreshes under way, which there are at one moment
+// and not at the next, and the others.
+type goroutines struct{ refreshing, others int }
+
 // goroutines ends the plugin with a SIGQUIT, upon which Go's runtime tells of every goroutine, and
 // counts them.
-func (s *soak) goroutines(ctx context.Context) (int, error) {
+func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
+	var n goroutines
 	node, err := s.bed.Active(ctx)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
 	if err := s.brokers.pause(ctx); err != nil {
-		return 0, err
+		return n, err
 	}
 	defer s.brokers.resume()
 	before, err := os.Stat(node.Log)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
 	pid, err := node.PluginPID()
 	if err != nil || pid == 0 {
-		return 0, fmt.Errorf("no plugin to ask: %w", err)
+		return n, fmt.Errorf("no plugin to ask: %w", err)
 	}
 	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil {
-		return 0, err
+		return n, err
 	}
 	s.brokers.setCalm(false)
 	s.allow(names * perEnd)
 	for bed.Running(pid) {
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return n, ctx.Err()
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	n := 0
 	// What a process has written before its end may come to the log after it.
-	for settled := -1; settled != n; {
+	for settled := (goroutines{others: -1}); settled != n; {
 		settled = n
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return n, ctx.Err()
 		case <-time.After(500 * time.Millisecond):
 		}
 		if n, err = countGoroutines(node.Log, before.Size()); err != nil {
-			return 0, err
+			return n, err
 		}
 	}
-	if n == 0 {
-		return 0, errors.New("the plugin's process told of no goroutine")
+	if n.others == 0 {
+		return n, errors.New("the plugin's process told of no goroutine")
 	}
-	s.log("process %d had %d goroutines", pid, n)
+	s.log("process %d had %d goroutines, and %d of refreshes under way", pid, n.others, n.refreshing)
 	return n, nil
 }
 
-var goroutine = regexp.MustCompile(`goroutine \d+ (gp=\S+ m=\S+ (mp=\S+ )?)?\[`)
+var (
+	goroutine  = regexp.MustCompile(`goroutine \d+ (gp=\S+ m=\S+ (mp=\S+ )?)?\[`)
+	refreshing = regexp.MustCompile(`tokens\.\(\*slot\)\.fly|net/http\.\(\*(persistConn|Transport)\)|crypto/tls\.`)
+)
 
 // countGoroutines counts those that a log tells of from an offset on.
-func countGoroutines(log string, offset int64) (int, error) {
+func countGoroutines(log string, offset int64) (n goroutines, err error) {
 	file, err := os.Open(log)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
 	defer file.Close()
 	content, err := io.ReadAll(io.NewSectionReader(file, offset, 1<<30))
-	return len(goroutine.FindAll(content, -1)), err
+	if err != nil {
+		return n, err
+	}
+	heads := goroutine.FindAllIndex(content, -1)
+	for i, head := range heads {
+		end := len(content)
+		if i+1 < len(heads) {
+			end = heads[i+1][0]
+		}
+		if refreshing.Match(content[head[0]:end]) {
+			n.refreshing++
+		} else {
+			n.others++
+		}
+	}
+	return n, nil
 }

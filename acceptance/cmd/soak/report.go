@@ -39,18 +39,15 @@ func (s *soak) report() {
 
 // checkProcess checks what the plugin's process holds after all that, where it should hold as much
 // as before.
-func (s *soak) checkProcess(before, after count, soaked, fresh int) {
+func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	fmt.Println()
 	s.check(before.pid == after.pid, "the plugin's process lived through the last third: %d, %d", before.pid, after.pid)
 	s.check(after.Descriptors <= before.Descriptors+5, "file descriptors: %d before the last third, %d after", before.Descriptors, after.Descriptors)
 	s.check(after.Memory <= before.Memory*3/2, "memory: %d MiB before, %d MiB after", before.Memory>>20, after.Memory>>20)
-	s.check(soaked <= fresh+underWay, "goroutines: %d of the soaked process, %d of a fresh one", soaked, fresh)
+	s.check(soaked.others <= fresh.others+5, "goroutines: %d of the soaked process, %d of a fresh one", soaked.others, fresh.others)
+	// Its own and those of its connection, of each refresh.
+	s.check(soaked.refreshing <= 5*names, "goroutines of refreshes under way: %d of at most %d", soaked.refreshing, 5*names)
 }
-
-// underWay is how many goroutines more the refreshes under way may be at one count than at another:
-// those of three, with their connections. What is not let go is so at each of the hundreds of refreshes
-// and the dozens of events, and so is far more.
-const underWay = 15
 
 func because(err error) string {
 	if err == nil {
