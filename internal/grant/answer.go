@@ -129,18 +129,18 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	case a.accessToken == "":
 		return n.unavailable(resp, "the answer holds no access_token")
 	case len(a.accessToken) > maxToken:
-		return n.unavailable(resp, "the access_token is longer than 64 KiB")
+		return n.unusable(resp, "the access_token is longer than 64 KiB")
 	case !visible.MatchString(a.accessToken):
-		return n.unavailable(resp, "the access_token holds characters that do not fit into a header")
+		return n.unusable(resp, "the access_token holds characters that do not fit into a header")
 	// RFC 6749 section 5.1 requires token_type, but servers leave it out.
 	case a.tokenType != "" && !strings.EqualFold(a.tokenType, "bearer"):
-		return n.unavailable(resp, "token_type"+n.typeName(a.tokenType)+" is not usable as a bearer token")
+		return n.unusable(resp, "token_type"+n.typeName(a.tokenType)+" is not usable as a bearer token")
 	case len(a.scope) > maxToken:
-		return n.unavailable(resp, "the scope is longer than 64 KiB")
+		return n.unusable(resp, "the scope is longer than 64 KiB")
 	}
 	expiresIn, ok := lifetime(a.expiresIn)
 	if !ok {
-		return n.unavailable(resp, "the expires_in is not a number of seconds from now")
+		return n.unusable(resp, "the expires_in is not a number of seconds from now")
 	}
 	n.granted = grantedAnswer{accessToken: a.accessToken, expiresIn: expiresIn, scope: a.scope, scopeSaid: a.scopeSaid}
 	return nil
@@ -152,6 +152,13 @@ func (n *normaliser) unavailable(resp *http.Response, reason string) *Unavailabl
 		Reason:     reason,
 		RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
 	}
+}
+
+// unusable is the error of a token that was issued and can't be handed out.
+func (n *normaliser) unusable(resp *http.Response, reason string) *UnavailableError {
+	unavailable := n.unavailable(resp, reason)
+	unavailable.ofToken = true
+	return unavailable
 }
 
 // saying is the OAuth error of an answer in words; "" if it has none.

@@ -98,6 +98,9 @@ func TestBadAnswers(t *testing.T) {
 	const js = "application/json"
 	const wrongEndpoint = "not an answer of a token endpoint: check token_url"
 	busy := func(status int, reason string) error { return &UnavailableError{Status: status, Reason: reason} }
+	useless := func(status int, reason string) error {
+		return &UnavailableError{Status: status, Reason: reason, ofToken: true}
+	}
 	expires := func(v string) string { return `{"access_token":"at-1","expires_in":` + v + `}` }
 	const badExpiry = "the expires_in is not a number of seconds from now"
 	for _, tc := range []struct {
@@ -154,28 +157,28 @@ func TestBadAnswers(t *testing.T) {
 		{"token null", 200, js, `{"access_token":null}`, busy(200, "the answer holds no access_token")},
 		{"token number", 200, js, `{"access_token":7}`, busy(200, "the answer holds no access_token")},
 		{"token object", 200, js, `{"access_token":{"a":1}}`, busy(200, "the answer holds no access_token")},
-		{"token with space", 200, js, `{"access_token":"a b"}`, busy(200, "the access_token holds characters that do not fit into a header")},
-		{"token with line break", 200, js, `{"access_token":"a\r\nSet-Cookie:x"}`, busy(200, "the access_token holds characters that do not fit into a header")},
-		{"token with trailing line break", 200, js, `{"access_token":"a\n"}`, busy(200, "the access_token holds characters that do not fit into a header")},
-		{"token not ASCII", 200, js, `{"access_token":"é"}`, busy(200, "the access_token holds characters that do not fit into a header")},
-		{"token too long", 200, js, `{"access_token":"` + strings.Repeat("a", maxToken+1) + `"}`, busy(200, "the access_token is longer than 64 KiB")},
-		{"scope too long", 200, js, `{"access_token":"a","scope":"` + strings.Repeat("a", maxToken+1) + `"}`, busy(200, "the scope is longer than 64 KiB")},
+		{"token with space", 200, js, `{"access_token":"a b"}`, useless(200, "the access_token holds characters that do not fit into a header")},
+		{"token with line break", 200, js, `{"access_token":"a\r\nSet-Cookie:x"}`, useless(200, "the access_token holds characters that do not fit into a header")},
+		{"token with trailing line break", 200, js, `{"access_token":"a\n"}`, useless(200, "the access_token holds characters that do not fit into a header")},
+		{"token not ASCII", 200, js, `{"access_token":"é"}`, useless(200, "the access_token holds characters that do not fit into a header")},
+		{"token too long", 200, js, `{"access_token":"` + strings.Repeat("a", maxToken+1) + `"}`, useless(200, "the access_token is longer than 64 KiB")},
+		{"scope too long", 200, js, `{"access_token":"a","scope":"` + strings.Repeat("a", maxToken+1) + `"}`, useless(200, "the scope is longer than 64 KiB")},
 
-		{"DPoP", 200, js, `{"access_token":"at-1","token_type":"DPoP"}`, busy(200, `token_type "DPoP" is not usable as a bearer token`)},
-		{"mac", 200, js, `{"access_token":"at-1","token_type":"mac"}`, busy(200, `token_type "mac" is not usable as a bearer token`)},
-		{"N_A", 200, js, `{"access_token":"at-1","token_type":"N_A"}`, busy(200, `token_type "N_A" is not usable as a bearer token`)},
-		{"token_type not printable", 200, js, `{"access_token":"at-1","token_type":"be\u0000arer"}`, busy(200, "token_type is not usable as a bearer token")},
-		{"token_type of another type", 200, js, `{"access_token":"at-1","token_type":["Bearer"]}`, busy(200, "token_type is not usable as a bearer token")},
+		{"DPoP", 200, js, `{"access_token":"at-1","token_type":"DPoP"}`, useless(200, `token_type "DPoP" is not usable as a bearer token`)},
+		{"mac", 200, js, `{"access_token":"at-1","token_type":"mac"}`, useless(200, `token_type "mac" is not usable as a bearer token`)},
+		{"N_A", 200, js, `{"access_token":"at-1","token_type":"N_A"}`, useless(200, `token_type "N_A" is not usable as a bearer token`)},
+		{"token_type not printable", 200, js, `{"access_token":"at-1","token_type":"be\u0000arer"}`, useless(200, "token_type is not usable as a bearer token")},
+		{"token_type of another type", 200, js, `{"access_token":"at-1","token_type":["Bearer"]}`, useless(200, "token_type is not usable as a bearer token")},
 
-		{"expires_in negative", 200, js, expires(`-1`), busy(200, badExpiry)},
-		{"expires_in negative string", 200, js, expires(`"-3600"`), busy(200, badExpiry)},
-		{"expires_in hardly positive", 200, js, expires(`1e-12`), busy(200, badExpiry)},
-		{"expires_in a word", 200, js, expires(`"never"`), busy(200, badExpiry)},
-		{"expires_in NaN", 200, js, expires(`"NaN"`), busy(200, badExpiry)},
-		{"expires_in Infinity", 200, js, expires(`"Infinity"`), busy(200, badExpiry)},
-		{"expires_in hexadecimal", 200, js, expires(`"0x10"`), busy(200, badExpiry)},
-		{"expires_in true", 200, js, expires(`true`), busy(200, badExpiry)},
-		{"expires_in object", 200, js, expires(`{}`), busy(200, badExpiry)},
+		{"expires_in negative", 200, js, expires(`-1`), useless(200, badExpiry)},
+		{"expires_in negative string", 200, js, expires(`"-3600"`), useless(200, badExpiry)},
+		{"expires_in hardly positive", 200, js, expires(`1e-12`), useless(200, badExpiry)},
+		{"expires_in a word", 200, js, expires(`"never"`), useless(200, badExpiry)},
+		{"expires_in NaN", 200, js, expires(`"NaN"`), useless(200, badExpiry)},
+		{"expires_in Infinity", 200, js, expires(`"Infinity"`), useless(200, badExpiry)},
+		{"expires_in hexadecimal", 200, js, expires(`"0x10"`), useless(200, badExpiry)},
+		{"expires_in true", 200, js, expires(`true`), useless(200, badExpiry)},
+		{"expires_in object", 200, js, expires(`{}`), useless(200, badExpiry)},
 	} {
 		token, err := newRequest(&network{handler: answering(tc.status, tc.contentType, tc.body)}).Do(t.Context())
 		if token != nil || err == nil {
@@ -189,7 +192,7 @@ func TestBadAnswers(t *testing.T) {
 			}
 		case *UnavailableError:
 			if got, ok := err.(*UnavailableError); !ok || *got != *want {
-				t.Errorf("%s: %T %v, want %v", tc.name, err, err, want)
+				t.Errorf("%s: %T %#v, want %#v", tc.name, err, err, want)
 			}
 		}
 	}

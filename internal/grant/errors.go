@@ -2,8 +2,10 @@ package grant
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
@@ -50,6 +52,10 @@ type UnavailableError struct {
 	// RetryAfter is how long the server asked to be left alone, from now; 0 where it did not. Never
 	// negative, at most a year.
 	RetryAfter time.Duration
+
+	// ofToken is set if the server issued a token, and that token is of no use: another token of the same
+	// client may be fine.
+	ofToken bool
 }
 
 // Error reads "connection refused", "HTTP 503" or "server_error: out of memory (HTTP 500)".
@@ -62,6 +68,31 @@ func (e *UnavailableError) Error() string {
 	default:
 		return fmt.Sprintf("%s (HTTP %d)", e.Reason, e.Status)
 	}
+}
+
+// ofTheName are the OAuth error codes that can be about what one token was asked for: its scopes,
+// resource, audience or extra parameters. true: whatever the status is.
+var ofTheName = map[string]bool{
+	"invalid_scope":                 true,  // RFC 6749 section 5.2
+	"invalid_target":                true,  // RFC 8707 section 2
+	"invalid_resource":              true,  // Microsoft Entra ID
+	"invalid_audience":              true,  // servers with an audience parameter
+	"invalid_authorization_details": true,  // RFC 9396 section 5
+	"insufficient_scope":            true,  // RFC 6750 section 3.1
+	"access_denied":                 false, // Auth0: with 403 an audience, with 401 the secret
+	"invalid_request":               false,
+}
+
+// ClientWide reports whether a failure of Do concerns the client at its token endpoint, so that the same
+// client's other tokens would fail too. If not, it concerns what this one token was asked for, or ctx
+// ended.
+func ClientWide(err error) bool {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		always, name := ofTheName[refused.Code]
+		return !name || !always && refused.Status == http.StatusUnauthorized
+	}
+	unavailable, ok := errors.AsType[*UnavailableError](err)
+	return ok && !unavailable.ofToken
 }
 
 const (

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"net/url"
@@ -82,6 +83,48 @@ func TestErrorCodeIsForeignInput(t *testing.T) {
 	} {
 		if got := c.code(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// Names that share a client share a backoff window for what is the client's, and for nothing else.
+func TestClientWide(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want bool
+	}{
+		{&RefusedError{401, "invalid_client", ""}, true},
+		{&RefusedError{400, "invalid_client", ""}, true},
+		{&RefusedError{401, "unauthorized_client", ""}, true},
+		{&RefusedError{400, "unauthorized_client", ""}, true},
+		{&RefusedError{400, "unsupported_grant_type", ""}, true},
+		{&RefusedError{400, "invalid_grant", ""}, true},
+		{&RefusedError{400, "E0000021", ""}, true},
+		{&RefusedError{401, "", ""}, true},
+		{&RefusedError{403, "", ""}, true},
+		{&RefusedError{401, "access_denied", "Unauthorized"}, true},
+		{&RefusedError{401, "invalid_request", ""}, true},
+		{fmt.Errorf("wrapped: %w", &RefusedError{401, "invalid_client", ""}), true},
+		{&UnavailableError{Reason: "connection refused"}, true},
+		{&UnavailableError{Status: 429}, true},
+		{&UnavailableError{Status: 200, Reason: "the answer is empty"}, true},
+		{fmt.Errorf("wrapped: %w", &UnavailableError{Status: 503}), true},
+
+		{&RefusedError{400, "invalid_scope", ""}, false},
+		{&RefusedError{401, "invalid_scope", ""}, false},
+		{&RefusedError{400, "invalid_target", ""}, false},
+		{&RefusedError{400, "invalid_resource", ""}, false},
+		{&RefusedError{403, "access_denied", "Client is not authorized to access"}, false},
+		{&RefusedError{400, "invalid_request", ""}, false},
+		{&RefusedError{400, "invalid_authorization_details", ""}, false},
+		{fmt.Errorf("wrapped: %w", &RefusedError{400, "invalid_scope", ""}), false},
+		{&UnavailableError{Status: 200, Reason: "token_type", ofToken: true}, false},
+		{context.Canceled, false},
+		{context.DeadlineExceeded, false},
+		{nil, false},
+	} {
+		if got := ClientWide(tc.err); got != tc.want {
+			t.Errorf("%v: %v, want %v", tc.err, got, tc.want)
 		}
 	}
 }
