@@ -1,17 +1,12 @@
 package mcpoauth
 
 import (
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
-
-// secretFields are the fields that are never read back or quoted.
-var secretFields = []string{"client_secret", "private_key", "client_certificate_key"}
 
 // configFields are the fields of config/<server>, in the words of RFC 6749 and 8707.
 func configFields() map[string]*framework.FieldSchema {
@@ -142,46 +137,6 @@ func discoveredFields() map[string]*framework.FieldSchema {
 	}
 }
 
-func serverField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "The operator's short name of the MCP server.",
-	}
-}
-
-func roleField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "Name of the role.",
-	}
-}
-
-func scopesField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
-}
-
-func resourceField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
-}
-
-func audienceField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeString, Description: description}
-}
-
-func extraParamsField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeKVPairs, Description: description}
-}
-
-func verifyField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeBool,
-		Default:     true,
-		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting anybody. Not stored itself. Default: true.",
-	}
-}
-
 // update sets the fields that the request holds, and leaves the others.
 func (c *config) update(d *framework.FieldData) {
 	set(d, "server_url", &c.ServerURL)
@@ -249,71 +204,4 @@ func (c *config) response() map[string]any {
 		data["discovered_at"] = rfc3339(found.At)
 	}
 	return data
-}
-
-// set copies a field of the request, if it is given, to a value of the type that the
-// field's schema decodes to.
-func set[T any](d *framework.FieldData, field string, to *T) {
-	if _, ok := d.Schema[field]; !ok {
-		return
-	}
-	if value, ok := d.GetOk(field); ok {
-		*to = value.(T)
-	}
-}
-
-// setSeconds takes a duration as Vault's own fields do, in whole seconds: a fraction is
-// rounded up, so that a limit of half a second does not become none. An empty value is
-// the default.
-func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefault time.Duration) {
-	value, ok := d.GetOk(field)
-	if !ok {
-		return
-	}
-	if *to = time.Duration(value.(int)) * time.Second; d.Raw[field] == "" {
-		*to = byDefault
-	}
-	if exact, err := time.ParseDuration(fmt.Sprint(d.Raw[field])); err == nil && exact > *to {
-		*to += time.Second
-	}
-}
-
-// setScopes takes scopes separated by commas, spaces or both: a scope holds no space
-// (RFC 6749 section 3.3). One that holds a comma is written in a list.
-func setScopes(d *framework.FieldData, to *[]string) {
-	if value, ok := d.GetOk("scopes"); ok {
-		*to = splitScopes(value.([]string))
-	}
-}
-
-// splitScopes gives the scopes in a list whose items hold one or more, each scope once.
-func splitScopes(items []string) []string {
-	var scopes []string
-	seen := map[string]bool{}
-	for _, item := range items {
-		for scope := range strings.FieldsSeq(item) {
-			if !seen[scope] {
-				seen[scope] = true
-				scopes = append(scopes, scope)
-			}
-		}
-	}
-	return scopes
-}
-
-func seconds(d time.Duration) int64 { return int64(d / time.Second) }
-
-// list is never nil, so that an empty list reads as one.
-func list(s []string) []string {
-	if s == nil {
-		return []string{}
-	}
-	return s
-}
-
-func pairs(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
 }

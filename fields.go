@@ -1,123 +1,121 @@
 package mcpoauth
 
 import (
-	"context"
-	"maps"
-	"slices"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// handler is an operation on the name in the request's path; an empty name where the
-// path holds none.
-type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
+// secretFields are the fields that are never read back or quoted.
+var secretFields = []string{"client_secret", "private_key", "client_certificate_key"}
 
-// serve makes a handler one of the framework's: the name is checked first, and an error
-// becomes a response last.
-func serve(h handler) framework.OperationFunc {
-	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		name, err := nameOf(d)
-		if err != nil {
-			return fail(name, err)
-		}
-		resp, err := h(ctx, name, d)
-		if err != nil {
-			return fail(name, err)
-		}
-		return resp, nil
+func serverField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "The operator's short name of the MCP server.",
 	}
 }
 
-// serveWrite is serve for what writes configs, roles or keys, whose fields have limits. The
-// framework has these writes forwarded from a performance standby; a DR secondary it does not
-// know.
-func (b *backend) serveWrite(h handler) framework.OperationFunc {
-	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
-		if b.system.passive() {
-			return nil, tokens.ErrReadOnly
-		}
-		if err := onlyKnown(d); err != nil {
-			return nil, err
-		}
-		if err := withinLimits(d); err != nil {
-			return nil, err
-		}
-		return h(ctx, name, d)
-	})
-}
-
-// onlyKnown checks that a request holds no field that its path does not have: dropped with a
-// warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
-// adds to its fields may be written back with them, and is not looked at.
-func onlyKnown(d *framework.FieldData) error {
-	_, ofConfig := d.Schema["server_url"]
-	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
-		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
-			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
-		}
-	}
-	return nil
-}
-
-// nameOf is the name in a request's path.
-func nameOf(d *framework.FieldData) (tokens.Name, error) {
-	// The framework took them from the path, so they are strings, and need no conversion.
-	var name tokens.Name
-	if _, ok := d.Schema["server"]; ok {
-		name.Server, _ = d.Raw["server"].(string)
-	}
-	if _, ok := d.Schema["role"]; ok {
-		name.Role, _ = d.Raw["role"].(string)
-	}
-	return name, validName(name)
-}
-
-// responses describes an operation's only response for the OpenAPI document.
-func responses(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
-	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
-}
-
-// readable are the fields of a request that its resource's read gives back.
-func readable(fields map[string]*framework.FieldSchema, more ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	fields = maps.Clone(fields)
-	for _, m := range more {
-		maps.Copy(fields, m)
-	}
-	for _, writeOnly := range append([]string{"server", "role", "verify", "rediscover"}, secretFields...) {
-		delete(fields, writeOnly)
-	}
-	for name, field := range fields {
-		if field.Type == framework.TypeDurationSecond {
-			inSeconds := *field
-			inSeconds.Type = framework.TypeInt64
-			inSeconds.Description += " In seconds."
-			fields[name] = &inSeconds
-		}
-	}
-	return fields
-}
-
-// keysField describes the response of a list.
-func keysField(description string) map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: description},
+func roleField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "Name of the role.",
 	}
 }
 
-// warn is a response that holds the non-empty warnings, or nil, which is a 204.
-func warn(warnings ...string) *logical.Response {
-	var resp *logical.Response
-	for _, w := range warnings {
-		if w == "" {
-			continue
-		}
-		if resp == nil {
-			resp = &logical.Response{}
-		}
-		resp.AddWarning(w)
-	}
-	return resp
+func scopesField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
 }
+
+func resourceField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
+}
+
+func audienceField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Description: description}
+}
+
+func extraParamsField(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeKVPairs, Description: description}
+}
+
+func verifyField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeBool,
+		Default:     true,
+		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting anybody. Not stored itself. Default: true.",
+	}
+}
+
+// set copies a field of the request, if it is given, to a value of the type that the
+// field's schema decodes to.
+func set[T any](d *framework.FieldData, field string, to *T) {
+	if _, ok := d.Schema[field]; !ok {
+		return
+	}
+	if value, ok := d.GetOk(field); ok {
+		*to = value.(T)
+	}
+}
+
+// setSeconds takes a duration as Vault's own fields do, in whole seconds: a fraction is
+// rounded up, so that a limit of half a second does not become none. An empty value is
+// the default.
+func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefault time.Duration) {
+	value, ok := d.GetOk(field)
+	if !ok {
+		return
+	}
+	if *to = time.Duration(value.(int)) * time.Second; d.Raw[field] == "" {
+		*to = byDefault
+	}
+	if exact, err := time.ParseDuration(fmt.Sprint(d.Raw[field])); err == nil && exact > *to {
+		*to += time.Second
+	}
+}
+
+// setScopes takes scopes separated by commas, spaces or both: a scope holds no space
+// (RFC 6749 section 3.3). One that holds a comma is written in a list.
+func setScopes(d *framework.FieldData, to *[]string) {
+	if value, ok := d.GetOk("scopes"); ok {
+		*to = splitScopes(value.([]string))
+	}
+}
+
+// splitScopes gives the scopes in a list whose items hold one or more, each scope once.
+func splitScopes(items []string) []string {
+	var scopes []string
+	seen := map[string]bool{}
+	for _, item := range items {
+		for scope := range strings.FieldsSeq(item) {
+			if !seen[scope] {
+				seen[scope] = true
+				scopes = append(scopes, scope)
+			}
+		}
+	}
+	return scopes
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// list is never nil, so that an empty list reads as one.
+func list(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+func pairs(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }

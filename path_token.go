@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -25,26 +24,6 @@ func (b *backend) tokenPaths() []*framework.Path {
 			},
 		},
 	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"})
-}
-
-// serverAndRolePaths makes two paths of one: for a server's own token, and for those
-// of its roles. Two, rather than one with an optional part, make a better OpenAPI
-// document and help.
-func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs *framework.DisplayAttributes) []*framework.Path {
-	server, role := *path, *path
-	server.Pattern = prefix + framework.GenericNameRegex("server") + "$"
-	server.DisplayAttrs = attrs
-	server.Fields = map[string]*framework.FieldSchema{"server": serverField()}
-	role.Pattern = prefix + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$"
-	roleAttrs := *attrs
-	roleAttrs.OperationSuffix = "role-" + attrs.OperationSuffix
-	role.DisplayAttrs = &roleAttrs
-	role.Fields = map[string]*framework.FieldSchema{"server": serverField(), "role": roleField()}
-	for field, schema := range path.Fields {
-		server.Fields[field] = schema
-		role.Fields[field] = schema
-	}
-	return []*framework.Path{&server, &role}
 }
 
 // plainTokenRead gives the name of a request that reads a token, and has nothing for the framework to do but
@@ -136,8 +115,6 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 	}
 	return &logical.Response{Data: data}, nil
 }
-
-func rfc3339(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 const tokenHelp = `
 Answers with the access token currently held, in access_token and, ready for the

@@ -1,0 +1,143 @@
+package mcpoauth
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// handler is an operation on the name in the request's path; an empty name where the
+// path holds none.
+type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
+
+// serve makes a handler one of the framework's: the name is checked first, and an error
+// becomes a response last.
+func serve(h handler) framework.OperationFunc {
+	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		name, err := nameOf(d)
+		if err != nil {
+			return fail(name, err)
+		}
+		resp, err := h(ctx, name, d)
+		if err != nil {
+			return fail(name, err)
+		}
+		return resp, nil
+	}
+}
+
+// serveWrite is serve for what writes configs, roles or keys, whose fields have limits. The
+// framework has these writes forwarded from a performance standby; a DR secondary it does not
+// know.
+func (b *backend) serveWrite(h handler) framework.OperationFunc {
+	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+		if b.system.passive() {
+			return nil, tokens.ErrReadOnly
+		}
+		if err := onlyKnown(d); err != nil {
+			return nil, err
+		}
+		if err := withinLimits(d); err != nil {
+			return nil, err
+		}
+		return h(ctx, name, d)
+	})
+}
+
+// onlyKnown checks that a request holds no field that its path does not have: dropped with a
+// warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
+// adds to its fields may be written back with them, and is not looked at.
+func onlyKnown(d *framework.FieldData) error {
+	_, ofConfig := d.Schema["server_url"]
+	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
+		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
+			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
+		}
+	}
+	return nil
+}
+
+// nameOf is the name in a request's path.
+func nameOf(d *framework.FieldData) (tokens.Name, error) {
+	// The framework took them from the path, so they are strings, and need no conversion.
+	var name tokens.Name
+	if _, ok := d.Schema["server"]; ok {
+		name.Server, _ = d.Raw["server"].(string)
+	}
+	if _, ok := d.Schema["role"]; ok {
+		name.Role, _ = d.Raw["role"].(string)
+	}
+	return name, validName(name)
+}
+
+// serverAndRolePaths makes two paths of one: for a server's own token, and for those
+// of its roles. Two, rather than one with an optional part, make a better OpenAPI
+// document and help.
+func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs *framework.DisplayAttributes) []*framework.Path {
+	server, role := *path, *path
+	server.Pattern = prefix + framework.GenericNameRegex("server") + "$"
+	server.DisplayAttrs = attrs
+	server.Fields = map[string]*framework.FieldSchema{"server": serverField()}
+	role.Pattern = prefix + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$"
+	roleAttrs := *attrs
+	roleAttrs.OperationSuffix = "role-" + attrs.OperationSuffix
+	role.DisplayAttrs = &roleAttrs
+	role.Fields = map[string]*framework.FieldSchema{"server": serverField(), "role": roleField()}
+	for field, schema := range path.Fields {
+		server.Fields[field] = schema
+		role.Fields[field] = schema
+	}
+	return []*framework.Path{&server, &role}
+}
+
+// responses describes an operation's only response for the OpenAPI document.
+func responses(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
+	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
+}
+
+// readable are the fields of a request that its resource's read gives back.
+func readable(fields map[string]*framework.FieldSchema, more ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields = maps.Clone(fields)
+	for _, m := range more {
+		maps.Copy(fields, m)
+	}
+	for _, writeOnly := range append([]string{"server", "role", "verify", "rediscover"}, secretFields...) {
+		delete(fields, writeOnly)
+	}
+	for name, field := range fields {
+		if field.Type == framework.TypeDurationSecond {
+			inSeconds := *field
+			inSeconds.Type = framework.TypeInt64
+			inSeconds.Description += " In seconds."
+			fields[name] = &inSeconds
+		}
+	}
+	return fields
+}
+
+// keysField describes the response of a list.
+func keysField(description string) map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"keys": {Type: framework.TypeStringSlice, Description: description},
+	}
+}
+
+// warn is a response that holds the non-empty warnings, or nil, which is a 204.
+func warn(warnings ...string) *logical.Response {
+	var resp *logical.Response
+	for _, w := range warnings {
+		if w == "" {
+			continue
+		}
+		if resp == nil {
+			resp = &logical.Response{}
+		}
+		resp.AddWarning(w)
+	}
+	return resp
+}
