@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -34,6 +35,15 @@ func notConfigured(name tokens.Name) error {
 			name.Role, name.Server, name.Server, name)
 	}
 	return &requestError{status: http.StatusNotFound, text: text}
+}
+
+// quote puts a foreign value into an error: quoted, escaped and cut short.
+func quote(s string) string {
+	const limit = 60
+	if r := []rune(s); len(r) > limit {
+		s = string(r[:limit]) + "…"
+	}
+	return strconv.Quote(s)
 }
 
 // fail turns an error into a response, as a handler's last step. The error goes back

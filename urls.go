@@ -1,0 +1,75 @@
+package mcpoauth
+
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// absoluteURL parses a URI that has a scheme and a host and no fragment.
+func absoluteURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return nil, errors.New("is not a URL") // the parser's own text quotes it
+	case u.Scheme == "" || u.Host == "" && u.Opaque == "":
+		return nil, errors.New("must be absolute, as in https://mcp.example.com/mcp")
+	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
+		return nil, errors.New("must not hold a fragment (#...)")
+	}
+	return u, nil
+}
+
+// validEndpoint checks a URL that is called, or whose tokens are sent there.
+func (c *config) validEndpoint(field, raw string) error {
+	u, err := absoluteURL(raw)
+	switch {
+	case err != nil:
+		return badRequest("%s: %v", field, err)
+	case !isVisible(raw):
+		return badRequest("%s must be of ASCII characters (RFC 3986): write a host name in other letters as xn--..., and percent-encode the rest", field)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return badRequest("%s must start with https://", field)
+	case !validPort(u.Port()):
+		return badRequest("%s names a port that does not exist: it must be between 1 and 65535", field)
+	case u.Hostname() == "":
+		return badRequest("%s must be absolute, as in https://mcp.example.com/mcp: it names no host", field)
+	case u.User != nil:
+		return badRequest("%s must not hold user information: credentials have fields of their own", field)
+	case u.Scheme == "http" && !c.AllowInsecureHTTP && !isLoopback(u.Hostname()):
+		return badRequest("%s uses http to a host other than loopback: write https, or allow_insecure_http=true if the network between is trusted", field)
+	}
+	return nil
+}
+
+// canonicalResource is an MCP server's URL as a resource indicator: scheme and host
+// in lower case, and no slash alone for a path. It has been validated.
+func canonicalResource(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if u.Path == "/" && u.RawQuery == "" {
+		u.Path = ""
+	}
+	return u.String()
+}
+
+// validPort tells whether a URL's port, which may be empty, exists.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
+}
+
+// isLoopback tells whether a URL's host is this machine by name or address.
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
+}
