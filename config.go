@@ -2,9 +2,6 @@ package mcpoauth
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -150,15 +147,4 @@ func (r *role) same(o *role) bool {
 	a, b := *r, *o
 	a.Revision, b.Revision = "", ""
 	return fingerprint(a) == fingerprint(b)
-}
-
-// fingerprint hashes a value by its JSON form, in which fields and maps have an
-// order.
-func fingerprint(v any) string {
-	data, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // only types without a JSON form fail
-	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:16])
 }

@@ -91,17 +91,6 @@ func (r keyRing) pendingAt(now time.Time) *signingKey {
 	return nil
 }
 
-// key is the stored key, parsed, with the config's algorithm.
-func (c *config) key(stored signingKey) (*grant.Key, error) {
-	key, err := grant.ParseKey(stored.PEM)
-	if err != nil {
-		return nil, err
-	}
-	key.ID = stored.ID
-	key.Alg, err = key.ChooseAlgorithm(c.SigningAlg, c.supportedAlgs())
-	return key, err
-}
-
 // publicKey is a key as it is published.
 type publicKey struct {
 	jwk   json.RawMessage // RFC 7517 section 4

@@ -1,0 +1,61 @@
+package mcpoauth
+
+import (
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// assertion is what client assertions are made of at now.
+func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
+	active := c.Keys.activeAt(now)
+	if active < 0 {
+		return nil, badRequest("private_key is missing: write one, or key_type for a key that the plugin makes")
+	}
+	key, err := c.key(c.Keys[active])
+	if err != nil {
+		return nil, err
+	}
+	a := &grant.Assertion{Key: key, Audience: c.assertionAudience()}
+	if c.Certificate != "" {
+		if a.Certificate, err = grant.ParseCertificate(c.Certificate, key); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// key is the stored key, parsed, with the config's algorithm.
+func (c *config) key(stored signingKey) (*grant.Key, error) {
+	key, err := grant.ParseKey(stored.PEM)
+	if err != nil {
+		return nil, err
+	}
+	key.ID = stored.ID
+	key.Alg, err = key.ChooseAlgorithm(c.SigningAlg, c.supportedAlgs())
+	return key, err
+}
+
+// The names that assertion_audience has for what the config knows by itself.
+const (
+	audienceIssuer        = "issuer"
+	audienceTokenEndpoint = "token_endpoint"
+)
+
+// assertionAudience is the aud of client assertions; empty where it is the issuer and
+// that is not known.
+func (c *config) assertionAudience() string {
+	switch c.AssertionAudience {
+	case audienceIssuer:
+		return c.issuer()
+	case audienceTokenEndpoint:
+		return c.tokenURL()
+	case "":
+		if issuer := c.issuer(); issuer != "" {
+			return issuer
+		}
+		return c.tokenURL()
+	default:
+		return c.AssertionAudience
+	}
+}

@@ -1,0 +1,86 @@
+package mcpoauth
+
+import (
+	"slices"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// tokenURL is the token endpoint in effect.
+func (c *config) tokenURL() string {
+	switch {
+	case c.TokenURL != "":
+		return c.TokenURL
+	case c.Discovered == nil:
+		return ""
+	case c.authMethod() == grant.TLSClientAuth && c.Discovered.MTLSTokenURL != "":
+		return c.Discovered.MTLSTokenURL // RFC 8705 section 5
+	default:
+		return c.Discovered.TokenURL
+	}
+}
+
+// issuer is the authorization server's identifier; empty where it is not known.
+func (c *config) issuer() string {
+	if c.Issuer == "" && c.TokenURL == "" && c.Discovered != nil {
+		return c.Discovered.Issuer
+	}
+	return c.Issuer
+}
+
+// authMethod is the client authentication method in effect: the operator's, or that of
+// the credentials. For a secret it is the first of basic and post that the metadata
+// names, and basic where it names none (RFC 8414 section 2).
+func (c *config) authMethod() grant.AuthMethod {
+	switch {
+	case c.AuthMethod != "":
+		return c.AuthMethod
+	case len(c.Keys) > 0:
+		return grant.PrivateKeyJWT
+	case c.ClientCertificate != "" || c.ClientCertificateKey != "":
+		return grant.TLSClientAuth
+	case c.serverNames(grant.ClientSecretPost) && !c.serverNames(grant.ClientSecretBasic):
+		return grant.ClientSecretPost
+	default:
+		return grant.ClientSecretBasic
+	}
+}
+
+// serverNames tells whether the authorization server's metadata names the method.
+func (c *config) serverNames(method grant.AuthMethod) bool {
+	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
+}
+
+// scopes are the scopes to ask for: the operator's, or those that discovery found.
+func (c *config) scopes() []string {
+	if len(c.Scopes) == 0 && c.TokenURL == "" && c.Discovered != nil {
+		return c.Discovered.Scopes
+	}
+	return c.Scopes
+}
+
+// resources are the resource indicators of the config itself (RFC 8707): what the
+// operator wrote, or the MCP server's URL, in its own spelling where that is known.
+func (c *config) resources() []string {
+	switch {
+	case c.OmitResource:
+		return nil
+	case len(c.Resource) > 0:
+		return c.Resource
+	case c.TokenURL == "" && c.Discovered != nil && c.Discovered.Resource != "":
+		return []string{c.Discovered.Resource}
+	case c.ServerURL != "":
+		return []string{canonicalResource(c.ServerURL)}
+	default:
+		return nil
+	}
+}
+
+// supportedAlgs are the signing algorithms that the metadata names; none where there is
+// no metadata.
+func (c *config) supportedAlgs() []string {
+	if c.Discovered == nil {
+		return nil
+	}
+	return c.Discovered.SigningAlgs
+}
