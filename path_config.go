@@ -209,28 +209,6 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	return warn(notes...), nil
 }
 
-// resolve discovers the authorization server where that is needed: it never was, or what
-// discovery starts from has changed, or the operator asks for it.
-func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
-	source := c.discoverySource()
-	if source == "" {
-		c.Discovered = nil
-		if rediscover {
-			return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint")
-		}
-		return nil, nil
-	}
-	// An issuer and a server_url may be the same text, and mean another search.
-	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
-	if c.Discovered != nil && same && !rediscover {
-		return nil, nil
-	}
-	if !verify {
-		return nil, badRequest("verify=false contacts nobody, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
-	}
-	return c.discover(ctx, trusted)
-}
-
 // unchanged returns tokens.ErrConflict unless the stored config is still old.
 func (b *backend) unchanged(ctx context.Context, server string, old *config) error {
 	current, err := b.store.config(ctx, server)

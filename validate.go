@@ -16,9 +16,6 @@ const (
 	maxTTL     = 365 * 24 * time.Hour
 )
 
-// methods are the client authentication methods that work.
-var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth}
-
 // validName checks the names of a path. The paths' pattern has seen to the
 // characters; Vault's storage refuses "..".
 func validName(name tokens.Name) error {

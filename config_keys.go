@@ -1,0 +1,73 @@
+package mcpoauth
+
+import (
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// updateKeys sets the signing key that the request holds or asks for. old is nil for a
+// new config. The other fields have been set. made tells that the plugin made a key,
+// which no authorization server can know yet.
+func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err error) {
+	pem, givenKey := d.GetOk("private_key")
+	kind, givenType := d.GetOk("key_type")
+	switch {
+	case givenKey && givenType && pem != "" && kind != "":
+		return false, badRequest("private_key and key_type contradict each other: write private_key for a key of your own, or key_type for one that the plugin makes")
+	case givenKey && pem != "":
+		return false, c.useKey(pem.(string))
+	case givenType && kind != "":
+		return c.makeKey(grant.KeyType(kind.(string)), old)
+	case !givenKey && givenType && c.KeyType != "" && c.AuthMethod == grant.PrivateKeyJWT:
+		return false, nil // an empty key_type asks for a key of the default type: there is one
+	case givenKey || givenType && c.KeyType != "": // empty
+		c.KeyType, c.Keys = "", nil
+		return false, nil
+	case c.AuthMethod == grant.PrivateKeyJWT && len(c.Keys) == 0:
+		return c.makeKey(defaultKeyType, old)
+	case c.KeyType == "" && len(c.Keys) > 0:
+		return false, c.useKey(c.Keys[0].PEM) // key_id may have changed
+	}
+	return false, nil
+}
+
+// useKey takes the operator's key.
+func (c *config) useKey(pem string) error {
+	key, err := grant.ParseKey(pem)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if c.KeyID != "" {
+		key.ID = c.KeyID
+	}
+	stored, err := storedKey(key, time.Time{})
+	if err != nil {
+		return err
+	}
+	c.KeyType, c.Keys = "", keyRing{stored}
+	return nil
+}
+
+// makeKey makes a key, unless the stored one is of that type and goes on travelling to
+// where it was made for: writing the same config again makes no new key.
+func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error) {
+	if old != nil && old.KeyType == kind && len(old.Keys) > 0 && c.sameRoute(old) {
+		return false, nil
+	}
+	if !slices.Contains(keyTypes, kind) {
+		return false, badRequest("key_type %s is not supported: write rsa-2048, ec-p256 or ed25519", quote(string(kind)))
+	}
+	key, err := newSigningKey(kind, time.Time{})
+	if err != nil {
+		return false, err
+	}
+	c.KeyType, c.Keys = kind, keyRing{key}
+	return true, nil
+}
+
+// keyTypes are the types of key that the plugin makes.
+var keyTypes = []grant.KeyType{grant.RSA2048, grant.ECP256, grant.Ed25519}
