@@ -1,0 +1,119 @@
+package mcpoauth
+
+import (
+	"context"
+	"strings"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// config reads a config; nil when there is none.
+func (s store) config(ctx context.Context, server string) (*config, error) {
+	var c config
+	found, err := s.get(ctx, configPrefix+server, &c)
+	if !found {
+		return nil, err
+	}
+	return &c, nil
+}
+
+func (s store) putConfig(ctx context.Context, server string, c *config) error {
+	return s.put(ctx, configPrefix+server, c)
+}
+
+func (s store) putRole(ctx context.Context, name tokens.Name, r *role) error {
+	return s.put(ctx, rolePrefix+name.String(), r)
+}
+
+// deleteConfig deletes a config and then all that belongs to it. In this order: the
+// secret goes first, and what a crash leaves behind cannot be used without it.
+func (s store) deleteConfig(ctx context.Context, server string) error {
+	if err := s.delete(ctx, configPrefix+server); err != nil {
+		return err
+	}
+	return s.deleteBelongings(ctx, server)
+}
+
+// deleteBelongings deletes the roles and tokens of a server.
+func (s store) deleteBelongings(ctx context.Context, server string) error {
+	for _, prefix := range []string{rolePrefix, tokenPrefix} {
+		names, err := s.list(ctx, prefix+server+"/")
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := s.delete(ctx, prefix+server+"/"+name); err != nil {
+				return err
+			}
+		}
+	}
+	return s.delete(ctx, tokenPrefix+server)
+}
+
+// deleteRole deletes a role and then its token.
+func (s store) deleteRole(ctx context.Context, name tokens.Name) error {
+	if err := s.delete(ctx, rolePrefix+name.String()); err != nil {
+		return err
+	}
+	return s.Delete(ctx, name)
+}
+
+// servers lists the configs.
+func (s store) servers(ctx context.Context) ([]string, error) {
+	return s.list(ctx, configPrefix)
+}
+
+// serversWithRoles lists the servers that have roles.
+func (s store) serversWithRoles(ctx context.Context) (map[string]bool, error) {
+	entries, err := s.list(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	servers := make(map[string]bool, len(entries))
+	for _, entry := range entries {
+		servers[strings.TrimSuffix(entry, "/")] = true
+	}
+	return servers, nil
+}
+
+// roles lists the roles of a server.
+func (s store) roles(ctx context.Context, server string) ([]string, error) {
+	return s.list(ctx, rolePrefix+server+"/")
+}
+
+// effective reads what governs a name: its config, and its role where it is one.
+// tokens.ErrNotConfigured when either is missing.
+func (s store) effective(ctx context.Context, name tokens.Name) (*config, *role, error) {
+	c, r, err := s.configAndRole(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c == nil || name.Role != "" && r == nil {
+		return nil, nil, tokens.ErrNotConfigured
+	}
+	return c, r, nil
+}
+
+// configAndRole reads a name's config and role; each is nil when there is none.
+func (s store) configAndRole(ctx context.Context, name tokens.Name) (*config, *role, error) {
+	c, err := s.config(ctx, name.Server)
+	if c == nil {
+		return nil, nil, err
+	}
+	r, err := s.role(ctx, name, c)
+	return c, r, err
+}
+
+// role reads a role of a config; nil when there is none, and for the config's own name.
+func (s store) role(ctx context.Context, name tokens.Name, c *config) (*role, error) {
+	if name.Role == "" {
+		return nil, nil
+	}
+	var r role
+	// A role left over from an earlier config of the same name is none.
+	found, err := s.get(ctx, rolePrefix+name.String(), &r)
+	if err != nil || !found || r.Incarnation != c.Incarnation {
+		return nil, err
+	}
+	return &r, nil
+}
