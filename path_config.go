@@ -15,17 +15,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// writeBudget bounds what a write asks of others, until it begins to store.
-const writeBudget = 30 * time.Second
-
-// errWriteBudget is the cause of a context that ended because the budget was used up.
-var errWriteBudget = errors.New("the time that a write may take is over")
-
-// budgeted is ctx, and ends with the budget of a write.
-func (b *backend) budgeted(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, b.writeBudget, errWriteBudget)
-}
-
 func (b *backend) configPaths() []*framework.Path {
 	return []*framework.Path{
 		{
@@ -207,49 +196,6 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
 	}
 	return warn(notes...), nil
-}
-
-// unchanged returns tokens.ErrConflict unless the stored config is still old.
-func (b *backend) unchanged(ctx context.Context, server string, old *config) error {
-	current, err := b.store.config(ctx, server)
-	if err != nil {
-		return err
-	}
-	if (current == nil) != (old == nil) || current != nil && current.Revision != old.Revision {
-		return tokens.ErrConflict
-	}
-	return nil
-}
-
-// verifiedWrite is a write of a config or a role, which may have to prove itself first.
-type verifiedWrite struct {
-	name    tokens.Name
-	terms   *tokens.Terms // of the name, after the write
-	verify  bool          // whether the operator wants the proof
-	fetch   bool          // whether there is something to prove
-	refresh bool          // whether the tokens that stay are to be replaced soon
-	store   func(context.Context) error
-	// after gives the terms of all names that the write concerns, after it.
-	after func(context.Context, tokens.Name) (*tokens.Terms, error)
-}
-
-// carryOut obtains a token on the new terms, if there is something to prove, and
-// then stores and publishes all together. It gives the token, nil where none was
-// fetched.
-func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
-	change := tokens.Change{Write: w.store, Terms: w.after}
-	if w.verify && w.fetch {
-		token, err := b.engine.Verify(ctx, w.terms)
-		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errWriteBudget) {
-			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", b.writeBudget)}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("nothing was stored: with these settings no token for %q could be obtained from the authorization server at %s: %w", w.name, w.terms.Host, err)
-		}
-		change.Token = token
-		change.Refresh = w.refresh
-	}
-	return change.Token, b.engine.Change(ctx, w.name, change)
 }
 
 // withRoleHint adds to a refusal what may be behind it where a config's scopes or
