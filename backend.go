@@ -15,23 +15,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// operationPrefix starts the operation ids of the OpenAPI document.
-const operationPrefix = "mcp-oauth"
-
-// backend is one mount of the secrets engine.
-type backend struct {
-	*framework.Backend
-
-	system  *systemView
-	store   store
-	engine  *tokens.Engine
-	metrics *metrics
-	// writeBudget is the constant of that name; a test's own is shorter.
-	writeBudget time.Duration
-
-	keySets keySets
-}
-
 // Factory makes the backend of one mount. It satisfies logical.Factory.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	// Setup keeps the system view that it is given, and asks it at every request.

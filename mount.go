@@ -1,0 +1,26 @@
+package mcpoauth
+
+import (
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+// backend is one mount of the secrets engine.
+type backend struct {
+	*framework.Backend
+
+	system  *systemView
+	store   store
+	engine  *tokens.Engine
+	metrics *metrics
+	// writeBudget is the constant of that name; a test's own is shorter.
+	writeBudget time.Duration
+
+	keySets keySets
+}
+
+// operationPrefix starts the operation ids of the OpenAPI document.
+const operationPrefix = "mcp-oauth"
