@@ -6,11 +6,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// plainError is a reason in words of our own.
-type plainError string
-
-func (e plainError) Error() string { return string(e) }
-
 // cause names what kept an answer from coming, in words of our own. temporary is false where trying
 // again unchanged will not help.
 func cause(err error) (reason string, temporary bool) {

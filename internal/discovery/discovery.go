@@ -9,45 +9,18 @@ package discovery
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // maxServers is how many of a resource's authorization servers are tried: more would only cost time.
 const maxServers = 4
-
-// Request says where to begin. It is not changed by Do and may be used again.
-type Request struct {
-	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
-	ServerURL string
-	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), exactly as the server
-	// spells it. Where it is set, discovery begins there, and ServerURL is not called.
-	Issuer string
-	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
-	CACert string
-	// AllowPrivate permits loopback and private addresses in URLs that documents name.
-	AllowPrivate bool
-	// AllowInsecureHTTP permits http to hosts other than loopback, in any URL.
-	AllowInsecureHTTP bool
-	// Timeout bounds each HTTP request, to the last byte. Above zero. The whole is bounded by Do's ctx.
-	Timeout time.Duration
-	// Transport sends all requests, with no guard but for what a URL itself says: for tests. nil is a
-	// fresh http.Transport for each, guarded, and with the environment's proxy at the origin of
-	// ServerURL or Issuer only.
-	Transport http.RoundTripper
-
-	resolver *net.Resolver                         // for tests; nil is net.DefaultResolver
-	proxied  func(*http.Request) (*url.URL, error) // for tests; nil is the environment's
-}
 
 // Result is what was found. Strings are visible ASCII.
 type Result struct {
@@ -75,48 +48,6 @@ type Result struct {
 	Policy Policy
 	// Warnings are what the operator should know, a sentence each.
 	Warnings []string
-}
-
-// Attempt is a URL that was tried and why it was not taken.
-type Attempt struct {
-	// URL has neither query nor user information.
-	URL string
-	// Reason is in words, without anything of a document but identifiers.
-	Reason string
-	// Temporary is set where there was no answer, or one about the moment: it may be different later.
-	Temporary bool
-
-	// down is set where the server was asked, and gave no whole answer, or one about the moment.
-	down bool
-}
-
-// Error says that no token endpoint was found, and everything that was tried.
-type Error struct {
-	// Attempts are in the order in which they were made.
-	Attempts []Attempt
-	// Ended is the error of the ctx that ended the search; nil where it came to its end.
-	Ended error
-}
-
-// Error lists one attempt a line.
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("found no token endpoint")
-	if e.Ended != nil {
-		b.WriteString(" in the time that there was")
-	}
-	for _, a := range e.Attempts {
-		fmt.Fprintf(&b, "\n  %s: %s", a.URL, a.Reason)
-	}
-	return b.String()
-}
-
-// Unwrap returns Ended.
-func (e *Error) Unwrap() error { return e.Ended }
-
-// Temporary reports whether trying again later may help.
-func (e *Error) Temporary() bool {
-	return e.Ended != nil || slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Temporary })
 }
 
 // Do searches. Its errors are *Error, or such as say what is wrong with the request.
@@ -152,26 +83,6 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 		return nil, &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 	}
 	return found, nil
-}
-
-// search is one Do.
-type search struct {
-	*Request
-	origin   string // of the URL that the operator gave
-	own      Policy // for that origin: from the first connection on, for where that led
-	roots    *x509.CertPool
-	proxy    func(*http.Request) (*url.URL, error)
-	attempts []Attempt
-}
-
-// refuse notes why a URL was not taken.
-func (s *search) refuse(u *url.URL, reason string) {
-	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
-}
-
-// fail notes why a URL brought no document.
-func (s *search) fail(u *url.URL, f *failure) {
-	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
 }
 
 // fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.

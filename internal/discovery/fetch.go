@@ -56,6 +56,16 @@ type failure struct {
 	unreached bool
 }
 
+// refuse notes why a URL was not taken.
+func (s *search) refuse(u *url.URL, reason string) {
+	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
+}
+
+// fail notes why a URL brought no document.
+func (s *search) fail(u *url.URL, f *failure) {
+	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
+}
+
 // do makes one request: bounded in size and time, without following redirects.
 func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	own := origin(c.url) == s.origin

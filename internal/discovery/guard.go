@@ -200,3 +200,8 @@ func hostAddr(host string) netip.Addr {
 	addr, _ := netip.ParseAddr(host)
 	return addr
 }
+
+// plainError is a reason in words of our own.
+type plainError string
+
+func (e plainError) Error() string { return string(e) }

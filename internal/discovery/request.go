@@ -1,0 +1,43 @@
+package discovery
+
+import (
+	"crypto/x509"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Request says where to begin. It is not changed by Do and may be used again.
+type Request struct {
+	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
+	ServerURL string
+	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), exactly as the server
+	// spells it. Where it is set, discovery begins there, and ServerURL is not called.
+	Issuer string
+	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
+	CACert string
+	// AllowPrivate permits loopback and private addresses in URLs that documents name.
+	AllowPrivate bool
+	// AllowInsecureHTTP permits http to hosts other than loopback, in any URL.
+	AllowInsecureHTTP bool
+	// Timeout bounds each HTTP request, to the last byte. Above zero. The whole is bounded by Do's ctx.
+	Timeout time.Duration
+	// Transport sends all requests, with no guard but for what a URL itself says: for tests. nil is a
+	// fresh http.Transport for each, guarded, and with the environment's proxy at the origin of
+	// ServerURL or Issuer only.
+	Transport http.RoundTripper
+
+	resolver *net.Resolver                         // for tests; nil is net.DefaultResolver
+	proxied  func(*http.Request) (*url.URL, error) // for tests; nil is the environment's
+}
+
+// search is one Do.
+type search struct {
+	*Request
+	origin   string // of the URL that the operator gave
+	own      Policy // for that origin: from the first connection on, for where that led
+	roots    *x509.CertPool
+	proxy    func(*http.Request) (*url.URL, error)
+	attempts []Attempt
+}
