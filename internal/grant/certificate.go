@@ -4,12 +4,7 @@ import (
 	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io"
-	"syscall"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as
@@ -78,47 +73,4 @@ func (f pemField) first(certs []*x509.Certificate, belongs func(*x509.Certificat
 		}
 	}
 	return fmt.Errorf("%s does not belong to the private key: its public key is another", f.name)
-}
-
-// certificateAlerts are the TLS alerts (RFC 8446 section 6.2), in crypto/tls's words, by which a server
-// refuses a client certificate, with advice.
-var certificateAlerts = map[string]string{
-	"bad certificate":               "",
-	"unsupported certificate":       ": is it meant for client authentication?",
-	"revoked certificate":           "",
-	"expired certificate":           "",
-	"unknown certificate":           "",
-	"unknown certificate authority": ": the server does not trust its CA, or client_certificate lacks the chain to it",
-	"access denied":                 "",
-	"error decrypting message":      "",
-	"certificate required":          "",
-}
-
-// show returns the client certificate to a server that asks for one. It does so whatever CAs the server
-// names: crypto/tls would keep a certificate of another CA back, and the server could only say that
-// there was none. Its error is an *UnavailableError.
-func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	t.asked.Store(true)
-	asked.AcceptableCAs = nil
-	if err := asked.SupportsCertificate(cert); err != nil {
-		return nil, &UnavailableError{Reason: "TLS: the server accepts no signature by the client certificate's key: use a key of another type"}
-	}
-	return cert, nil
-}
-
-// clientCertificateCause is cause for a request with a client certificate: what a server does not like
-// about one it says with an alert, or not at all.
-func clientCertificateCause(err error) string {
-	if alert := reach.Alert(err); alert != "" {
-		if advice, ok := certificateAlerts[alert]; ok {
-			return "TLS: the server refused the client certificate: " + alert + advice
-		}
-	}
-	reason := cause(err)
-	for _, lost := range []error{io.EOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, lost) {
-			return reason + ": the server may have refused the client certificate"
-		}
-	}
-	return reason
 }

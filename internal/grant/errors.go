@@ -181,3 +181,8 @@ func fold(s string) string {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)
 	}), " ")
 }
+
+// unsendable is the error of a request that was never sent because of what it holds.
+func unsendable(format string, args ...any) *UnavailableError {
+	return &UnavailableError{Reason: fmt.Sprintf(format, args...)}
+}

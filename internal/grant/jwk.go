@@ -1,9 +1,6 @@
 package grant
 
 import (
-	"crypto"
-	_ "crypto/sha256" // of thumbprints
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 
@@ -27,13 +24,4 @@ func PublicJWKS(keys ...*Key) ([]byte, error) {
 // jwk is the public key with all that a server may choose a key by.
 func (k *Key) jwk() jose.JSONWebKey {
 	return jose.JSONWebKey{Key: k.signer.Public(), KeyID: k.ID, Algorithm: k.Alg, Use: "sig"}
-}
-
-// thumbprint is the JWK thumbprint of RFC 7638 with SHA-256, in base64url.
-func thumbprint(public crypto.PublicKey) (string, error) {
-	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		return "", fmt.Errorf("identifying the key: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(sum), nil
 }

@@ -7,7 +7,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	_ "crypto/sha256" // of thumbprints
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"slices"
@@ -192,3 +194,12 @@ func (k *Key) PEM() (string, error) {
 
 // Format prints the id, whatever the verb: fmt would print the private key.
 func (k Key) Format(s fmt.State, _ rune) { fmt.Fprint(s, "key "+k.ID) }
+
+// thumbprint is the JWK thumbprint of RFC 7638 with SHA-256, in base64url.
+func thumbprint(public crypto.PublicKey) (string, error) {
+	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", fmt.Errorf("identifying the key: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}

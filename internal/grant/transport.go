@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync/atomic"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // transport is the package's own, for one request. Without keep-alive there is no connection left to
@@ -76,18 +74,14 @@ func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	}
 }
 
-// hints are advice on the reasons that have some here.
-var hints = map[string]string{
-	reach.NotHTTP: ": check token_url",
-	reach.NotTLS:  ": check token_url's scheme and port",
-}
-
-// cause names what kept an answer from coming, in words of our own. It does not judge timeouts of the
-// request.
-func cause(err error) string {
-	if reach.Alert(err) == "certificate required" {
-		return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"
+// show returns the client certificate to a server that asks for one. It does so whatever CAs the server
+// names: crypto/tls would keep a certificate of another CA back, and the server could only say that
+// there was none. Its error is an *UnavailableError.
+func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	t.asked.Store(true)
+	asked.AcceptableCAs = nil
+	if err := asked.SupportsCertificate(cert); err != nil {
+		return nil, &UnavailableError{Reason: "TLS: the server accepts no signature by the client certificate's key: use a key of another type"}
 	}
-	reason, _ := reach.Cause(err)
-	return reason + hints[reason]
+	return cert, nil
 }

@@ -1,0 +1,17 @@
+package grant
+
+// AuthMethod is an OAuth client authentication method by its registered name (RFC 7591 section 2).
+type AuthMethod string
+
+const (
+	// ClientSecretBasic sends client_id and secret as HTTP Basic credentials, each form-encoded first
+	// (RFC 6749 section 2.3.1).
+	ClientSecretBasic AuthMethod = "client_secret_basic"
+	// ClientSecretPost sends client_id and secret as parameters of the body.
+	ClientSecretPost AuthMethod = "client_secret_post"
+	// PrivateKeyJWT sends an assertion that a private key signed (RFC 7523 section 2.2).
+	PrivateKeyJWT AuthMethod = "private_key_jwt"
+	// TLSClientAuth shows a client certificate in the TLS handshake (RFC 8705 section 2.1), and sends
+	// client_id in the body.
+	TLSClientAuth AuthMethod = "tls_client_auth"
+)
