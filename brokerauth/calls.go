@@ -118,3 +118,9 @@ func (c *call) wait(ctx context.Context) error {
 		return fmt.Errorf("brokerauth: waiting for Vault: %w", context.Cause(ctx))
 	}
 }
+
+// A replacement is the attempt to have one token replaced.
+type replacement struct {
+	id    string // of the refused token
+	calls calls
+}

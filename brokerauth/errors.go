@@ -66,3 +66,8 @@ func failed(op, path string, err error) *Error {
 	}
 	return e
 }
+
+// ErrNotReplaced says that the token that the MCP server refused is still the one to be had: it is
+// younger than the plugin's cooldown of 10 seconds, or the authorization server hands it out again, or it
+// came in place of another refused one not long ago.
+var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")

@@ -41,11 +41,3 @@ func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http
 	return errors.New("brokerauth: a 401 to a request without a token: it went to another origin, " +
 		"or the HTTPClient does not have this Transport")
 }
-
-// refusalKey is of the context of a refused request: why its 401 is the answer, an error.
-type refusalKey struct{}
-
-// explain has the 401 to a request tell Authorize why it is the answer.
-func explain(response *http.Response, req *http.Request, refusal error) {
-	response.Request = req.WithContext(context.WithValue(req.Context(), refusalKey{}, refusal))
-}

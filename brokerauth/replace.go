@@ -5,25 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 )
-
-// ErrNotReplaced says that the token that the MCP server refused is still the one to be had: it is
-// younger than the plugin's cooldown of 10 seconds, or the authorization server hands it out again, or it
-// came in place of another refused one not long ago.
-var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")
 
 // errStillHeld is what Vault says by naming the refused token.
 var errStillHeld = fmt.Errorf("%w: it is too young for that, or the authorization server repeats it", ErrNotReplaced)
 
 var errNotARefresh = errors.New("the answer is not that of a refresh path of vault-plugin-mcp-oauth")
-
-// A replacement is the attempt to have one token replaced.
-type replacement struct {
-	id    string // of the refused token
-	calls calls
-}
 
 // Replace has Vault replace an access token that the MCP server refused (401, RFC 6750 section 3.1),
 // and reads the new one. When it returns nil, Token returns another token than that. A [Transport] calls
@@ -120,24 +108,4 @@ func (s *Source) answered(accessToken string, status int) {
 	case status >= 200 && status < 300:
 		s.streak.accept(s.held.id, time.Now())
 	}
-}
-
-// refreshPath is the refresh path that goes with a token path: mount/token/server or
-// mount/token/server/role.
-func refreshPath(tokenPath string) (string, error) {
-	parts := strings.Split(tokenPath, "/")
-	n := len(parts)
-	ofServer := n >= 3 && parts[n-2] == "token"
-	ofRole := n >= 4 && parts[n-3] == "token"
-	switch {
-	case ofServer && ofRole:
-		return "", fmt.Errorf("brokerauth: token path %q may be that of a server or of a role: Config.RefreshPath must be set", tokenPath)
-	case ofServer:
-		parts[n-2] = "refresh"
-	case ofRole:
-		parts[n-3] = "refresh"
-	default:
-		return "", fmt.Errorf("brokerauth: token path %q is not of the form mount/token/server or mount/token/server/role", tokenPath)
-	}
-	return strings.Join(parts, "/"), nil
 }

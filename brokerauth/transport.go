@@ -135,3 +135,11 @@ func originOf(u *url.URL) string {
 	}
 	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
 }
+
+// refusalKey is of the context of a refused request: why its 401 is the answer, an error.
+type refusalKey struct{}
+
+// explain has the 401 to a request tell Authorize why it is the answer.
+func explain(response *http.Response, req *http.Request, refusal error) {
+	response.Request = req.WithContext(context.WithValue(req.Context(), refusalKey{}, refusal))
+}
