@@ -18,6 +18,7 @@ test: test-unit test-acceptance test-bench soak ## Run all tests, and a short so
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
+	cd tools/lint && go test -race ./filecycles
 
 test-acceptance: prepare ## Run the acceptance tests on a real Vault, authorization server and MCP server
 	cd acceptance && go test -race -count=1 -timeout 20m ./...
@@ -48,7 +49,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 
 # Not tools/vault: its module graph is Vault's own, and checking it would download all of it
 # on every clean machine to say nothing about this project's code.
-lint: ## Check formatting, modules, scripts and code
+lint: ## Check formatting, modules, scripts, cycles of files and code
 	@files=$$(gofmt -l .) && \
 		{ test -z "$$files" || { echo "not formatted, run make fmt:"; echo "$$files"; exit 1; }; }
 	@# A test may sleep in the time of a testing/synctest bubble only (story makes one): elsewhere it waits for the event.
@@ -62,9 +63,12 @@ lint: ## Check formatting, modules, scripts and code
 	go vet ./...
 	cd acceptance && go vet ./...
 	cd bench && go vet ./...
+	cd tools/lint && go vet ./filecycles
+	cd tools/lint && go run ./filecycles ../..
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
+	cd tools/lint && ../../scripts/golangci-lint run --config ../../.golangci.yml ./filecycles
 
 fmt: ## Format the code
 	scripts/golangci-lint fmt ./...
