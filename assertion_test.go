@@ -18,6 +18,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // assertion is a client assertion (RFC 7523 section 3) as it arrived.
@@ -308,4 +310,42 @@ func TestDamagedKeyInStorage(t *testing.T) {
 	}
 	m.refused(http.StatusInternalServerError, logical.ReadOperation, "keys/maps", nil, "private_key")
 	as.asked(t, 0, "with damaged keys")
+}
+
+// The algorithm is the operator's, or the first of the key's that the server names.
+func TestAlgorithmOfAKey(t *testing.T) {
+	stored, err := storedKey(mustParse(t, pemOf(t, rsaKey())), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		asked string
+		named []string
+		want  string // empty: none fits
+	}{
+		{"", nil, "RS256"},
+		{"PS256", nil, "PS256"},
+		{"", []string{"ES256", "PS256"}, "PS256"},
+		{"RS256", []string{"PS256"}, "RS256"},
+		{"", []string{"ES256"}, ""},
+		{"ES256", nil, ""},
+	} {
+		c := &config{SigningAlg: test.asked, Discovered: &discovered{SigningAlgs: test.named}, Keys: keyRing{stored}}
+		key, err := c.key(stored)
+		if (err == nil) != (test.want != "") || err == nil && key.Alg != test.want {
+			t.Errorf("asked %q, named %q: %v, %v; want %q", test.asked, test.named, key, err, test.want)
+		}
+	}
+	if _, err := (&config{}).key(signingKey{ID: "a", PEM: "damaged"}); err == nil {
+		t.Error("a damaged key was parsed")
+	}
+}
+
+func mustParse(t *testing.T, pem string) *grant.Key {
+	t.Helper()
+	key, err := grant.ParseKey(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

@@ -305,3 +305,43 @@ func TestRequestsThatLeadNowhere(t *testing.T) {
 		t.Errorf("an unknown path: %v", err)
 	}
 }
+
+// The framework's own message would quote the value, and Vault would log it.
+func TestSecretOfTheWrongTypeIsNotEchoed(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for _, value := range []any{
+		fields{"value": secret}, []string{secret, secret}, []any{fields{secret: secret}}, 12345, 1.5, true,
+	} {
+		data := with(as.client(), fields{"client_secret": value})
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "client_secret must be a string")
+		m.configure(as, nil)
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "client_secret must be a string")
+		m.delete("config/weather")
+
+		req := &logical.Request{Operation: logical.UpdateOperation, Path: "config/weather", Data: data, Storage: m.storage}
+		if checked, _, err := m.b.HandleExistenceCheck(t.Context(), req); err != nil || !checked {
+			t.Errorf("existence check with client_secret %T: %t, %v", value, checked, err)
+		}
+	}
+	as.asked(t, 0, "after secrets of the wrong type")
+}
+
+// Clients that write whole objects write null for what they do not set.
+func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, fields{"scopes": "read", "allow_insecure_http": true, "extra_params": "a=1", "idle_timeout": "1h"})
+	was := m.storage.entries(t)
+	m.write("config/weather", fields{
+		"client_secret": nil, "scopes": nil, "allow_insecure_http": nil, "extra_params": nil, "idle_timeout": nil, "verify": nil,
+	})
+	m.storage.unchanged(t, was)
+
+	// Neither null nor an empty text is verify=false: these writes are refused by the server, and so not
+	// stored.
+	as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		fields{"client_secret": "another-" + secret, "verify": nil}, "invalid_client")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		fields{"client_secret": "another-" + secret, "verify": ""}, "invalid_client")
+	m.storage.unchanged(t, was)
+}

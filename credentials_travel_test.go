@@ -194,3 +194,55 @@ func TestPluginMadeKeyDoesNotMove(t *testing.T) {
 		t.Errorf("key_type is %q beside the operator's key", got)
 	}
 }
+
+// Whoever may update a config could otherwise have its secret sent to a host of their
+// own.
+func TestSecretTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
+	certificate, _ := certificateAndKey(t)
+	as, thief := newAuthServer(t), newAuthServer(t)
+	for _, test := range []struct {
+		name   string
+		change fields
+	}{
+		{"token_url to another host", fields{"token_url": thief.URL + "/token"}},
+		{"token_url to another path", fields{"token_url": as.URL + "/echo"}},
+		{"ca_cert added", fields{"ca_cert": certificate}},
+		{"allow_insecure_http", fields{"allow_insecure_http": true}},
+		{"token_url beside other changes", fields{"token_url": thief.URL, "client_id": "thief", "token_endpoint_auth_method": "client_secret_post"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMount(t)
+			m.configure(as, nil)
+			was, asked := m.storage.entries(t), as.count()
+			for _, verify := range []bool{true, false} {
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+					with(test.change, fields{"verify": verify}), "must bring client_secret too")
+			}
+			m.storage.unchanged(t, was)
+			as.asked(t, asked, "after the refused write")
+			m.write("config/weather", with(test.change, fields{"client_secret": secret, "verify": false}))
+		})
+	}
+	thief.asked(t, 0, "after all")
+}
+
+func TestSecretGoesToTheNewPlaceWhenItIsGiven(t *testing.T) {
+	before, after := newAuthServer(t), newAuthServer(t)
+	m := newMount(t)
+	m.write("config/weather", before.client())
+	m.write("config/weather", fields{"token_url": after.URL + "/token", "client_secret": "new-" + secretMark})
+	if got := after.await(1); got.clientSecret != "new-"+secretMark {
+		t.Errorf("the new server got the secret %q", got.clientSecret)
+	}
+	before.asked(t, 1, "after the move")
+}
+
+// Removing what was added is a change of route like any other.
+func TestRemovingProtectionNeedsTheSecret(t *testing.T) {
+	certificate, _ := certificateAndKey(t)
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, fields{"ca_cert": certificate, "allow_insecure_http": true})
+	for _, change := range []fields{{"ca_cert": ""}, {"allow_insecure_http": false}} {
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, "must bring client_secret too")
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,4 +163,67 @@ func TestWellFormedCredentialsAreAccepted(t *testing.T) {
 		m.write("config/weather", with(with(as.endpoint(), give), fields{"verify": false}))
 		as.asked(t, 0, "after a write with verify=false")
 	}
+}
+
+func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
+	as, kinds := newAuthority(t).newServer(t, false), credentialKinds(t)
+	for _, has := range kinds {
+		for _, gets := range kinds {
+			if has.name == gets.name || has.field == "private_key" && gets.name == "plugin-made key" || has.name == "plugin-made key" && gets.field == "private_key" {
+				continue // a signing key takes the other's place
+			}
+			t.Run(has.name+" and "+gets.name, func(t *testing.T) {
+				m := newMount(t)
+				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
+				was := m.storage.entries(t)
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(gets.give, fields{"verify": false}),
+					"one kind of credentials", "empty the others in the same write")
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/maps", with(with(as.endpoint(), has.give), gets.give),
+					"one kind of credentials")
+				m.storage.unchanged(t, was)
+			})
+		}
+	}
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// Without others in their place a config has none, which it can not be.
+func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
+	as := newAuthority(t).newServer(t, false)
+	for _, kind := range credentialKinds(t) {
+		m := newMount(t)
+		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
+		was := m.storage.entries(t)
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", kind.none, "client_secret is missing")
+		m.storage.unchanged(t, was)
+	}
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// A key for a server that names methods without it.
+func TestKeyThatTheMetadataDoesNotName(t *testing.T) {
+	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_basic"}})
+	client := fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, edKey(t))}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "credentials are for private_key_jwt")
+	as.asked(t, 0, "after the refused write")
+	m.write("config/weather", with(client, fields{"token_endpoint_auth_method": "private_key_jwt"}))
+	m.asserted(as.await(1))
+}
+
+func TestPluginMadeKeyThatTheServerCannotVerify(t *testing.T) {
+	m, _, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"ES256"}})
+	client := fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ed25519"}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "EdDSA", "names ES256")
+	equal(t, "the configs", m.list("config/"), nil)
+	m.write("config/weather", with(client, fields{"key_type": "ec-p256"}))
+}
+
+func TestPinnedHTTPEndpointNeedsThePermissionThatLetItIn(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", with(mcp.client(), fields{"allow_insecure_http": true}))
+	repin(m, func(d *discovered) {
+		d.TokenURL = strings.Replace(as.URL, "127.0.0.1", "as.example.com", 1) + "/token"
+	})
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		fields{"allow_insecure_http": false, "client_secret": secret, "verify": false}, "uses http", "rediscover=true")
 }

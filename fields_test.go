@@ -1,46 +1,24 @@
 package mcpoauth
 
-import (
-	"net/http"
-	"testing"
+import "testing"
 
-	"github.com/hashicorp/vault/sdk/logical"
-)
-
-// A misspelt field is told, and not dropped: without omit_resource a token would be another one, and
-// without token_id any token would be replaced.
-func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
-	for _, test := range []struct {
-		path  string
-		op    logical.Operation
-		field string
-	}{
-		{"config/weather", logical.UpdateOperation, "omit_resorce"},
-		{"config/other", logical.CreateOperation, "clientid"},
-		{"role/weather/reader", logical.CreateOperation, "scope"},
-		{"refresh/weather", logical.UpdateOperation, "token-id"},
-		{"keys/weather/rotate", logical.UpdateOperation, "activate_at"},
-		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // which a config's read has
-		{"refresh/weather", logical.UpdateOperation, "discovered_at"},
-	} {
-		t.Run(test.path, func(t *testing.T) {
-			as, m := newAuthServer(t), newMount(t)
-			m.configure(as, nil)
-			m.token("weather")
-			requests, stored := as.count(), m.storage.entries(t)
-			m.refused(http.StatusBadRequest, test.op, test.path, fields{test.field: "1"}, test.field, "path-help")
-			as.asked(t, requests, "after a field that does not exist")
-			m.storage.unchanged(t, stored)
-		})
+func TestDurationsAreNeverLessThanWritten(t *testing.T) {
+	m := newMount(t)
+	m.write("config/weather", fields{
+		"token_url": "https://as.example.com/token", "client_id": "c", "client_secret": secret, "verify": false,
+		"max_ttl": "500ms", "idle_timeout": "1500ms", "default_ttl": "90s",
+	})
+	got := m.read("config/weather")
+	for field, want := range map[string]int64{"max_ttl": 1, "idle_timeout": 2, "default_ttl": 90} {
+		if got[field] != want {
+			t.Errorf("%s is %v, want %d", field, got[field], want)
+		}
 	}
-}
-
-// What was read may be written back, with what only a read has.
-func TestReadIsWrittenBack(t *testing.T) {
-	m, as, mcp := discoverable(t, nil)
-	m.write("config/weather", mcp.client())
-	requests, read := as.count(), m.read("config/weather")
-	m.write("config/weather", read)
-	as.asked(t, requests, "after a config was written back")
-	sameFields(t, m.read("config/weather"), read)
+	m.write("config/weather", fields{"verify": false, "max_ttl": "", "idle_timeout": "", "default_ttl": "", "request_timeout": ""})
+	got = m.read("config/weather")
+	for field, want := range map[string]int64{"max_ttl": 0, "idle_timeout": 86400, "default_ttl": 300, "request_timeout": 10} {
+		if got[field] != want {
+			t.Errorf("emptied, %s is %v, want the default %d", field, got[field], want)
+		}
+	}
 }

@@ -251,3 +251,17 @@ func TestNewKeySignsFromItsTimeOn(t *testing.T) {
 		t.Errorf("after its time %q signs; want %q", got, second)
 	}
 }
+
+// A rotation that is overtaken by a write is a conflict, as any write is.
+func TestRotationThatIsOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		synctest.Wait() // until all is loaded
+		m.storage.meanwhile(func() { m.write("config/weather", fields{"max_ttl": "1h", "verify": false}) })
+		m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
+		if published, _ := m.keys("weather"); len(published) != 1 || len(m.jwks("weather")) != 1 {
+			t.Errorf("the keys are %q", published)
+		}
+	})
+}

@@ -5,71 +5,83 @@ import (
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 )
 
-// The method is the operator's, else that of the credentials, and of secrets the one
-// that the metadata names.
-func TestAuthMethodFromMetadata(t *testing.T) {
+// What goes to the token endpoint for what is configured.
+func TestRequestHoldsWhatIsConfigured(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		named []string // nil: the metadata does not say
-		asked string
-		want  string // empty: nothing fits
+		name   string
+		config fields
+		want   map[string][]string
 	}{
-		{"not said", nil, "", "client_secret_basic"},
-		{"basic", []string{"client_secret_basic"}, "", "client_secret_basic"},
-		{"post", []string{"client_secret_post"}, "", "client_secret_post"},
-		{"both", []string{"client_secret_post", "client_secret_basic"}, "", "client_secret_basic"},
-		{"post among others", []string{"none", "private_key_jwt", "client_secret_post"}, "", "client_secret_post"},
-		{"none that fits", []string{"private_key_jwt", "tls_client_auth"}, "", ""},
-		{"unknown ones", []string{"client_secret_jwt"}, "", ""},
-		{"post all the same", []string{"client_secret_basic"}, "client_secret_post", "client_secret_post"},
-		{"basic all the same", []string{"private_key_jwt"}, "client_secret_basic", "client_secret_basic"},
+		{"nothing", nil, map[string][]string{}},
+		{"scopes", fields{"scopes": []string{"b,c", "a"}}, map[string][]string{"scope": {"b,c a"}}},
+		{"scopes with commas", fields{"scopes": "b,c, a"}, map[string][]string{"scope": {"b c a"}}},
+		{"duplicate scopes", fields{"scopes": "b a b a"}, map[string][]string{"scope": {"b a"}}},
+		{"server_url", fields{"server_url": "https://a.example.com/mcp"}, map[string][]string{"resource": {"https://a.example.com/mcp"}}},
+		{"resource wins", fields{"server_url": "https://a.example.com/mcp", "resource": "https://b.example.com/,urn:c"}, map[string][]string{"resource": {"https://b.example.com/", "urn:c"}}},
+		{"omit_resource", fields{"server_url": "https://a.example.com/mcp", "omit_resource": true}, map[string][]string{}},
+		{"audience", fields{"audience": "weather"}, map[string][]string{"audience": {"weather"}}},
+		{"extra_params", fields{"extra_params": "tenant=north"}, map[string][]string{"tenant": {"north"}}},
+		{"client_secret_post", fields{"token_endpoint_auth_method": "client_secret_post"}, map[string][]string{"client_id": {"vault"}, "client_secret": {secret}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var metadata fields
-			if test.named != nil {
-				metadata = fields{"token_endpoint_auth_methods_supported": test.named}
-			}
-			m, as, mcp := discoverable(t, metadata)
-			client := with(mcp.client(), fields{"token_endpoint_auth_method": test.asked})
-			if test.want == "" {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client,
-					"names the client authentication methods", test.named[0], "credentials are for client_secret_basic", "set token_endpoint_auth_method")
-				equal(t, "the configs", m.list("config/"), nil)
-				as.asked(t, 0, "after the refused write")
-				return
-			}
-			m.write("config/weather", client)
+			as, m := newAuthServer(t), newMount(t)
+			m.write("config/weather", with(as.client(), test.config))
 			request := as.await(1)
-			got := "client_secret_basic"
-			if request.form.Get("client_secret") == secret {
-				got = "client_secret_post"
+			test.want["grant_type"] = []string{"client_credentials"}
+			for param, values := range request.form {
+				equal(t, param, values, test.want[param])
 			}
-			if got != test.want || (request.clientSecret == secret) != (got == "client_secret_basic") {
-				t.Errorf("the method is %s; want %s", got, test.want)
+			for param, values := range test.want {
+				equal(t, param, request.form[param], values)
 			}
-			if read := m.read("config/weather")["token_endpoint_auth_method"]; read != test.asked {
-				t.Errorf("token_endpoint_auth_method reads %q; want it as written, %q", read, test.asked)
+			_, inBody := test.want["client_secret"]
+			if inHeader := request.clientSecret != ""; inHeader == inBody {
+				t.Errorf("secret in the header: %t; in the body: %t", inHeader, inBody)
 			}
 		})
 	}
 }
 
-// A key for a server that names methods without it.
-func TestKeyThatTheMetadataDoesNotName(t *testing.T) {
-	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_basic"}})
-	client := fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, edKey(t))}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "credentials are for private_key_jwt")
-	as.asked(t, 0, "after the refused write")
-	m.write("config/weather", with(client, fields{"token_endpoint_auth_method": "private_key_jwt"}))
-	m.asserted(as.await(1))
+// The guard of discovered endpoints holds at every call, not only when they are found:
+// what a name resolves to may change.
+func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+	m.stop()
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !c.Discovered.Policy.Loopback || c.Discovered.Policy.Private {
+		t.Errorf("a loopback MCP server earned the policy %+v", c.Discovered.Policy)
+	}
+	c.Discovered.Policy = discovery.Policy{} // as if it had been public
+	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather/reader", nil, "loopback", "allow_private_addresses")
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "loopback", "nothing was stored")
+	as.asked(t, 1, "with a guard that does not permit it")
+
+	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret})
+	if got := m.token("weather/reader"); got != "t0ken-3" {
+		t.Errorf("the token is %q; want one of the operator's own token_url", got)
+	}
 }
 
-func TestPluginMadeKeyThatTheServerCannotVerify(t *testing.T) {
-	m, _, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"ES256"}})
-	client := fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ed25519"}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "EdDSA", "names ES256")
-	equal(t, "the configs", m.list("config/"), nil)
-	m.write("config/weather", with(client, fields{"key_type": "ec-p256"}))
+// The operator's permission holds for as long as it is written, and is not pinned.
+func TestPrivateAddressesArePermittedForAsLongAsThatIsWritten(t *testing.T) {
+	m, _, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	repin(m, func(d *discovered) { d.Policy = discovery.Policy{} }) // as if the server had been public
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "allow_private_addresses")
+	m.write("config/weather", fields{"allow_private_addresses": true, "client_secret": secret, "scopes": "a"})
+	m.write("config/weather", fields{"allow_private_addresses": false, "client_secret": secret, "verify": false})
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "b"}, "allow_private_addresses")
 }

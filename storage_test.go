@@ -295,3 +295,17 @@ func TestTokenOfAnEarlierIncarnationIsNotUsed(t *testing.T) {
 		t.Errorf("the token is %q; want a new one", got)
 	}
 }
+
+// After the plugin was set back to an older version, a token of the newer one must not
+// take its name out of service: nobody but the engine can write another.
+func TestTokenOfANewerSchemaIsReplaced(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	first := m.token("weather")
+	m.stop()
+	damage(t, m, "token/weather", strings.Replace(m.storage.entries(t)["token/weather"], `"schema":1`, `"schema":2`, 1))
+	m.start()
+	if got := m.token("weather"); got == first || got == "" {
+		t.Errorf("got %q, want a new token", got)
+	}
+}

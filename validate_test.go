@@ -192,20 +192,3 @@ func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 		m.write("config/"+name, with(as.client(), fields{"verify": false}))
 	}
 }
-
-func TestServerURLIsTheDefaultResourceInCanonicalForm(t *testing.T) {
-	for raw, want := range map[string]string{
-		"https://MCP.Example.com":        "https://mcp.example.com",
-		"HTTPS://mcp.example.com/":       "https://mcp.example.com",
-		"https://mcp.example.com/MCP/":   "https://mcp.example.com/MCP/",
-		"https://mcp.example.com/?a=B":   "https://mcp.example.com/?a=B",
-		"https://mcp.example.com:8443/a": "https://mcp.example.com:8443/a",
-	} {
-		as, m := newAuthServer(t), newMount(t)
-		m.write("config/weather", with(as.client(), fields{"server_url": raw}))
-		equal(t, "the resource of "+raw, as.await(1).form["resource"], []string{want})
-		if got := m.read("config/weather")["server_url"]; got != raw {
-			t.Errorf("server_url reads %q; want it as written, %q", got, raw)
-		}
-	}
-}

@@ -325,3 +325,33 @@ func TestScopesAndResourceFromDiscovery(t *testing.T) {
 		})
 	}
 }
+
+// An issuer and a server_url may be the same text and mean another search: a secret
+// that is brought for the one must not go to what was pinned for the other.
+func TestIssuerThatIsSpelledAsTheServerURLIsAnotherSearch(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	n := as.count()
+	_, err := m.do(logical.UpdateOperation, "config/weather", fields{
+		"issuer": mcp.url(), "server_url": "https://mcp.example.com/mcp", "client_secret": "for-the-issuer-" + secretMark,
+	})
+	if err == nil {
+		t.Error("what had been pinned for the MCP server was kept for the issuer")
+	}
+	as.asked(t, n, "after the write that names another issuer")
+}
+
+// repin changes what is pinned in the stored config, as another world would have had it.
+func repin(m *mount, change func(*discovered)) {
+	m.t.Helper()
+	m.stop()
+	c, err := m.store().config(m.t.Context(), "weather")
+	if err == nil {
+		change(c.Discovered)
+		err = m.store().putConfig(m.t.Context(), "weather", c)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.start()
+}

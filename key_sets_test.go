@@ -5,13 +5,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // jwks asks for the key set as an authorization server does, and gives its keys.
@@ -137,41 +138,6 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 	})
 }
 
-// A mount that has only just started looks once itself.
-func TestKeySetBeforeAllAreLoaded(t *testing.T) {
-	var looks atomic.Int64 // beside those that load, which fail at their first call
-	m := newNode(t, &testStorage{before: func(call string) {
-		if call == "get config/weather" {
-			looks.Add(1)
-		}
-	}}, 0)
-	m.write("config/weather", made(nil))
-	want := keyIDs(t, m.jwks("weather"))
-	m.stop()
-	m.storage.fail("list") // loading never gets anywhere
-	m.start()
-	before := looks.Load()
-	for range 100 {
-		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
-	}
-	if n := looks.Load() - before; n != 1 {
-		t.Errorf("100 requests looked %d times into storage; want 1", n)
-	}
-	m.unpublished("absent")
-}
-
-func TestKeySetSurvivesARestart(t *testing.T) {
-	m := newMount(t)
-	m.write("config/weather", made(nil))
-	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-	want := keyIDs(t, m.jwks("weather"))
-	for range 3 {
-		m.stop()
-		m.start()
-		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
-	}
-}
-
 // A node that did not do a write itself is told of it, and serves what it says.
 func TestKeySetOnAnotherNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -201,89 +167,59 @@ func TestKeySetOnAnotherNode(t *testing.T) {
 	})
 }
 
-// A load that is overtaken by a write must not bring the old keys back.
-func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
-	for name, change := range map[string]struct {
-		write func(m *mount)
-		keys  int // 0: none is published
-	}{
-		"rotated":     {func(m *mount) { m.data(logical.UpdateOperation, "keys/weather/rotate", nil) }, 2},
-		"unpublished": {func(m *mount) { m.write("config/weather", fields{"publish_jwks": false, "verify": false}) }, 0},
-		"deleted":     {func(m *mount) { m.delete("config/weather") }, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := newMount(t)
-				m.write("config/weather", made(nil))
-				synctest.Wait() // until all is loaded
-				m.storage.meanwhile(func() { change.write(m) })
-				if err := m.b.(*backend).loadKeySet(t.Context(), "weather"); err != nil {
-					t.Error(err)
-				}
-				if change.keys == 0 {
-					m.unpublished("weather")
-				} else if got := len(m.jwks("weather")); got != change.keys {
-					t.Errorf("%d keys are published; want %d", got, change.keys)
-				}
-			})
-		})
+func TestHalfADeletePublishesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.storage.fail("delete token/")
+		m.refused(http.StatusInternalServerError, logical.DeleteOperation, "config/weather", nil)
+		m.storage.fail()
+		m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
+		synctest.Wait() // the set is looked at in the background
+		m.unpublished("weather")
+	})
+}
+
+func TestKeySetIsTheSame404WhateverIsSent(t *testing.T) {
+	m := newMount(t)
+	_, err := m.b.HandleRequest(t.Context(), &logical.Request{
+		Operation: logical.ReadOperation, Path: "jwks/absent", Storage: m.storage,
+		Data: fields{"client_secret": []string{"a", "b"}},
+	})
+	if coded, ok := err.(logical.HTTPCodedError); !ok || coded.Code() != http.StatusNotFound {
+		t.Errorf("got %v, want the 404", err)
 	}
 }
 
-// A rotation that is overtaken by a write is a conflict, as any write is.
-func TestRotationThatIsOvertaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMount(t)
-		m.write("config/weather", made(nil))
-		synctest.Wait() // until all is loaded
-		m.storage.meanwhile(func() { m.write("config/weather", fields{"max_ttl": "1h", "verify": false}) })
-		m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
-		if published, _ := m.keys("weather"); len(published) != 1 || len(m.jwks("weather")) != 1 {
-			t.Errorf("the keys are %q", published)
+// A key leaves the published set at its time, without anybody writing.
+func TestPublishedKeySetsEndByThemselves(t *testing.T) {
+	c := &config{PublishJWKS: true}
+	for _, from := range []time.Time{{}, time.Now().Add(time.Hour)} {
+		key, err := newSigningKey(grant.ECP256, from)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-}
-
-// However many writes fail, and whatever storage does then: one retry looks into what they
-// left, and no write waits for it.
-func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMount(t)
-		m.write("config/weather", made(nil))
-		m.jwks("weather")
-		synctest.Wait() // until all is loaded
-		// The fourth call is the put: the existence check, the write and, under the lock, the
-		// write again read the config before.
-		const put = 4
-		unpublish := func(trouble *trouble, status int) {
-			t.Helper()
-			m.storage.trouble.Store(trouble)
-			began := time.Now()
-			m.refused(status, logical.UpdateOperation, "config/weather", fields{"publish_jwks": false, "verify": false}, errStorage.Error())
-			if took := time.Since(began); took > storageTimeout {
-				t.Errorf("the answer took %s, which is more than one call", took)
-			}
-			synctest.Wait()
+		c.Keys = append(c.Keys, key)
+	}
+	var sets keySets
+	if err := sets.update("weather", c); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[time.Duration]int{0: 2, 25 * time.Hour: 1, 9999 * time.Hour: 1} {
+		set, ok := sets.at("weather", time.Now().Add(after))
+		if !ok || len(set.Keys) != want {
+			t.Errorf("after %s %d keys are published, %t; want %d", after, len(set.Keys), ok, want)
 		}
-		for range 200 {
-			unpublish(&trouble{at: put, lasting: true}, http.StatusInternalServerError)
+	}
+	for _, gone := range []*config{{Keys: c.Keys}, nil} {
+		if err := sets.update("weather", gone); err != nil {
+			t.Fatal(err)
 		}
-		unpublish(&trouble{at: put, lasting: true, hanging: true}, http.StatusGatewayTimeout)
-		unpublish(&trouble{at: put, lasting: true, done: true}, http.StatusInternalServerError)
-		away := &trouble{at: 1, lasting: true}
-		m.storage.trouble.Store(away)
-		time.Sleep(10 * time.Minute)
-		if n := away.struck.Load(); n < 5 || n > 20 {
-			t.Errorf("%d storage calls in ten minutes; want those of one that tries every minute in the end", n)
+		if _, ok := sets.at("weather", time.Now()); ok {
+			t.Error("a set is published of a config that publishes none")
 		}
-		m.jwks("weather")
-		m.storage.trouble.Store(nil)
-		time.Sleep(time.Minute)
-		m.unpublished("weather")
-		before := m.storage.calls.Load()
-		time.Sleep(time.Hour)
-		if n := m.storage.calls.Load() - before; n != 0 {
-			t.Errorf("%d storage calls in the hour after; want none", n)
+		if err := sets.update("weather", c); err != nil {
+			t.Fatal(err)
 		}
-	})
+	}
 }

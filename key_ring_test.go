@@ -6,8 +6,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // ringOf is a ring of keys named a, b, c, ... that become active at the offsets from
@@ -129,76 +127,5 @@ func checkPublic(t *testing.T, jwk []byte, id string) {
 	equal(t, "the members of a public key", slices.Sorted(maps.Keys(members)), want)
 	if members["kid"] != id || members["use"] != "sig" {
 		t.Errorf("the key is %v of use %v; want %q, sig", members["kid"], members["use"], id)
-	}
-}
-
-// The algorithm is the operator's, or the first of the key's that the server names.
-func TestAlgorithmOfAKey(t *testing.T) {
-	stored, err := storedKey(mustParse(t, pemOf(t, rsaKey())), time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		asked string
-		named []string
-		want  string // empty: none fits
-	}{
-		{"", nil, "RS256"},
-		{"PS256", nil, "PS256"},
-		{"", []string{"ES256", "PS256"}, "PS256"},
-		{"RS256", []string{"PS256"}, "RS256"},
-		{"", []string{"ES256"}, ""},
-		{"ES256", nil, ""},
-	} {
-		c := &config{SigningAlg: test.asked, Discovered: &discovered{SigningAlgs: test.named}, Keys: keyRing{stored}}
-		key, err := c.key(stored)
-		if (err == nil) != (test.want != "") || err == nil && key.Alg != test.want {
-			t.Errorf("asked %q, named %q: %v, %v; want %q", test.asked, test.named, key, err, test.want)
-		}
-	}
-	if _, err := (&config{}).key(signingKey{ID: "a", PEM: "damaged"}); err == nil {
-		t.Error("a damaged key was parsed")
-	}
-}
-
-func mustParse(t *testing.T, pem string) *grant.Key {
-	t.Helper()
-	key, err := grant.ParseKey(pem)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// A key leaves the published set at its time, without anybody writing.
-func TestPublishedKeySetsEndByThemselves(t *testing.T) {
-	c := &config{PublishJWKS: true}
-	for _, from := range []time.Time{{}, time.Now().Add(time.Hour)} {
-		key, err := newSigningKey(grant.ECP256, from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Keys = append(c.Keys, key)
-	}
-	var sets keySets
-	if err := sets.update("weather", c); err != nil {
-		t.Fatal(err)
-	}
-	for after, want := range map[time.Duration]int{0: 2, 25 * time.Hour: 1, 9999 * time.Hour: 1} {
-		set, ok := sets.at("weather", time.Now().Add(after))
-		if !ok || len(set.Keys) != want {
-			t.Errorf("after %s %d keys are published, %t; want %d", after, len(set.Keys), ok, want)
-		}
-	}
-	for _, gone := range []*config{{Keys: c.Keys}, nil} {
-		if err := sets.update("weather", gone); err != nil {
-			t.Fatal(err)
-		}
-		if _, ok := sets.at("weather", time.Now()); ok {
-			t.Error("a set is published of a config that publishes none")
-		}
-		if err := sets.update("weather", c); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

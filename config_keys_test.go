@@ -144,28 +144,6 @@ func edKey(t *testing.T) ed25519.PrivateKey {
 	return key
 }
 
-func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
-	as, kinds := newAuthority(t).newServer(t, false), credentialKinds(t)
-	for _, has := range kinds {
-		for _, gets := range kinds {
-			if has.name == gets.name || has.field == "private_key" && gets.name == "plugin-made key" || has.name == "plugin-made key" && gets.field == "private_key" {
-				continue // a signing key takes the other's place
-			}
-			t.Run(has.name+" and "+gets.name, func(t *testing.T) {
-				m := newMount(t)
-				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
-				was := m.storage.entries(t)
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(gets.give, fields{"verify": false}),
-					"one kind of credentials", "empty the others in the same write")
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/maps", with(with(as.endpoint(), has.give), gets.give),
-					"one kind of credentials")
-				m.storage.unchanged(t, was)
-			})
-		}
-	}
-	as.asked(t, 0, "after writes that are refused")
-}
-
 func TestSwitchingTheKindOfCredentials(t *testing.T) {
 	as, kinds := newAuthority(t).newServer(t, false), credentialKinds(t)
 	for _, has := range kinds {
@@ -201,19 +179,6 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 	}
 }
 
-// Without others in their place a config has none, which it can not be.
-func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
-	as := newAuthority(t).newServer(t, false)
-	for _, kind := range credentialKinds(t) {
-		m := newMount(t)
-		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
-		was := m.storage.entries(t)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", kind.none, "client_secret is missing")
-		m.storage.unchanged(t, was)
-	}
-	as.asked(t, 0, "after writes that are refused")
-}
-
 // Where a key was written in another form, or the same again, nothing changes.
 func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
 	as := newAuthority(t).newServer(t, false)
@@ -247,4 +212,13 @@ func TestEmptyFieldsBesideTheOtherKindOfKey(t *testing.T) {
 	}
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": key, "key_type": "ed25519"}, "contradict each other")
 	as.asked(t, 0, "after all of them")
+}
+
+func TestWriteOfAKeyOfTheDefaultTypeCanBeRepeated(t *testing.T) {
+	m, as := newMount(t), newAuthServer(t)
+	write := with(as.endpoint(), fields{"token_endpoint_auth_method": "private_key_jwt", "key_type": ""})
+	m.write("config/weather", write)
+	was := m.storage.entries(t)
+	m.write("config/weather", write)
+	m.storage.unchanged(t, was)
 }

@@ -1,0 +1,80 @@
+package mcpoauth
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+func TestDiscoveryThatFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		spoil  func(as *authServer, mcp *mcpServer)
+		status int
+		says   func(as *authServer, mcp *mcpServer) []string
+	}{
+		{"no metadata of the authorization server", func(as *authServer, _ *mcpServer) {
+			as.mu.Lock()
+			defer as.mu.Unlock()
+			as.metadata = nil
+		}, 400, func(as *authServer, _ *mcpServer) []string {
+			return []string{
+				as.URL + "/.well-known/oauth-authorization-server: HTTP 404",
+				as.URL + "/.well-known/openid-configuration: HTTP 404",
+			}
+		}},
+		{
+			"another's metadata", func(as *authServer, _ *mcpServer) { as.describes(fields{"issuer": "https://other.example.com"}) },
+			400, func(*authServer, *mcpServer) []string { return []string{"its issuer is https://other.example.com"} },
+		},
+		{
+			"another's resource", func(_ *authServer, mcp *mcpServer) { mcp.says(fields{"resource": "https://other.example.com"}) },
+			400, func(_ *authServer, mcp *mcpServer) []string {
+				return []string{mcp.URL, "its resource is https://other.example.com"}
+			},
+		},
+		{
+			"the authorization server is gone", func(as *authServer, _ *mcpServer) { as.Close() },
+			502, func(as *authServer, _ *mcpServer) []string { return []string{as.URL, "connection refused"} },
+		},
+		{
+			"the MCP server is gone", func(_ *authServer, mcp *mcpServer) { mcp.Close() },
+			502, func(_ *authServer, mcp *mcpServer) []string { return []string{mcp.url(), "connection refused"} },
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m, as, mcp := discoverable(t, nil)
+			test.spoil(as, mcp)
+			m.refused(test.status, logical.UpdateOperation, "config/weather", mcp.client(),
+				append(test.says(as, mcp), "nothing was stored", "could not be discovered")...)
+			if got := m.storage.entries(t); len(got) != 0 {
+				t.Errorf("storage holds %q", got)
+			}
+			as.asked(t, 0, "after the refused write")
+		})
+	}
+}
+
+func TestDiscoveryThatFailsLaterKeepsTheConfig(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	m.write("config/weather", mcp.client())
+	was := m.storage.entries(t)
+	mcp.Close()
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"rediscover": true, "scopes": "a"}, "nothing was stored")
+	m.storage.unchanged(t, was)
+	if got := m.token("weather"); got != "t0ken-1" {
+		t.Errorf("the token is %q", got)
+	}
+	m.write("config/weather", fields{"scopes": "a"})
+	as.asked(t, 2, "after a write that needs no discovery")
+}
+
+func TestWarningsOfDiscovery(t *testing.T) {
+	m, _, mcp := discoverable(t, fields{"grant_types_supported": []string{"authorization_code"}})
+	warnings := m.write("config/weather", mcp.client())
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "does not list the client_credentials grant") {
+		t.Errorf("the warnings are %q", warnings)
+	}
+}

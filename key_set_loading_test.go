@@ -1,0 +1,119 @@
+package mcpoauth
+
+import (
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// A mount that has only just started looks once itself.
+func TestKeySetBeforeAllAreLoaded(t *testing.T) {
+	var looks atomic.Int64 // beside those that load, which fail at their first call
+	m := newNode(t, &testStorage{before: func(call string) {
+		if call == "get config/weather" {
+			looks.Add(1)
+		}
+	}}, 0)
+	m.write("config/weather", made(nil))
+	want := keyIDs(t, m.jwks("weather"))
+	m.stop()
+	m.storage.fail("list") // loading never gets anywhere
+	m.start()
+	before := looks.Load()
+	for range 100 {
+		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
+	}
+	if n := looks.Load() - before; n != 1 {
+		t.Errorf("100 requests looked %d times into storage; want 1", n)
+	}
+	m.unpublished("absent")
+}
+
+func TestKeySetSurvivesARestart(t *testing.T) {
+	m := newMount(t)
+	m.write("config/weather", made(nil))
+	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
+	want := keyIDs(t, m.jwks("weather"))
+	for range 3 {
+		m.stop()
+		m.start()
+		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
+	}
+}
+
+// A load that is overtaken by a write must not bring the old keys back.
+func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
+	for name, change := range map[string]struct {
+		write func(m *mount)
+		keys  int // 0: none is published
+	}{
+		"rotated":     {func(m *mount) { m.data(logical.UpdateOperation, "keys/weather/rotate", nil) }, 2},
+		"unpublished": {func(m *mount) { m.write("config/weather", fields{"publish_jwks": false, "verify": false}) }, 0},
+		"deleted":     {func(m *mount) { m.delete("config/weather") }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				m.write("config/weather", made(nil))
+				synctest.Wait() // until all is loaded
+				m.storage.meanwhile(func() { change.write(m) })
+				if err := m.b.(*backend).loadKeySet(t.Context(), "weather"); err != nil {
+					t.Error(err)
+				}
+				if change.keys == 0 {
+					m.unpublished("weather")
+				} else if got := len(m.jwks("weather")); got != change.keys {
+					t.Errorf("%d keys are published; want %d", got, change.keys)
+				}
+			})
+		})
+	}
+}
+
+// However many writes fail, and whatever storage does then: one retry looks into what they
+// left, and no write waits for it.
+func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.jwks("weather")
+		synctest.Wait() // until all is loaded
+		// The fourth call is the put: the existence check, the write and, under the lock, the
+		// write again read the config before.
+		const put = 4
+		unpublish := func(trouble *trouble, status int) {
+			t.Helper()
+			m.storage.trouble.Store(trouble)
+			began := time.Now()
+			m.refused(status, logical.UpdateOperation, "config/weather", fields{"publish_jwks": false, "verify": false}, errStorage.Error())
+			if took := time.Since(began); took > storageTimeout {
+				t.Errorf("the answer took %s, which is more than one call", took)
+			}
+			synctest.Wait()
+		}
+		for range 200 {
+			unpublish(&trouble{at: put, lasting: true}, http.StatusInternalServerError)
+		}
+		unpublish(&trouble{at: put, lasting: true, hanging: true}, http.StatusGatewayTimeout)
+		unpublish(&trouble{at: put, lasting: true, done: true}, http.StatusInternalServerError)
+		away := &trouble{at: 1, lasting: true}
+		m.storage.trouble.Store(away)
+		time.Sleep(10 * time.Minute)
+		if n := away.struck.Load(); n < 5 || n > 20 {
+			t.Errorf("%d storage calls in ten minutes; want those of one that tries every minute in the end", n)
+		}
+		m.jwks("weather")
+		m.storage.trouble.Store(nil)
+		time.Sleep(time.Minute)
+		m.unpublished("weather")
+		before := m.storage.calls.Load()
+		time.Sleep(time.Hour)
+		if n := m.storage.calls.Load() - before; n != 0 {
+			t.Errorf("%d storage calls in the hour after; want none", n)
+		}
+	})
+}
