@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"golang.org/x/oauth2"
 )
@@ -15,8 +14,8 @@ import (
 // goroutines may use it at once.
 //
 // It adds the Authorization header (RFC 6750 section 2.1) where a request goes to the server's
-// origin: the scheme, host and port of its URL. Requests to any other origin, such as those that a
-// redirect leads to, pass as they are: a token is good for one server, and no other should see it.
+// origin: the scheme, host and port of its URL, the host in IDNA ASCII. Requests to any other origin, such as
+// those that a redirect leads to, pass as they are: a token is good for one server, and no other should see it.
 //
 // Where the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
 // the request once more, if its body can be sent again: there is none, or the request has a GetBody.
@@ -31,7 +30,7 @@ type Transport struct {
 	Base http.RoundTripper
 
 	source *Source
-	origin string
+	origin origin
 }
 
 // NewTransport returns a Transport for the MCP server at serverURL, such as
@@ -42,14 +41,18 @@ func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, errors.New("brokerauth: the MCP server's URL must be http or https, with a host")
 	}
-	return &Transport{source: source, origin: originOf(u)}, nil
+	o, ok := newOrigin(u)
+	if !ok {
+		return nil, errors.New("brokerauth: the host of the MCP server's URL is not a name in IDNA: write its ASCII form, as in xn--...")
+	}
+	return &Transport{source: source, origin: o}, nil
 }
 
 // RoundTrip implements [http.RoundTripper]. Where no token is held and none is to be had it fails as
 // [Source.TokenContext] does, without a request. It fails too where the request's context is done before a
 // refused token has been replaced.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if originOf(req.URL) != t.origin {
+	if !t.origin.contains(req.URL) {
 		return t.base().RoundTrip(req)
 	}
 	token, err := t.source.TokenContext(req.Context())
@@ -126,16 +129,6 @@ func (t *Transport) base() http.RoundTripper {
 	}
 	return http.DefaultTransport
 }
-
-// originOf is the origin of a URL (RFC 6454 section 4).
-func originOf(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
-}
-
 // refusalKey is of the context of a refused request: why its 401 is the answer, an error.
 type refusalKey struct{}
 

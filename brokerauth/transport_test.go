@@ -107,6 +107,48 @@ func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 	}
 }
 
+// A host that is not ASCII is another origin, whatever a case mapping makes of it (U+0130 and U+212A become
+// ASCII letters), unless it is the server's own as the caller wrote it. IDNA says what it is in ASCII.
+func TestHostThatIsNotASCII(t *testing.T) {
+	for _, c := range []struct {
+		server, request string
+		want            bool
+	}{
+		{"https://files.test/mcp", "https://f\u0130les.test/mcp", false},
+		{"https://files.test/mcp", "https://FILES.test/mcp", true},
+		{"https://kiosk.test/mcp", "https://\u212aiosk.test/mcp", false},
+		{"https://kiosk.test/mcp", "https://kio\u017fk.test/mcp", false},
+		{"https://kiosk.test/mcp", "https://kiosk\u3002test/mcp", false},
+		{"https://b\u00fccher.test/mcp", "https://b\u00fccher.test/other", true},
+		{"https://b\u00fccher.test/mcp", "https://xn--bcher-kva.test/mcp", true},
+		{"https://b\u00fccher.test/mcp", "https://bucher.test/mcp", false},
+		{"https://b\u00fccher.test/mcp", "http://b\u00fccher.test/mcp", false},
+		{"https://b\u00fccher.test/mcp", "https://B\u00fccher.test/mcp", false},
+		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // where net/http connects to
+	} {
+		w := newWorld(t)
+		transport, err := NewTransport(w.source(), c.server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		authorized := false
+		transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+			authorized = req.Header.Get("Authorization") != ""
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
+		})
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.request, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := transport.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+		if authorized != c.want {
+			t.Errorf("the token of %+q went to %+q: %t, want %t", c.server, c.request, authorized, c.want)
+		}
+	}
+}
+
 func TestRedirectElsewhereCarriesNoToken(t *testing.T) {
 	w := newWorld(t)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://mcp.test/moved", nil)
@@ -348,7 +390,7 @@ func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 
 func TestTransportNeedsAnHTTPURL(t *testing.T) {
 	s := newWorld(t).source()
-	for _, address := range []string{"", "mcp.test", "/mcp", "ftp://mcp.test/", "https://", "https://:secret@%zz"} {
+	for _, address := range []string{"", "mcp.test", "/mcp", "ftp://mcp.test/", "https://", "https://:secret@%zz", "https://\ufffd.test/"} {
 		transport, err := NewTransport(s, address)
 		if err == nil || transport != nil {
 			t.Errorf("%q is taken", address)

@@ -1,0 +1,50 @@
+package brokerauth
+
+import (
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+)
+
+// An origin is where a token may go: the scheme, host and port of the MCP server's URL (RFC 6454 section 4).
+type origin struct {
+	scheme string
+	host   string // with its port as in the URL: the server's host as the caller wrote it
+	ascii  string // scheme, host and port, the host in IDNA ASCII, as net/http connects to it
+}
+
+// newOrigin returns the origin of an MCP server's URL, and whether its host has an IDNA ASCII form.
+func newOrigin(u *url.URL) (origin, bool) {
+	host := u.Hostname()
+	if !isASCII(host) {
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return origin{}, false
+		}
+	}
+	return origin{u.Scheme, u.Host, serialized(u.Scheme, host, u.Port())}, true
+}
+
+// contains reports whether a request to u goes to this origin. A host that is not ASCII is another one, unless
+// it is written as the server's own: case mappings turn U+0130 and U+212A into ASCII letters, which makes two
+// hosts one.
+func (o origin) contains(u *url.URL) bool {
+	host := u.Hostname()
+	if !isASCII(host) {
+		return u.Scheme == o.scheme && u.Host == o.host
+	}
+	return serialized(u.Scheme, host, u.Port()) == o.ascii
+}
+
+func serialized(scheme, asciiHost, port string) string {
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[scheme]
+	}
+	return scheme + "://" + strings.ToLower(asciiHost) + ":" + port
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}
