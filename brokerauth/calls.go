@@ -20,6 +20,10 @@ const (
 	windowMost  = 30 * time.Second
 )
 
+// slowPace is the least time from one request to the next while Vault answers 504. The plugin answers so after
+// some seconds, but something in between may do so at once.
+const slowPace = time.Second
+
 // calls are calls of one kind: one at a time, and none within the window after a failure. The mutex
 // that guards them is their owner's.
 type calls struct {
@@ -123,4 +127,33 @@ func (c *call) wait(ctx context.Context) error {
 type replacement struct {
 	id    string // of the refused token
 	calls calls
+}
+
+// whileFetching calls do again while Vault answers 504, which says that the plugin is still fetching. If ctx is
+// done first, the 504 is the error.
+func whileFetching(ctx context.Context, do func() error) error {
+	var slow error
+	for {
+		pace := time.NewTimer(slowPace)
+		err := do()
+		if !isGatewayTimeout(err) {
+			if err != nil && slow != nil && ctx.Err() != nil {
+				return slow
+			}
+			return err
+		}
+		slow = err
+		if wait(ctx, pace); ctx.Err() != nil {
+			return slow
+		}
+	}
+}
+
+// wait waits for the timer, or until ctx is done.
+func wait(ctx context.Context, timer *time.Timer) {
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

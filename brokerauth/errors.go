@@ -19,7 +19,8 @@ type Error struct {
 
 	// StatusCode is the HTTP status of Vault's answer: 404 where there is no such config or role, 403
 	// where the Vault token is not valid or has no policy for it, 400 where the authorization server
-	// refused the plugin, 502 where that could not be reached, 503 where Vault is sealed. It is 0 where
+	// refused the plugin, 502 where that could not be reached, 504 where
+	// it has not answered yet, 503 where Vault is sealed. It is 0 where
 	// no answer came, or one that cannot be understood.
 	StatusCode int
 
@@ -50,6 +51,13 @@ func (e *Error) reason() string {
 		reason += ": " + strings.Join(answer.Errors, "; ")
 	}
 	return reason
+}
+
+// isGatewayTimeout reports whether Vault answered 504: the plugin is still waiting for the authorization server,
+// and goes on with that.
+func isGatewayTimeout(err error) bool {
+	failure, ok := errors.AsType[*Error](err)
+	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
 
 // errNotFound is a 404 of which Vault's client tells nothing.

@@ -18,7 +18,8 @@ var errNotARefresh = errors.New("the answer is not that of a refresh path of vau
 // it by itself.
 //
 // However many report one token, Vault is asked once; and not at all where another token is held by
-// now. After a failure, the same token is not named again for a second, then for two and so on up to
+// now. A standby that answers the read may lag behind: the token path is read for a second, until it has the
+// token that Vault named. After a failure, the same token is not named again for a second, then for two and so on up to
 // 30 seconds, or to 15 minutes where Vault still holds it: the failure is returned at once.
 //
 // Where the new token is refused in turn, it is not replaced within half a minute of the first, nor the
@@ -56,32 +57,79 @@ func (s *Source) replace(id string) (*call, error) {
 	return s.replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, id) })
 }
 
-// refresh names the refused token to Vault and reads the one in its place.
+// successorWait is how long a read may still bring the refused token after Vault has named its successor: a
+// standby that answers reads lags behind the active node, by about a tenth of a second.
+const successorWait = time.Second
+
+// refresh names the refused token to Vault and reads the one in its place. While Vault answers 504, the fetch
+// goes on: a read may bring its token, and naming the refused one again waits for it.
 func (s *Source) refresh(ctx context.Context, id string) error {
+	return whileFetching(ctx, func() error {
+		err := s.refreshOnce(ctx, id)
+		switch {
+		case (err == nil || isGatewayTimeout(err)) && s.replaced(id):
+			return nil
+		case err == nil:
+			return errStillHeld
+		}
+		return err
+	})
+}
+
+// refreshOnce names the refused token to Vault, and reads its successor where there is or may be one.
+func (s *Source) refreshOnce(ctx context.Context, id string) error {
 	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": id})
 	if err != nil {
-		return failed("refresh", s.refreshPath, err)
-	}
-	var now string
-	if secret != nil {
-		now, _ = secret.Data["token_id"].(string)
-	}
-	if now == "" {
-		return failed("refresh", s.refreshPath, errNotARefresh)
-	}
-	if now == id {
-		return errStillHeld
-	}
-	if err := s.readNow(ctx).wait(context.Background()); err != nil { // it ends with ctx
+		err := failed("refresh", s.refreshPath, err)
+		if isGatewayTimeout(err) {
+			if err := s.readNow(ctx).wait(context.Background()); err != nil { // it ends with ctx
+				return err
+			}
+		}
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.held == nil || s.held.id == id {
+	var successor string
+	if secret != nil {
+		successor, _ = secret.Data["token_id"].(string)
+	}
+	switch successor {
+	case "":
+		return failed("refresh", s.refreshPath, errNotARefresh)
+	case id:
 		return errStillHeld
 	}
-	s.streak.replace(s.held.ttl(), time.Now())
-	return nil
+	return s.readSuccessor(ctx, successor)
+}
+
+// readSuccessor reads until the token path answers with the token of this id, or until successorWait is over.
+func (s *Source) readSuccessor(ctx context.Context, id string) error {
+	began := time.Now()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		err := s.readNow(ctx).wait(context.Background()) // it ends with ctx
+		if err != nil || s.holds(id) || time.Since(began)+pause > successorWait {
+			return err
+		}
+		wait(ctx, time.NewTimer(pause))
+	}
+}
+
+// holds reports whether the token of this id is held.
+func (s *Source) holds(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held != nil && s.held.id == id
+}
+
+// replaced reports whether a token other than the refused one is held, and counts it as its successor.
+func (s *Source) replaced(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if !s.held.validAt(now) || s.held.id == id {
+		return false
+	}
+	s.streak.replace(s.held.ttl(), now)
+	return true
 }
 
 // readNow starts a read whatever came of earlier ones: Vault has just answered. One that is under way

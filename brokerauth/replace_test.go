@@ -222,16 +222,113 @@ func TestReplacementIsGivenUp(t *testing.T) {
 	}
 }
 
-// A node that lags behind gives the old token after the refresh. That is told, not tried for ever.
+// A standby answers with the refused token for some milliseconds after the refresh.
+func TestReplacedTokenIsReadUntilANodeThatLagsHasIt(t *testing.T) {
+	for _, lag := range []time.Duration{time.Millisecond, 104 * time.Millisecond, 900 * time.Millisecond} {
+		t.Run(lag.String(), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lag = lag
+				s := w.source()
+				w.hold(s)
+				before := time.Now()
+				if err := s.Replace(t.Context(), access(1)); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(before); took < lag || took > 3*lag+time.Second/40 {
+					t.Errorf("it took %s, want not much more than the lag", took)
+				}
+				w.wantToken(s, 2)
+				if n := w.called(http.MethodGet); n < 3 || n > 12 {
+					t.Errorf("%d reads, want the first, one that came too early, and a few", n)
+				}
+			})
+		})
+	}
+}
+
+// Another broker's token may come in place of the one that refresh/ named. It will do.
+func TestTokenThatIsYetNewerWillDo(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.writing = time.Second
+		s := w.source()
+		w.hold(s)
+		time.AfterFunc(time.Second/2, func() { w.with(func(w *world) { w.number = 3 }) })
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 3)
+	})
+}
+
+// A node that goes on with the old token is asked for a second. That is told, not tried for ever.
 func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.stuck = true
 		s := w.source()
 		w.hold(s)
+		before := time.Now()
 		if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
 			t.Errorf("got %v, want ErrNotReplaced", err)
 		}
-		w.wantCalls(2, 1)
+		if took := time.Since(before); took < time.Second/2 || took > time.Second {
+			t.Errorf("it took %s, want a second at most", took)
+		}
+		if reads, refreshes := w.called(http.MethodGet), w.called(http.MethodPut); reads < 4 || reads > 12 || refreshes != 1 {
+			t.Errorf("%d reads and %d refreshes, want a few reads and one refresh", reads, refreshes)
+		}
+	})
+}
+
+// A token that Vault keeps is not looked for.
+func TestTokenThatIsKeptIsNotReadAgain(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.issued, w.cooldown = time.Now(), time.Hour
+		s := w.source()
+		w.hold(s)
+		if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
+			t.Errorf("got %v, want ErrNotReplaced", err)
+		}
+		w.wantCalls(1, 1)
+	})
+}
+
+// A refresh that waits for a slow authorization server is answered with a 504 while the fetch goes on. The
+// token is named again, which joins that fetch, unless a read shows that it is there.
+func TestRefreshThatTakesLongIsWaitedFor(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.fetching[http.MethodPut] = 3 })
+		before := time.Now()
+		parallel(10, func() {
+			if err := s.Replace(t.Context(), access(1)); err != nil {
+				t.Error(err)
+			}
+		})
+		if took := time.Since(before); took != 3*pluginWait {
+			t.Errorf("it took %s, want %s", took, 3*pluginWait)
+		}
+		w.wantToken(s, 2)
+		if n := w.called(http.MethodPut); n != 4 {
+			t.Errorf("%d refreshes, want four", n)
+		}
+	})
+}
+
+func TestRefreshThatTakesLongEndsWithTheTokensAppearance(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		w.with(func(w *world) { w.fetching[http.MethodPut] = 1000 })
+		time.AfterFunc(7*time.Second, func() { w.with(func(w *world) { w.number = 2 }) })
+		before := time.Now()
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(before); took != 2*pluginWait {
+			t.Errorf("it took %s, want %s", took, 2*pluginWait)
+		}
+		w.wantToken(s, 2)
 	})
 }
 

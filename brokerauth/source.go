@@ -163,10 +163,9 @@ var errExpired = errors.New("the token had expired when the answer came")
 func (s *Source) read(ctx context.Context) error {
 	// The answer to a slow read may be of no use any more. The next one is of another token.
 	for range 2 {
-		asked := time.Now()
-		secret, err := s.vault.Logical().ReadWithContext(ctx, s.tokenPath)
-		if err != nil || secret == nil {
-			return failed("read", s.tokenPath, err)
+		secret, asked, err := s.answer(ctx)
+		if err != nil {
+			return err
 		}
 		read, err := parseToken(secret, asked)
 		if err != nil {
@@ -177,6 +176,23 @@ func (s *Source) read(ctx context.Context) error {
 		}
 	}
 	return failed("read", s.tokenPath, errExpired)
+}
+
+// answer reads the token path, and returns when that read began. It reads again while Vault answers 504: the
+// plugin is still fetching the token.
+func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
+	var asked time.Time
+	var secret *api.Secret
+	err := whileFetching(ctx, func() error {
+		var err error
+		asked = time.Now()
+		secret, err = s.vault.Logical().ReadWithContext(ctx, s.tokenPath)
+		if err != nil || secret == nil {
+			return failed("read", s.tokenPath, err)
+		}
+		return nil
+	})
+	return secret, asked, err
 }
 
 // hold holds a token that was read, unless it has expired. An old answer never takes the place of a

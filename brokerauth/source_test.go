@@ -93,6 +93,52 @@ func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
 	}
 }
 
+// A read that waits for a slow authorization server is answered with a 504 while the fetch goes on. It is made
+// again, for as long as a read may take.
+func TestReadThatTakesLongIsWaitedFor(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.fetching[http.MethodGet] = 4
+		s := w.source()
+		before := time.Now()
+		parallel(10, func() { w.hold(s) })
+		if took := time.Since(before); took != 4*pluginWait {
+			t.Errorf("it took %s, want %s", took, 4*pluginWait)
+		}
+		w.wantToken(s, 1)
+		w.wantCalls(5, 0)
+	})
+}
+
+// A caller waits for as long as its context lets it, and a read for 30 seconds: the 504 is the failure then.
+func TestReadThatTakesTooLongIsGivenUp(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"by the plugin": pluginWait, "by a gateway at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				if wait == 0 {
+					w.status[http.MethodGet] = http.StatusGatewayTimeout
+				} else {
+					w.fetching[http.MethodGet] = 1000
+				}
+				s := w.source()
+				ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+				defer cancel()
+				before := time.Now()
+				if _, err := s.TokenContext(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(before) != 12*time.Second {
+					t.Errorf("after %s: %v, want the caller's own deadline", time.Since(before), err)
+				}
+				_, err := s.Token()
+				failure, ok := errors.AsType[*Error](err)
+				if !ok || failure.StatusCode != http.StatusGatewayTimeout || time.Since(before) != callTimeout {
+					t.Errorf("after %s: %v, want the 504 after %s", time.Since(before), err, callTimeout)
+				}
+				if n := w.called(http.MethodGet); n < 5 || n > 31 {
+					t.Errorf("%d reads in %s, want one a second at most", n, callTimeout)
+				}
+			})
+		})
+	}
+}
+
 // However often a broker calls, a Vault that is away is asked a few times; and when it is back the
 // broker notices within the longest window.
 func TestFailedReadsBackOff(t *testing.T) {

@@ -129,6 +129,7 @@ func (t *Transport) base() http.RoundTripper {
 	}
 	return http.DefaultTransport
 }
+
 // refusalKey is of the context of a refused request: why its 401 is the answer, an error.
 type refusalKey struct{}
 

@@ -31,6 +31,8 @@ type world struct {
 	writing   time.Duration // the same of a refresh
 	cooldown  time.Duration
 	stuck     bool           // the token path goes on with the old token after a refresh
+	lag       time.Duration  // for how long after a refresh it does so
+	fetching  map[string]int // by method: how many answers are still a 504, after the plugin's wait
 	status    map[string]int // by method: an error to answer with
 	body      string         // that goes with it
 	lost      error          // in place of any answer
@@ -50,6 +52,7 @@ func newWorld(t *testing.T) *world {
 		lifetime: 5 * time.Minute,
 		ttl:      200,
 		status:   map[string]int{},
+		fetching: map[string]int{},
 		calls:    map[string]int{},
 		refused:  map[string]bool{},
 	}
@@ -85,6 +88,9 @@ func (w *world) client() *api.Client {
 	client.SetToken("vault-token")
 	return client
 }
+
+// pluginWait is how long the plugin has a caller wait for an authorization server.
+const pluginWait = 5 * time.Second
 
 const tokenPath = "mcp-oauth/token/weather"
 
@@ -127,6 +133,11 @@ func (w *world) answer(req *http.Request, id string) (*http.Response, time.Durat
 	switch status := w.status[req.Method]; {
 	case w.lost != nil:
 		return nil, w.latency, w.lost
+	case w.fetching[req.Method] > 0:
+		w.fetching[req.Method]--
+		recorder.WriteHeader(http.StatusGatewayTimeout)
+		_, _ = recorder.WriteString(`{"errors":["the fetch goes on: read again"]}`)
+		return result(recorder, req), pluginWait, nil
 	case status != 0:
 		recorder.WriteHeader(status)
 		_, _ = recorder.WriteString(w.body)
@@ -153,6 +164,8 @@ func (w *world) token() map[string]any {
 	value := access(w.number)
 	if w.stuck {
 		value = access(1)
+	} else if w.number > 1 && time.Since(w.issued) < w.lag {
+		value = access(w.number - 1)
 	}
 	return map[string]any{
 		"access_token":        value,
