@@ -91,9 +91,13 @@ type vaultAnswers struct {
 	away      bool
 	refused   bool // refresh/ is answered with a 403
 	stuck     bool // refresh/ has no other token
+	fetching  int  // answers that are still a 504: the fetch goes on
+	lag       int  // reads after a refresh that still bring the token before it
+	lagging   int  // such reads to come
 	ttl       int
 	obtained  time.Time
 	expires   time.Time
+	reads     int
 	refreshes int
 	tokens    int // obtained in place of the first
 }
@@ -103,9 +107,16 @@ func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer v.mu.Unlock()
 	id := func() string { return fmt.Sprintf("token-%d", v.tokens) }
 	data := map[string]any{}
+	if r.Method == http.MethodGet {
+		v.reads++
+	}
 	switch {
 	case v.away:
 		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	case v.fetching > 0:
+		v.fetching--
+		w.WriteHeader(http.StatusGatewayTimeout)
 		return
 	case r.URL.Path == "/v1/mcp-oauth/refresh/files" && r.Method == http.MethodPost:
 		v.refreshes++
@@ -119,8 +130,14 @@ func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		if !v.stuck && refused.ID == id() {
 			v.tokens++
+			v.lagging = v.lag
 		}
 	case r.URL.Path == "/v1/mcp-oauth/token/files" && r.Method == http.MethodGet:
+		if v.lagging > 0 {
+			v.lagging--
+			v.tokens--
+			defer func() { v.tokens++ }()
+		}
 		data = map[string]any{
 			"authorization": "Bearer " + id(), "ttl": v.ttl,
 			"last_vault_rotation": v.obtained.UTC().Format(time.RFC3339),
@@ -210,6 +227,9 @@ func TestCopiedExamples(t *testing.T) {
 			"the machine sleeps":                  func(t *testing.T, c *copiedToken) { copiedGoesByBothClocks(t, c, 0, 1) },
 			"the clock is set back":               func(t *testing.T, c *copiedToken) { copiedGoesByBothClocks(t, c, 1, -1) },
 			"a token's end":                       copiedKnowsATokensEnd,
+			"a fetch takes long":                  copiedWaitsForAFetch,
+			"a standby lags":                      copiedWaitsForAStandby,
+			"a standby lags too long":             copiedGivesUpAStandby,
 		} {
 			t.Run(language+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -233,6 +253,48 @@ func copiedSharesAReplacement(t *testing.T, c *copiedToken) {
 	c.say(t, "20", "replace 20")
 	c.wantRefreshes(t, 1, 1)
 	c.say(t, "token-1", "get")
+}
+
+// While a fetch goes on, Vault answers 504: it is asked again, a few times.
+func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.fetching = 2 })
+	c.say(t, "token-0", "get")
+	c.vault.with(func() { c.vault.fetching = 2 })
+	c.say(t, "20", "replace 20")
+	c.wantRefreshes(t, 1, 1) // the 504s are not counted
+	c.say(t, "token-1", "get")
+
+	c.clocks(t, 2*time.Hour, 2*time.Hour)
+	c.vault.with(func() { c.vault.fetching, c.vault.reads = 1000, 0 })
+	c.say(t, "none", "get")
+	c.vault.with(func() {
+		if n := c.vault.reads; n < 3 || n > 10 {
+			t.Errorf("%d reads that brought a 504, want a few", n)
+		}
+	})
+}
+
+// A standby that answers reads brings the refused token for a moment after the refresh.
+func copiedWaitsForAStandby(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.lag = 3 })
+	c.say(t, "token-0", "get")
+	c.say(t, "20", "replace 20")
+	c.wantRefreshes(t, 1, 1)
+	c.say(t, "token-1", "get")
+}
+
+// One that does so for more than a second is given up. What it brings is still the refused token.
+func copiedGivesUpAStandby(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.lag, c.vault.reads = 1000, 0 })
+	c.say(t, "token-0", "get")
+	before := time.Now()
+	c.say(t, "0", "replace 20")
+	c.wantRefreshes(t, 1, 1)
+	c.vault.with(func() {
+		if n := c.vault.reads; n < 4 || n > 15 {
+			t.Errorf("%d reads in %s, want some within a second", n, time.Since(before))
+		}
+	})
 }
 
 // However many requests are refused with one token, one of them asks Vault, and the others go by what came

@@ -21,6 +21,10 @@ from datetime import datetime
 
 TIMEOUT = 10  # seconds for one request
 LONGEST = 300  # seconds between two attempts to replace refused tokens
+SLOW = 6  # requests while Vault answers 504: it still waits for the authorization server, 5 s each time
+
+# Seconds between reads after a refresh, one in all: a standby of Vault that answers reads lags behind.
+PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2, 0.2)
 
 # What a request can fail with: no connection or an HTTP error, half an answer, or another than expected.
 TROUBLE = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
@@ -96,8 +100,7 @@ class VaultToken:
                 return False
             longest = LONGEST
             try:
-                self._ask(self._refresh_url, {"token_id": refused["token_id"]})
-                self._read()
+                self._read_successor(refused)
             except TROUBLE as error:
                 longest = 30  # it may be mended any time
                 log(f"the refused token could not be replaced: {error}")
@@ -134,7 +137,30 @@ class VaultToken:
         self._held, self._asked, self._expires, self._due = data, asked, remaining, data["ttl"]
         self._failures = 0
 
+    def _read_successor(self, refused):
+        """Names the refused token to Vault, and reads the one in its place once a read brings it."""
+        successor = self._ask(self._refresh_url, {"token_id": refused["token_id"]})["data"]["token_id"]
+        if successor == refused["token_id"]:
+            return  # Vault keeps it
+        self._read()
+        for pause in PAUSES:
+            if self._held["token_id"] == successor:
+                break
+            time.sleep(pause)
+            self._read()
+
     def _ask(self, url, body=None):
+        """Sends a request to Vault, and sends it again while a fetch goes on."""
+        for _ in range(SLOW - 1):
+            try:
+                return self._send(url, body)
+            except urllib.error.HTTPError as error:
+                if error.code != 504:
+                    raise
+            time.sleep(1)  # whatever is between may answer at once
+        return self._send(url, body)
+
+    def _send(self, url, body):
         headers = dict(self._headers)
         if body is not None:
             body = json.dumps(body).encode()

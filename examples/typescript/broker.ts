@@ -12,9 +12,14 @@
 
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const timeout = 10_000; // milliseconds for one request
 const longest = 300_000; // milliseconds between two attempts to replace refused tokens
+const slow = 6; // requests while Vault answers 504: it still waits for the authorization server, 5 s each time
+
+// Milliseconds between reads after a refresh, a second in all: a standby of Vault that answers reads lags behind.
+const pauses = [10, 20, 40, 80, 160, 200, 200, 200];
 
 // What the plugin's token path answers; there is more.
 interface Token {
@@ -107,15 +112,26 @@ class VaultToken {
   async #replace(refused: Token): Promise<void> {
     let most = longest;
     try {
-      await request(this.#refreshURL, this.#headers, { token_id: refused.token_id });
-      await this.#reading; // which may bring the refused token once more
-      await this.#read();
+      await this.#readSuccessor(refused);
     } catch (error) {
       most = 30_000; // it may be mended any time
       console.error(`broker: the refused token could not be replaced: ${reason(error)}`);
     }
     this.#nextAttempt = clocks().monotonic + Math.min(2 ** this.#attempts * 1000, most);
     this.#attempts++;
+  }
+
+  /** Names the refused token to Vault, and reads the one in its place once a read brings it. */
+  async #readSuccessor(refused: Token): Promise<void> {
+    const successor = await this.#ask(this.#refreshURL, { token_id: refused.token_id });
+    if (successor.token_id === refused.token_id) return; // Vault keeps it
+    await this.#reading; // which may bring the refused token once more
+    await this.#read();
+    for (const pause of pauses) {
+      if (this.#held?.token_id === successor.token_id) break;
+      await sleep(pause);
+      await this.#read();
+    }
   }
 
   #valid(): boolean {
@@ -145,8 +161,7 @@ class VaultToken {
 
   async #read(): Promise<void> {
     const asked = clocks();
-    const response = await request(this.#tokenURL, this.#headers);
-    const { data } = (await response.json()) as { data: Token };
+    const data = (await this.#ask(this.#tokenURL)) as Token;
     const remaining = left(data, asked.wall);
     if (Number.isNaN(remaining)) throw new Error("the answer is not a token");
     this.#held = data;
@@ -154,6 +169,19 @@ class VaultToken {
     this.#expires = remaining;
     this.#due = data.ttl * 1000;
     this.#failures = 0;
+  }
+
+  /** Sends a request to Vault, again while a fetch goes on, and returns the data of the answer. */
+  async #ask(url: string, body?: unknown): Promise<Pick<Token, "token_id">> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const response = await request(url, this.#headers, body);
+        return ((await response.json()) as { data: Token }).data;
+      } catch (error) {
+        if (!(error instanceof HttpError) || error.status !== 504 || attempt === slow) throw error;
+      }
+      await sleep(1000); // whatever is between may answer at once
+    }
   }
 }
 
