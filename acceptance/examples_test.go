@@ -63,7 +63,13 @@ func (u *upstream) exampleBroker(t *testing.T) *bed.Identity {
 // it returns, as the comments in them say. bin, if any, is put before the PATH.
 func (u *upstream) runExample(t *testing.T, command, config, bin string, files map[string]string) string {
 	t.Helper()
-	dir, id := t.TempDir(), u.exampleBroker(t)
+	return runExample(t, u.bed, u.exampleBroker(t), command, config, bin, files)
+}
+
+// runExample is the same for any identity.
+func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin string, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
 	all := map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID}
 	maps.Copy(all, files)
 	for name, content := range all {
@@ -71,10 +77,10 @@ func (u *upstream) runExample(t *testing.T, command, config, bin string, files m
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(u.bed.Vault.Binary, command, "-config="+config, "-log-level=debug")
+	cmd := exec.Command(b.Vault.Binary, command, "-config="+config, "-log-level=debug")
 	cmd.Dir = dir
-	cmd.Env = []string{"VAULT_ADDR=" + u.bed.Vault.Address, "HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH")}
-	process, err := u.bed.NewProcess("example-"+command+"-"+u.name, cmd)
+	cmd.Env = []string{"VAULT_ADDR=" + b.Vault.Address, "HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH")}
+	process, err := b.NewProcess("example-"+command+"-"+id.Name, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}

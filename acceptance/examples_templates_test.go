@@ -1,0 +1,55 @@
+package acceptance
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// What a template writes into a file of a format stays one value, whatever the token holds: one hostile
+// authorization server would otherwise take down, or change, every server in that file. The value comes from
+// KV, as the plugin hands out no such token. (U+007F and U+0085, which JSON does not
+// escape, are no part of a YAML string.)
+func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	root, err := b.Vault.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const odd = "Bearer a\"b'c\\d #e: <f>&{{ g }} \u00e9\u2028\u0001\t\n  - name: other\n    url: https://evil.example.com/mcp"
+	const mount = "odd-tokens"
+	if err := root.Sys().MountWithContext(t.Context(), mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.Logical().WriteWithContext(t.Context(), mount+"/token/files", map[string]any{"authorization": odd}); err != nil {
+		t.Fatal(err)
+	}
+	place := strings.NewReplacer("mcp-oauth/token/files", mount+"/token/files").Replace
+	for file, config := range map[string]string{"kuadrant/config.yaml.ctmpl": "kuadrant/agent.hcl"} {
+		name := filepath.Base(file)
+		id := newIdentity(t, b, mount, place(example(t, "policy.hcl")))
+		dir := runExample(t, b, id, "agent", "agent.hcl", "", map[string]string{
+			"agent.hcl": example(t, config), name: place(example(t, file)),
+		})
+		var rendered []byte
+		bed.Eventually(t, time.Minute, func() (err error) {
+			rendered, err = os.ReadFile(filepath.Join(dir, strings.TrimSuffix(name, ".ctmpl")))
+			return err
+		})
+		var values map[string][]map[string]any
+		if err := yaml.Unmarshal(rendered, &values); err != nil {
+			t.Fatalf("%s: what was rendered is not YAML: %v", file, err)
+		}
+		if servers := values["servers"]; len(servers) != 1 || servers[0]["credential"] != odd {
+			t.Errorf("%s: %q, want one server with the value as it is", file, servers)
+		}
+	}
+}
