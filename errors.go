@@ -64,6 +64,9 @@ func statusOf(err error) int {
 	if request, ok := errors.AsType[*requestError](err); ok {
 		return request.status
 	}
+	if _, ok := errors.AsType[*tokens.WaitError](err); ok {
+		return http.StatusGatewayTimeout
+	}
 	if _, ok := errors.AsType[*grant.RefusedError](err); ok {
 		return http.StatusBadRequest
 	}

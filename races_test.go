@@ -194,7 +194,7 @@ func (r *race) happened(outcomes ...string) {
 	r.t.Logf("seed %d: %d requests to the authorization server; outcomes %v", r.seed, r.as.count(), r.outcomes)
 }
 
-// real is a race of real time: the clients never wait, and timers fire after a second and a half.
+// real is a race of real time: the clients never wait, and tokens are too short-lived to be refreshed ahead.
 func (r *race) real(act func(*rand.Rand)) {
 	r.run(8, 2*time.Second, func(*rand.Rand) {}, act)
 }
@@ -231,7 +231,7 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 					mu.Unlock()
 					time.Sleep(time.Duration(pause) * time.Millisecond)
 				}}
-				r := newRace(t, seed, as, storage, 3, 20, 60)
+				r := newRace(t, seed, as, storage, 12, 20, 60)
 				r.write("config/quiet", with(as.client(), fields{"scopes": "quiet"}))
 				test(r, r.fake)
 				r.book.check(t, seed)

@@ -85,6 +85,7 @@ func (c *config) terms(r *role) *tokens.Terms {
 	q := c.parameters(r)
 	t := &tokens.Terms{
 		Shape:       c.shape(q),
+		Client:      fingerprint([]string{q.TokenURL, q.ClientID}),
 		DefaultTTL:  c.DefaultTTL,
 		MaxTTL:      c.MaxTTL,
 		IdleTimeout: c.IdleTimeout,

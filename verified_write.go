@@ -28,9 +28,12 @@ type verifiedWrite struct {
 func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
 	change := tokens.Change{Write: w.store, Terms: w.after}
 	if w.verify && w.fetch {
-		token, err := b.engine.Verify(ctx, w.terms)
+		token, err := b.engine.Verify(ctx, w.name, w.terms)
 		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errWriteBudget) {
 			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", b.writeBudget)}
+		}
+		if _, limited := errors.AsType[*tokens.FailedError](err); limited {
+			return nil, fmt.Errorf("nothing was stored: %w", err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("nothing was stored: with these settings no token for %q could be obtained from the authorization server at %s: %w", w.name, w.terms.Host, err)
@@ -41,8 +44,9 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	return change.Token, b.engine.Change(ctx, w.name, change)
 }
 
-// writeBudget bounds what a write asks of others, until it begins to store.
-const writeBudget = 30 * time.Second
+// writeBudget bounds what a write asks of others, until it begins to store: Vault's seal and
+// step-down wait for the requests under way.
+const writeBudget = 15 * time.Second
 
 // errWriteBudget is the cause of a context that ended because the budget was used up.
 var errWriteBudget = errors.New("the time that a write may take is over")

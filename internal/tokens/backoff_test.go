@@ -7,34 +7,38 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Names that failed together must not come back together, nor before their window allows.
+// Names that failed together must not come back together, nor before their window allows. A
+// server that refuses for about a minute is asked again as soon as one that is away.
 func TestWindowsDoubleUpToTheirMostAndAreSpread(t *testing.T) {
 	now := time.Now()
+	const s, m = time.Second, time.Minute
 	for _, c := range []struct {
 		name  string
 		cause error
-		first time.Duration
-		most  time.Duration
+		want  []time.Duration
 	}{
-		{"unavailable", &grant.UnavailableError{Status: 503}, time.Second, time.Minute},
-		{"refused", &grant.RefusedError{Status: 401, Code: "invalid_client"}, 30 * time.Second, 15 * time.Minute},
+		{"unavailable", &grant.UnavailableError{Status: 503}, []time.Duration{s, 2 * s, 4 * s, 8 * s, 16 * s, 32 * s, m, m, m}},
+		{"refused", &grant.RefusedError{Status: 401, Code: "invalid_client"}, []time.Duration{
+			5 * s, 10 * s, 10 * s, 10 * s, 10 * s, 10 * s, 10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 320 * s, 640 * s, 15 * m, 15 * m,
+		}},
 	} {
 		last := make([]*failure, 100)
-		want := c.first
-		for n := range 20 {
+		for n, want := range c.want {
 			waits := map[time.Duration]bool{}
 			for i := range last {
 				last[i] = last[i].next("as.example.com", c.cause, now)
-				wait := last[i].until.Sub(now)
-				if wait <= want*3/4 || wait > want {
-					t.Fatalf("%s: the window after %d failures is %s, want %s less up to a quarter", c.name, n+1, wait, want)
+				held, waiting := last[i].end(true).Sub(now), last[i].end(false).Sub(now)
+				if held <= want*3/4 || held > want {
+					t.Fatalf("%s: the window after %d failures is %s, want %s less up to a quarter", c.name, n+1, held, want)
 				}
-				waits[wait] = true
+				if waiting != min(held, 10*s) {
+					t.Fatalf("%s: the window after %d failures is %s while callers wait, want %s", c.name, n+1, waiting, min(held, 10*s))
+				}
+				waits[held] = true
 			}
 			if len(waits) < len(last)/2 {
 				t.Errorf("%s: %d names have %d windows after %d failures", c.name, len(last), len(waits), n+1)
 			}
-			want = min(2*want, c.most)
 		}
 	}
 }
@@ -46,7 +50,7 @@ func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	waits := map[time.Duration]bool{}
 	for range 100 {
 		var none *failure
-		wait := none.next("as.example.com", &grant.UnavailableError{Status: 429, RetryAfter: told}, now).until.Sub(now)
+		wait := none.next("as.example.com", &grant.UnavailableError{Status: 429, RetryAfter: told}, now).end(true).Sub(now)
 		if wait < told || wait > told*11/10 {
 			t.Fatalf("next attempt in %s, want %s and up to a tenth", wait, told)
 		}

@@ -29,10 +29,6 @@ type Change struct {
 	// Refresh asks for the tokens that stay in service to be refreshed in the
 	// background, because they were obtained with other credentials.
 	Refresh bool
-
-	// unsure is not zero when Write has failed: storage may hold the old state or, now or
-	// later up to this time, the new one or some of it.
-	unsure time.Time
 }
 
 // Change carries out a write and brings what is held for the name, and for all its
@@ -52,26 +48,55 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if err != nil {
 		return fmt.Errorf("nothing was written: the request ended before its turn came to write %q: %w", name, err)
 	}
-	writeErr := c.Write(e.ctx)
-	if errors.Is(writeErr, ErrConflict) {
-		return writeErr // nothing was written
+	err = c.Write(e.ctx)
+	if errors.Is(err, ErrConflict) {
+		return err // nothing was written
 	}
-	if writeErr != nil {
-		c = Change{unsure: e.doubt(name.Server)}
+	if err != nil {
+		e.writeFailed(name.Server)
+		return err
 	}
 	if c.Token != nil {
-		e.claim(name)
+		e.ensureSlot(name)
 	}
-	var away error // why storage cannot be read; asking it again for each name would take long
+	var storageErr error // reading again for each name would take long
 	for _, s := range e.affected(name) {
-		away = s.revise(name, c, away)
+		storageErr = s.change(name, c, storageErr)
 	}
-	return writeErr
+	return nil
 }
 
-// claim makes sure that there is a slot to hold the name's token, though nobody has read it: also where a
-// flight has just seen that the name is not configured, as it was before the write.
-func (e *Engine) claim(name Name) {
+// writeFailed voids what is under way for a server, since storage may hold the old state or,
+// now or later up to LateCommit, the new one or some of it. What is held goes on serving until
+// storage answers. The write lock is held.
+func (e *Engine) writeFailed(server string) {
+	for _, s := range e.affected(Name{Server: server}) {
+		s.mu.Lock()
+		s.supersede()
+		s.mu.Unlock()
+	}
+	reread := func(ctx context.Context) error {
+		for _, s := range e.affected(Name{Server: server}) {
+			if err := s.reread(ctx); err != nil && !errors.Is(err, ErrNotConfigured) {
+				return err
+			}
+		}
+		return nil
+	}
+	const complaint = "terms could not be read after a write that failed"
+	now := time.Now()
+	ctx, cancel := context.WithTimeout(e.ctx, slowSave)
+	defer cancel()
+	if reread(ctx) != nil {
+		e.Retry(retryKey{rereadSoon, Name{Server: server}}, now.Add(storageRetry(1)), complaint, reread)
+	}
+	e.Retry(retryKey{rereadFinal, Name{Server: server}}, now.Add(LateCommit), complaint, reread)
+}
+
+// ensureSlot makes sure that there is a slot to hold the name's token, though no caller has
+// read it: also if a flight has just seen that the name is not configured, as it was before
+// the write.
+func (e *Engine) ensureSlot(name Name) {
 	for {
 		s := e.slot(name)
 		s.mu.Lock()
@@ -86,95 +111,73 @@ func (e *Engine) claim(name Name) {
 	}
 }
 
-// revise brings the slot in line with a change of name. away is why storage cannot be
-// read, where that is known already, and is given back. The write lock is held.
-func (s *slot) revise(name Name, c Change, away error) error {
+// change brings the slot in line with a successful change of name. storageErr is why storage
+// cannot be read, if that is known, and is returned. The write lock is held.
+func (s *slot) change(name Name, c Change, storageErr error) error {
 	s.mu.Lock()
 	s.supersede()
 	revision := s.revision
 	s.mu.Unlock()
 
 	own := s.name == name
-	ask, known := c.Terms, own && c.Terms != nil
-	if ask == nil {
-		ask = s.engine.store.Terms
+	o := outcome{err: storageErr}
+	switch {
+	case c.Terms != nil && (own || storageErr == nil):
+		o.terms, o.err = c.Terms(s.engine.ctx, s.name)
+	case storageErr == nil:
+		o.terms, o.err = s.engine.store.Terms(s.engine.ctx, s.name)
 	}
-	var terms *Terms
-	err := away
-	if away == nil || known {
-		terms, err = ask(s.engine.ctx, s.name)
+	if own && c.Token != nil && o.err == nil {
+		o.token = newToken(c.Token, o.terms)
+		o = s.saved(o)
 	}
-	stale := s.conform(terms, err, c.unsure)
-	if stale {
+	if s.applyChange(c, o, revision) {
 		s.deleteStored()
 	}
-	if err != nil {
-		if errors.Is(err, ErrNotConfigured) {
-			return away
-		}
-		return err
+	if errors.Is(o.err, ErrNotConfigured) {
+		return storageErr
 	}
-	verified := own && c.Token != nil
-	if verified {
-		s.publish(newToken(c.Token, terms), terms, revision)
-		s.touch(time.Now()) // as loading does
-	}
+	return o.err
+}
+
+// applyChange brings the slot in line with the terms after a write, or with the error in
+// reading them. It reports whether storage may keep a token of another shape.
+func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	switch t := s.held.Load(); {
-	case s.gone:
-	case s.flight.Load() != nil || !s.loaded:
-		// A flight looks again by itself, and so does the next one.
-		s.renew = s.renew || c.Refresh && !verified
-	case c.Refresh && !verified && t.ValidAt(now) && !s.idle:
-		s.renew = true             // until there was an attempt: storage may be away
-		_ = s.launch(t.ID(), true) // fails only when the engine is closing
-	case c.Token != nil && !verified && stale && !s.idle:
-		// The new terms work for the name that was changed: spare this one's next
-		// reader the wait.
-		_ = s.launch("", true)
-	default:
-		s.schedule(now)
+	if s.revision != revision {
+		return false // an invalidation, which takes no write lock, came later
 	}
-	return away
-}
-
-// conform applies the terms, or the error in reading them, to what is held; unsure is not
-// zero after a write that failed. It reports whether storage may keep a token that is not
-// one any more.
-func (s *slot) conform(terms *Terms, err error, unsure time.Time) (stale bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	failed := !unsure.IsZero()
-	if failed {
-		s.unsure = unsure
-	} else {
-		s.failed.Store(nil)
+	if o.err == nil {
+		s.engine.resetClient(o.terms.Client, now)
 	}
-	switch {
-	case errors.Is(err, ErrNotConfigured):
-		s.drop()
-		s.engine.remove(s)
-		return false // the write deleted the tokens too
-	case err != nil && failed:
-		// Neither the write nor a look has come through. What is held goes on serving until
-		// storage answers.
-		s.schedule(time.Now())
-		return false
-	case err != nil:
-		// Whether the token is still one is not known. Finding out is the next reader's.
+	s.failed.Store(nil)
+	t := s.held.Load()
+	idle := s.view(now, t, false).leftToExpire()
+	stale = o.err == nil && t != nil && t.Shape != o.terms.Shape && o.token == nil
+	if o.err == nil && o.token == nil && !s.loaded {
+		// The next flight loads it.
+		s.idleTimeout = o.terms.IdleTimeout
+	} else if err := s.apply(o, now); err != nil && !errors.Is(err, ErrNotConfigured) {
+		// Whether the token is still one is not known. Its next reader looks.
 		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
 		s.hold(nil)
 		s.loaded = false
-		return false
 	}
-	s.idleTimeout = terms.IdleTimeout
-	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
-		s.hold(nil)
-		return true
+	switch {
+	case s.gone || o.err != nil:
+	case o.token != nil:
+		s.touch(now) // as loading does
+	case c.Refresh:
+		s.renew(now)
+	case c.Token != nil && stale && !idle && s.flight.Load() == nil:
+		// The new terms work for the name that was changed: spare this one's next
+		// reader the wait.
+		_ = s.launch("") // fails only when the engine is closing
 	}
-	return false
+	s.advance(now)
+	return stale
 }
 
 // deleteStored deletes the stored token. Should that fail, the token's shape keeps it

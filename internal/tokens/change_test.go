@@ -34,7 +34,7 @@ func TestVerifiedTokenIsSavedAndPublishedWithTheWrite(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		terms := w.terms(weather, "B")
-		verified, err := e.Verify(t.Context(), terms)
+		verified, err := e.Verify(t.Context(), weather, terms)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 		e := w.engine()
 		own, role := mustRead(t, e, weather), mustRead(t, e, reader)
 		w.with(func(w *world) { w.latency = 5 * time.Second })
-		verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 				}
 				before.Close()
 				e := w.slowEngine()
-				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -144,7 +144,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 				w.with(func(w *world) { w.latency = 5 * time.Second })
 				time.Sleep(time.Until(held.RefreshAt) + time.Second) // in the middle of the refresh
 				w.with(func(w *world) { w.latency = time.Second })
-				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -153,7 +153,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 				if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(20 * time.Second)
+				time.Sleep(3 * time.Second)
 				w.wantFetches(4)
 				if got := mustRead(t, e, reader); (got.ID() == held.ID()) != (refuse != nil) {
 					t.Errorf("the token is another one: %t", got.ID() != held.ID())
@@ -177,7 +177,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 				e := w.engine()
 				held := mustRead(t, e, reader)
 				mustRead(t, e, weather)
-				verified, err := e.Verify(t.Context(), w.terms(weather, "A"))
+				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -214,13 +214,11 @@ func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 		e := w.engine()
 		s := e.slot(weather)
 		s.mu.Lock()
-		if err := s.launch("", true); err != nil { // its goroutine begins when the lock is free
+		if err := s.launch(""); err != nil { // its goroutine begins when the lock is free
 			t.Fatal(err)
 		}
-		f := s.await()
-		s.supersede()
+		f := s.flight.Load()
 		s.drop()
-		e.remove(s)
 		s.mu.Unlock()
 		if err := f.wait(t.Context()); !errors.Is(err, ErrNotConfigured) {
 			t.Errorf("got %v, want %v", err, ErrNotConfigured)
@@ -240,7 +238,7 @@ func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 		e := w.engine()
 		mustRead(t, e, weather)
 		mustRead(t, e, reader)
-		verified, err := e.Verify(t.Context(), w.terms(weather, "B"))
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -267,12 +265,12 @@ func TestFetchBegunUnderAnOlderRevisionIsThrownAway(t *testing.T) {
 	for _, outcome := range []error{nil, &grant.RefusedError{Code: "invalid_client"}} {
 		t.Run(fmt.Sprint(outcome), func(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
-				w.latency, w.refuse = 5*time.Second, outcome
+				w.latency, w.refuse = 2*time.Second, outcome
 				e := w.engine()
 				got := make(chan Answer, 1)
 				go func() { got <- mustRead(t, e, weather) }()
 				synctest.Wait()
-				time.Sleep(4 * time.Second)
+				time.Sleep(time.Second)
 				w.with(func(w *world) { w.refuse = nil })
 				if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
 					t.Fatal(err)
@@ -348,7 +346,7 @@ func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
 
 func TestDeleteEndsAFetchUnderWay(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
-		w.latency = 9 * time.Second
+		w.latency = 4 * time.Second
 		e := w.engine()
 		result := make(chan error, 1)
 		go func() {
@@ -564,7 +562,7 @@ func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 				w.mu.Lock()
 				terms := w.terms(weather, shape)
 				w.mu.Unlock()
-				verified, err := e.Verify(t.Context(), terms)
+				verified, err := e.Verify(t.Context(), weather, terms)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -71,7 +71,7 @@ func TestChaos(t *testing.T) {
 							w.mu.Lock()
 							terms := w.terms(n, w.shapes[n])
 							w.mu.Unlock()
-							token, err := e.Verify(ctx, terms)
+							token, err := e.Verify(ctx, weather, terms)
 							if err == nil {
 								_ = e.Change(ctx, n, Change{Token: token, Terms: w.written(n, terms), Refresh: true, Write: func(context.Context) error {
 									w.with(func(w *world) { w.shapes[n] = terms.Shape })
@@ -109,7 +109,7 @@ func TestChaos(t *testing.T) {
 						if s.gone && e.peek(s.name) == s {
 							t.Errorf("seed %d: %v is gone and still kept", seed, s.name)
 						}
-						if h.ValidAt(now) && s.flight.Load() == nil && s.timer == nil && !s.idle {
+						if h.ValidAt(now) && s.flight.Load() == nil && s.timer == nil && !s.view(now, h, false).leftToExpire() {
 							t.Errorf("seed %d: %v valid token, no timer, no flight, not idle; failed=%v", seed, s.name, s.failed.Load())
 						}
 						s.mu.Unlock()
@@ -138,11 +138,9 @@ func TestChaos(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 			}
-			e.gates.mu.Lock()
-			if len(e.gates.hosts) > 1 {
-				t.Errorf("seed %d: %d hosts are kept", seed, len(e.gates.hosts))
+			if hosts, clients, locks := e.gates.hosts.len(), e.clients.len(), e.locks.len(); hosts > 1 || clients > len(names) || locks > len(names) {
+				t.Errorf("seed %d: %d hosts, %d clients and %d locks are kept", seed, hosts, clients, locks)
 			}
-			e.gates.mu.Unlock()
 			e.Close()
 			slots := 0
 			e.slots.Range(func(_, v any) bool {

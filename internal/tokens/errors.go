@@ -17,6 +17,21 @@ var (
 	ErrClosed = errors.New("the secrets engine is stopping")
 )
 
+// WaitError is the error of a caller whose wait for a token ended before the fetch did, which
+// goes on. Unwrap gives the error of the caller's context, or context.DeadlineExceeded.
+type WaitError struct {
+	// Name is whose token is being obtained.
+	Name Name
+	// Cause is why the wait ended.
+	Cause error
+}
+
+func (e *WaitError) Error() string {
+	return fmt.Sprintf("the token for %q is still being obtained, and the fetch goes on: read again", e.Name)
+}
+
+func (e *WaitError) Unwrap() error { return e.Cause }
+
 // FailedError is why a name has no token to give, remembered until the next
 // attempt. Unwrap gives the *grant.RefusedError or *grant.UnavailableError.
 type FailedError struct {
@@ -26,7 +41,7 @@ type FailedError struct {
 	Host string
 	// Cause is what the attempt ended with.
 	Cause error
-	// NextAttempt is before when the authorization server will not be asked again.
+	// NextAttempt is the earliest time at which the authorization server is asked again.
 	NextAttempt time.Time
 }
 

@@ -3,44 +3,62 @@ package tokens
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// flight is one fetch of a name's token, shared by all who wait for it. It runs on
+// flight is one fetch of a name's token, shared by all callers who wait for it. It runs on
 // a context of the engine's, never on a caller's.
 type flight struct {
 	name Name
-	// replaces is the ID of the token to be replaced; empty when any valid token
-	// will do.
+	// replaces is the ID of the token to be replaced; empty if any valid token will do.
 	replaces string
-	// patience ends, by hurry, when somebody waits for the flight.
-	patience context.Context
-	hurry    context.CancelFunc
+	// background ends, by promote, when a caller waits for the flight.
+	background context.Context
+	promote    context.CancelFunc
+	// timed reports whether the token's own timer started the flight.
+	timed bool
+	// shape is that of the terms that the flight has read; empty before. Guarded by slot.mu.
+	shape string
 	// done closes when the results stand.
 	done chan struct{}
 
-	// fetch tells that a token is wanted, not only a look into storage. Guarded by
-	// slot.mu.
-	fetch bool
-
 	// The results: written before done closes, read after.
-	token   *Token // nil when none was wanted, or err tells why there is none
+	token   *Token // nil if err says why there is none
 	fetched bool   // token came from the authorization server
 	err     error
 }
 
-// await gives the flight under way, which is one that somebody waits for now. mu is held.
-func (s *slot) await() *flight {
-	f := s.flight.Load()
-	f.fetch = true
-	f.hurry()
-	return f
+// attempt is one try under one revision of the name's terms. It is void once that has changed.
+type attempt struct {
+	ctx      context.Context // ends when the attempt becomes void, or with the engine
+	revision uint64
+	load     bool // storage has not been looked into since the slot was made
 }
 
-// wait waits for the flight or the end of ctx.
+// outcome is what an attempt came to.
+type outcome struct {
+	// terms are those that were read; nil if err says why not.
+	terms *Terms
+	// stored is the token in storage, if the attempt was to load it; nil if there is none.
+	stored *Token
+	// token came from the authorization server; nil if it was not asked, or failed.
+	token *Token
+	// saved reports whether token is in storage, or need not be.
+	saved bool
+	// failure is why the authorization server gave no token; nil if it was not asked.
+	failure *failure
+	// err is why there is no outcome: storage failed, or the name is not configured.
+	err error
+}
+
+// waitMost is how long a caller waits for a flight, its time in queues included. Vault's
+// seal and step-down wait for the requests under way, so no request may wait for long,
+// whatever an authorization server does.
+const waitMost = 5 * time.Second
+
+// wait waits for the flight, at most until ctx ends.
 func (f *flight) wait(ctx context.Context) error {
 	select {
 	case <-f.done:
@@ -50,354 +68,359 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
-// gaveUp is the error of a caller who waits no longer. It wraps that of ctx; nil while ctx goes on.
+// gaveUp is the error of a caller whose wait ended; nil while ctx goes on.
 func gaveUp(ctx context.Context, name Name) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("the request ended while the token for %q was being obtained, which goes on: %w", name, err)
+	if ctx.Err() == nil {
+		return nil
 	}
-	return nil
+	return &WaitError{Name: name, Cause: context.Cause(ctx)}
 }
 
-// launch starts a flight. s.mu is held, and no flight is under way.
-func (s *slot) launch(replaces string, fetch bool) error {
-	f := &flight{name: s.name, replaces: replaces, fetch: fetch, done: make(chan struct{})}
-	f.patience, f.hurry = context.WithCancel(context.Background())
+// launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed when
+// the engine is closing.
+func (s *slot) launch(replaces string) error {
+	f := &flight{name: s.name, replaces: replaces, done: make(chan struct{})}
+	f.background, f.promote = context.WithCancel(context.Background())
 	s.stopTimer()
-	s.wanted, s.idle = false, false
+	a := s.begin()
 	s.flight.Store(f)
-	if !s.engine.spawn(func() { s.fly(f) }) {
+	if !s.engine.spawn(func() { s.fly(f, a) }) {
 		s.flight.Store(nil)
+		s.endAttempt()
 		return ErrClosed
 	}
 	return nil
 }
 
-// fly runs a flight to its end: attempts are repeated for as long as the name's
-// terms change under them.
-func (s *slot) fly(f *flight) {
-	defer f.hurry() // frees the context
-	for {
-		ctx, revision, gone := s.begin()
-		err := ErrNotConfigured
-		if !gone {
-			err = s.attempt(ctx, f, revision)
-		}
-		if s.end(f, revision, err) {
-			return
-		}
-		// A change made the attempt void. What it publishes may be all that is needed,
-		// so it comes first.
-		if unlock, err := s.engine.lock(s.engine.ctx, s.name.Server); err == nil {
-			unlock()
-		}
-	}
-}
-
-// begin opens an attempt: its context ends when a change makes it void. Where the slot is gone
-// there must be none: no change reaches it any more, and what it stored nobody would delete.
-func (s *slot) begin() (ctx context.Context, revision uint64, gone bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// begin opens an attempt. mu is held.
+func (s *slot) begin() attempt {
 	ctx, cancel := context.WithCancel(s.engine.ctx)
 	s.cancelAttempt = cancel
-	return ctx, s.revision, s.gone
+	return attempt{ctx: ctx, revision: s.revision, load: !s.loaded}
 }
 
-// end closes the flight with the outcome of its last attempt; false when that
-// attempt is void because the terms changed under it.
-func (s *slot) end(f *flight, revision uint64, err error) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cancelAttempt()
-	s.cancelAttempt = nil
-	closing := s.engine.ctx.Err() != nil
-	if revision != s.revision && !closing && !s.gone {
-		f.token, f.fetched = nil, false
-		return false
+// endAttempt frees the attempt's context. mu is held.
+func (s *slot) endAttempt() {
+	if s.cancelAttempt != nil {
+		s.cancelAttempt()
+		s.cancelAttempt = nil
 	}
-	_, failed := errors.AsType[*FailedError](err)
-	s.stumbles++
-	switch {
-	case err == nil || failed || errors.Is(err, ErrReadOnly):
-		s.stumbles = 0
-	case closing:
-		err = ErrClosed
-	case s.gone || errors.Is(err, ErrNotConfigured):
-		err = ErrNotConfigured
-		s.drop()
-		s.engine.remove(s)
-	default:
-		s.engine.log.Warn("storage failed while a token was looked after", "name", s.name.String(), "error", err)
-	}
-	if f.err = err; err != nil {
-		f.token = nil
-	}
-	s.flight.Store(nil)
-	if !s.renewHeld() {
-		s.schedule(time.Now())
-	}
-	close(f.done)
-	return true
 }
 
-// renewHeld starts to replace what is held, if it was obtained with other credentials than there are
-// now. After a failure schedule does, when it is time. mu is held, and no flight is under way.
-func (s *slot) renewHeld() bool {
-	t := s.held.Load()
-	return s.renew && s.stumbles == 0 && s.failed.Load() == nil && t.ValidAt(time.Now()) &&
-		!s.gone && !s.engine.passive() && s.launch(t.ID(), true) == nil
-}
-
-// attempt does what the flight is for, once: look into storage if nobody has, and
-// fetch if that is still needed.
-func (s *slot) attempt(ctx context.Context, f *flight, revision uint64) error {
-	// This read comes before every call to an authorization server: a plugin whose
-	// Vault is gone must not call anybody.
-	began := time.Now()
-	terms, err := s.engine.store.Terms(ctx, s.name)
-	if err != nil {
-		return err
-	}
-	if err := s.settle(ctx, terms, began, revision); err != nil {
-		return err
-	}
-	if s.fulfilled(f) {
-		return nil
-	}
-	if s.engine.passive() {
-		return ErrReadOnly
-	}
-	asked, answer, err := s.ask(ctx, f, terms)
-	if asked == nil {
-		return err
-	}
-	return s.conclude(f, revision, asked, answer, err)
-}
-
-// ask fetches once, when its turn has come. It gives the terms that it asked on; nil
-// terms when there was no outcome to remember.
-func (s *slot) ask(ctx context.Context, f *flight, terms *Terms) (*Terms, *grant.Token, error) {
-	leave, waited, err := s.engine.gates.enter(ctx, f.patience, terms.Host)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer leave()
-	if waited {
-		if terms, err = s.engine.store.Terms(ctx, s.name); err != nil {
-			return nil, nil, err
+// fly runs a flight to its end: it looks into storage, asks the authorization server if that
+// is still needed, and begins again whenever the name's terms have changed meanwhile.
+func (s *slot) fly(f *flight, a attempt) {
+	defer f.promote() // frees the context
+	var terms *Terms  // once they have been read
+	for {
+		o, unlock := outcome{}, func() {}
+		if terms == nil {
+			// This read comes before every call to an authorization server: a plugin whose
+			// Vault is gone must not call any.
+			o = s.look(a.ctx, a.load)
+		} else {
+			o = s.ask(a, f, terms)
+			o, unlock = s.save(a, o)
 		}
-	}
-	answer, err := s.engine.fetch(ctx, terms)
-	if ctx.Err() != nil {
-		return nil, nil, ctx.Err()
-	}
-	return terms, answer, err
-}
-
-// settle brings what is held in line with storage and with the terms, the look at which
-// began at the given time.
-func (s *slot) settle(ctx context.Context, terms *Terms, began time.Time, revision uint64) error {
-	s.mu.Lock()
-	loaded := s.loaded
-	s.mu.Unlock()
-	var stored *Token
-	if !loaded {
-		var err error
-		if stored, err = s.engine.store.Load(ctx, s.name); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if revision != s.revision {
-		return nil // void anyway
-	}
-	now := time.Now()
-	s.idleTimeout = terms.IdleTimeout
-	if !began.Before(s.unsure) {
-		s.unsure = time.Time{}
-	}
-	if !s.loaded {
-		s.loaded = true
-		s.touch(now) // loading counts as a read
-		if stored != nil {
-			// Readers take no lock, so what they must not see is never stored.
-			if stored = stored.rebased(now); stored.ValidAt(now) && stored.Shape == terms.Shape {
-				s.hold(stored)
+		progress, next := s.commit(f, a, o)
+		unlock()
+		switch progress {
+		case ended:
+			return
+		case looked:
+			terms = o.terms
+		case voided:
+			// The change that made the attempt void may hold the write lock. What it publishes
+			// may be all that is needed, so it comes first.
+			if unlock, err := s.engine.lock(s.engine.ctx, s.name.Server); err == nil {
+				unlock()
 			}
+			a, terms = next, nil
 		}
+	}
+}
+
+// look reads the terms, and the stored token if load says so.
+func (s *slot) look(ctx context.Context, load bool) (o outcome) {
+	if o.terms, o.err = s.engine.store.Terms(ctx, s.name); o.err != nil || !load {
+		return o
+	}
+	if o.stored, o.err = s.engine.store.Load(ctx, s.name); o.err != nil {
+		o.terms = nil
+	}
+	return o
+}
+
+// ask asks the authorization server once, when the client and the bounds on fetches permit it.
+func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
+	for {
+		leave, waited, err := s.engine.gates.enter(a.ctx, f.background, terms.Host)
+		if err != nil {
+			return outcome{err: err}
+		}
+		o, probing := s.askInside(a, f, terms, waited)
+		leave()
+		if probing == nil {
+			return o
+		}
+		select {
+		case <-probing:
+		case <-a.ctx.Done():
+			return outcome{err: a.ctx.Err()}
+		}
+	}
+}
+
+// askInside is ask once the gates have been passed. It returns a channel if another name
+// probes for the same client, which closes when that probe has ended.
+func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o outcome, probing <-chan struct{}) {
+	if waited { // the configuration may have changed
+		if o = s.look(a.ctx, false); o.err != nil {
+			return o, nil
+		}
+		terms = o.terms
+	}
+	o.terms = terms
+	c, release := s.engine.clients.use(terms.Client)
+	defer release()
+	began := time.Now()
+	held := s.held.Load().ValidAt(began) && f.background.Err() == nil
+	p, refused, probing := c.admit(began, held)
+	switch {
+	case refused != nil:
+		s.engine.log.Debug("token not asked for: the client waits after a failure", "name", s.name.String())
+		o.failure = refused
+		return o, nil
+	case p == nil:
+		return o, probing
+	}
+	defer p.close()
+	t, err := s.engine.obtain(a.ctx, terms)
+	now := time.Now()
+	if a.ctx.Err() != nil {
+		return outcome{err: a.ctx.Err()}, nil
+	}
+	if grant.ClientWide(err) {
+		o.failure = p.failed(terms.Host, err, now)
+		s.logFailure(o.failure, held, now)
+		return o, nil
+	}
+	if p.succeeded() {
+		defer s.engine.wake(c)
+	}
+	if o.token = t; t.ValidAt(now) {
+		return o, nil
+	}
+	if o.token = nil; err == nil {
+		err = &grant.UnavailableError{Reason: "the token had expired when it arrived"}
+	}
+	o.failure = s.failed.Load().next(terms.Host, err, now)
+	s.logFailure(o.failure, held, now)
+	return o, nil
+}
+
+// obtain asks the authorization server. Of a token that lives a second almost nothing may be
+// left, since it counts from a whole second: then the next one is asked for at once.
+func (e *Engine) obtain(ctx context.Context, terms *Terms) (*Token, error) {
+	for again := false; ; again = true {
+		answer, err := e.fetch(ctx, terms)
+		if err != nil {
+			return nil, err
+		}
+		t := newToken(answer, terms)
+		if again || t.ValidAt(time.Now()) || t.Lifetime() > time.Second {
+			return t, nil
+		}
+	}
+}
+
+func (s *slot) logFailure(f *failure, held bool, now time.Time) {
+	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", f.host, "error", f.cause,
+		"failures", f.count, "next_attempt_in", f.end(held).Sub(now).Round(time.Second).String(),
+		"token_held", s.held.Load().ValidAt(now))
+}
+
+// save stores a token before it is handed out, so that a failover does not go back a token. It
+// returns with the server's write lock held, under which the outcome is to be committed.
+func (s *slot) save(a attempt, o outcome) (_ outcome, unlock func()) {
+	if o.err != nil {
+		return o, func() {}
+	}
+	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
+	if err != nil {
+		return outcome{err: err}, func() {}
+	}
+	if o.token != nil && a.ctx.Err() == nil {
+		o = s.saved(o)
+	}
+	return o, unlock
+}
+
+// saved stores the outcome's token. The write lock is held.
+func (s *slot) saved(o outcome) outcome {
+	now := time.Now()
+	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == o.token.Shape && prev.AccessToken == o.token.AccessToken {
+		o.token = prev.repeated(o.token, now)
+	}
+	// While storage hangs, tokens that wait for it in turn would expire.
+	o.saved = o.token.ShortLived() || !s.engine.unsavable.Load() && s.store(o.token) == nil
+	return o
+}
+
+// slowSave is when a failed save counts as hanging storage.
+const slowSave = time.Second
+
+// store stores a token. The write lock is held.
+func (s *slot) store(t *Token) error {
+	began := time.Now()
+	err := s.engine.store.Save(s.engine.ctx, s.name, t)
+	s.engine.unsavable.Store(err != nil && time.Since(began) >= slowSave)
+	return err
+}
+
+// progress is how a flight goes on after an attempt.
+type progress int
+
+const (
+	ended  progress = iota // the results stand
+	looked                 // a token has still to be fetched
+	voided                 // the terms changed meanwhile: the attempt counts for nothing
+)
+
+// commit makes the outcome of an attempt that of its flight. If the attempt is void it returns
+// the next one.
+func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	closing := s.engine.ctx.Err() != nil
+	if a.revision != s.revision && !closing && !s.gone {
+		f.shape = ""
+		return voided, s.begin()
+	}
+	prev := s.held.Load()
+	switch err := s.apply(o, now); {
+	case errors.Is(err, ErrNotConfigured):
+		f.err = err
+	case err != nil && closing:
+		f.err = ErrClosed
+	case err != nil:
+		f.err = err
+		s.storageFailed(err, now)
+	case o.failure != nil:
+		f.err = o.failure.err(s.name, prev.ValidAt(now))
+	case o.token != nil:
+		f.token, f.fetched = o.token, true
+		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
+			s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
+		}
+	default:
+		if t := s.held.Load(); t.ValidAt(now) && t.ID() != f.replaces {
+			f.token = t
+		} else if s.engine.passive() {
+			f.err = ErrReadOnly
+		} else {
+			f.shape = o.terms.Shape
+			return looked, a
+		}
+	}
+	s.endAttempt()
+	s.flight.Store(nil)
+	s.advance(now)
+	close(f.done)
+	return ended, a
+}
+
+// apply brings the slot in line with the outcome of an attempt that is not void. It is the only
+// place that changes what readers get to something that storage or an authorization server
+// answered. mu is held. It returns the outcome's own error.
+func (s *slot) apply(o outcome, now time.Time) error {
+	switch {
+	case s.gone || errors.Is(o.err, ErrNotConfigured):
+		s.drop()
+		return ErrNotConfigured
+	case o.err != nil:
+		return o.err
+	}
+	s.storageFailures, s.storageRetryAt = 0, time.Time{}
+	s.applyTerms(o.terms)
+	if !s.loaded && o.token == nil {
+		s.applyStored(o.stored, o.terms, now)
+	}
+	s.loaded = true
+	switch {
+	case o.failure != nil:
+		s.failed.Store(o.failure)
+	case o.token != nil:
+		s.publish(o.token, o.saved, now)
+	}
+	return nil
+}
+
+// applyTerms drops what was obtained, or is being fetched, on terms of another shape. It reports
+// whether storage may keep a token of another shape. mu is held.
+func (s *slot) applyTerms(terms *Terms) (stale bool) {
+	s.idleTimeout = terms.IdleTimeout
+	if f := s.flight.Load(); f != nil && f.shape != "" && f.shape != terms.Shape {
+		s.supersede()
 	}
 	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
 		s.hold(nil)
-	}
-	return nil
-}
-
-// fulfilled tells whether what is held is what the flight is for.
-func (s *slot) fulfilled(f *flight) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.held.Load()
-	if t.ValidAt(time.Now()) && t.ID() != f.replaces {
-		f.token = t
 		return true
 	}
-	return !f.fetch
+	return false
 }
 
-// conclude records the outcome of a fetch: under the write lock, and only if the
-// terms have not changed since.
-func (s *slot) conclude(f *flight, revision uint64, terms *Terms, answer *grant.Token, err error) error {
-	unlock, lockErr := s.engine.lock(s.engine.ctx, s.name.Server)
-	if lockErr != nil {
-		return lockErr
+// applyStored takes over the token that storage holds, if it is valid. mu is held.
+func (s *slot) applyStored(stored *Token, terms *Terms, now time.Time) {
+	s.touch(now) // loading counts as a read
+	if stored == nil {
+		return
 	}
-	defer unlock()
-	if s.changed(revision) {
-		return nil // void: end looks again
+	stored = stored.rebased(now)
+	if !stored.ValidAt(now) || stored.Shape != terms.Shape {
+		return
 	}
-	var t *Token
-	if err == nil {
-		t = newToken(answer, terms)
-		if !t.ValidAt(time.Now()) {
-			err = &grant.UnavailableError{Reason: "the token had expired when it arrived"}
-		}
+	if stored.checked.Before(s.credentialsFrom) {
+		stored = stored.dueBy(now)
 	}
-	if err != nil {
-		return s.fail(terms.Host, err, revision)
-	}
-	f.token, f.fetched = s.publish(t, terms, revision), true
-	return nil
+	s.hold(stored)
 }
 
-// changed tells whether the terms have changed since the given revision.
-func (s *slot) changed(revision uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return revision != s.revision
-}
-
-// fail remembers a failure, unless an invalidation overtook it.
-func (s *slot) fail(host string, cause error, revision uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if revision != s.revision {
-		return nil // void: end looks again
-	}
-	now := time.Now()
-	f := s.failed.Load().next(host, cause, now)
-	s.failed.Store(f)
-	s.renew = false // the next attempt is with the credentials that there are now
-	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", host, "error", cause,
-		"failures", f.count, "next_attempt_in", f.until.Sub(now).Round(time.Second).String(),
-		"token_held", s.held.Load().ValidAt(now))
-	return f.err(s.name)
-}
-
-// publish saves a token and then hands it out: in this order, so that a failover
-// does not go back a token. A token that cannot be saved is served from memory, and
-// saved later. One that an invalidation overtook, which takes no write lock, is not
-// handed out: storage is looked at again. The write lock is held.
-func (s *slot) publish(t *Token, terms *Terms, revision uint64) *Token {
-	now := time.Now()
-	prev := s.held.Load()
-	if prev.ValidAt(now) && prev.Shape == t.Shape && prev.AccessToken == t.AccessToken {
-		t = prev.repeated(t, now)
-	}
-	// Where storage hangs, tokens that wait for it in turn would expire meanwhile.
-	saved := !s.engine.unsavable.Load() && s.save(t)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if revision != s.revision {
-		return t
-	}
+// publish hands out a token from now on. One that could not be saved is served from memory, and
+// saved later. mu is held.
+func (s *slot) publish(t *Token, saved bool, now time.Time) {
 	if f := s.failed.Load(); f != nil {
 		s.engine.log.Info("token obtained again", "name", s.name.String(), "failures", f.count,
 			"failing_for", now.Sub(f.since).Round(time.Second).String())
 	}
 	s.engine.log.Debug("token obtained", "name", s.name.String(), "token_id", t.ID(),
 		"lifetime", t.Lifetime().String(), "repeats", t.Repeats)
-	if prev != nil && !now.Before(prev.RefreshAt) && !s.unattended {
-		s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
-	}
-	s.loaded = true
-	s.idleTimeout = terms.IdleTimeout
 	s.failed.Store(nil)
 	s.hold(t)
-	s.idle, s.renew = false, false
-	s.unsaved = !saved
-	if !saved && !s.saving {
-		s.saving = true
-		s.engine.spawn(s.saveLater)
+	if s.unsaved = !saved; s.unsaved {
+		s.engine.Retry(retryKey{saveToken, s.name}, now.Add(storageRetry(1)), "token could not be stored", s.saveHeld)
 	}
-	return t
 }
 
-// slowSave is from when on a save in vain costs those that wait for it: one that fails at once does not.
-const slowSave = time.Second
-
-// save stores a token. The write lock is held.
-func (s *slot) save(t *Token) bool {
-	began := time.Now()
-	err := s.engine.store.Save(s.engine.ctx, s.name, t)
-	s.engine.unsavable.Store(err != nil && time.Since(began) >= slowSave)
+// saveHeld stores the held token if it is not stored yet.
+func (s *slot) saveHeld(ctx context.Context) error {
+	unlock, err := s.engine.lock(ctx, s.name.Server)
 	if err != nil {
-		s.engine.log.Error("token could not be stored; it is served from memory until it can", "name", s.name.String(), "error", err)
-		return false
-	}
-	return true
-}
-
-// saveLater tries to store the held token until it is stored, or none is held. Of all names one tries at a
-// time, and leaves storage and the write lock alone for a while when that was in vain.
-func (s *slot) saveLater() {
-	ctx := s.engine.ctx
-	wait := time.Second
-	for again := pause(ctx, wait); again; wait = min(2*wait, time.Minute) {
-		if s.engine.saver.Acquire(ctx, 1) != nil {
-			return
-		}
-		again = !s.saveHeld() && pause(ctx, wait)
-		s.engine.saver.Release(1)
-	}
-}
-
-// saveHeld tells whether the held token is stored, or none is held, or the engine ends.
-func (s *slot) saveHeld() bool {
-	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
-	if err != nil {
-		return true
+		return err
 	}
 	defer unlock()
-	t, unsaved := s.unsavedToken()
-	if unsaved && !s.save(t) {
-		return false
+	s.mu.Lock()
+	t, unsaved := s.held.Load(), s.unsaved
+	s.mu.Unlock()
+	if !unsaved {
+		return nil
+	}
+	if err := s.store(t); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held.Load() == t {
-		s.unsaved = false
-	}
-	s.saving = false
-	return true
-}
-
-// unsavedToken is the held token, and whether it could not be stored yet.
-func (s *slot) unsavedToken() (*Token, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.held.Load(), s.unsaved
-}
-
-// pause waits for so long. It tells whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	s.unsaved = s.unsaved && s.held.Load() != t
+	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 func TestFetchesAreBoundedPerHost(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
-		w.latency = time.Second
+		w.latency = 300 * time.Millisecond // short enough for readers to wait in the queue
 		for i := range 100 {
 			name := Name{Server: fmt.Sprint("s", i)}
 			w.shapes[name], w.hosts[name] = "A", "as.example.com"
@@ -22,8 +22,8 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 		if w.mostFly != hostFetches {
 			t.Errorf("%d fetches at once, want %d", w.mostFly, hostFetches)
 		}
-		if len(e.gates.hosts) != 0 {
-			t.Errorf("%d hosts are kept without use", len(e.gates.hosts))
+		if e.gates.hosts.len() != 0 {
+			t.Errorf("%d hosts are kept without use", e.gates.hosts.len())
 		}
 	})
 }
@@ -131,7 +131,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 			t.Errorf("%d fetches: there was no queue", n)
 		}
 		before = time.Now()
-		if _, err := e.Verify(t.Context(), w.terms(cold, "B")); err != nil || time.Since(before) != 5*time.Second {
+		if _, err := e.Verify(t.Context(), weather, w.terms(cold, "B")); err != nil || time.Since(before) != 5*time.Second {
 			t.Errorf("a verification waited %s, %v, want one fetch's 5 s", time.Since(before), err)
 		}
 	})
@@ -143,19 +143,19 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const host = "as.example.com"
 		g := newGates()
-		hurried, hurry := context.WithCancel(t.Context())
-		hurry()
+		waitedFor, promote := context.WithCancel(t.Context())
+		promote()
 		var leave [hostFetches]func()
 		for i := range leave {
 			var err error
-			if leave[i], _, err = g.enter(t.Context(), hurried, host); err != nil {
+			if leave[i], _, err = g.enter(t.Context(), waitedFor, host); err != nil {
 				t.Fatal(err)
 			}
 		}
 		entered := make(chan string, hostFetches)
-		queue := func(who string, patience context.Context) {
+		queue := func(who string, background context.Context) {
 			go func() {
-				leave, _, err := g.enter(t.Context(), patience, host)
+				leave, _, err := g.enter(t.Context(), background, host)
 				if err != nil {
 					t.Error(err)
 					return
@@ -165,12 +165,12 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		patience, lose := context.WithCancel(t.Context())
+		background, promoteLast := context.WithCancel(t.Context())
 		queue("refresh 1", t.Context())
-		queue("refresh 2", patience)
+		queue("refresh 2", background)
 		queue("refresh 3", t.Context())
-		queue("reader", hurried)
-		lose()     // somebody has come to wait for refresh 2
+		queue("reader", waitedFor)
+		promoteLast()     // somebody has come to wait for refresh 2
 		leave[0]() // one place, which all take in turn
 		synctest.Wait()
 		close(entered)
@@ -185,8 +185,8 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 		for _, leave := range leave[1:] {
 			leave()
 		}
-		if len(g.hosts) != 0 {
-			t.Errorf("%d hosts are kept without use", len(g.hosts))
+		if g.hosts.len() != 0 {
+			t.Errorf("%d hosts are kept without use", g.hosts.len())
 		}
 	})
 }
@@ -240,6 +240,12 @@ func TestAReaderHurriesAQueuedRefresh(t *testing.T) {
 				continue
 			}
 			before := time.Now()
+			for {
+				_, err := e.Read(t.Context(), name)
+				if _, isWait := errors.AsType[*WaitError](err); !isWait {
+					break // as the error says: read again
+				}
+			}
 			mustRead(t, e, name)
 			if waited := time.Since(before); waited > 10*time.Second {
 				t.Errorf("a reader of a queued name waited %s", waited)

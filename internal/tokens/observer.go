@@ -21,12 +21,12 @@ type Observer interface {
 	Refreshed(late time.Duration)
 }
 
-// nobody observes nothing.
-type nobody struct{}
+// unobserved observes nothing.
+type unobserved struct{}
 
-func (nobody) Fetched(time.Duration, error) {}
-func (nobody) Shared()                      {}
-func (nobody) Refreshed(time.Duration)      {}
+func (unobserved) Fetched(time.Duration, error) {}
+func (unobserved) Shared()                      {}
+func (unobserved) Refreshed(time.Duration)      {}
 
 // fetch asks the authorization server once.
 func (e *Engine) fetch(ctx context.Context, terms *Terms) (*grant.Token, error) {

@@ -20,21 +20,22 @@ func TestWholeOutage(t *testing.T) {
 		cause   error
 		readers int // each reads once a second
 		length  time.Duration
-		// The windows double from first to most, less up to a quarter; or are from first to most.
-		first, most time.Duration
-		doubling    bool
+		// The windows: the i-th while the token is valid, and while readers wait for one; less up to a quarter.
+		held    func(i int) time.Duration
+		waiting time.Duration
+		exact   time.Duration // the least, if it is not three quarters
 	}{
 		{
 			"unavailable", &grant.UnavailableError{Status: 503},
-			1000, 5 * time.Minute, unavailableFirst, unavailableMost, true,
+			1000, 5 * time.Minute, func(i int) time.Duration { return min(unavailableFirst<<i, unavailableMost) }, waitingMost, 0,
 		},
 		{
 			"asked to wait", &grant.UnavailableError{Status: 429, RetryAfter: 90 * time.Second},
-			1000, 5 * time.Minute, 90 * time.Second, 99 * time.Second, false,
+			1000, 5 * time.Minute, func(int) time.Duration { return 99 * time.Second }, 99 * time.Second, 90 * time.Second,
 		},
 		{
 			"refused", &grant.RefusedError{Status: 401, Code: "invalid_client"},
-			10, 2 * time.Hour, refusedFirst, refusedMost, true,
+			10, 2 * time.Minute, func(i int) time.Duration { return min(refusedFirst<<i, waitingMost) }, waitingMost, 0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -52,14 +53,14 @@ func TestWholeOutage(t *testing.T) {
 						readThroughOutage(ctx, t, e, held.Token)
 					})
 				}
-				var nexts []time.Time // the next attempt that the status told, after each
+				var nexts []FailureStatus // with the next attempt that the status showed last
 				for begun := time.Now(); time.Since(begun) < tc.length; time.Sleep(50 * time.Millisecond) {
 					nexts = nextAttempts(t, e, nexts)
 				}
 				synctest.Wait() // an attempt that ends at this instant has failed
 				w.with(func(w *world) { w.refuse = nil })
 				nexts = nextAttempts(t, e, nexts) // an attempt may be under way, and will succeed
-				last := nexts[len(nexts)-1]
+				last := nexts[len(nexts)-1].NextAttempt
 				time.Sleep(time.Until(last) + 2*w.latency)
 				if got := mustRead(t, e, weather); got.ID() == held.ID() {
 					t.Error("the old token was handed out")
@@ -76,16 +77,24 @@ func TestWholeOutage(t *testing.T) {
 				if !attempts[0].Equal(held.RefreshAt) {
 					t.Errorf("the first attempt began at %s, want %s", attempts[0], held.RefreshAt)
 				}
-				for i, next := range nexts {
+				for i, failure := range nexts {
+					next, most := failure.NextAttempt, tc.held(i)
+					least := max(most*3/4, tc.exact)
+					if attempts[i+1].After(held.Expires) {
+						most = min(most, max(tc.waiting, tc.exact))
+						least = min(least, max(tc.waiting*3/4, tc.exact))
+					}
+					if attempts[i].Before(held.Expires) && next.Before(held.Expires) && attempts[i+1].After(held.Expires) {
+						// The token's end brought the attempt forward, to the first reader after it.
+						next, most = attempts[i+1], tc.held(i)
+						if late := next.Sub(held.Expires); late > time.Second/time.Duration(tc.readers) {
+							t.Errorf("the attempt after the token's end came %s after it", late)
+						}
+					}
 					if !attempts[i+1].Equal(next) {
 						t.Errorf("attempt %d began at %s, want %s", i+2, attempts[i+1], next)
 					}
-					least, most := tc.first, tc.most
-					if tc.doubling {
-						most = min(tc.first<<i, tc.most)
-						least = most * 3 / 4
-					}
-					if window := next.Sub(attempts[i]) - w.latency; window < least || window > most {
+					if window := attempts[i+1].Sub(attempts[i]) - w.latency; window < least || window > most {
 						t.Errorf("window %d lasted %s, want %s to %s", i+1, window, least, most)
 					}
 				}
@@ -115,52 +124,73 @@ func readThroughOutage(ctx context.Context, t *testing.T, e *Engine, held *Token
 	}
 }
 
-// nextAttempts adds the next attempt that the status tells, where that is a new one.
-func nextAttempts(t *testing.T, e *Engine, nexts []time.Time) []time.Time {
+// nextAttempts notes the next attempt that the status shows after each failure. It may come earlier once
+// no valid token is held.
+func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatus {
 	t.Helper()
 	status, err := e.Status(t.Context(), weather)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := status.Failure; f != nil && (len(nexts) == 0 || !nexts[len(nexts)-1].Equal(f.NextAttempt)) {
-		nexts = append(nexts, f.NextAttempt)
+	f := status.Failure
+	switch {
+	case f == nil:
+	case len(nexts) > 0 && nexts[len(nexts)-1].At.Equal(f.At):
+		nexts[len(nexts)-1] = *f
+	default:
+		nexts = append(nexts, *f)
 	}
 	return nexts
 }
 
-// TestReadersWhoGiveUpOnAHangingServerDisturbNobody: not even when the one who caused the request
-// gives up does that end, nor is the server asked again for those who come after.
-func TestReadersWhoGiveUpOnAHangingServerDisturbNobody(t *testing.T) {
+// TestReadersOfAHangingServerWaitFiveSeconds: however many there are, and whatever the request's own
+// timeout is. The request goes on, and its outcome is for those who come after.
+func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true
 		e := w.engine()
 		begun := time.Now()
-		impatient, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		leaves, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		var mu sync.Mutex
-		told := map[time.Time]int{}
 		parallel(100, func(i int) {
+			ctx := t.Context()
 			if i%10 == 0 {
-				if _, err := e.Read(impatient, weather); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("got %v, want the caller's own deadline", err)
-				}
-				return
+				ctx = leaves
+			} else {
+				time.Sleep(time.Second) // so that a reader who leaves is the first
 			}
-			time.Sleep(time.Second) // so that one of the others is the first
-			failed := mustFail(t, e, weather)
-			if waited := time.Since(begun); waited != 10*time.Second {
-				t.Errorf("a reader was answered after %s, want the request's own timeout", waited)
+			came := time.Now()
+			var err error
+			if i%2 == 0 {
+				_, err = e.Read(ctx, weather)
+			} else {
+				_, _, err = e.Refresh(ctx, weather, "")
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			told[failed.NextAttempt]++
+			waited, isWait := errors.AsType[*WaitError](err)
+			if !isWait || !errors.Is(err, context.DeadlineExceeded) || waited.Name != weather {
+				t.Errorf("got %v, want a WaitError", err)
+			}
+			if waited := time.Since(came); ctx != leaves && waited != waitMost {
+				t.Errorf("a reader waited %s, want %s", waited, waitMost)
+			}
 		})
-		if len(told) != 1 {
-			t.Errorf("readers of one request were told of %d next attempts", len(told))
+		time.Sleep(time.Until(begun.Add(10 * time.Second)))
+		synctest.Wait()
+		mustFail(t, e, weather)
+		w.wantFetches(1)
+	})
+}
+
+// TestSlowAnswerServesTheReaderWhoComesAgain: the server answers after its first readers were told to
+// read again, and is asked once.
+func TestSlowAnswerServesTheReaderWhoComesAgain(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 7 * time.Second
+		e := w.engine()
+		if _, err := e.Read(t.Context(), weather); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want a WaitError", err)
 		}
-		if failed := mustFail(t, e, weather); told[failed.NextAttempt] == 0 {
-			t.Error("the failure was not remembered")
-		}
+		mustRead(t, e, weather)
 		w.wantFetches(1)
 	})
 }

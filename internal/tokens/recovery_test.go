@@ -301,7 +301,7 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAHangingServer(t *testing.T) {
 		synctest.Wait()
 		w.with(func(w *world) { w.latency = 0 })
 		terms := w.terms(weather, "B")
-		verified, err := e.Verify(t.Context(), terms)
+		verified, err := e.Verify(t.Context(), weather, terms)
 		if err != nil {
 			t.Fatal(err)
 		}

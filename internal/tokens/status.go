@@ -16,7 +16,7 @@ const (
 	StateFailing State = "failing"
 	// StateDown: the latest fetch failed and there is no valid token.
 	StateDown State = "down"
-	// StateIdle: the token was left to expire because nobody reads it.
+	// StateIdle: the token was left to expire because no caller reads it.
 	StateIdle State = "idle"
 	// StateEmpty: no valid token is held; the next read fetches one.
 	StateEmpty State = "empty"
@@ -27,24 +27,24 @@ type Status struct {
 	State State
 	// Token is the held token if it is valid, for its ID and times; else nil.
 	Token *Token
-	// Failure tells of the latest fetch if it failed; else nil.
+	// Failure is the latest fetch's if it failed; else nil.
 	Failure *FailureStatus
-	// Refreshing tells that a fetch is under way.
+	// Refreshing reports whether a fetch is under way.
 	Refreshing bool
-	// Unsaved tells that the token could not be stored yet.
+	// Unsaved reports whether the token could not be stored yet.
 	Unsaved bool
-	// LastRead is when the token was last read, within a second. That the name came into memory, and
-	// a write that obtained a token for it, count as reads. Zero where it is not there.
+	// LastRead is when the token was last asked for, within a second. Loading the name into memory, and
+	// a write that obtained a token for it, count as reads. Zero if it is not in memory.
 	LastRead time.Time
 }
 
-// FailureStatus tells of a run of failures.
+// FailureStatus describes a run of failures.
 type FailureStatus struct {
 	// Cause is what the latest attempt ended with.
 	Cause error
 	// Since is when the first attempt of the run failed, At the latest.
 	Since, At time.Time
-	// NextAttempt is before when the authorization server will not be asked.
+	// NextAttempt is the earliest time at which the authorization server is asked again.
 	NextAttempt time.Time
 	// Count is the number of failures in a row.
 	Count int
@@ -52,7 +52,7 @@ type FailureStatus struct {
 	Refusals int
 }
 
-// Status gives the health of a name, from memory where it can, else from storage. It
+// Status returns the health of a name, from memory if it can, else from storage. It
 // causes nothing: no fetch, no timer, and it does not count as a read.
 func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	if s := e.peek(name); s != nil {
@@ -78,30 +78,31 @@ func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	return status, nil
 }
 
-// Failing tells whether the latest fetch for the name failed, or, where that is a server, for one of
+// Failing reports whether the latest fetch failed for the name or, if that is a server, for one of
 // its roles, as far as memory knows.
 func (e *Engine) Failing(name Name) bool {
 	return slices.ContainsFunc(e.affected(name), func(s *slot) bool { return s.failed.Load() != nil })
 }
 
-// status is false where memory does not know.
+// status reports false if memory does not know.
 func (s *slot) status(now time.Time) (Status, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || !s.loaded {
 		return Status{}, false
 	}
+	v := s.view(now, s.held.Load(), false)
 	status := Status{
 		State:      StateEmpty,
-		Refreshing: s.flight.Load() != nil,
+		Refreshing: v.flying,
 		Unsaved:    s.unsaved,
-		LastRead:   s.engine.epoch.Add(time.Duration(s.lastRead.Load())),
+		LastRead:   v.lastRead,
 	}
-	if t := s.held.Load(); t.ValidAt(now) {
-		status.State, status.Token = StateOK, t
+	if v.token.ValidAt(now) {
+		status.State, status.Token = StateOK, v.token
 	}
 	if f := s.failed.Load(); f != nil {
-		status.Failure = &FailureStatus{Cause: f.cause, Since: f.since, At: f.at, NextAttempt: f.until, Count: f.count}
+		status.Failure = &FailureStatus{Cause: f.cause, Since: f.since, At: f.at, NextAttempt: v.windowEnd, Count: f.count}
 		if f.refused() {
 			status.Failure.Refusals = f.streak
 		}
@@ -109,7 +110,7 @@ func (s *slot) status(now time.Time) (Status, bool) {
 		if status.Token != nil {
 			status.State = StateFailing
 		}
-	} else if s.idle {
+	} else if v.leftToExpire() {
 		status.State = StateIdle
 	}
 	return status, true

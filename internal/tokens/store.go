@@ -30,6 +30,9 @@ type Terms struct {
 	Shape string
 	// Host is the authorization server's host; fetches are bounded per host.
 	Host string
+	// Client names the token endpoint and the client together: names of one client share the
+	// backoff window of failures that concern it.
+	Client string
 	// DefaultTTL is the lifetime where the authorization server does not say; > 0.
 	DefaultTTL time.Duration
 	// MaxTTL caps the lifetime; 0 does not.

@@ -45,8 +45,13 @@ type Token struct {
 }
 
 // ID names the token without giving it away: the first 16 hexadecimal digits of
-// SHA-256(access_token).
-func (t *Token) ID() string { return t.id }
+// SHA-256(access_token). It is empty for no token.
+func (t *Token) ID() string {
+	if t == nil {
+		return ""
+	}
+	return t.id
+}
 
 // Authorization is the value of the Authorization header (RFC 6750 section 2.1), made once:
 // each read wants it, and it is as long as the token.
@@ -68,7 +73,15 @@ func (t *Token) RotationPeriod() int64 {
 	return max(1, int64((l-margin(l))/time.Second))
 }
 
-// ValidAt tells whether the token may be handed out at now. The monotonic and the
+// shortest is the lifetime below which a token is neither refreshed ahead nor stored: its
+// refreshes would be a request and a write every few seconds, whether it is read or not.
+const shortest = 10 * time.Second
+
+// ShortLived reports whether the token lives too briefly to be refreshed ahead of its end: it is
+// fetched when it is read.
+func (t *Token) ShortLived() bool { return t.Lifetime() < shortest }
+
+// ValidAt reports whether the token may be handed out at now. The monotonic and the
 // wall clock must agree that it may: a wall clock that was set back must not
 // revive a token, and one that was set ahead tells what its holders will believe.
 func (t *Token) ValidAt(now time.Time) bool {
@@ -167,6 +180,13 @@ func (t *Token) rebased(now time.Time) *Token {
 	next.RefreshAt = next.Expires.Add(-min(t.Expires.Sub(t.RefreshAt), lifetime))
 	next.checked = next.Issued
 	next.seal()
+	return &next
+}
+
+// dueBy is t, due for its refresh at now at the latest.
+func (t *Token) dueBy(now time.Time) *Token {
+	next := *t
+	next.RefreshAt = minTime(next.RefreshAt, now)
 	return &next
 }
 

@@ -30,6 +30,7 @@ type world struct {
 	lifetime time.Duration
 	latency  time.Duration
 	refuse   error
+	refusals map[string]error // by shape
 	sameID   bool // the server repeats its token
 	fetched  int
 	flying   int
@@ -38,6 +39,7 @@ type world struct {
 	defaults time.Duration
 	maxTTL   time.Duration
 	hosts    map[Name]string
+	clients  map[Name]string // a name's own if it has none here
 	hanging  map[string]bool
 	passive  bool
 	begun    []time.Time
@@ -55,6 +57,7 @@ func newWorld(t *testing.T) *world {
 		idle:     24 * time.Hour,
 		defaults: 5 * time.Minute,
 		hosts:    map[Name]string{},
+		clients:  map[Name]string{},
 		hanging:  map[string]bool{},
 	}
 }
@@ -103,9 +106,12 @@ func (w *world) Terms(ctx context.Context, name Name) (*Terms, error) {
 
 // terms makes the terms of a name. w.mu is held.
 func (w *world) terms(name Name, shape string) *Terms {
-	host := w.hosts[name]
+	host, client := w.hosts[name], w.clients[name]
+	if client == "" {
+		client = name.String()
+	}
 	return &Terms{
-		Shape: shape, Host: host, DefaultTTL: w.defaults, MaxTTL: w.maxTTL, IdleTimeout: w.idle,
+		Shape: shape, Host: host, Client: client, DefaultTTL: w.defaults, MaxTTL: w.maxTTL, IdleTimeout: w.idle,
 		Fetch: func(ctx context.Context) (*grant.Token, error) { return w.fetch(ctx, shape, host) },
 	}
 }
@@ -141,6 +147,9 @@ func (w *world) fetch(ctx context.Context, shape, host string) (*grant.Token, er
 	defer w.mu.Unlock()
 	if w.refuse != nil {
 		return nil, w.refuse
+	}
+	if err := w.refusals[shape]; err != nil {
+		return nil, err
 	}
 	if w.sameID {
 		n = 0

@@ -1,0 +1,310 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// clientFailures are failures that concern the client, whichever of its names asked.
+var clientFailures = map[string]error{
+	"429":                     &grant.UnavailableError{Status: 429, RetryAfter: 10 * time.Minute},
+	"503":                     &grant.UnavailableError{Status: 503},
+	"timeout":                 &grant.UnavailableError{Reason: "timed out after 10s"},
+	"connection refused":      &grant.UnavailableError{Reason: "connection refused"},
+	"invalid_client":          &grant.RefusedError{Status: 401, Code: "invalid_client"},
+	"unauthorized_client 401": &grant.RefusedError{Status: 401, Code: "unauthorized_client"},
+}
+
+// roles makes n roles of one client at one host, and reads each once.
+func (w *world) roles(e *Engine, n int) []Name {
+	names := make([]Name, n)
+	w.with(func(w *world) {
+		for i := range names {
+			names[i] = Name{"weather", fmt.Sprint("r", i)}
+			w.shapes[names[i]], w.hosts[names[i]], w.clients[names[i]] = "A", "as.example.com", "client"
+		}
+		w.hosts[weather], w.clients[weather] = "as.example.com", "client"
+	})
+	for _, name := range names {
+		mustRead(w.t, e, name)
+	}
+	return names
+}
+
+// attemptsFrom is when the authorization server was asked since the n-th request.
+func (w *world) attemptsFrom(n int) []time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.begun[n:]
+}
+
+// TestFailureOfAClientIsSharedByItsNames: new credentials for 300 names meet a server that refuses the
+// client. The requests that are under way together are all; then one name probes per window.
+func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
+	for name, cause := range clientFailures {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime = 10 * time.Hour
+				e := w.engine()
+				names := w.roles(e, 300)
+				before := w.fetches()
+				w.with(func(w *world) { w.refuse = cause })
+				change := w.reshape(weather, "A")
+				change.Refresh = true
+				begun := time.Now()
+				if err := e.Change(t.Context(), weather, change); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if n := w.fetches() - before; n > hostFetches {
+					t.Errorf("the server saw %d requests at once, want at most %d", n, hostFetches)
+				}
+				time.Sleep(30 * time.Minute)
+				for _, name := range names {
+					if mustRead(t, e, name); !e.Failing(name) {
+						t.Errorf("%s is not failing", name)
+					}
+				}
+				attempts := w.attemptsFrom(before)
+				for len(attempts) > 1 && attempts[0].Sub(begun) < time.Second/2 {
+					attempts = attempts[1:]
+				}
+				for i := range attempts[1:] {
+					if gap := attempts[i+1].Sub(attempts[i]); gap < 3*time.Second/4 {
+						t.Errorf("two requests %s apart, in one window", gap)
+					}
+				}
+				if most := 60; len(attempts) > most {
+					t.Errorf("the server saw %d requests in half an hour, want one per window", len(attempts))
+				}
+			})
+		})
+	}
+}
+
+// TestSuccessOfTheProbeOpensTheClient: the first token after an outage is not for one name only.
+func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = time.Hour
+		e := w.engine()
+		names := w.roles(e, 50)
+		w.with(func(w *world) { w.refuse = clientFailures["503"] })
+		time.Sleep(2 * time.Hour)
+		mustFail(t, e, names[0])
+		time.Sleep(time.Millisecond)
+		for _, name := range names[1:] {
+			mustFail(t, e, name)
+		}
+		mustFail(t, e, names[0])
+		w.with(func(w *world) { w.refuse = nil })
+		back := time.Now()
+		time.Sleep(waitingMost + time.Second)
+		before := w.fetches()
+		for _, name := range names {
+			mustRead(t, e, name)
+		}
+		if n := w.fetches() - before; n != 0 {
+			t.Errorf("%d names were not fetched within %s of the server's return", n, time.Since(back))
+		}
+	})
+}
+
+// TestColdReadersOfAFailingClientShareItsProbe: while one name asks, others wait for the outcome.
+func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime, w.refuse = time.Hour, nil
+		e := w.engine()
+		names := w.roles(e, 20)
+		w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
+		time.Sleep(3 * time.Hour) // all have ended
+		before := w.fetches()
+		parallel(len(names), func(i int) { mustFail(t, e, names[i]) })
+		if n := w.fetches() - before; n > 1 {
+			t.Errorf("the readers of one client cost %d requests", n)
+		}
+	})
+}
+
+// TestRefusalOfANameHurtsNoSibling: scopes, resource and audience are the name's own.
+func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
+	for _, code := range []string{"invalid_scope", "invalid_target", "access_denied", "invalid_request"} {
+		t.Run(code, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := w.engine()
+				bad := Name{"weather", "bad"}
+				w.shapes[bad], w.hosts[bad] = "B", "as.example.com"
+				w.clients[bad] = "client"
+				w.refusals = map[string]error{"B": &grant.RefusedError{Status: 400, Code: code}}
+				mustFail(t, e, bad)
+				w.roles(e, 10)
+			})
+		})
+	}
+}
+
+// TestWriteBeforeTheServersTimeAsksNobody: the server said when it may be asked again. A refusal is
+// no such word: a write may be what ends it.
+func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		verify := func() error {
+			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+			return err
+		}
+		w.refuse = clientFailures["429"]
+		begun := time.Now()
+		for range 3 {
+			failed, ok := errors.AsType[*FailedError](verify())
+			if !ok || failed.NextAttempt.Before(begun.Add(10*time.Minute)) {
+				t.Errorf("got %v, want the time of the next attempt", failed)
+			}
+		}
+		w.wantFetches(1)
+		if err := e.Change(t.Context(), weather, w.reshape(weather, "A")); err != nil {
+			t.Fatal(err)
+		}
+		mustFail(t, e, weather)
+		w.wantFetches(1)
+
+		time.Sleep(12 * time.Minute)
+		w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
+		for range 3 {
+			if err := verify(); err == nil {
+				t.Error("the client was not refused")
+			}
+		}
+		w.wantFetches(4)
+		w.with(func(w *world) { w.refuse = nil })
+		if err := verify(); err != nil {
+			t.Error(err)
+		}
+		mustRead(t, e, weather)
+	})
+}
+
+// TestRequestsUnderWayTogetherFailAsOne: neither the window nor the count grows by how many they were, and a
+// longer Retry-After counts. A success that began before the failure does not end it.
+func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{}
+		admit := func() *permit {
+			p, _, _ := c.admit(time.Now(), false)
+			return p
+		}
+		var together []*permit
+		for range hostFetches {
+			together = append(together, admit())
+		}
+		time.Sleep(time.Second)
+		short := &grant.UnavailableError{Status: 429, RetryAfter: 2 * time.Second}
+		long := &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}
+		first := together[0].failed("as", short, time.Now())
+		if next := together[1].failed("as", short, time.Now()); next != first {
+			t.Errorf("the second failure is %+v, want the first", next)
+		}
+		next := together[2].failed("as", long, time.Now())
+		if next.count != 1 || next.streak != 1 || next.end(false).Sub(time.Now()) < time.Minute {
+			t.Errorf("after a longer Retry-After: %+v", next)
+		}
+		if together[3].succeeded() || c.failed.Load() != next {
+			t.Error("a request that began before the failure ended it")
+		}
+		for _, p := range together {
+			p.close()
+		}
+		if p := admit(); p != nil {
+			t.Error("a request was permitted within the window")
+		}
+		time.Sleep(2 * time.Minute)
+		probe := admit()
+		if p, _, probing := c.admit(time.Now(), false); p != nil || probing == nil {
+			t.Error("two names probe at once")
+		}
+		probe.close() // it was made void: the next one probes
+		if probe = admit(); probe == nil {
+			t.Fatal("no name may probe")
+		}
+		if !probe.succeeded() || c.failed.Load() != nil {
+			t.Error("the probe's success did not end the failure")
+		}
+	})
+}
+
+// TestShortLivedTokensAreFetchedOnDemand: a lifetime below 10 s costs nothing while no caller reads.
+func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
+	for _, lifetime := range []time.Duration{time.Second, 5 * time.Second, 9 * time.Second} {
+		t.Run(lifetime.String(), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime, w.latency = lifetime, 10*time.Millisecond
+				e := w.engine()
+				w.roles(e, 300)
+				before := w.fetches()
+				time.Sleep(time.Hour)
+				w.wantFetches(before)
+				if n := w.storageCalls()["save"]; n != 0 {
+					t.Errorf("%d tokens were stored", n)
+				}
+				parallel(100, func(int) { mustRead(t, e, weather) })
+				w.wantFetches(before + 1)
+				first := mustRead(t, e, weather)
+				if lifetime > time.Second {
+					time.Sleep(time.Until(first.RefreshAt) + time.Millisecond)
+					if second := mustRead(t, e, weather); second.ID() == first.ID() {
+						t.Error("a reader got a token with less than half of its life left")
+					}
+					w.with(func(w *world) { w.refuse = clientFailures["503"] })
+					second := mustRead(t, e, weather)
+					time.Sleep(time.Until(second.RefreshAt) + time.Millisecond)
+					if got := mustRead(t, e, weather); got.ID() != second.ID() {
+						t.Error("another token in an outage")
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestTenSecondsAreRefreshedAhead: the least lifetime that is.
+func TestTenSecondsAreRefreshedAhead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = 10 * time.Second
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		time.Sleep(time.Until(first.RefreshAt) + time.Second)
+		w.wantFetches(2)
+		if n := w.storageCalls()["save"]; n != 2 {
+			t.Errorf("%d tokens were stored, want 2", n)
+		}
+	})
+}
+
+// TestServersDoNotWaitForOneAnothersWrites: a write that takes long holds its own server's lock only.
+func TestServersDoNotWaitForOneAnothersWrites(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		const servers = 700
+		w.latency = time.Millisecond
+		for i := range servers {
+			w.shapes[Name{Server: fmt.Sprint("s", i)}] = "A"
+		}
+		e := w.engine()
+		change := w.reshape(weather, "A")
+		change.Write = func(context.Context) error { time.Sleep(20 * time.Second); return nil }
+		done := make(chan error, 1)
+		go func() { done <- e.Change(t.Context(), weather, change) }()
+		synctest.Wait()
+		begun := time.Now()
+		parallel(servers, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		if waited := time.Since(begun); waited > time.Second {
+			t.Errorf("readers of other servers waited %s", waited)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

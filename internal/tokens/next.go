@@ -1,0 +1,103 @@
+package tokens
+
+import "time"
+
+// view is all that the decision about a name's next fetch depends on.
+type view struct {
+	now time.Time
+	// token is the held token, valid or not; nil if none is held. A token that a broker
+	// reported as refused counts as none.
+	token *Token
+	// failing reports whether the latest attempt failed; it did at failedAt, and the
+	// authorization server is not asked before windowEnd.
+	failing             bool
+	failedAt, windowEnd time.Time
+	// storageRetryAt is the earliest time of background work after storage failed; zero
+	// if it did not.
+	storageRetryAt time.Time
+	// lastRead is when a caller last asked for the token.
+	lastRead time.Time
+	// idleTimeout is that of the terms; 0 is never.
+	idleTimeout time.Duration
+	// asked reports whether a caller asks now.
+	asked bool
+	// flying reports whether a flight is under way.
+	flying bool
+	// stopped reports whether this node starts nothing for the name: it may not fetch, it
+	// is ending, or the name is not configured.
+	stopped bool
+}
+
+// action is what happens next for a name.
+type action int
+
+const (
+	// park: nothing happens until a caller asks.
+	park action = iota
+	// wait: the flight under way ends first.
+	wait
+	// fetch: a flight starts at step.at.
+	fetch
+)
+
+// step is the decision.
+type step struct {
+	do action
+	at time.Time // of a fetch
+	// serve reports whether a caller gets the held token.
+	serve bool
+}
+
+// next decides what happens next for a name. It is the only place that does.
+func next(v view) step {
+	valid := v.token.ValidAt(v.now)
+	due := v.now
+	switch {
+	case v.failing:
+		due = v.windowEnd
+	case valid:
+		due = v.token.RefreshAt
+	}
+	isDue := left(due, v.now) <= 0
+	short := v.token != nil && v.token.ShortLived()
+	// A caller gets a short-lived token in the first half of its life, and later only if no other can be had.
+	s := step{serve: valid && !(v.asked && short && isDue && left(v.token.RefreshAt, v.now) <= 0)}
+	switch {
+	case v.stopped:
+		s.serve = valid
+	case v.flying:
+		s.do = wait
+	case valid && !short:
+		due = later(due, v.storageRetryAt)
+		if left(due, v.now) > 0 || !v.idle() {
+			s.do, s.at = fetch, due
+		}
+	case v.asked:
+		s.do, s.at = fetch, due
+	case short:
+	case v.failing && v.wanted(), !v.failing && v.token != nil && !v.idle():
+		s.do, s.at = fetch, later(due, v.storageRetryAt)
+	}
+	return s
+}
+
+// idle reports whether the token has gone unread for long enough to be left to expire.
+func (v view) idle() bool {
+	return v.idleTimeout > 0 && v.now.Sub(v.lastRead) > max(v.idleTimeout, v.token.Lifetime())
+}
+
+// leftToExpire reports whether a due refresh is left out because no caller reads the token.
+func (v view) leftToExpire() bool {
+	return !v.stopped && !v.flying && !v.failing && v.token != nil && !v.token.ShortLived() &&
+		left(v.token.RefreshAt, v.now) <= 0 && v.idle()
+}
+
+// wanted reports whether a caller has asked since the failure.
+func (v view) wanted() bool { return v.lastRead.After(v.failedAt) }
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
