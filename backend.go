@@ -7,7 +7,6 @@ package mcpoauth
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -36,7 +35,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend(system *systemView, s store) *backend {
-	b := &backend{system: system, store: s, metrics: newMetrics(), writeBudget: writeBudget}
+	b := &backend{system: system, store: s, metrics: newMetrics(), writeBudget: writeBudget, keySets: newKeySets()}
 	b.store.failed = b.metrics.storageFailed
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -67,7 +66,8 @@ func newBackend(system *systemView, s store) *backend {
 // wait for that: the mount answers at once, and a read loads its own name.
 func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
 	b.engine.LoadAll()
-	b.engine.Go(b.loadKeySets)
+	b.loadKeySets()
+	b.sweepAll()
 	return nil
 }
 
@@ -86,7 +86,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		}
 		b.engine.Invalidate(name)
 		if prefix == configPrefix {
-			b.reloadKeySet(server, time.Now())
+			b.reloadKeySet(server)
 		}
 	}
 }

@@ -1,8 +1,8 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"net/http"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,27 +10,44 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A mount that has only just started looks once itself.
+// Until all configs have been looked at, a request waits for that, and never looks itself: whatever names
+// are asked for, storage is asked for each config once.
 func TestKeySetBeforeAllAreLoaded(t *testing.T) {
-	var looks atomic.Int64 // beside those that load, which fail at their first call
-	m := newNode(t, &testStorage{before: func(call string) {
-		if call == "get config/weather" {
-			looks.Add(1)
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.write("config/broken", made(nil))
+		want := keyIDs(t, m.jwks("weather"))
+		m.stop()
+		m.storage.fail("list")
+		m.start()
+		synctest.Wait()
+		before := m.storage.calls.Load()
+		time.Sleep(keySetWait)
+		retries := m.storage.calls.Load() - before
+		before = m.storage.calls.Load()
+		m.unpublished("weather")
+		if n := m.storage.calls.Load() - before; n > retries {
+			t.Errorf("%d storage calls during a request, %d without one", n, retries)
 		}
-	}}, 0)
-	m.write("config/weather", made(nil))
-	want := keyIDs(t, m.jwks("weather"))
-	m.stop()
-	m.storage.fail("list") // loading never gets anywhere
-	m.start()
-	before := looks.Load()
-	for range 100 {
+		m.storage.fail("get config/broken")
+		time.Sleep(time.Minute)
 		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
-	}
-	if n := looks.Load() - before; n != 1 {
-		t.Errorf("100 requests looked %d times into storage; want 1", n)
-	}
-	m.unpublished("absent")
+		before = m.storage.calls.Load()
+		began := time.Now()
+		for i := range 2000 {
+			m.unpublished(fmt.Sprint("absent-", i))
+			m.unpublished("broken")
+		}
+		if n := m.storage.calls.Load() - before; n != 0 || time.Since(began) != 0 {
+			t.Errorf("2000 requests for what is not there cost %d storage calls and %s", n, time.Since(began))
+		}
+		m.storage.fail()
+		time.Sleep(time.Minute)
+		if len(keyIDs(t, m.jwks("broken"))) != 1 {
+			t.Error("a config that could be read again publishes no key")
+		}
+	})
 }
 
 func TestKeySetSurvivesARestart(t *testing.T) {
@@ -45,7 +62,7 @@ func TestKeySetSurvivesARestart(t *testing.T) {
 	}
 }
 
-// A load that is overtaken by a write must not bring the old keys back.
+// A write that comes while the keys are being loaded waits, so that the old ones do not come back.
 func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 	for name, change := range map[string]struct {
 		write func(m *mount)
@@ -60,10 +77,18 @@ func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", made(nil))
 				synctest.Wait() // until all is loaded
-				m.storage.meanwhile(func() { change.write(m) })
+				done := make(chan struct{})
+				m.storage.meanwhile(func() {
+					go func() {
+						defer close(done)
+						change.write(m)
+					}()
+					time.Sleep(time.Second)
+				})
 				if err := m.b.(*backend).loadKeySet(t.Context(), "weather"); err != nil {
 					t.Error(err)
 				}
+				<-done
 				if change.keys == 0 {
 					m.unpublished("weather")
 				} else if got := len(m.jwks("weather")); got != change.keys {

@@ -1,28 +1,35 @@
 package mcpoauth
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// keySets are the key sets of the configs that publish theirs, in memory: whoever asks
-// for one is not authenticated, so it must cost no storage read.
+// keySets are the key sets of the configs that publish theirs, in memory: the path that answers
+// with them is unauthenticated, so it must cost no storage read.
 type keySets struct {
-	mu      sync.RWMutex // guards sets, writes and reloads
-	sets    map[string][]publicKey
-	writes  uint64            // counts the configs that were written
-	reloads map[string]reload // of the servers whose set is to be loaded again
+	mu   sync.RWMutex // guards sets
+	sets map[string][]publicKey
 
-	// complete tells that every config has been looked at since the start.
-	complete atomic.Bool
+	// loaded closes when every config has been looked at since the start.
+	loaded   chan struct{}
+	loadOnce sync.Once
 }
 
-// update takes over what has been written for a server; nil for a config that is gone.
+func newKeySets() *keySets {
+	return &keySets{sets: map[string][]publicKey{}, loaded: make(chan struct{})}
+}
+
+// lookedAtAll notes that every config has been looked at since the start.
+func (k *keySets) lookedAtAll() { k.loadOnce.Do(func() { close(k.loaded) }) }
+
+// update takes over the config that storage holds for a server; nil for none. The server's write
+// lock is held, so no other update comes between.
 func (k *keySets) update(server string, c *config) error {
 	keys, err := keysToPublish(c)
 	if err != nil {
@@ -30,82 +37,35 @@ func (k *keySets) update(server string, c *config) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.writes++
-	k.set(server, keys)
+	if keys == nil {
+		delete(k.sets, server)
+	} else {
+		k.sets[server] = keys
+	}
 	return nil
 }
 
-// load takes over what was read from storage, unless a config was written since the
-// given count of writes: what was read may be older then.
-func (k *keySets) load(server string, c *config, writes uint64) (loaded bool, err error) {
-	keys, err := keysToPublish(c)
-	if err != nil {
-		return false, err
+// keySetWait is how long a request waits for the mount to look at all configs after its start, so that
+// an authorization server is not told that a key does not exist.
+const keySetWait = 5 * time.Second
+
+// await returns the key set of a server; false if none is published.
+func (k *keySets) await(ctx context.Context, server string) (jwkSet, bool) {
+	set, ok := k.at(server, time.Now())
+	if ok {
+		return set, true
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.writes != writes {
-		return false, nil
+	timer := time.NewTimer(keySetWait)
+	defer timer.Stop()
+	select {
+	case <-k.loaded:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	k.set(server, keys)
-	return true, nil
+	return k.at(server, time.Now())
 }
 
-// reload is when a load will do for a server's set that has to be loaded again.
-type reload struct {
-	writes uint64    // the least count of writes at its beginning
-	from   time.Time // the earliest time of its beginning
-}
-
-// outdated notes that storage may hold something else than memory, of which update has not
-// been told, and may change until the given time: what is being loaded is void, and the
-// server's set is to be loaded again. It tells whether somebody has to start that: a reload
-// under way goes on until it is done.
-func (k *keySets) outdated(server string, until time.Time) (start bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.writes++
-	if k.reloads == nil {
-		k.reloads = map[string]reload{}
-	}
-	_, underWay := k.reloads[server]
-	k.reloads[server] = reload{writes: k.writes, from: until}
-	return !underWay
-}
-
-// reloaded tells whether a load that began at the given time and count of writes was all
-// that a server's set needed, and else in how long to load it again.
-func (k *keySets) reloaded(server string, began time.Time, writes uint64) (done bool, again time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	r := k.reloads[server]
-	if writes < r.writes || began.Before(r.from) {
-		return false, time.Until(r.from)
-	}
-	delete(k.reloads, server)
-	return true, 0
-}
-
-// written counts the writes.
-func (k *keySets) written() uint64 {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	return k.writes
-}
-
-// set replaces a server's set, by none where keys is nil. mu is held.
-func (k *keySets) set(server string, keys []publicKey) {
-	if keys == nil {
-		delete(k.sets, server)
-		return
-	}
-	if k.sets == nil {
-		k.sets = map[string][]publicKey{}
-	}
-	k.sets[server] = keys
-}
-
-// at is the key set of a server; false where none is published.
+// at is the key set of a server in memory; false if there is none.
 func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 	k.mu.RLock()
 	keys, ok := k.sets[server]

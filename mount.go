@@ -19,7 +19,7 @@ type backend struct {
 	// writeBudget is the constant of that name; a test's own is shorter.
 	writeBudget time.Duration
 
-	keySets keySets
+	keySets *keySets
 }
 
 // operationPrefix starts the operation ids of the OpenAPI document.

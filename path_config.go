@@ -108,8 +108,7 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 		Terms: b.store.termsUnder(nil),
 		Write: func(ctx context.Context) error {
 			if err := b.store.deleteConfig(ctx, name.Server); err != nil {
-				// The config itself may be gone.
-				b.reloadKeySet(name.Server, time.Now().Add(tokens.LateCommit))
+				b.reloadKeySetAfterFailure(name.Server) // the config may be gone
 				return err
 			}
 			return b.keySets.update(name.Server, nil)
@@ -118,7 +117,26 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 	if err != nil {
 		return nil, err
 	}
+	timer := time.NewTimer(sweepWait)
+	defer timer.Stop()
+	select {
+	case <-b.sweepSoon(name.Server):
+	case <-timer.C:
+	}
 	return nil, nil
+}
+
+// clearBelongings deletes what a delete that was cut short left, before the config is created again:
+// the list of its roles must not show them.
+func (b *backend) clearBelongings(ctx context.Context, server string) error {
+	names, err := b.store.rolesAndTokens(ctx, server)
+	if err == nil && len(names) > 0 {
+		err = b.sweep(ctx, server)
+	}
+	if err != nil {
+		return fmt.Errorf("nothing was stored: the roles of a deleted config named %q are still being deleted: %w", server, err)
+	}
+	return nil
 }
 
 // writeConfig creates or updates a config. It changes nothing unless all of it
@@ -177,13 +195,12 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		if err := b.unchanged(ctx, name.Server, old); err != nil {
 			return err
 		}
-		if old == nil {
-			// What a delete that was cut short left behind.
-			if err := b.store.deleteBelongings(ctx, name.Server); err != nil {
-				return err
-			}
-		}
 		return b.putConfig(ctx, name.Server, next)
+	}
+	if old == nil {
+		if err := b.clearBelongings(ctx, name.Server); err != nil {
+			return nil, err
+		}
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {

@@ -182,10 +182,7 @@ func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework
 	if err != nil {
 		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
 	}
-	set, ok := b.keySets.at(name.Server, time.Now())
-	if !ok && !b.keySets.complete.Load() && b.loadKeySet(ctx, name.Server) == nil {
-		set, ok = b.keySets.at(name.Server, time.Now()) // the mount has only just started
-	}
+	set, ok := b.keySets.await(ctx, name.Server)
 	if !ok {
 		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
 	}

@@ -233,15 +233,16 @@ func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
 	m.write("config/weather", as.client())
 	m.write("role/weather/reader", fields{"scopes": "read"})
 	m.storage.fail("delete role/", "delete token/")
-	m.refused(http.StatusInternalServerError, logical.DeleteOperation, "config/weather", nil, "role/weather/reader")
-	m.storage.fail()
+	m.delete("config/weather")
 	if _, left := m.storage.entries(t)["role/weather/reader"]; !left {
-		t.Fatal("the failed delete left no role")
+		t.Fatal("the delete that was cut short left no role")
 	}
 	for _, path := range []string{"config/weather", "role/weather/reader", "token/weather", "token/weather/reader", "status/weather"} {
 		m.refused(http.StatusNotFound, logical.ReadOperation, path, nil)
 	}
 
+	m.refused(http.StatusInternalServerError, logical.CreateOperation, "config/weather", as.client(), "still being deleted")
+	m.storage.fail()
 	m.configure(as, nil)
 	equal(t, "the roles of the config created anew", m.list("role/weather/"), nil)
 	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)

@@ -2,33 +2,15 @@ package mcpoauth
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// deleteConfig deletes a config and then all that belongs to it. In this order: the
-// secret goes first, and what a crash leaves behind cannot be used without it.
+// deleteConfig deletes a config. What belongs to it is worthless without it, and is left to sweep.
 func (s store) deleteConfig(ctx context.Context, server string) error {
-	if err := s.delete(ctx, configPrefix+server); err != nil {
-		return err
-	}
-	return s.deleteBelongings(ctx, server)
-}
-
-// deleteBelongings deletes the roles and tokens of a server.
-func (s store) deleteBelongings(ctx context.Context, server string) error {
-	for _, prefix := range []string{rolePrefix, tokenPrefix} {
-		names, err := s.list(ctx, prefix+server+"/")
-		if err != nil {
-			return err
-		}
-		for _, name := range names {
-			if err := s.delete(ctx, prefix+server+"/"+name); err != nil {
-				return err
-			}
-		}
-	}
-	return s.delete(ctx, tokenPrefix+server)
+	return s.delete(ctx, configPrefix+server)
 }
 
 // deleteRole deletes a role and then its token.
@@ -37,4 +19,113 @@ func (s store) deleteRole(ctx context.Context, name tokens.Name) error {
 		return err
 	}
 	return s.Delete(ctx, name)
+}
+
+// rolesAndTokens lists the roles of a server and those of which there is a token.
+func (s store) rolesAndTokens(ctx context.Context, server string) ([]string, error) {
+	var names []string
+	for _, prefix := range []string{rolePrefix, tokenPrefix} {
+		listed, err := s.list(ctx, prefix+server+"/")
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, listed...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// sweepTask is a key of tokens.Engine.Retry: what deleted configs left is to be deleted.
+type sweepTask struct {
+	server string // empty: of all servers
+}
+
+const (
+	// sweepWait is how long a delete waits for the roles and tokens to be gone. Vault's seal and
+	// step-down wait for the requests under way.
+	sweepWait = 5 * time.Second
+	// sweepAtOnce is how many names are swept under the server's write lock at a time.
+	sweepAtOnce = 16
+)
+
+// sweep deletes the roles and tokens that a deleted config left. The server may be configured again
+// meanwhile: what belongs to a config that exists stays.
+func (b *backend) sweep(ctx context.Context, server string) error {
+	names, err := b.store.rolesAndTokens(ctx, server)
+	if err != nil {
+		return err
+	}
+	names = append([]string{""}, names...) // the config's own token
+	for some := range slices.Chunk(names, sweepAtOnce) {
+		err := b.engine.Locked(ctx, server, func(ctx context.Context) error {
+			c, err := b.store.config(ctx, server)
+			for _, role := range some {
+				if err == nil {
+					err = b.sweepName(ctx, tokens.Name{Server: server, Role: role}, c)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepName deletes a role and its token unless they belong to the config c, which may be nil.
+func (b *backend) sweepName(ctx context.Context, name tokens.Name, c *config) error {
+	if name.Role == "" {
+		if c != nil {
+			return nil
+		}
+		return b.store.Delete(ctx, name)
+	}
+	if c != nil {
+		if r, err := b.store.role(ctx, name, c); r != nil || err != nil {
+			return err
+		}
+	}
+	return b.store.deleteRole(ctx, name)
+}
+
+// sweepSoon sweeps in the background, until it has succeeded. The channel closes when the first try
+// has ended.
+func (b *backend) sweepSoon(server string) (tried <-chan struct{}) {
+	done := make(chan struct{})
+	started := b.engine.Go(func(ctx context.Context) {
+		defer close(done)
+		if b.sweep(ctx, server) != nil {
+			b.engine.Retry(sweepTask{server}, time.Now().Add(time.Second), "roles of a deleted config could not be deleted",
+				func(ctx context.Context) error { return b.sweep(ctx, server) })
+		}
+	})
+	if !started {
+		close(done)
+	}
+	return done
+}
+
+// sweepAll sweeps what deletes left that were cut short, as by a crash.
+func (b *backend) sweepAll() {
+	if b.system.passive() {
+		return
+	}
+	b.engine.Retry(sweepTask{}, time.Now(), "roles of deleted configs could not be listed", func(ctx context.Context) error {
+		withRoles, err := b.store.serversWithRoles(ctx)
+		if err != nil || len(withRoles) == 0 {
+			return err
+		}
+		servers, err := b.store.servers(ctx)
+		if err != nil {
+			return err
+		}
+		for _, server := range servers {
+			delete(withRoles, server)
+		}
+		for server := range withRoles {
+			b.sweepSoon(server)
+		}
+		return nil
+	})
 }

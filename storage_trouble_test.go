@@ -215,6 +215,7 @@ func TestStorageTroubleAtEveryStep(t *testing.T) {
 					t.Fatal(err)
 				}
 				time.Sleep(d.lasts)
+				synctest.Wait()
 				want.state = r.state()
 				r.tokensAre(want.state)
 				synctest.Wait()

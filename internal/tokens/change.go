@@ -9,11 +9,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// LateCommit is for how long a write that failed may still take effect: storage that ran out
-// of time may be waiting for other nodes yet. Vault's raft does; but a leader that does not
-// reach them steps down within a few seconds, and then another node's mount is at work.
-const LateCommit = 15 * time.Second
-
 // Change is a write to a config or a role.
 type Change struct {
 	// Write does the write, under the name's write lock. It returns ErrConflict,
@@ -83,14 +78,10 @@ func (e *Engine) writeFailed(server string) {
 		}
 		return nil
 	}
-	const complaint = "terms could not be read after a write that failed"
-	now := time.Now()
 	ctx, cancel := context.WithTimeout(e.ctx, slowSave)
 	defer cancel()
-	if reread(ctx) != nil {
-		e.Retry(retryKey{rereadSoon, Name{Server: server}}, now.Add(storageRetry(1)), complaint, reread)
-	}
-	e.Retry(retryKey{rereadFinal, Name{Server: server}}, now.Add(LateCommit), complaint, reread)
+	_ = reread(ctx) // if storage answers at once, so do the slots
+	e.RetryAfterFailedWrite(retryKey{rereadTerms, Name{Server: server}}, "terms could not be read after a write that failed", reread)
 }
 
 // ensureSlot makes sure that there is a slot to hold the name's token, though no caller has

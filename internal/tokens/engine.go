@@ -252,8 +252,7 @@ const (
 	listTokens  retryWhat = iota // of the mount
 	loadToken                    // of a name
 	saveToken                    // of a name
-	rereadSoon                   // of a server, after a write that failed
-	rereadFinal                  // of a server, when no such write can come through any more
+	rereadTerms                  // of a server, after a write that failed
 )
 
 // LoadAll brings the stored tokens into memory and sets their timers, in the

@@ -170,8 +170,8 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 		queue("refresh 2", background)
 		queue("refresh 3", t.Context())
 		queue("reader", waitedFor)
-		promoteLast()     // somebody has come to wait for refresh 2
-		leave[0]() // one place, which all take in turn
+		promoteLast() // somebody has come to wait for refresh 2
+		leave[0]()    // one place, which all take in turn
 		synctest.Wait()
 		close(entered)
 		var got []string

@@ -46,6 +46,25 @@ func (e *Engine) Retry(key any, at time.Time, complaint string, do func(context.
 	}
 }
 
+// LateCommit is for how long a write that failed may still take effect: storage that ran out
+// of time may be waiting for other nodes yet. Vault's raft does; but a leader that does not
+// reach them steps down within a few seconds, and then another node's mount is at work.
+const LateCommit = 15 * time.Second
+
+// RetryAfterFailedWrite is Retry for a look at what a write that failed has left: as soon as
+// storage answers, and once more when the write can no longer take effect.
+func (e *Engine) RetryAfterFailedWrite(key any, complaint string, look func(context.Context) error) {
+	final := time.Now().Add(LateCommit)
+	e.Retry(key, time.Now(), complaint, func(ctx context.Context) error {
+		began := time.Now()
+		if err := look(ctx); err != nil || !began.Before(final) {
+			return err
+		}
+		e.Retry(key, final, complaint, look)
+		return nil
+	})
+}
+
 // runRetries works until no task is left or the engine is closed.
 func (e *Engine) runRetries() {
 	r := e.retries

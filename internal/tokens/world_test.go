@@ -31,7 +31,7 @@ type world struct {
 	latency  time.Duration
 	refuse   error
 	refusals map[string]error // by shape
-	sameID   bool // the server repeats its token
+	sameID   bool             // the server repeats its token
 	fetched  int
 	flying   int
 	mostFly  int
