@@ -49,6 +49,18 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	})
 }
 
+// A saver creates or updates what its path names. exists is the result of Vault's existence check, which
+// decided whether the caller needed the create or the update capability. If storage has changed since, the
+// saver returns tokens.ErrConflict.
+type saver func(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error)
+
+// serveSave is serveWrite for a saver.
+func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
+	return b.serveWrite(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+		return save(ctx, name, d, exists)
+	})
+}
+
 // onlyKnown checks that a request holds no field that its path does not have: dropped with a
 // warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
 // adds to its fields may be written back with them, and is not looked at.

@@ -39,8 +39,8 @@ func (b *backend) configPaths() []*framework.Path {
 			HelpDescription: strings.TrimSpace(configHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "config"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: b.configWrite(),
-				logical.UpdateOperation: b.configWrite(),
+				logical.CreateOperation: configWrite(b.serveSave(b.writeConfig, false)),
+				logical.UpdateOperation: configWrite(b.serveSave(b.writeConfig, true)),
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    serve(b.readConfig),
 					Summary:     "Read an MCP server's OAuth client, without its secrets.",
@@ -61,9 +61,9 @@ func (b *backend) configPaths() []*framework.Path {
 }
 
 // configWrite is a create and an update: for OpenAPI they are one.
-func (b *backend) configWrite() *framework.PathOperation {
+func configWrite(callback framework.OperationFunc) *framework.PathOperation {
 	return &framework.PathOperation{
-		Callback:                    b.serveWrite(b.writeConfig),
+		Callback:                    callback,
 		Summary:                     "Configure an MCP server's OAuth client, or change it.",
 		Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and where that fails nothing is stored; verify=false stores without contacting anybody.",
 		ForwardPerformanceStandby:   true,
@@ -141,12 +141,15 @@ func (b *backend) clearBelongings(ctx context.Context, server string) error {
 
 // writeConfig creates or updates a config. It changes nothing unless all of it
 // succeeds.
-func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	ctx, cancel := b.budgeted(ctx)
 	defer cancel()
 	old, err := b.store.config(ctx, name.Server)
 	if err != nil {
 		return nil, err
+	}
+	if exists != (old != nil) {
+		return nil, tokens.ErrConflict
 	}
 	next := newConfig()
 	if old != nil {

@@ -296,3 +296,42 @@ func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 		t.Errorf("the config's token is %q; want that of the verification", got)
 	}
 }
+
+// Vault's existence check decides which capability a write needs, so a caller who may only create must
+// not change what another has just created, and one who may only update must not create.
+func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
+	config := fields{"token_url": "https://as.example.com/token", "client_id": "vault", "client_secret": secret, "verify": false}
+	create := func(path string, data fields) func(*mount) { return func(m *mount) { m.write(path, data) } }
+	remove := func(path string) func(*mount) { return func(m *mount) { m.delete(path) } }
+	for _, test := range []struct {
+		name      string
+		before    func(*mount)
+		path      string
+		data      fields
+		meanwhile func(*mount)
+	}{
+		{"config created", nil, "config/weather", with(config, fields{"scopes": "mine"}), create("config/weather", config)},
+		{"the same config created", nil, "config/weather", config, create("config/weather", config)},
+		{"config deleted", create("config/weather", config), "config/weather", with(config, fields{"scopes": "mine"}), remove("config/weather")},
+		{"role created", create("config/weather", config), "role/weather/reader", fields{"scopes": "mine", "verify": false}, create("role/weather/reader", fields{"verify": false})},
+		{"the same role created", create("config/weather", config), "role/weather/reader", fields{"verify": false}, create("role/weather/reader", fields{"verify": false})},
+		{"role deleted", func(m *mount) {
+			m.write("config/weather", config)
+			m.write("role/weather/reader", fields{"verify": false})
+		}, "role/weather/reader", fields{"scopes": "mine", "verify": false}, remove("role/weather/reader")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMount(t)
+			if test.before != nil {
+				test.before(m)
+			}
+			var was map[string]string
+			m.afterCheck = func() {
+				test.meanwhile(m)
+				was = m.storage.entries(t)
+			}
+			m.refused(http.StatusConflict, logical.UpdateOperation, test.path, test.data, "changed")
+			m.storage.unchanged(t, was)
+		})
+	}
+}

@@ -36,8 +36,8 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpDescription: strings.TrimSpace(roleHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: b.roleWrite(),
-				logical.UpdateOperation: b.roleWrite(),
+				logical.CreateOperation: roleWrite(b.serveSave(b.writeRole, false)),
+				logical.UpdateOperation: roleWrite(b.serveSave(b.writeRole, true)),
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    serve(b.readRole),
 					Summary:     "Read a role of an MCP server.",
@@ -57,9 +57,8 @@ func (b *backend) rolePaths() []*framework.Path {
 	}
 }
 
-func (b *backend) roleWrite() *framework.PathOperation {
-	op := b.configWrite()
-	op.Callback = b.serveWrite(b.writeRole)
+func roleWrite(callback framework.OperationFunc) *framework.PathOperation {
+	op := configWrite(callback)
 	op.Summary = "Configure a role of an MCP server, or change it."
 	return op
 }
@@ -142,7 +141,7 @@ func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework
 }
 
 // writeRole creates or updates a role. It changes nothing unless all of it succeeds.
-func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	ctx, cancel := b.budgeted(ctx)
 	defer cancel()
 	c, old, err := b.store.configAndRole(ctx, name)
@@ -151,6 +150,9 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	}
 	if c == nil {
 		return nil, notConfigured(tokens.Name{Server: name.Server})
+	}
+	if exists != (old != nil) {
+		return nil, tokens.ErrConflict
 	}
 	next := &role{Incarnation: c.Incarnation}
 	if old != nil {

@@ -19,7 +19,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	hanging := func(ctx context.Context, path string, data fields) (int, string) {
 		t.Helper()
 		_, err := m.b.HandleRequest(ctx, &logical.Request{
-			Operation: logical.UpdateOperation, Path: path, Data: overHTTP(t, data), Storage: m.storage,
+			Operation: logical.CreateOperation, Path: path, Data: overHTTP(t, data), Storage: m.storage,
 		})
 		coded, ok := err.(logical.HTTPCodedError)
 		if !ok {

@@ -49,6 +49,8 @@ type mount struct {
 	storage *testStorage
 	system  *testSystem
 
+	afterCheck func() // happens once, after the next write's existence check; nil for nothing
+
 	mu   sync.Mutex // guards said
 	said bytes.Buffer
 }
@@ -124,6 +126,10 @@ func (m *mount) do(op logical.Operation, path string, data fields) (*logical.Res
 		}
 		if found && !exists {
 			req.Operation = logical.CreateOperation
+		}
+		if happen := m.afterCheck; happen != nil {
+			m.afterCheck = nil
+			happen()
 		}
 	}
 	resp, err := m.b.HandleRequest(m.t.Context(), req)
