@@ -40,3 +40,17 @@ func (c *config) identity() any {
 		c.ClientCertificate, c.ClientCertificateKey,
 	}
 }
+
+// sameEndpoint returns an error if the token endpoint in effect, the alias for client certificates
+// included, is at another origin than that of old. The issuer's metadata names it, and may name another
+// one at the next discovery. field is what would bring the credentials.
+func (c *config) sameEndpoint(old *config, field string) error {
+	if origin(c.tokenURL()) == origin(old.tokenURL()) {
+		return nil
+	}
+	if c.KeyType != "" {
+		field = "another key_type, which makes a new key"
+	}
+	return badRequest("discovery now finds the token endpoint %s, at another origin than %s: write %s too, if the credentials are meant for it",
+		quote(c.tokenURL()), quote(old.tokenURL()), field)
+}

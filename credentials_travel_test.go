@@ -1,7 +1,9 @@
 package mcpoauth
 
 import (
+	"crypto/tls"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -244,5 +246,94 @@ func TestRemovingProtectionNeedsTheSecret(t *testing.T) {
 	m.configure(as, fields{"ca_cert": certificate, "allow_insecure_http": true})
 	for _, change := range []fields{{"ca_cert": ""}, {"allow_insecure_http": false}} {
 		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, "must bring client_secret too")
+	}
+}
+
+// The issuer alone does not say where credentials go: its metadata may name an endpoint at another host.
+func TestRediscoveredEndpointAtAnotherOriginNeedsTheCredentials(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		if kind.name == "client certificate" {
+			continue // needs TLS: see TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials
+		}
+		for _, change := range []fields{{}, {"scopes": "all"}, {"client_id": "thief"}} {
+			m, as, mcp := discoverable(t, nil)
+			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
+			m.token("weather")
+			thief := newAuthServer(t)
+			as.describes(fields{"token_endpoint": thief.URL + "/token"})
+			was, asked := m.storage.entries(t), as.count()
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, fields{"rediscover": true}),
+				"token endpoint", thief.URL, as.URL, strings.Fields(kind.field)[0])
+			m.storage.unchanged(t, was)
+			thief.asked(t, 0, kind.name+": after the refused write")
+			as.asked(t, asked, kind.name+": after the refused write")
+
+			if kind.name == "plugin-made key" {
+				before := m.read("keys/weather")["active_key_id"]
+				m.write("config/weather", fields{"rediscover": true, "key_type": "ed25519"})
+				if m.read("keys/weather")["active_key_id"] == before {
+					t.Error("the key has moved to another origin")
+				}
+			} else {
+				m.write("config/weather", with(kind.bring, fields{"rediscover": true}))
+				thief.asked(t, 1, kind.name+": after the write with the credentials")
+			}
+			if got := m.read("config/weather")["discovered_token_url"]; got != thief.URL+"/token" {
+				t.Errorf("%s: the endpoint is %v", kind.name, got)
+			}
+		}
+	}
+}
+
+// Another path of the same origin is the same server.
+func TestRediscoveredEndpointAtTheSameOriginNeedsNoCredentials(t *testing.T) {
+	for _, kind := range credentialKinds(t) {
+		if kind.name == "client certificate" {
+			continue
+		}
+		m, as, mcp := discoverable(t, nil)
+		m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
+		as.describes(fields{"token_endpoint": as.URL + "/other"})
+		m.write("config/weather", fields{"rediscover": true})
+		if got := m.read("config/weather")["discovered_token_url"]; got != as.URL+"/other" {
+			t.Errorf("%s: the endpoint is %v", kind.name, got)
+		}
+	}
+}
+
+// A client certificate goes to the alias for mutual TLS, so that is what must not move.
+func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
+	alias := func(as *authServer) fields {
+		return fields{"mtls_endpoint_aliases": fields{"token_endpoint": as.URL + "/token"}}
+	}
+	for _, test := range []struct {
+		name        string
+		first, then func(mtls, thief *authServer) fields
+		refused     bool
+	}{
+		{"the alias moves", func(mtls, _ *authServer) fields { return alias(mtls) }, func(_, thief *authServer) fields { return alias(thief) }, true},
+		{"an alias appears", func(_, _ *authServer) fields { return nil }, func(_, thief *authServer) fields { return alias(thief) }, true},
+		{"the alias goes", func(mtls, _ *authServer) fields { return alias(mtls) }, func(_, _ *authServer) fields { return nil }, true},
+		{"the endpoint for secrets moves", func(mtls, _ *authServer) fields { return alias(mtls) }, func(mtls, thief *authServer) fields {
+			return with(alias(mtls), fields{"token_endpoint": thief.URL + "/token"})
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ca := newAuthority(t)
+			m, as, mtls, thief := newMount(t), ca.newServer(t, false), ca.newServer(t, true), ca.newServer(t, false)
+			as.TLS.ClientAuth = tls.RequestClientCert
+			mcp := newMCPServer(t, as, test.first(mtls, thief))
+			m.write("config/weather", with(ca.client(t, longLife), fields{"server_url": mcp.url()}))
+			was := m.storage.entries(t)
+			as.describes(test.then(mtls, thief))
+			if !test.refused {
+				m.write("config/weather", fields{"rediscover": true})
+				thief.asked(t, 0, "after a write that concerns other clients")
+				return
+			}
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"rediscover": true}, "client_certificate_key")
+			m.storage.unchanged(t, was)
+			thief.asked(t, 0, "after the refused write")
+		})
 	}
 }

@@ -176,6 +176,11 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err != nil {
 		return nil, err
 	}
+	if !trusted {
+		if err := next.sameEndpoint(old, field); err != nil {
+			return nil, err
+		}
+	}
 	if err := next.fitsServer(); err != nil {
 		return nil, err
 	}
