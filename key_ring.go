@@ -17,6 +17,10 @@ const (
 	publishedAfterUse    = 24 * time.Hour
 )
 
+// maxPublished bounds the keys that rotations in a row keep published: each is part of the config's entry,
+// and of a key set that authorization servers limit.
+const maxPublished = 8
+
 // defaultKeyType is the type of a key that the plugin makes unasked: every
 // authorization server that knows private_key_jwt accepts RS256.
 const defaultKeyType = grant.RSA2048
@@ -52,14 +56,15 @@ func storedKey(key *grant.Key, activeFrom time.Time) (signingKey, error) {
 // keyRing is the signing keys of a config, in the order in which they become active.
 type keyRing []signingKey
 
-// activeAt is the index of the key to sign with; -1 where there is no key.
+// activeAt is the index of the key to sign with; -1 if the ring is empty. It is the oldest if none is
+// active yet: a clock that was set back must not leave the client without a key.
 func (r keyRing) activeAt(now time.Time) int {
-	for i := len(r) - 1; i >= 0; i-- {
+	for i := len(r) - 1; i > 0; i-- {
 		if !r[i].ActiveFrom.After(now) {
 			return i
 		}
 	}
-	return -1
+	return min(0, len(r)-1)
 }
 
 // publishedAt are the keys to publish: the active one, the one to come, and those
@@ -73,12 +78,21 @@ func (r keyRing) publishedAt(now time.Time) keyRing {
 	return nil
 }
 
-// pendingAt is the key that is published and not used yet; nil where there is none.
+// pendingAt is the key that is published and not used yet; nil if there is none.
 func (r keyRing) pendingAt(now time.Time) *signingKey {
-	if last := len(r) - 1; last >= 0 && r[last].ActiveFrom.After(now) {
+	if last := len(r) - 1; last > r.activeAt(now) {
 		return &r[last]
 	}
 	return nil
+}
+
+// fullUntil is when a key leaves the published ones, if these are too many for another rotation.
+func (r keyRing) fullUntil(now time.Time) (until time.Time, full bool) {
+	published := r.publishedAt(now)
+	if len(published) < maxPublished {
+		return time.Time{}, false
+	}
+	return published[1].ActiveFrom.Add(publishedAfterUse), true
 }
 
 // rotated is the ring with a new key, used from then on; what is no longer published

@@ -51,6 +51,9 @@ func TestKeyRingThroughARotation(t *testing.T) {
 		{"two rotations, after", ringOf(0, time.Hour), 2 * time.Hour, "c", []string{"a", "b", "c"}, ""},
 		{"two rotations, a day after the first", ringOf(0, time.Hour), day, "c", []string{"b", "c"}, ""},
 		{"two rotations, a day after both", ringOf(0, time.Hour), 2 * day, "c", []string{"c"}, ""},
+		// A rotation dropped the first key, and then the clock was set back.
+		{"before all", ringOf(0, time.Hour)[1:], -day, "b", []string{"b", "c"}, "c"},
+		{"before the only one", ringOf(0)[1:], -day, "b", []string{"b"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now := noon.Add(test.at)

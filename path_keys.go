@@ -147,6 +147,9 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	if pending := old.Keys.pendingAt(now); pending != nil {
 		return nil, badRequest("a rotation of %q is under way: its new key is used from %s", name.Server, rfc3339(pending.ActiveFrom))
 	}
+	if until, full := old.Keys.fullUntil(now); full {
+		return nil, badRequest("%d keys of %q are published, each for a day after its use, and no more may be: rotate again from %s on", maxPublished, name.Server, rfc3339(until))
+	}
 	key, err := newSigningKey(old.KeyType, now.Add(after).UTC().Round(0))
 	if err != nil {
 		return nil, err

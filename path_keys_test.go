@@ -188,6 +188,65 @@ func TestRotationsInARow(t *testing.T) {
 	})
 }
 
+// Each key is published for a day after its use, and is part of the config's entry and of the key set.
+func TestRotationIsRefusedWhileEightKeysArePublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		rotate := func() time.Time {
+			t.Helper()
+			return instant(t, m.data(logical.UpdateOperation, "keys/weather/rotate", nil), "active_at")
+		}
+		second := rotate()
+		time.Sleep(time.Hour)
+		for range 6 {
+			rotate()
+			time.Sleep(time.Hour)
+		}
+		published, _ := m.keys("weather")
+		if len(published) != 8 {
+			t.Fatalf("%d keys are published; want 8", len(published))
+		}
+		was, until := m.storage.entries(t), second.Add(24*time.Hour)
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "8 keys", rfc3339(until))
+		time.Sleep(time.Until(until) - time.Second)
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "8 keys", rfc3339(until))
+		m.storage.unchanged(t, was)
+		time.Sleep(time.Second)
+		rotate()
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "is under way")
+	})
+}
+
+// A clock that was wrong when a key was rotated, and is set right, must not leave the client without one.
+func TestClockSetBackBeforeTheRing(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
+	m.stop()
+	c, err := m.store().config(t.Context(), "weather")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Keys[0].ActiveFrom = time.Now().Add(48 * time.Hour)
+	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	m.token("weather")
+	if got := m.asserted(as.await(1)).header.KeyID; got != c.Keys[0].ID {
+		t.Errorf("%q signs; want the only key, %q", got, c.Keys[0].ID)
+	}
+	published, data := m.keys("weather")
+	equal(t, "the keys", published, []string{c.Keys[0].ID})
+	if data["active_key_id"] != c.Keys[0].ID || data["next_key_id"] != nil {
+		t.Errorf("the active key is %v, the next %v; want %q and none", data["active_key_id"], data["next_key_id"], c.Keys[0].ID)
+	}
+	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
+	if published, data = m.keys("weather"); len(published) != 2 || data["active_key_id"] != c.Keys[0].ID {
+		t.Errorf("after a rotation the keys are %q, and %v is active", published, data["active_key_id"])
+	}
+}
+
 func TestRotationKeepsTokensInService(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
