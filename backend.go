@@ -36,14 +36,14 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 func newBackend(system *systemView, s store) *backend {
 	b := &backend{system: system, store: s, metrics: newMetrics(), writeBudget: writeBudget, keySets: newKeySets()}
-	b.store.failed = b.metrics.storageFailed
+	b.store.failed, b.store.proofs = b.metrics.storageFailed, &proofs{}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
 		RunningVersion: Version,
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, tokenPrefix},
-			LocalStorage:    []string{tokenPrefix},
+			LocalStorage:    []string{tokenPrefix, provedPrefix},
 			Unauthenticated: []string{jwksPrefix + "*"},
 		},
 		Paths: framework.PathAppend(

@@ -329,7 +329,7 @@ func TestSecretOfTheWrongTypeIsNotEchoed(t *testing.T) {
 // Clients that write whole objects write null for what they do not set.
 func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, fields{"scopes": "read", "allow_insecure_http": true, "extra_params": "a=1", "idle_timeout": "1h"})
+	m.write("config/weather", with(as.client(), fields{"scopes": "read", "allow_insecure_http": true, "extra_params": "a=1", "idle_timeout": "1h"}))
 	was := m.storage.entries(t)
 	m.write("config/weather", fields{
 		"client_secret": nil, "scopes": nil, "allow_insecure_http": nil, "extra_params": nil, "idle_timeout": nil, "verify": nil,

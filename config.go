@@ -45,6 +45,15 @@ type config struct {
 	ClientCertificate    string        `json:"client_certificate,omitempty"`
 	ClientCertificateKey string        `json:"client_certificate_key,omitempty"`
 
+	// CredentialsID is drawn when credentials are written: a new secret, key, certificate or client_id, or
+	// the same for another route. Empty in entries of schema 1, which did not record it.
+	CredentialsID string `json:"credentials_id,omitempty"`
+	// CredentialsWrittenAt is when that was; zero in entries of schema 1.
+	CredentialsWrittenAt time.Time `json:"credentials_written_at,omitzero"`
+	// CredentialsProof is the proof of the last write that obtained a token; empty if there was none since
+	// the credentials were written.
+	CredentialsProof string `json:"credentials_proof,omitempty"`
+
 	AssertionAudience string `json:"assertion_audience,omitempty"` // empty: the default
 
 	Scopes       []string          `json:"scopes,omitempty"`

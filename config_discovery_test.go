@@ -266,6 +266,7 @@ func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			m, as, mcp := discoverable(t, nil)
 			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
+			m.token("weather") // what was never verified would be
 			was, asked, looked := m.storage.entries(t), as.count(), as.looked()
 			for _, verify := range []bool{true, false} {
 				m.write("config/weather", with(m.read("config/weather"), fields{"verify": verify}))

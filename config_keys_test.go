@@ -187,10 +187,11 @@ func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
 		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
 		was := m.storage.entries(t)
 		for range 2 {
-			m.write("config/weather", kind.give)
-			m.write("config/weather", with(as.endpoint(), kind.bring))
-			m.write("config/weather", with(m.read("config/weather"), kind.secrets))
-			m.write("config/weather", m.read("config/weather"))
+			for _, same := range []fields{
+				kind.give, with(as.endpoint(), kind.bring), with(m.read("config/weather"), kind.secrets), m.read("config/weather"),
+			} {
+				m.write("config/weather", with(same, fields{"verify": false}))
+			}
 		}
 		m.storage.unchanged(t, was)
 	}
@@ -202,7 +203,7 @@ func TestEmptyFieldsBesideTheOtherKindOfKey(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"private_key": "", "key_type": "ec-p256"}))
 	was := m.storage.entries(t)
-	m.write("config/weather", fields{"private_key": "", "key_type": "ec-p256"})
+	m.write("config/weather", fields{"private_key": "", "key_type": "ec-p256", "verify": false})
 	m.storage.unchanged(t, was)
 	_, key := certificateAndKey(t)
 	m.write("config/weather", fields{"private_key": key, "key_type": "", "verify": false})
@@ -218,6 +219,7 @@ func TestWriteOfAKeyOfTheDefaultTypeCanBeRepeated(t *testing.T) {
 	m, as := newMount(t), newAuthServer(t)
 	write := with(as.endpoint(), fields{"token_endpoint_auth_method": "private_key_jwt", "key_type": ""})
 	m.write("config/weather", write)
+	m.token("weather") // what was never verified would be
 	was := m.storage.entries(t)
 	m.write("config/weather", write)
 	m.storage.unchanged(t, was)

@@ -37,6 +37,8 @@ const (
 	leftOver   = "what a delete that was cut short left of an earlier config of this name"
 	ofDeleted  = "a config is deleted with its roles and tokens"
 	answered   = "what is asked for"
+	unproved   = "the credentials were stored unverified: did a token request succeed with them before a restart?"
+	proved     = "they are verified now, which status/ shows, on other nodes and after a restart too"
 )
 
 // counted is one operation on a mount, and the calls that it makes to Vault.
@@ -172,6 +174,8 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get config/weather", beforeAS},
 				{"get token/weather", fromBefore},
 				{"put token/weather", saved},
+				{"get proved/weather", unproved},
+				{"put proved/weather", proved},
 			},
 		},
 		{
@@ -182,6 +186,8 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get role/weather/reader", roleToo},
 				{"get token/weather/reader", fromBefore},
 				{"put token/weather/reader", saved},
+				{"get proved/weather", unproved},
+				{"put proved/weather", proved},
 			},
 		},
 		{
@@ -220,6 +226,8 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get config/weather", beforeAS},
 				{"get token/weather", fromBefore},
 				{"put token/weather", saved},
+				{"get proved/weather", unproved},
+				{"put proved/weather", proved},
 			},
 		},
 
@@ -383,6 +391,7 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"list token/weather/", ofDeleted},
 				{"get config/weather", "whether the name is configured again: then what belongs to that stays"},
 				{"delete token/weather", ofDeleted},
+				{"delete proved/weather", ofDeleted},
 				{"delete role/weather/reader", ofDeleted},
 				{"delete token/weather/reader", ofDeleted},
 				{"delete role/weather/writer", ofDeleted},
@@ -414,6 +423,8 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get role/weather/reader", underLock},
 				{"put role/weather/reader", written},
 				{"put token/weather/reader", saved},
+				{"get proved/weather", unproved},
+				{"put proved/weather", proved},
 			},
 		},
 		{
@@ -486,6 +497,7 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get config/weather", "the certificate and what was asked for"},
 				{"get config/weather", "the engine's own look: it does without the handler's"},
 				{"get token/weather", fromBefore},
+				{"get proved/weather", unproved},
 			},
 		},
 		{
@@ -604,7 +616,7 @@ func warm(t testing.TB) (logical.Backend, *testStorage) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Cleanup(t.Context()) })
-	s := store{storage: storage}
+	s := store{storage: storage, proofs: &proofs{}}
 	c := newConfig()
 	c.ClientID, c.TokenURL = "vault", "https://as.example.com/token"
 	if err := s.putConfig(t.Context(), "weather", c); err != nil {

@@ -184,6 +184,10 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.fitsServer(); err != nil {
 		return nil, err
 	}
+	now := time.Now()
+	if old == nil || !next.sameCredentials(old) || !next.sameRoute(old) {
+		next.writeCredentials(now)
+	}
 	if err := fits(next); err != nil {
 		return nil, err
 	}
@@ -193,12 +197,22 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	failing := b.engine.Failing(name)
 	write.fetch = old == nil || write.refresh || failing ||
 		write.terms.Shape != old.terms(nil).Shape || next.RequestTimeout != old.RequestTimeout
-	notes = append(notes, next.certificateWarning(time.Now()))
+	if write.verify && !write.fetch {
+		verified, err := b.store.verified(ctx, name.Server, next)
+		if err != nil {
+			return nil, err
+		}
+		write.fetch = !verified
+	}
+	notes = append(notes, next.certificateWarning(now))
 	// A failure is forgotten by a write: who mended its cause need not wait.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
 	}
 	next.Revision = newID()
+	if write.verify && write.fetch {
+		next.CredentialsProof = next.proof(now) // it is stored if the request succeeds
+	}
 	write.store = func(ctx context.Context) error {
 		if err := b.unchanged(ctx, name.Server, old); err != nil {
 			return err
@@ -215,7 +229,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, withRoleHint(err)
 	}
 	if madeKey {
-		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then read token/%s; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
+		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
 	}
 	if granted != nil {
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
@@ -259,7 +273,8 @@ A write obtains a token with the new settings first. Where that fails the write 
 with the authorization server's error, nothing is stored, and the old config and token
 go on serving. verify=false stores without contacting anybody. A write that has the
 plugin make a key asks for no token: the authorization server has to be told the public
-key first, which is at keys/<server>.
+key first, which is at keys/<server>. Then write refresh/<server> to try it; status/
+says whether the credentials are verified.
 
 An update changes only the fields given; an empty value clears a field. A read returns
 every field but the secrets. A write that changes where or how the credentials travel

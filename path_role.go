@@ -163,10 +163,17 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 		return nil, err
 	}
 
-	write := verifiedWrite{name: name, terms: c.terms(next), verify: d.Get("verify").(bool)}
+	write := verifiedWrite{name: name, terms: b.store.proving(name.Server, c, c.terms(next)), verify: d.Get("verify").(bool)}
 	write.after = func(context.Context, tokens.Name) (*tokens.Terms, error) { return write.terms, nil }
 	failing := b.engine.Failing(name)
 	write.fetch = old == nil || failing || write.terms.Shape != c.terms(old).Shape
+	if write.verify && !write.fetch {
+		verified, err := b.store.verified(ctx, name.Server, c)
+		if err != nil {
+			return nil, err
+		}
+		write.fetch = !verified
+	}
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return nil, nil
 	}

@@ -74,6 +74,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"failing_since":                 at("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
 		"consecutive_failures":          {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
 		"next_attempt":                  at("Before when the authorization server is not asked again (RFC 3339, UTC)."),
+		"credentials_verified":          {Type: framework.TypeBool, Description: "Whether a token request with the config's credentials has succeeded since they were written: one of a verified write, of refresh/, of a read, or ahead of expiry. If not, write refresh/ to try them."},
+		"credentials_written_at":        at("When the credentials in use were written, or the key of a rotation became active (RFC 3339, UTC)."),
 		"client_certificate_expires_at": at("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
 		"warnings":                      {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
 	}
@@ -89,13 +91,22 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	if err != nil {
 		return nil, err
 	}
+	verified, err := b.store.verified(ctx, name.Server, c)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
 	data := map[string]any{
-		"state":      string(status.State),
-		"refreshing": status.Refreshing,
-		"unsaved":    status.Unsaved,
+		"state":                string(status.State),
+		"refreshing":           status.Refreshing,
+		"unsaved":              status.Unsaved,
+		"credentials_verified": verified,
+	}
+	if since := c.credentialsSince(now); !since.IsZero() {
+		data["credentials_written_at"] = rfc3339(since)
 	}
 	notes := []string{}
-	if warning := c.certificateWarning(time.Now()); warning != "" {
+	if warning := c.certificateWarning(now); warning != "" {
 		notes = append(notes, warning)
 	}
 	if end, ok := c.certificateEnd(); ok {
@@ -191,6 +202,10 @@ It answers from what the engine knows and never contacts an authorization server
 
   vault list -detailed mcp-oauth/status
   vault read mcp-oauth/status/weather
+
+credentials_verified says whether a token request has succeeded since the credentials
+were written: a token that earlier ones obtained may be valid all the same. If not,
+write refresh/<server>, or the config again.
 
 States: ok; failing (the last attempt failed, the token held is still valid); down (it
 failed, and there is no valid token); idle (nobody reads the token, so it is left to

@@ -12,7 +12,7 @@ import (
 )
 
 // always are the fields that every status has.
-var always = []string{"refreshing", "state", "unsaved", "warnings"}
+var always = []string{"credentials_verified", "credentials_written_at", "refreshing", "state", "unsaved", "warnings"}
 
 var (
 	ofToken   = []string{"expires_at", "last_read", "last_vault_rotation", "next_rotation", "scope", "token_id"}

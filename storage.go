@@ -10,17 +10,18 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// The keys of the mount's storage. Configs and tokens are seal wrapped, tokens are
-// local to a cluster (see backend.go).
+// The keys of the mount's storage. Configs and tokens are seal wrapped, tokens
+// and proofs are local to a cluster (see backend.go).
 const (
 	configPrefix = "config/" // config/<server>
 	rolePrefix   = "role/"   // role/<server>/<role>
 	tokenPrefix  = "token/"  // token/<server>, token/<server>/<role>
+	provedPrefix = "proved/" // proved/<server>
 )
 
 // schema is the version of the stored entries' form. A version that reads a newer
 // form than it knows would lose what it does not know at the next write.
-const schema = 1
+const schema = 2
 
 // storageTimeout bounds each storage call: some are made on contexts without an end.
 const storageTimeout = 10 * time.Second
@@ -31,6 +32,8 @@ type store struct {
 	// failed is told of each call that storage did not answer as asked: get, put, delete
 	// or list. It may be nil. Calls that were given up are not storage's fault.
 	failed func(operation string)
+	// proofs is shared by all copies.
+	proofs *proofs
 }
 
 // fault tells of a call that failed, and makes its error.

@@ -13,6 +13,12 @@ func (s store) deleteConfig(ctx context.Context, server string) error {
 	return s.delete(ctx, configPrefix+server)
 }
 
+// deleteProof deletes the proof of a server's credentials.
+func (s store) deleteProof(ctx context.Context, server string) error {
+	s.proofs.forget(server)
+	return s.delete(ctx, provedPrefix+server)
+}
+
 // deleteRole deletes a role and then its token.
 func (s store) deleteRole(ctx context.Context, name tokens.Name) error {
 	if err := s.delete(ctx, rolePrefix+name.String()); err != nil {
@@ -55,7 +61,7 @@ func (b *backend) sweep(ctx context.Context, server string) error {
 	if err != nil {
 		return err
 	}
-	names = append([]string{""}, names...) // the config's own token
+	names = append([]string{""}, names...) // the config's own token and proof
 	for some := range slices.Chunk(names, sweepAtOnce) {
 		err := b.engine.Locked(ctx, server, func(ctx context.Context) error {
 			c, err := b.store.config(ctx, server)
@@ -79,7 +85,10 @@ func (b *backend) sweepName(ctx context.Context, name tokens.Name, c *config) er
 		if c != nil {
 			return nil
 		}
-		return b.store.Delete(ctx, name)
+		if err := b.store.Delete(ctx, name); err != nil {
+			return err
+		}
+		return b.store.deleteProof(ctx, name.Server)
 	}
 	if c != nil {
 		if r, err := b.store.role(ctx, name, c); r != nil || err != nil {

@@ -87,6 +87,9 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	})
 	m.write("role/secret/bare", fields{"omit_resource": true, "verify": false})
 	m.stashFixture("secret", "secret/reader", "discovered")
+	if err := m.store().put(t.Context(), provedPrefix+"secret", storedProof{Proof: "ID/"}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stashFixture stores tokens of names that are good for long.
@@ -135,10 +138,20 @@ func text(t *testing.T, entry, field string) string {
 	return s
 }
 
+// ofEachSchema tests with the stored entries of each schema that there was.
+func ofEachSchema(t *testing.T, test func(t *testing.T, of int)) {
+	t.Helper()
+	for of := range schema {
+		t.Run(fmt.Sprint(of+1), func(t *testing.T) { test(t, of+1) })
+	}
+}
+
 // Whoever updates the plugin has these entries stored. They are read by every later
 // version, and mean what they meant.
-func TestEntriesOfSchema1AreRead(t *testing.T) {
-	m, stored := mountFixture(t, 1), fixture(t, 1)
+func TestEntriesOfEachSchemaAreRead(t *testing.T) { ofEachSchema(t, entriesAreRead) }
+
+func entriesAreRead(t *testing.T, of int) {
+	m, stored := mountFixture(t, of), fixture(t, of)
 	plain := with(noCredentials, fields{
 		"server_url": "", "issuer": "", "token_url": "https://as.example.com/token", "client_id": "vault",
 		"token_endpoint_auth_method": "", "scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
@@ -200,6 +213,13 @@ func TestEntriesOfSchema1AreRead(t *testing.T) {
 		t.Errorf("the status of client-certificate is %v", got)
 	}
 
+	for server, verified := range map[string]bool{"secret": of > 1, "discovered": of > 1, "operator-key": false} {
+		status := m.read("status/" + server)
+		if status["credentials_verified"] != verified || (status["credentials_written_at"] == "2026-03-01T12:00:00Z") != (of > 1) {
+			t.Errorf("the credentials of %s are verified: %v, and written at %v", server, status["credentials_verified"], status["credentials_written_at"])
+		}
+	}
+
 	operators, data := m.keys("operator-key")
 	equal(t, "the operator's key", operators, []string{"named"})
 	equal(t, "the operator's key set", keyIDs(t, m.jwks("operator-key")), operators)
@@ -216,9 +236,11 @@ func TestEntriesOfSchema1AreRead(t *testing.T) {
 	m.unpublished("secret", "client-certificate", "discovered")
 }
 
-// The requests that the stored entries of schema 1 lead to.
-func TestEntriesOfSchema1AskAsTheyDid(t *testing.T) {
-	m := mountFixture(t, 1)
+// The requests that the stored entries lead to.
+func TestEntriesOfEachSchemaAskAsTheyDid(t *testing.T) { ofEachSchema(t, entriesAsk) }
+
+func entriesAsk(t *testing.T, of int) {
+	m := mountFixture(t, of)
 	request := func(server, role string) *grant.Request {
 		t.Helper()
 		c, r, err := m.store().effective(t.Context(), tokensOf(server, role))
@@ -274,8 +296,10 @@ func TestEntriesOfSchema1AskAsTheyDid(t *testing.T) {
 }
 
 // An update of what an earlier version stored keeps all that it does not name.
-func TestEntriesOfSchema1AreUpdated(t *testing.T) {
-	m := mountFixture(t, 1)
+func TestEntriesOfEachSchemaAreUpdated(t *testing.T) { ofEachSchema(t, entriesAreUpdated) }
+
+func entriesAreUpdated(t *testing.T, of int) {
+	m := mountFixture(t, of)
 	for _, server := range m.list("config/") {
 		was, err := m.store().config(t.Context(), server)
 		if err != nil {
@@ -330,7 +354,7 @@ func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 		kind, _, _ := strings.Cut(key, "/")
 		collectKeys(found, kind, stored.Data)
 	}
-	for kind, stored := range map[string]any{"config": config{}, "role": role{}, "token": storedToken{}} {
+	for kind, stored := range map[string]any{"config": config{}, "role": role{}, "token": storedToken{}, "proved": storedProof{}} {
 		for _, field := range storedFields(kind, reflect.TypeOf(stored)) {
 			// Tests are not answered from a private network.
 			if !found[field] && field != "config.discovered.policy.private" {

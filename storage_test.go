@@ -40,8 +40,8 @@ func TestStorageHoldsWhatItSays(t *testing.T) {
 	equal(t, "the keys", keysOf(t, m), []string{"config/weather", "role/weather/reader", "token/weather", "token/weather/reader"})
 	for key, entry := range m.storage.entries(t) {
 		var e struct{ Schema int }
-		if err := json.Unmarshal([]byte(entry), &e); err != nil || e.Schema != 1 {
-			t.Errorf("%s has the schema %d, %v; want 1", key, e.Schema, err)
+		if err := json.Unmarshal([]byte(entry), &e); err != nil || e.Schema != schema {
+			t.Errorf("%s has the schema %d, %v; want %d", key, e.Schema, err, schema)
 		}
 		isToken, isConfig := strings.HasPrefix(key, "token/"), strings.HasPrefix(key, "config/")
 		if got := strings.Contains(entry, tokenMark); got != isToken {
@@ -53,11 +53,11 @@ func TestStorageHoldsWhatItSays(t *testing.T) {
 	}
 }
 
-// What is secret is seal wrapped; tokens belong to a cluster.
+// What is secret is seal wrapped; tokens and proofs belong to a cluster.
 func TestSpecialPaths(t *testing.T) {
 	special := newMount(t).b.SpecialPaths()
 	equal(t, "the seal wrapped prefixes", special.SealWrapStorage, []string{"config/", "token/"})
-	equal(t, "the local prefixes", special.LocalStorage, []string{"token/"})
+	equal(t, "the local prefixes", special.LocalStorage, []string{"token/", "proved/"})
 	equal(t, "the unauthenticated paths", special.Unauthenticated, []string{"jwks/*"})
 	equal(t, "the root paths", special.Root, nil)
 }
@@ -81,13 +81,18 @@ func everyPath(as *authServer, ask func(op logical.Operation, path string, data 
 	ask(logical.UpdateOperation, "keys/weather/rotate", nil)
 }
 
+// inTheFuture is an entry as a newer version might store it.
+func inTheFuture(entry string) string {
+	return strings.Replace(entry, fmt.Sprintf(`"schema":%d`, schema), fmt.Sprintf(`"schema":%d`, schema+1), 1)
+}
+
 // fromTheFuture makes the entries whose keys start so those of a newer version.
 func (m *mount) fromTheFuture(keys ...string) {
 	m.t.Helper()
 	m.stop()
 	for key, entry := range m.storage.entries(m.t) {
 		if slices.ContainsFunc(keys, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
-			damage(m.t, m, key, strings.Replace(entry, `"schema":1`, `"schema":2`, 1))
+			damage(m.t, m, key, inTheFuture(entry))
 		}
 	}
 	m.start()
@@ -101,7 +106,7 @@ func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
 	was := m.storage.entries(t)
 	ask := func(op logical.Operation, path string, data fields) {
 		t.Helper()
-		m.refused(http.StatusInternalServerError, op, path, data, "config/weather", "newer version of this plugin", "schema 2", "upgrade the plugin")
+		m.refused(http.StatusInternalServerError, op, path, data, "config/weather", "newer version of this plugin", fmt.Sprintf("schema %d", schema+1), "upgrade the plugin")
 	}
 	everyPath(as, ask)
 	ask(logical.ListOperation, "role/weather/", nil)
@@ -167,7 +172,7 @@ func TestTokenOfANewerSchemaIsFetchedAnew(t *testing.T) {
 		}
 	}
 	for key, entry := range m.storage.entries(t) {
-		if !strings.HasPrefix(entry, `{"schema":1,`) {
+		if !strings.HasPrefix(entry, fmt.Sprintf(`{"schema":%d,`, schema)) {
 			t.Errorf("%s is %s; want it of this version's schema", key, entry)
 		}
 	}
@@ -303,7 +308,7 @@ func TestTokenOfANewerSchemaIsReplaced(t *testing.T) {
 	m.configure(as, nil)
 	first := m.token("weather")
 	m.stop()
-	damage(t, m, "token/weather", strings.Replace(m.storage.entries(t)["token/weather"], `"schema":1`, `"schema":2`, 1))
+	damage(t, m, "token/weather", inTheFuture(m.storage.entries(t)["token/weather"]))
 	m.start()
 	if got := m.token("weather"); got == first || got == "" {
 		t.Errorf("got %q, want a new token", got)

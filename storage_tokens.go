@@ -35,7 +35,7 @@ func (s store) termsUnder(c *config) func(context.Context, tokens.Name) (*tokens
 		if name.Role != "" && r == nil {
 			return nil, tokens.ErrNotConfigured
 		}
-		return c.terms(r), nil
+		return s.proving(name.Server, c, c.terms(r)), nil
 	}
 }
 
@@ -73,9 +73,9 @@ func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error
 	}, nil
 }
 
-// Save implements tokens.Store.
+// Save implements tokens.Store. It also stores what the token proves of the config's credentials.
 func (s store) Save(ctx context.Context, name tokens.Name, t *tokens.Token) error {
-	return s.put(ctx, tokenPrefix+name.String(), storedToken{
+	err := s.put(ctx, tokenPrefix+name.String(), storedToken{
 		AccessToken: t.AccessToken,
 		Scope:       t.Scope,
 		Shape:       t.Shape,
@@ -84,6 +84,10 @@ func (s store) Save(ctx context.Context, name tokens.Name, t *tokens.Token) erro
 		RefreshAt:   t.RefreshAt.UTC(),
 		Repeats:     t.Repeats,
 	})
+	if err == nil {
+		s.storeProof(ctx, name.Server)
+	}
+	return err
 }
 
 // Delete implements tokens.Store.

@@ -105,7 +105,7 @@ func (m *mount) start() {
 func (m *mount) stop() { m.b.Cleanup(m.t.Context()) }
 
 // store gives the mount's storage in the plugin's own types.
-func (m *mount) store() store { return store{storage: m.storage} }
+func (m *mount) store() store { return store{storage: m.storage, proofs: &proofs{}} }
 
 // Write keeps what was said, for the mount's end. It is the log's output.
 func (m *mount) Write(p []byte) (int, error) {

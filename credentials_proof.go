@@ -1,0 +1,75 @@
+package mcpoauth
+
+import (
+	"sync"
+	"time"
+)
+
+// proof identifies the credentials of a token request made at now, and holds no secret. Once such a request
+// has succeeded they are verified, until they are written again or a rotated key becomes active.
+func (c *config) proof(now time.Time) string {
+	var keyID string
+	if active := c.Keys.activeAt(now); active >= 0 {
+		keyID = c.Keys[active].ID
+	}
+	return c.CredentialsID + "/" + keyID
+}
+
+// writeCredentials records that the credentials were written.
+func (c *config) writeCredentials(now time.Time) {
+	c.CredentialsID, c.CredentialsWrittenAt, c.CredentialsProof = newID(), now.UTC().Truncate(time.Second), ""
+}
+
+// credentialsSince is when the credentials in use were written, or when a rotation's key became active; zero
+// if that is not known.
+func (c *config) credentialsSince(now time.Time) time.Time {
+	since := c.CredentialsWrittenAt
+	if active := c.Keys.activeAt(now); active >= 0 && c.Keys[active].ActiveFrom.After(since) {
+		return c.Keys[active].ActiveFrom
+	}
+	return since
+}
+
+// proofs holds the last proof of each server that this process knows of.
+type proofs struct {
+	mu    sync.Mutex // guards known
+	known map[string]knownProof
+}
+
+type knownProof struct {
+	proof  string
+	stored bool // so that a refresh needs no storage call to find that out
+}
+
+func (p *proofs) of(server string) knownProof {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[server]
+}
+
+// add records a proof, which storage may not hold yet.
+func (p *proofs) add(server, proof string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil {
+		p.known = map[string]knownProof{}
+	}
+	if p.known[server].proof != proof {
+		p.known[server] = knownProof{proof: proof}
+	}
+}
+
+// markStored records that storage holds the proof, unless another has been added since.
+func (p *proofs) markStored(server, proof string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known[server].proof == proof {
+		p.known[server] = knownProof{proof: proof, stored: true}
+	}
+}
+
+func (p *proofs) forget(server string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.known, server)
+}
