@@ -48,7 +48,7 @@ func (c *config) useKey(pem string) error {
 	if err != nil {
 		return err
 	}
-	c.KeyType, c.Keys = "", keyRing{stored}
+	c.KeyType, c.Keys = "", c.Keys.replaced(stored, time.Now())
 	return nil
 }
 
@@ -65,7 +65,7 @@ func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error)
 	if err != nil {
 		return false, err
 	}
-	c.KeyType, c.Keys = kind, keyRing{key}
+	c.KeyType, c.Keys = kind, c.Keys.replaced(key, time.Now())
 	return true, nil
 }
 

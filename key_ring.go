@@ -11,7 +11,8 @@ import (
 // used, because authorization servers keep the key set that they fetched; the old one
 // stays published after, for assertions under way and servers that are slow to look.
 const (
-	jwksMaxAge           = 5 * time.Minute // for how long a fetched key set may be kept
+	jwksMaxAge           = 5 * time.Minute  // for how long a fetched key set may be kept
+	jwksMaxAgeReplaced   = 10 * time.Second // the same while sets that were fetched before a replacement may be kept
 	defaultActivateAfter = 10 * time.Minute
 	maxActivateAfter     = 30 * 24 * time.Hour
 	publishedAfterUse    = 24 * time.Hour
@@ -31,7 +32,7 @@ type signingKey struct {
 	ID string `json:"id"`
 	// PEM is the private key in PKCS#8.
 	PEM string `json:"pem"`
-	// ActiveFrom is when the key is first used; zero for the first key.
+	// ActiveFrom is when the key is first used; zero for a config's first key.
 	ActiveFrom time.Time `json:"active_from,omitzero"`
 }
 
@@ -93,6 +94,18 @@ func (r keyRing) fullUntil(now time.Time) (until time.Time, full bool) {
 		return time.Time{}, false
 	}
 	return published[1].ActiveFrom.Add(publishedAfterUse), true
+}
+
+// replaced is the ring of a key that takes the place of all at once. It is the ring as it was if that key
+// is its only one.
+func (r keyRing) replaced(key signingKey, now time.Time) keyRing {
+	if len(r) == 1 && r[0].ID == key.ID && r[0].PEM == key.PEM {
+		return r
+	}
+	if len(r) > 0 {
+		key.ActiveFrom = now.UTC().Round(0)
+	}
+	return keyRing{key}
 }
 
 // rotated is the ring with a new key, used from then on; what is no longer published

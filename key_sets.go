@@ -70,7 +70,12 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 	k.mu.RLock()
 	keys, ok := k.sets[server]
 	k.mu.RUnlock()
-	set := jwkSet{Keys: []json.RawMessage{}}
+	set := jwkSet{Keys: []json.RawMessage{}, maxAge: jwksMaxAge}
+	// The oldest key of a ring that was rotated became active long ago. One that became active just now has
+	// replaced the others, and the operator may replace it again.
+	if len(keys) > 0 && !keys[0].from.IsZero() && now.Sub(keys[0].from) < jwksMaxAge {
+		set.maxAge = jwksMaxAgeReplaced
+	}
 	for _, key := range keys {
 		if key.until.IsZero() || now.Before(key.until) {
 			set.Keys = append(set.Keys, key.jwk)
@@ -82,11 +87,14 @@ func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
 // jwkSet is the form of a JWK Set (RFC 7517 section 5).
 type jwkSet struct {
 	Keys []json.RawMessage `json:"keys"`
+
+	maxAge time.Duration // for how long the set may be kept
 }
 
 // publicKey is a key as it is published.
 type publicKey struct {
 	jwk   json.RawMessage // RFC 7517 section 4
+	from  time.Time       // the beginning of its use; zero for a config's first key
 	until time.Time       // the end of its publication; zero: until further notice
 }
 
@@ -107,7 +115,7 @@ func (c *config) publicKeys(now time.Time) ([]publicKey, error) {
 		if err := json.Unmarshal(data, &set); err != nil {
 			return nil, fmt.Errorf("encoding a public key: %w", err)
 		}
-		keys[i].jwk = set.Keys[0]
+		keys[i].jwk, keys[i].from = set.Keys[0], stored.ActiveFrom
 		if i+1 < len(published) {
 			keys[i].until = published[i+1].ActiveFrom.Add(publishedAfterUse)
 		}

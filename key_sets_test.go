@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"crypto/elliptic"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -20,10 +21,14 @@ func (m *mount) jwks(server string) []any {
 	m.t.Helper()
 	data := m.data(logical.ReadOperation, "jwks/"+server, nil)
 	body, _ := data[logical.HTTPRawBody].([]byte)
+	cache := data[logical.HTTPCacheControlHeader]
+	if cache != "private, max-age=300" && cache != "private, max-age=10" {
+		m.t.Errorf("the set may be kept: %v", cache)
+	}
 	want := fields{
 		logical.HTTPContentType:        "application/json",
 		logical.HTTPStatusCode:         http.StatusOK,
-		logical.HTTPCacheControlHeader: "private, max-age=300",
+		logical.HTTPCacheControlHeader: cache,
 		logical.HTTPRawBody:            body,
 	}
 	sameFields(m.t, data, want)
@@ -221,5 +226,91 @@ func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 		if err := sets.update("weather", c); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// An authorization server that fetches the set of a key that was just replaced must not keep it for long:
+// the operator may replace that key too.
+func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
+	key, other := pemOf(t, ecKey(t, elliptic.P256())), pemOf(t, edKey(t))
+	for _, test := range []struct {
+		name          string
+		first, second fields
+		replaces      bool
+	}{
+		{"made by the plugin, another type", fields{"key_type": "ec-p256"}, fields{"key_type": "ed25519"}, true},
+		{"made by the plugin, for another endpoint", fields{"key_type": "ec-p256"}, fields{"key_type": "ec-p256", "token_url": "https://as.example.com/other"}, true},
+		{"made by the plugin, for the operator's", fields{"private_key": key}, fields{"private_key": "", "key_type": "ed25519"}, true},
+		{"the operator's", fields{"private_key": key}, fields{"private_key": other}, true},
+		{"the operator's under another name", fields{"private_key": key}, fields{"key_id": "named"}, true},
+		{"the same type", fields{"key_type": "ec-p256"}, fields{"key_type": "ec-p256"}, false},
+		{"the operator's again", fields{"private_key": key}, fields{"private_key": key}, false},
+		{"something else", fields{"private_key": key}, fields{"max_ttl": "1h"}, false},
+		{"a secret", fields{"client_secret": secret, "publish_jwks": false}, fields{"client_secret": "", "key_type": "ec-p256", "publish_jwks": true}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMount(t)
+				keptFor := func(want, when string) {
+					t.Helper()
+					got := m.data(logical.ReadOperation, "jwks/weather", nil)[logical.HTTPCacheControlHeader]
+					if got != "private, max-age="+want {
+						t.Errorf("%s: %v; want max-age=%s", when, got, want)
+					}
+				}
+				unverified := fields{"verify": false}
+				m.write("config/weather", with(with(made(fields{"key_type": ""}), unverified), test.first))
+				if test.first["publish_jwks"] == nil {
+					keptFor("300", "at first")
+				}
+				time.Sleep(time.Hour)
+				m.write("config/weather", with(unverified, test.second))
+				after := "300"
+				if test.replaces {
+					after = "10"
+				}
+				keptFor(after, "after the write")
+				m.stop()
+				m.start()
+				synctest.Wait()
+				keptFor(after, "after a restart")
+				m.write("config/weather", with(unverified, fields{"scopes": "a"}))
+				time.Sleep(jwksMaxAge - time.Second)
+				keptFor(after, "just before caches of the old set have ended")
+				time.Sleep(time.Second)
+				keptFor("300", "when they have")
+			})
+		})
+	}
+}
+
+// A rotation is published ahead of its use, so nothing has to be fetched in a hurry.
+func TestKeySetIsKeptForItsTimeThroughARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		m.write("config/weather", made(nil))
+		m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
+		for range 26 {
+			data := m.data(logical.ReadOperation, "jwks/weather", nil)
+			if got := data[logical.HTTPCacheControlHeader]; got != "private, max-age=300" {
+				t.Fatalf("at %s the set may be kept: %v", time.Now(), got)
+			}
+			time.Sleep(10 * time.Minute)
+			if data = m.data(logical.ReadOperation, "jwks/weather", nil); data[logical.HTTPCacheControlHeader] != "private, max-age=300" {
+				t.Fatalf("at %s the set may be kept: %v", time.Now(), data[logical.HTTPCacheControlHeader])
+			}
+			time.Sleep(50 * time.Minute)
+		}
+	})
+}
+
+// A config that is stored without keys, as no write of this version leaves it, has an empty set.
+func TestKeySetWithoutKeysIsEmpty(t *testing.T) {
+	m := newMount(t)
+	if err := m.store().putConfig(t.Context(), "weather", &config{ClientID: "vault", PublishJWKS: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.jwks("weather"); len(got) != 0 {
+		t.Errorf("the set is %v", got)
 	}
 }

@@ -199,7 +199,7 @@ func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework
 		logical.HTTPStatusCode:  http.StatusOK,
 		// For the authorization server's own cache: a shared one between might add its
 		// time to that.
-		logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(jwksMaxAge)),
+		logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(set.maxAge)),
 	}}, nil
 }
 
