@@ -341,9 +341,9 @@ func TestAlgorithmOfAKey(t *testing.T) {
 	}
 }
 
-func mustParse(t *testing.T, pem string) *grant.Key {
+func mustParse(t *testing.T, text string) *grant.Key {
 	t.Helper()
-	key, err := grant.ParseKey(pem)
+	key, err := grant.ParseKey(text)
 	if err != nil {
 		t.Fatal(err)
 	}
