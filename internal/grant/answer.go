@@ -130,8 +130,8 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 		return n.unavailable(resp, "the answer holds no access_token")
 	case len(a.accessToken) > maxToken:
 		return n.unusable(resp, "the access_token is longer than 64 KiB")
-	case !visible.MatchString(a.accessToken):
-		return n.unusable(resp, "the access_token holds characters that do not fit into a header")
+	case !bearer.MatchString(a.accessToken):
+		return n.unusable(resp, "the access_token holds a blank, a quote, a backslash or another character that no bearer token has (RFC 6750 section 2.1)")
 	// RFC 6749 section 5.1 requires token_type, but servers leave it out.
 	case a.tokenType != "" && !strings.EqualFold(a.tokenType, "bearer"):
 		return n.unusable(resp, "token_type"+n.typeName(a.tokenType)+" is not usable as a bearer token")
@@ -191,9 +191,12 @@ func (n *normaliser) typeName(s string) string {
 }
 
 var (
-	// visible is what a bearer token may hold. RFC 6750's b68token is narrower, but not all servers'
-	// tokens keep to it, and a header carries these.
+	// visible is what a scope may hold to be shown.
 	visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
+	// bearer is what a bearer token may hold. RFC 6750's b64token is narrower, but not all servers' tokens
+	// keep to it: they hold "!", "|" or ":". Quotes and backslashes would end or change a string of the
+	// configuration files that templates write tokens into.
+	bearer = regexp.MustCompile(`^[\x21\x23-\x26\x28-\x5B\x5D-\x7E]+$`)
 	// tokenType is a token type: a name or a URI (RFC 6749 section 8.1).
 	tokenType = regexp.MustCompile(`^[\w.:/-]+$`)
 )

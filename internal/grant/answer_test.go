@@ -70,7 +70,7 @@ func TestGoodAnswers(t *testing.T) {
 		{"refresh_token nobody needs", 200, js, `{"access_token":"at-1","refresh_token":"rt","id_token":{"a":[1]}}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"error null", 200, js, `{"access_token":"at-1","error":null,"error_description":null}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"error empty", 200, js, `{"access_token":"at-1","error":""}`, Token{"at-1", "read write", time.Time{}, 0}},
-		{"token beyond b68token", 200, js, `{"access_token":"a|b!c\"\u0026~"}`, Token{`a|b!c"&~`, "read write", time.Time{}, 0}},
+		{"token beyond b64token", 200, js, `{"access_token":"a|b!c:#$%*,;<=>?@[]^_{}()\u0026\u0060~"}`, Token{"a|b!c:#$%*,;<=>?@[]^_{}()&`~", "read write", time.Time{}, 0}},
 		{"token of 64 KiB", 200, js, `{"access_token":"` + strings.Repeat("a", maxToken) + `"}`, Token{strings.Repeat("a", maxToken), "read write", time.Time{}, 0}},
 	} {
 		r := newRequest(&network{handler: answering(tc.status, tc.contentType, tc.body)})
@@ -102,6 +102,7 @@ func TestBadAnswers(t *testing.T) {
 		return &UnavailableError{Status: status, Reason: reason, ofToken: true}
 	}
 	expires := func(v string) string { return `{"access_token":"at-1","expires_in":` + v + `}` }
+	const badToken = "the access_token holds a blank, a quote, a backslash or another character that no bearer token has (RFC 6750 section 2.1)"
 	const badExpiry = "the expires_in is not a number of seconds from now"
 	for _, tc := range []struct {
 		name        string
@@ -157,10 +158,16 @@ func TestBadAnswers(t *testing.T) {
 		{"token null", 200, js, `{"access_token":null}`, busy(200, "the answer holds no access_token")},
 		{"token number", 200, js, `{"access_token":7}`, busy(200, "the answer holds no access_token")},
 		{"token object", 200, js, `{"access_token":{"a":1}}`, busy(200, "the answer holds no access_token")},
-		{"token with space", 200, js, `{"access_token":"a b"}`, useless(200, "the access_token holds characters that do not fit into a header")},
-		{"token with line break", 200, js, `{"access_token":"a\r\nSet-Cookie:x"}`, useless(200, "the access_token holds characters that do not fit into a header")},
-		{"token with trailing line break", 200, js, `{"access_token":"a\n"}`, useless(200, "the access_token holds characters that do not fit into a header")},
-		{"token not ASCII", 200, js, `{"access_token":"é"}`, useless(200, "the access_token holds characters that do not fit into a header")},
+		{"token with space", 200, js, `{"access_token":"a b"}`, useless(200, badToken)},
+		{"token with line break", 200, js, `{"access_token":"a\r\nSet-Cookie:x"}`, useless(200, badToken)},
+		{"token with trailing line break", 200, js, `{"access_token":"a\n"}`, useless(200, badToken)},
+		{"token with tab", 200, js, `{"access_token":"a\tb"}`, useless(200, badToken)},
+		{"token with delete", 200, js, `{"access_token":"a\u007f"}`, useless(200, badToken)},
+		{"token with quote", 200, js, `{"access_token":"a\"b"}`, useless(200, badToken)},
+		{"token with apostrophe", 200, js, `{"access_token":"a'b"}`, useless(200, badToken)},
+		{"token with backslash", 200, js, `{"access_token":"a\\b"}`, useless(200, badToken)},
+		{"form token with quote", 200, "application/x-www-form-urlencoded", "access_token=a%22b", useless(200, badToken)},
+		{"token not ASCII", 200, js, `{"access_token":"é"}`, useless(200, badToken)},
 		{"token too long", 200, js, `{"access_token":"` + strings.Repeat("a", maxToken+1) + `"}`, useless(200, "the access_token is longer than 64 KiB")},
 		{"scope too long", 200, js, `{"access_token":"a","scope":"` + strings.Repeat("a", maxToken+1) + `"}`, useless(200, "the scope is longer than 64 KiB")},
 
@@ -308,7 +315,7 @@ func FuzzAnswer(f *testing.F) {
 		})
 		token, err := r.Do(t.Context())
 		if err == nil {
-			if !visible.MatchString(token.AccessToken) || len(token.AccessToken) > maxToken ||
+			if !bearer.MatchString(token.AccessToken) || len(token.AccessToken) > maxToken ||
 				token.ExpiresIn < 0 || token.ExpiresIn > maxDuration || token.RequestedAt.IsZero() ||
 				len(token.Scope) > maxToken || status < 200 || status > 299 {
 				t.Fatalf("%d %q: %+v", status, body, token)

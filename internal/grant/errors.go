@@ -1,18 +1,10 @@
 package grant
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"html"
 	"net/http"
-	"net/url"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // RefusedError says that the authorization server understood the request and said no. Asking again
@@ -93,93 +85,6 @@ func ClientWide(err error) bool {
 	}
 	unavailable, ok := errors.AsType[*UnavailableError](err)
 	return ok && !unavailable.ofToken
-}
-
-const (
-	maxCode        = 64  // characters of an OAuth error code; the longest registered one has 35
-	maxDescription = 200 // characters of a server's own words
-	redacted       = "[redacted]"
-)
-
-// errorCode is the character set of an OAuth error code (RFC 6749 section 5.2).
-var errorCode = regexp.MustCompile(`^[\x20-\x21\x23-\x5B\x5D-\x7E]+$`)
-
-// tokenLike finds JSON Web Tokens, which start with an encoded `{"`, and long runs of token characters.
-var tokenLike = regexp.MustCompile(`\beyJ[\w+/=-]{10,}(?:\.[\w+/=-]*)*|[\w~+=-]{32,}`)
-
-// uuid is the shape of the trace and correlation ids that support teams ask for.
-var uuid = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
-
-// cleaner makes a server's words fit for an error: servers put line breaks and whole requests there.
-type cleaner struct {
-	clientID string // looks like a token at some servers, but is none
-	secrets  *strings.Replacer
-}
-
-// newCleaner returns a cleaner that blanks the client's secrets in every form in which a server may
-// have seen or may repeat them. One that is "" is none.
-func newCleaner(clientID string, secrets ...string) cleaner {
-	var forms []string
-	for _, secret := range secrets {
-		if secret == "" {
-			continue
-		}
-		form, path := url.QueryEscape(secret), url.PathEscape(secret)
-		quoted := strconv.Quote(secret)
-		forms = append(
-			forms,
-			secret, form, strings.ToLower(form), path, strings.ToLower(path),
-			html.EscapeString(secret), quoted[1:len(quoted)-1],
-			base64.StdEncoding.EncodeToString([]byte(secret)),
-			base64.StdEncoding.EncodeToString([]byte(clientID+":"+secret)),
-			base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID)+":"+form)),
-		)
-	}
-	// Longest first: the replacer prefers earlier pairs.
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-	var pairs []string
-	for _, f := range forms {
-		if f = fold(f); f != "" {
-			pairs = append(pairs, f, redacted)
-		}
-	}
-	return cleaner{clientID: clientID, secrets: strings.NewReplacer(pairs...)}
-}
-
-// text returns s printable, on one line, without secrets, and cut to maxDescription characters. The
-// cut comes last, so that it cannot leave a piece of a secret that is no longer recognised.
-func (c cleaner) text(s string) string {
-	runes := []rune(c.hide(fold(s)))
-	if len(runes) > maxDescription {
-		runes = append(runes[:maxDescription-1], '…')
-	}
-	return string(runes)
-}
-
-// code returns s if it can be an OAuth error code, else "".
-func (c cleaner) code(s string) string {
-	if len(s) > maxCode || !errorCode.MatchString(s) || c.hide(fold(s)) != s {
-		return ""
-	}
-	return s
-}
-
-// hide blanks the client's secret and whatever looks like a token.
-func (c cleaner) hide(s string) string {
-	return tokenLike.ReplaceAllStringFunc(c.secrets.Replace(s), func(m string) string {
-		words := !strings.ContainsAny(m, "0123456789") && !strings.HasPrefix(m, "eyJ")
-		if words || m == c.clientID || uuid.MatchString(m) {
-			return m
-		}
-		return redacted
-	})
-}
-
-// fold turns every run of white space and unprintable characters into one space.
-func fold(s string) string {
-	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r)
-	}), " ")
 }
 
 // unsendable is the error of a request that was never sent because of what it holds.

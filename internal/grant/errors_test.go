@@ -87,6 +87,21 @@ func TestErrorCodeIsForeignInput(t *testing.T) {
 	}
 }
 
+// A registered code is a public word: the operator needs it even if the client's secret occurs in it.
+func TestRegisteredCodesAreNeverRedacted(t *testing.T) {
+	for _, secret := range []string{"client", "invalid", "_", "invalid_client", "scope", "e"} {
+		c := newCleaner("weather", secret)
+		for code := range registered {
+			if got := c.code(code); got != code {
+				t.Errorf("secret %q: %q became %q", secret, code, got)
+			}
+		}
+		if got := c.code("their_" + secret); got != "" {
+			t.Errorf("secret %q is in the code %q", secret, got)
+		}
+	}
+}
+
 // Names that share a client share a backoff window for what is the client's, and for nothing else.
 func TestClientWide(t *testing.T) {
 	for _, tc := range []struct {
