@@ -26,7 +26,7 @@ const (
 	RSA2048 KeyType = "rsa-2048"
 	// ECP256 signs with ES256.
 	ECP256 KeyType = "ec-p256"
-	// Ed25519 signs with EdDSA.
+	// Ed25519 signs with EdDSA or, by its newer name (RFC 9864), Ed25519.
 	Ed25519 KeyType = "ed25519"
 )
 
@@ -41,27 +41,48 @@ const (
 // marshalled; PEM alone gives it away.
 type Key struct {
 	// ID is the kid of assertions and of the published key. ParseKey and GenerateKey set it to the JWK
-	// thumbprint (RFC 7638, SHA-256, base64url), so that it follows from the key; set another where the
-	// authorization server knows the key by a name of its own.
+	// thumbprint (RFC 7638, SHA-256, base64url), so that it follows from the key, or to the kid of a JWK; set
+	// another if the authorization server knows the key by a name of its own. "" leaves the kid out.
 	ID string
 	// Alg is the JWS algorithm that the key signs with, one of Algorithms. ParseKey and GenerateKey set
-	// it to the first.
+	// it to the first, or to the alg of a JWK.
 	Alg string
 
 	signer crypto.Signer // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
 }
 
-// ParseKey reads a private key in PEM form: PKCS#8, PKCS#1 or SEC 1, not encrypted; RSA of 2048 to 8192
-// bits, P-256, P-384 or Ed25519. Its errors say what to write instead and repeat nothing of the text.
-func ParseKey(pemText string) (*Key, error) {
-	signer, err := privateKey.privateKey(pemText)
+// ParseKey reads a private key in PEM form, PKCS#8, PKCS#1 or SEC 1, or as a JWK (RFC 7517), not encrypted; RSA
+// of 2048 to 8192 bits, P-256, P-384 or Ed25519. Its errors say what to write instead and repeat nothing of
+// the text.
+func ParseKey(text string) (*Key, error) {
+	var signer crypto.Signer
+	var named jwkNames
+	var err error
+	if isJWK(text) {
+		signer, named, err = privateKey.jwk(text)
+	} else {
+		signer, err = privateKey.privateKey(text)
+	}
 	if err != nil {
 		return nil, err
 	}
 	if err := privateKey.strong(signer.Public(), elliptic.P256(), elliptic.P384()); err != nil {
 		return nil, err
 	}
-	return newKey(signer)
+	key, err := newKey(signer)
+	if err != nil {
+		return nil, err
+	}
+	if named.id != "" {
+		key.ID = named.id
+	}
+	if named.alg != "" {
+		if err := key.fits(named.alg); err != nil {
+			return nil, fmt.Errorf("%s: the JWK's alg does not fit the key: use %s", privateKey.name, oneOf(key.Algorithms()))
+		}
+		key.Alg = named.alg
+	}
+	return key, nil
 }
 
 // GenerateKey makes a key. Its error is of an unknown type.
@@ -114,8 +135,9 @@ func (f pemField) strong(public crypto.PublicKey, curves ...elliptic.Curve) erro
 	return nil
 }
 
-// Algorithms are the JWS algorithms (RFC 7518 section 3.1, RFC 8037) that fit the key, preferred first.
-// For RSA that is RS256: more servers accept it than PS256, and no server must.
+// Algorithms are the JWS algorithms (RFC 7518 section 3.1, RFC 8037, RFC 9864) that fit the key, preferred
+// first. For RSA that is RS256: more servers accept it than PS256, and no server must. EdDSA is older than
+// Ed25519, and known to more servers.
 func (k *Key) Algorithms() []string {
 	switch public := k.signer.Public().(type) {
 	case *rsa.PublicKey:
@@ -126,7 +148,7 @@ func (k *Key) Algorithms() []string {
 		}
 		return []string{string(jose.ES256)}
 	default:
-		return []string{string(jose.EdDSA)}
+		return []string{string(jose.EdDSA), algEd25519}
 	}
 }
 
@@ -148,7 +170,7 @@ func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error)
 		}
 	}
 	var known []string
-	for _, alg := range []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA} {
+	for _, alg := range []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA, algEd25519} {
 		if slices.Contains(supported, string(alg)) {
 			known = append(known, string(alg))
 		}
@@ -175,6 +197,32 @@ func oneOf(names []string) string {
 		return names[0]
 	}
 	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+// algEd25519 is the algorithm of RFC 9864, which the library does not know.
+const algEd25519 = "Ed25519"
+
+// signingKey is the key as the library signs with it.
+func (k *Key) signingKey() jose.SigningKey {
+	key := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Alg), Key: k.signer}
+	if ed, ok := k.signer.(ed25519.PrivateKey); ok && k.Alg == algEd25519 {
+		key.Key = ed25519Signer{ed}
+	}
+	return key
+}
+
+// ed25519Signer is a jose.OpaqueSigner for algEd25519.
+type ed25519Signer struct{ key ed25519.PrivateKey }
+
+// Public returns nil: the key's id is set as a header.
+func (s ed25519Signer) Public() *jose.JSONWebKey { return nil }
+
+// Algs returns algEd25519.
+func (s ed25519Signer) Algs() []jose.SignatureAlgorithm { return []jose.SignatureAlgorithm{algEd25519} }
+
+// SignPayload signs as EdDSA does: only the algorithm's name differs.
+func (s ed25519Signer) SignPayload(payload []byte, _ jose.SignatureAlgorithm) ([]byte, error) {
+	return ed25519.Sign(s.key, payload), nil
 }
 
 // belongs reports whether the certificate is for the key.

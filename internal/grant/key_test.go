@@ -86,7 +86,7 @@ func TestParseKeyReadsEveryForm(t *testing.T) {
 		{"P-256, SEC 1, as openssl ecparam -genkey has it", ec + sec1(t, "P-256"), "P-256", "[ES256]"},
 		{"P-384, PKCS#8", pkcs8(t, keys["P-384"]), "P-384", "[ES384]"},
 		{"P-384, SEC 1", sec1(t, "P-384"), "P-384", "[ES384]"},
-		{"Ed25519, PKCS#8", pkcs8(t, keys["Ed25519"]), "Ed25519", "[EdDSA]"},
+		{"Ed25519, PKCS#8", pkcs8(t, keys["Ed25519"]), "Ed25519", "[EdDSA Ed25519]"},
 		{"PKCS#8 with SEC 1's label", strings.ReplaceAll(pkcs8(t, keys["P-256"]), "PRIVATE", "EC PRIVATE"), "P-256", "[ES256]"},
 		{"an export's attributes", "Bag Attributes\n    localKeyID: 01\n" + pkcs8(t, keys["P-256"]), "P-256", "[ES256]"},
 		{"Windows line ends", strings.ReplaceAll(pkcs8(t, keys["P-256"]), "\n", "\r\n"), "P-256", "[ES256]"},
@@ -100,6 +100,43 @@ func TestParseKeyReadsEveryForm(t *testing.T) {
 		want := keys[tc.key].(interface{ Equal(crypto.PrivateKey) bool })
 		if !want.Equal(k.signer) || fmt.Sprint(k.Algorithms()) != tc.algorithms || k.Alg != k.Algorithms()[0] || len(k.ID) != 43 {
 			t.Errorf("%s: %s, %s, %v", tc.name, k.ID, k.Alg, k.Algorithms())
+		}
+	}
+}
+
+// jwkOf is a test key as a private JWK, with more members.
+func jwkOf(t testing.TB, name string, members ...string) string {
+	t.Helper()
+	data, err := json.Marshal(jose.JSONWebKey{Key: testKeys()[name]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "{" + strings.Join(append(members, string(data[1:])), ",")
+}
+
+// RFC 7517: the JWK's kid and alg are those under which the authorization server knows the key.
+func TestParseKeyReadsJWKs(t *testing.T) {
+	for _, tc := range []struct{ in, key, id, alg string }{
+		{jwkOf(t, "RSA 2048"), "RSA 2048", "", "RS256"},
+		{jwkOf(t, "RSA 2048", `"alg":"PS256"`, `"kid":"key 1"`, `"use":"sig"`), "RSA 2048", "key 1", "PS256"},
+		{" \n" + jwkOf(t, "P-256", `"key_ops":["sign"]`) + "\n", "P-256", "", "ES256"},
+		{jwkOf(t, "P-384"), "P-384", "", "ES384"},
+		{jwkOf(t, "Ed25519"), "Ed25519", "", "EdDSA"},
+		{jwkOf(t, "Ed25519", `"alg":"Ed25519"`), "Ed25519", "", "Ed25519"},
+		{`{"keys":[` + jwkOf(t, "P-256", `"kid":"a"`) + `]}`, "P-256", "a", "ES256"},
+	} {
+		k, err := ParseKey(tc.in)
+		if err != nil {
+			t.Errorf("%s: %v", tc.key, err)
+			continue
+		}
+		id := tc.id
+		if id == "" {
+			id = key(t, tc.key).ID
+		}
+		want := testKeys()[tc.key].(interface{ Equal(crypto.PrivateKey) bool })
+		if !want.Equal(k.signer) || k.ID != id || k.Alg != tc.alg {
+			t.Errorf("%s: %s, %s", tc.key, k.ID, k.Alg)
 		}
 	}
 }
@@ -125,6 +162,11 @@ func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
 
 	const reads = "; with the vault command, private_key=@key.pem reads a file"
 	const notPEM = `private_key must hold a private key in PEM form ("-----BEGIN PRIVATE KEY-----")` + reads
+	const unknownJWK = "private_key: the JWK is not a private key of a known kind: write an RSA, P-256, P-384 or Ed25519 key with all its members"
+	publicJWK, err := PublicJWKS(key(t, "P-256"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	const encrypted = "private_key: PEM block 1 is encrypted: write the key without a passphrase, as openssl pkey -in key.pem prints it"
 	const damaged = "private_key: PEM block 1 is damaged or cut short: copy the file again"
 	const unknown = "private_key: PEM block 1 is not a private key of a known kind: write an RSA, EC or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form"
@@ -133,7 +175,18 @@ func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
 	}{
 		{"empty", "", notPEM},
 		{"a path", "/etc/ssl/key.pem", notPEM},
-		{"a JWK", `{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}`, notPEM},
+		{"a JWK without x", `{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}`, unknownJWK},
+		{"half a JWK", `{"kty":"OKP","crv":"Ed25519","d":"nWGx`, "private_key: the JWK is damaged or cut short: copy the file again"},
+		{"a public JWK", string(publicJWK), "private_key: the JWK is a public key: write the private key that belongs to it"},
+		{"a symmetric JWK", `{"kty":"oct","k":"c2VjcmV0"}`, "private_key: the JWK is a symmetric key: write an RSA, EC or OKP key"},
+		{"JSON that is no JWK", `{"private_key":"x"}`, "private_key: the JWK names no kty: write an RSA, EC or OKP key (RFC 7517)"},
+		{"a JWK for encryption", jwkOf(t, "P-256", `"use":"enc"`), "private_key: the JWK is for encryption, by its use: write one for signatures"},
+		{"a JWK with another key's alg", jwkOf(t, "P-256", `"alg":"RS256"`), "private_key: the JWK's alg does not fit the key: use ES256"},
+		{"an empty JWK Set", `{"keys":[]}`, "private_key: the JWK Set holds 0 keys: write one of them alone"},
+		{"two JWKs", `{"keys":[` + jwkOf(t, "P-256") + `,` + jwkOf(t, "P-384") + `]}`, "private_key: the JWK Set holds 2 keys: write one of them alone"},
+		{"an X25519 JWK", `{"kty":"OKP","crv":"X25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A"}`, unknownJWK},
+		{"a JWK on P-521", jwkOf(t, "P-521"), "private_key is a key on the curve P-521: use one on P-256 or P-384"},
+		{"an RSA 1024 JWK", jwkOf(t, "RSA 1024"), "private_key is an RSA key of 1024 bits: use one of 2048 to 8192"},
 		{"base64 without lines", strings.Join(strings.Split(good, "\n")[1:3], ""), notPEM},
 		{"written-out line breaks", strings.ReplaceAll(good, "\n", `\n`), `private_key holds a written-out \n where PEM needs line breaks` + reads},
 		{"spaces for line breaks", strings.ReplaceAll(good, "\n", " "), damaged},
@@ -213,9 +266,12 @@ func TestChooseAlgorithm(t *testing.T) {
 		{"P-384", "", "", "ES384", ""},
 		{"P-384", "none", "", "", `signing_alg "none" does not fit the private key: use ES384`},
 		{"Ed25519", "", "EdDSA", "EdDSA", ""},
-		{"Ed25519", "HS256", "", "", `signing_alg "HS256" does not fit the private key: use EdDSA`},
-		{"Ed25519", "", "evil RS256 ES256", "", "the private key signs with EdDSA, but the authorization server's metadata names RS256 or ES256: use a key for that"},
-		{"Ed25519", "", "evil RS512", "", "the authorization server's metadata names no signing algorithm that is supported here; if it accepts EdDSA all the same, set signing_alg"},
+		{"Ed25519", "", "Ed25519 EdDSA", "EdDSA", ""},
+		{"Ed25519", "", "RS256 Ed25519", "Ed25519", ""},
+		{"Ed25519", "Ed25519", "EdDSA", "Ed25519", ""},
+		{"Ed25519", "HS256", "", "", `signing_alg "HS256" does not fit the private key: use EdDSA or Ed25519`},
+		{"Ed25519", "", "evil RS256 ES256", "", "the private key signs with EdDSA or Ed25519, but the authorization server's metadata names RS256 or ES256: use a key for that"},
+		{"Ed25519", "", "evil RS512", "", "the authorization server's metadata names no signing algorithm that is supported here; if it accepts EdDSA or Ed25519 all the same, set signing_alg"},
 	} {
 		got, err := key(t, tc.key).ChooseAlgorithm(tc.wanted, strings.Fields(tc.supported))
 		text := ""
