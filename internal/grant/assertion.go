@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -24,26 +26,34 @@ const (
 
 // Assertion is what client assertions (RFC 7523 section 2.2) are made of.
 type Assertion struct {
-	// Key signs, with its Alg, and is named by its ID.
+	// Key signs, with its Alg, and is named by its ID. Without an ID no kid is sent.
 	Key *Key
 	// Audience is the aud claim, sent as a single string: the issuer's identifier, the token endpoint's
 	// URL, or what else the authorization server wants to be called.
 	Audience string
+	// Type is the typ header: TypeJWT, TypeClientAuthentication or, for TypeJWT, "".
+	Type string
+	// Claims are added to those of RFC 7523. One that IsRegisteredClaim fails the request before anything is
+	// sent.
+	Claims map[string]any
 	// Certificate, of the key, adds the x5t#S256 header for servers that know the key by its
 	// certificate; nil adds none.
 	Certificate *x509.Certificate
 }
 
-// claims are those of RFC 7523 section 3. Times are whole seconds: servers fail on fractions.
-type claims struct {
-	Issuer    string `json:"iss"`
-	Subject   string `json:"sub"`
-	Audience  string `json:"aud"` // an array would be refused by strict servers
-	ID        string `json:"jti"`
-	IssuedAt  int64  `json:"iat"`
-	NotBefore int64  `json:"nbf"`
-	Expires   int64  `json:"exp"`
-}
+// The types of client assertions, by their typ header.
+const (
+	// TypeJWT is the type of JWTs in general, or of none in particular (RFC 7519 section 5.1).
+	TypeJWT = "JWT"
+	// TypeClientAuthentication is the explicit type of RFC 10070.
+	TypeClientAuthentication = "client-authentication+jwt"
+)
+
+// registeredClaims are the claims of RFC 7519 section 4.1, which say who the client is and for how long.
+var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
+
+// IsRegisteredClaim reports whether assertion_claims may not hold the claim: the plugin sets it itself.
+func IsRegisteredClaim(name string) bool { return slices.Contains(registeredClaims, name) }
 
 // sign makes a fresh assertion: servers refuse a jti that they have seen. Its error is an
 // *UnavailableError.
@@ -57,25 +67,33 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	if err := a.Key.fits(a.Key.Alg); err != nil {
 		return "", unsendable("%s", err)
 	}
+	claims := map[string]any{}
+	for name, value := range a.Claims {
+		if IsRegisteredClaim(name) {
+			return "", unsendable("assertion_claims must not hold %q", name)
+		}
+		claims[name] = value
+	}
 	issued := now.Add(-assertionEarly)
-	payload, err := json.Marshal(claims{
-		Issuer:    clientID,
-		Subject:   clientID,
-		Audience:  a.Audience,
-		ID:        rand.Text(), // at least 128 bits
-		IssuedAt:  issued.Unix(),
-		NotBefore: issued.Unix(),
-		Expires:   issued.Add(assertionLife).Unix(),
-	})
+	claims["iss"], claims["sub"] = clientID, clientID
+	claims["aud"] = a.Audience  // an array would be refused by strict servers
+	claims["jti"] = rand.Text() // at least 128 bits
+	// Whole seconds: servers fail on fractions.
+	claims["iat"], claims["nbf"] = issued.Unix(), issued.Unix()
+	claims["exp"] = issued.Add(assertionLife).Unix()
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", unsigned()
 	}
-	options := (&jose.SignerOptions{}).WithType("JWT").WithHeader("kid", a.Key.ID)
+	options := (&jose.SignerOptions{}).WithType(jose.ContentType(a.typ()))
+	if a.Key.ID != "" {
+		options.WithHeader("kid", a.Key.ID)
+	}
 	if a.Certificate != nil {
 		sum := sha256.Sum256(a.Certificate.Raw)
 		options.WithHeader("x5t#S256", base64.RawURLEncoding.EncodeToString(sum[:]))
 	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(a.Key.Alg), Key: a.Key.signer}, options)
+	signer, err := jose.NewSigner(a.Key.signingKey(), options)
 	if err != nil {
 		return "", unsigned()
 	}
@@ -88,6 +106,24 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 		return "", unsigned()
 	}
 	return compact, nil
+}
+
+// typ is the typ header. TypeJWT is the default: of the servers that this plugin is tested with none refuses
+// it, while some refuse all others.
+func (a *Assertion) typ() string {
+	if a.Type == "" {
+		return TypeJWT
+	}
+	return a.Type
+}
+
+// sent says what an assertion holds, for an error.
+func (a *Assertion) sent() string {
+	kid := "no kid"
+	if a.Key.ID != "" {
+		kid = "kid " + quoted(a.Key.ID)
+	}
+	return fmt.Sprintf("the assertion had aud %s, typ %s, alg %s and %s", quoted(a.Audience), a.typ(), a.Key.Alg, kid)
 }
 
 // unsigned is the error of a key that fails at work. The library's own words are not for an error that

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -271,6 +272,66 @@ func TestParseCertificate(t *testing.T) {
 		}
 		if got != tc.want || err == nil && !cert.Equal(own.leaf) {
 			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// RFC 9864: the algorithm of Ed25519 by its own name, which the library cannot verify.
+func TestEd25519ByItsName(t *testing.T) {
+	k := key(t, "Ed25519")
+	k.Alg = algEd25519
+	public, err := PublicJWKS(k)
+	if err != nil || !strings.Contains(string(public), `"alg":"Ed25519"`) {
+		t.Errorf("%s, %v", public, err)
+	}
+	assertion, err := (&Assertion{Key: k, Audience: "https://as.example.com"}).sign("weather", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(assertion, ".")
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err != nil || !ed25519.Verify(k.signer.Public().(ed25519.PublicKey), []byte(parts[0]+"."+parts[1]), signature) {
+		t.Error("the signature is wrong", err)
+	}
+	var header map[string]string
+	if !decodePart(parts[0], &header) || header["alg"] != "Ed25519" || header["kid"] != k.ID || header["typ"] != "JWT" || len(header) != 3 {
+		t.Errorf("header %v", header)
+	}
+}
+
+func TestAssertionTypeAndClaims(t *testing.T) {
+	k := key(t, "P-256")
+	k.ID = ""
+	a := &Assertion{
+		Key: k, Audience: "https://as.example.com", Type: TypeClientAuthentication,
+		Claims: map[string]any{"tenant": "t-1", "roles": []string{"a"}, "level": 3},
+	}
+	assertion, err := a.sign("weather", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(assertion, ".")
+	var header, claims map[string]any
+	if !decodePart(parts[0], &header) || !decodePart(parts[1], &claims) {
+		t.Fatal(assertion)
+	}
+	if header["typ"] != "client-authentication+jwt" || len(header) != 2 { // alg, and no kid
+		t.Errorf("header %v", header)
+	}
+	if claims["tenant"] != "t-1" || claims["level"] != 3.0 || claims["iss"] != "weather" || len(claims) != 10 {
+		t.Errorf("claims %v", claims)
+	}
+}
+
+func TestAssertionClaimsAreNotTheClients(t *testing.T) {
+	for _, claim := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"} {
+		n := &network{handler: answering(200, "", goodAnswer)}
+		r := asserting(n, key(t, "P-256"))
+		r.Assertion.Claims = map[string]any{claim: "x"}
+		_, err := r.Do(t.Context())
+		wantUnavailable(t, err, `assertion_claims must not hold "`+claim+`"`)
+		if n.count != 0 || !IsRegisteredClaim(claim) {
+			t.Errorf("%s: sent", claim)
 		}
 	}
 }

@@ -14,4 +14,10 @@ const (
 	// TLSClientAuth shows a client certificate in the TLS handshake (RFC 8705 section 2.1), and sends
 	// client_id in the body.
 	TLSClientAuth AuthMethod = "tls_client_auth"
+	// SelfSignedTLSClientAuth is TLSClientAuth for a server that knows the certificate itself (RFC 8705
+	// section 2.2). What is sent is the same.
+	SelfSignedTLSClientAuth AuthMethod = "self_signed_tls_client_auth"
 )
+
+// Certificate reports whether the client authenticates with its certificate.
+func (m AuthMethod) Certificate() bool { return m == TLSClientAuth || m == SelfSignedTLSClientAuth }

@@ -194,11 +194,11 @@ func TestRefusalSaysThatNoCertificateWasAskedFor(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		{tls.NoClientCert, answering(401, "", `{"error":"invalid_client","error_description":"who?"}`), "invalid_client: who?; " + hint + " (HTTP 401)"},
-		{tls.NoClientCert, answering(401, "", `{"error":"invalid_client"}`), "invalid_client: " + hint + " (HTTP 401)"},
-		{tls.NoClientCert, answering(403, "", ""), "refused without an OAuth error code: " + hint + " (HTTP 403)"},
-		{tls.NoClientCert, answering(400, "", `{"error":"invalid_scope"}`), "invalid_scope (HTTP 400)"},
-		{tls.RequestClientCert, answering(401, "", `{"error":"invalid_client"}`), "invalid_client (HTTP 401)"},
+		{tls.NoClientCert, answering(401, "", `{"error":"invalid_client","error_description":"who?"}`), "invalid_client: who? (HTTP 401); " + hint},
+		{tls.NoClientCert, answering(401, "", `{"error":"invalid_client"}`), "invalid_client (HTTP 401); " + hint},
+		{tls.NoClientCert, answering(403, "", ""), "refused without an OAuth error code (HTTP 403); " + hint},
+		{tls.NoClientCert, answering(400, "", `{"error":"invalid_scope"}`), "invalid_scope (HTTP 400); no scope was asked for: write scopes="},
+		{tls.RequestClientCert, answering(401, "", `{"error":"invalid_client"}`), "invalid_client (HTTP 401); tls_client_auth was used, with a client_certificate without a chain, which some servers take for self_signed_tls_client_auth: add the certificates of its CA to client_certificate, or write token_endpoint_auth_method=self_signed_tls_client_auth"},
 	} {
 		r := over(mutual(t, ca, tls.VersionTLS13, tc.mode, tc.answer))
 		r.AuthMethod = TLSClientAuth
@@ -221,6 +221,28 @@ func TestCertificateIsNotShownByOtherMethods(t *testing.T) {
 	r.Certificate = ca.pair(t)
 	if _, err := r.Do(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A server that has the certificate itself is shown it all the same.
+func TestSelfSignedCertificateIsShown(t *testing.T) {
+	self := issue(t, issued{key: testKeys()["P-256"]})
+	r := over(mutual(t, issue(t, issued{key: testKeys()["P-384"], ca: true}), tls.VersionTLS13, tls.RequireAnyClientCert, func(w http.ResponseWriter, req *http.Request) {
+		if !req.TLS.PeerCertificates[0].Equal(self.leaf) {
+			t.Error("another certificate")
+		}
+		req.ParseForm()
+		if got := req.PostForm.Get("client_id"); got != "weather" {
+			t.Errorf("client_id %q", got)
+		}
+		answering(401, "", `{"error":"invalid_client"}`)(w, req)
+	}))
+	r.AuthMethod = SelfSignedTLSClientAuth
+	r.Certificate = self.pair(t)
+	_, err := r.Do(t.Context())
+	const want = "invalid_client (HTTP 401); self_signed_tls_client_auth was used: check that the server knows this very client_certificate"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

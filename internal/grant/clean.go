@@ -13,7 +13,7 @@ import (
 
 const (
 	maxCode        = 64  // characters of an OAuth error code; the longest registered one has 35
-	maxDescription = 200 // characters of a server's own words
+	maxDescription = 600 // characters of a server's own words
 	redacted       = "[redacted]"
 )
 

@@ -12,26 +12,30 @@ import (
 type RefusedError struct {
 	// Status is the HTTP status, which need not be 4xx: some servers refuse with 200.
 	Status int
-	// Code is the OAuth error code (RFC 6749 section 5.2); "" for a 401 or 403 without one.
+	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own where it has none of those;
+	// "" if it named none.
 	Code string
-	// Description is the server's error_description, cleaned: printable, on one line, at most 200
-	// characters, without anything that looks like a secret. May be "". Of a client certificate that
-	// the server never asked for it says that too.
+	// Description is the server's reason, cleaned: printable, on one line, at most 600 characters, without
+	// anything that looks like a secret. May be "".
 	Description string
+	// Advice says what was sent and which field to change, in our own words; "" if nothing fits.
+	Advice string
 }
 
-// Error reads "invalid_client: client authentication failed (HTTP 401)".
+// Error reads "invalid_client: client authentication failed (HTTP 401); check client_secret".
 func (e *RefusedError) Error() string {
-	switch {
-	case e.Code == "" && e.Description == "":
-		return fmt.Sprintf("refused without an OAuth error code (HTTP %d)", e.Status)
-	case e.Code == "":
-		return fmt.Sprintf("refused without an OAuth error code: %s (HTTP %d)", e.Description, e.Status)
-	case e.Description == "":
-		return fmt.Sprintf("%s (HTTP %d)", e.Code, e.Status)
-	default:
-		return fmt.Sprintf("%s: %s (HTTP %d)", e.Code, e.Description, e.Status)
+	said := e.Code
+	if said == "" {
+		said = "refused without an OAuth error code"
 	}
+	if e.Description != "" {
+		said += ": " + e.Description
+	}
+	said += fmt.Sprintf(" (HTTP %d)", e.Status)
+	if e.Advice != "" {
+		said += "; " + e.Advice
+	}
+	return said
 }
 
 // UnavailableError says that there was no usable answer: the server was not reached, did not answer in
@@ -90,4 +94,13 @@ func ClientWide(err error) bool {
 // unsendable is the error of a request that was never sent because of what it holds.
 func unsendable(format string, args ...any) *UnavailableError {
 	return &UnavailableError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// quoted puts a value of the request into an error, cut short.
+func quoted(s string) string {
+	const limit = 200
+	if runes := []rune(s); len(runes) > limit {
+		s = string(runes[:limit]) + "…"
+	}
+	return fmt.Sprintf("%q", s)
 }

@@ -12,9 +12,9 @@ import (
 
 func TestErrorTexts(t *testing.T) {
 	for want, err := range map[string]error{
-		"invalid_client: client authentication failed (HTTP 401)": &RefusedError{401, "invalid_client", "client authentication failed"},
-		"invalid_scope (HTTP 400)":                                &RefusedError{400, "invalid_scope", ""},
-		"refused without an OAuth error code (HTTP 403)":          &RefusedError{403, "", ""},
+		"invalid_client: client authentication failed (HTTP 401)": &RefusedError{Status: 401, Code: "invalid_client", Description: "client authentication failed"},
+		"invalid_scope (HTTP 400)":                                &RefusedError{Status: 400, Code: "invalid_scope"},
+		"refused without an OAuth error code (HTTP 403)":          &RefusedError{Status: 403},
 		"connection refused":                                      &UnavailableError{Reason: "connection refused"},
 		"HTTP 503":                                                &UnavailableError{Status: 503},
 		"the answer is empty (HTTP 200)":                          &UnavailableError{Status: 200, Reason: "the answer is empty"},
@@ -50,7 +50,7 @@ func TestDescriptionIsCleaned(t *testing.T) {
 		"Trace ID: 6c2b1c34-6f5e-4a3c-9d1e-0f1e2d3c4b5a": "Trace ID: 6c2b1c34-6f5e-4a3c-9d1e-0f1e2d3c4b5a",
 		"see https://as.example.com/docs/oauth2/errors":  "see https://as.example.com/docs/oauth2/errors",
 		"the-quick-brown-fox-jumps-over-the-lazy-dog":    "the-quick-brown-fox-jumps-over-the-lazy-dog",
-		strings.Repeat("é ", 200):                        strings.Repeat("é ", 99) + "é…",
+		strings.Repeat("é ", 600):                        strings.Repeat("é ", 299) + "é…",
 	} {
 		got := c.text(in)
 		if got != want {
@@ -58,7 +58,7 @@ func TestDescriptionIsCleaned(t *testing.T) {
 		}
 	}
 	// A secret across the cut is recognised before it is cut.
-	if got := c.text(strings.Repeat("x ", 95) + testSecret); strings.Contains(got, "p%") || utf8.RuneCountInString(got) != maxDescription {
+	if got := c.text(strings.Repeat("x ", 297) + testSecret); strings.Contains(got, "p%") || utf8.RuneCountInString(got) != maxDescription {
 		t.Errorf("%q", got)
 	}
 }
@@ -108,31 +108,31 @@ func TestClientWide(t *testing.T) {
 		err  error
 		want bool
 	}{
-		{&RefusedError{401, "invalid_client", ""}, true},
-		{&RefusedError{400, "invalid_client", ""}, true},
-		{&RefusedError{401, "unauthorized_client", ""}, true},
-		{&RefusedError{400, "unauthorized_client", ""}, true},
-		{&RefusedError{400, "unsupported_grant_type", ""}, true},
-		{&RefusedError{400, "invalid_grant", ""}, true},
-		{&RefusedError{400, "E0000021", ""}, true},
-		{&RefusedError{401, "", ""}, true},
-		{&RefusedError{403, "", ""}, true},
-		{&RefusedError{401, "access_denied", "Unauthorized"}, true},
-		{&RefusedError{401, "invalid_request", ""}, true},
-		{fmt.Errorf("wrapped: %w", &RefusedError{401, "invalid_client", ""}), true},
+		{&RefusedError{Status: 401, Code: "invalid_client"}, true},
+		{&RefusedError{Status: 400, Code: "invalid_client"}, true},
+		{&RefusedError{Status: 401, Code: "unauthorized_client"}, true},
+		{&RefusedError{Status: 400, Code: "unauthorized_client"}, true},
+		{&RefusedError{Status: 400, Code: "unsupported_grant_type"}, true},
+		{&RefusedError{Status: 400, Code: "invalid_grant"}, true},
+		{&RefusedError{Status: 400, Code: "E0000021"}, true},
+		{&RefusedError{Status: 401}, true},
+		{&RefusedError{Status: 403}, true},
+		{&RefusedError{Status: 401, Code: "access_denied", Description: "Unauthorized"}, true},
+		{&RefusedError{Status: 401, Code: "invalid_request"}, true},
+		{fmt.Errorf("wrapped: %w", &RefusedError{Status: 401, Code: "invalid_client"}), true},
 		{&UnavailableError{Reason: "connection refused"}, true},
 		{&UnavailableError{Status: 429}, true},
 		{&UnavailableError{Status: 200, Reason: "the answer is empty"}, true},
 		{fmt.Errorf("wrapped: %w", &UnavailableError{Status: 503}), true},
 
-		{&RefusedError{400, "invalid_scope", ""}, false},
-		{&RefusedError{401, "invalid_scope", ""}, false},
-		{&RefusedError{400, "invalid_target", ""}, false},
-		{&RefusedError{400, "invalid_resource", ""}, false},
-		{&RefusedError{403, "access_denied", "Client is not authorized to access"}, false},
-		{&RefusedError{400, "invalid_request", ""}, false},
-		{&RefusedError{400, "invalid_authorization_details", ""}, false},
-		{fmt.Errorf("wrapped: %w", &RefusedError{400, "invalid_scope", ""}), false},
+		{&RefusedError{Status: 400, Code: "invalid_scope"}, false},
+		{&RefusedError{Status: 401, Code: "invalid_scope"}, false},
+		{&RefusedError{Status: 400, Code: "invalid_target"}, false},
+		{&RefusedError{Status: 400, Code: "invalid_resource"}, false},
+		{&RefusedError{Status: 403, Code: "access_denied", Description: "Client is not authorized to access"}, false},
+		{&RefusedError{Status: 400, Code: "invalid_request"}, false},
+		{&RefusedError{Status: 400, Code: "invalid_authorization_details"}, false},
+		{fmt.Errorf("wrapped: %w", &RefusedError{Status: 400, Code: "invalid_scope"}), false},
 		{&UnavailableError{Status: 200, Reason: "token_type", ofToken: true}, false},
 		{context.Canceled, false},
 		{context.DeadlineExceeded, false},

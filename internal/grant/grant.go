@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,8 +62,13 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 	}
 	normal := &normaliser{
 		base:        base,
-		clean:       newCleaner(r.ClientID, r.ClientSecret, config.EndpointParams.Get("client_assertion")),
-		certificate: r.AuthMethod == TLSClientAuth,
+		clean:       newCleaner(r.ClientID, r.secrets(config)...),
+		certificate: r.AuthMethod.Certificate(),
+		headers:     r.ExtraHeaders,
+		begun:       requestedAt,
+	}
+	if r.AuthMethod == ClientSecretBasic {
+		normal.authorization = r.basic()
 	}
 	client := &http.Client{
 		Transport: normal,
@@ -75,8 +82,11 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 	token, err := config.Token(context.WithValue(timed, oauth2.HTTPClient, client))
 	if err != nil {
 		err = r.failure(ctx, timed, err)
-		if r.AuthMethod == TLSClientAuth && own != nil && !own.asked.Load() {
-			err = unasked(err)
+		if refused, ok := errors.AsType[*RefusedError](err); ok {
+			refused.Advice = r.advice(refused)
+			if r.AuthMethod.Certificate() && own != nil && !own.asked.Load() && (refused.Code == "" || refused.clientRefused()) {
+				refused.Advice = unasked
+			}
 		}
 		return nil, err
 	}
@@ -105,6 +115,11 @@ func (r *Request) config() (*clientcredentials.Config, error) {
 		}
 		params.Set(name, value)
 	}
+	for name, value := range r.ExtraHeaders {
+		if err := CheckHeader(name, value); err != nil {
+			return nil, unsendable("extra_headers: %s", err)
+		}
+	}
 	if len(r.Resources) > 0 {
 		params["resource"] = r.Resources
 	}
@@ -131,6 +146,9 @@ func (r *Request) authenticate(config *clientcredentials.Config) error {
 	config.AuthStyle = oauth2.AuthStyleInParams
 	switch r.AuthMethod {
 	case ClientSecretBasic:
+		if r.RawBasicAuth && strings.Contains(r.ClientID, ":") {
+			return unsendable("raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)")
+		}
 		config.AuthStyle = oauth2.AuthStyleInHeader
 		config.ClientSecret = r.ClientSecret
 	case ClientSecretPost:
@@ -142,16 +160,16 @@ func (r *Request) authenticate(config *clientcredentials.Config) error {
 		}
 		config.EndpointParams.Set("client_assertion_type", assertionType)
 		config.EndpointParams.Set("client_assertion", assertion)
-	case TLSClientAuth:
+	case TLSClientAuth, SelfSignedTLSClientAuth:
 		if r.Certificate == nil {
-			return unsendable("%s needs client_certificate and client_certificate_key", TLSClientAuth)
+			return unsendable("%s needs client_certificate and client_certificate_key", r.AuthMethod)
 		}
 		if !strings.HasPrefix(strings.ToLower(r.TokenURL), "https:") {
-			return unsendable("%s needs an https token_url", TLSClientAuth)
+			return unsendable("%s needs an https token_url", r.AuthMethod)
 		}
 	default:
-		return unsendable("token_endpoint_auth_method %q is not supported: use %s, %s, %s or %s", r.AuthMethod,
-			ClientSecretBasic, ClientSecretPost, PrivateKeyJWT, TLSClientAuth)
+		return unsendable("token_endpoint_auth_method %q is not supported: use %s, %s, %s, %s or %s", r.AuthMethod,
+			ClientSecretBasic, ClientSecretPost, PrivateKeyJWT, TLSClientAuth, SelfSignedTLSClientAuth)
 	}
 	return nil
 }
@@ -172,23 +190,17 @@ func (r *Request) failure(ctx, timed context.Context, err error) error {
 	if reach.Ended(timed) != nil {
 		return &UnavailableError{Reason: fmt.Sprintf("timed out after %s", r.Timeout)}
 	}
-	if r.AuthMethod == TLSClientAuth {
+	if r.AuthMethod.Certificate() {
 		return &UnavailableError{Reason: clientCertificateCause(err)}
 	}
 	return &UnavailableError{Reason: cause(err)}
 }
 
-// unasked adds to a refusal of the client that the server never asked for its certificate: many have
-// another host or port for that (RFC 8705 section 5).
-func unasked(err error) error {
-	refused, ok := errors.AsType[*RefusedError](err)
-	if !ok || refused.Code != "" && refused.Code != "invalid_client" {
-		return err
-	}
-	const hint = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
-	if refused.Description != "" {
-		refused.Description += "; "
-	}
-	refused.Description += hint
-	return refused
+// unasked is the advice if the server never asked for the client's certificate: many have another host or port
+// for that (RFC 8705 section 5).
+const unasked = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
+
+// secrets are the request's secrets, for the cleaner.
+func (r *Request) secrets(config *clientcredentials.Config) []string {
+	return append(slices.Collect(maps.Values(r.ExtraHeaders)), r.ClientSecret, config.EndpointParams.Get("client_assertion"))
 }

@@ -120,17 +120,19 @@ func TestEmptyOptionsAreNotSent(t *testing.T) {
 }
 
 // RFC 6749 section 2.3.1: id and secret are form-encoded before they become Basic credentials, so that
-// a colon in the id does not end it.
+// a colon in the id does not end it. A blank is %20, which decoders of forms and of percent-encoding read alike.
 func TestBasicFormEncodesIDAndSecret(t *testing.T) {
 	const id = `we:at/her +%&="é`
 	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
 		user, pass, ok := req.BasicAuth()
-		gotID, err1 := url.QueryUnescape(user)
-		gotSecret, err2 := url.QueryUnescape(pass)
-		if !ok || err1 != nil || err2 != nil || gotID != id || gotSecret != testSecret {
-			t.Errorf("basic %q %q", user, pass)
+		for name, decode := range map[string]func(string) (string, error){"form": url.QueryUnescape, "percent": url.PathUnescape} {
+			gotID, err1 := decode(user)
+			gotSecret, err2 := decode(pass)
+			if !ok || err1 != nil || err2 != nil || gotID != id || gotSecret != testSecret {
+				t.Errorf("%s: basic %q %q", name, user, pass)
+			}
 		}
-		if strings.ContainsAny(user+pass, `:/ "é&=`) {
+		if strings.ContainsAny(user+pass, `:/ "é&=+`) {
 			t.Errorf("reserved characters in the clear: %q %q", user, pass)
 		}
 		req.ParseForm()
@@ -143,6 +145,68 @@ func TestBasicFormEncodesIDAndSecret(t *testing.T) {
 	r.ClientID = id
 	if _, err := r.Do(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestRawBasicIsNotEncoded(t *testing.T) {
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		if user, pass, ok := req.BasicAuth(); !ok || user != "we/at her+é" || pass != testSecret {
+			t.Errorf("basic %q %q", user, pass)
+		}
+		answering(200, "application/json", goodAnswer)(w, req)
+	}}
+	r := newRequest(n)
+	r.ClientID, r.RawBasicAuth = "we/at her+é", true
+	if _, err := r.Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExtraHeadersAreSent(t *testing.T) {
+	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
+		for name, want := range map[string]string{
+			"X-Api-Key": "k-1234", "Ocp-Apim-Subscription-Key": "s, 5 6", "User-Agent": "broker/1", "Accept": "application/json",
+		} {
+			if got := req.Header[name]; len(got) != 1 || got[0] != want {
+				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		answering(401, "application/json", `{"message":"the key k-1234 is unknown, or s, 5 6"}`)(w, req)
+	}}
+	r := newRequest(n)
+	r.ExtraHeaders = map[string]string{"x-api-key": "k-1234", "Ocp-Apim-Subscription-Key": "s, 5 6", "user-agent": "broker/1"}
+	_, err := r.Do(t.Context())
+	if refused, ok := err.(*RefusedError); !ok || refused.Description != "the key [redacted] is unknown, or [redacted]" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestCheckHeader(t *testing.T) {
+	for _, tc := range []struct{ name, value, want string }{
+		{"x-api-key", "k", ""},
+		{"User-Agent", "Mozilla/5.0 (X11)", ""},
+		{"Cookie", "a=b; c=\"d\"", ""},
+		{"authorization", "Bearer x", "Authorization is the plugin's to send"},
+		{"HOST", "h", "Host is the plugin's to send"},
+		{"content-type", "x", "Content-Type is the plugin's to send"},
+		{"Content-Length", "1", "Content-Length is the plugin's to send"},
+		{"transfer-encoding", "chunked", "Transfer-Encoding is the plugin's to send"},
+		{"Proxy-Authorization", "Basic x", "Proxy-Authorization is the plugin's to send"},
+		{"connection", "close", "Connection is the plugin's to send"},
+		{"", "x", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1)"},
+		{"x y", "x", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1)"},
+		{"x:", "x", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1)"},
+		{"x-\u017fecret", "x", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1)"},
+		{"x-key", "", "the value of X-Key must be printable ASCII characters, without blanks around them"},
+		{"x-key", "a\r\nb: c", "the value of X-Key must be printable ASCII characters, without blanks around them"},
+		{"x-key", "k\n", "the value of X-Key must be printable ASCII characters, without blanks around them"},
+		{"x-key", " k", "the value of X-Key must be printable ASCII characters, without blanks around them"},
+		{"x-key", "é", "the value of X-Key must be printable ASCII characters, without blanks around them"},
+	} {
+		err := CheckHeader(tc.name, tc.value)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || err.Error() != tc.want) {
+			t.Errorf("%q %q: %v, want %q", tc.name, tc.value, err, tc.want)
+		}
 	}
 }
 
@@ -287,7 +351,7 @@ func TestRefusalOutlivesTheCaller(t *testing.T) {
 	})
 	r := newRequest(nil)
 	r.Transport = n
-	if _, err := r.Do(ctx); err == nil || err.Error() != "invalid_scope (HTTP 400)" {
+	if _, err := r.Do(ctx); err == nil || err.Error() != "invalid_scope (HTTP 400); no scope was asked for: write scopes=" {
 		t.Errorf("%v", err)
 	}
 }
@@ -301,9 +365,11 @@ func TestUnsendableRequestsAreNotSent(t *testing.T) {
 		change func(*Request)
 		want   string
 	}{
-		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth`},
-		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth`},
+		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
+		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
 		"reserved param": {func(r *Request) { r.ExtraParams = map[string]string{"grant_type": "password"} }, `extra_params must not hold "grant_type"`},
+		"Authorization":  {func(r *Request) { r.ExtraHeaders = map[string]string{"authorization": "Basic x"} }, "extra_headers: Authorization is the plugin's to send"},
+		"raw colon":      {func(r *Request) { r.ClientID, r.RawBasicAuth = "a:b", true }, "raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)"},
 		"no URL":         {func(r *Request) { r.TokenURL = "" }, "token_url must be an absolute https URL without user information"},
 		"broken URL":     {func(r *Request) { r.TokenURL = "https://as\x00.example.com" }, "token_url must be an absolute https URL without user information"},
 		"relative URL":   {func(r *Request) { r.TokenURL = "/token" }, "token_url must be an absolute https URL without user information"},

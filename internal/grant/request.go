@@ -21,10 +21,13 @@ type Request struct {
 	AuthMethod AuthMethod
 	// ClientSecret is the secret of client_secret_basic and client_secret_post. It appears in no error.
 	ClientSecret string
+	// RawBasicAuth sends client_id and secret of client_secret_basic as they are, without the form-encoding
+	// of RFC 6749 section 2.3.1, for servers that don't decode it. client_id must hold no colon then.
+	RawBasicAuth bool
 	// Assertion makes the assertions of private_key_jwt. They appear in no error.
 	Assertion *Assertion
-	// Certificate is the client certificate and key of tls_client_auth, as ParseClientCertificate
-	// returns it. A Transport has its own.
+	// Certificate is the client certificate and key of tls_client_auth and self_signed_tls_client_auth, as
+	// ParseClientCertificate returns it. A Transport has its own.
 	Certificate *tls.Certificate
 	// Scopes are the scopes asked for; none leaves the parameter out.
 	Scopes []string
@@ -35,6 +38,9 @@ type Request struct {
 	// ExtraParams are sent as they are. A name for which IsReserved holds fails the request before
 	// anything is sent.
 	ExtraParams map[string]string
+	// ExtraHeaders are sent as they are, over the plugin's own. Their values may be secrets, and appear in no
+	// error. One that CheckHeader refuses fails the request before anything is sent.
+	ExtraHeaders map[string]string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
 	// A Transport makes it void.
 	CACert string

@@ -51,7 +51,10 @@ func newTransport(r *Request) (*transport, error) {
 		t.Proxy = nil
 		t.DialContext = (&net.Dialer{Control: r.Control}).DialContext
 	}
-	if r.AuthMethod == TLSClientAuth {
+	if r.AuthMethod.Certificate() {
+		// Some servers ask for the certificate only once they know the path, by renegotiation (RFC 5246
+		// section 7.4.1.1).
+		config.Renegotiation = tls.RenegotiateOnceAsClient
 		if t.Proxy != nil {
 			t.Proxy = withoutTLS(t.Proxy)
 		}
@@ -68,7 +71,7 @@ func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	return func(req *http.Request) (*url.URL, error) {
 		u, err := proxy(req)
 		if err == nil && u != nil && u.Scheme == "https" {
-			return nil, &UnavailableError{Reason: "proxy: " + string(TLSClientAuth) + " does not work through an https proxy: use an http proxy, or none for this server"}
+			return nil, &UnavailableError{Reason: "proxy: a client certificate does not work through an https proxy: use an http proxy, or none for this server"}
 		}
 		return u, err
 	}

@@ -1,0 +1,113 @@
+package grant
+
+import (
+	"net/http"
+	"strings"
+)
+
+// wrongPlace says of the HTTP statuses that are about the URL what they say.
+var wrongPlace = map[int]string{
+	http.StatusNotFound:             "not an answer of a token endpoint",
+	http.StatusGone:                 "not an answer of a token endpoint",
+	http.StatusMethodNotAllowed:     "no POST is accepted there",
+	http.StatusUnsupportedMediaType: "no form is accepted there, which is how a token request is sent (RFC 6749 section 4.4.2); JSON is not supported",
+}
+
+// advice says what was sent and which field to change after a refusal; "" if nothing fits.
+func (r *Request) advice(e *RefusedError) string {
+	words := strings.ToLower(e.Code + " " + e.Description)
+	mentions := func(s ...string) bool {
+		for _, s := range s {
+			if strings.Contains(words, s) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case mentions("dpop"):
+		return "the tokens handed out here are bearer tokens: turn DPoP off for the client at the authorization server"
+	// Entra ID's resource does not go with a scope of another resource.
+	case mentions("aadsts9010010"):
+		return r.scopesSent() + "; " + r.targetSent()
+	case mentions("invalid_scope", "insufficient_scope"):
+		return r.scopesSent()
+	case mentions("invalid_target", "invalid_resource", "invalid_audience", "aadsts500011"),
+		e.Code == "access_denied" && e.Status != http.StatusUnauthorized && mentions("audience", "resource"):
+		return r.targetSent()
+	case mentions("subscription key", "api key", "api-key", "apikey") && e.Code != "invalid_client":
+		return "a gateway may want a key of its own: extra_headers= sends it"
+	case e.clientRefused(), r.AuthMethod == PrivateKeyJWT && mentions("assertion", "jwt"):
+		return r.credentialsSent()
+	case e.Code == "unauthorized_client", e.Code == "unsupported_grant_type":
+		return "check client_id, and that the client is allowed the client credentials grant at the authorization server"
+	case e.Code == "access_denied":
+		return r.scopesSent() + "; " + r.targetSent()
+	case mentions("audience"):
+		return r.targetSent()
+	case wrongPlace[e.Status] != "":
+		return wrongPlace[e.Status] + ": check token_url"
+	}
+	return ""
+}
+
+// clientRefused reports whether the server did not accept the client's authentication. Keycloak says
+// unauthorized_client with 401 of a wrong secret.
+func (e *RefusedError) clientRefused() bool {
+	switch e.Code {
+	case "invalid_client", "invalid_client_credentials", "incorrect_client_credentials", "invalid_credentials":
+		return true
+	}
+	return e.Status == http.StatusUnauthorized
+}
+
+// scopesSent says which scopes were asked for, and where to write others.
+func (r *Request) scopesSent() string {
+	if len(r.Scopes) == 0 {
+		return "no scope was asked for: write scopes="
+	}
+	return "the scopes asked for were " + quoted(strings.Join(r.Scopes, " ")) + ": write others with scopes="
+}
+
+// targetSent says which resource and audience were sent, and where to write others.
+func (r *Request) targetSent() string {
+	resource, audience := "no resource", "no audience"
+	change := "write resource= or audience= as the authorization server knows the MCP server"
+	if len(r.Resources) > 0 {
+		resource = "the resource " + quoted(strings.Join(r.Resources, " "))
+		change += ", or omit_resource=true"
+	}
+	if r.Audience != "" {
+		audience = "the audience " + quoted(r.Audience)
+	}
+	return resource + " and " + audience + " were sent: " + change
+}
+
+// credentialsSent says how the client authenticated, and what may be wrong with it.
+func (r *Request) credentialsSent() string {
+	method := string(r.AuthMethod) + " was used"
+	switch r.AuthMethod {
+	case ClientSecretBasic:
+		advice := method + ": check client_id and client_secret, or write token_endpoint_auth_method=" + string(ClientSecretPost)
+		if !r.encodingMatters() {
+			return advice
+		}
+		if r.RawBasicAuth {
+			return advice + "; they hold characters that the form encoding of RFC 6749 section 2.3.1 changes, and were sent as they are: raw_basic_auth=false sends them encoded"
+		}
+		return advice + "; they hold characters that the form encoding of RFC 6749 section 2.3.1 changes, and were sent encoded: raw_basic_auth=true sends them as they are"
+	case ClientSecretPost:
+		return method + ": check client_id and client_secret, or write token_endpoint_auth_method=" + string(ClientSecretBasic)
+	case PrivateKeyJWT:
+		return method + ": " + r.Assertion.sent() +
+			": check that the server knows the public key, and assertion_audience=, assertion_type=, signing_alg= and key_id="
+	case TLSClientAuth:
+		if len(r.Certificate.Certificate) == 1 {
+			return method + ", with a client_certificate without a chain, which some servers take for self_signed_tls_client_auth: add the certificates of its CA to client_certificate, or write token_endpoint_auth_method=" + string(SelfSignedTLSClientAuth)
+		}
+		return method + ": check that the server knows the subject of client_certificate and trusts its CA"
+	case SelfSignedTLSClientAuth:
+		return method + ": check that the server knows this very client_certificate"
+	}
+	return ""
+}

@@ -1,0 +1,98 @@
+package grant
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// An error names what was sent and the fields to change, by its code and status.
+func TestAdviceFits(t *testing.T) {
+	signing := func(r *Request) {
+		k := key(t, "RSA 2048")
+		k.ID = "key-1"
+		r.AuthMethod = PrivateKeyJWT
+		r.Assertion = &Assertion{Key: k, Audience: "https://as.example.com", Type: TypeClientAuthentication}
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*Request)
+		status int
+		body   string
+		want   string
+		not    string
+	}{
+		{"scope", func(r *Request) { r.Scopes = []string{"openid", "files:read"} }, 400, `{"error":"invalid_scope"}`, `the scopes asked for were "openid files:read": write others with scopes=`, "resource"},
+		{"no scope", nil, 400, `{"error":"invalid_scope"}`, "no scope was asked for: write scopes=", ""},
+		{"target", func(r *Request) { r.Resources = []string{"https://f.example.com/mcp"} }, 400, `{"error":"invalid_target"}`, `the resource "https://f.example.com/mcp" and no audience were sent: write resource= or audience= as the authorization server knows the MCP server, or omit_resource=true`, "scopes="},
+		{"no target", nil, 400, `{"error":"invalid_target"}`, "no resource and no audience were sent: write resource= or audience=", "omit_resource"},
+		{"audience", func(r *Request) { r.Audience = "https://api" }, 400, `{"error":"invalid_target"}`, `no resource and the audience "https://api" were sent`, ""},
+		{"Entra's resource", func(r *Request) { r.Resources, r.Scopes = []string{"https://f"}, []string{"api://x/.default"} }, 400, `{"error":"invalid_request","error_description":"AADSTS9010010: The resource"}`, "omit_resource=true", ""},
+		{"Entra's scope beside it", func(r *Request) { r.Scopes = []string{"api://x/.default"} }, 400, `{"error":"invalid_target","error_description":"AADSTS9010010: The resource"}`, `"api://x/.default"`, ""},
+		{"Entra's unknown resource", nil, 400, `{"error":"invalid_resource","error_description":"AADSTS500011: The resource principal"}`, "write resource= or audience=", ""},
+		{"Auth0 without an audience", nil, 403, `{"error":"access_denied","error_description":"No audience parameter was provided, and no default audience has been configured"}`, "audience=", "scopes="},
+		{"denied", func(r *Request) { r.Scopes = []string{"admin"} }, 400, `{"error":"access_denied"}`, `the scopes asked for were "admin"`, ""},
+		{"basic", func(r *Request) { r.ClientSecret = "plain" }, 401, `{"error":"invalid_client"}`, "client_secret_basic was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_post", "raw_basic_auth"},
+		{"basic, encoded", nil, 401, `{"error":"invalid_client"}`, "were sent encoded: raw_basic_auth=true sends them as they are", ""},
+		{"basic, raw", func(r *Request) { r.RawBasicAuth = true }, 401, `{"error":"invalid_client"}`, "were sent as they are: raw_basic_auth=false sends them encoded", ""},
+		{"basic, an id that is encoded", func(r *Request) { r.ClientID, r.ClientSecret = "a/b", "plain" }, 400, `{"error":"invalid_client"}`, "raw_basic_auth=true", ""},
+		{"post", func(r *Request) { r.AuthMethod = ClientSecretPost }, 401, `{"error":"invalid_client"}`, "client_secret_post was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_basic", "raw_basic_auth"},
+		{"Keycloak's wrong secret", nil, 401, `{"error":"unauthorized_client"}`, "client_secret_basic was used", "grant"},
+		{"Auth0's wrong secret", nil, 401, `{"error":"access_denied","error_description":"Unauthorized"}`, "client_secret_basic was used", "scopes="},
+		{"401 without a code", nil, 401, ``, "client_secret_basic was used", ""},
+		{"no such grant", nil, 400, `{"error":"unauthorized_client"}`, "allowed the client credentials grant", "client_secret_basic"},
+		{"no such grant either", nil, 400, `{"error":"unsupported_grant_type"}`, "allowed the client credentials grant", ""},
+		{"assertion", signing, 401, `{"error":"invalid_client"}`, `private_key_jwt was used: the assertion had aud "https://as.example.com", typ client-authentication+jwt, alg RS256 and kid "key-1": check that the server knows the public key, and assertion_audience=, assertion_type=, signing_alg= and key_id=`, ""},
+		{"assertion without kid", func(r *Request) { signing(r); r.Assertion.Key.ID = "" }, 400, `{"error":"invalid_grant","error_description":"JWT has expired"}`, "typ client-authentication+jwt, alg RS256 and no kid", ""},
+		{"assertion of the wrong audience", signing, 400, `{"error":"invalid_request","error_description":"client_assertion audience is wrong"}`, "assertion_audience=", "write resource="},
+		{"DPoP", nil, 400, `{"error":"invalid_dpop_proof"}`, "bearer tokens: turn DPoP off", ""},
+		{"DPoP in words", nil, 400, `{"error":"invalid_request","error_description":"DPoP proof is missing"}`, "bearer tokens: turn DPoP off", ""},
+		{"gateway", nil, 401, `{"message":"No API key found in request"}`, "extra_headers=", "client_secret"},
+		{"404", nil, 404, `{"errorCode":"E7","errorSummary":"no such server"}`, "check token_url", ""},
+		{"405", nil, 405, `{"message":"GET only"}`, "no POST is accepted there: check token_url", ""},
+		{"415", nil, 415, `{"message":"unsupported"}`, "no form is accepted there", ""},
+		{"nothing fits", nil, 400, `{"error":"invalid_request","error_description":"tenant is missing"}`, "", ""},
+		{"a resource that is long", func(r *Request) { r.Resources = []string{strings.Repeat("r", 2000)} }, 400, `{"error":"invalid_target"}`, strings.Repeat("r", 200) + `…"`, strings.Repeat("r", 201)},
+	} {
+		r := newRequest(&network{handler: answering(tc.status, "application/json", tc.body)})
+		if tc.change != nil {
+			tc.change(r)
+		}
+		_, err := r.Do(t.Context())
+		refused, ok := err.(*RefusedError)
+		if !ok {
+			t.Errorf("%s: %T %v", tc.name, err, err)
+			continue
+		}
+		if !strings.Contains(refused.Advice, tc.want) || tc.want == "" && refused.Advice != "" ||
+			tc.not != "" && strings.Contains(refused.Advice, tc.not) {
+			t.Errorf("%s: %q, want %q, not %q", tc.name, refused.Advice, tc.want, tc.not)
+		}
+		if strings.Contains(err.Error(), testSecret) {
+			t.Errorf("%s: the secret in %v", tc.name, err)
+		}
+	}
+}
+
+// What a challenge says counts if the body says nothing.
+func TestReasonInTheHeader(t *testing.T) {
+	for challenge, want := range map[string]string{
+		`Basic realm="x"`: "",
+		`Bearer realm="x", error="invalid_client", error_description="no, such client"`: "invalid_client: no, such client",
+		`Bearer error=invalid_client`:           "invalid_client",
+		`Bearer error_description="only words"`: "refused without an OAuth error code: only words",
+	} {
+		for _, body := range []string{"", "<html>"} {
+			r := newRequest(&network{handler: func(w http.ResponseWriter, req *http.Request) {
+				w.Header().Set("WWW-Authenticate", challenge)
+				answering(401, "text/html", body)(w, req)
+			}})
+			if want == "" {
+				want = "refused without an OAuth error code"
+			}
+			if _, err := r.Do(t.Context()); err == nil || !strings.HasPrefix(err.Error(), want+" (HTTP 401)") {
+				t.Errorf("%s: %v, want %s", challenge, err, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,27 @@
+package grant
+
+import (
+	"encoding/base64"
+	"net/url"
+	"strings"
+)
+
+// basic is the Authorization header of client_secret_basic.
+func (r *Request) basic() string {
+	id, secret := r.ClientID, r.ClientSecret
+	if !r.RawBasicAuth {
+		id, secret = formEncode(id), formEncode(secret)
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
+}
+
+// encodingMatters reports whether the credentials differ from their encoded form.
+func (r *Request) encodingMatters() bool {
+	return formEncode(r.ClientID) != r.ClientID || formEncode(r.ClientSecret) != r.ClientSecret
+}
+
+// formEncode is the encoding of RFC 6749 appendix B, with a blank as %20: servers that decode a form take that
+// too, and those that only percent-decode take no "+".
+func formEncode(s string) string {
+	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
+}

@@ -1,0 +1,35 @@
+package grant
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// text is the string in raw, "" for null and for a field that is missing. ok is false for other types.
+func text(raw json.RawMessage) (s string, ok bool) {
+	if raw == nil {
+		return "", true
+	}
+	return s, json.Unmarshal(raw, &s) == nil
+}
+
+// scalar is the string or the other value in raw as text, "" for null.
+func scalar(raw json.RawMessage) string {
+	if s, ok := text(raw); ok {
+		return s
+	}
+	return string(raw)
+}
+
+// plainName is a name as different spellings have it in common: errorCode, error_code, error-code, ErrorCode.
+func plainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		}
+		return -1
+	}, name)
+}

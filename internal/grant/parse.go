@@ -1,0 +1,108 @@
+package grant
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// answer is what a token endpoint said (RFC 6749 sections 5.1 and 5.2), read but not judged. A
+// parameter that is missing, null or of a useless type is "".
+type answer struct {
+	accessToken string
+	tokenType   string
+	lifetimes   []lifetime
+	scope       string // space-delimited
+	scopeSaid   bool
+	reason      reason
+	// failed is set if the answer names an error, and does not merely hold a text.
+	failed bool
+}
+
+// format is what the body of an answer is.
+type format int
+
+const (
+	neither format = iota
+	jsonObject
+	jsonArray // no answer of a token endpoint, but some APIs put their errors into one
+	form
+)
+
+// parseAnswer reads JSON or a form, whatever the content type: servers send JSON as text/plain, text/html and
+// even as a form.
+func parseAnswer(status int, body []byte) (answer, format) {
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")))
+	var fields map[string]json.RawMessage
+	var list []json.RawMessage
+	switch {
+	case json.Unmarshal(body, &fields) == nil && fields != nil:
+		return readObject(status, fields), jsonObject
+	case json.Unmarshal(body, &list) == nil && list != nil:
+		return answer{reason: readReason(status, body, 0)}, jsonArray
+	}
+	return readForm(string(body))
+}
+
+func readObject(status int, fields map[string]json.RawMessage) answer {
+	var a answer
+	a.accessToken, _ = text(fields["access_token"])
+	// Of another type it is not the same as missing: keep what is there, to be refused.
+	var isText bool
+	if a.tokenType, isText = text(fields["token_type"]); !isText {
+		a.tokenType = string(fields["token_type"])
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if l, ok := newLifetime(name, scalar(fields[name])); ok {
+			a.lifetimes = append(a.lifetimes, l)
+		}
+	}
+	var list []string
+	if s, isText := text(fields["scope"]); isText {
+		a.scope, a.scopeSaid = scopes(s), fields["scope"] != nil && string(fields["scope"]) != "null"
+	} else if json.Unmarshal(fields["scope"], &list) == nil {
+		a.scope, a.scopeSaid = scopes(strings.Join(list, " ")), true
+	}
+	a.reason, a.failed = readError(status, fields, a.accessToken)
+	return a
+}
+
+// readForm reads the answer as the form that a few servers send instead of JSON.
+func readForm(body string) (answer, format) {
+	v, err := url.ParseQuery(body)
+	if err != nil || !v.Has("access_token") && !v.Has("error") {
+		return answer{}, neither
+	}
+	a := answer{
+		accessToken: v.Get("access_token"),
+		tokenType:   v.Get("token_type"),
+		scope:       scopes(v.Get("scope")),
+		scopeSaid:   v.Has("scope"),
+		reason:      reason{code: v.Get("error"), text: v.Get("error_description")},
+		failed:      v.Get("error") != "",
+	}
+	for _, name := range slices.Sorted(maps.Keys(v)) {
+		if l, ok := newLifetime(name, v.Get(name)); ok {
+			a.lifetimes = append(a.lifetimes, l)
+		}
+	}
+	return a, form
+}
+
+// visible is what a scope may hold to be shown.
+var visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
+
+// scopes folds white space and drops what cannot be a scope: this is shown to brokers.
+func scopes(s string) string {
+	var kept []string
+	for _, scope := range strings.Fields(s) {
+		if visible.MatchString(scope) {
+			kept = append(kept, scope)
+		}
+	}
+	return strings.Join(kept, " ")
+}

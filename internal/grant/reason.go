@@ -1,0 +1,154 @@
+package grant
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// reason is why a server did not answer with a token, in its own words and not cleaned. Both are "" if it
+// does not say.
+type reason struct{ code, text string }
+
+// The names under which servers and the gateways in front of them tell an error, beside RFC 6749's error and
+// error_description: Okta, IBM IAM, Google, Spring, Apigee, WSO2, AWS, problem details (RFC 9457) and others.
+// In lower case, without punctuation; preferred ones first.
+var (
+	codeNames = []string{"error", "errorcode", "code", "status", "type"}
+	textNames = []string{
+		"errordescription", "errorsummary", "errormessage", "description", "message", "detail", "reason",
+		"faultstring", "msg", "hint",
+	}
+	// An error may be an object or a list inside the answer.
+	reasonNames = []string{"error", "fault", "errors", "errorcauses", "details", "detail", "exception"}
+)
+
+// maxReasonDepth is how deep an error may be inside the answer.
+const maxReasonDepth = 3
+
+// readError reads what an answer says of an error, and whether it names one and does not merely hold a text. If
+// there is a token too, only RFC 6749's names count: some servers say "message": "ok".
+func readError(status int, fields map[string]json.RawMessage, accessToken string) (found reason, failed bool) {
+	if accessToken != "" {
+		found.code, _ = text(fields["error"])
+		found.text, _ = text(fields["error_description"])
+		return found, found.code != ""
+	}
+	for name, raw := range fields {
+		switch plainName(name) {
+		case "error", "errorcode", "errors", "fault":
+			s := scalar(raw)
+			failed = failed || s != "" && s != "false" && s != "0"
+		}
+	}
+	return reasonIn(status, fields, 0), failed
+}
+
+// readReason looks for a reason in a JSON value.
+func readReason(status int, raw json.RawMessage, depth int) reason {
+	var fields map[string]json.RawMessage
+	var list []json.RawMessage
+	switch {
+	case depth > maxReasonDepth:
+		return reason{}
+	case json.Unmarshal(raw, &fields) == nil:
+		return reasonIn(status, fields, depth)
+	case json.Unmarshal(raw, &list) == nil && len(list) > 0:
+		return readReason(status, list[0], depth+1)
+	}
+	return reason{text: words(raw, status)}
+}
+
+// reasonIn looks for a reason in a JSON object.
+func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
+	named := map[string]json.RawMessage{}
+	for _, name := range slices.Sorted(maps.Keys(fields)) { // of two spellings the one in lower case comes last
+		named[plainName(name)] = fields[name]
+	}
+	var found reason
+	for _, name := range codeNames {
+		code, isText := text(named[name])
+		if n := string(named[name]); !isText && number.MatchString(n) && n != "0" {
+			code = n
+		}
+		outside := depth == 0 && (name == "status" || name == "type") // words of no use, a URL
+		if code == "" || outside || says(code, status) {
+			continue
+		}
+		switch {
+		case found.code == "":
+			found.code = code
+		case registered[code] && !registered[found.code]:
+			found.code, found.text = code, found.code
+		}
+	}
+	for _, name := range textNames {
+		if s := words(named[name], status); s != "" && s != found.code {
+			found.text = s
+			break
+		}
+	}
+	for _, name := range reasonNames {
+		if raw, ok := named[name]; ok && (found.code == "" || found.text == "") {
+			inner := readReason(status, raw, depth+1)
+			if found.code == "" {
+				found.code = inner.code
+			}
+			if found.text == "" && inner.text != found.code {
+				found.text = inner.text
+			}
+		}
+	}
+	if found.text == "" { // the title of problem details (RFC 9457) is the same for all of a kind
+		found.text = words(named["title"], status)
+	}
+	return found
+}
+
+// words is the text in raw; "" if it is the HTTP status again.
+func words(raw json.RawMessage, status int) string {
+	s, _ := text(raw)
+	if says(s, status) || strings.EqualFold(s, http.StatusText(status)) {
+		return ""
+	}
+	return s
+}
+
+// challengeError finds the error attributes of a WWW-Authenticate header (RFC 6750 section 3).
+var challengeError = regexp.MustCompile(`(?i)\b(error|error_description)\s*=\s*(?:"([^"]*)"|([^\s",]+))`)
+
+// challengeReason reads the reason in the WWW-Authenticate headers.
+func challengeReason(header http.Header) reason {
+	var found reason
+	for _, value := range header.Values("WWW-Authenticate") {
+		for _, m := range challengeError.FindAllStringSubmatch(value, -1) {
+			if said := m[2] + m[3]; strings.EqualFold(m[1], "error") {
+				found.code = said
+			} else {
+				found.text = said
+			}
+		}
+	}
+	return found
+}
+
+// says reports whether s is the HTTP status again, in digits or in words, as frameworks' own error pages have
+// it: "404", "Not Found", "HTTP 404 Not Found". Only "Bad Request" may be a server's own code.
+func says(s string, status int) bool {
+	digits := strconv.Itoa(status)
+	s = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(s, "HTTP "), digits))
+	return s == "" || status != http.StatusBadRequest && strings.EqualFold(s, http.StatusText(status))
+}
+
+// reason returns a server's reason fit for an error. What is no code may still be a sentence.
+func (c cleaner) reason(r reason) (code, description string) {
+	code, description = c.code(r.code), c.text(r.text)
+	if code == "" && description == "" {
+		description = c.text(r.code)
+	}
+	return code, description
+}
