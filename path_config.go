@@ -233,6 +233,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	if granted != nil {
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
+		notes = append(notes, next.lifetimeWarning(granted.ExpiresIn))
 	}
 	return warn(notes...), nil
 }

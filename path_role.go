@@ -195,7 +195,8 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	if granted == nil {
 		return nil, nil
 	}
-	return warn(warnings(c.parameters(next), granted.AccessToken, granted.Scope)...), nil
+	notes := warnings(c.parameters(next), granted.AccessToken, granted.Scope)
+	return warn(append(notes, c.lifetimeWarning(granted.ExpiresIn))...), nil
 }
 
 // revisionOf is empty for no role.

@@ -122,6 +122,9 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		data["next_rotation"] = rfc3339(t.RefreshAt)
 		data["scope"] = t.Scope
 		notes = append(notes, warnings(c.parameters(r), t.AccessToken, t.Scope)...)
+		if warning := c.lifetimeWarning(t.Lifetime()); warning != "" {
+			notes = append(notes, warning)
+		}
 	}
 	data["warnings"] = notes
 	if f := status.Failure; f != nil {

@@ -1,11 +1,10 @@
 package mcpoauth
 
 import (
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
@@ -14,7 +13,7 @@ import (
 // request, by the access token and its scope.
 func warnings(q *grant.Request, accessToken, scope string) []string {
 	var all []string
-	for _, warning := range []string{missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken)} {
+	for _, warning := range []string{missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken), boundToken(accessToken)} {
 		if warning != "" {
 			all = append(all, warning)
 		}
@@ -45,10 +44,11 @@ func missingScopes(asked []string, granted string) string {
 // of one server, and servers put one of them into the token. The token is the MCP server's
 // to verify; here it is only looked at.
 func foreignAudience(resources []string, accessToken string) string {
-	audience, ok := audienceOf(accessToken)
+	claims, ok := grant.ParseClaims(accessToken)
 	if !ok || len(resources) == 0 {
 		return ""
 	}
+	audience := claims.Audience
 	if len(audience) == 0 {
 		return fmt.Sprintf("the token is a JWT that names no audience, and so not the resource %s: the MCP server may refuse it",
 			quote(strings.Join(resources, " ")))
@@ -64,34 +64,26 @@ func foreignAudience(resources []string, accessToken string) string {
 		quote(strings.Join(audience, " ")), quote(strings.Join(resources, " ")))
 }
 
-// audienceOf is the aud of a token (RFC 7519 section 4.1.3), none where it has none that can be read;
-// false where the token is not a JWT.
-func audienceOf(token string) (audience []string, isJWT bool) {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return nil, false
+// boundToken says of a token that is a JWT when it is of use only to the holder of a key (RFC 7800): no
+// broker holds that of the client certificate (RFC 8705 section 3).
+func boundToken(accessToken string) string {
+	if claims, ok := grant.ParseClaims(accessToken); !ok || !claims.Bound {
+		return ""
 	}
-	var header struct {
-		Algorithm string `json:"alg"` // every JWT has it (RFC 7515 section 4.1.1)
-	}
-	var claims struct {
-		Audience json.RawMessage `json:"aud"`
-	}
-	if !decodePart(parts[0], &header) || header.Algorithm == "" || !decodePart(parts[1], &claims) {
-		return nil, false
-	}
-	var one string
-	if json.Unmarshal(claims.Audience, &one) == nil && one != "" {
-		return []string{one}, true
-	}
-	if json.Unmarshal(claims.Audience, &audience) != nil {
-		return nil, true
-	}
-	return audience, true
+	return "the token is bound to the client's key or certificate (cnf), which no broker has: have the authorization server issue tokens that are not bound"
 }
 
-// decodePart reads a part of a JWT, which is a JSON object in base64url.
-func decodePart(part string, out any) bool {
-	data, err := base64.RawURLEncoding.DecodeString(part)
-	return err == nil && json.Unmarshal(data, out) == nil
+// longLifetime is from where on a token's lifetime is doubted.
+const longLifetime = 30 * 24 * time.Hour
+
+// lifetimeWarning warns of a lifetime that the authorization server did not say, which is 0, or that is so
+// long that it may be milliseconds.
+func (c *config) lifetimeWarning(lifetime time.Duration) string {
+	switch {
+	case lifetime == 0:
+		return fmt.Sprintf("the authorization server does not say how long the token is valid: default_ttl (%s) is assumed", c.DefaultTTL)
+	case lifetime > longLifetime && (c.MaxTTL == 0 || c.MaxTTL > longLifetime):
+		return fmt.Sprintf("the token is said to be valid for %d days: if the authorization server counts in another unit than seconds, set max_ttl", lifetime/(24*time.Hour))
+	}
+	return ""
 }

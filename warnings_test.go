@@ -3,8 +3,13 @@ package mcpoauth
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
@@ -76,7 +81,64 @@ func TestWarningsOfAToken(t *testing.T) {
 	equal(t, "the warnings of its status", m.read("status/weather/none")["warnings"].([]string), nil)
 }
 
-func FuzzAudienceOf(f *testing.F) {
+// A bound token is of no use to a broker, in a write's warnings and in the status.
+func TestWarningOfABoundToken(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"access_token": jwt(`{"cnf":{"x5t#S256":"bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}`)}))
+	for _, got := range [][]string{m.write("config/weather", as.client()), m.read("status/weather")["warnings"].([]string)} {
+		if len(got) != 1 || !strings.Contains(got[0], "bound to the client's key or certificate (cnf)") {
+			t.Errorf("the warnings are %q", got)
+		}
+	}
+}
+
+func TestWarningsOfALifetime(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for _, test := range []struct {
+		name     string
+		answer   fields
+		change   fields
+		write    string // of the write; "" for none
+		inStatus bool
+	}{
+		{"said", fields{"expires_in": 3600}, nil, "", false},
+		{"not said", fields{"expires_in": nil}, nil, "does not say how long the token is valid: default_ttl (5m0s) is assumed", false},
+		{"negative", fields{"expires_in": -1}, fields{"default_ttl": "1h"}, "default_ttl (1h0m0s) is assumed", false},
+		{"said by the token", fields{"expires_in": nil, "access_token": jwt(fmt.Sprintf(`{"exp":%d}`, time.Now().Unix()+3600))}, nil, "", false},
+		{"milliseconds", fields{"expires_in": 3600000}, nil, "said to be valid for 41 days", true},
+		{"milliseconds, capped", fields{"expires_in": 3600000}, fields{"max_ttl": "1h"}, "", false},
+		{"30 days", fields{"expires_in": 30 * 86400}, nil, "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as.answers(granting(test.answer))
+			for _, path := range []string{"config/weather", "role/weather/reader"} {
+				write := fields{"scopes": "a"}
+				if path == "config/weather" {
+					m.delete(path)
+					write = with(as.client(), test.change)
+				}
+				got := m.write(path, write)
+				if test.write == "" && len(got) != 0 || test.write != "" && (len(got) != 1 || !strings.Contains(got[0], test.write)) {
+					t.Errorf("%s: the warnings are %q; want %q", path, got, test.write)
+				}
+			}
+			if got := m.read("status/weather")["warnings"].([]string); (len(got) == 1) != test.inStatus {
+				t.Errorf("the status warns of %q", got)
+			}
+		})
+	}
+}
+
+// A token that has ended is no proof of a write, and is never served.
+func TestEndedTokenIsRefusedAtTheWrite(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	as.answers(granting(fields{"access_token": jwt(fmt.Sprintf(`{"exp":%d}`, time.Now().Unix()-1)), "expires_in": 3600}))
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", as.client(), "has expired already")
+	m.write("config/weather", with(as.client(), fields{"verify": false}))
+	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather", nil, "has expired already")
+}
+
+func FuzzWarnings(f *testing.F) {
 	for _, payload := range []string{`{"aud":"a"}`, `{"aud":["a","b"]}`, `{"aud":null}`, `{"aud":{}}`, `{"AUD":"a"}`, `[]`, ``, `{"aud":[null]}`} {
 		f.Add(jwt(payload))
 	}
@@ -84,11 +146,11 @@ func FuzzAudienceOf(f *testing.F) {
 		f.Add(token)
 	}
 	f.Fuzz(func(t *testing.T, token string) {
-		audience, ok := audienceOf(token)
-		if !ok && len(audience) > 0 {
-			t.Errorf("%q, %t", audience, ok)
+		claims, ok := grant.ParseClaims(token)
+		if !ok && (len(claims.Audience) > 0 || claims.Bound) {
+			t.Errorf("%v, %t", claims, ok)
 		}
-		for _, a := range audience {
+		for _, a := range claims.Audience {
 			if foreignAudience([]string{a}, token) != "" {
 				t.Errorf("%q is an audience, and foreign", a)
 			}
