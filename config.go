@@ -36,6 +36,7 @@ type config struct {
 
 	// The credentials: one of a secret, signing keys and a client certificate.
 	ClientSecret         string        `json:"client_secret,omitempty"`
+	RawBasicAuth         bool          `json:"raw_basic_auth,omitempty"`
 	KeyType              grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
 	Keys                 keyRing       `json:"keys,omitempty"`
 	KeyID                string        `json:"key_id,omitempty"`

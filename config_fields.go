@@ -38,6 +38,10 @@ func configFields() map[string]*framework.FieldSchema {
 			Description:  "The client's secret. It is stored, sent to the token endpoint, and never returned.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
+		"raw_basic_auth": {
+			Type:        framework.TypeBool,
+			Description: "Send client_id and client_secret of client_secret_basic as they are, for authorization servers that don't decode the form encoding of RFC 6749 section 2.3.1. Default: false.",
+		},
 		"private_key": {
 			Type:         framework.TypeString,
 			Description:  "The client's signing key for private_key_jwt, in PEM form: PKCS#8, PKCS#1 or SEC 1; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
@@ -147,6 +151,7 @@ func (c *config) update(d *framework.FieldData) {
 		c.AuthMethod = grant.AuthMethod(method.(string))
 	}
 	set(d, "client_secret", &c.ClientSecret)
+	set(d, "raw_basic_auth", &c.RawBasicAuth)
 	set(d, "key_id", &c.KeyID)
 	set(d, "signing_alg", &c.SigningAlg)
 	set(d, "certificate", &c.Certificate)
@@ -185,6 +190,7 @@ func (c *config) response() map[string]any {
 		"token_url":                  c.TokenURL,
 		"client_id":                  c.ClientID,
 		"token_endpoint_auth_method": string(c.AuthMethod),
+		"raw_basic_auth":             c.RawBasicAuth,
 		"scopes":                     list(c.Scopes),
 		"resource":                   list(c.Resource),
 		"omit_resource":              c.OmitResource,

@@ -36,6 +36,7 @@ func fullConfig(t *testing.T) fields {
 // noCredentials is what the fields that belong to keys and certificates read as without
 // any.
 var noCredentials = fields{
+	"raw_basic_auth":     false,
 	"key_type":           "",
 	"key_id":             "",
 	"signing_alg":        "",

@@ -42,7 +42,7 @@ func credentialKinds(t *testing.T) []credentialKind {
 	return []credentialKind{
 		{
 			name:    "secret",
-			full:    fields{"token_endpoint_auth_method": "client_secret_post"},
+			full:    fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true},
 			secrets: fields{"client_secret": secret},
 			give:    fields{"client_secret": secret},
 			field:   "client_secret", bring: fields{"client_secret": secret},

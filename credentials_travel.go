@@ -37,7 +37,7 @@ func (c *config) sameCredentials(o *config) bool {
 func (c *config) identity() any {
 	return []any{
 		c.ClientID, c.authMethod(), c.ClientSecret, c.Keys, c.KeyID, c.SigningAlg, c.Certificate,
-		c.ClientCertificate, c.ClientCertificateKey,
+		c.ClientCertificate, c.ClientCertificateKey, c.RawBasicAuth,
 	}
 }
 

@@ -16,8 +16,8 @@ func (c *config) validCredentials() error {
 	switch {
 	case c.ClientID == "":
 		return badRequest("client_id is missing: write the client's identifier at the authorization server")
-	case !isVisible(c.ClientID):
-		return badRequest("client_id must be printable ASCII characters (RFC 6749 appendix A.1)")
+	case !isPrintable(c.ClientID):
+		return badRequest("client_id must be printable characters")
 	case c.AuthMethod != "" && !slices.Contains(methods, c.AuthMethod):
 		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth", quote(string(c.AuthMethod)))
 	}
@@ -40,6 +40,12 @@ func (c *config) validCredentials() error {
 			return badRequest("token_endpoint_auth_method %s does not go with the credentials: leave it out, or write client_secret", c.AuthMethod)
 		}
 	}
+	if c.RawBasicAuth && c.AuthMethod != "" && c.AuthMethod != grant.ClientSecretBasic || c.RawBasicAuth && !hasSecret {
+		return badRequest("raw_basic_auth goes with client_secret_basic: write raw_basic_auth=false")
+	}
+	if c.RawBasicAuth && strings.Contains(c.ClientID, ":") {
+		return badRequest("raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)")
+	}
 	if err := c.validKeys(hasKey); err != nil {
 		return err
 	}
@@ -58,8 +64,8 @@ func (c *config) validSecret() error {
 		return badRequest("client_secret is missing: %s needs one", c.authMethod())
 	case strings.TrimRight(c.ClientSecret, "\r\n") != c.ClientSecret:
 		return badRequest("client_secret ends in a line break, which a file often adds: write the secret without it")
-	case !isVisible(c.ClientSecret):
-		return badRequest("client_secret must be printable ASCII characters (RFC 6749 appendix A.2)")
+	case !isPrintable(c.ClientSecret):
+		return badRequest("client_secret must be printable characters")
 	}
 	return nil
 }

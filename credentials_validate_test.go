@@ -66,6 +66,7 @@ func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"assertion_audience with a line break", fields{"private_key": key, "assertion_audience": "a\nb"}, "printable"},
 		{"assertion_audience too long", fields{"private_key": key, "assertion_audience": long(2049)}, "2048"},
 
+		{"raw_basic_auth without a secret", fields{"private_key": key, "raw_basic_auth": true}, "raw_basic_auth goes with client_secret_basic"},
 		{"client_certificate without its key", fields{"client_certificate": certificate}, "client_certificate_key"},
 		{"client_certificate_key alone", fields{"client_certificate_key": key}, "client_certificate"},
 		{"client_certificate of another key", fields{"client_certificate": otherCertificate, "client_certificate_key": key}, "does not belong to the private key"},

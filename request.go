@@ -34,7 +34,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 		}
 		q.Certificate = certificate
 	default:
-		q.ClientSecret = c.ClientSecret
+		q.ClientSecret, q.RawBasicAuth = c.ClientSecret, c.RawBasicAuth
 	}
 	return q, nil
 }

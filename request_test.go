@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"encoding/base64"
 	"net/http"
 	"testing"
 
@@ -43,6 +44,25 @@ func TestRequestHoldsWhatIsConfigured(t *testing.T) {
 				t.Errorf("secret in the header: %t; in the body: %t", inHeader, inBody)
 			}
 		})
+	}
+}
+
+// RFC 6749 section 2.3.1, and servers that don't follow it. A blank is %20, which all decode.
+func TestSecretInTheHeader(t *testing.T) {
+	const id, odd = "weather böe", secret + " +%&é/:="
+	for _, test := range []struct {
+		change   fields
+		id, want string
+	}{
+		{nil, "weather%20b%C3%B6e", secret + "%20%2B%25%26%C3%A9%2F%3A%3D"},
+		{fields{"raw_basic_auth": true}, id, odd},
+	} {
+		as, m := newAuthServer(t), newMount(t)
+		m.write("config/weather", with(as.client(), with(fields{"client_id": id, "client_secret": odd}, test.change)))
+		header := as.await(1).header.Get("Authorization")
+		if want := "Basic " + base64.StdEncoding.EncodeToString([]byte(test.id+":"+test.want)); header != want {
+			t.Errorf("%v: the header is not the one of %q", test.change, test.id)
+		}
 	}
 }
 

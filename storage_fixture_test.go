@@ -66,7 +66,7 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	unverified := fields{"client_id": "vault", "token_url": "https://as.example.com/token", "verify": false}
 	m.write("config/secret", with(unverified, fields{
 		"server_url": "https://weather.example.com/mcp", "issuer": "https://as.example.com/",
-		"token_endpoint_auth_method": "client_secret_post", "client_secret": secret,
+		"token_endpoint_auth_method": "client_secret_basic", "client_secret": secret, "raw_basic_auth": true,
 		"scopes": []string{"forecast:read", "forecast:write"}, "resource": []string{"https://a.example.com/", "urn:example:b"},
 		"audience": "weather", "extra_params": fields{"tenant": "north", "empty": ""},
 		"default_ttl": 61, "max_ttl": 3600, "idle_timeout": 7200, "request_timeout": 7, "ca_cert": ca.pem,
@@ -182,6 +182,9 @@ func entriesAreRead(t *testing.T, of int) {
 			"discovered_at": "2026-03-01T12:00:00Z",
 		}),
 	}
+	if of > 1 {
+		maps.Copy(configs["secret"], fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true})
+	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))
 	for server, want := range configs {
 		sameFields(t, m.read("config/"+server), want)
@@ -253,6 +256,10 @@ func entriesAsk(t *testing.T, of int) {
 		}
 		return q
 	}
+	ofSecret := grant.ClientSecretBasic
+	if of == 1 {
+		ofSecret = grant.ClientSecretPost
+	}
 	for _, test := range []struct {
 		server, role      string
 		url               string
@@ -261,10 +268,10 @@ func entriesAsk(t *testing.T, of int) {
 		audience          string
 		extra             map[string]string
 	}{
-		{"secret", "", "https://as.example.com/token", grant.ClientSecretPost, []string{"forecast:read", "forecast:write"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "reader", "https://as.example.com/token", grant.ClientSecretPost, []string{"forecast:read"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "bare", "https://as.example.com/token", grant.ClientSecretPost, []string{"forecast:read", "forecast:write"}, nil, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "other", "https://as.example.com/token", grant.ClientSecretPost, []string{"other"}, []string{"https://other.example.com/"}, "other", map[string]string{"tenant": "south"}},
+		{"secret", "", "https://as.example.com/token", ofSecret, []string{"forecast:read", "forecast:write"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
+		{"secret", "reader", "https://as.example.com/token", ofSecret, []string{"forecast:read"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
+		{"secret", "bare", "https://as.example.com/token", ofSecret, []string{"forecast:read", "forecast:write"}, nil, "weather", map[string]string{"tenant": "north", "empty": ""}},
+		{"secret", "other", "https://as.example.com/token", ofSecret, []string{"other"}, []string{"https://other.example.com/"}, "other", map[string]string{"tenant": "south"}},
 		{"operator-key", "", "https://as.example.com/token", grant.PrivateKeyJWT, nil, nil, "", nil},
 		{"made-key", "", "https://as.example.com/token", grant.PrivateKeyJWT, nil, nil, "", nil},
 		{"client-certificate", "", "https://as.example.com/token", grant.TLSClientAuth, nil, nil, "", nil},
@@ -280,7 +287,7 @@ func entriesAsk(t *testing.T, of int) {
 			if !maps.Equal(q.ExtraParams, test.extra) {
 				t.Errorf("the extra parameters are %v; want %v", q.ExtraParams, test.extra)
 			}
-			bySecret := test.method == grant.ClientSecretPost
+			bySecret := test.method == grant.ClientSecretPost || test.method == ofSecret
 			if (q.ClientSecret == secret) != bySecret || (q.Assertion != nil) != (test.method == grant.PrivateKeyJWT) ||
 				(q.Certificate != nil) != (test.method == grant.TLSClientAuth) {
 				t.Error("the credentials are others")

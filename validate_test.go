@@ -50,13 +50,15 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"server_url with a user", fields{"server_url": "https://u@mcp.example.com/"}, "must not hold user information"},
 
 		{"client_id missing", fields{"client_id": ""}, "write the client's identifier"},
-		{"client_id not ASCII", fields{"client_id": "välut"}, "printable ASCII"},
+		{"client_id with a line break", fields{"client_id": "vault\nx"}, "printable"},
 		{"client_id too long", fields{"client_id": long(8193)}, "at most 8192"},
 		{"client_secret missing", fields{"client_secret": ""}, "client_secret_basic needs one"},
 		{"client_secret of a file", fields{"client_secret": secret + "\n"}, "write the secret without it"},
 		{"client_secret of a Windows file", fields{"client_secret": secret + "\r\n"}, "write the secret without it"},
-		{"client_secret with a tab", fields{"client_secret": secret + "\tx"}, "printable ASCII"},
-		{"client_secret not ASCII", fields{"client_secret": secret + "ü"}, "printable ASCII"},
+		{"client_secret with a tab", fields{"client_secret": secret + "\tx"}, "printable"},
+		{"client_secret with a zero-width space", fields{"client_secret": secret + "\u200b"}, "printable"},
+		{"raw_basic_auth with another method", fields{"raw_basic_auth": true, "token_endpoint_auth_method": "client_secret_post"}, "raw_basic_auth goes with client_secret_basic"},
+		{"raw_basic_auth with a colon", fields{"raw_basic_auth": true, "client_id": "a:b"}, "holds a colon"},
 		{"client_secret too long", fields{"client_secret": secret + long(8192)}, "at most 8192"},
 		{"an auth method that does not work", fields{"token_endpoint_auth_method": "client_secret_jwt"}, "write client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth"},
 

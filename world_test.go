@@ -604,6 +604,7 @@ type tokenRequest struct {
 	path         string
 	clientID     string // of the Authorization header
 	clientSecret string
+	header       http.Header
 	form         url.Values
 	certificates []*x509.Certificate // that the client showed
 }
@@ -664,7 +665,7 @@ func (as *authServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	as.mu.Lock()
 	request := tokenRequest{
 		n: len(as.requests) + 1, method: r.Method, path: r.URL.Path,
-		clientID: clientID, clientSecret: clientSecret, form: r.PostForm,
+		clientID: clientID, clientSecret: clientSecret, header: r.Header, form: r.PostForm,
 	}
 	if r.TLS != nil {
 		request.certificates = r.TLS.PeerCertificates
