@@ -132,13 +132,17 @@ func TestClientCertificate(t *testing.T) {
 func TestClientCertificateWithDiscovery(t *testing.T) {
 	ca := newAuthority(t)
 	for _, test := range []struct {
-		name  string
-		alias bool
-	}{{"alias", true}, {"no alias", false}} {
+		name   string
+		method string
+		alias  bool
+	}{
+		{"alias", "tls_client_auth", true}, {"no alias", "tls_client_auth", false},
+		{"alias, self-signed", "self_signed_tls_client_auth", true}, {"no alias, self-signed", "self_signed_tls_client_auth", false},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, as, mtls := newMount(t), ca.newServer(t, false), ca.newServer(t, true)
 			as.TLS.ClientAuth = tls.RequestClientCert
-			metadata := fields{"token_endpoint_auth_methods_supported": []string{"tls_client_auth"}}
+			metadata := fields{"token_endpoint_auth_methods_supported": []string{test.method}}
 			asked, unasked := as, mtls
 			if test.alias {
 				metadata["mtls_endpoint_aliases"] = fields{"token_endpoint": mtls.URL + "/token"}

@@ -13,7 +13,7 @@ func (c *config) tokenURL() string {
 		return c.TokenURL
 	case c.Discovered == nil:
 		return ""
-	case c.authMethod() == grant.TLSClientAuth && c.Discovered.MTLSTokenURL != "":
+	case c.authMethod().Certificate() && c.Discovered.MTLSTokenURL != "":
 		return c.Discovered.MTLSTokenURL // RFC 8705 section 5
 	default:
 		return c.Discovered.TokenURL
@@ -38,6 +38,9 @@ func (c *config) authMethod() grant.AuthMethod {
 	case len(c.Keys) > 0:
 		return grant.PrivateKeyJWT
 	case c.ClientCertificate != "" || c.ClientCertificateKey != "":
+		if c.serverNames(grant.SelfSignedTLSClientAuth) && !c.serverNames(grant.TLSClientAuth) {
+			return grant.SelfSignedTLSClientAuth
+		}
 		return grant.TLSClientAuth
 	case c.serverNames(grant.ClientSecretPost) && !c.serverNames(grant.ClientSecretBasic):
 		return grant.ClientSecretPost

@@ -30,8 +30,8 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"token_endpoint_auth_method": {
 			Type:          framework.TypeString,
-			AllowedValues: []any{"", string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth)},
-			Description:   "How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523) or tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.",
+			AllowedValues: []any{"", string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)},
+			Description:   "How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.",
 		},
 		"client_secret": {
 			Type:         framework.TypeString,
@@ -71,7 +71,7 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"client_certificate": {
 			Type:         framework.TypeString,
-			Description:  "PEM client certificate for tls_client_auth, followed by its chain where the authorization server needs one.",
+			Description:  "PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.",
 			DisplayAttrs: &framework.DisplayAttributes{EditType: "file"},
 		},
 		"client_certificate_key": {

@@ -9,7 +9,7 @@ import (
 )
 
 // methods are the client authentication methods that work.
-var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth}
+var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth}
 
 // validCredentials checks what can be checked without knowing the authorization server.
 func (c *config) validCredentials() error {
@@ -19,7 +19,7 @@ func (c *config) validCredentials() error {
 	case !isPrintable(c.ClientID):
 		return badRequest("client_id must be printable characters")
 	case c.AuthMethod != "" && !slices.Contains(methods, c.AuthMethod):
-		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth", quote(string(c.AuthMethod)))
+		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth", quote(string(c.AuthMethod)))
 	}
 	hasSecret, hasKey := c.ClientSecret != "", len(c.Keys) > 0
 	hasCertificate := c.ClientCertificate != "" || c.ClientCertificateKey != ""
@@ -31,9 +31,9 @@ func (c *config) validCredentials() error {
 		if !hasKey {
 			return badRequest("private_key is missing: private_key_jwt needs one, or key_type for a key that the plugin makes")
 		}
-	case grant.TLSClientAuth:
+	case grant.TLSClientAuth, grant.SelfSignedTLSClientAuth:
 		if !hasCertificate {
-			return badRequest("client_certificate and client_certificate_key are missing: tls_client_auth needs them")
+			return badRequest("client_certificate and client_certificate_key are missing: %s needs them", c.authMethod())
 		}
 	default:
 		if !hasSecret && hasKey || !hasSecret && hasCertificate {
@@ -141,8 +141,8 @@ func (c *config) fitsServer() error {
 	if err := c.validDiscovered(); err != nil {
 		return err
 	}
-	if c.authMethod() == grant.TLSClientAuth && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
-		return badRequest("tls_client_auth needs an https token endpoint: a client certificate is shown in the TLS handshake")
+	if c.authMethod().Certificate() && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
+		return badRequest("%s needs an https token endpoint: a client certificate is shown in the TLS handshake", c.authMethod())
 	}
 	if len(c.Keys) == 0 {
 		return nil

@@ -33,6 +33,7 @@ func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"tls_client_auth with a secret", fields{"client_secret": secret, "token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
 		{"tls_client_auth with a key", fields{"private_key": key, "token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
 		{"tls_client_auth without a certificate", fields{"token_endpoint_auth_method": "tls_client_auth"}, "client_certificate and client_certificate_key are missing"},
+		{"self_signed_tls_client_auth without a certificate", fields{"client_secret": secret, "token_endpoint_auth_method": "self_signed_tls_client_auth"}, "client_certificate and client_certificate_key are missing: self_signed_tls_client_auth needs them"},
 		{"basic with a key", fields{"private_key": key, "token_endpoint_auth_method": "client_secret_basic"}, "does not go with the credentials"},
 		{"post with a certificate", with(pair, fields{"token_endpoint_auth_method": "client_secret_post"}), "does not go with the credentials"},
 
@@ -158,6 +159,7 @@ func TestWellFormedCredentialsAreAccepted(t *testing.T) {
 		{"private_key": pemOf(t, ec), "assertion_audience": "Wetterdienst"},
 		{"private_key": pemOf(t, ec), "issuer": "https://as.example.com/", "assertion_audience": "issuer"},
 		{"client_certificate": certificate, "client_certificate_key": encodePEM("EC PRIVATE KEY", sec1)},
+		{"client_certificate": certificate, "client_certificate_key": pemOf(t, ec), "token_endpoint_auth_method": "self_signed_tls_client_auth"},
 		{"client_certificate": certificate + certificate, "client_certificate_key": pemOf(t, ec), "token_endpoint_auth_method": "tls_client_auth"},
 	} {
 		as, m := newAuthority(t).newServer(t, false), newMount(t)

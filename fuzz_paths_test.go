@@ -180,7 +180,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		"assertion_audience":         append([]any{"issuer", "token_endpoint"}, urls...),
 		"client_id":                  {"vault", "ümlaut", "a:b", "a\nb"},
 		"raw_basic_auth":             {true, false},
-		"token_endpoint_auth_method": {"client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "none"},
+		"token_endpoint_auth_method": {"client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth", "self_signed_tls_client_auth", "none"},
 		"client_secret":              {secret, secret + "&=%+ \"", secret + "\n"},
 		"private_key":                {key, key[:len(key)/2], key + key, key + certificate},
 		"client_certificate_key":     {key, key[1:]},

@@ -27,7 +27,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 			return nil, err
 		}
 		q.Assertion = assertion
-	case grant.TLSClientAuth:
+	case grant.TLSClientAuth, grant.SelfSignedTLSClientAuth:
 		certificate, err := grant.ParseClientCertificate(c.ClientCertificate, c.ClientCertificateKey)
 		if err != nil {
 			return nil, err

@@ -60,7 +60,7 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"raw_basic_auth with another method", fields{"raw_basic_auth": true, "token_endpoint_auth_method": "client_secret_post"}, "raw_basic_auth goes with client_secret_basic"},
 		{"raw_basic_auth with a colon", fields{"raw_basic_auth": true, "client_id": "a:b"}, "holds a colon"},
 		{"client_secret too long", fields{"client_secret": secret + long(8192)}, "at most 8192"},
-		{"an auth method that does not work", fields{"token_endpoint_auth_method": "client_secret_jwt"}, "write client_secret_basic, client_secret_post, private_key_jwt or tls_client_auth"},
+		{"an auth method that does not work", fields{"token_endpoint_auth_method": "client_secret_jwt"}, "write client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth"},
 
 		{"scope with a quote", fields{"scopes": `a "b"`}, "without spaces, quotes or backslashes"},
 		{"scope with a backslash", fields{"scopes": []string{`a\b`}}, "without spaces, quotes or backslashes"},
