@@ -16,7 +16,10 @@ func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &grant.Assertion{Key: key, Audience: c.assertionAudience()}
+	if c.KeyID != nil && *c.KeyID == "" {
+		key.ID = "" // it is published with its name all the same
+	}
+	a := &grant.Assertion{Key: key, Audience: c.assertionAudience(), Type: c.AssertionType, Claims: decoded(c.AssertionClaims)}
 	if c.Certificate != "" {
 		if a.Certificate, err = grant.ParseCertificate(c.Certificate, key); err != nil {
 			return nil, err

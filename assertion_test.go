@@ -349,3 +349,77 @@ func mustParse(t *testing.T, text string) *grant.Key {
 	}
 	return key
 }
+
+// What servers demand of an assertion beyond RFC 7523, and how each is undone.
+func TestWhatAnAssertionSays(t *testing.T) {
+	key := ecKey(t, elliptic.P256())
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "named by its JWK", Algorithm: "ES256"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, m := newAuthServer(t), newMount(t)
+	own := base64.RawURLEncoding.EncodeToString(thumbprint)
+	for n, step := range []struct {
+		write    fields
+		typ, kid string // kid "": none
+		claims   fields
+		read     any // key_id of the config, as it is read
+	}{
+		{with(as.endpoint(), fields{"private_key": pemOf(t, key)}), "JWT", own, nil, nil},
+		{fields{"key_id": ""}, "JWT", "", nil, ""},
+		{fields{"assertion_type": "client-authentication+jwt"}, "client-authentication+jwt", "", nil, ""},
+		{fields{"key_id": "a name"}, "client-authentication+jwt", "a name", nil, "a name"},
+		{fields{"key_id": "thumbprint", "assertion_type": ""}, "JWT", own, nil, nil},
+		{fields{"assertion_claims": "tenant=north"}, "JWT", own, fields{"tenant": "north"}, nil},
+		{fields{"assertion_claims": []string{"tenant=north", "b=c=d"}}, "JWT", own, fields{"tenant": "north", "b": "c=d"}, nil},
+		{fields{"assertion_claims": `{"level":3,"roles":["a"]}`}, "JWT", own, fields{"level": 3.0, "roles": []any{"a"}}, nil},
+		{fields{"assertion_claims": fields{"nested": fields{"a": nil}}}, "JWT", own, fields{"nested": fields{"a": nil}}, nil},
+		{fields{"assertion_claims": ""}, "JWT", own, nil, nil},
+		{fields{"private_key": string(jwk)}, "JWT", "named by its JWK", nil, "named by its JWK"},
+		{fields{"scopes": "a"}, "JWT", "named by its JWK", nil, "named by its JWK"},
+		{fields{"private_key": string(jwk), "key_id": "mine"}, "JWT", "mine", nil, "mine"},
+	} {
+		m.write("config/weather", step.write)
+		parts := strings.Split(as.await(n+1).form.Get("client_assertion"), ".")
+		var header, claims fields
+		for i, into := range []*fields{&header, &claims} {
+			data, err := base64.RawURLEncoding.DecodeString(parts[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := json.Unmarshal(data, into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		kid, _ := header["kid"].(string)
+		if header["typ"] != step.typ || kid != step.kid {
+			t.Errorf("after %v the header is %v", slices.Sorted(maps.Keys(step.write)), header)
+		}
+		for _, own := range []string{"iss", "sub", "aud", "jti", "iat", "nbf", "exp"} {
+			delete(claims, own)
+		}
+		if want := step.claims; len(claims) != len(want) || len(want) > 0 && fmt.Sprint(claims) != fmt.Sprint(want) {
+			t.Errorf("after %v the further claims are %v; want %v", slices.Sorted(maps.Keys(step.write)), claims, want)
+		}
+		if got := m.read("config/weather")["key_id"]; got != step.read {
+			t.Errorf("after %v key_id reads %v; want %v", slices.Sorted(maps.Keys(step.write)), got, step.read)
+		}
+		was := m.storage.entries(t)
+		m.write("config/weather", m.read("config/weather"))
+		m.storage.unchanged(t, was)
+	}
+}
+
+// An empty key_id of a client with a secret is none, and does not wait for a key.
+func TestEmptyKeyIDWithoutAKey(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", with(as.client(), fields{"key_id": ""}))
+	m.write("config/weather", fields{"client_secret": "", "private_key": pemOf(t, ecKey(t, elliptic.P256()))})
+	if a := m.asserted(as.await(2)); a.header.KeyID == "" {
+		t.Errorf("the header is %+v", a.header)
+	}
+}

@@ -6,6 +6,7 @@ package mcpoauth
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -138,6 +139,9 @@ func prepare(req *logical.Request) error {
 	if req.Data["extra_params"] == "" {
 		req.Data["extra_params"] = map[string]any{}
 	}
+	if err := prepareClaims(req); err != nil {
+		return err
+	}
 	if req.Data["verify"] == "" {
 		delete(req.Data, "verify")
 	}
@@ -148,6 +152,44 @@ func prepare(req *logical.Request) error {
 			}
 		}
 	}
+	return nil
+}
+
+// prepareClaims makes a map of assertion_claims, as the framework makes one of extra_params, whose values are
+// texts: the vault command sends pairs or a JSON object as a text.
+func prepareClaims(req *logical.Request) error {
+	const field = "assertion_claims"
+	var pairs []any
+	switch value := req.Data[field].(type) {
+	case string:
+		if strings.HasPrefix(strings.TrimSpace(value), "{") {
+			decoder := json.NewDecoder(strings.NewReader(value))
+			decoder.UseNumber()
+			var object map[string]any
+			if err := decoder.Decode(&object); err != nil || decoder.More() {
+				return badRequest("%s is not a JSON object", field)
+			}
+			req.Data[field] = object
+			return nil
+		}
+		if value != "" {
+			pairs = []any{value}
+		}
+	case []any:
+		pairs = value
+	default:
+		return nil
+	}
+	claims := map[string]any{}
+	for _, pair := range pairs {
+		text, _ := pair.(string)
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return badRequest("%s takes name=value pairs or a JSON object", field)
+		}
+		claims[name] = value
+	}
+	req.Data[field] = claims
 	return nil
 }
 

@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,7 +40,7 @@ type config struct {
 	RawBasicAuth         bool          `json:"raw_basic_auth,omitempty"`
 	KeyType              grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
 	Keys                 keyRing       `json:"keys,omitempty"`
-	KeyID                string        `json:"key_id,omitempty"`
+	KeyID                *string       `json:"key_id,omitempty"` // nil: the key's own; empty: none is sent
 	SigningAlg           string        `json:"signing_alg,omitempty"`
 	Certificate          string        `json:"certificate,omitempty"`
 	PublishJWKS          bool          `json:"publish_jwks,omitempty"`
@@ -55,7 +56,9 @@ type config struct {
 	// the credentials were written.
 	CredentialsProof string `json:"credentials_proof,omitempty"`
 
-	AssertionAudience string `json:"assertion_audience,omitempty"` // empty: the default
+	AssertionAudience string                     `json:"assertion_audience,omitempty"` // empty: the default
+	AssertionType     string                     `json:"assertion_type,omitempty"`     // empty: the default
+	AssertionClaims   map[string]json.RawMessage `json:"assertion_claims,omitempty"`
 
 	Scopes       []string          `json:"scopes,omitempty"`
 	Resource     []string          `json:"resource,omitempty"`
@@ -96,6 +99,7 @@ func (c *config) clone() *config {
 	next.Scopes = slices.Clone(c.Scopes)
 	next.Resource = slices.Clone(c.Resource)
 	next.ExtraParams = maps.Clone(c.ExtraParams)
+	next.AssertionClaims = maps.Clone(c.AssertionClaims)
 	next.Keys = slices.Clone(c.Keys)
 	return &next
 }

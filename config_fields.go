@@ -44,7 +44,7 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"private_key": {
 			Type:         framework.TypeString,
-			Description:  "The client's signing key for private_key_jwt, in PEM form: PKCS#8, PKCS#1 or SEC 1; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
+			Description:  "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true, EditType: "file"},
 		},
 		"key_type": {
@@ -54,11 +54,11 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"key_id": {
 			Type:        framework.TypeString,
-			Description: "The kid under which the authorization server knows private_key. Default: the key's thumbprint (RFC 7638).",
+			Description: "The kid of assertions, under which the authorization server knows private_key. Empty sends none. Default, as with thumbprint: the key's thumbprint (RFC 7638), or the kid of a private_key that is a JWK.",
 		},
 		"signing_alg": {
 			Type:        framework.TypeString,
-			Description: "The algorithm of client assertions: RS256, PS256, ES256, ES384 or EdDSA. Default: the first that fits the key and the authorization server's metadata.",
+			Description: "The algorithm of client assertions: RS256, PS256, ES256, ES384, EdDSA or Ed25519. Default: that of a JWK, else the first that fits the key and the authorization server's metadata.",
 		},
 		"certificate": {
 			Type:         framework.TypeString,
@@ -82,6 +82,15 @@ func configFields() map[string]*framework.FieldSchema {
 		"assertion_audience": {
 			Type:        framework.TypeString,
 			Description: "The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer where it is known, else the token endpoint.",
+		},
+		"assertion_type": {
+			Type:          framework.TypeString,
+			AllowedValues: []any{"", grant.TypeJWT, grant.TypeClientAuthentication},
+			Description:   "The typ of client assertions: JWT, the default, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse.",
+		},
+		"assertion_claims": {
+			Type:        framework.TypeMap,
+			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",
 		},
 		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: those that the MCP server names where it is discovered, else none."),
 		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, as a list or separated by commas. Default: server_url."),
@@ -152,13 +161,21 @@ func (c *config) update(d *framework.FieldData) {
 	}
 	set(d, "client_secret", &c.ClientSecret)
 	set(d, "raw_basic_auth", &c.RawBasicAuth)
-	set(d, "key_id", &c.KeyID)
+	if id, ok := d.GetOk("key_id"); ok {
+		if c.KeyID = new(id.(string)); *c.KeyID == keyIDThumbprint {
+			c.KeyID = nil
+		}
+	}
 	set(d, "signing_alg", &c.SigningAlg)
 	set(d, "certificate", &c.Certificate)
 	set(d, "publish_jwks", &c.PublishJWKS)
 	set(d, "client_certificate", &c.ClientCertificate)
 	set(d, "client_certificate_key", &c.ClientCertificateKey)
 	set(d, "assertion_audience", &c.AssertionAudience)
+	set(d, "assertion_type", &c.AssertionType)
+	if claims, ok := d.GetOk("assertion_claims"); ok {
+		c.AssertionClaims = encoded(claims.(map[string]any))
+	}
 	setScopes(d, &c.Scopes)
 	set(d, "resource", &c.Resource)
 	set(d, "omit_resource", &c.OmitResource)
@@ -179,12 +196,13 @@ func (c *config) response() map[string]any {
 	data := map[string]any{
 		"issuer":                     c.Issuer,
 		"key_type":                   string(c.KeyType),
-		"key_id":                     c.KeyID,
 		"signing_alg":                c.SigningAlg,
 		"certificate":                c.Certificate,
 		"publish_jwks":               c.PublishJWKS,
 		"client_certificate":         c.ClientCertificate,
 		"assertion_audience":         c.AssertionAudience,
+		"assertion_type":             c.AssertionType,
+		"assertion_claims":           decoded(c.AssertionClaims),
 		"allow_private_addresses":    c.AllowPrivateAddresses,
 		"server_url":                 c.ServerURL,
 		"token_url":                  c.TokenURL,
@@ -202,6 +220,9 @@ func (c *config) response() map[string]any {
 		"ca_cert":                    c.CACert,
 		"request_timeout":            seconds(c.RequestTimeout),
 		"allow_insecure_http":        c.AllowInsecureHTTP,
+	}
+	if c.KeyID != nil { // an empty one is not the default
+		data["key_id"] = *c.KeyID
 	}
 	if found := c.Discovered; found != nil {
 		data["discovered_issuer"] = found.Issuer

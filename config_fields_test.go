@@ -38,12 +38,13 @@ func fullConfig(t *testing.T) fields {
 var noCredentials = fields{
 	"raw_basic_auth":     false,
 	"key_type":           "",
-	"key_id":             "",
 	"signing_alg":        "",
 	"certificate":        "",
 	"publish_jwks":       false,
 	"client_certificate": "",
 	"assertion_audience": "",
+	"assertion_type":     "",
+	"assertion_claims":   map[string]any{},
 }
 
 // defaultConfig is what a config of a client with nothing but the necessary reads as.

@@ -13,13 +13,21 @@ import (
 // new config. The other fields have been set. made tells that the plugin made a key,
 // which no authorization server can know yet.
 func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err error) {
+	made, err = c.setKeys(d, old)
+	if len(c.Keys) == 0 && c.KeyID != nil && *c.KeyID == "" {
+		c.KeyID = nil // there is no assertion to leave it out of
+	}
+	return made, err
+}
+
+func (c *config) setKeys(d *framework.FieldData, old *config) (made bool, err error) {
 	pem, givenKey := d.GetOk("private_key")
 	kind, givenType := d.GetOk("key_type")
 	switch {
 	case givenKey && givenType && pem != "" && kind != "":
 		return false, badRequest("private_key and key_type contradict each other: write private_key for a key of your own, or key_type for one that the plugin makes")
 	case givenKey && pem != "":
-		return false, c.useKey(pem.(string))
+		return false, c.takeKey(pem.(string), d)
 	case givenType && kind != "":
 		return c.makeKey(grant.KeyType(kind.(string)), old)
 	case !givenKey && givenType && c.KeyType != "" && c.AuthMethod == grant.PrivateKeyJWT:
@@ -35,14 +43,34 @@ func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err
 	return false, nil
 }
 
-// useKey takes the operator's key.
-func (c *config) useKey(pem string) error {
-	key, err := grant.ParseKey(pem)
+// takeKey takes the operator's key. If it is a JWK, its kid and alg hold, unless the request
+// says otherwise.
+func (c *config) takeKey(text string, d *framework.FieldData) error {
+	key, err := grant.ParseKey(text)
 	if err != nil {
 		return badRequest("%v", err)
 	}
-	if c.KeyID != "" {
-		key.ID = c.KeyID
+	id, alg := key.Named()
+	if _, given := d.GetOk("key_id"); !given && id != "" {
+		c.KeyID = &id
+	}
+	if _, given := d.GetOk("signing_alg"); !given && alg != "" {
+		c.SigningAlg = alg
+	}
+	return c.useKey(text)
+}
+
+// keyIDThumbprint is the key_id that stands for the default.
+const keyIDThumbprint = "thumbprint"
+
+// useKey takes the operator's key under its name in the config.
+func (c *config) useKey(text string) error {
+	key, err := grant.ParseKey(text)
+	if err != nil {
+		return badRequest("%v", err)
+	}
+	if c.KeyID != nil && *c.KeyID != "" {
+		key.ID = *c.KeyID
 	}
 	stored, err := storedKey(key, time.Time{})
 	if err != nil {

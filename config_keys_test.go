@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"math/big"
 	"net/http"
@@ -53,6 +54,7 @@ func credentialKinds(t *testing.T) []credentialKind {
 			full: fields{
 				"token_endpoint_auth_method": "private_key_jwt", "key_id": "the key", "signing_alg": "ES256",
 				"certificate": certificate, "publish_jwks": true, "assertion_audience": "token_endpoint",
+				"assertion_type": "client-authentication+jwt", "assertion_claims": map[string]any{"tenant": "north", "level": json.Number("12345678901234567890"), "roles": []any{"a"}},
 			},
 			secrets: fields{"private_key": key},
 			give:    fields{"private_key": key},
@@ -62,7 +64,7 @@ func credentialKinds(t *testing.T) []credentialKind {
 		{
 			name: "plugin-made key",
 			full: fields{
-				"token_endpoint_auth_method": "private_key_jwt", "key_type": "ed25519", "signing_alg": "EdDSA",
+				"token_endpoint_auth_method": "private_key_jwt", "key_type": "ed25519", "signing_alg": "EdDSA", "key_id": "",
 				"publish_jwks": true, "assertion_audience": "issuer",
 			},
 			give:  fields{"key_type": "ec-p256"},

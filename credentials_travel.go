@@ -37,6 +37,7 @@ func (c *config) sameCredentials(o *config) bool {
 func (c *config) identity() any {
 	return []any{
 		c.ClientID, c.authMethod(), c.ClientSecret, c.Keys, c.KeyID, c.SigningAlg, c.Certificate,
+		c.AssertionType, c.AssertionClaims,
 		c.ClientCertificate, c.ClientCertificateKey, c.RawBasicAuth,
 	}
 }

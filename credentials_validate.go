@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -77,11 +78,13 @@ func (c *config) validKeys(hasKey bool) error {
 			field string
 			given bool
 		}{
-			{"key_id", c.KeyID != ""},
+			{"key_id", c.KeyID != nil && *c.KeyID != ""},
 			{"signing_alg", c.SigningAlg != ""},
 			{"certificate", c.Certificate != ""},
 			{"publish_jwks", c.PublishJWKS},
 			{"assertion_audience", c.AssertionAudience != ""},
+			{"assertion_type", c.AssertionType != ""},
+			{"assertion_claims", len(c.AssertionClaims) > 0},
 		} {
 			if f.given {
 				return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", f.field)
@@ -90,14 +93,25 @@ func (c *config) validKeys(hasKey bool) error {
 		return nil
 	}
 	switch {
-	case c.KeyType != "" && c.KeyID != "":
-		return badRequest("key_id names a private_key: a key that the plugin makes is named by its thumbprint")
+	case c.KeyType != "" && c.KeyID != nil && *c.KeyID != "":
+		return badRequest("key_id names a private_key: a key that the plugin makes is named by its thumbprint; an empty key_id sends none")
 	case c.KeyType != "" && c.Certificate != "":
 		return badRequest("certificate belongs to a private_key: for a key that the plugin makes there is none")
-	case !isVisible(c.KeyID):
+	case c.KeyID != nil && !isVisible(*c.KeyID):
 		return badRequest("key_id must be printable ASCII characters")
 	case !isPrintable(c.AssertionAudience):
 		return badRequest("assertion_audience must be printable characters")
+	}
+	if !slices.Contains([]string{"", grant.TypeJWT, grant.TypeClientAuthentication}, c.AssertionType) {
+		return badRequest("assertion_type %s is not supported: write JWT or client-authentication+jwt", quote(c.AssertionType))
+	}
+	for _, claim := range slices.Sorted(maps.Keys(c.AssertionClaims)) {
+		if claim == "" || !isPrintable(claim) {
+			return badRequest("assertion_claims: the name %s must be printable characters", quote(claim))
+		}
+		if grant.IsRegisteredClaim(claim) {
+			return badRequest("assertion_claims must not hold %s: the plugin sets it", claim)
+		}
 	}
 	key, err := grant.ParseKey(c.Keys[len(c.Keys)-1].PEM)
 	if err != nil {

@@ -185,7 +185,9 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		"private_key":                {key, key[:len(key)/2], key + key, key + certificate},
 		"client_certificate_key":     {key, key[1:]},
 		"key_type":                   {"ed25519", "ec-p256", "rsa-1"}, // an RSA key takes its time
-		"key_id":                     {"k", "ü"},
+		"key_id":                     {"k", "ü", "thumbprint"},
+		"assertion_type":             {"JWT", "client-authentication+jwt", "at+jwt"},
+		"assertion_claims":           {"a=b", fields{"a": []any{1}}, fields{"iss": "x"}, []any{"a=b", "a=c"}, `{"a":1}`, `{`},
 		"signing_alg":                {"ES256", "EdDSA", "RS256", "none"},
 		"certificate":                {certificate, certificate + certificate, ca},
 		"client_certificate":         {certificate, ca, certificate[:len(certificate)/2]},

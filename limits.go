@@ -29,6 +29,7 @@ var limits = map[string]limit{
 	"client_certificate":     {bytes: 64 << 10},
 	"client_certificate_key": {bytes: 64 << 10},
 	"assertion_audience":     {bytes: maxURL},
+	"assertion_claims":       {bytes: 4 << 10, items: 100, names: 256},
 	"scopes":                 {bytes: 1 << 10, items: 100},
 	"resource":               {bytes: maxURL, items: 100},
 	"audience":               {bytes: maxURL},
@@ -75,6 +76,15 @@ func (l limit) check(field string, value any) error {
 		if values = value; field == "scopes" {
 			values = splitScopes(value)
 		}
+	case map[string]any:
+		texts := map[string]string{}
+		for name, v := range encoded(value) {
+			if text, ok := value[name].(string); ok {
+				v = []byte(text)
+			}
+			texts[name] = string(v)
+		}
+		return l.check(field, texts)
 	case map[string]string:
 		for name, v := range value {
 			if len(name) > l.names {

@@ -43,6 +43,7 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 		"client_certificate":     pem("client_certificate", certificate, tls),
 		"client_certificate_key": pem("client_certificate_key", key, tls),
 		"assertion_audience":     func(n int) fields { return with(signing, fields{"assertion_audience": long(n)}) },
+		"assertion_claims":       func(n int) fields { return with(signing, fields{"assertion_claims": fields{"a": long(n)}}) },
 		"scopes":                 text("scopes"),
 		"resource":               func(n int) fields { return fields{"resource": []string{urlOf(n)}} },
 		"audience":               text("audience"),
@@ -59,15 +60,18 @@ func urlOf(n int) string {
 
 // atNumber are n values of the fields that hold several.
 var atNumber = map[string]func(n int) any{
-	"scopes":   func(n int) any { return strings.Join(numbered(n), " ") },
-	"resource": func(n int) any { return numberedURLs(n) },
-	"extra_params": func(n int) any {
-		params := fields{}
-		for _, name := range numbered(n) {
-			params[name] = "value"
-		}
-		return params
-	},
+	"scopes":           func(n int) any { return strings.Join(numbered(n), " ") },
+	"resource":         func(n int) any { return numberedURLs(n) },
+	"extra_params":     numberedPairs,
+	"assertion_claims": numberedPairs,
+}
+
+func numberedPairs(n int) any {
+	params := fields{}
+	for _, name := range numbered(n) {
+		params[name] = "value"
+	}
+	return params
 }
 
 func TestEveryFieldHasItsLimit(t *testing.T) {
@@ -78,12 +82,12 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 			value := lengths[field]
 			atLimit(t, ofRoles, value(limit.bytes), value(limit.bytes+1), field, fmt.Sprintf("at most %d bytes", limit.bytes))
 			if limit.items > 0 {
-				value := atNumber[field]
-				atLimit(t, ofRoles, fields{field: value(limit.items)}, fields{field: value(limit.items + 1)},
+				values := atNumber[field]
+				atLimit(t, ofRoles, with(value(100), fields{field: values(limit.items)}), with(value(100), fields{field: values(limit.items + 1)}),
 					field, fmt.Sprintf("at most %d values", limit.items))
 			}
 			if limit.names > 0 {
-				atLimit(t, ofRoles, fields{field: fields{long(limit.names): "v"}}, fields{field: fields{long(limit.names + 1): "v"}},
+				atLimit(t, ofRoles, with(value(100), fields{field: fields{long(limit.names): "v"}}), with(value(100), fields{field: fields{long(limit.names + 1): "v"}}),
 					field, fmt.Sprintf("at most %d bytes", limit.names))
 			}
 		})

@@ -75,6 +75,7 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	m.write("config/operator-key", with(unverified, fields{
 		"issuer": "https://as.example.com/", "private_key": pemOf(t, key), "key_id": "named", "signing_alg": "ES256",
 		"certificate": certificateOf(t, key, fixtureEnd), "assertion_audience": "issuer", "publish_jwks": true, "omit_resource": true,
+		"assertion_type": "client-authentication+jwt", "assertion_claims": fields{"tenant": "north"},
 	}))
 	m.write("config/made-key", with(unverified, fields{"key_type": "ec-p256", "publish_jwks": true}))
 	m.data(logical.UpdateOperation, "keys/made-key/rotate", nil)
@@ -184,6 +185,7 @@ func entriesAreRead(t *testing.T, of int) {
 	}
 	if of > 1 {
 		maps.Copy(configs["secret"], fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true})
+		maps.Copy(configs["operator-key"], fields{"assertion_type": "client-authentication+jwt", "assertion_claims": fields{"tenant": "north"}})
 	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))
 	for server, want := range configs {

@@ -49,6 +49,7 @@ type Key struct {
 	Alg string
 
 	signer crypto.Signer // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
+	named  jwkNames
 }
 
 // ParseKey reads a private key in PEM form, PKCS#8, PKCS#1 or SEC 1, or as a JWK (RFC 7517), not encrypted; RSA
@@ -73,6 +74,7 @@ func ParseKey(text string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	key.named = named
 	if named.id != "" {
 		key.ID = named.id
 	}
@@ -104,6 +106,10 @@ func GenerateKey(kind KeyType) (*Key, error) {
 	}
 	return newKey(signer)
 }
+
+// Named returns the kid and the alg of the JWK that the key was read from, under which the authorization
+// server knows it; "" for what the JWK left out, and for a key that was read from PEM.
+func (k *Key) Named() (id, alg string) { return k.named.id, k.named.alg }
 
 // newKey wraps a key of a supported kind.
 func newKey(signer crypto.Signer) (*Key, error) {

@@ -134,8 +134,9 @@ func TestParseKeyReadsJWKs(t *testing.T) {
 		if id == "" {
 			id = key(t, tc.key).ID
 		}
+		named, _ := k.Named()
 		want := testKeys()[tc.key].(interface{ Equal(crypto.PrivateKey) bool })
-		if !want.Equal(k.signer) || k.ID != id || k.Alg != tc.alg {
+		if !want.Equal(k.signer) || k.ID != id || k.Alg != tc.alg || named != tc.id {
 			t.Errorf("%s: %s, %s", tc.key, k.ID, k.Alg)
 		}
 	}
