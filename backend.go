@@ -6,7 +6,6 @@ package mcpoauth
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -126,21 +125,14 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 
 // prepare makes of the request's data what the framework does not make of it itself:
 // a null is a field that is not given, as clients that write whole objects mean it, but
-// for token_id, which Vault's required_parameters take for given; an empty extra_params is
-// no pairs, for which the vault command has no other form; an empty verify is its default, as
-// with other fields; and a secret of the wrong type is refused here, because the framework's
+// for token_id, which Vault's required_parameters take for given; pairs are a map; what is given twice is
+// refused; an empty verify is its default, as with other fields; and a secret of the wrong type is refused here, because the framework's
 // message quotes it.
 func prepare(req *logical.Request) error {
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {
 			delete(req.Data, field)
 		}
-	}
-	if req.Data["extra_params"] == "" {
-		req.Data["extra_params"] = map[string]any{}
-	}
-	if err := prepareClaims(req); err != nil {
-		return err
 	}
 	if req.Data["verify"] == "" {
 		delete(req.Data, "verify")
@@ -152,45 +144,7 @@ func prepare(req *logical.Request) error {
 			}
 		}
 	}
-	return nil
-}
-
-// prepareClaims makes a map of assertion_claims, as the framework makes one of extra_params, whose values are
-// texts: the vault command sends pairs or a JSON object as a text.
-func prepareClaims(req *logical.Request) error {
-	const field = "assertion_claims"
-	var pairs []any
-	switch value := req.Data[field].(type) {
-	case string:
-		if strings.HasPrefix(strings.TrimSpace(value), "{") {
-			decoder := json.NewDecoder(strings.NewReader(value))
-			decoder.UseNumber()
-			var object map[string]any
-			if err := decoder.Decode(&object); err != nil || decoder.More() {
-				return badRequest("%s is not a JSON object", field)
-			}
-			req.Data[field] = object
-			return nil
-		}
-		if value != "" {
-			pairs = []any{value}
-		}
-	case []any:
-		pairs = value
-	default:
-		return nil
-	}
-	claims := map[string]any{}
-	for _, pair := range pairs {
-		text, _ := pair.(string)
-		name, value, ok := strings.Cut(text, "=")
-		if !ok {
-			return badRequest("%s takes name=value pairs or a JSON object", field)
-		}
-		claims[name] = value
-	}
-	req.Data[field] = claims
-	return nil
+	return prepareFields(req.Data)
 }
 
 const backendHelp = `

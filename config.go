@@ -65,6 +65,7 @@ type config struct {
 	OmitResource bool              `json:"omit_resource,omitempty"`
 	Audience     string            `json:"audience,omitempty"`
 	ExtraParams  map[string]string `json:"extra_params,omitempty"`
+	ExtraHeaders map[string]string `json:"extra_headers,omitempty"` // secret; names in canonical form
 
 	DefaultTTL  time.Duration `json:"default_ttl"`
 	MaxTTL      time.Duration `json:"max_ttl,omitempty"`
@@ -99,6 +100,7 @@ func (c *config) clone() *config {
 	next.Scopes = slices.Clone(c.Scopes)
 	next.Resource = slices.Clone(c.Resource)
 	next.ExtraParams = maps.Clone(c.ExtraParams)
+	next.ExtraHeaders = maps.Clone(c.ExtraHeaders)
 	next.AssertionClaims = maps.Clone(c.AssertionClaims)
 	next.Keys = slices.Clone(c.Keys)
 	return &next

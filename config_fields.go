@@ -1,6 +1,8 @@
 package mcpoauth
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -100,6 +102,11 @@ func configFields() map[string]*framework.FieldSchema {
 		},
 		"audience":     audienceField("The audience parameter that some authorization servers want. Default: not sent."),
 		"extra_params": extraParamsField("Further parameters of the token request, as name=value pairs. They are shown on read, so they are no place for secrets. Names that the plugin sends itself are refused."),
+		"extra_headers": {
+			Type:         framework.TypeMap,
+			Description:  "Further headers of the token request, as name=value pairs or a JSON object, such as the key that a gateway in front of the authorization server wants. Their values are secrets: a read gives the names, and a name alone in a write keeps its value. Authorization, Host and Content-... are the plugin's to send.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
 		"default_ttl": {
 			Type:        framework.TypeDurationSecond,
 			Default:     int64(defaultDefaultTTL / time.Second),
@@ -181,6 +188,9 @@ func (c *config) update(d *framework.FieldData) {
 	set(d, "omit_resource", &c.OmitResource)
 	set(d, "audience", &c.Audience)
 	set(d, "extra_params", &c.ExtraParams)
+	if headers, ok := d.GetOk("extra_headers"); ok {
+		c.setHeaders(headers.(map[string]any))
+	}
 	setSeconds(d, "default_ttl", &c.DefaultTTL, defaultDefaultTTL)
 	setSeconds(d, "max_ttl", &c.MaxTTL, 0)
 	setSeconds(d, "idle_timeout", &c.IdleTimeout, defaultIdleTimeout)
@@ -214,6 +224,7 @@ func (c *config) response() map[string]any {
 		"omit_resource":              c.OmitResource,
 		"audience":                   c.Audience,
 		"extra_params":               pairs(c.ExtraParams),
+		"extra_headers":              list(slices.Sorted(maps.Keys(c.ExtraHeaders))),
 		"default_ttl":                seconds(c.DefaultTTL),
 		"max_ttl":                    seconds(c.MaxTTL),
 		"idle_timeout":               seconds(c.IdleTimeout),

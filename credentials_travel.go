@@ -7,7 +7,7 @@ import "github.com/hashicorp/vault/sdk/framework"
 func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok bool) {
 	switch {
 	case len(c.Keys) > 0 && c.KeyType != "":
-		return "key_type (which makes a new key)", madeKey
+		field, ok = "key_type (which makes a new key)", madeKey
 	case len(c.Keys) > 0:
 		field = "private_key"
 	case c.ClientCertificate != "":
@@ -15,8 +15,13 @@ func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok
 	default:
 		field = "client_secret"
 	}
-	_, ok = d.GetOk(field)
-	return field, ok
+	if c.KeyType == "" || len(c.Keys) == 0 {
+		_, ok = d.GetOk(field)
+	}
+	if len(c.ExtraHeaders) > 0 {
+		field += " and extra_headers"
+	}
+	return field, ok && c.suppliesHeaders(d)
 }
 
 // sameRoute tells whether the credentials would travel to the same place under the
@@ -37,7 +42,7 @@ func (c *config) sameCredentials(o *config) bool {
 func (c *config) identity() any {
 	return []any{
 		c.ClientID, c.authMethod(), c.ClientSecret, c.Keys, c.KeyID, c.SigningAlg, c.Certificate,
-		c.AssertionType, c.AssertionClaims,
+		c.AssertionType, c.AssertionClaims, c.ExtraHeaders,
 		c.ClientCertificate, c.ClientCertificateKey, c.RawBasicAuth,
 	}
 }

@@ -196,6 +196,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		"resource":                   {urls[0], []any{urls[1], "urn:a:b"}, "relative", numberedURLs(101)},
 		"audience":                   {"a", "\x00"},
 		"extra_params":               {"a=b", fields{"a": "b", "": "c"}, fields{"client_secret": "x"}, []any{"a=b", "c=d"}, "a"},
+		"extra_headers":              {"x-key=" + secret, fields{"x-key": secret, "X-Key": secret}, []any{"x-key"}, fields{"host": "x"}, `{"x-key":"a","x-key":"b"}`},
 		"token_id":                   {"0123456789abcdef", "0123456789ABCDEF"},
 		"activate_after":             {"5m", "300", 299, "30d", "1e3"},
 	}

@@ -34,6 +34,7 @@ var limits = map[string]limit{
 	"resource":               {bytes: maxURL, items: 100},
 	"audience":               {bytes: maxURL},
 	"extra_params":           {bytes: 4 << 10, items: 100, names: 256},
+	"extra_headers":          {bytes: 8 << 10, items: 20, names: 256},
 	"ca_cert":                {bytes: 256 << 10}, // an operating system's whole bundle
 }
 

@@ -48,6 +48,7 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 		"resource":               func(n int) fields { return fields{"resource": []string{urlOf(n)}} },
 		"audience":               text("audience"),
 		"extra_params":           func(n int) fields { return fields{"extra_params": fields{"tenant": long(n)}} },
+		"extra_headers":          func(n int) fields { return fields{"extra_headers": fields{"x-key": long(n)}} },
 		"ca_cert":                pem("ca_cert", certificate, fields{"client_secret": secret}),
 	}
 }
@@ -64,6 +65,7 @@ var atNumber = map[string]func(n int) any{
 	"resource":         func(n int) any { return numberedURLs(n) },
 	"extra_params":     numberedPairs,
 	"assertion_claims": numberedPairs,
+	"extra_headers":    numberedPairs,
 }
 
 func numberedPairs(n int) any {

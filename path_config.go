@@ -45,7 +45,7 @@ func (b *backend) configPaths() []*framework.Path {
 					Callback:    serve(b.readConfig),
 					Summary:     "Read an MCP server's OAuth client, without its secrets.",
 					Description: "Gives every field but the secrets, and what was discovered.",
-					Responses:   responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields())),
+					Responses:   responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields(), headerNames())),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.deleteConfig),

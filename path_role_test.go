@@ -135,7 +135,7 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 		{fields{"resource": "https://a.example.com", "omit_resource": true}, "write one of them"},
 		{fields{"omit_resource": "perhaps"}, "omit_resource"},
 		{fields{"extra_params": "scope=all"}, "extra_params must not hold scope"},
-		{fields{"extra_params": "tenant"}, "invalid key pair"},
+		{fields{"extra_params": "tenant"}, "extra_params takes name=value pairs or a JSON object"},
 		{fields{"verify": "perhaps"}, "verify"},
 	} {
 		for _, name := range []string{"reader", "new"} {

@@ -16,6 +16,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	q := c.parameters(r)
 	q.AuthMethod = c.authMethod()
 	q.CACert = c.CACert
+	q.ExtraHeaders = c.ExtraHeaders
 	q.Timeout = c.RequestTimeout
 	if c.TokenURL == "" && c.Discovered != nil {
 		q.Control = guard(c.Discovered.Policy.Or(c.AllowPrivateAddresses))

@@ -66,7 +66,7 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	unverified := fields{"client_id": "vault", "token_url": "https://as.example.com/token", "verify": false}
 	m.write("config/secret", with(unverified, fields{
 		"server_url": "https://weather.example.com/mcp", "issuer": "https://as.example.com/",
-		"token_endpoint_auth_method": "client_secret_basic", "client_secret": secret, "raw_basic_auth": true,
+		"token_endpoint_auth_method": "client_secret_basic", "client_secret": secret, "raw_basic_auth": true, "extra_headers": "x-api-key=" + secret + "-2",
 		"scopes": []string{"forecast:read", "forecast:write"}, "resource": []string{"https://a.example.com/", "urn:example:b"},
 		"audience": "weather", "extra_params": fields{"tenant": "north", "empty": ""},
 		"default_ttl": 61, "max_ttl": 3600, "idle_timeout": 7200, "request_timeout": 7, "ca_cert": ca.pem,
@@ -156,7 +156,7 @@ func entriesAreRead(t *testing.T, of int) {
 	plain := with(noCredentials, fields{
 		"server_url": "", "issuer": "", "token_url": "https://as.example.com/token", "client_id": "vault",
 		"token_endpoint_auth_method": "", "scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
-		"extra_params": map[string]string{}, "default_ttl": int64(300), "max_ttl": int64(0), "idle_timeout": int64(86400),
+		"extra_params": map[string]string{}, "extra_headers": []string{}, "default_ttl": int64(300), "max_ttl": int64(0), "idle_timeout": int64(86400),
 		"ca_cert": "", "request_timeout": int64(10), "allow_insecure_http": false, "allow_private_addresses": false,
 	})
 	configs := map[string]fields{
@@ -184,7 +184,7 @@ func entriesAreRead(t *testing.T, of int) {
 		}),
 	}
 	if of > 1 {
-		maps.Copy(configs["secret"], fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true})
+		maps.Copy(configs["secret"], fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true, "extra_headers": []string{"X-Api-Key"}})
 		maps.Copy(configs["operator-key"], fields{"assertion_type": "client-authentication+jwt", "assertion_claims": fields{"tenant": "north"}})
 	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))

@@ -61,6 +61,9 @@ func (c *config) validate() error {
 	if err := validExtraParams(c.ExtraParams); err != nil {
 		return err
 	}
+	if err := c.validHeaders(); err != nil {
+		return err
+	}
 	if err := c.validTimes(); err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 
 		{"extra_params with a space in a name", fields{"extra_params": fields{"a b": "c"}}, "without spaces"},
 		{"extra_params without a name", fields{"extra_params": fields{"": "c"}}, "is malformed"},
-		{"extra_params that is no pair", fields{"extra_params": "tenant"}, "invalid key pair"},
+		{"extra_params that is no pair", fields{"extra_params": "tenant"}, "extra_params takes name=value pairs or a JSON object"},
 		{"extra_params with a line break", fields{"extra_params": fields{"tenant": "a\nb"}}, "printable characters"},
 		{"extra_params too long", fields{"extra_params": fields{"tenant": long(4097)}}, "at most 4096"},
 
