@@ -1,6 +1,10 @@
 package mcpoauth
 
-import "github.com/hashicorp/vault/sdk/framework"
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
 
 // brought tells whether the request holds the credentials that the config now has, and
 // says which field they are in.
@@ -31,6 +35,22 @@ func (c *config) sameRoute(o *config) bool {
 	return c.TokenURL == o.TokenURL && c.Issuer == o.Issuer && c.discoverySource() == o.discoverySource() &&
 		c.AssertionAudience == o.AssertionAudience && c.CACert == o.CACert &&
 		c.AllowInsecureHTTP == o.AllowInsecureHTTP && c.AllowPrivateAddresses == o.AllowPrivateAddresses
+}
+
+// writtenFor is the config that the stored credentials were written for: old, nil for a new config. Until the
+// first token that a signing key obtained, the audience of its assertions is still being found out, and next may
+// have another without a new key.
+func (b *backend) writtenFor(ctx context.Context, server string, old, next *config) (*config, error) {
+	if old == nil || len(old.Keys) == 0 || old.CredentialsID == "" || next.AssertionAudience == old.AssertionAudience {
+		return old, nil
+	}
+	verified, err := b.store.verified(ctx, server, old)
+	if err != nil || verified {
+		return old, err
+	}
+	meant := old.clone()
+	meant.AssertionAudience = next.AssertionAudience
+	return meant, nil
 }
 
 // sameCredentials tells whether the client would identify itself in the same way.

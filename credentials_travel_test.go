@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"crypto/elliptic"
 	"crypto/tls"
 	"net/http"
 	"strings"
@@ -114,6 +115,9 @@ func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 			t.Run(kind.name+", "+route.name, func(t *testing.T) {
 				m, p := newMount(t), newPlaces(t)
 				m.write("config/weather", with(route.base(p), kind.give))
+				if route.keysOnly {
+					m.token("weather") // until then the audience may change
+				}
 				was, asked, change := m.storage.entries(t), p.asked(), route.change(p)
 				for _, without := range []fields{{}, {"verify": false}, {"client_id": "thief", "scopes": "all"}} {
 					m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must bring "+kind.field+" too")
@@ -335,5 +339,30 @@ func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 			m.storage.unchanged(t, was)
 			thief.asked(t, 0, "after the refused write")
 		})
+	}
+}
+
+// The audience that a server wants of assertions is often found by trial: until a key's first token it may
+// change without a new key, which would have to be registered again.
+func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
+	key := pemOf(t, ecKey(t, elliptic.P256()))
+	for _, kind := range []fields{{"key_type": "ec-p256"}, {"private_key": key}} {
+		as, m := newAuthServer(t), newMount(t)
+		m.write("config/weather", with(with(as.endpoint(), kind), fields{"verify": false}))
+		was := m.read("keys/weather")["active_key_id"]
+		as.answers(refusing(401, "invalid_client"))
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://wrong.example.com"},
+			`aud "https://wrong.example.com"`, "assertion_audience=, assertion_type=, signing_alg= and key_id=")
+		as.answers(granting(nil))
+		m.write("config/weather", with(kind, fields{"assertion_audience": "https://right.example.com", "assertion_type": "client-authentication+jwt"}))
+		if a := m.asserted(as.await(2)); a.Audience != "https://right.example.com" {
+			t.Errorf("the audience is %q", a.Audience)
+		}
+		if got := m.read("keys/weather")["active_key_id"]; got != was {
+			t.Errorf("the key is %v; want still %v", got, was)
+		}
+		// The key is known now.
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://other.example.com"}, "must bring")
+		m.write("config/weather", fields{"assertion_type": "JWT"})
 	}
 }

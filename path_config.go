@@ -156,7 +156,11 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		next = old.clone()
 	}
 	next.update(d)
-	madeKey, err := next.updateKeys(d, old)
+	meant, err := b.writtenFor(ctx, name.Server, old, next)
+	if err != nil {
+		return nil, err
+	}
+	madeKey, err := next.updateKeys(d, meant)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +172,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	field, trusted := next.brought(d, madeKey)
 	trusted = trusted || old == nil
-	if !trusted && !next.sameRoute(old) {
+	if !trusted && !next.sameRoute(meant) {
 		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must bring %s too: the stored credentials are not sent to a place they were not written for", field)
 	}
 	verify := d.Get("verify").(bool)
@@ -185,7 +189,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 	now := time.Now()
-	if old == nil || !next.sameCredentials(old) || !next.sameRoute(old) {
+	if old == nil || !next.sameCredentials(old) || !next.sameRoute(meant) {
 		next.writeCredentials(now)
 	}
 	if err := fits(next); err != nil {
