@@ -111,6 +111,9 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	if own {
 		a.policy = policyFor(from)
 	}
+	if a.status == http.StatusProxyAuthRequired {
+		return nil, &failure{reason: reach.ProxyRefusal(a.status), unreached: proxied}
+	}
 	if c.head {
 		return a, nil
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // Policy says which addresses beyond the public ones may be called at a URL that somebody else than the
@@ -94,7 +96,7 @@ func newTransport(dialer *net.Dialer, roots *x509.CertPool) *http.Transport {
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
-			return plainError(fmt.Sprintf("proxy: refused to connect: HTTP %d", resp.StatusCode))
+			return plainError(reach.ProxyRefusal(resp.StatusCode))
 		},
 	}
 }

@@ -166,3 +166,22 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		t.Errorf("the proxy was asked for %q", got)
 	}
 }
+
+// A proxy that wants credentials says so with a status that is none of the server's.
+func TestProxyThatAsksForCredentials(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Proxy-Authenticate", "Basic")
+		http.Error(w, "secret words of the proxy", http.StatusProxyAuthRequired)
+	}))
+	t.Cleanup(proxy.Close)
+	at, _ := url.Parse(proxy.URL)
+	const reason = ": proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
+	for _, scheme := range []string{"http", "https"} { // the answer, and what keeps the tunnel from being
+		r := &Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second, proxied: http.ProxyURL(at)}
+		_, err := r.Do(t.Context())
+		wantAttempts(t, err, r.ServerURL+reason)
+		r = &Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second, proxied: http.ProxyURL(at)}
+		_, err = r.Do(t.Context())
+		wantAttempts(t, err, r.Issuer+"/.well-known/oauth-authorization-server"+reason)
+	}
+}

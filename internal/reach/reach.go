@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -105,6 +106,14 @@ func Alert(err error) string {
 		return ""
 	}
 	return strings.TrimPrefix(op.Err.Error(), "tls: ")
+}
+
+// ProxyRefusal is the reason for a proxy's own answer with an HTTP status that is no success.
+func ProxyRefusal(status int) string {
+	if status == http.StatusProxyAuthRequired {
+		return "proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
+	}
+	return fmt.Sprintf("proxy: refused to connect: HTTP %d", status)
 }
 
 // printable is a host's name without what does not print.
