@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
@@ -124,4 +125,26 @@ func unfit(m resourceMetadata, server *url.URL, root bool) string {
 		return "the metadata names no authorization_servers"
 	}
 	return ""
+}
+
+// sameResource compares a resource identifier with a URL, as RFC 9728 section 3.3 asks, but for what is
+// the same by RFC 3986 section 6.2, and a slash at the end: frameworks add one.
+func sameResource(resource string, u *url.URL) bool {
+	r, reason := parseURL(resource)
+	return reason == "" && origin(r) == origin(u) && r.RawQuery == u.RawQuery &&
+		strings.TrimSuffix(r.EscapedPath(), "/") == strings.TrimSuffix(u.EscapedPath(), "/")
+}
+
+// resourceURLs are the well-known URLs of an MCP server's metadata: RFC 9728 section 3.1's, which keeps
+// the query, then the root, which MCP adds.
+func resourceURLs(server *url.URL) []string {
+	root := server.Scheme + "://" + server.Host + "/.well-known/oauth-protected-resource"
+	first := root
+	if path := server.EscapedPath(); path != "/" {
+		first += path
+	}
+	if server.RawQuery != "" {
+		first += "?" + server.RawQuery
+	}
+	return slices.Compact([]string{first, root})
 }

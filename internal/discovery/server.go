@@ -1,0 +1,116 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
+)
+
+// server gets the metadata of the authorization server that the issuer identifies. The policy is what the
+// document that named it earned.
+func (s *search) server(ctx context.Context, issuer string, policy Policy) *Result {
+	u, reason := parseIssuer(issuer)
+	if reason != "" {
+		s.attempts = append(s.attempts, Attempt{URL: shown(strings.SplitN(issuer, "?", 2)[0]), Reason: "as an issuer it " + reason})
+		return nil
+	}
+	for _, raw := range serverURLs(u) {
+		if reach.Ended(ctx) != nil {
+			return nil
+		}
+		wellKnown, reason := parseURL(raw)
+		if reason != "" {
+			continue // longer than URLs may be
+		}
+		a, fail := s.document(ctx, wellKnown, policy)
+		if fail != nil {
+			if s.fail(wellKnown, fail); fail.unreached {
+				return nil
+			}
+			continue
+		}
+		found, reason := s.take(a, issuer)
+		if reason == "" {
+			return found
+		}
+		s.refuse(wellKnown, reason)
+	}
+	return nil
+}
+
+// take makes a Result of an authorization server's metadata, or says why not.
+func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
+	m, reason := parseServer(a.body)
+	switch {
+	case reason != "":
+		return nil, reason
+	case m.issuer == "":
+		return nil, "the metadata names no issuer"
+	case m.issuer != issuer: // RFC 8414 section 3.3: identical, a slash at the end included
+		return nil, fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
+	case m.token == "":
+		return nil, "the metadata names no token_endpoint"
+	}
+	if reason := s.endpoint(m.token, a.policy); reason != "" {
+		return nil, "its token_endpoint " + reason
+	}
+	found := &Result{
+		Issuer:      issuer,
+		TokenURL:    m.token,
+		AuthMethods: m.authMethods,
+		SigningAlgs: m.signingAlgs,
+		Policy:      a.policy,
+	}
+	if m.mtlsToken != "" {
+		if _, reason := parseURL(m.mtlsToken); reason != "" {
+			found.Warnings = append(found.Warnings, "the metadata's token endpoint for mutual TLS is left out: it "+reason)
+		} else {
+			found.MTLSTokenURL = m.mtlsToken
+		}
+	}
+	// Many servers that have the grant don't list it.
+	if m.grantTypes != nil && !slices.Contains(m.grantTypes, "client_credentials") {
+		found.Warnings = append(found.Warnings, "the authorization server's metadata does not list the client_credentials grant")
+	}
+	return found, ""
+}
+
+// endpoint says why a token endpoint can't be used, or "".
+func (s *search) endpoint(raw string, policy Policy) string {
+	u, reason := parseURL(raw)
+	if reason != "" {
+		return reason
+	}
+	if reason := s.callable(u, policy); reason != "" {
+		return "can't be called: " + reason
+	}
+	return ""
+}
+
+// parseIssuer parses an issuer identifier, which has neither query nor fragment (RFC 8414 section 2).
+func parseIssuer(raw string) (u *url.URL, reason string) {
+	u, reason = parseURL(raw)
+	if reason == "" && (u.RawQuery != "" || u.ForceQuery) {
+		return nil, "holds a query"
+	}
+	return u, reason
+}
+
+// serverURLs are the well-known URLs of an issuer's metadata, in MCP's order (RFC 8414 sections 3.1 and
+// 5, OpenID Connect Discovery section 4). A slash at the issuer's end is not part of any.
+func serverURLs(issuer *url.URL) []string {
+	root := issuer.Scheme + "://" + issuer.Host
+	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
+	urls := []string{
+		root + "/.well-known/oauth-authorization-server" + path,
+		root + "/.well-known/openid-configuration" + path,
+	}
+	if path != "" {
+		urls = append(urls, root+path+"/.well-known/openid-configuration")
+	}
+	return urls
+}
