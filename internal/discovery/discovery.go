@@ -56,6 +56,9 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 	if raw == "" {
 		name, raw = "server_url", r.ServerURL
 	}
+	if field, value := MetadataOf(raw); field != "" {
+		return nil, fmt.Errorf("%s is the URL of a metadata document: write %s=%s", name, field, value)
+	}
 	u, reason := parseURL(raw)
 	if reason == "" && r.Issuer != "" {
 		_, reason = parseIssuer(raw)

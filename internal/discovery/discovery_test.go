@@ -119,7 +119,7 @@ func TestOddMetadataOfAnAuthorizationServerIsPassedOver(t *testing.T) {
 		{"issuer of another type", answers(`{"issuer":["https://as.example.com"],"token_endpoint":"https://as.example.com/token"}`), "the metadata names no issuer"},
 		{"issuer by another case", answers(`{"Issuer":"https://as.example.com","token_endpoint":"https://as.example.com/token"}`), "the metadata names no issuer"},
 		{"another issuer", answers(serverDoc("https://evil.example.com")), "its issuer is https://evil.example.com, not https://as.example.com"},
-		{"issuer with a slash", answers(serverDoc(issuer + "/")), "its issuer is https://as.example.com/, not https://as.example.com"},
+		{"issuer with two slashes", answers(serverDoc(issuer + "//")), "its issuer is https://as.example.com//, not https://as.example.com"},
 		{"issuer in capitals", answers(serverDoc("https://AS.example.com")), "its issuer is https://AS.example.com, not https://as.example.com"},
 		{"no token endpoint", answers(`{"issuer":"https://as.example.com"}`), "the metadata names no token_endpoint"},
 		{"relative token endpoint", answers(`{"issuer":"https://as.example.com","token_endpoint":"/token"}`), "its token_endpoint is not an absolute https URL"},

@@ -50,8 +50,12 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		return nil, reason
 	case m.issuer == "":
 		return nil, "the metadata names no issuer"
-	case m.issuer != issuer: // RFC 8414 section 3.3: identical, a slash at the end included
-		return nil, fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
+	case !SameIssuer(m.issuer, issuer):
+		reason := fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
+		if issuer == s.Issuer && strings.EqualFold(strings.TrimSuffix(m.issuer, "/"), strings.TrimSuffix(issuer, "/")) {
+			reason += ": write issuer exactly so"
+		}
+		return nil, reason
 	case m.token == "":
 		return nil, "the metadata names no token_endpoint"
 	}
@@ -59,7 +63,7 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		return nil, "its token_endpoint " + reason
 	}
 	found := &Result{
-		Issuer:      issuer,
+		Issuer:      m.issuer,
 		TokenURL:    m.token,
 		AuthMethods: m.authMethods,
 		SigningAlgs: m.signingAlgs,
@@ -91,6 +95,21 @@ func (s *search) endpoint(raw string, policy Policy) string {
 	return ""
 }
 
+// SameIssuer reports whether two issuer identifiers are one server's: identical, as RFC 8414 section 3.3 asks,
+// but for the slash that is all of a path. RFC 3986 section 6.2.3 makes that no difference, and frameworks add
+// it to the issuers that they are given.
+func SameIssuer(a, b string) bool {
+	return a == b || withoutRootSlash(a) == withoutRootSlash(b)
+}
+
+// withoutRootSlash cuts off a path that is a slash alone.
+func withoutRootSlash(issuer string) string {
+	if _, rest, ok := strings.Cut(issuer, "://"); ok && strings.IndexAny(rest, "/?#") == len(rest)-1 {
+		return strings.TrimSuffix(issuer, "/")
+	}
+	return issuer
+}
+
 // parseIssuer parses an issuer identifier, which has neither query nor fragment (RFC 8414 section 2).
 func parseIssuer(raw string) (u *url.URL, reason string) {
 	u, reason = parseURL(raw)
@@ -113,4 +132,29 @@ func serverURLs(issuer *url.URL) []string {
 		urls = append(urls, root+path+"/.well-known/openid-configuration")
 	}
 	return urls
+}
+
+// wellKnowns are the fields of a Request, by the well-known name of the metadata that is found from them.
+var wellKnowns = map[string]string{
+	"oauth-protected-resource":   "server_url",
+	"oauth-authorization-server": "issuer",
+	"openid-configuration":       "issuer",
+}
+
+// MetadataOf returns what a URL of metadata is found from, if the URL is one: the name of the field to write it
+// to, server_url or issuer, and its value. Operators paste such URLs. field is "" for other URLs.
+func MetadataOf(raw string) (field, value string) {
+	u, reason := parseURL(raw)
+	if reason != "" {
+		return "", ""
+	}
+	before, after, ok := strings.Cut(u.EscapedPath(), "/.well-known/")
+	if !ok {
+		return "", ""
+	}
+	name, rest, inserted := strings.Cut(after, "/")
+	if inserted {
+		rest = "/" + rest
+	}
+	return wellKnowns[name], u.Scheme + "://" + u.Host + before + strings.TrimSuffix(rest, "/")
 }
