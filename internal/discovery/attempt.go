@@ -19,25 +19,41 @@ type Attempt struct {
 	down bool
 }
 
-// Error says that no token endpoint was found, and everything that was tried.
+// Error says what was not found, and everything that was tried.
 type Error struct {
 	// Attempts are in the order in which they were made.
 	Attempts []Attempt
-	// Ended is the error of the ctx that ended the search; nil where it came to its end.
+	// NoMetadata is set if the MCP server publishes no metadata that can be used.
+	NoMetadata bool
+	// Issuer is that of the authorization server metadata which the MCP server's origin publishes. The MCP
+	// server does not name that server, but the operator may. "" if there is none.
+	Issuer string
+	// Ended is the error of the ctx that ended the search; nil if it came to its end.
 	Ended error
 }
 
 // Error lists one attempt a line.
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("found no token endpoint")
+	text := strings.Join(e.parts(), "\n  ")
+	if e.Issuer != "" {
+		text += fmt.Sprintf("\nits origin publishes the metadata of an authorization server: write issuer=%s if the credentials are for that server", shown(e.Issuer))
+	}
+	return text
+}
+
+func (e *Error) parts() []string {
+	what := "found no token endpoint"
+	if e.NoMetadata {
+		what = "found no protected resource metadata (RFC 9728) of the MCP server"
+	}
 	if e.Ended != nil {
-		b.WriteString(" in the time that there was")
+		what += " in the time that there was"
 	}
+	parts := []string{what}
 	for _, a := range e.Attempts {
-		fmt.Fprintf(&b, "\n  %s: %s", a.URL, a.Reason)
+		parts = append(parts, a.URL+": "+a.Reason)
 	}
-	return b.String()
+	return parts
 }
 
 // Unwrap returns Ended.

@@ -27,8 +27,7 @@ func TestFromTheServersURLAlone(t *testing.T) {
 		MTLSTokenURL: "https://mtls.example.net/t",
 		AuthMethods:  []string{"private_key_jwt", "client_secret_basic"},
 		SigningAlgs:  []string{"ES256"},
-		Scopes:       []string{"read", "write"},
-		Resource:     serverURL,
+		Published:    Published{Scopes: []string{"read", "write"}, Resource: serverURL},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
@@ -187,7 +186,7 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 		"https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called",
 		oauthURL+": HTTP 404",
 		openidURL+": HTTP 404",
-		"https://fifth.example.com: not tried, as the 4 before it were: write issuer to choose it",
+		"https://fifth.example.com: not tried, as the 4 before it were: write issuer=https://fifth.example.com to choose it",
 	)
 	if failed := err.(*Error); failed.Temporary() {
 		t.Error("temporary")
@@ -205,7 +204,8 @@ func TestAuthorizationServerThatIsDownIsNotPassedOver(t *testing.T) {
 	w.handlers["https://other.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://other.example.com"))
 	w.handlers[oauthURL] = status(503)
 	_, err := w.search(t, Request{})
-	wantAttempts(t, err, oauthURL+": HTTP 503", openidURL+": HTTP 404")
+	wantAttempts(t, err, oauthURL+": HTTP 503", openidURL+": HTTP 404",
+		"https://other.example.com: not tried, as the one before it may only be down: write issuer=https://other.example.com to choose it")
 	if !err.(*Error).Temporary() {
 		t.Error("not temporary")
 	}

@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"unicode"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
@@ -20,7 +19,6 @@ import (
 const (
 	userAgent = "vault-plugin-mcp-oauth"
 	maxBody   = 1 << 20 // bytes of a document, after decompression
-	maxShown  = 200     // characters of something of a server's that is put into an error
 )
 
 // call is one HTTP request of a search.
@@ -50,8 +48,6 @@ type failure struct {
 	temporary bool
 	// down is set where the server was asked, and gave no whole answer, or one about the moment.
 	down bool
-	// absent is set where the server says that there is no such document.
-	absent bool
 	// unreached is set where no connection came about. Other URLs of the origin would fare no better.
 	unreached bool
 }
@@ -59,6 +55,11 @@ type failure struct {
 // refuse notes why a URL was not taken.
 func (s *search) refuse(u *url.URL, reason string) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
+}
+
+// notFound is the error of the search as it stands.
+func (s *search) notFound(ctx context.Context) *Error {
+	return &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 }
 
 // fail notes why a URL brought no document.
@@ -134,11 +135,9 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 	switch {
 	case fail != nil:
 		return nil, fail
-	case a.status/100 == 3:
-		return nil, &failure{reason: redirected(u, a)}
 	case a.status != http.StatusOK:
 		busy := reach.Busy(a.status)
-		return nil, &failure{reason: fmt.Sprintf("HTTP %d", a.status), temporary: busy, down: busy, absent: a.status/100 == 4 && !busy}
+		return nil, &failure{reason: statusText(u, a), temporary: busy, down: busy}
 	}
 	return a, nil
 }
@@ -199,31 +198,17 @@ func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *
 	return &failure{reason: reason, temporary: temporary, down: !guarded, unreached: unreached}
 }
 
-// redirected says where to, without what may be secret. It is not followed: it would lead around the
-// guard's exceptions, and metadata is said to be at its well-known URL.
-func redirected(from *url.URL, a *answer) string {
+// statusText is the status of an answer. Of a redirect it says where to, without what may be secret: it is not
+// followed, as it would lead around the guard's exceptions, and metadata is at its well-known URL.
+func statusText(from *url.URL, a *answer) string {
+	if a.status/100 != 3 {
+		return fmt.Sprintf("HTTP %d", a.status)
+	}
 	to, err := from.Parse(a.header.Get("Location"))
 	if err != nil || to.Host == "" || a.header.Get("Location") == "" {
 		return fmt.Sprintf("HTTP %d: redirects are not followed", a.status)
 	}
 	return fmt.Sprintf("HTTP %d: redirects, as here to %s, are not followed", a.status, shownURL(to))
-}
-
-// shownURL is a URL for an error: without query, fragment, user information and path parameters.
-func shownURL(u *url.URL) string {
-	path, _, _ := strings.Cut(u.EscapedPath(), ";")
-	return shown(u.Scheme + "://" + u.Host + path)
-}
-
-// shown is text of a server's for an error: printable, on one line, cut short.
-func shown(s string) string {
-	runes := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool {
-		return unicode.IsSpace(r) || !unicode.IsPrint(r)
-	}), " "))
-	if len(runes) > maxShown {
-		runes = append(runes[:maxShown-1], '…')
-	}
-	return string(runes)
 }
 
 // rootsOf reads the PEM of Request.CACert; nil are the system's roots.

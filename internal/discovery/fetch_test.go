@@ -62,7 +62,7 @@ func TestLoopbackServerEarnsLoopbackAndNoMore(t *testing.T) {
 	_, err = r.Do(t.Context())
 	const private = " (private) is not called without allow_private_addresses=true"
 	wantAttempts(t, err,
-		server.URL+"/mcp: the challenge names no resource_metadata",
+		server.URL+"/mcp: asked without a token: HTTP 401 (GET, server/discover, initialize); no challenge names resource_metadata",
 		"https://10.0.0.1/.well-known/oauth-authorization-server: 10.0.0.1"+private,
 		"https://[::ffff:192.168.0.1]/.well-known/oauth-authorization-server: 192.168.0.1"+private,
 		"https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called",
@@ -109,7 +109,7 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 			r := from(server, "")
 			r.ServerURL, r.AllowPrivate, r.resolver = server.URL, c.allowPrivate, n.resolver(t)
 			_, err := r.Do(t.Context())
-			want := []string{server.URL + ": answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge"}
+			want := []string{server.URL + ": asked without a token: HTTP 200 (GET, server/discover, initialize); no challenge names resource_metadata"}
 			for i, path := range []string{"oauth-authorization-server", "openid-configuration"}[:len(c.want)] {
 				want = append(want, asURL+"/.well-known/"+path+": "+c.want[i])
 			}
@@ -205,6 +205,8 @@ func TestEventStreamIsNotReadToItsEnd(t *testing.T) {
 		switch {
 		case req.URL.Path == "/.well-known/oauth-authorization-server":
 			answers(serverDoc(s.URL))(w, req)
+		case req.URL.Path == "/.well-known/oauth-protected-resource":
+			answers(resourceDoc(s.URL, s.URL))(w, req)
 		case req.URL.Path != "/":
 			http.NotFound(w, req)
 		case req.Method == http.MethodPost:
@@ -231,7 +233,8 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 	_, err := r.Do(t.Context())
 	const reason = ": HTTP 302: redirects, as here to "
 	to := inside.URL + "/secret, are not followed"
-	wantAttempts(t, err, s.URL+reason+to,
+	wantAttempts(t, err,
+		s.URL+": asked without a token"+reason+to+" (GET, server/discover, initialize); no challenge names resource_metadata",
 		s.URL+"/.well-known/oauth-protected-resource"+reason+to,
 	)
 	_, err = from(s, s.URL).Do(t.Context())

@@ -35,6 +35,8 @@ func FuzzMetadata(f *testing.F) {
 		`{"issuer":"https://as.example.com","token_endpoint":"https://127.0.0.1","mtls_endpoint_aliases":{"token_endpoint":"https://a"},
 		"grant_types_supported":["x",1],"token_endpoint_auth_methods_supported":"a b"}`,
 		`{"issuer":"https://as.example.com","token_endpoint":"https://[::ffff:169.254.169.254]:1/a?b"}`,
+		`{"resource":"https://mcp.example.com","authorization_servers":["https://as"],"scopes_supported":["openid","a"]}`,
+		`{"resource":"https://mcp.example.com/mcp/?","authorization_servers":["https://as"]}`,
 		`{"resource":"https://mcp.example.com/mcp","authorization_servers":["https://as/%2f//","x"],"scopes_supported":"a b"}`,
 	} {
 		f.Add([]byte(seed))
@@ -42,10 +44,16 @@ func FuzzMetadata(f *testing.F) {
 	server, _ := parseURL(serverURL)
 	s := &search{Request: &Request{}, origin: "https://mcp.example.com"}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if m, reason := parseResource(body); reason == "" && unfit(m, server, false) == "" {
+		if m, reason := parseResource(body); reason == "" && unfit(m, server, true) == "" {
 			r, reason := parseURL(m.resource)
-			if reason != "" || r.User != nil || !strings.EqualFold(r.Hostname(), "mcp.example.com") {
+			if reason != "" || r.User != nil || !strings.EqualFold(r.Hostname(), "mcp.example.com") ||
+				!slices.Contains([]string{"", "/", "/mcp", "/mcp/"}, r.EscapedPath()) || r.RawQuery != "" {
 				t.Fatalf("resource %q", m.resource)
+			}
+			for _, scope := range published(&m, hint{}).Scopes {
+				if !isVisible(scope, maxValue) {
+					t.Fatalf("scope %q", scope)
+				}
 			}
 			for _, issuer := range m.servers {
 				u, reason := parseIssuer(issuer)

@@ -41,7 +41,7 @@ func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
 	})
 	_, err := r.Do(t.Context())
 	wantAttempts(t, err,
-		r.ServerURL+": the challenge names no resource_metadata",
+		r.ServerURL+": asked without a token: HTTP 401 (GET, server/discover, initialize); no challenge names resource_metadata",
 		as.URL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
 	)
 	if got := tunnels(); len(got) != 1 {
@@ -102,7 +102,7 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	_, err := r.Do(t.Context())
 	// The proxy is on loopback, which earns the server nothing.
 	wantAttempts(t, err,
-		serverURL+": answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge",
+		serverURL+": asked without a token: HTTP 200 (GET, server/discover, initialize); no challenge names resource_metadata",
 		asURL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
 	)
 	r.AllowPrivate = true

@@ -12,8 +12,8 @@ import (
 type Request struct {
 	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
 	ServerURL string
-	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), exactly as the server
-	// spells it. Where it is set, discovery begins there, and ServerURL is not called.
+	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), as the server spells
+	// it. If it is set, Do begins there, and does not call ServerURL.
 	Issuer string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
 	CACert string

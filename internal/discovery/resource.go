@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -11,76 +10,123 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// hint is what an MCP server's answer to a request without a token says.
-type hint struct {
-	bearer
-	policy Policy // for the metadata's URL
+// Published is what an MCP server's challenge and metadata say about the tokens that it takes.
+type Published struct {
+	// Scopes are those of the challenge, else the metadata's scopes_supported; nil if there are
+	// none.
+	Scopes []string
+	// Resource is the resource identifier (RFC 9728 section 2) as published; "" without metadata.
+	Resource string
 }
 
-// probe is the request that MCP clients begin with. It needs no session and makes none, and a server that
-// does not know it has refused a request without a token before it finds out.
-const (
-	probeVersion = "2026-07-28"
-	probeMethod  = "server/discover"
-	probe        = `{"jsonrpc":"2.0","id":1,"method":"` + probeMethod + `","params":{"_meta":{` +
-		`"io.modelcontextprotocol/protocolVersion":"` + probeVersion + `",` +
-		`"io.modelcontextprotocol/clientInfo":{"name":"` + userAgent + `","version":"1"},` +
-		`"io.modelcontextprotocol/clientCapabilities":{}}}}`
-)
+// published is what the metadata and the challenge say together. MCP puts the challenge's scopes first.
+func published(m *resourceMetadata, said hint) Published {
+	p := Published{Scopes: said.scopes, Resource: m.resource}
+	if p.Scopes == nil {
+		p.Scopes = m.scopes
+	}
+	return p
+}
 
-// challenge asks the MCP server without a token, to be told what it wants. First by GET, which changes
-// nothing. Many servers answer that with 405 before they look for a token, as MCP up to 2025-11-25 asks
-// of those without event streams, and as all may since: hence by POST as well. reached is false if there
-// was no connection, which the server's other URLs would share.
-func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, reached bool) {
-	get := call{method: http.MethodGet, url: server, head: true, header: http.Header{
-		"Accept": {"application/json, text/event-stream"},
-	}}
-	post := call{method: http.MethodPost, url: server, head: true, body: probe, header: http.Header{
-		"Accept":               {"application/json, text/event-stream"},
-		"Content-Type":         {"application/json"},
-		"Mcp-Protocol-Version": {probeVersion},
-		"Mcp-Method":           {probeMethod},
-	}}
-	var statuses []int
-	for _, c := range []call{get, post} {
-		a, fail := s.do(ctx, c)
-		if fail != nil {
-			s.fail(server, fail)
-			return said, !fail.unreached
+// fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.
+func (s *search) fromServer(ctx context.Context, server *url.URL) (*Result, error) {
+	said, reached := s.challenge(ctx, server)
+	if !reached {
+		return nil, s.notFound(ctx)
+	}
+	m, policy := s.resource(ctx, server, said, true)
+	if m == nil {
+		failed := s.notFound(ctx)
+		failed.NoMetadata = true
+		failed.Issuer = s.originIssuer(ctx, server, said.policy)
+		return nil, failed
+	}
+	found := s.named(ctx, m.servers, policy)
+	if found == nil {
+		return nil, s.notFound(ctx)
+	}
+	found.Published = published(m, said)
+	if said.nothing {
+		found.Warnings = append(found.Warnings, "server_url itself answers HTTP 404: check that it is the URL that MCP clients call")
+	}
+	return found, nil
+}
+
+// maxServers is how many of a resource's authorization servers are tried: more would only cost time.
+const maxServers = 4
+
+// named tries the authorization servers that an MCP server names, in their order.
+func (s *search) named(ctx context.Context, servers []string, policy Policy) *Result {
+	for i, issuer := range servers {
+		if i == maxServers {
+			s.leave(servers[i:], fmt.Sprintf("not tried, as the %d before it were", maxServers))
+			return nil
 		}
-		said.policy = a.policy
-		if a.status/100 == 3 {
-			s.refuse(server, redirected(server, a))
-			return said, true
-		}
-		if statuses = append(statuses, a.status); a.status != http.StatusUnauthorized {
+		before := len(s.attempts)
+		found := s.server(ctx, issuer, policy)
+		if found == nil {
+			if slices.ContainsFunc(s.attempts[before:], func(a Attempt) bool { return a.down }) {
+				// The credentials may be for this one: another must not get them because it is down.
+				s.leave(servers[i+1:], "not tried, as the one before it may only be down")
+				return nil
+			}
 			continue
 		}
-		said.bearer = parseBearer(a.header.Values("WWW-Authenticate"))
-		if said.metadata == "" {
-			s.refuse(server, "the challenge names no resource_metadata")
+		found.Others = slices.Concat(servers[:i], servers[i+1:])
+		found.Others = found.Others[:min(len(found.Others), maxServers)]
+		if i > 0 {
+			found.Warnings = append(found.Warnings, fmt.Sprintf("of the authorization servers that the MCP server names, this is number %d: before it %s, which can't be used", i+1, shown(strings.Join(servers[:i], ", "))))
 		}
-		return said, true
+		return found
 	}
-	s.refuse(server, fmt.Sprintf("answers a request without a token with HTTP %d (GET) and %d (POST), not with a challenge", statuses[0], statuses[1]))
-	return said, true
+	return nil
 }
 
-// resource gets the MCP server's metadata: from where its challenge says, else from the well-known URLs.
-// exists is set if there is a document, or may be, though none fit: a challenge that names one says so, and
-// what answers with anything but a 4xx or something that is no metadata.
-func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *resourceMetadata, policy Policy, exists bool) {
+// leave notes the authorization servers that are not tried, and how the operator chooses one of them.
+func (s *search) leave(servers []string, reason string) {
+	for i, issuer := range servers {
+		if i == maxServers {
+			reason = fmt.Sprintf("%s, nor were %d more", reason, len(servers)-i-1)
+		}
+		s.attempts = append(s.attempts, Attempt{URL: shown(issuer), Reason: fmt.Sprintf("%s: write issuer=%s to choose it", reason, shown(issuer))})
+		if i == maxServers {
+			return
+		}
+	}
+}
+
+// originIssuer is the issuer of the authorization server metadata that an MCP server's origin publishes; "" if
+// there is none. MCP's specification of 2025-03-26 took that server for the MCP server's. Nobody has named it,
+// so the operator has to.
+func (s *search) originIssuer(ctx context.Context, server *url.URL, policy Policy) string {
+	for _, raw := range serverURLs(&url.URL{Scheme: server.Scheme, Host: server.Host}) {
+		u, reason := parseURL(raw)
+		if reason != "" || reach.Ended(ctx) != nil {
+			continue
+		}
+		a, fail := s.document(ctx, u, policy)
+		if fail != nil {
+			continue
+		}
+		m, reason := parseServer(a.body)
+		if _, odd := parseIssuer(m.issuer); reason == "" && odd == "" && m.token != "" {
+			return m.issuer
+		}
+	}
+	return ""
+}
+
+// resource gets the MCP server's metadata: from where its challenge says, else from the well-known URLs. The
+// metadata must name authorization servers if servers is set.
+func (s *search) resource(ctx context.Context, server *url.URL, said hint, servers bool) (m *resourceMetadata, policy Policy) {
 	urls := resourceURLs(server)
-	root := urls[len(urls)-1]
 	if said.metadata != "" {
-		exists = true
 		urls = slices.DeleteFunc(urls, func(u string) bool { return u == said.metadata })
 		urls = append([]string{said.metadata}, urls...)
 	}
 	for _, raw := range urls {
 		if reach.Ended(ctx) != nil {
-			return nil, Policy{}, exists
+			return nil, Policy{}
 		}
 		u, reason := parseURL(raw)
 		if reason != "" {
@@ -94,45 +140,44 @@ func (s *search) resource(ctx context.Context, server *url.URL, said hint) (m *r
 		a, fail := s.document(ctx, u, said.policy)
 		if fail != nil {
 			s.fail(u, fail)
-			exists = exists || !fail.absent
 			continue
 		}
 		m, reason := parseResource(a.body)
 		if reason == "" {
-			exists = true
-			reason = unfit(m, server, raw == root)
+			reason = unfit(m, server, servers)
 		}
 		if reason == "" {
-			return &m, a.policy, exists
+			return &m, a.policy
 		}
 		s.refuse(u, reason)
 	}
-	return nil, Policy{}, exists
+	return nil, Policy{}
 }
 
-// unfit says why a document is not the MCP server's, or "". It must name exactly what it was asked for
-// (RFC 9728 section 3.3): without that, a server could have a client get tokens for another and take
-// them. The root's document, which MCP adds for servers with a path, may name the origin: the well-known
-// URL of that is the root's.
-func unfit(m resourceMetadata, server *url.URL, root bool) string {
-	at := &url.URL{Scheme: server.Scheme, Host: server.Host}
+// unfit says why a document is not the MCP server's, or "". It must name what it was asked for (RFC 9728
+// section 3.3): otherwise a server could have a client get tokens for another and take them.
+func unfit(m resourceMetadata, server *url.URL, servers bool) string {
 	switch {
 	case m.resource == "":
 		return "the metadata names no resource"
-	case !sameResource(m.resource, server) && !(root && sameResource(m.resource, at)):
+	case !covers(m.resource, server):
 		return fmt.Sprintf("its resource is %s, not the MCP server's URL", shown(m.resource))
-	case len(m.servers) == 0:
+	case servers && len(m.servers) == 0:
 		return "the metadata names no authorization_servers"
 	}
 	return ""
 }
 
-// sameResource compares a resource identifier with a URL, as RFC 9728 section 3.3 asks, but for what is
-// the same by RFC 3986 section 6.2, and a slash at the end: frameworks add one.
-func sameResource(resource string, u *url.URL) bool {
+// covers reports whether a resource identifier is the URL's, as the MCP SDKs compare: of the same origin, with
+// the same path or one above it, and with the same query or none. Servers publish one document for all their
+// paths, and frameworks add a slash.
+func covers(resource string, u *url.URL) bool {
 	r, reason := parseURL(resource)
-	return reason == "" && origin(r) == origin(u) && r.RawQuery == u.RawQuery &&
-		strings.TrimSuffix(r.EscapedPath(), "/") == strings.TrimSuffix(u.EscapedPath(), "/")
+	if reason != "" || origin(r) != origin(u) || r.RawQuery != "" && r.RawQuery != u.RawQuery {
+		return false
+	}
+	segments := func(u *url.URL) string { return strings.TrimSuffix(u.EscapedPath(), "/") + "/" }
+	return strings.HasPrefix(segments(u), segments(r))
 }
 
 // resourceURLs are the well-known URLs of an MCP server's metadata: RFC 9728 section 3.1's, which keeps

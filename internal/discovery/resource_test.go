@@ -1,152 +1,148 @@
 package discovery
 
 import (
-	"io"
+	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
 )
 
-func TestChallengeOfAPost(t *testing.T) {
-	w := healthy()
-	const elsewhere = "https://meta.example.net/mcp.json"
-	w.handlers[serverURL] = status(405)
-	w.handlers["POST "+serverURL] = func(rw http.ResponseWriter, req *http.Request) {
-		body, _ := io.ReadAll(req.Body)
-		if !strings.Contains(string(body), `"method":"server/discover"`) || req.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("%s %v", body, req.Header)
-		}
-		challenges(`scope="weather:read", resource_metadata="`+elsewhere+`"`)(rw, req)
-	}
-	w.handlers[elsewhere] = w.handlers[challenged]
-	delete(w.handlers, challenged)
-	got, err := w.search(t, Request{})
-	if err != nil || got.TokenURL != "https://as.example.com/token" || !slices.Equal(got.Scopes, []string{"weather:read"}) {
-		t.Errorf("%+v %v", got, err)
-	}
-	if want := []string{serverURL, "POST " + serverURL, elsewhere, oauthURL}; !slices.Equal(w.asked, want) {
-		t.Errorf("asked %q", w.asked)
-	}
-}
-
-func TestServersThatGiveNoUsefulChallenge(t *testing.T) {
-	for name, c := range map[string]struct {
-		get, post http.HandlerFunc
-		reason    string
-		names     bool // a document, which then is not got around
-	}{
-		"open":               {answers("data: {}\n\n"), answers("{}"), "answers a request without a token with HTTP 200 (GET) and 200 (POST), not with a challenge", false},
-		"knows nothing":      {status(405), status(400), "answers a request without a token with HTTP 405 (GET) and 400 (POST), not with a challenge", false},
-		"forbids":            {status(403), status(403), "answers a request without a token with HTTP 403 (GET) and 403 (POST), not with a challenge", false},
-		"no header":          {status(401), nil, "the challenge names no resource_metadata", false},
-		"no parameter":       {challenges(`realm=""`), nil, "the challenge names no resource_metadata", false},
-		"another scheme":     {status(401, "WWW-Authenticate", `Basic realm="x", resource_metadata="https://not.me"`), nil, "the challenge names no resource_metadata", false},
-		"redirects":          {status(308, "Location", "https://mcp.example.com/mcp/"), nil, "HTTP 308: redirects, as here to https://mcp.example.com/mcp/, are not followed", false},
-		"useless URL":        {challenges(`resource_metadata="/metadata"`), nil, serverURL + ": the challenge's resource_metadata is not an absolute https URL", true},
-		"URL in clear":       {challenges(`resource_metadata="http://mcp.example.com/m?q"`), nil, "http://mcp.example.com/m: uses http to a host other than loopback", true},
-		"URL in the inside":  {challenges(`resource_metadata="https://192.168.1.1/m"`), nil, "https://192.168.1.1/m: 192.168.1.1 (private) is not called without allow_private_addresses=true", true},
-		"metadata not there": {challenges(`resource_metadata="https://mcp.example.com/m"`), nil, "https://mcp.example.com/m: HTTP 404", true},
+func TestChallengeThatLeadsNowhereIsPassedOver(t *testing.T) {
+	for name, c := range map[string]struct{ params, reason string }{
+		"useless URL":        {`resource_metadata="/metadata"`, serverURL + ": the challenge's resource_metadata is not an absolute https URL"},
+		"URL in clear":       {`resource_metadata="http://mcp.example.com/m?q"`, "http://mcp.example.com/m: uses http to a host other than loopback"},
+		"URL in the inside":  {`resource_metadata="https://192.168.1.1/m"`, "https://192.168.1.1/m: 192.168.1.1 (private) is not called without allow_private_addresses=true"},
+		"metadata not there": {`resource_metadata="https://mcp.example.com/m"`, "https://mcp.example.com/m: HTTP 404"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := healthy()
-			w.handlers[serverURL], w.handlers["POST "+serverURL] = c.get, c.post
+			w.handlers[serverURL] = challenges(c.params)
 			if got, err := w.search(t, Request{}); err != nil || got.Resource != serverURL {
 				t.Errorf("%+v %v", got, err)
 			}
 			delete(w.handlers, challenged)
 			_, err := w.search(t, Request{})
-			if c.names {
-				wantAttempts(t, err, c.reason, challenged+": HTTP 404", rooted+": HTTP 404")
-				return
-			}
-			wantAttempts(t, err,
-				serverURL+": "+c.reason,
-				challenged+": HTTP 404",
-				rooted+": HTTP 404",
-				"https://mcp.example.com/.well-known/oauth-authorization-server: HTTP 404",
-				"https://mcp.example.com/.well-known/openid-configuration: HTTP 404",
-			)
+			wantAttempts(t, err, c.reason, challenged+": HTTP 404", rooted+": HTTP 404")
 		})
 	}
 }
 
-func TestMetadataMustBeTheServers(t *testing.T) {
-	const other = "its resource is %, not the MCP server's URL"
+// What is published for the MCP server, or for a path above it, is its metadata, wherever it lies.
+func TestMetadataMustCoverTheServer(t *testing.T) {
 	for _, c := range []struct {
 		server, resource string
-		at, root         string // the reason where it is at the path's well-known URL, and at the root's
+		covers           bool
 	}{
-		{serverURL, serverURL, "", ""},
-		{serverURL, "HTTPS://MCP.example.com:443/mcp", "", ""},
-		{serverURL, serverURL + "/", "", ""},
-		{serverURL + "/", serverURL, "", ""},
-		{serverURL + "?t=1", serverURL + "?t=1", "", ""},
-		{"https://mcp.example.com", "https://mcp.example.com/", "", ""},
-		{serverURL, "https://mcp.example.com", other, ""},
-		{serverURL, "https://mcp.example.com/", other, ""},
-		{serverURL + "?t=1", serverURL, other, other},
-		{serverURL, serverURL + "?t=1", other, other},
-		{serverURL, serverURL + "/other", other, other},
-		{serverURL, "https://mcp.example.com/MCP", other, other},
-		{serverURL, "https://mcp.example.com/other", other, other},
-		{serverURL, "https://mcp.example.com:8443/mcp", other, other},
-		{serverURL, "http://mcp.example.com/mcp", other, other},
-		{serverURL, "https://evil.example.com/mcp", other, other},
-		{serverURL, "https://mcp.example.com@evil.example.com/mcp", other, other},
-		{serverURL, "urn:mcp", other, other},
-		{serverURL, "", "the metadata names no resource", "the metadata names no resource"},
+		{serverURL, serverURL, true},
+		{serverURL, "HTTPS://MCP.example.com:443/mcp", true},
+		{serverURL, serverURL + "/", true},
+		{serverURL + "/", serverURL, true},
+		{"https://mcp.example.com", "https://mcp.example.com/", true},
+		{"https://mcp.example.com/", "https://mcp.example.com", true},
+		{serverURL, "https://mcp.example.com", true},
+		{serverURL, "https://mcp.example.com/", true},
+		{serverURL + "/a/b", serverURL, true},
+		{serverURL + "/a/b", serverURL + "/a/", true},
+		{"https://mcp.example.com/a%2Fb/c", "https://mcp.example.com/a%2Fb", true},
+		{serverURL + "?t=1", serverURL + "?t=1", true},
+		{serverURL + "?t=1", serverURL, true},
+		{serverURL + "?t=1", "https://mcp.example.com", true},
+
+		{serverURL, serverURL + "?t=1", false},
+		{serverURL + "?t=2", serverURL + "?t=1", false},
+		{serverURL, serverURL + "/other", false},
+		{serverURL, "https://mcp.example.com/MCP", false},
+		{serverURL, "https://mcp.example.com/mc", false},
+		{serverURL + "2", serverURL, false},
+		{serverURL + "2", serverURL + "/", false},
+		{"https://mcp.example.com/a%2Fb/c", "https://mcp.example.com/a", false},
+		{serverURL, "https://mcp.example.com//", false},
+		{serverURL, "https://mcp.example.com/other", false},
+		{serverURL, "https://mcp.example.com/../mcp", false},
+		{serverURL, "https://mcp.example.com:8443/mcp", false},
+		{serverURL, "http://mcp.example.com/mcp", false},
+		{serverURL, "https://example.com/mcp", false},
+		{serverURL, "https://evil.example.com/mcp", false},
+		{serverURL, "https://mcp.example.com.evil.example/mcp", false},
+		{serverURL, "https://mcp.example.com@evil.example.com/mcp", false},
+		{serverURL, "https://mcp.example.com/#mcp", false},
+		{serverURL, "urn:mcp", false},
 	} {
 		server, _ := parseURL(c.server)
-		for root, reason := range map[bool]string{false: c.at, true: c.root} {
-			m := resourceMetadata{resource: c.resource, servers: []string{issuer}}
-			want := strings.Replace(reason, "%", c.resource, 1)
-			if got := unfit(m, server, root); got != want {
-				t.Errorf("%s for %s, root %t: %q", c.resource, c.server, root, got)
+		if covers(c.resource, server) != c.covers {
+			t.Errorf("%s for %s: %t", c.resource, c.server, !c.covers)
+		}
+		for _, at := range []string{resourceURLs(server)[0], rooted} {
+			path, _, _ := strings.Cut(at, "?")
+			w := healthy()
+			delete(w.handlers, challenged)
+			w.handlers[path] = answers(resourceDoc(c.resource, issuer))
+			got, err := w.search(t, Request{ServerURL: c.server})
+			if c.covers && (err != nil || got.Resource != c.resource) {
+				t.Errorf("%s for %s at %s: %+v %v", c.resource, c.server, at, got, err)
+			}
+			if !c.covers && (err == nil || !strings.Contains(err.Error(), "its resource is "+c.resource+", not the MCP server's URL")) {
+				t.Errorf("%s for %s at %s: %+v %v", c.resource, c.server, at, got, err)
 			}
 		}
 	}
+	if reason := unfit(resourceMetadata{servers: []string{issuer}}, &url.URL{}, false); reason != "the metadata names no resource" {
+		t.Error(reason)
+	}
 }
 
-func TestRefusedMetadataIsNotGotAround(t *testing.T) {
-	// The server's origin would do as an authorization server, were there no metadata.
-	own := answers(serverDoc("https://mcp.example.com"))
-	for _, c := range []struct {
+// No server is guessed: one that the MCP server does not name gets no credentials unless the operator names it.
+func TestServerThatNobodyNamedIsNotTaken(t *testing.T) {
+	const origin = "https://mcp.example.com"
+	for name, c := range map[string]struct {
 		document http.HandlerFunc
 		reason   string
 	}{
-		{answers(resourceDoc("https://victim.example.com/mcp", issuer)), "its resource is https://victim.example.com/mcp, not the MCP server's URL"},
-		{answers(`{"resource":"` + serverURL + `"}`), "the metadata names no authorization_servers"},
-		{status(502), "HTTP 502"}, // there may be a document
-		{status(301, "Location", "https://mcp.example.com/m"), "HTTP 301: redirects, as here to https://mcp.example.com/m, are not followed"},
-		{answers(strings.Repeat(" ", maxBody+1)), "the answer is larger than 1 MiB"},
+		"another's":                 {answers(resourceDoc("https://victim.example.com/mcp", issuer)), "its resource is https://victim.example.com/mcp, not the MCP server's URL"},
+		"without servers":           {answers(`{"resource":"` + serverURL + `"}`), "the metadata names no authorization_servers"},
+		"down":                      {status(502), "HTTP 502"},
+		"moved":                     {status(301, "Location", "https://mcp.example.com/m"), "HTTP 301: redirects, as here to https://mcp.example.com/m, are not followed"},
+		"too large":                 {answers(strings.Repeat(" ", maxBody+1)), "the answer is larger than 1 MiB"},
+		"a single-page application": {answers("<html>"), "the answer is a web page, not JSON"},
+		"nothing":                   {http.NotFound, "HTTP 404"},
+		"nothing without a token":   {status(401), "HTTP 401"},
 	} {
-		w := &world{handlers: map[string]http.HandlerFunc{
-			serverURL:  challenges(""),
-			challenged: c.document,
-			"https://mcp.example.com/.well-known/oauth-authorization-server": own,
-		}}
-		_, err := w.search(t, Request{})
-		wantAttempts(t, err, serverURL+": the challenge names no resource_metadata", challenged+": "+c.reason, rooted+": HTTP 404")
-	}
-	for name, none := range map[string]http.HandlerFunc{
-		"a single-page application": answers("<html>"),
-		"nothing":                   http.NotFound,
-		"nothing without a token":   status(401),
-	} {
-		w := &world{handlers: map[string]http.HandlerFunc{
-			serverURL:  challenges(""),
-			challenged: none,
-			"https://mcp.example.com/.well-known/oauth-authorization-server": own,
-		}}
-		got, err := w.search(t, Request{})
-		if err != nil || got.Issuer != "https://mcp.example.com" || got.Resource != "" || len(got.Warnings) != 1 {
-			t.Errorf("%s: %+v %v", name, got, err)
-		}
-		// A challenge that names a document says that there is one.
-		w.handlers[serverURL] = challenges(`resource_metadata="` + challenged + `"`)
-		if got, err := w.search(t, Request{}); err == nil {
-			t.Errorf("%s, and named: %+v", name, got)
+		for at, c2 := range map[string]struct{ document, named, write string }{
+			"oauth-authorization-server": {serverDoc(origin), origin, origin},
+			"openid-configuration":       {serverDoc(origin + "/"), origin + "/", origin + "/"},
+			// It was the metadata of the server behind, in the days of the guess.
+			"oauth-authorization-server ": {serverDoc(issuer), issuer, issuer},
+			"openid-configuration ":       {`{"issuer":"https://as.example.com?x","token_endpoint":"https://as.example.com/t"}`, "", ""},
+			"":                            {`{"issuer":"https://mcp.example.com"}`, "", ""},
+		} {
+			w := &world{handlers: map[string]http.HandlerFunc{
+				serverURL:  challenges(""),
+				challenged: c.document,
+				origin + "/.well-known/" + strings.TrimSpace(at): answers(c2.document),
+			}}
+			w.handlers[oauthURL] = answers(serverDoc(issuer))
+			_, err := w.search(t, Request{})
+			wantAttempts(t, err,
+				serverURL+": asked without a token: HTTP 401 (GET), HTTP 404 (server/discover, initialize); no challenge names resource_metadata",
+				challenged+": "+c.reason,
+				rooted+": HTTP 404",
+			)
+			failed := err.(*Error)
+			if failed.Issuer != c2.named || !failed.NoMetadata || failed.Temporary() != (name == "down") {
+				t.Errorf("%s, %s: %+v", name, at, failed)
+			}
+			hint := "\nits origin publishes the metadata of an authorization server: write issuer=" + c2.write + " if the credentials are for that server"
+			if c2.write != "" && !strings.HasSuffix(err.Error(), hint) {
+				t.Errorf("%s, %s: %s", name, at, err)
+			}
+			if c2.write != "" {
+				// What it says to write does find a server.
+				if got, err := w.search(t, Request{Issuer: c2.write}); err != nil || got.Issuer != c2.write {
+					t.Errorf("%s, %s: %+v %v", name, at, got, err)
+				}
+			}
 		}
 	}
 }
@@ -160,18 +156,32 @@ func TestURLThatIsTooLongIsNotBlamedOnTheChallenge(t *testing.T) {
 	}
 }
 
-func TestRootMetadataMayNameTheOrigin(t *testing.T) {
-	for name, challenge := range map[string]http.HandlerFunc{
-		"found":      challenges(""),
-		"challenged": challenges(`resource_metadata="` + rooted + `"`),
-	} {
-		w := healthy()
-		w.handlers[serverURL] = challenge
-		w.handlers[rooted] = answers(resourceDoc("https://mcp.example.com/", issuer))
-		delete(w.handlers, challenged)
-		got, err := w.search(t, Request{})
-		if err != nil || got.Resource != "" || len(got.Warnings) != 1 || got.Policy != (Policy{}) {
-			t.Errorf("%s: %+v %v", name, got, err)
-		}
+// The credentials may be for another of the servers that the MCP server names.
+func TestOtherServersAreNamed(t *testing.T) {
+	const a, b, c = "https://a.example.com", "https://b.example.com", "https://c.example.com"
+	w := healthy()
+	w.handlers[challenged] = answers(resourceDoc(serverURL, "https://10.0.0.1", issuer, a, b, c, "https://d.example.com"))
+	got, err := w.search(t, Request{})
+	if err != nil || !slices.Equal(got.Others, []string{"https://10.0.0.1", a, b, c}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	w.handlers[challenged] = answers(resourceDoc(serverURL, issuer, a, b))
+	w.handlers[oauthURL] = status(503)
+	_, err = w.search(t, Request{})
+	const down = "not tried, as the one before it may only be down: write issuer="
+	wantAttempts(t, err,
+		oauthURL+": HTTP 503", openidURL+": HTTP 404",
+		a+": "+down+a+" to choose it",
+		b+": "+down+b+" to choose it",
+	)
+	many := make([]string, 30)
+	for i := range many {
+		many[i] = "https://10.0.0.1/" + strings.Repeat("a", i+1)
+	}
+	w.handlers[challenged] = answers(resourceDoc(serverURL, many...))
+	_, err = w.search(t, Request{})
+	failed, ok := errors.AsType[*Error](err)
+	if !ok || len(failed.Attempts) != 9 || !strings.Contains(failed.Attempts[8].Reason, "nor were 21 more: write issuer="+many[8]+" to choose it") {
+		t.Errorf("%v", err)
 	}
 }

@@ -3,6 +3,7 @@ package discovery
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -44,8 +45,24 @@ func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 		handler = http.NotFound
 	}
 	recorder := httptest.NewRecorder()
-	handler(recorder, req)
+	if aborted := serve(handler, recorder, req); aborted {
+		return nil, io.EOF
+	}
 	return recorder.Result(), nil
+}
+
+// serve reports whether the handler aborted its answer, as net/http's handlers do.
+func serve(handler http.HandlerFunc, w http.ResponseWriter, req *http.Request) (aborted bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if r != http.ErrAbortHandler {
+				panic(r)
+			}
+			aborted = true
+		}
+	}()
+	handler(w, req)
+	return false
 }
 
 // answers is a handler that answers with a body.
@@ -110,7 +127,11 @@ func wantAttempts(t *testing.T, err error, want ...string) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("attempts:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if text := "found no token endpoint\n  " + strings.Join(want, "\n  "); err.Error() != text {
+	what := "found no token endpoint"
+	if failed.NoMetadata {
+		what = "found no protected resource metadata (RFC 9728) of the MCP server"
+	}
+	if text := what + "\n  " + strings.Join(want, "\n  "); failed.Issuer == "" && err.Error() != text {
 		t.Errorf("%s, want %s", err, text)
 	}
 }

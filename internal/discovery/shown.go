@@ -1,0 +1,27 @@
+package discovery
+
+import (
+	"net/url"
+	"strings"
+	"unicode"
+)
+
+// maxShown is how many characters of a server's text are put into an error.
+const maxShown = 200
+
+// shownURL is a URL for an error: without query, fragment, user information and path parameters.
+func shownURL(u *url.URL) string {
+	path, _, _ := strings.Cut(u.EscapedPath(), ";")
+	return shown(u.Scheme + "://" + u.Host + path)
+}
+
+// shown is text of a server's for an error: printable, on one line, cut short.
+func shown(s string) string {
+	runes := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}), " "))
+	if len(runes) > maxShown {
+		runes = append(runes[:maxShown-1], '…')
+	}
+	return string(runes)
+}
