@@ -41,6 +41,9 @@ func (e *Error) Error() string {
 	return text
 }
 
+// Sentence is Error's list on one line.
+func (e *Error) Sentence() string { return strings.Join(e.parts(), "; ") }
+
 func (e *Error) parts() []string {
 	what := "found no token endpoint"
 	if e.NoMetadata {

@@ -13,6 +13,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // Do searches for the token endpoint. Its errors are *Error, or say what is wrong with the request.
@@ -32,6 +35,27 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 		return found, nil
 	}
 	return nil, s.notFound(ctx)
+}
+
+// lookTime bounds Look: it is for defaults, and the write that waits for it has more to do.
+const lookTime = 5 * time.Second
+
+// Look gets what the MCP server at ServerURL publishes, for at most 5 s. Issuer is not used. If the metadata
+// can't be had, the scopes of a challenge may be all that is returned, and the error says why, as that of Do.
+func (r *Request) Look(ctx context.Context) (Published, error) {
+	s, u, err := r.begin("server_url", r.ServerURL)
+	if err != nil {
+		return Published{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	said, reached := s.challenge(ctx, u)
+	if reached {
+		if m, _ := s.resource(ctx, u, said, false); m != nil {
+			return published(m, said), nil
+		}
+	}
+	return Published{Scopes: said.scopes}, &Error{Attempts: s.attempts, Ended: reach.Ended(ctx), NoMetadata: true}
 }
 
 // begin makes a search from a URL of the operator's.

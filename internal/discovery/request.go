@@ -32,7 +32,7 @@ type Request struct {
 	proxied  func(*http.Request) (*url.URL, error) // for tests; nil is the environment's
 }
 
-// search is one Do.
+// search is one Do or Look.
 type search struct {
 	*Request
 	origin   string // of the URL that the operator gave

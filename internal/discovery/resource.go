@@ -10,22 +10,27 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// Published is what an MCP server's challenge and metadata say about the tokens that it takes.
-type Published struct {
-	// Scopes are those of the challenge, else the metadata's scopes_supported; nil if there are
-	// none.
-	Scopes []string
-	// Resource is the resource identifier (RFC 9728 section 2) as published; "" without metadata.
-	Resource string
-}
-
 // published is what the metadata and the challenge say together. MCP puts the challenge's scopes first.
 func published(m *resourceMetadata, said hint) Published {
 	p := Published{Scopes: said.scopes, Resource: m.resource}
 	if p.Scopes == nil {
-		p.Scopes = m.scopes
+		p.Scopes = grantable(m.scopes)
 	}
 	return p
+}
+
+// grantable leaves out the scopes of OpenID Connect Core sections 3.1.2.1, 5.4 and 11: they are about a user,
+// and authorization servers refuse them for the client credentials grant.
+func grantable(scopes []string) []string {
+	var kept []string
+	for _, scope := range scopes {
+		switch scope {
+		case "openid", "profile", "email", "address", "phone", "offline_access":
+		default:
+			kept = append(kept, scope)
+		}
+	}
+	return kept
 }
 
 // fromServer searches from an MCP server's URL: its challenge, its metadata, its authorization servers.

@@ -1,12 +1,15 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestChallengeThatLeadsNowhereIsPassedOver(t *testing.T) {
@@ -154,6 +157,80 @@ func TestURLThatIsTooLongIsNotBlamedOnTheChallenge(t *testing.T) {
 	if err == nil || strings.Contains(err.Error(), "challenge's") || !strings.Contains(err.Error(), "the well-known URL of its metadata is not a URL") {
 		t.Error(err)
 	}
+}
+
+// Scopes about a user are none for a client's own tokens, unless a challenge asks for them.
+func TestScopesThatTheGrantHasNot(t *testing.T) {
+	for _, c := range []struct {
+		challenge, supported string
+		want                 []string
+	}{
+		{``, `["openid","read","profile","email","address","phone","offline_access","write"]`, []string{"read", "write"}},
+		{``, `["openid","offline_access"]`, nil},
+		{``, `["OpenID","openid.x","read:email","emails"]`, []string{"OpenID", "openid.x", "read:email", "emails"}},
+		{``, `[]`, nil},
+		{``, `null`, nil},
+		{`scope="openid read"`, `["write"]`, []string{"openid", "read"}},
+	} {
+		w := healthy()
+		w.handlers[serverURL] = challenges(c.challenge)
+		w.handlers[challenged] = answers(`{"resource":"` + serverURL + `","authorization_servers":["` + issuer + `"],"scopes_supported":` + c.supported + `}`)
+		got, err := w.search(t, Request{})
+		if err != nil || !slices.Equal(got.Scopes, c.want) || got.Scopes == nil != (c.want == nil) {
+			t.Errorf("%s: %+v %v", c.supported, got, err)
+		}
+	}
+}
+
+func (w *world) look(t *testing.T, r Request) (Published, error) {
+	t.Helper()
+	r.Transport, r.Timeout, r.ServerURL = w, 10*time.Second, serverURL
+	return r.Look(t.Context())
+}
+
+// Where the operator names the authorization server, the MCP server's metadata says the rest.
+func TestLook(t *testing.T) {
+	w := healthy()
+	w.handlers[challenged] = answers(`{"resource":"https://mcp.example.com/","scopes_supported":["read","openid"]}`)
+	got, err := w.look(t, Request{Issuer: "https://operators.example.com"})
+	if err != nil || got.Resource != "https://mcp.example.com/" || !slices.Equal(got.Scopes, []string{"read"}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	if want := []string{serverURL, challenged}; !slices.Equal(w.asked, want) {
+		t.Errorf("asked %q", w.asked)
+	}
+	w.handlers[serverURL] = challenges(`scope="a b"`)
+	if got, err := w.look(t, Request{}); err != nil || !slices.Equal(got.Scopes, []string{"a", "b"}) {
+		t.Errorf("%+v %v", got, err)
+	}
+	delete(w.handlers, challenged)
+	got, err = w.look(t, Request{})
+	if !slices.Equal(got.Scopes, []string{"a", "b"}) || got.Resource != "" {
+		t.Errorf("%+v", got)
+	}
+	failed, ok := errors.AsType[*Error](err)
+	if !ok || !failed.NoMetadata {
+		t.Fatalf("%v", err)
+	}
+	if want := "found no protected resource metadata (RFC 9728) of the MCP server; " + serverURL +
+		": asked without a token: HTTP 401 (GET), HTTP 404 (server/discover, initialize); no challenge names resource_metadata; " +
+		challenged + ": HTTP 404; " + rooted + ": HTTP 404"; failed.Sentence() != want {
+		t.Errorf("%s", failed.Sentence())
+	}
+	if _, err := (&Request{ServerURL: "x", Timeout: time.Second}).Look(t.Context()); err == nil || err.Error() != "server_url is not an absolute https URL" {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestLookIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &Request{ServerURL: serverURL, Timeout: 10 * time.Second, Transport: stalled{}}
+		begun := time.Now()
+		_, err := r.Look(t.Context())
+		if took := time.Since(begun); took != lookTime || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("took %s, %v", took, err)
+		}
+	})
 }
 
 // The credentials may be for another of the servers that the MCP server names.

@@ -25,3 +25,12 @@ type Result struct {
 	// Warnings are what the operator should know, a sentence each.
 	Warnings []string
 }
+
+// Published is what an MCP server's challenge and metadata say about the tokens that it takes.
+type Published struct {
+	// Scopes are those of the challenge, else the metadata's scopes_supported without those of OpenID
+	// Connect; nil if there are none.
+	Scopes []string
+	// Resource is the resource identifier (RFC 9728 section 2) as published; "" without metadata.
+	Resource string
+}
