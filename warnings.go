@@ -21,14 +21,15 @@ func warnings(q *grant.Request, accessToken, scope string) []string {
 	return all
 }
 
-// missingScopes says which of the asked scopes are not among the granted ones, which
-// are space-delimited; empty when none is missing. An authorization server may grant
-// less than was asked (RFC 6749 section 3.3), and some drop what they do not know.
+// missingScopes says which of the asked scopes are not among the granted ones; empty if
+// none is missing. An authorization server may grant less than was asked (RFC 6749 section
+// 3.3), and some drop what they do not know.
 func missingScopes(asked []string, granted string) string {
-	have := strings.Fields(granted)
+	// Separated by spaces, as RFC 6749 has it, or by commas.
+	have := append(strings.Fields(granted), strings.FieldsFunc(granted, func(r rune) bool { return r == ' ' || r == ',' })...)
 	var missing []string
 	for _, scope := range asked {
-		if !slices.Contains(have, scope) {
+		if !slices.ContainsFunc(have, func(h string) bool { return sameScope(scope, h) }) && !isDefaultScope(scope) {
 			missing = append(missing, scope)
 		}
 	}
@@ -37,6 +38,19 @@ func missingScopes(asked []string, granted string) string {
 	}
 	return fmt.Sprintf("the authorization server did not grant %s; it granted %s",
 		quote(strings.Join(missing, " ")), quote(granted))
+}
+
+// sameScope reports whether two names are one scope's: equal, or one is short and the
+// other is it after a resource's identifier and a slash, as Entra, Cognito and Google have it.
+func sameScope(a, b string) bool {
+	short := func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
+	return a == b || a != "" && short(b) == a || b != "" && short(a) == b
+}
+
+// isDefaultScope reports whether a scope stands for all that the client was ever granted, which
+// is listed by name in the answer or not at all (Entra).
+func isDefaultScope(scope string) bool {
+	return scope == ".default" || strings.HasSuffix(scope, "/.default")
 }
 
 // foreignAudience says of a token that is a JWT (RFC 9068) when its audience holds none

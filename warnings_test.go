@@ -162,3 +162,46 @@ func FuzzWarnings(f *testing.F) {
 		}
 	})
 }
+
+// Authorization servers write what they granted in their own way.
+func TestGrantedScopesAreComparedAsSets(t *testing.T) {
+	const graph = "https://graph.microsoft.com/"
+	for _, test := range []struct {
+		asked   []string
+		granted string
+		missing string
+	}{
+		{[]string{"a", "b"}, "a b", ""},
+		{[]string{"a", "b"}, "b a c", ""},
+		{[]string{"a", "b"}, "a,b", ""},
+		{[]string{"a", "b"}, "b, a", ""},
+		{[]string{"a", "b"}, "a b,c", ""},
+		{[]string{"a,b"}, "a,b", ""},
+		{[]string{"a", "a"}, "a", ""},
+		{nil, "a", ""},
+		{[]string{graph + ".default"}, graph + ".default", ""},
+		{[]string{graph + ".default"}, graph + "User.Read " + graph + "Mail.Read", ""},
+		{[]string{graph + ".default"}, "User.Read", ""},
+		{[]string{".default"}, "", ""},
+		{[]string{"api://app/read"}, "read", ""},
+		{[]string{"read"}, "api://app/read", ""},
+		{[]string{"https://www.googleapis.com/auth/drive"}, "drive,other", ""},
+		{[]string{"files/read", "files/write"}, "read write", ""},
+
+		{[]string{"a", "b"}, "a", "b"},
+		{[]string{"a", "b"}, "", "a b"},
+		{[]string{"a"}, "ab", "a"},
+		{[]string{"a"}, "A", "a"},
+		{[]string{"files:read"}, "read", "files:read"},
+		{[]string{"files/read"}, "notes/read", "files/read"},
+		{[]string{"read"}, "api://app/readwrite", "read"},
+		{[]string{"api://app/"}, "read", "api://app/"},
+		{[]string{graph + ".default", "b"}, graph + ".default", "b"},
+		{[]string{"x.default"}, "a", "x.default"},
+	} {
+		got := missingScopes(test.asked, test.granted)
+		if (got != "") != (test.missing != "") || !strings.Contains(got, "did not grant "+quote(test.missing)+";") && got != "" {
+			t.Errorf("asked %q, granted %q: %q; want %q to be missing", test.asked, test.granted, got, test.missing)
+		}
+	}
+}
