@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -31,7 +32,7 @@ func (b *backend) refreshPaths() []*framework.Path {
 				ForwardPerformanceStandby: true,
 				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
 					"token_id":   {Type: framework.TypeString, Description: "The token_id of the token now held."},
-					"refreshed":  {Type: framework.TypeBool, Description: "Whether this request, or one that it shared the work of, brought a new token."},
+					"refreshed":  {Type: framework.TypeBool, Description: "Whether this request, or one that it shared the work of, obtained a new token. If not, a warning says why."},
 					"expires_at": {Type: framework.TypeTime, Description: "When the token now held stops being valid (RFC 3339, UTC)."},
 				}),
 			},
@@ -56,11 +57,28 @@ func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framewo
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: map[string]any{
+	resp := &logical.Response{Data: map[string]any{
 		"token_id":   t.ID(),
 		"refreshed":  refreshed,
 		"expires_at": rfc3339(t.Expires),
-	}}, nil
+	}}
+	if !refreshed {
+		resp.AddWarning("refreshed=false: " + whyHeld(t, id, time.Now()))
+	}
+	return resp, nil
+}
+
+// whyHeld says why a token was not replaced on request. A second more than the engine's 10 s is allowed
+// for, as a token's time is that of the whole second in which it was requested.
+func whyHeld(t *tokens.Token, rejected string, now time.Time) string {
+	switch {
+	case rejected != "" && rejected != t.ID():
+		return "another token is held by now: read token/"
+	case now.Sub(t.Issued) < 11*time.Second:
+		return "the token held is less than 10 s old, and is not replaced so soon: if it is refused too, the cause is another"
+	default:
+		return "the authorization server handed out the same token again: it may do so until that expires"
+	}
 }
 
 const refreshHelp = `
@@ -71,7 +89,7 @@ with it, then read token/ again:
 
 Only if that is still the token held is a new one obtained, however many brokers ask at
 once; the others are told the new token's id. A token younger than 10 seconds is not
-replaced: refreshed is false then. The answer never holds a token.
+replaced. If refreshed is false, a warning says why. The answer never holds a token.
 
 A policy that makes brokers name the token:
 

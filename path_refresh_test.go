@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,50 @@ func TestRefreshWithinTheCooldownFetchesNothing(t *testing.T) {
 		}
 	}
 	as.asked(t, 1, "after refreshes of a young token")
+}
+
+// An answer without a new token says why there is none.
+func TestRefreshThatReplacesNothingSaysWhy(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	why := func(data fields) string {
+		t.Helper()
+		resp, err := m.do(logical.UpdateOperation, "refresh/weather", data)
+		if err != nil || resp.Data["refreshed"] != false || len(resp.Warnings) != 1 {
+			t.Fatalf("%+v %v", resp, err)
+		}
+		return resp.Warnings[0]
+	}
+	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
+	held := m.read("token/weather")["token_id"]
+	if got := why(fields{"token_id": "0123456789abcdef"}); !strings.Contains(got, "another token is held") {
+		t.Error(got)
+	}
+	as.answers(granting(fields{"access_token": "t0ken-held", "expires_in": 3540}))
+	for range 2 { // the second time nobody is asked
+		if got := why(fields{"token_id": held}); !strings.Contains(got, "handed out the same token again") {
+			t.Error(got)
+		}
+	}
+	as.asked(t, 1, "after refreshes that got the same token")
+	resp, err := m.do(logical.UpdateOperation, "refresh/weather", fields{"token_id": "0123456789abcdef"})
+	if err != nil || len(resp.Warnings) != 1 {
+		t.Errorf("%+v %v", resp, err)
+	}
+
+	m.write("config/young", as.client())
+	for _, data := range []fields{nil, {"token_id": m.read("token/young")["token_id"]}} {
+		resp, err := m.do(logical.UpdateOperation, "refresh/young", data)
+		if err != nil || len(resp.Warnings) != 1 || !strings.Contains(resp.Warnings[0], "less than 10 s") {
+			t.Errorf("%+v %v", resp, err)
+		}
+	}
+	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
+	m.stash(reader, "t0ken-old", time.Minute, time.Hour)
+	as.answers(granting(fields{"access_token": "t0ken-new", "expires_in": 3600}))
+	if resp, err := m.do(logical.UpdateOperation, "refresh/weather/reader", nil); err != nil || resp.Data["refreshed"] != true || resp.Warnings != nil {
+		t.Errorf("%+v %v", resp, err)
+	}
 }
 
 func TestRefreshOfNothingObtainsAToken(t *testing.T) {

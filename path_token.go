@@ -86,7 +86,7 @@ func tokenFields() map[string]*framework.FieldSchema {
 		},
 		"expires_at":          {Type: framework.TypeTime, Description: "When the token stops being valid (RFC 3339, UTC)."},
 		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited. Absent when the authorization server did not tell and none was asked for."},
-		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while."},
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while: until shortly after the next refresh. Just after one it exceeds rotation_period."},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
 		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the token was obtained (RFC 3339, UTC)."},
 		"token_id":            {Type: framework.TypeString, Description: "The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."},
