@@ -281,6 +281,49 @@ func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
 	}
 }
 
+// What was discovered can't be written: a write that tries would be taken for one that did.
+func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
+	m, as, mcp := discoverable(t, nil)
+	mcp.says(fields{"scopes_supported": []string{"a", "b"}})
+	m.write("config/weather", mcp.client())
+	m.write("config/named", as.client())
+	found := m.read("config/weather")
+	delete(found, "discovered_at")
+	was, asked, looked := m.storage.entries(t), as.count(), as.looked()
+	for _, change := range []fields{
+		{"discovered_issuer": "https://other.example.com"},
+		{"discovered_issuer": as.URL + "/"},
+		{"discovered_issuer": ""},
+		{"discovered_token_url": as.URL + "/other"},
+		{"discovered_scopes": []string{"a"}},
+		{"discovered_scopes": []string{"b", "a"}},
+		{"discovered_scopes": "a,b,c"},
+		{"discovered_scopes": ""},
+		{"discovered_at": "2026-01-01T00:00:00Z"},
+		{"discovered_at": map[string]any{"a": 1}},
+	} {
+		for _, more := range []fields{nil, {"verify": false}, {"rediscover": true}, {"client_secret": secret, "scopes": "c"}} {
+			for field := range change {
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, more), field+" is what discovery found", "leave it out")
+			}
+		}
+	}
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/named", fields{"discovered_issuer": as.URL}, "discovered_issuer is what discovery found")
+	m.storage.unchanged(t, was)
+	if as.count() != asked || as.looked() != looked {
+		t.Error("a refused write asked the authorization server")
+	}
+	for _, same := range []fields{{"discovered_scopes": "a,b"}, {"discovered_scopes": []string{"a", "b"}}, {"discovered_issuer": as.URL}, found} {
+		m.write("config/weather", same)
+	}
+	m.write("config/named", fields{"discovered_issuer": "", "discovered_scopes": []string{}})
+	m.storage.unchanged(t, was)
+
+	// A config that is written from what another one reads discovers for itself.
+	m.write("config/copy", with(m.read("config/weather"), fields{"client_secret": secret, "discovered_at": "2026-01-01T00:00:00Z"}))
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/other", with(found, fields{"client_secret": secret, "discovered_scopes": "c"}), "discovered_scopes is what discovery found")
+}
+
 func TestScopesAndResourceFromDiscovery(t *testing.T) {
 	for _, test := range []struct {
 		name     string

@@ -1,8 +1,10 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -154,6 +156,38 @@ func discoveredFields() map[string]*framework.FieldSchema {
 		"discovered_token_url": {Type: framework.TypeString, Description: "The token endpoint that was discovered."},
 		"discovered_scopes":    {Type: framework.TypeStringSlice, Description: "The scopes that the MCP server names, which are asked for where scopes is empty."},
 		"discovered_at":        {Type: framework.TypeTime, Description: "When that was (RFC 3339, UTC)."},
+	}
+}
+
+// keepsDiscovered returns an error if the request holds a discovered field that is not as the config reads it.
+// What a config's read gives may be written back, but these are not settings. when includes the time.
+func (c *config) keepsDiscovered(d *framework.FieldData, when bool) error {
+	read := c.response()
+	for _, field := range slices.Sorted(maps.Keys(discoveredFields())) {
+		given, ok := d.Raw[field]
+		if !ok || field == "discovered_at" && !when || asText(given) == asText(read[field]) {
+			continue
+		}
+		return badRequest("%s is what discovery found, and can't be written: leave it out, or write what you want to issuer, token_url, scopes or resource", field)
+	}
+	return nil
+}
+
+// asText is a value as the command line writes it: a list with commas, nothing as an empty text.
+func asText(value any) string {
+	switch value := value.(type) {
+	case nil:
+		return ""
+	case []string:
+		return strings.Join(value, ",")
+	case []any:
+		items := make([]string, len(value))
+		for i, item := range value {
+			items[i] = fmt.Sprint(item)
+		}
+		return strings.Join(items, ",")
+	default:
+		return fmt.Sprint(value)
 	}
 }
 

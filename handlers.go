@@ -63,7 +63,7 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 
 // onlyKnown checks that a request holds no field that its path does not have: dropped with a
 // warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
-// adds to its fields may be written back with them, and is not looked at.
+// adds to its fields may be written back with them: see keepsDiscovered.
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {

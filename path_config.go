@@ -154,6 +154,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	next := newConfig()
 	if old != nil {
 		next = old.clone()
+		if err := old.keepsDiscovered(d, true); err != nil {
+			return nil, err
+		}
 	}
 	next.update(d)
 	meant, err := b.writtenFor(ctx, name.Server, old, next)
@@ -179,6 +182,11 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	notes, err := next.resolve(ctx, old, d.Get("rediscover").(bool), verify, trusted)
 	if err != nil {
 		return nil, err
+	}
+	if old == nil {
+		if err := next.keepsDiscovered(d, false); err != nil {
+			return nil, err
+		}
 	}
 	if !trusted {
 		if err := next.sameEndpoint(old, field); err != nil {
