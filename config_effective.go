@@ -49,6 +49,20 @@ func (c *config) authMethod() grant.AuthMethod {
 	}
 }
 
+// credentialsKind names the credentials: for the operator's by the field that holds them.
+func (c *config) credentialsKind() string {
+	switch {
+	case len(c.Keys) > 0 && c.KeyType != "":
+		return "generated_key"
+	case len(c.Keys) > 0:
+		return "private_key"
+	case c.ClientCertificate != "":
+		return "client_certificate"
+	default:
+		return "client_secret"
+	}
+}
+
 // serverNames tells whether the authorization server's metadata names the method.
 func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))

@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -76,6 +77,11 @@ func statusFields() map[string]*framework.FieldSchema {
 		"next_attempt":                  at("Before when the authorization server is not asked again (RFC 3339, UTC)."),
 		"credentials_verified":          {Type: framework.TypeBool, Description: "Whether a token request with the config's credentials has succeeded since they were written: one of a verified write, of refresh/, of a read, or ahead of expiry. If not, write refresh/ to try them."},
 		"credentials_written_at":        at("When the credentials in use were written, or the key of a rotation became active (RFC 3339, UTC)."),
+		"token_url":                     text("The token endpoint in effect."),
+		"token_endpoint_auth_method":    text("How the client authenticates there."),
+		"credentials_kind":              text("What it authenticates with: client_secret, private_key, generated_key or client_certificate."),
+		"scopes":                        {Type: framework.TypeStringSlice, Description: "The scopes that are asked for."},
+		"resource":                      {Type: framework.TypeStringSlice, Description: "The resource indicators that are sent."},
 		"client_certificate_expires_at": at("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
 		"warnings":                      {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
 	}
@@ -105,6 +111,7 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	if since := c.credentialsSince(now); !since.IsZero() {
 		data["credentials_written_at"] = rfc3339(since)
 	}
+	maps.Copy(data, c.inEffect(r))
 	notes := []string{}
 	if warning := c.certificateWarning(now); warning != "" {
 		notes = append(notes, warning)
@@ -138,6 +145,18 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		}
 	}
 	return &logical.Response{Data: data}, nil
+}
+
+// inEffect is what the token requests of a config, or of one of its roles, hold besides secrets.
+func (c *config) inEffect(r *role) map[string]any {
+	q := c.parameters(r)
+	return map[string]any{
+		"token_url":                  q.TokenURL,
+		"token_endpoint_auth_method": string(c.authMethod()),
+		"credentials_kind":           c.credentialsKind(),
+		"scopes":                     list(q.Scopes),
+		"resource":                   list(q.Resources),
+	}
 }
 
 // listStatus gives every name with its state.

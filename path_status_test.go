@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +14,10 @@ import (
 )
 
 // always are the fields that every status has.
-var always = []string{"credentials_verified", "credentials_written_at", "refreshing", "state", "unsaved", "warnings"}
+var always = []string{
+	"credentials_kind", "credentials_verified", "credentials_written_at", "refreshing", "resource", "scopes", "state",
+	"token_endpoint_auth_method", "token_url", "unsaved", "warnings",
+}
 
 var (
 	ofToken   = []string{"expires_at", "last_read", "last_vault_rotation", "next_rotation", "scope", "token_id"}
@@ -35,6 +39,53 @@ func TestStatusOfAnEmptyName(t *testing.T) {
 		t.Errorf("the status is %v", status)
 	}
 	as.asked(t, 0, "after a status")
+}
+
+// A status shows what a token request would hold, whether written, discovered or a default.
+func TestStatusShowsWhatTheClientDoes(t *testing.T) {
+	kinds := map[string][2]string{ // with the method, where the metadata names client_secret_post alone
+		"secret":             {"client_secret", "client_secret_post"},
+		"operator's key":     {"private_key", "private_key_jwt"},
+		"plugin-made key":    {"generated_key", "private_key_jwt"},
+		"client certificate": {"client_certificate", "tls_client_auth"},
+	}
+	for _, kind := range credentialKinds(t) {
+		m := newMount(t)
+		m.write("config/weather", with(kind.give, fields{
+			"token_url": "https://as.example.com/token", "client_id": "vault", "verify": false, "scopes": "a b", "resource": "https://a.example.com/,urn:b",
+		}))
+		m.write("role/weather/reader", fields{"scopes": "c", "omit_resource": true, "verify": false})
+		method := kinds[kind.name][1]
+		if kind.name == "secret" {
+			method = "client_secret_basic"
+		}
+		want := fields{
+			"credentials_kind": kinds[kind.name][0], "token_endpoint_auth_method": method, "token_url": "https://as.example.com/token",
+			"scopes": []string{"a", "b"}, "resource": []string{"https://a.example.com/", "urn:b"},
+		}
+		shows(t, m.read("status/weather"), want)
+		shows(t, m.read("status/weather/reader"), with(want, fields{"scopes": []string{"c"}, "resource": []string{}}))
+		if kind.name == "client certificate" {
+			continue // needs TLS: see TestClientCertificate
+		}
+		m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt"}})
+		mcp.says(fields{"scopes_supported": []string{"d", "openid"}, "resource": mcp.URL + "/"})
+		m.write("config/weather", with(kind.give, fields{"server_url": mcp.url(), "client_id": "vault"}))
+		shows(t, m.read("status/weather"), fields{
+			"credentials_kind": kinds[kind.name][0], "token_endpoint_auth_method": kinds[kind.name][1], "token_url": as.URL + "/token",
+			"scopes": []string{"d"}, "resource": []string{mcp.URL + "/"},
+		})
+	}
+}
+
+// shows checks some of a status's fields.
+func shows(t *testing.T, status, want fields) {
+	t.Helper()
+	for field, value := range want {
+		if !reflect.DeepEqual(status[field], value) {
+			t.Errorf("%s is %#v; want %#v", field, status[field], value)
+		}
+	}
 }
 
 func TestStatusOfAHealthyToken(t *testing.T) {
