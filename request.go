@@ -20,6 +20,8 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	q.Timeout = c.RequestTimeout
 	if c.TokenURL == "" && c.Discovered != nil {
 		q.Control = guard(c.Discovered.Policy.Or(c.AllowPrivateAddresses))
+		// The operator named that server, and discovery was led through the proxy to it.
+		q.Proxied = discovery.SameOrigin(q.TokenURL, c.discoverySource())
 	}
 	switch q.AuthMethod {
 	case grant.PrivateKeyJWT:

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // What goes to the token endpoint for what is configured.
@@ -104,4 +105,36 @@ func TestPrivateAddressesArePermittedForAsLongAsThatIsWritten(t *testing.T) {
 	m.write("config/weather", fields{"allow_private_addresses": true, "client_secret": secret, "scopes": "a"})
 	m.write("config/weather", fields{"allow_private_addresses": false, "client_secret": secret, "verify": false})
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "b"}, "allow_private_addresses")
+}
+
+// A discovered token endpoint is guarded, and out of a proxy's reach unless the operator named its server.
+func TestDiscoveredEndpointOfTheOperatorsServerIsProxied(t *testing.T) {
+	const as = "https://as.example.com/token"
+	found := &discovered{Issuer: "https://as.example.com/t", TokenURL: as, MTLSTokenURL: "https://mtls.example.com/token"}
+	for _, test := range []struct {
+		name    string
+		config  config
+		guarded bool
+		proxied bool
+	}{
+		{"issuer", config{Issuer: "https://as.example.com/t", Discovered: found}, true, true},
+		{"issuer with its port", config{Issuer: "https://AS.example.com:443/t", Discovered: found}, true, true},
+		{"another host", config{Issuer: "https://login.example.com/t", Discovered: found}, true, false},
+		{"another port", config{Issuer: "https://as.example.com:8443/t", Discovered: found}, true, false},
+		{"for certificates", config{Issuer: "https://as.example.com/t", Discovered: found, AuthMethod: grant.TLSClientAuth}, true, false},
+		{"server_url", config{ServerURL: "https://mcp.example.com/mcp", Discovered: found}, true, false},
+		{"server_url of that server", config{ServerURL: "https://as.example.com/mcp", Discovered: found}, true, true},
+		{"token_url", config{TokenURL: as}, false, false},
+	} {
+		certificate, key := certificateAndKey(t)
+		c := test.config
+		c.ClientCertificate, c.ClientCertificateKey = certificate, key
+		if c.AuthMethod == "" {
+			c.AuthMethod = grant.ClientSecretBasic
+		}
+		q, err := c.request(nil)
+		if err != nil || (q.Control != nil) != test.guarded || q.Proxied != test.proxied {
+			t.Errorf("%s: guarded %t, proxied %t, %v", test.name, q.Control != nil, q.Proxied, err)
+		}
+	}
 }

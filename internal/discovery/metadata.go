@@ -158,6 +158,13 @@ func parseURL(raw string) (u *url.URL, reason string) {
 	return u, ""
 }
 
+// SameOrigin reports whether two URLs have the same scheme, host and port.
+func SameOrigin(a, b string) bool {
+	u, odd := parseURL(a)
+	v, odder := parseURL(b)
+	return odd == "" && odder == "" && origin(u) == origin(v)
+}
+
 // origin is a URL's scheme, host and port, in the form in which equal ones are equal strings.
 func origin(u *url.URL) string {
 	host := strings.ToLower(u.Host)

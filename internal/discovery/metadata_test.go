@@ -29,6 +29,27 @@ func TestListsAreReadLeniently(t *testing.T) {
 	}
 }
 
+func TestSameOrigin(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"https://h/a", "https://h/b?c", true},
+		{"https://H:443/", "HTTPS://h", true},
+		{"http://h:80", "http://h", true},
+		{"https://h:8443", "https://h", false},
+		{"https://h", "http://h", false},
+		{"https://h.evil", "https://h", false},
+		{"https://u@h", "https://h", false},
+		{"https://\u0130", "https://i", false},
+		{"", "", false},
+	} {
+		if SameOrigin(c.a, c.b) != c.same {
+			t.Errorf("%s and %s: %t", c.a, c.b, !c.same)
+		}
+	}
+}
+
 func FuzzMetadata(f *testing.F) {
 	for _, seed := range []string{
 		serverDoc(issuer), resourceDoc(serverURL, issuer), "\xEF\xBB\xBF{}", "<html>", "null", `{"issuer":`, `[[[[`,

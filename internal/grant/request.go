@@ -47,9 +47,12 @@ type Request struct {
 	// Timeout bounds the whole request, from the name lookup to the answer's last byte. Above zero.
 	Timeout time.Duration
 	// Control is called before each connection, with the address that the name was looked up to: see
-	// net.Dialer. Where it is set no proxy is used. It may refuse with an *UnavailableError, which is
-	// then Do's. nil allows every address. A Transport makes it void.
+	// net.Dialer. If it is set no proxy is used, unless Proxied is. It may refuse with an
+	// *UnavailableError, which is then Do's. nil allows every address. A Transport makes it void.
 	Control func(network, address string, c syscall.RawConn) error
+	// Proxied has the request go through the environment's proxy for TokenURL, if there is one, out of
+	// Control's sight: for a server that the operator named.
+	Proxied bool
 	// Transport sends the request. It must honour the request's context. nil is a fresh http.Transport
 	// for this request alone, without keep-alive and with the proxy of the environment.
 	Transport http.RoundTripper

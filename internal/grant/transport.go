@@ -3,11 +3,12 @@ package grant
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"sync/atomic"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // transport is the package's own, for one request. Without keep-alive there is no connection left to
@@ -43,10 +44,10 @@ func newTransport(r *Request) (*transport, error) {
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
-			return &UnavailableError{Reason: fmt.Sprintf("proxy: refused to connect: HTTP %d", resp.StatusCode)}
+			return &UnavailableError{Reason: reach.ProxyRefusal(resp.StatusCode)}
 		},
 	}}
-	if r.Control != nil {
+	if r.Control != nil && !(r.Proxied && hasProxy(r.TokenURL)) {
 		// A proxy would look the name up itself, out of Control's sight.
 		t.Proxy = nil
 		t.DialContext = (&net.Dialer{Control: r.Control}).DialContext
@@ -63,6 +64,16 @@ func newTransport(r *Request) (*transport, error) {
 		}
 	}
 	return t, nil
+}
+
+// hasProxy reports whether the environment has a proxy for a URL, or one that can't be used.
+func hasProxy(raw string) bool {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return false
+	}
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u})
+	return proxy != nil || err != nil
 }
 
 // withoutTLS refuses proxies over TLS. A client certificate is for the server alone, and such a proxy

@@ -27,6 +27,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // newServer starts a server on loopback that keeps its complaints to itself.
@@ -314,6 +316,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 				return &UnavailableError{Reason: "not to " + address}
 			}
 		}
+		r.Proxied = os.Getenv("GRANT_TEST_PROXIED") != ""
 		_, err := r.Do(t.Context())
 		fmt.Printf("result: %v\n", err)
 		return
@@ -321,7 +324,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	var host atomic.Value
 	proxy := newServer(t, func(w http.ResponseWriter, req *http.Request) {
 		if req.Method == http.MethodConnect {
-			http.Error(w, "not for you", http.StatusForbidden)
+			http.Error(w, "not for you", http.StatusProxyAuthRequired)
 			return
 		}
 		host.Store(req.Host)
@@ -342,11 +345,18 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if got := ask("http://as.example.com/token"); got != "result: <nil>" || host.Load() != "as.example.com" {
 		t.Errorf("%s, asked for %v", got, host.Load())
 	}
-	if got := ask("https://as.example.com/token"); got != "result: proxy: refused to connect: HTTP 403" {
+	if got := ask("https://as.example.com/token"); got != "result: "+reach.ProxyRefusal(http.StatusProxyAuthRequired) {
 		t.Error(got)
 	}
-	// A proxy would reach what Control does not allow.
+	// A name that the operator gave goes through the proxy, and under Control if there is none for it.
+	if got := ask("http://as.example.com/token", "GRANT_TEST_CONTROL=1", "GRANT_TEST_PROXIED=1"); got != "result: <nil>" || host.Load() != "as.example.com" {
+		t.Errorf("%s, asked for %v", got, host.Load())
+	}
 	host.Store("")
+	if got := ask("http://192.0.2.1/token", "GRANT_TEST_CONTROL=1", "GRANT_TEST_PROXIED=1", "NO_PROXY=192.0.2.1"); got != "result: not to 192.0.2.1:80" || host.Load() != "" {
+		t.Errorf("%s, asked for %v", got, host.Load())
+	}
+	// A proxy would reach what Control does not allow.
 	for tokenURL, want := range map[string]string{
 		"http://192.0.2.1/token":     "result: not to 192.0.2.1:80",
 		"https://[2001:db8::1]:8443": "result: not to [2001:db8::1]:8443",
