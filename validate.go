@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
@@ -44,6 +45,9 @@ func (c *config) validate() error {
 		}
 		if err := c.validEndpoint(endpoint.field, endpoint.url); err != nil {
 			return err
+		}
+		if field, value := discovery.MetadataOf(endpoint.url); field != "" {
+			return badRequest("%s is the URL of a metadata document: write %s=%s", endpoint.field, field, value)
 		}
 	}
 	if strings.Contains(c.Issuer, "?") {
