@@ -30,7 +30,8 @@ type config struct {
 	ServerURL  string      `json:"server_url,omitempty"`
 	Issuer     string      `json:"issuer,omitempty"`
 	TokenURL   string      `json:"token_url,omitempty"`
-	Discovered *discovered `json:"discovered,omitempty"` // nil where nothing had to be
+	Discovered *discovered `json:"discovered,omitempty"` // nil if nothing had to be
+	Published  *published  `json:"published,omitempty"`  // nil if the MCP server was not looked at beside Issuer or TokenURL
 
 	ClientID   string           `json:"client_id"`
 	AuthMethod grant.AuthMethod `json:"token_endpoint_auth_method,omitempty"` // empty: the default

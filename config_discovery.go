@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// discoverySource is what discovery starts from; empty where there is nothing to
+// discoverySource is what discovery starts from; empty if there is nothing to
 // discover because the operator named the token endpoint.
 func (c *config) discoverySource() string {
 	switch {
@@ -22,34 +23,52 @@ func (c *config) discoverySource() string {
 	}
 }
 
-// resolve discovers the authorization server where that is needed: it never was, or what
-// discovery starts from has changed, or the operator asks for it.
+// resolve discovers the authorization server if that is needed: it never was, or what
+// discovery starts from has changed, or the operator asks for it. If the operator named
+// the server, the MCP server is looked at for the rest. It returns what the operator should
+// know of what was found now.
 func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
 	source := c.discoverySource()
-	if source == "" {
-		c.Discovered = nil
-		if rediscover {
-			return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint")
-		}
-		return nil, nil
+	named := c.TokenURL != "" || c.Issuer != ""
+	if source == "" && c.ServerURL == "" && rediscover {
+		return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint, and there is no server_url")
 	}
 	// An issuer and a server_url may be the same text, and mean another search.
 	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
-	if c.Discovered != nil && same && !rediscover {
-		return nil, nil
-	}
-	if !verify {
+	discover := source != "" && (c.Discovered == nil || !same || rediscover)
+	if !verify && discover {
 		return nil, badRequest("verify=false contacts nobody, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
 	}
-	return c.discover(ctx, trusted)
+	if !verify && rediscover {
+		return nil, badRequest("verify=false contacts nobody, and rediscover asks the MCP server: leave out one of them")
+	}
+	switch {
+	case source == "":
+		c.Discovered = nil
+	case discover:
+		if err := c.discover(ctx, trusted); err != nil {
+			return nil, err
+		}
+		warnings = c.Discovered.Warnings
+	}
+	if c.Published != nil && (!named || c.Published.ServerURL != c.ServerURL) {
+		c.Published = nil
+	}
+	if named && c.ServerURL != "" && verify && c.wantsPublished() && (c.Published == nil || rediscover) {
+		c.look(ctx)
+		warnings = append(warnings[:len(warnings):len(warnings)], c.Published.Warning)
+	}
+	return warnings, nil
 }
 
-// discover looks for the config's authorization server and pins what it finds. The
-// credentials were not brought by the write when trusted is false: then an issuer
-// other than the one that was pinned is refused, because credentials belong to an
-// issuer and are never given to another. It returns what the operator should know.
-func (c *config) discover(ctx context.Context, trusted bool) (warnings []string, err error) {
-	request := &discovery.Request{
+// wantsPublished reports whether the operator left something to the MCP server's metadata.
+func (c *config) wantsPublished() bool {
+	return len(c.Scopes) == 0 || len(c.Resource) == 0 && !c.OmitResource
+}
+
+// search is the request of discovery.
+func (c *config) search() *discovery.Request {
+	return &discovery.Request{
 		ServerURL:         c.ServerURL,
 		Issuer:            c.Issuer,
 		CACert:            c.CACert,
@@ -57,19 +76,26 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		AllowInsecureHTTP: c.AllowInsecureHTTP,
 		Timeout:           c.RequestTimeout,
 	}
-	found, err := request.Do(ctx)
+}
+
+// discover looks for the config's authorization server and pins what it finds. The
+// credentials were not brought by the write if trusted is false: then an issuer
+// other than the one that was pinned is refused, because credentials belong to an
+// issuer and are never given to another.
+func (c *config) discover(ctx context.Context, trusted bool) error {
+	found, err := c.search().Do(ctx)
 	if _, sought := errors.AsType[*discovery.Error](err); err != nil && !sought {
-		return nil, badRequest("%v", err)
+		return badRequest("%v", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w%s", err, c.discoveryAdvice(err))
+		return fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w%s", err, c.discoveryAdvice(err))
 	}
-	if c.Discovered != nil && c.Discovered.Issuer != found.Issuer && !trusted {
+	if c.Discovered != nil && !discovery.SameIssuer(c.Discovered.Issuer, found.Issuer) && !trusted {
 		if c.KeyType != "" {
-			return nil, badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it: here that issuer in issuer, and key_type, which makes a new key",
+			return badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it: here that issuer in issuer, and key_type, which makes a new key",
 				quote(found.Issuer), quote(c.Discovered.Issuer))
 		}
-		return nil, badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
+		return badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
 			quote(found.Issuer), quote(c.Discovered.Issuer))
 	}
 	c.Discovered = &discovered{
@@ -80,21 +106,74 @@ func (c *config) discover(ctx context.Context, trusted bool) (warnings []string,
 		SigningAlgs:  found.SigningAlgs,
 		Scopes:       found.Scopes,
 		Resource:     found.Resource,
+		Others:       found.Others,
 		Policy:       found.Policy,
+		Warnings:     found.Warnings,
 		At:           time.Now().UTC().Truncate(time.Second),
 	}
-	return found.Warnings, nil
+	return nil
 }
 
-// discoveryAdvice says what to write where discovery found nothing for a reason that lasts.
+// look pins what the MCP server publishes, or why that can't be had: it is for defaults, and
+// the write goes on without.
+func (c *config) look(ctx context.Context) {
+	found, err := c.search().Look(ctx)
+	c.Published = &published{
+		ServerURL: c.ServerURL,
+		Scopes:    found.Scopes,
+		Resource:  found.Resource,
+		At:        time.Now().UTC().Truncate(time.Second),
+	}
+	if err == nil {
+		return
+	}
+	reason := err.Error()
+	if sought, ok := errors.AsType[*discovery.Error](err); ok {
+		reason = sought.Sentence()
+	}
+	c.Published.Warning = "scopes and resource could not be learned from server_url; write them, or rediscover=true to look again: " + reason
+}
+
+// discoveryAdvice says what to write if discovery found nothing for a reason that lasts.
 func (c *config) discoveryAdvice(err error) string {
 	sought, ok := errors.AsType[*discovery.Error](err)
 	switch {
-	case !ok || sought.Temporary():
+	case !ok || sought.Temporary() || sought.Issuer != "":
 		return ""
 	case c.Issuer != "":
-		return "\nwrite token_url where you know it"
+		return "\nwrite token_url if you know it"
 	default:
-		return "\nwrite issuer or token_url where you know it"
+		return "\nwrite issuer or token_url if you know it"
 	}
+}
+
+// findings are what discovery found that an operator should know: its warnings.
+func (c *config) findings() []string {
+	var all []string
+	if c.Discovered != nil && c.TokenURL == "" {
+		all = append(all, c.Discovered.Warnings...)
+	}
+	if c.Published != nil && c.Published.Warning != "" && c.wantsPublished() {
+		all = append(all, c.Published.Warning)
+	}
+	return all
+}
+
+// withFindings adds to the error of a token request what discovery found that may be behind
+// it: its warnings, and the other authorization servers that the credentials may be for.
+func (c *config) withFindings(err error) error {
+	_, refused := errors.AsType[*grant.RefusedError](err)
+	_, unavailable := errors.AsType[*grant.UnavailableError](err)
+	if !refused && !unavailable {
+		return err
+	}
+	for _, warning := range c.findings() {
+		err = fmt.Errorf("%w\ndiscovery warns: %s", err, warning)
+	}
+	if c.Issuer == "" && c.TokenURL == "" && c.Discovered != nil {
+		for _, other := range c.Discovered.Others {
+			err = fmt.Errorf("%w\nthe MCP server names another authorization server too: write issuer=%s if the credentials are for it", err, other)
+		}
+	}
+	return err
 }

@@ -42,7 +42,7 @@ func TestServerURLAloneIsEnough(t *testing.T) {
 	}
 }
 
-// The more explicit wins, and what is less explicit is not asked.
+// The more explicit wins. What is less explicit is asked for the rest alone.
 func TestWhereDiscoveryStarts(t *testing.T) {
 	for _, test := range []struct {
 		name       string
@@ -55,10 +55,10 @@ func TestWhereDiscoveryStarts(t *testing.T) {
 		{"issuer", func(as, _ *authServer, _ *mcpServer) fields { return fields{"issuer": as.URL} }, "as", false, true},
 		{"issuer before server_url", func(as, _ *authServer, mcp *mcpServer) fields {
 			return fields{"issuer": as.URL, "server_url": mcp.url()}
-		}, "as", false, true},
+		}, "as", true, true},
 		{"token_url before server_url", func(as, _ *authServer, mcp *mcpServer) fields {
 			return fields{"token_url": as.URL + "/token", "server_url": mcp.url()}
-		}, "as", false, false},
+		}, "as", true, false},
 		{"token_url before issuer", func(as, other *authServer, _ *mcpServer) fields {
 			return fields{"token_url": as.URL + "/token", "issuer": other.URL}
 		}, "as", false, false},
@@ -196,7 +196,7 @@ func TestAnotherSourceIsDiscovered(t *testing.T) {
 		t.Errorf("the issuer is %v; want what the MCP server says", got)
 	}
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-		fields{"token_url": as.URL + "/token", "client_secret": secret, "rediscover": true}, "rediscover has nothing to look for")
+		fields{"token_url": as.URL + "/token", "server_url": "", "client_secret": secret, "rediscover": true}, "rediscover has nothing to look for")
 }
 
 // Credentials belong to an issuer, and are never given to another.

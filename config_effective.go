@@ -22,8 +22,8 @@ func (c *config) tokenURL() string {
 
 // issuer is the authorization server's identifier; empty where it is not known.
 func (c *config) issuer() string {
-	if c.Issuer == "" && c.TokenURL == "" && c.Discovered != nil {
-		return c.Discovered.Issuer
+	if c.TokenURL == "" && c.Discovered != nil {
+		return c.Discovered.Issuer // in the server's spelling, which it wants in assertions
 	}
 	return c.Issuer
 }
@@ -68,24 +68,38 @@ func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }
 
-// scopes are the scopes to ask for: the operator's, or those that discovery found.
+// scopes are the scopes to ask for: the operator's, or those that the MCP server names.
 func (c *config) scopes() []string {
-	if len(c.Scopes) == 0 && c.TokenURL == "" && c.Discovered != nil {
-		return c.Discovered.Scopes
+	if len(c.Scopes) > 0 {
+		return c.Scopes
 	}
-	return c.Scopes
+	scopes, _ := c.named()
+	return scopes
+}
+
+// named are the scopes and the resource that the MCP server names, as far as they are known.
+func (c *config) named() (scopes []string, resource string) {
+	switch {
+	case c.Published != nil:
+		return c.Published.Scopes, c.Published.Resource
+	case c.TokenURL == "" && c.Discovered != nil:
+		return c.Discovered.Scopes, c.Discovered.Resource
+	default:
+		return nil, ""
+	}
 }
 
 // resources are the resource indicators of the config itself (RFC 8707): what the
-// operator wrote, or the MCP server's URL, in its own spelling where that is known.
+// operator wrote, or what the MCP server publishes, or its URL.
 func (c *config) resources() []string {
+	_, published := c.named()
 	switch {
 	case c.OmitResource:
 		return nil
 	case len(c.Resource) > 0:
 		return c.Resource
-	case c.TokenURL == "" && c.Discovered != nil && c.Discovered.Resource != "":
-		return []string{c.Discovered.Resource}
+	case published != "":
+		return []string{published}
 	case c.ServerURL != "":
 		return []string{canonicalResource(c.ServerURL)}
 	default:

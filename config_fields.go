@@ -18,15 +18,15 @@ func configFields() map[string]*framework.FieldSchema {
 		"server": serverField(),
 		"server_url": {
 			Type:        framework.TypeString,
-			Description: "URL of the MCP server, as its clients call it. Without issuer and token_url the authorization server is discovered from here (RFC 9728). It is the default of resource.",
+			Description: "URL of the MCP server, as its clients call it. Without issuer and token_url the authorization server is discovered from here (RFC 9728), and with them the defaults of scopes and resource.",
 		},
 		"issuer": {
 			Type:        framework.TypeString,
-			Description: "The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and not at server_url.",
+			Description: "The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and no server that server_url names.",
 		},
 		"token_url": {
 			Type:        framework.TypeString,
-			Description: "URL of the authorization server's token endpoint (RFC 6749 section 3.2): nothing is discovered then. http is for loopback only, unless allow_insecure_http is set.",
+			Description: "URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.",
 		},
 		"client_id": {
 			Type:        framework.TypeString,
@@ -96,8 +96,8 @@ func configFields() map[string]*framework.FieldSchema {
 			Type:        framework.TypeMap,
 			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",
 		},
-		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: those that the MCP server names where it is discovered, else none."),
-		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, as a list or separated by commas. Default: server_url."),
+		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: those that the MCP server at server_url names, else none."),
+		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, as a list or separated by commas. Default: what the MCP server at server_url publishes, else server_url."),
 		"omit_resource": {
 			Type:        framework.TypeBool,
 			Description: "Send no resource indicator, for authorization servers that refuse one.",
@@ -155,6 +155,7 @@ func discoveredFields() map[string]*framework.FieldSchema {
 		"discovered_issuer":    {Type: framework.TypeString, Description: "The authorization server that was discovered."},
 		"discovered_token_url": {Type: framework.TypeString, Description: "The token endpoint that was discovered."},
 		"discovered_scopes":    {Type: framework.TypeStringSlice, Description: "The scopes that the MCP server names, which are asked for where scopes is empty."},
+		"discovered_resource":  {Type: framework.TypeString, Description: "The resource identifier that the MCP server publishes, which is sent where resource is empty."},
 		"discovered_at":        {Type: framework.TypeTime, Description: "When that was (RFC 3339, UTC)."},
 	}
 }
@@ -269,11 +270,18 @@ func (c *config) response() map[string]any {
 	if c.KeyID != nil { // an empty one is not the default
 		data["key_id"] = *c.KeyID
 	}
+	if found := c.Published; found != nil {
+		data["discovered_at"] = rfc3339(found.At)
+	}
 	if found := c.Discovered; found != nil {
 		data["discovered_issuer"] = found.Issuer
 		data["discovered_token_url"] = found.TokenURL
-		data["discovered_scopes"] = list(found.Scopes)
 		data["discovered_at"] = rfc3339(found.At)
+	}
+	if c.Discovered != nil || c.Published != nil {
+		scopes, resource := c.named()
+		data["discovered_scopes"] = list(scopes)
+		data["discovered_resource"] = resource
 	}
 	return data
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // discovered is what discovery found, pinned in the config: it is looked for again
-// only when the operator writes another server_url or issuer, or rediscover=true.
+// only if the operator writes another server_url or issuer, or rediscover=true.
 type discovered struct {
 	Issuer       string           `json:"issuer"`
 	TokenURL     string           `json:"token_url"`
@@ -15,12 +15,24 @@ type discovered struct {
 	AuthMethods  []string         `json:"auth_methods,omitempty"`
 	SigningAlgs  []string         `json:"signing_algs,omitempty"`
 	Scopes       []string         `json:"scopes,omitempty"`
-	Resource     string           `json:"resource,omitempty"` // as the MCP server spells it
+	Resource     string           `json:"resource,omitempty"` // as the MCP server publishes it
+	Others       []string         `json:"others,omitempty"`   // other authorization servers that it names
 	Policy       discovery.Policy `json:"policy"`
+	Warnings     []string         `json:"warnings,omitempty"`
 	At           time.Time        `json:"at"`
 }
 
-// same tells whether both pin the same, whenever that was found. Either may be nil.
+// published is what the MCP server of a config says whose authorization server the operator
+// named, pinned as discovered is.
+type published struct {
+	ServerURL string    `json:"server_url"` // which was asked
+	Scopes    []string  `json:"scopes,omitempty"`
+	Resource  string    `json:"resource,omitempty"`
+	Warning   string    `json:"warning,omitempty"` // why there is no more
+	At        time.Time `json:"at"`
+}
+
+// same reports whether both pin the same, whenever that was found. Either may be nil.
 func (d *discovered) same(o *discovered) bool {
 	if d == nil || o == nil {
 		return d == o

@@ -238,7 +238,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
-		return nil, withRoleHint(err)
+		return nil, next.withFindings(withRoleHint(err))
 	}
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
@@ -275,8 +275,9 @@ A config makes the plugin an OAuth client for one MCP server. It is for operator
       client_id=vault client_secret=-
 
 The authorization server is discovered from server_url (RFC 9728, RFC 8414), or from
-issuer where that is given; token_url leaves discovery out. What was found is pinned
-and shown on read; rediscover=true looks again.
+issuer if that is given; token_url names its endpoint. Scopes and resource that are not
+written are those that the MCP server publishes. What was found is pinned and shown on
+read; rediscover=true looks again.
 
 The client proves itself with client_secret, with a signing key (private_key, or
 key_type for one that the plugin makes and never lets out), or with client_certificate

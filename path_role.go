@@ -190,7 +190,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
-		return nil, err
+		return nil, c.withFindings(err)
 	}
 	if granted == nil {
 		return nil, nil

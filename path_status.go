@@ -83,7 +83,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"scopes":                        {Type: framework.TypeStringSlice, Description: "The scopes that are asked for."},
 		"resource":                      {Type: framework.TypeStringSlice, Description: "The resource indicators that are sent."},
 		"client_certificate_expires_at": at("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
-		"warnings":                      {Type: framework.TypeStringSlice, Description: "What an operator should know of the token held, such as scopes that were not granted."},
+		"warnings":                      {Type: framework.TypeStringSlice, Description: "What discovery warned of, and what an operator should know of the token held, such as scopes that were not granted."},
 	}
 }
 
@@ -112,7 +112,7 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		data["credentials_written_at"] = rfc3339(since)
 	}
 	maps.Copy(data, c.inEffect(r))
-	notes := []string{}
+	notes := append([]string{}, c.findings()...)
 	if warning := c.certificateWarning(now); warning != "" {
 		notes = append(notes, warning)
 	}

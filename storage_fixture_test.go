@@ -57,7 +57,9 @@ func writeOneOfEach(t *testing.T, m *mount) {
 		"mtls_endpoint_aliases":                            fields{"token_endpoint": as.URL + "/mtls"},
 		"token_endpoint_auth_methods_supported":            []string{"client_secret_post", "private_key_jwt"},
 		"token_endpoint_auth_signing_alg_values_supported": []string{"RS256"},
+		"grant_types_supported":                            []string{"authorization_code"},
 	})
+	mcp.issuers = append(mcp.issuers, "https://other.example.com")
 	mcp.says(fields{"scopes_supported": []string{"forecast:read"}})
 	m.write("config/discovered", mcp.client())
 
@@ -72,6 +74,7 @@ func writeOneOfEach(t *testing.T, m *mount) {
 		"default_ttl": 61, "max_ttl": 3600, "idle_timeout": 7200, "request_timeout": 7, "ca_cert": ca.pem,
 		"allow_insecure_http": true, "allow_private_addresses": true,
 	}))
+	m.stashPublished("secret")
 	m.write("config/operator-key", with(unverified, fields{
 		"issuer": "https://as.example.com/", "private_key": pemOf(t, key), "key_id": "named", "signing_alg": "ES256",
 		"certificate": certificateOf(t, key, fixtureEnd), "assertion_audience": "issuer", "publish_jwks": true, "omit_resource": true,
@@ -90,6 +93,22 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	m.stashFixture("secret", "secret/reader", "discovered")
 	if err := m.store().put(t.Context(), provedPrefix+"secret", storedProof{Proof: "ID/"}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// stashPublished stores what the MCP server of a config would have said.
+func (m *mount) stashPublished(server string) {
+	m.t.Helper()
+	c, err := m.store().config(m.t.Context(), server)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	c.Published = &published{
+		ServerURL: c.ServerURL, Scopes: []string{"forecast:read"}, Resource: "https://weather.example.com/",
+		Warning: "as it was", At: fixtureEnd,
+	}
+	if err := m.store().putConfig(m.t.Context(), server, c); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
@@ -179,13 +198,16 @@ func entriesAreRead(t *testing.T, of int) {
 		}),
 		"discovered": with(plain, fields{
 			"token_url": "", "server_url": "http://127.0.0.1:8081/mcp", "discovered_issuer": "http://127.0.0.1:8080",
-			"discovered_token_url": "http://127.0.0.1:8080/token", "discovered_scopes": []string{"forecast:read"},
+			"discovered_token_url": "http://127.0.0.1:8080/token", "discovered_scopes": []string{"forecast:read"}, "discovered_resource": "http://127.0.0.1:8081/mcp",
 			"discovered_at": "2026-03-01T12:00:00Z",
 		}),
 	}
 	if of > 1 {
 		maps.Copy(configs["secret"], fields{"token_endpoint_auth_method": "client_secret_basic", "raw_basic_auth": true, "extra_headers": []string{"X-Api-Key"}})
 		maps.Copy(configs["operator-key"], fields{"assertion_type": "client-authentication+jwt", "assertion_claims": fields{"tenant": "north"}})
+		maps.Copy(configs["secret"], fields{
+			"discovered_scopes": []string{"forecast:read"}, "discovered_resource": "https://weather.example.com/", "discovered_at": "2026-03-01T12:00:00Z",
+		})
 	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))
 	for server, want := range configs {
