@@ -31,13 +31,13 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 		}, "", true},
 		{"issuer beside the server", bed.MCPOptions{}, func(u *upstream) map[string]any {
 			return map[string]any{"issuer": u.bed.AS.Issuer, "server_url": u.mcp.URL}
-		}, "", true},
+		}, both, true},
 		{"token endpoint", bed.MCPOptions{}, func(u *upstream) map[string]any {
 			return map[string]any{"token_url": u.bed.AS.TokenURL(), "resource": u.mcp.URL}
 		}, "", false},
 		{"token endpoint over TLS", bed.MCPOptions{}, func(u *upstream) map[string]any {
 			return map[string]any{"token_url": u.bed.AS.MTLSTokenURL(), "ca_cert": u.bed.AS.CA.PEM, "server_url": u.mcp.URL}
-		}, "", false},
+		}, both, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

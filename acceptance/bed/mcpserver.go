@@ -41,7 +41,7 @@ type MCPServer struct {
 // MCPCounts tells what an MCP server has seen.
 type MCPCounts struct {
 	Requests     int // HTTP requests to the MCP endpoint
-	Unauthorized int // of these, answered with a 401
+	Unauthorized int // of these, with a token and answered with a 401
 	Tokens       int // distinct tokens accepted, by jti
 }
 
@@ -204,7 +204,7 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 	return claims, private, err
 }
 
-// count counts the requests to next, and its 401s.
+// count counts the requests to next, and its 401s to those with a token. Discovery asks without.
 func (s *MCPServer) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorder := &statusRecorder{ResponseWriter: w}
@@ -212,7 +212,7 @@ func (s *MCPServer) count(next http.Handler) http.Handler {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.counts.Requests++
-		if recorder.status == http.StatusUnauthorized {
+		if recorder.status == http.StatusUnauthorized && r.Header.Get("Authorization") != "" {
 			s.counts.Unauthorized++
 		}
 	})

@@ -8,11 +8,16 @@ import (
 	"path/filepath"
 )
 
-// InstallAuthorizationServer installs the authorization server's packages into acceptance/as, as
-// its package-lock.json pins them, where that has not been done since the lock last changed. It
-// returns the directory of the server.
+// InstallAuthorizationServer installs the authorization server's packages into acceptance/as. It returns the
+// directory of the server.
 func InstallAuthorizationServer(ctx context.Context, log func(format string, args ...any)) (string, error) {
-	dir, err := sourcePath("acceptance", "as")
+	return installPackages(ctx, "as", log)
+}
+
+// installPackages installs npm packages into a directory of acceptance, as its package-lock.json pins them,
+// unless that has been done since the lock last changed. It returns the directory.
+func installPackages(ctx context.Context, name string, log func(format string, args ...any)) (string, error) {
+	dir, err := sourcePath("acceptance", name)
 	if err != nil {
 		return "", err
 	}
@@ -25,9 +30,9 @@ func InstallAuthorizationServer(ctx context.Context, log func(format string, arg
 	}
 	err = withFileLock(ctx, filepath.Join(cache, "npm.lock"), log, func() error {
 		if installed(dir) {
-			return nil // somebody else did it meanwhile
+			return nil // another process did it meanwhile
 		}
-		log("installing the authorization server's npm packages into acceptance/as/node_modules")
+		log("installing npm packages into acceptance/%s/node_modules", name)
 		cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -38,7 +43,7 @@ func InstallAuthorizationServer(ctx context.Context, log func(format string, arg
 	return dir, err
 }
 
-// installed tells whether node_modules is there and not older than the lock. npm writes
+// installed reports whether node_modules is there and not older than the lock. npm writes
 // node_modules/.package-lock.json as its last step.
 func installed(dir string) bool {
 	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json"))

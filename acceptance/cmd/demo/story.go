@@ -106,7 +106,7 @@ server and the scopes, and gets a first token before it stores anything.`)
 		return err
 	}
 	s.check(!strings.Contains(config, "client_secret "), "reading the config does not bring the secret back")
-	s.probes = s.mcp.Counts().Unauthorized
+	s.probes = s.mcp.Counts().Requests
 	s.check(s.probes == 1 && strings.Contains(config, s.bed.AS.TokenURL()),
 		"the MCP server was asked %d time without a token, and its 401 led to %s", s.probes, s.bed.AS.TokenURL())
 	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
@@ -290,7 +290,6 @@ func (s *story) countUp(ctx context.Context) error {
 	s.step("The counts", "")
 	broker, server := s.broker.Counts(), s.mcp.Counts()
 	server.Requests -= s.probes
-	server.Unauthorized -= s.probes
 	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
 	if err != nil {
 		return err

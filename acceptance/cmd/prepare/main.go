@@ -31,6 +31,9 @@ func prepare(ctx context.Context) error {
 	if _, err := bed.InstallAuthorizationServer(ctx, log); err != nil {
 		return err
 	}
+	if err := bed.InstallSDKServers(ctx, log); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "mcp-oauth-plugin-")
 	if err != nil {
 		return err
