@@ -40,10 +40,12 @@ func (r *Request) Do(ctx context.Context) (*Result, error) {
 // lookTime bounds Look: it is for defaults, and the write that waits for it has more to do.
 const lookTime = 5 * time.Second
 
-// Look gets what the MCP server at ServerURL publishes, for at most 5 s. Issuer is not used. If the metadata
+// Look gets what the MCP server at ServerURL publishes, for at most 5 s, and 3 s for each request. Issuer is not used. If the metadata
 // can't be had, the scopes of a challenge may be all that is returned, and the error says why, as that of Do.
 func (r *Request) Look(ctx context.Context) (Published, error) {
-	s, u, err := r.begin("server_url", r.ServerURL)
+	short := *r
+	short.Timeout = min(r.Timeout, lookTime*3/5)
+	s, u, err := short.begin("server_url", r.ServerURL)
 	if err != nil {
 		return Published{}, err
 	}

@@ -222,6 +222,21 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// A GET may be held open without an answer: there is time for the other requests.
+func TestLookAsksOnAfterAStalledRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := healthy()
+		w.handlers["POST "+serverURL] = w.handlers[serverURL]
+		w.handlers[serverURL] = func(_ http.ResponseWriter, req *http.Request) {
+			<-req.Context().Done()
+			panic(http.ErrAbortHandler)
+		}
+		if got, err := w.look(t, Request{}); err != nil || got.Resource != serverURL {
+			t.Errorf("%+v %v", got, err)
+		}
+	})
+}
+
 func TestLookIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &Request{ServerURL: serverURL, Timeout: 10 * time.Second, Transport: stalled{}}
