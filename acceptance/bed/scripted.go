@@ -1,0 +1,240 @@
+package bed
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// A ScriptedServer is an HTTP server on loopback that answers as a test says. A real authorization server
+// does not hang, limit or lock out on demand, and takes minutes for thousands of tokens.
+//
+// Each connection carries one request, so that none outlives a change of the script.
+type ScriptedServer struct {
+	address string // of the listener, for life
+	secrecy *Secrecy
+	server  *http.Server
+	serving sync.WaitGroup // of the listeners
+
+	mu       sync.Mutex // guards what follows
+	answer   http.HandlerFunc
+	changed  context.CancelFunc // ends the requests that the present answer holds
+	present  context.Context    // ends with the present answer
+	listener net.Listener       // nil while connections are refused, and when closed
+	requests []ScriptedRequest
+	open     int
+}
+
+// A ScriptedRequest is a request as the server saw it.
+type ScriptedRequest struct {
+	Time     time.Time
+	Path     string
+	ClientID string // of the Basic header; empty when there is none
+	Scope    string // as asked for
+	Open     int    // requests that were being answered, this one included
+}
+
+// NewScriptedServer starts a server that refuses every token request until it is given an answer.
+func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	s := &ScriptedServer{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), secrecy: b.Secrecy}
+	s.server = &http.Server{
+		Handler:  http.HandlerFunc(s.serve),
+		ErrorLog: log.New(io.Discard, "", 0), // every answer that breaks a connection would be a line of it
+	}
+	s.server.SetKeepAlivesEnabled(false)
+	s.Set(RefuseWith(http.StatusBadRequest, "invalid_request", nil))
+	if err := s.Up(); err != nil {
+		return nil, err
+	}
+	b.onClose(s.close)
+	return s, nil
+}
+
+// URL is the address of a path, which begins with a slash.
+func (s *ScriptedServer) URL(path string) string { return "http://" + s.address + path }
+
+// TokenURL is the address of the token endpoint.
+func (s *ScriptedServer) TokenURL() string { return s.URL("/token") }
+
+// Set gives the server another answer, for the requests to come. The context of those that wait ends.
+func (s *ScriptedServer) Set(answer http.HandlerFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changed != nil {
+		s.changed()
+	}
+	s.present, s.changed = context.WithCancel(context.Background())
+	s.answer = answer
+}
+
+// Down makes the server refuse connections.
+func (s *ScriptedServer) Down() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	err := s.listener.Close()
+	s.listener = nil
+	return err
+}
+
+// Up makes the server take connections. The error is that its port was taken meanwhile.
+func (s *ScriptedServer) Up() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	return poll(context.Background(), 10*time.Second, func() error {
+		listener, err := net.Listen("tcp", s.address)
+		if err != nil {
+			return err
+		}
+		s.listener = listener
+		s.serving.Go(func() { _ = s.server.Serve(listener) }) // ends with the listener
+		return nil
+	})
+}
+
+// Requests returns the requests so far, oldest first.
+func (s *ScriptedServer) Requests() []ScriptedRequest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// Open is how many requests are being answered now.
+func (s *ScriptedServer) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+func (s *ScriptedServer) serve(w http.ResponseWriter, r *http.Request) {
+	// Only when the body has been read does the request's context end with the connection.
+	if err := r.ParseForm(); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	client, _, _ := r.BasicAuth()
+	s.mu.Lock()
+	s.open++
+	s.requests = append(s.requests, ScriptedRequest{
+		Time: time.Now(), Path: r.URL.Path, ClientID: client, Scope: r.PostForm.Get("scope"), Open: s.open,
+	})
+	answer, present := s.answer, s.present
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.open--
+		s.mu.Unlock()
+	}()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(present, cancel)()
+	answer(w, r.WithContext(context.WithValue(ctx, connectionKey{}, r.Context())))
+}
+
+// connectionKey is the key of the connection's own context, which a change of the script does not end.
+type connectionKey struct{}
+
+func (s *ScriptedServer) close() error {
+	s.mu.Lock()
+	s.changed()
+	s.listener = nil
+	s.mu.Unlock()
+	err := s.server.Close()
+	s.serving.Wait()
+	return err
+}
+
+// Issue answers with a token that lives for so long, in whole seconds.
+func (s *ScriptedServer) Issue(lifetime time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s.AnswerToken(w, rand.Text(), map[string]any{
+			"expires_in": int64(lifetime / time.Second),
+			"scope":      r.PostForm.Get("scope"),
+		})
+	}
+}
+
+// AnswerToken answers with a token and more members (RFC 6749 section 5.1).
+func (s *ScriptedServer) AnswerToken(w http.ResponseWriter, token string, members map[string]any) {
+	s.secrecy.AddToken(token)
+	answer := map[string]any{"access_token": token, "token_type": "Bearer"}
+	maps.Copy(answer, members)
+	answerJSON(w, http.StatusOK, answer)
+}
+
+// RefuseWith answers with a status, an OAuth error code (RFC 6749 section 5.2) and headers.
+func RefuseWith(status int, code string, headers map[string]string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for name, value := range headers {
+			w.Header().Set(name, value)
+		}
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Basic")
+		}
+		answerJSON(w, status, map[string]string{"error": code})
+	}
+}
+
+// LimitFor answers with a status that asks to be left alone for so long, in whole seconds.
+func LimitFor(status int, d time.Duration) http.HandlerFunc {
+	return RefuseWith(status, "slow_down", map[string]string{"Retry-After": strconv.Itoa(int(d / time.Second))})
+}
+
+// Hang answers nothing, and breaks the connection when the script changes or the client gives up.
+func Hang(_ http.ResponseWriter, r *http.Request) {
+	<-r.Context().Done()
+	panic(http.ErrAbortHandler)
+}
+
+// NeverAnswer answers nothing, even when the script changes: the client's own timeout ends the request.
+func NeverAnswer(_ http.ResponseWriter, r *http.Request) {
+	connection, _ := r.Context().Value(connectionKey{}).(context.Context)
+	<-connection.Done()
+	panic(http.ErrAbortHandler)
+}
+
+// Reset breaks the connection at once.
+func Reset(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// After answers after a time.
+func After(d time.Duration, answer http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			answer(w, r)
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}
+}
+
+func answerJSON(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
+}
