@@ -1,0 +1,348 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
+)
+
+// The bounds of what waits for others, with a second for Vault and the machine: a reader and a caller of refresh/
+// wait for 5 s, a write that contacts others for 15 s.
+const (
+	readerBound = 6 * time.Second
+	writeBound  = 16 * time.Second
+)
+
+// newStage starts a mount of its own in a Vault, with a scripted authorization server.
+func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
+	t.Helper()
+	s, err := trouble.NewStage(t.Context(), b, mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// A Vault that is sealed or steps down waits for the requests under way. A token endpoint that accepts and
+// never answers, with its default settings, holds neither up for longer than a reader waits, nor Vault's own
+// readers; a config write that waits as well costs as long as a write may take. No reader is given anything but
+// the end of its wait.
+//
+// It is not parallel: the bounds leave a second for Vault, and nothing for the load of other tests.
+func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
+	b := bed.New(t, bed.Options{Nodes: 3})
+	s := newStage(t, b, "hanging")
+	if err := trouble.MountKV(t.Context(), s.Root); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		hang  trouble.Hang
+		bound time.Duration
+	}{
+		{"seal", trouble.Hang{Event: trouble.Seal, Readers: 100}, readerBound},
+		{"step-down", trouble.Hang{Event: trouble.StepDown, Readers: 100, Clients: true}, readerBound},
+		{"step-down-and-write", trouble.Hang{Event: trouble.StepDown, Readers: 100, Write: true}, writeBound},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, err := c.hang.Run(t.Context(), b, s, c.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s took %s, KV was back %s later; the slowest reads took %s and %s of KV; %v", c.hang.Event,
+				round(r.Took), round(r.Back), round(trouble.Slowest(r.Reads)), round(r.KV), trouble.Statuses(r.Reads))
+			if r.Took > c.bound {
+				t.Errorf("%s took %s, want at most %s", c.hang.Event, round(r.Took), c.bound)
+			}
+			if r.KV > c.bound {
+				t.Errorf("a read of KV took %s, want at most %s", round(r.KV), c.bound)
+			}
+			checkEndOfWait(t, r.Reads)
+			if w := r.Wrote; w != nil && (w.Took > writeBound || w.Status != http.StatusGatewayTimeout) {
+				t.Errorf("the write: %s, want 504 within %s", w, writeBound)
+			}
+		})
+	}
+}
+
+// checkEndOfWait checks that each request was answered with a 504, in time, that says what to do.
+func checkEndOfWait(t *testing.T, results []trouble.Result) {
+	t.Helper()
+	if slowest := trouble.Slowest(results); slowest > readerBound {
+		t.Errorf("the slowest of %d requests took %s, want at most %s", len(results), round(slowest), readerBound)
+	}
+	other := trouble.Other(results, http.StatusGatewayTimeout)
+	if other != nil {
+		t.Fatalf("answered with %v, want 504 to all; one is %s", trouble.Statuses(results), other)
+	}
+	for _, r := range results {
+		if !saysThatTheFetchGoesOn.MatchString(r.Text) || !saysToReadAgain.MatchString(r.Text) {
+			t.Fatalf("the 504 does not say that the fetch goes on and that reading again will do: %s", r)
+		}
+	}
+}
+
+var (
+	saysThatTheFetchGoesOn = regexp.MustCompile(`(?i)goes on|continues|still under way`)
+	saysToReadAgain        = regexp.MustCompile(`(?i)(read|reading|try|retry|trying) (it |the token )?again`)
+)
+
+// The authorization server takes 7 s for an answer, which is longer than a reader waits and shorter than the
+// request_timeout. Readers get a 504, the fetch goes on, and what it brings serves those who read again, for one
+// request. A broker in Go needs to call once.
+func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
+	t.Parallel()
+	const late = 7 * time.Second
+	s := newStage(t, shared(t), "late")
+	s.AS.Set(bed.After(late, s.AS.Issue(5*time.Minute)))
+	for _, name := range []string{"read", "broker"} {
+		if err := s.Configure(t.Context(), name, map[string]any{"client_id": name, "request_timeout": 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source, err := brokerauth.NewSource(brokerauth.Config{Vault: s.Root, TokenPath: s.Mount + "/token/broker"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	brokered := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		_, err := source.TokenContext(ctx)
+		brokered <- err
+	}()
+
+	const readers = 20
+	checkEndOfWait(t, s.ReadAll(t.Context(), slices.Repeat([]string{"token/read"}, readers)))
+	again := s.Read(t.Context(), "token/read")
+	if again.Status != http.StatusOK || again.Took > readerBound {
+		t.Errorf("reading again: %s, want the token", again)
+	}
+	if err := <-brokered; err != nil {
+		t.Errorf("the broker's call: %v", err)
+	}
+	requests := map[string]int{}
+	for _, r := range s.AS.Requests() {
+		requests[r.ClientID]++
+	}
+	if requests["read"] != 1 || requests["broker"] != 1 {
+		t.Errorf("token requests by client: %v, want 1 of each", requests)
+	}
+}
+
+// Callers of refresh/ wait no longer than readers do, while readers are served what is held. What they waited for
+// goes on and replaces the token.
+func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
+	t.Parallel()
+	const callers = 30
+	s := newStage(t, shared(t), "refresh-callers")
+	s.AS.Set(s.AS.Issue(5 * time.Minute))
+	if err := s.Configure(t.Context(), "held", map[string]any{"request_timeout": 25}); err != nil {
+		t.Fatal(err)
+	}
+	held := s.Read(t.Context(), "token/held")
+	// A token that is younger than that is not replaced.
+	bed.Eventually(t, 2*cooldown, func() error {
+		if age := time.Since(held.Ended()); age < cooldown {
+			return fmt.Errorf("the token is %s old", age)
+		}
+		return nil
+	})
+	s.AS.Set(bed.Hang)
+
+	results := make([]trouble.Result, callers)
+	var group sync.WaitGroup
+	for i := range callers {
+		group.Go(func() { results[i] = s.Write(t.Context(), "refresh/held", nil) })
+	}
+	bed.Eventually(t, readerBound, func() error {
+		if n := s.AS.Open(); n != 1 {
+			return fmt.Errorf("%d token requests are under way, want 1", n)
+		}
+		return nil
+	})
+	for range 20 {
+		if r := s.Read(t.Context(), "token/held"); r.Status != http.StatusOK || r.Data["token_id"] != held.Data["token_id"] {
+			t.Errorf("a read meanwhile: %s, want the held token", r)
+		}
+	}
+	group.Wait()
+	checkEndOfWait(t, results)
+	if n := len(s.AS.Requests()); n != 2 {
+		t.Errorf("%d token requests, want the first and one of all callers", n)
+	}
+}
+
+// However many servers a write has to contact, and however each of them hangs, it ends within 15 s with an error of
+// the upstream's; nothing else on the mount waits for it, nor for the readers of a server that hangs.
+func TestWritesThatContactHangingServersEnd(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, shared(t), "hanging-writes")
+	s.AS.Set(s.AS.Issue(5 * time.Minute))
+	for _, name := range []string{"held", "calm"} {
+		if err := s.Configure(t.Context(), name, map[string]any{"client_id": name, "publish_jwks": false}); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.Read(t.Context(), "token/"+name); r.Status != http.StatusOK {
+			t.Fatal(r)
+		}
+	}
+	discovering := func(server *bed.ScriptedServer) map[string]any {
+		return map[string]any{
+			"server_url": server.URL("/mcp"), "client_id": "discovering", "client_secret": newSecret(), "request_timeout": 25,
+		}
+	}
+	hanging := newScriptedServer(t, s.Bed)
+	hanging.Set(bed.Hang)
+	slow := newScriptedServer(t, s.Bed)
+	slow.Set(bed.After(4*time.Second, discoverable(slow, bed.Hang)))
+	quick := newScriptedServer(t, s.Bed)
+	quick.Set(discoverable(quick, bed.Hang))
+	s.AS.Set(bed.Hang)
+
+	writes := map[string]struct {
+		path string
+		data map[string]any
+	}{
+		"a token endpoint that hangs":                     {"config/new", s.Config(map[string]any{"client_id": "new", "request_timeout": 25})},
+		"with the default settings":                       {"config/plain", s.Config(map[string]any{"client_id": "plain"})},
+		"an update":                                       {"config/held", map[string]any{"scopes": "other", "request_timeout": 25}},
+		"a role":                                          {"role/held/reader", map[string]any{"scopes": "some"}},
+		"an MCP server that hangs":                        {"config/mcp", discovering(hanging)},
+		"an issuer that hangs":                            {"config/issuer", map[string]any{"issuer": hanging.URL("/"), "client_id": "issuer", "client_secret": newSecret(), "request_timeout": 25}},
+		"slow servers and then a token endpoint hangs":    {"config/slow", discovering(slow)},
+		"quick discovery, and a token endpoint hangs":     {"config/quick", discovering(quick)},
+		"an issuer and an MCP server, both of which hang": {"config/both", map[string]any{"issuer": hanging.URL("/as"), "server_url": hanging.URL("/mcp"), "client_id": "both", "client_secret": newSecret(), "request_timeout": 25}},
+	}
+	var group sync.WaitGroup
+	for name, w := range writes {
+		group.Go(func() {
+			r := s.Write(t.Context(), w.path, w.data)
+			if r.Took > writeBound {
+				t.Errorf("%s: a write took %s, want at most %s", name, round(r.Took), writeBound)
+			}
+			// Two of them are of a config that is deleted meanwhile.
+			gone := strings.HasSuffix(w.path, "/held") || strings.HasPrefix(w.path, "role/")
+			switch {
+			case r.Status == http.StatusGatewayTimeout, r.Status == http.StatusBadGateway:
+			case gone && (r.Status == http.StatusConflict || r.Status == http.StatusNotFound):
+			default:
+				t.Errorf("%s: %s, want 504 or 502", name, r)
+			}
+		})
+	}
+	// Others are served while all of these wait.
+	bed.Eventually(t, readerBound, func() error {
+		if n := s.AS.Open(); n < 3 {
+			return fmt.Errorf("%d token requests are under way", n)
+		}
+		return nil
+	})
+	for path, want := range map[string]int{
+		"token/held": http.StatusOK, "token/calm": http.StatusOK, "config/held": http.StatusOK, "status/held": http.StatusOK,
+		"jwks/held": http.StatusNotFound, "jwks/nowhere": http.StatusNotFound, "keys/held": 0, "token/nowhere": http.StatusNotFound,
+	} {
+		r := s.Read(t.Context(), path)
+		if r.Took > time.Second {
+			t.Errorf("beside writes that wait, reading %s took %s", path, round(r.Took))
+		}
+		if want != 0 && r.Status != want {
+			t.Errorf("beside writes that wait: %s, want %d", r, want)
+		}
+	}
+	// A write of the server whose update waits does not wait for it, and makes it void.
+	if r := s.Delete(t.Context(), "config/calm"); r.Status != http.StatusNoContent || r.Took > time.Second {
+		t.Errorf("deleting another config: %s", r)
+	}
+	if r := s.Delete(t.Context(), "config/held"); r.Status != http.StatusNoContent || r.Took > time.Second {
+		t.Errorf("deleting the config whose update waits: %s", r)
+	}
+	group.Wait()
+}
+
+// Deleting, rewriting or rotating under readers who wait for a server that hangs takes none of their time.
+func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
+	t.Parallel()
+	const readers = 40
+	s := newStage(t, shared(t), "hanging-operator")
+	if err := s.Configure(t.Context(), "hung", nil); err != nil {
+		t.Fatal(err)
+	}
+	paths, err := s.Roles(t.Context(), "hung", readers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.AS.Set(bed.Hang)
+	results := make(chan []trouble.Result, 1)
+	go func() { results <- s.ReadAll(t.Context(), paths) }()
+	bed.Eventually(t, readerBound, func() error {
+		n, err := trouble.UnderWay(t.Context(), s.Root, s.Mount)
+		if err == nil && n != readers {
+			err = fmt.Errorf("%d readers are under way, want %d", n, readers)
+		}
+		return err
+	})
+	for _, r := range []trouble.Result{
+		s.Write(t.Context(), "config/hung", map[string]any{"client_secret": newSecret(), "verify": false}),
+		s.Write(t.Context(), "role/hung/role-0", map[string]any{"scopes": "other", "verify": false}),
+		s.Delete(t.Context(), "role/hung/role-1"),
+		s.Delete(t.Context(), "config/hung"),
+	} {
+		if r.Status != http.StatusNoContent && r.Status != http.StatusOK || r.Took > time.Second {
+			t.Errorf("beside %d readers who wait: %s, want it done within a second", readers, r)
+		}
+	}
+	// The answer is that it is gone, or that the wait ended.
+	all := <-results
+	if other := trouble.Other(all, http.StatusNotFound, http.StatusGatewayTimeout); other != nil {
+		t.Errorf("readers of a config that was deleted got %v, want 404 or 504; one is %s", trouble.Statuses(all), other)
+	}
+	if slowest := trouble.Slowest(all); slowest > readerBound {
+		t.Errorf("the slowest reader waited %s", round(slowest))
+	}
+}
+
+func newScriptedServer(t *testing.T, b *bed.Bed) *bed.ScriptedServer {
+	t.Helper()
+	server, err := b.NewScriptedServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server
+}
+
+// discoverable answers as an MCP server at /mcp and its authorization server do, both at one address. token is
+// its token endpoint.
+func discoverable(server *bed.ScriptedServer, token http.HandlerFunc) http.HandlerFunc {
+	answer := func(document map[string]any) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(document)
+		}
+	}
+	const metadata = "/.well-known/oauth-protected-resource/mcp"
+	mux := http.NewServeMux()
+	mux.HandleFunc("/mcp", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="`+server.URL(metadata)+`"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	mux.HandleFunc(metadata, answer(map[string]any{
+		"resource": server.URL("/mcp"), "authorization_servers": []string{server.URL("")},
+	}))
+	mux.HandleFunc("/.well-known/oauth-authorization-server", answer(map[string]any{
+		"issuer": server.URL(""), "token_endpoint": server.URL("/token"), "response_types_supported": []string{"code"},
+	}))
+	mux.HandleFunc("/token", token)
+	return mux.ServeHTTP
+}

@@ -1,0 +1,30 @@
+package trouble
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"errors"
+	"io"
+)
+
+// snapshotState is what a snapshot of Vault's raft storage holds: a gzipped tar, with all entries in the file
+// state.bin.
+func snapshotState(snapshot io.Reader) ([]byte, error) {
+	unzipped, err := gzip.NewReader(snapshot)
+	if err != nil {
+		return nil, err
+	}
+	files := tar.NewReader(unzipped)
+	for {
+		header, err := files.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, errors.New("the snapshot has no state.bin")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if header.Name == "state.bin" {
+			return io.ReadAll(files)
+		}
+	}
+}
