@@ -1,0 +1,345 @@
+package acceptance
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
+)
+
+const (
+	// underWay is how many token requests a server gets from the plugin at once, at most.
+	underWay = 8
+	// backBound is how long after the recovery of a server a reader is served at the latest: the longest window while
+	// readers ask, and two seconds.
+	backBound = 12 * time.Second
+)
+
+// What is wrong with a client at its server concerns all its names, roles of two configs here: however many of them
+// are read, the server gets the requests that were under way, then one in each window; and the first that
+// succeeds opens all.
+func TestNamesOfAClientShareTheWindowOfAFailure(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	// They wait and do little else, so all run at once, beyond -parallel.
+	var kinds sync.WaitGroup
+	for i, f := range trouble.Failures() {
+		kinds.Go(func() { t.Run(f.Name, func(t *testing.T) { testCrowd(t, b, fmt.Sprintf("crowd-%d", i), f) }) })
+	}
+	kinds.Wait()
+}
+
+func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
+	names := 60
+	if f.Name == "429 for 10 min" || f.Name == "invalid_client, 401" {
+		names = 300
+	}
+	r, err := f.Crowd(t.Context(), newStage(t, b, mount), names, 12*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d names: %d requests at once, %d in the next %s, at least %s apart; served %s after the recovery, all %s later, for %d requests",
+		r.Names, r.AtOnce, r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
+	if r.AtOnce > underWay {
+		t.Errorf("%d requests until every name had been read, want at most %d", r.AtOnce, underWay)
+	}
+	windows, gap := mostAttempts(r.Watched, time.Second, 10*time.Second), 700*time.Millisecond
+	switch {
+	case f.Limit > r.Watched:
+		windows = 0
+	case f.Limit > 0:
+		windows, gap = int(r.Watched/f.Limit)+1, f.Limit
+	}
+	if r.Windows > windows {
+		t.Errorf("%d requests in the next %s, want at most %d, one in each window", r.Windows, round(r.Watched), windows)
+	}
+	if r.Windows > 1 && f.Answer != nil && r.Gap < gap {
+		t.Errorf("two requests within %s, want windows of %s at least", round(r.Gap), gap)
+	}
+	if other := trouble.Other(r.Reads, http.StatusBadGateway, http.StatusBadRequest); other != nil {
+		t.Errorf("readers were answered with %v, want 502 or 400; one is %s", trouble.Statuses(r.Reads), other)
+	}
+	if f.Limit > r.Watched {
+		return
+	}
+	if r.Served > backBound {
+		t.Errorf("a token was served %s after the recovery, want %s", round(r.Served), backBound)
+	}
+	if other := trouble.Other(r.Last, http.StatusOK); other != nil {
+		t.Errorf("after the first success the names were answered with %v, want 200 to all; one is %s", trouble.Statuses(r.Last), other)
+	}
+	if most := r.Names + windows; r.Healing > most {
+		t.Errorf("%d requests from the recovery until all %d names were served", r.Healing, r.Names)
+	}
+}
+
+// A rotation has its write obtain a token with the new secret, and the others replaced in the background. When
+// the server then limits or refuses the client, it gets the requests that were under way, and readers go on with what
+// is held.
+func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
+	t.Parallel()
+	for mount, failure := range map[string]trouble.Failure{
+		"rotation-429": {Answer: bed.LimitFor(http.StatusTooManyRequests, 10*time.Minute)},
+		"rotation-401": {Answer: bed.RefuseWith(http.StatusUnauthorized, "invalid_client", nil)},
+	} {
+		t.Run(mount, func(t *testing.T) {
+			t.Parallel()
+			names, watch := 300, 8*time.Second
+			r, err := failure.Rotate(t.Context(), newStage(t, shared(t), mount), names, watch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d requests in %s for %d held tokens", r.Asked, watch, names)
+			if most := 1 + underWay + mostAttempts(watch, time.Second, 10*time.Second); r.Asked > most {
+				t.Errorf("%d requests, want at most %d", r.Asked, most)
+			}
+			if other := trouble.Other(r.Reads, http.StatusOK); other != nil {
+				t.Errorf("readers of held tokens were answered with %v; one is %s", trouble.Statuses(r.Reads), other)
+			}
+		})
+	}
+}
+
+// A refusal of what a name asks for is the name's own. Its siblings are served, at once, those too that come later.
+func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
+	t.Parallel()
+	for _, code := range []string{"invalid_scope", "invalid_target"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			const roles = 20
+			s := newStage(t, shared(t), "refused-"+code)
+			issue, refuse := s.AS.Issue(5*time.Minute), bed.RefuseWith(http.StatusBadRequest, code, nil)
+			refused := []string{"scope-1", "scope-7", "scope-13"}
+			s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
+				if slices.Contains(refused, r.PostForm.Get("scope")) {
+					refuse(w, r)
+					return
+				}
+				issue(w, r)
+			})
+			if err := s.Configure(t.Context(), "some", nil); err != nil {
+				t.Fatal(err)
+			}
+			paths, err := s.Roles(t.Context(), "some", roles)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The refused ones first: a window of theirs would be there for the others.
+			var bad, good []string
+			for i, path := range paths {
+				if slices.Contains(refused, fmt.Sprintf("scope-%d", i)) {
+					bad = append(bad, path)
+				} else {
+					good = append(good, path)
+				}
+			}
+			for _, want := range []struct {
+				paths  []string
+				status int
+			}{{bad, http.StatusBadRequest}, {good, http.StatusOK}, {bad, http.StatusBadRequest}} {
+				results := s.ReadAll(t.Context(), want.paths)
+				if other := trouble.Other(results, want.status); other != nil {
+					t.Errorf("answered with %v, want %d; one is %s", trouble.Statuses(results), want.status, other)
+				}
+			}
+			if n := len(s.AS.Requests()); n != roles {
+				t.Errorf("%d token requests for %d roles, want one of each", n, roles)
+			}
+		})
+	}
+}
+
+// A failing client holds up no other client of its server, nor the client of the same id at another server.
+func TestFailingClientHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, shared(t), "neighbours")
+	elsewhere := newScriptedServer(t, s.Bed)
+	elsewhere.Set(elsewhere.Issue(5 * time.Minute))
+	issue, limit := s.AS.Issue(5*time.Minute), bed.LimitFor(http.StatusTooManyRequests, 10*time.Minute)
+	s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
+		if client, _, _ := r.BasicAuth(); client == "limited" {
+			limit(w, r)
+			return
+		}
+		issue(w, r)
+	})
+	for name, changes := range map[string]map[string]any{
+		"limited":      {"client_id": "limited"},
+		"same":         {"client_id": "limited"},
+		"other-client": {"client_id": "other"},
+		"other-server": {"client_id": "limited", "token_url": elsewhere.TokenURL()},
+	} {
+		if err := s.Configure(t.Context(), name, changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []struct {
+		name     string
+		status   int
+		requests int // of this read
+	}{
+		{"limited", http.StatusBadGateway, 1},
+		{"same", http.StatusBadGateway, 0},
+		{"other-client", http.StatusOK, 1},
+		{"other-server", http.StatusOK, 0}, // of this server
+	} {
+		before := len(s.AS.Requests())
+		r := s.Read(t.Context(), "token/"+want.name)
+		if n := len(s.AS.Requests()) - before; r.Status != want.status || n != want.requests {
+			t.Errorf("%s, for %d requests, want status %d for %d", r, n, want.status, want.requests)
+		}
+	}
+}
+
+var someTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+
+// namedTime is the time that an error names for the next attempt.
+func namedTime(r trouble.Result) (time.Time, error) {
+	named := someTime.FindString(r.Text)
+	if named == "" {
+		return time.Time{}, fmt.Errorf("no time is named: %s", r)
+	}
+	return time.Parse(time.RFC3339, named)
+}
+
+// A write that meets a limit of the client says when to try again. Until then no write that needs a token of that client
+// asks; one of another client does. After that a write goes through.
+func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
+	t.Parallel()
+	const limit = 8 * time.Second
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, shared(t), fmt.Sprintf("limited-writes-%d", status))
+			s.AS.Set(s.AS.Issue(5 * time.Minute))
+			if err := s.Configure(t.Context(), "old", nil); err != nil {
+				t.Fatal(err)
+			}
+			if r := s.Read(t.Context(), "token/old"); r.Status != http.StatusOK {
+				t.Fatal(r)
+			}
+			issue, limited := s.AS.Issue(5*time.Minute), bed.LimitFor(status, limit)
+			s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
+				if client, _, _ := r.BasicAuth(); client == "other" {
+					issue(w, r)
+					return
+				}
+				limited(w, r)
+			})
+			begun := time.Now()
+			for i, w := range []struct {
+				path string
+				data map[string]any
+			}{
+				{"config/old", map[string]any{"scopes": "other"}},
+				{"config/old", map[string]any{"scopes": "other"}},
+				{"config/old", map[string]any{"scopes": "another"}},
+				{"role/old/reader", map[string]any{"scopes": "some"}},
+				{"config/new", s.Config(nil)},
+			} {
+				r := s.Write(t.Context(), w.path, w.data)
+				if r.Status != http.StatusBadGateway {
+					t.Errorf("write %d: %s, want 502", i+1, r)
+				}
+				if next, err := namedTime(r); err != nil {
+					t.Errorf("write %d: %v", i+1, err)
+				} else if wait := next.Sub(begun); wait < limit-time.Second || wait > limit+limit/2 {
+					t.Errorf("write %d says to wait for %s, want the %s of Retry-After: %s", i+1, round(wait), limit, r)
+				}
+				if n := len(s.AS.Requests()); n != 2 {
+					t.Errorf("%d requests after write %d, want the first read's and one", n, i+1)
+				}
+			}
+			if r := s.Write(t.Context(), "config/else", s.Config(map[string]any{"client_id": "other"})); r.Status != http.StatusNoContent {
+				t.Errorf("a write of another client: %s", r)
+			}
+			if r := s.Read(t.Context(), "token/old"); r.Status != http.StatusOK {
+				t.Errorf("the held token: %s", r)
+			}
+			s.AS.Set(s.AS.Issue(5 * time.Minute))
+			bed.Eventually(t, 2*limit, func() error {
+				if r := s.Write(t.Context(), "config/old", map[string]any{"scopes": "other"}); r.Status != http.StatusNoContent {
+					return errors.New(r.String())
+				}
+				return nil
+			})
+			if took := time.Since(begun); took < limit {
+				t.Errorf("a write went through after %s, want none before the server's %s are over", round(took), limit)
+			}
+		})
+	}
+}
+
+// An operator who has corrected a refused client does not wait for its window: the write asks, and opens all names.
+func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, shared(t), "corrected")
+	s.AS.Set(bed.RefuseWith(http.StatusUnauthorized, "invalid_client", nil))
+	if err := s.Configure(t.Context(), "some", nil); err != nil {
+		t.Fatal(err)
+	}
+	paths, err := s.Roles(t.Context(), "some", 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other := trouble.Other(s.ReadAll(t.Context(), paths), http.StatusBadRequest); other != nil {
+		t.Fatalf("a reader of a refused client: %s, want 400", other)
+	}
+	if n := len(s.AS.Requests()); n > underWay {
+		t.Errorf("%d requests, want at most %d", n, underWay)
+	}
+	s.AS.Set(s.AS.Issue(5 * time.Minute))
+	if r := s.Write(t.Context(), "config/some", s.Config(nil)); r.Status != http.StatusNoContent {
+		t.Errorf("the write after the client was corrected: %s", r)
+	}
+	results := s.ReadAll(t.Context(), paths)
+	if other := trouble.Other(results, http.StatusOK); other != nil {
+		t.Errorf("after the write readers got %v, want 200; one is %s", trouble.Statuses(results), other)
+	}
+}
+
+// A server that says without Retry-After when its limit is over is left alone until then.
+func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
+	t.Parallel()
+	const limit = 90 * time.Second
+	seconds, epoch := strconv.Itoa(int(limit/time.Second)), func() string { return strconv.FormatInt(time.Now().Add(limit).Unix(), 10) }
+	for name, headers := range map[string]map[string]string{
+		"ratelimit-seconds":       {"RateLimit-Reset": seconds},
+		"ratelimit-epoch":         {"RateLimit-Reset": epoch()},
+		"x-rate-limit-epoch":      {"X-Rate-Limit-Reset": epoch()},
+		"x-rate-limit-seconds":    {"X-Rate-Limit-Reset": seconds},
+		"retry-after-comes-first": {"Retry-After": seconds, "X-Rate-Limit-Reset": "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, shared(t), "reset-"+name)
+			s.AS.Set(bed.RefuseWith(http.StatusTooManyRequests, "slow_down", headers))
+			for _, name := range []string{"one", "two"} {
+				if err := s.Configure(t.Context(), name, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range []string{"one", "one", "two"} {
+				r := s.Read(t.Context(), "token/"+name)
+				next, err := namedTime(r)
+				if r.Status != http.StatusBadGateway || err != nil {
+					t.Fatalf("%s, want 502 and the next attempt: %v", r, err)
+				}
+				if wait := next.Sub(r.Begun); wait < limit-5*time.Second || wait > limit+limit/2 {
+					t.Errorf("the next attempt is in %s, want %s: %s", round(wait), limit, r)
+				}
+			}
+			if n := len(s.AS.Requests()); n != 1 {
+				t.Errorf("%d requests, want 1", n)
+			}
+		})
+	}
+}

@@ -1,0 +1,203 @@
+package trouble
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// A Failure is one of those that belong to a client at its server: all names of the client share its window.
+type Failure struct {
+	Name    string
+	Answer  http.HandlerFunc // nil for a server that refuses connections
+	Timeout int              // request_timeout in seconds, 0 for the default
+	Limit   time.Duration    // that the server asks to be left alone for, 0 when it does not ask
+}
+
+// Failures are all kinds that a Crowd meets.
+func Failures() []Failure {
+	const limit = 3 * time.Second
+	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
+	return []Failure{
+		{Name: "429 for 10 min", Answer: bed.LimitFor(http.StatusTooManyRequests, 10*time.Minute), Limit: 10 * time.Minute},
+		{Name: "503 for 10 min", Answer: bed.LimitFor(http.StatusServiceUnavailable, 10*time.Minute), Limit: 10 * time.Minute},
+		{Name: "429 for 3 s", Answer: bed.LimitFor(http.StatusTooManyRequests, limit), Limit: limit},
+		{Name: "429", Answer: refuse(http.StatusTooManyRequests, "slow_down")},
+		{Name: "500", Answer: refuse(http.StatusInternalServerError, "server_error")},
+		{Name: "invalid_client, 401", Answer: refuse(http.StatusUnauthorized, "invalid_client")},
+		{Name: "invalid_client, 400", Answer: refuse(http.StatusBadRequest, "invalid_client")},
+		{Name: "unauthorized_client, 401", Answer: refuse(http.StatusUnauthorized, "unauthorized_client")},
+		{Name: "timeout", Answer: bed.Hang, Timeout: 1},
+		{Name: "connection reset", Answer: bed.Reset},
+		{Name: "connection refused"},
+	}
+}
+
+// A CrowdReport is how often a failing server was asked by a client with many names.
+type CrowdReport struct {
+	Failure
+	Names   int
+	AtOnce  int           // requests until every name had been read once
+	Watched time.Duration // from then on, while readers went on
+	Windows int           // requests in that time
+	Gap     time.Duration // the shortest between two of those; 0 when there were not two
+	Served  time.Duration // from the server's recovery to the first token; 0 when it did not recover
+	Behind  time.Duration // from there until all names were served
+	Healing int           // requests from the recovery until all names were served
+	Reads   []Result      // that failed
+	Last    []Result      // of all names, after the recovery
+}
+
+// Crowd has the names of one client, half of them roles of one config and half of another, meet a failure: all are
+// read at once, again and again for some time, and once more when the server is well.
+func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Duration) (*CrowdReport, error) {
+	r := &CrowdReport{Failure: f, Names: names}
+	var paths []string
+	for _, config := range []string{"first", "second"} {
+		changes := map[string]any{}
+		if f.Timeout > 0 {
+			changes["request_timeout"] = f.Timeout
+		}
+		if err := s.Configure(ctx, config, changes); err != nil {
+			return nil, err
+		}
+		roles, err := s.Roles(ctx, config, names/2)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, roles...)
+	}
+	if err := f.begin(s); err != nil {
+		return nil, err
+	}
+	r.Reads = s.ReadAll(ctx, paths)
+	asked, err := s.Asked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.AtOnce = asked
+
+	begun := time.Now()
+	for time.Since(begun) < watch {
+		for chunk := range slices.Chunk(paths, 20) {
+			r.Reads = append(r.Reads, s.ReadAll(ctx, chunk)...)
+			if err := pause(ctx, 400*time.Millisecond); err != nil {
+				return nil, err
+			}
+		}
+	}
+	r.Watched = time.Since(begun)
+	if asked, err = s.Asked(ctx); err != nil {
+		return nil, err
+	}
+	r.Windows = asked - r.AtOnce
+	r.Gap = shortestGap(s.AS.Requests(), begun)
+	if f.Limit > watch {
+		return r, nil
+	}
+	return r, r.heal(ctx, s, paths, asked)
+}
+
+func (f Failure) begin(s *Stage) error {
+	if f.Answer == nil {
+		return s.AS.Down()
+	}
+	s.AS.Set(f.Answer)
+	return nil
+}
+
+// heal has the server answer again, and readers of all names ask until each has a token.
+func (r *CrowdReport) heal(ctx context.Context, s *Stage, paths []string, asked int) error {
+	s.AS.Set(s.AS.Issue(5 * time.Minute))
+	if err := s.AS.Up(); err != nil {
+		return err
+	}
+	back := time.Now()
+	err := wait(ctx, "a token is served again", func() (bool, error) {
+		return s.Read(ctx, paths[0]).Status == http.StatusOK, nil
+	})
+	if err != nil {
+		return err
+	}
+	r.Served = time.Since(back)
+	r.Last = s.ReadAll(ctx, paths)
+	r.Behind = time.Since(back) - r.Served
+	now, err := s.Asked(ctx)
+	r.Healing = now - asked
+	return err
+}
+
+// shortestGap is the shortest time between two requests since the given time; 0 when there were not two.
+func shortestGap(requests []bed.ScriptedRequest, since time.Time) (shortest time.Duration) {
+	var last time.Time
+	for _, request := range requests {
+		if request.Time.Before(since) {
+			continue
+		}
+		if gap := request.Time.Sub(last); !last.IsZero() && (shortest == 0 || gap < shortest) {
+			shortest = gap
+		}
+		last = request.Time
+	}
+	return shortest
+}
+
+// A Rotation is what becomes of many held tokens when the write that rotates their client's secret gets a token and
+// every request after that fails.
+type Rotation struct {
+	Names int
+	Wrote Result
+	Asked int      // requests from the write's begin to the end of the watch, the write's own included
+	Reads []Result // of all names, after that
+}
+
+// Rotate rotates the secret of a client with so many held tokens.
+func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Duration) (*Rotation, error) {
+	r := &Rotation{Names: names}
+	s.AS.Set(s.AS.Issue(time.Hour))
+	if err := s.Configure(ctx, "rotated", nil); err != nil {
+		return nil, err
+	}
+	paths, err := s.Roles(ctx, "rotated", names)
+	if err != nil {
+		return nil, err
+	}
+	err = each(names, func(i int) error { return done(s.Read(ctx, paths[i])) })
+	if err != nil {
+		return nil, err
+	}
+	before, err := s.Asked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	issue, first := s.AS.Issue(time.Hour), make(chan struct{}, 1)
+	first <- struct{}{}
+	s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-first:
+			issue(w, r)
+		default:
+			f.Answer(w, r)
+		}
+	})
+	secret := newSecret()
+	s.Bed.Secrecy.AddClientSecret(s.Mount, secret)
+	r.Wrote = s.Write(ctx, "config/rotated", map[string]any{"client_secret": secret})
+	if err := done(r.Wrote); err != nil {
+		return nil, fmt.Errorf("the rotation: %w", err)
+	}
+	if err := pause(ctx, watch); err != nil {
+		return nil, err
+	}
+	after, err := s.Asked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Asked = after - before
+	r.Reads = s.ReadAll(ctx, paths)
+	return r, nil
+}
