@@ -1,0 +1,66 @@
+package acceptance
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
+)
+
+// After an outage of any length readers who have no valid token get one within 12 s of the server's return, all names
+// of the client soon after the first. Until then the server is asked once in each window. A blip in which the client is
+// refused costs no more.
+func TestReadersAreServedSoonAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	outages := append(trouble.Outages(20*time.Second, 11*time.Second), trouble.HeldOutages()...)
+	if !testing.Short() {
+		for _, long := range trouble.Outages(85*time.Second, 0)[:2] {
+			long.Name += ", long"
+			outages = append(outages, long)
+		}
+	}
+	// They wait and do little else, so all run at once, beyond -parallel.
+	var kinds sync.WaitGroup
+	for i, o := range outages {
+		kinds.Go(func() {
+			t.Run(o.Name, func(t *testing.T) {
+				r, err := o.Run(t.Context(), newStage(t, b, fmt.Sprintf("outage-%d", i)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkOutage(t, r)
+			})
+		})
+	}
+	kinds.Wait()
+}
+
+func checkOutage(t *testing.T, r *trouble.OutageReport) {
+	t.Helper()
+	t.Logf("%s: %d requests; from the return %s to the first served read, %s until all %d names were, %d requests",
+		r.Length, r.Down, round(r.Served), round(r.All), r.Names, r.Back)
+	bound := backBound
+	if r.Lost {
+		bound += r.RequestTimeout() // of the request that was lost
+	}
+	if r.Served > bound {
+		t.Errorf("the first read was served %s after the return, want at most %s", round(r.Served), bound)
+	}
+	if r.All > bound+2*time.Second {
+		t.Errorf("the last name was served %s after the return, %s after the first", round(r.All), round(r.All-r.Served))
+	}
+	// The readers of all names came at once.
+	if most := r.Names - 1 + mostAttempts(r.Length, time.Second, 10*time.Second); r.Down > most {
+		t.Errorf("%d requests in an outage of %s, want at most %d, one in each window of the client", r.Down, r.Length, most)
+	}
+	if r.Back > r.Names+1 {
+		t.Errorf("%d requests from the return until all %d names were served", r.Back, r.Names)
+	}
+	if other := trouble.Other(r.Reads, http.StatusBadGateway, http.StatusBadRequest, http.StatusGatewayTimeout); other != nil {
+		t.Errorf("readers in the outage were answered with %v; one is %s", trouble.Statuses(r.Reads), other)
+	}
+}

@@ -1,0 +1,214 @@
+package trouble
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// An Outage is a time in which a client's server gives no tokens, while its names are read all the time.
+type Outage struct {
+	Name   string
+	Answer http.HandlerFunc // nil for a server that refuses connections
+	Length time.Duration
+	Names  int
+	Lost   bool // requests of the outage are not answered when the server is back either
+
+	// Lifetime is of the tokens that are held when the outage begins, as long before they are refreshed; 0 when none is
+	// held. Readers are served what is held for as long as it is valid.
+	Lifetime time.Duration
+}
+
+// RequestTimeout is that of the outage's configs: the default.
+func (Outage) RequestTimeout() time.Duration { return 10 * time.Second }
+
+// Outages are all kinds of one length. The blips are refusals: a deployment, a restart, a client that is disabled for a
+// moment.
+func Outages(length, blip time.Duration) []Outage {
+	const names = 5
+	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
+	return []Outage{
+		{Name: "connection refused", Length: length, Names: names},
+		{Name: "503", Answer: refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), Length: length, Names: names},
+		{Name: "hangs, connections break when it is back", Answer: bed.Hang, Length: length, Names: names},
+		{Name: "hangs, requests are lost", Answer: bed.NeverAnswer, Length: length, Names: names, Lost: true},
+		{Name: "401 invalid_client", Answer: refuse(http.StatusUnauthorized, "invalid_client"), Length: blip, Names: names},
+		{Name: "401 unauthorized_client", Answer: refuse(http.StatusUnauthorized, "unauthorized_client"), Length: blip, Names: names},
+		{Name: "400 invalid_scope", Answer: refuse(http.StatusBadRequest, "invalid_scope"), Length: blip, Names: 1},
+	}
+}
+
+// HeldOutages are those that begin while tokens of 20 s are held, and end when those have: the failures of the
+// refresh ahead have made the window long by then.
+func HeldOutages() []Outage {
+	const lifetime, length, names = 20 * time.Second, 12 * time.Second, 5
+	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
+	return []Outage{
+		{Name: "503, held", Answer: refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), Length: length, Names: names, Lifetime: lifetime},
+		{Name: "401 invalid_client, held", Answer: refuse(http.StatusUnauthorized, "invalid_client"), Length: length, Names: names, Lifetime: lifetime},
+	}
+}
+
+// An OutageReport is what readers had of an outage, and what it cost the server.
+type OutageReport struct {
+	Outage
+	Down   int           // requests during the outage
+	Served time.Duration // from the server's return until the first name was served a token of after the outage
+	All    time.Duration // from the server's return until all names were
+	Back   int           // requests from the return until all names were served, without those that were under way then
+	Reads  []Result      // that brought no token
+}
+
+// Run takes the stage's server away for the outage's length.
+func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
+	report := &OutageReport{Outage: o}
+	if err := s.Configure(ctx, "client", nil); err != nil {
+		return nil, err
+	}
+	paths, err := s.Roles(ctx, "client", o.Names)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.hold(ctx, s, paths); err != nil {
+		return nil, err
+	}
+	before, err := s.Asked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if o.Answer == nil {
+		err = s.AS.Down()
+	} else {
+		s.AS.Set(o.Answer)
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	readers := startReaders(ctx, s, paths)
+	defer readers.finish()
+	if err := pause(ctx, o.Length); err != nil {
+		return nil, err
+	}
+	during, err := s.Asked(ctx)
+	if err != nil {
+		return nil, err
+	}
+	underWay := s.AS.Open() // which the plugin counts when they end
+	report.Down = during + underWay - before
+	s.AS.Set(s.AS.Issue(5 * time.Minute))
+	if err := s.AS.Up(); err != nil {
+		return nil, err
+	}
+	back := time.Now()
+	err = wait(ctx, "all names are served", func() (bool, error) {
+		first, all := readers.servedSince(back)
+		if first.IsZero() || all.IsZero() {
+			return false, nil
+		}
+		report.Served, report.All = first.Sub(back), all.Sub(back)
+		return true, nil
+	})
+	readers.finish()
+	report.Reads = readers.failed
+	if err != nil {
+		return report, err
+	}
+	after, err := s.Asked(ctx)
+	report.Back = after - during - underWay
+	return report, err
+}
+
+// hold has all names hold a token, and waits until just before they are refreshed.
+func (o Outage) hold(ctx context.Context, s *Stage, paths []string) error {
+	if o.Lifetime == 0 {
+		return nil
+	}
+	s.AS.Set(s.AS.Issue(o.Lifetime))
+	for _, r := range s.ReadAll(ctx, paths) {
+		if err := done(r); err != nil {
+			return err
+		}
+	}
+	return pause(ctx, o.Lifetime/2-2*time.Second) // a refresh is up to a second early
+}
+
+// readers read names over and over.
+type readers struct {
+	paths []string
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+
+	mu     sync.Mutex           // guards what follows
+	issued map[string]time.Time // when the token was issued that a name has
+	served map[string]time.Time // when a name was first served the token that it has
+	failed []Result
+}
+
+func startReaders(ctx context.Context, s *Stage, paths []string) *readers {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &readers{stop: cancel, paths: paths, issued: map[string]time.Time{}, served: map[string]time.Time{}}
+	for _, path := range paths {
+		l.done.Go(func() {
+			for ctx.Err() == nil {
+				r := s.Read(ctx, path)
+				if ctx.Err() != nil {
+					return
+				}
+				l.add(r)
+				if pause(ctx, 250*time.Millisecond) != nil {
+					return
+				}
+			}
+		})
+	}
+	return l
+}
+
+func (l *readers) add(r Result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.Status != http.StatusOK {
+		l.failed = append(l.failed, r)
+		return
+	}
+	// In whole seconds, which the outage's end is cut to as well.
+	text, _ := r.Data["last_vault_rotation"].(string)
+	issued, err := time.Parse(time.RFC3339, text)
+	if err == nil && !issued.Equal(l.issued[r.Path]) {
+		l.issued[r.Path], l.served[r.Path] = issued, r.Ended()
+	}
+}
+
+// servedSince is when the first and the last of all names was served a token that was issued after the time; zero
+// when that has not been.
+func (l *readers) servedSince(since time.Time) (first, all time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	missing := false
+	for _, path := range l.paths {
+		at := l.served[path]
+		if l.issued[path].Before(since.Truncate(time.Second)) {
+			missing = true
+			continue
+		}
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+		if at.After(all) {
+			all = at
+		}
+	}
+	if missing {
+		return first, time.Time{}
+	}
+	return first, all
+}
+
+func (l *readers) finish() {
+	l.stop()
+	l.done.Wait()
+}
