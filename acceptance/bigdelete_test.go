@@ -1,0 +1,67 @@
+package acceptance
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
+)
+
+// The delete of a config with 3,000 roles, each with a token, is the operator's business alone: brokers of 700 other
+// servers, all of which read for the first time, wait no longer than a second for it. Its names are gone when it
+// returns, its entries are in the end, and a new config of that name keeps what it has.
+//
+// It is not parallel: other tests would notice the load, and their load is none of its figures.
+func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
+	const bound = time.Second
+	b := bed.New(t, bed.Options{LogLevel: "info"})
+	begun := time.Now()
+	r, err := trouble.BigDelete{Roles: 3000, Others: 700}.Run(t.Context(), newStage(t, b, "big-delete"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("delete of %d roles: %s, %d entries left then, clean %s later; slowest of %d cold reads %s, of %d warm ones %s, of %d of status/ %s; all took %s",
+		r.Roles, round(r.Delete.Took), r.Left, round(r.Clean), len(r.Cold), round(trouble.Slowest(r.Cold)),
+		len(r.Warm), round(trouble.Slowest(r.Warm)), len(r.Status), round(trouble.Slowest(r.Status)), round(time.Since(begun)))
+	for what, results := range map[string][]trouble.Result{"cold": r.Cold, "warm": r.Warm, "status/": r.Status} {
+		if slowest := trouble.Slowest(results); slowest > bound {
+			n := 0
+			for _, result := range results {
+				if result.Took > bound {
+					n++
+				}
+			}
+			t.Errorf("%d of %d %s reads of other servers took more than %s, the slowest %s", n, len(results), what, bound, round(slowest))
+		}
+		if other := trouble.Other(results, http.StatusOK); other != nil {
+			t.Errorf("%s reads of other servers were answered with %v; one is %s", what, trouble.Statuses(results), other)
+		}
+	}
+	if r.Delete.Took > writeBound {
+		t.Errorf("the delete took %s, want at most %s: a Vault that is sealed waits for it", round(r.Delete.Took), writeBound)
+	}
+	for what, results := range map[string][]trouble.Result{"returned": r.Gone, "been under way for a second": r.Early} {
+		if other := trouble.Other(results, http.StatusNotFound); other != nil {
+			t.Errorf("when the delete had %s, its names were answered with %v, want 404 to all; one is %s", what, trouble.Statuses(results), other)
+		}
+	}
+	for _, list := range r.Listed {
+		names, _ := list.Data["keys"].([]any)
+		i := slices.IndexFunc(names, func(name any) bool {
+			text, _ := name.(string)
+			return len(text) >= 3 && text[:3] == "big" || len(text) >= 4 && text[:4] == "role"
+		})
+		if i >= 0 {
+			t.Errorf("the list of %s shows %v, which was deleted", list.Path, names[i])
+		}
+	}
+	if other := trouble.Other(r.Recreated, http.StatusOK); other != nil {
+		t.Errorf("a role of a new config of the name: %v, want 200; one is %s", trouble.Statuses(r.Recreated), other)
+	}
+	if r.Still != 0 {
+		t.Errorf("%d entries too many in the end", r.Still)
+	}
+}

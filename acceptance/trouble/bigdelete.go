@@ -1,0 +1,157 @@
+package trouble
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A BigDelete is the delete of a config with many roles, each of which holds a token, while brokers of other servers
+// read theirs for the first time.
+type BigDelete struct {
+	Roles  int
+	Others int // servers, each with a client of its own
+}
+
+// A BigDeleteReport is what others, and the deleted names themselves, saw of it.
+type BigDeleteReport struct {
+	BigDelete
+	Delete    Result
+	Cold      []Result      // the first reads of the others, from the delete's begin on
+	Warm      []Result      // reads of one of the others all the time, whose token was held before
+	Status    []Result      // reads of the health of the others, meanwhile
+	Gone      []Result      // reads of deleted names, as soon as the delete had returned
+	Early     []Result      // the same while the delete was under way for more than a second; none when it was shorter
+	Listed    []Result      // lists of the config's roles, of the health and of all configs, then
+	Left      int           // entries of the config in storage when the delete had returned
+	Clean     time.Duration // from there until none was left
+	Recreated []Result      // reads of a role of a new config of that name, until the old one's entries had gone, and then
+	Still     int           // entries in the end that are not the new config's
+}
+
+// Run deletes the config "big". The Vault must have raft storage and no other user.
+func (d BigDelete) Run(ctx context.Context, s *Stage) (*BigDeleteReport, error) {
+	r := &BigDeleteReport{BigDelete: d}
+	paths, others, err := d.prepare(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	warm, cold := others[0], others[1:]
+	if err := done(s.Read(ctx, warm)); err != nil {
+		return nil, err
+	}
+
+	meanwhile, stop := context.WithCancel(ctx)
+	defer stop()
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop()
+	deleting := time.Now()
+	readers.Go(func() { r.Cold = d.readCold(ctx, s, cold) })
+	readers.Go(func() { r.Warm = s.readWhile(meanwhile, warm) })
+	readers.Go(func() { r.Status = s.readWhile(meanwhile, "status/"+cold[len(cold)-1][len("token/"):]) })
+	readers.Go(func() { r.Early = earlyReads(s.readWhile(meanwhile, paths[len(paths)-1]), deleting) })
+	r.Delete = s.Delete(ctx, "config/big")
+	if err := done(r.Delete); err != nil {
+		return nil, fmt.Errorf("the delete: %w", err)
+	}
+	r.Gone = s.ReadAll(ctx, []string{
+		paths[0], paths[len(paths)/2], paths[len(paths)-1], "token/big", "config/big", "role/big/role-0", "status/big", "status/big/role-0",
+	})
+	r.Listed = []Result{s.List(ctx, "role/big"), s.List(ctx, "role/big/"), s.List(ctx, "config"), s.List(ctx, "status")}
+	returned := r.Delete.Ended()
+	if r.Left, err = entries(ctx, s); err != nil {
+		return nil, err
+	}
+	if err := d.recreate(ctx, s, r, returned); err != nil {
+		return nil, err
+	}
+	stop()
+	readers.Wait()
+	return r, nil
+}
+
+func (d BigDelete) prepare(ctx context.Context, s *Stage) (paths, others []string, err error) {
+	s.AS.Set(s.AS.Issue(time.Hour))
+	if err := s.Configure(ctx, "big", nil); err != nil {
+		return nil, nil, err
+	}
+	for i := range d.Roles {
+		paths = append(paths, fmt.Sprintf("token/big/role-%d", i))
+	}
+	err = each(d.Roles, func(i int) error { // the write obtains a token and stores it
+		return done(s.Write(ctx, fmt.Sprintf("role/big/role-%d", i), map[string]any{"scopes": fmt.Sprintf("scope-%d", i)}))
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	others, err = s.Clients(ctx, "other", d.Others, nil)
+	return paths, others, err
+}
+
+// readCold reads each path once, some at a time.
+func (BigDelete) readCold(ctx context.Context, s *Stage, paths []string) []Result {
+	results := make([]Result, len(paths))
+	_ = each(len(paths), func(i int) error { // no read is an error
+		results[i] = s.Read(ctx, paths[i])
+		return nil
+	})
+	return results
+}
+
+// readWhile reads a path over and over until ctx ends.
+func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
+	for {
+		r := s.Read(context.WithoutCancel(ctx), path)
+		results = append(results, r)
+		if pause(ctx, 20*time.Millisecond) != nil {
+			return results
+		}
+	}
+}
+
+// earlyReads are those that began more than a second after the delete did.
+func earlyReads(all []Result, deleting time.Time) []Result {
+	return slices.DeleteFunc(all, func(r Result) bool { return r.Begun.Before(deleting.Add(time.Second)) })
+}
+
+// ownedKeys are what the keys of the entries hold that go with the config.
+var ownedKeys = []string{"/role/big/", "/token/big/"}
+
+func entries(ctx context.Context, s *Stage) (n int, err error) {
+	found, err := Stored(ctx, s.Root, ownedKeys...)
+	for _, key := range ownedKeys {
+		n += found[key]
+	}
+	return n, err
+}
+
+// recreate writes a new config of the name and a role of an old role's name, and waits until nothing but that is in
+// storage. What is cleared away is never the new one's.
+func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, returned time.Time) error {
+	const role, entriesOfRole = "role-7", 2
+	if err := s.Configure(ctx, "big", nil); err != nil {
+		return err
+	}
+	if err := done(s.Write(ctx, "role/big/"+role, map[string]any{"scopes": "new", "verify": false})); err != nil {
+		return err
+	}
+	read := func() { r.Recreated = append(r.Recreated, s.Read(ctx, "token/big/"+role)) }
+	read()
+	err := wait(ctx, "the deleted config's entries are gone", func() (bool, error) {
+		read()
+		n, err := entries(ctx, s)
+		r.Still = n - entriesOfRole
+		return r.Still <= 0, err
+	})
+	r.Clean = time.Since(returned)
+	read()
+	old := s.Read(ctx, "token/big/role-8")
+	if err == nil && old.Status != http.StatusNotFound {
+		r.Gone = append(r.Gone, old)
+	}
+	return err
+}
