@@ -310,6 +310,8 @@ func TestKeySetWithoutKeysIsEmpty(t *testing.T) {
 	if err := m.store().putConfig(t.Context(), "weather", &config{ClientID: "vault", PublishJWKS: true}); err != nil {
 		t.Fatal(err)
 	}
+	m.stop()
+	m.start()
 	if got := m.jwks("weather"); len(got) != 0 {
 		t.Errorf("the set is %v", got)
 	}
