@@ -79,7 +79,7 @@ func (c *config) search() *discovery.Request {
 }
 
 // discover looks for the config's authorization server and pins what it finds. The
-// credentials were not brought by the write if trusted is false: then an issuer
+// write did not supply the credentials if trusted is false: then an issuer
 // other than the one that was pinned is refused, because credentials belong to an
 // issuer and are never given to another.
 func (c *config) discover(ctx context.Context, trusted bool) error {

@@ -16,8 +16,8 @@ var namedByTheOperator = map[string]func(as *authServer) fields{
 	"token_url": func(as *authServer) fields { return fields{"token_url": as.URL + "/token"} },
 }
 
-// The MCP server's metadata says scopes and resource to whoever names the authorization server; that which it
-// names itself is not asked.
+// Scopes and resource come from the MCP server's metadata if the operator names the authorization server. The one
+// that the metadata names is not asked.
 func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 	for name, named := range namedByTheOperator {
 		t.Run(name, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 	}
 }
 
-// What the operator wrote needs no asking, and verify=false asks nobody until a write that may.
+// An MCP server is not asked for what the operator wrote, nor by a write with verify=false.
 func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 	for name, named := range namedByTheOperator {
 		m, as, mcp := discoverable(t, nil)

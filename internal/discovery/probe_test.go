@@ -127,7 +127,7 @@ func TestSessionsOfProbesAreEnded(t *testing.T) {
 					t.Errorf("headers %v", req.Header)
 				}
 				delete(open, req.Header.Get("Mcp-Session-Id"))
-				rw.WriteHeader(405) // which nobody minds
+				rw.WriteHeader(405) // servers may refuse to end a session
 			}}
 			for _, method := range opens {
 				handlers[method] = func(rw http.ResponseWriter, _ *http.Request) {

@@ -101,7 +101,7 @@ func (s *search) leave(servers []string, reason string) {
 }
 
 // originIssuer is the issuer of the authorization server metadata that an MCP server's origin publishes; "" if
-// there is none. MCP's specification of 2025-03-26 took that server for the MCP server's. Nobody has named it,
+// there is none. MCP's specification of 2025-03-26 took that server for the MCP server's. No metadata names it,
 // so the operator has to.
 func (s *search) originIssuer(ctx context.Context, server *url.URL, policy Policy) string {
 	for _, raw := range serverURLs(&url.URL{Scheme: server.Scheme, Host: server.Host}) {

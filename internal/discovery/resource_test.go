@@ -97,7 +97,7 @@ func TestMetadataMustCoverTheServer(t *testing.T) {
 }
 
 // No server is guessed: one that the MCP server does not name gets no credentials unless the operator names it.
-func TestServerThatNobodyNamedIsNotTaken(t *testing.T) {
+func TestUnnamedServerIsNotTaken(t *testing.T) {
 	const origin = "https://mcp.example.com"
 	for name, c := range map[string]struct {
 		document http.HandlerFunc

@@ -96,7 +96,7 @@ func (s *search) endpoint(raw string, policy Policy) string {
 }
 
 // SameIssuer reports whether two issuer identifiers are one server's: identical, as RFC 8414 section 3.3 asks,
-// but for the slash that is all of a path. RFC 3986 section 6.2.3 makes that no difference, and frameworks add
+// or different only in a slash that is the whole path. RFC 3986 section 6.2.3 makes that no difference, and frameworks add
 // it to the issuers that they are given.
 func SameIssuer(a, b string) bool {
 	return a == b || withoutRootSlash(a) == withoutRootSlash(b)

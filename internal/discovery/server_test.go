@@ -31,7 +31,7 @@ func TestOneSlashIsNoDifference(t *testing.T) {
 			t.Errorf("%s and %s: %t", c.a, c.b, !c.same)
 		}
 	}
-	// Whoever adds or leaves out the slash: the server's own spelling is what it wants in assertions.
+	// The server's own spelling is the one that it wants in assertions.
 	for _, spelled := range []string{issuer, issuer + "/"} {
 		for _, named := range []string{issuer, issuer + "/"} {
 			w := healthy()
