@@ -171,6 +171,13 @@ func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 	return stale
 }
 
+// resetClient forgets the failure of a client whose configuration was written.
+func (e *Engine) resetClient(key string, now time.Time) {
+	c, release := e.clients.use(key)
+	defer release()
+	c.reset(now)
+}
+
 // deleteStored deletes the stored token. Should that fail, the token's shape keeps it
 // from being used. The write lock is held.
 func (s *slot) deleteStored() {

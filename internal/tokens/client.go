@@ -1,10 +1,96 @@
 package tokens
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
+
+// failure is the remembered outcome of the latest attempt, immutable.
+type failure struct {
+	// client is whose failure this is, if it concerns the whole client; nil if it is the name's own.
+	client *client
+	host   string // the authorization server that was asked
+	cause  error
+	since  time.Time // when the first of this run of failures happened
+	at     time.Time // when this one happened
+	count  int       // failures in a row
+	// streak is how many of these, the last ones, were of one kind: a refusal after
+	// an outage is the first of its kind.
+	streak int
+	// wait is the length of the backoff window, its jitter included.
+	wait time.Duration
+	// limited reports whether the server named the time itself (Retry-After).
+	limited bool
+}
+
+// next returns the failure that follows f, which may be nil.
+func (f *failure) next(host string, cause error, now time.Time) *failure {
+	next := &failure{host: host, cause: cause, since: now, at: now, count: 1, streak: 1}
+	if f != nil {
+		next.since, next.count = f.since, f.count+1
+		if f.refused() == next.refused() {
+			next.streak = f.streak + 1
+		}
+	}
+	if next.refused() {
+		next.wait = refusedWindow(next.streak)
+	} else {
+		next.wait = window(next.streak, unavailableFirst, unavailableMost)
+	}
+	if after := retryAfter(cause); after > 0 {
+		// Never before the time that the server named, and not all at that time.
+		next.limited = true
+		next.wait = max(next.wait, after+jitter(after/10))
+	}
+	return next
+}
+
+// current returns the latest failure of the client whose failure f is, nil if that client
+// works again, and f itself if it is the name's own.
+func (f *failure) current() *failure {
+	if f == nil || f.client == nil {
+		return f
+	}
+	return f.client.failed.Load()
+}
+
+// end is the end of the backoff window: for a name that holds a valid token, or for one
+// that callers wait for. A client that works again has no window.
+func (f *failure) end(held bool) time.Time {
+	c := f.current()
+	switch {
+	case c == nil:
+		return f.at
+	case held || c.limited:
+		return c.at.Add(c.wait)
+	default:
+		return c.at.Add(min(c.wait, waitingMost))
+	}
+}
+
+// lastAt is when the latest attempt failed: the name's own or, while its client fails, any of
+// that client's.
+func (f *failure) lastAt() time.Time {
+	if c := f.current(); c != nil {
+		return c.at
+	}
+	return f.at
+}
+
+// refused reports whether the authorization server said no.
+func (f *failure) refused() bool {
+	_, refused := errors.AsType[*grant.RefusedError](f.cause)
+	return refused
+}
+
+// err is the failure for the readers of a name.
+func (f *failure) err(name Name, held bool) error {
+	return &FailedError{Name: name, Host: f.host, Cause: f.cause, NextAttempt: f.end(held)}
+}
 
 // client is an OAuth client at its token endpoint: what an authorization server locks out,
 // limits or refuses. Its failures are shared by all names that use it, and while it fails

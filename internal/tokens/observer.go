@@ -1,10 +1,7 @@
 package tokens
 
 import (
-	"context"
 	"time"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // Observer is told of what an engine does. Its methods return at once; they are called
@@ -25,25 +22,7 @@ type Observer interface {
 type unobserved struct{}
 
 func (unobserved) Fetched(time.Duration, error) {}
-func (unobserved) Shared()                      {}
-func (unobserved) Refreshed(time.Duration)      {}
 
-// fetch asks the authorization server once.
-func (e *Engine) fetch(ctx context.Context, terms *Terms) (*grant.Token, error) {
-	begun := time.Now()
-	token, err := terms.Fetch(ctx)
-	e.observer.Fetched(time.Since(begun), err)
-	return token, err
-}
+func (unobserved) Shared() {}
 
-// Each calls f with the health of every name that is in memory, in no order.
-func (e *Engine) Each(f func(Name, Status)) {
-	now := time.Now()
-	e.slots.Range(func(_, v any) bool {
-		s := v.(*slot)
-		if status, ok := s.status(now); ok {
-			f(s.name, status)
-		}
-		return true
-	})
-}
+func (unobserved) Refreshed(time.Duration) {}

@@ -4,12 +4,18 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // retries repeats what storage still owes until it is done: tokens to be saved or loaded, terms
 // to be read after a write that failed, key sets. One task runs at a time, so that storage that
 // hangs holds one goroutine and one server's write lock.
 type retries struct {
+	ctx   context.Context   // no task runs after its end
+	log   hclog.Logger      // gets the failures
+	spawn func(func()) bool // starts the worker; false if it is too late
+
 	mu      sync.Mutex // guards the fields below; never held across a task
 	tasks   map[any]*retryTask
 	running bool
@@ -25,19 +31,17 @@ type retryTask struct {
 	failures  int       // in a row
 }
 
-func newRetries() *retries {
-	return &retries{tasks: map[any]*retryTask{}, changed: make(chan struct{}, 1)}
+func newRetries(ctx context.Context, log hclog.Logger, spawn func(func()) bool) *retries {
+	return &retries{ctx: ctx, log: log, spawn: spawn, tasks: map[any]*retryTask{}, changed: make(chan struct{}, 1)}
 }
 
-// Retry does a task in the background at the given time, and again until it succeeds or the
-// engine is closed. A task of the same key, which must be comparable, is replaced.
-func (e *Engine) Retry(key any, at time.Time, complaint string, do func(context.Context) error) {
-	r := e.retries
+// add does a task at the given time, and again until it succeeds. One of the same key is replaced.
+func (r *retries) add(key any, at time.Time, complaint string, do func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.tasks[key] = &retryTask{complaint: complaint, do: do, at: at}
 	if !r.running {
-		r.running = e.spawn(e.runRetries)
+		r.running = r.spawn(r.run)
 		return
 	}
 	select {
@@ -51,37 +55,22 @@ func (e *Engine) Retry(key any, at time.Time, complaint string, do func(context.
 // reach them steps down within a few seconds, and then another node's mount is at work.
 const LateCommit = 15 * time.Second
 
-// RetryAfterFailedWrite is Retry for a look at what a write that failed has left: as soon as
-// storage answers, and once more when the write can no longer take effect.
-func (e *Engine) RetryAfterFailedWrite(key any, complaint string, look func(context.Context) error) {
-	final := time.Now().Add(LateCommit)
-	e.Retry(key, time.Now(), complaint, func(ctx context.Context) error {
-		began := time.Now()
-		if err := look(ctx); err != nil || !began.Before(final) {
-			return err
-		}
-		e.Retry(key, final, complaint, look)
-		return nil
-	})
-}
-
-// runRetries works until no task is left or the engine is closed.
-func (e *Engine) runRetries() {
-	r := e.retries
-	for e.ctx.Err() == nil {
+// run works until no task is left or ctx ends.
+func (r *retries) run() {
+	for r.ctx.Err() == nil {
 		due, wait, done := r.due(time.Now())
 		if done {
 			return
 		}
 		for _, key := range due {
-			e.runRetry(key)
+			r.runTask(key)
 		}
 		if len(due) == 0 {
 			timer := time.NewTimer(wait)
 			select {
 			case <-timer.C:
 			case <-r.changed:
-			case <-e.ctx.Done():
+			case <-r.ctx.Done():
 			}
 			timer.Stop()
 		}
@@ -108,13 +97,12 @@ func (r *retries) due(now time.Time) (keys []any, wait time.Duration, done bool)
 	return keys, wait, false
 }
 
-// runRetry does the task of a key once.
-func (e *Engine) runRetry(key any) {
-	r := e.retries
+// runTask does the task of a key once.
+func (r *retries) runTask(key any) {
 	r.mu.Lock()
 	task := r.tasks[key]
 	r.mu.Unlock()
-	err := task.do(e.ctx)
+	err := task.do(r.ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.tasks[key] != task {
@@ -127,7 +115,7 @@ func (e *Engine) runRetry(key any) {
 	task.failures++
 	wait := storageRetry(task.failures)
 	task.at = time.Now().Add(wait)
-	if e.ctx.Err() == nil {
-		e.log.Warn(task.complaint, "error", err, "next_attempt_in", wait.Round(time.Millisecond).String())
+	if r.ctx.Err() == nil {
+		r.log.Warn(task.complaint, "error", err, "next_attempt_in", wait.Round(time.Millisecond).String())
 	}
 }

@@ -78,6 +78,18 @@ func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	return status, nil
 }
 
+// Each calls f with the health of every name that is in memory, in no order.
+func (e *Engine) Each(f func(Name, Status)) {
+	now := time.Now()
+	e.slots.Range(func(_, v any) bool {
+		s := v.(*slot)
+		if status, ok := s.status(now); ok {
+			f(s.name, status)
+		}
+		return true
+	})
+}
+
 // Failing reports whether the latest fetch failed for the name or, if that is a server, for one of
 // its roles, as far as memory knows.
 func (e *Engine) Failing(name Name) bool {

@@ -1,0 +1,172 @@
+package tokens
+
+import (
+	"context"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// outcome is what an attempt came to.
+type outcome struct {
+	// terms are those that were read; nil if err says why not.
+	terms *Terms
+	// stored is the token in storage, if the attempt was to load it; nil if there is none.
+	stored *Token
+	// token came from the authorization server; nil if it was not asked, or failed.
+	token *Token
+	// saved reports whether token is in storage, or need not be.
+	saved bool
+	// failure is why the authorization server gave no token; nil if it was not asked.
+	failure *failure
+	// recovered is the client, if the answer ended its failure.
+	recovered *client
+	// err is why there is no outcome: storage failed, or the name is not configured.
+	err error
+}
+
+// look reads the terms, and the stored token if load says so.
+func (s *slot) look(ctx context.Context, load bool) (o outcome) {
+	if o.terms, o.err = s.engine.store.Terms(ctx, s.name); o.err != nil || !load {
+		return o
+	}
+	if o.stored, o.err = s.engine.store.Load(ctx, s.name); o.err != nil {
+		o.terms = nil
+	}
+	return o
+}
+
+// ask asks the authorization server once, when the client and the bounds on fetches permit it.
+func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
+	for {
+		leave, waited, err := s.engine.gates.enter(a.ctx, f.background, terms.Host)
+		if err != nil {
+			return outcome{err: err}
+		}
+		o, probing := s.askInside(a, f, terms, waited)
+		leave()
+		if probing == nil {
+			return o
+		}
+		select {
+		case <-probing:
+		case <-a.ctx.Done():
+			return outcome{err: a.ctx.Err()}
+		}
+	}
+}
+
+// askInside is ask once the gates have been passed. It returns a channel if another name
+// probes for the same client, which closes when that probe has ended.
+func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o outcome, probing <-chan struct{}) {
+	if waited { // the configuration may have changed
+		if o = s.look(a.ctx, false); o.err != nil {
+			return o, nil
+		}
+		terms = o.terms
+	}
+	o.terms = terms
+	c, release := s.engine.clients.use(terms.Client)
+	defer release()
+	began := time.Now()
+	held := s.held.Load().ValidAt(began) && f.background.Err() == nil
+	p, refused, probing := c.admit(began, held)
+	switch {
+	case refused != nil:
+		s.engine.log.Debug("token not asked for: the client waits after a failure", "name", s.name.String())
+		o.failure = refused
+		return o, nil
+	case p == nil:
+		return o, probing
+	}
+	defer p.close()
+	t, err := s.engine.obtain(a.ctx, terms)
+	now := time.Now()
+	if a.ctx.Err() != nil {
+		return outcome{err: a.ctx.Err()}, nil
+	}
+	if grant.ClientWide(err) {
+		o.failure = p.failed(terms.Host, err, now)
+		s.logFailure(o.failure, held, now)
+		return o, nil
+	}
+	if p.succeeded() {
+		o.recovered = c
+	}
+	if o.token = t; t.ValidAt(now) {
+		return o, nil
+	}
+	if o.token = nil; err == nil {
+		err = &grant.UnavailableError{Reason: "the token had expired when it arrived"}
+	}
+	o.failure = s.failed.Load().next(terms.Host, err, now)
+	s.logFailure(o.failure, held, now)
+	return o, nil
+}
+
+// obtain asks the authorization server. Of a token that lives a second almost nothing may be
+// left, since it counts from a whole second: then the next one is asked for at once.
+func (e *Engine) obtain(ctx context.Context, terms *Terms) (*Token, error) {
+	for again := false; ; again = true {
+		answer, err := e.fetch(ctx, terms)
+		if err != nil {
+			return nil, err
+		}
+		t := newToken(answer, terms)
+		if again || t.ValidAt(time.Now()) || t.Lifetime() > time.Second {
+			return t, nil
+		}
+	}
+}
+
+// fetch asks the authorization server once.
+func (e *Engine) fetch(ctx context.Context, terms *Terms) (*grant.Token, error) {
+	begun := time.Now()
+	token, err := terms.Fetch(ctx)
+	e.observer.Fetched(time.Since(begun), err)
+	return token, err
+}
+
+func (s *slot) logFailure(f *failure, held bool, now time.Time) {
+	s.engine.log.Warn("token could not be obtained", "name", s.name.String(), "host", f.host, "error", f.cause,
+		"failures", f.count, "next_attempt_in", f.end(held).Sub(now).Round(time.Second).String(),
+		"token_held", s.held.Load().ValidAt(now))
+}
+
+// save stores a token before it is handed out, so that a failover does not go back a token. It
+// returns with the server's write lock held, under which the outcome is to be committed.
+func (s *slot) save(a attempt, o outcome) (_ outcome, unlock func()) {
+	if o.err != nil {
+		return o, func() {}
+	}
+	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
+	if err != nil {
+		return outcome{err: err}, func() {}
+	}
+	if o.token != nil && a.ctx.Err() == nil {
+		o = s.saved(o)
+	}
+	return o, unlock
+}
+
+// saved stores the outcome's token. The write lock is held.
+func (s *slot) saved(o outcome) outcome {
+	now := time.Now()
+	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == o.token.Shape && prev.AccessToken == o.token.AccessToken {
+		o.token = prev.repeated(o.token, now)
+	}
+	// While storage hangs, tokens that wait for it in turn would expire.
+	o.saved = o.token.ShortLived() || !s.engine.unsavable.Load() && s.store(o.token) == nil
+	return o
+}
+
+// slowSave is when a failed save counts as hanging storage.
+const slowSave = time.Second
+
+// store stores a token. The write lock is held.
+func (s *slot) store(t *Token) error {
+	began := time.Now()
+	err := s.engine.store.Save(s.engine.ctx, s.name, t)
+	s.engine.unsavable.Store(err != nil && time.Since(began) >= slowSave)
+	return err
+}

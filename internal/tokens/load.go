@@ -1,0 +1,146 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// loaders is how many stored tokens are loaded at a time at the start.
+const loaders = 8
+
+// LoadAll brings the stored tokens into memory and sets their timers, in the
+// background. A name that is read meanwhile is loaded at once.
+func (e *Engine) LoadAll() {
+	e.Retry(retryKey{what: listTokens}, time.Now(), "stored tokens could not be listed", func(ctx context.Context) error {
+		names, err := e.store.Names(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			e.slot(name) // so that a change of credentials while it is loaded does not pass it by
+		}
+		e.spawn(func() { e.loadEach(names) })
+		return nil
+	})
+}
+
+// loadEach loads names, a few at a time. An error may be permanent for one name, so that is
+// retried by itself.
+func (e *Engine) loadEach(names []Name) {
+	var group errgroup.Group
+	group.SetLimit(loaders)
+	for _, name := range names {
+		group.Go(func() error {
+			if e.ctx.Err() == nil && e.load(e.ctx, name) != nil {
+				e.retryLoad(name, time.Now().Add(storageRetry(1)))
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// retryLoad loads a name in the background.
+func (e *Engine) retryLoad(name Name, at time.Time) {
+	e.Retry(retryKey{loadToken, name}, at, "stored token could not be loaded", func(ctx context.Context) error {
+		return e.load(ctx, name)
+	})
+}
+
+// load brings the stored token of a name into memory, or deletes it if its config
+// is gone.
+func (e *Engine) load(ctx context.Context, name Name) error {
+	err := e.slot(name).reread(ctx)
+	if errors.Is(err, ErrNotConfigured) {
+		return e.dropOrphan(ctx, name)
+	}
+	return err
+}
+
+// dropOrphan deletes a stored token whose config or role is gone: what a crash in
+// the middle of a delete leaves, or a delete on another node.
+func (e *Engine) dropOrphan(ctx context.Context, name Name) error {
+	if e.passive() {
+		return nil
+	}
+	return e.Locked(ctx, name.Server, func(ctx context.Context) error {
+		if _, err := e.store.Terms(ctx, name); !errors.Is(err, ErrNotConfigured) {
+			return err
+		}
+		return e.store.Delete(ctx, name)
+	})
+}
+
+// Invalidate drops what is held for a name because its stored state was changed by
+// another node: for a server without a role, what is held for all its roles too. What
+// storage now has is loaded in the background.
+func (e *Engine) Invalidate(name Name) {
+	for _, s := range e.affected(name) {
+		e.reload(s)
+	}
+}
+
+// InvalidateToken is Invalidate where it was the name's own token that was changed.
+func (e *Engine) InvalidateToken(name Name) {
+	if s := e.peek(name); s != nil {
+		e.reload(s)
+	}
+}
+
+func (e *Engine) reload(s *slot) {
+	if s.forget() {
+		e.retryLoad(s.name, time.Now())
+	}
+}
+
+// forget empties the slot, so that the next look goes to storage. It reports whether the slot
+// is to be loaded now: one that was not loaded is being loaded, or is left to its next reader.
+func (s *slot) forget() (load bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	load = s.loaded
+	if s.gone {
+		return false
+	}
+	s.supersede()
+	s.hold(nil)
+	s.failed.Store(nil)
+	s.loaded = false
+	s.stopTimer()
+	return load
+}
+
+// reread brings the slot in line with storage: its terms, and the stored token if it is not
+// loaded.
+func (s *slot) reread(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		gone, load, revision := s.gone, !s.loaded, s.revision
+		s.mu.Unlock()
+		if gone {
+			return ErrNotConfigured
+		}
+		o := s.look(ctx, load)
+		if done, err := s.applyReread(o, revision); done {
+			return err
+		}
+	}
+}
+
+// applyReread reports whether the look counted: not if the terms have changed meanwhile.
+func (s *slot) applyReread(o outcome, revision uint64) (done bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.revision != revision && !s.gone {
+		return false, nil
+	}
+	now := time.Now()
+	if err := s.apply(o, now); err != nil {
+		return true, err
+	}
+	s.advance(now)
+	return true, nil
+}

@@ -1,0 +1,160 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// advance starts what is due in the background, or sets the timer to the time when something
+// will be. It reports whether it started a flight. mu is held.
+func (s *slot) advance(now time.Time) (launched bool) {
+	t := s.held.Load()
+	st := next(s.view(now, t, false))
+	if st.do != fetch {
+		s.stopTimer()
+		return false
+	}
+	if wait := left(st.at, now); wait > 0 {
+		s.setTimer(wait)
+		return false
+	}
+	return s.launch(t.ID()) == nil // fails only when the engine is closing
+}
+
+// setTimer replaces the slot's timer. mu is held.
+func (s *slot) setTimer(wait time.Duration) {
+	s.stopTimer()
+	var timer *time.Timer
+	timer = time.AfterFunc(wait, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.timer != timer {
+			return // it was stopped or replaced while it fired
+		}
+		s.timer = nil
+		if s.advance(time.Now()) {
+			s.flight.Load().timed = true
+		}
+	})
+	s.timer = timer
+}
+
+// launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed when
+// the engine is closing.
+func (s *slot) launch(replaces string) error {
+	f := &flight{name: s.name, replaces: replaces, done: make(chan struct{})}
+	f.background, f.promote = context.WithCancel(context.Background())
+	s.stopTimer()
+	a := s.begin()
+	s.flight.Store(f)
+	if !s.engine.spawn(func() { s.fly(f, a) }) {
+		s.flight.Store(nil)
+		s.endAttempt()
+		return ErrClosed
+	}
+	return nil
+}
+
+// fly runs a flight to its end: it looks into storage, asks the authorization server if that
+// is still needed, and begins again whenever the name's terms have changed meanwhile.
+func (s *slot) fly(f *flight, a attempt) {
+	defer f.promote() // frees the context
+	var terms *Terms  // once they have been read
+	for {
+		o, unlock := outcome{}, func() {}
+		if terms == nil {
+			// This read comes before every call to an authorization server: a plugin whose
+			// Vault is gone must not call any.
+			o = s.look(a.ctx, a.load)
+		} else {
+			o = s.ask(a, f, terms)
+			o, unlock = s.save(a, o)
+		}
+		progress, next := s.commit(f, a, o)
+		unlock()
+		if o.recovered != nil {
+			s.engine.wake(o.recovered)
+		}
+		switch progress {
+		case ended:
+			return
+		case looked:
+			terms = o.terms
+		case voided:
+			// The change that made the attempt void may hold the write lock. What it publishes
+			// may be all that is needed, so it comes first.
+			if unlock, err := s.engine.lock(s.engine.ctx, s.name.Server); err == nil {
+				unlock()
+			}
+			a, terms = next, nil
+		}
+	}
+}
+
+// progress is how a flight goes on after an attempt.
+type progress int
+
+const (
+	ended  progress = iota // the results stand
+	looked                 // a token has still to be fetched
+	voided                 // the terms changed meanwhile: the attempt counts for nothing
+)
+
+// commit makes the outcome of an attempt that of its flight. If the attempt is void it returns
+// the next one.
+func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	closing := s.engine.ctx.Err() != nil
+	if a.revision != s.revision && !closing && !s.gone {
+		f.shape = ""
+		return voided, s.begin()
+	}
+	prev := s.held.Load()
+	switch err := s.apply(o, now); {
+	case errors.Is(err, ErrNotConfigured):
+		f.err = err
+	case err != nil && closing:
+		f.err = ErrClosed
+	case err != nil:
+		f.err = err
+		s.storageFailed(err, now)
+	case o.failure != nil:
+		f.err = o.failure.err(s.name, prev.ValidAt(now))
+	case o.token != nil:
+		f.token, f.fetched = o.token, true
+		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
+			s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
+		}
+	default:
+		if t := s.held.Load(); t.ValidAt(now) && t.ID() != f.replaces {
+			f.token = t
+		} else if s.engine.passive() {
+			f.err = ErrReadOnly
+		} else {
+			f.shape = o.terms.Shape
+			return looked, a
+		}
+	}
+	s.endAttempt()
+	s.flight.Store(nil)
+	s.advance(now)
+	close(f.done)
+	return ended, a
+}
+
+// wake starts what is due for the names that wait for a client, which works again.
+func (e *Engine) wake(c *client) {
+	now := time.Now()
+	e.slots.Range(func(_, v any) bool {
+		s := v.(*slot)
+		if f := s.failed.Load(); f != nil && f.client == c {
+			s.mu.Lock()
+			s.advance(now)
+			s.mu.Unlock()
+		}
+		return true
+	})
+}
