@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // warnings are what an operator should know of a token that was obtained with a
@@ -90,12 +91,22 @@ func boundToken(accessToken string) string {
 // longLifetime is from where on a token's lifetime is doubted.
 const longLifetime = 30 * 24 * time.Hour
 
-// lifetimeWarning warns of a lifetime that the authorization server did not say, which is 0, or that is so
-// long that it may be milliseconds.
+// capped is a token's lifetime under max_ttl.
+func (c *config) capped(lifetime time.Duration) time.Duration {
+	if c.MaxTTL > 0 {
+		return min(lifetime, c.MaxTTL)
+	}
+	return lifetime
+}
+
+// lifetimeWarning warns of a lifetime that the authorization server did not say, which is 0; that is so
+// long that it may be milliseconds; or that is too short for a refresh ahead of its end.
 func (c *config) lifetimeWarning(lifetime time.Duration) string {
 	switch {
 	case lifetime == 0:
 		return fmt.Sprintf("the authorization server does not say how long the token is valid: default_ttl (%s) is assumed", c.DefaultTTL)
+	case tokens.ShortLived(c.capped(lifetime)):
+		return fmt.Sprintf("the token is valid for %s only: tokens of less than 10s are fetched when they are read, and not refreshed ahead; if the authorization server lets you, choose a longer lifetime", c.capped(lifetime))
 	case lifetime > longLifetime && (c.MaxTTL == 0 || c.MaxTTL > longLifetime):
 		return fmt.Sprintf("the token is said to be valid for %d days: if the authorization server counts in another unit than seconds, set max_ttl", lifetime/(24*time.Hour))
 	}

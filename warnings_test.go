@@ -107,6 +107,9 @@ func TestWarningsOfALifetime(t *testing.T) {
 		{"said by the token", fields{"expires_in": nil, "access_token": jwt(fmt.Sprintf(`{"exp":%d}`, time.Now().Unix()+3600))}, nil, "", false},
 		{"milliseconds", fields{"expires_in": 3600000}, nil, "said to be valid for 41 days", true},
 		{"milliseconds, capped", fields{"expires_in": 3600000}, fields{"max_ttl": "1h"}, "", false},
+		{"too short to refresh ahead", fields{"expires_in": 9}, nil, "valid for 9s only", true},
+		{"capped to what is too short", fields{"expires_in": 3600}, fields{"max_ttl": "5s"}, "valid for 5s only", true},
+		{"long enough to refresh ahead", fields{"expires_in": 10}, nil, "", false},
 		{"30 days", fields{"expires_in": 30 * 86400}, nil, "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

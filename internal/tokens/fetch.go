@@ -156,7 +156,7 @@ func (s *slot) saved(o outcome) outcome {
 		o.token = prev.repeated(o.token, now)
 	}
 	// While storage hangs, tokens that wait for it in turn would expire.
-	o.saved = o.token.ShortLived() || !s.engine.unsavable.Load() && s.store(o.token) == nil
+	o.saved = ShortLived(o.token.Lifetime()) || !s.engine.unsavable.Load() && s.store(o.token) == nil
 	return o
 }
 

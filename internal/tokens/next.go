@@ -59,7 +59,7 @@ func next(v view) step {
 		due = v.token.RefreshAt
 	}
 	isDue := left(due, v.now) <= 0
-	short := v.token != nil && v.token.ShortLived()
+	short := v.token != nil && ShortLived(v.token.Lifetime())
 	// A caller gets a short-lived token in the first half of its life, and later only if no other can be had.
 	s := step{serve: valid && !(v.asked && short && isDue && left(v.token.RefreshAt, v.now) <= 0)}
 	switch {
@@ -88,7 +88,7 @@ func (v view) idle() bool {
 
 // leftToExpire reports whether a due refresh is left out because no caller reads the token.
 func (v view) leftToExpire() bool {
-	return !v.stopped && !v.flying && !v.failing && v.token != nil && !v.token.ShortLived() &&
+	return !v.stopped && !v.flying && !v.failing && v.token != nil && !ShortLived(v.token.Lifetime()) &&
 		left(v.token.RefreshAt, v.now) <= 0 && v.idle()
 }
 

@@ -53,7 +53,7 @@ func TestNextOfEveryView(t *testing.T) {
 func checkNext(t *testing.T, name string, v view, s step) {
 	t.Helper()
 	valid := v.token.ValidAt(v.now)
-	short := v.token != nil && v.token.ShortLived()
+	short := v.token != nil && ShortLived(v.token.Lifetime())
 	unread := v.now.Sub(v.lastRead) > 24*time.Hour
 	due := valid && left(v.token.RefreshAt, v.now) <= 0
 	wrong := func(what string) { t.Errorf("%s: %s; decided %+v", name, what, s) }

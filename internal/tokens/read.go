@@ -24,7 +24,7 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 		due = f.end(true)
 	}
 	if left(due, now) <= 0 {
-		if t.ShortLived() || s.engine.passive() {
+		if ShortLived(t.Lifetime()) || s.engine.passive() {
 			return Answer{}, false // another token is needed, or another node knows a newer one
 		}
 		s.touch(now)

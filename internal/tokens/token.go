@@ -77,9 +77,9 @@ func (t *Token) RotationPeriod() int64 {
 // refreshes would be a request and a write every few seconds, whether it is read or not.
 const shortest = 10 * time.Second
 
-// ShortLived reports whether the token lives too briefly to be refreshed ahead of its end: it is
-// fetched when it is read.
-func (t *Token) ShortLived() bool { return t.Lifetime() < shortest }
+// ShortLived reports whether a token of the given lifetime lives too briefly to be refreshed ahead of
+// its end: it is fetched when it is read.
+func ShortLived(lifetime time.Duration) bool { return lifetime < shortest }
 
 // ValidAt reports whether the token may be handed out at now. The monotonic and the
 // wall clock must agree that it may: a wall clock that was set back must not
