@@ -97,7 +97,7 @@ func configFields() map[string]*framework.FieldSchema {
 			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",
 		},
 		"scopes":   scopesField("The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces. Default: those that the MCP server at server_url names, else none."),
-		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, as a list or separated by commas. Default: what the MCP server at server_url publishes, else server_url."),
+		"resource": resourceField("The resource indicators to send (RFC 8707): absolute URIs without a fragment, or what the authorization server calls the MCP server, with a warning; as a list or separated by commas. Default: what the MCP server at server_url publishes, else server_url."),
 		"omit_resource": {
 			Type:        framework.TypeBool,
 			Description: "Send no resource indicator, for authorization servers that refuse one.",

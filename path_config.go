@@ -216,7 +216,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		}
 		write.fetch = !verified
 	}
-	notes = append(notes, next.certificateWarning(now))
+	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource))
 	// A failure is forgotten by a write: who mended its cause need not wait.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil

@@ -175,7 +175,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 		write.fetch = !verified
 	}
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
-		return nil, nil
+		return warn(oddResources(next.Resource)), nil
 	}
 	next.Revision = newID()
 	write.store = func(ctx context.Context) error {
@@ -192,11 +192,12 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	if err != nil {
 		return nil, c.withFindings(err)
 	}
-	if granted == nil {
-		return nil, nil
+	notes := []string{oddResources(next.Resource)}
+	if granted != nil {
+		notes = append(notes, warnings(c.parameters(next), granted.AccessToken, granted.Scope)...)
+		notes = append(notes, c.lifetimeWarning(granted.ExpiresIn))
 	}
-	notes := warnings(c.parameters(next), granted.AccessToken, granted.Scope)
-	return warn(append(notes, c.lifetimeWarning(granted.ExpiresIn))...), nil
+	return warn(notes...), nil
 }
 
 // revisionOf is empty for no role.

@@ -129,7 +129,7 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 		says   string
 	}{
 		{fields{"scopes": `"`}, "without spaces, quotes or backslashes"},
-		{fields{"resource": "mcp"}, "must be absolute"},
+		{fields{"resource": "m\np"}, "must be printable"},
 		{fields{"audience": "\x00"}, "printable"},
 		{fields{"scopes": numbered(101)}, "at most 100"},
 		{fields{"resource": "https://a.example.com", "omit_resource": true}, "write one of them"},

@@ -22,6 +22,17 @@ func warnings(q *grant.Request, accessToken, scope string) []string {
 	return all
 }
 
+// oddResources warns of resource indicators that are none by RFC 8707: Entra ID's first version and AD FS know
+// a resource by a GUID or a name, but with others it is a slip.
+func oddResources(resources []string) string {
+	for _, resource := range resources {
+		if _, err := absoluteURL(resource); err != nil {
+			return fmt.Sprintf("resource %s: %v (RFC 8707 section 2); it is sent as it is", quote(resource), err)
+		}
+	}
+	return ""
+}
+
 // missingScopes says which of the asked scopes are not among the granted ones; empty if
 // none is missing. An authorization server may grant less than was asked (RFC 6749 section
 // 3.3), and some drop what they do not know.

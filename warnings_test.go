@@ -92,6 +92,25 @@ func TestWarningOfABoundToken(t *testing.T) {
 	}
 }
 
+// Entra ID's first version and AD FS know a resource by a GUID or a name.
+func TestResourceThatIsNoURI(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.write("config/weather", as.client())
+	for n, resource := range []string{"00000003-0000-0000-c000-000000000000", "Weather Dienst", "/mcp", "https://mcp.example.com/#a"} {
+		for i, path := range []string{"config/weather", "role/weather/reader"} {
+			got := m.write(path, fields{"resource": []string{"https://mcp.example.com", resource}})
+			if len(got) != 1 || !strings.Contains(got[0], `resource "`+resource+`"`) || !strings.Contains(got[0], "RFC 8707") {
+				t.Errorf("%s: the warnings are %q", path, got)
+			}
+			equal(t, "the resources", as.await(2*n + i + 2).form["resource"], []string{"https://mcp.example.com", resource})
+		}
+	}
+	got := m.write("config/weather", fields{"resource": "again", "verify": false})
+	if len(got) != 1 {
+		t.Errorf("the warnings are %q", got)
+	}
+}
+
 func TestWarningsOfALifetime(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, test := range []struct {
