@@ -6,6 +6,7 @@ package mcpoauth
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -107,6 +108,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		return fail(tokens.Name{}, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
+	if errors.Is(err, logical.ErrUnsupportedPath) {
+		if faulty := faultyName(req.Path); faulty != nil {
+			return fail(tokens.Name{}, faulty)
+		}
+	}
 	if resp != nil && req.Operation == logical.HelpOperation {
 		if doc, ok := resp.Data["openapi"].(*framework.OASDocument); ok {
 			mendOpenAPI(doc)
@@ -117,10 +123,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	if err := prepare(req); err == nil {
-		return b.Backend.HandleExistenceCheck(ctx, req)
+	if err := prepare(req); err != nil {
+		return true, false, nil // HandleRequest says why not
 	}
-	return true, false, nil // HandleRequest says why not
+	checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
+	if errors.Is(err, logical.ErrUnsupportedPath) && faultyName(req.Path) != nil {
+		return false, false, nil // and so here
+	}
+	return checked, exists, err
 }
 
 // prepare makes of the request's data what the framework does not make of it itself:

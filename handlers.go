@@ -68,7 +68,7 @@ func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
 		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
-			return badRequest("there is no field %.64q here: vault path-help shows those that there are", field)
+			return unknownField(field, d.Schema)
 		}
 	}
 	return nil

@@ -1,0 +1,26 @@
+package mcpoauth
+
+import "strings"
+
+// named are the paths that hold names, with the number of names that they take at most. jwks/ is not among
+// them: it has one answer for all that is not there.
+var named = map[string]int{"config": 1, "role": 2, "token": 2, "refresh": 2, "status": 2, "keys": 1}
+
+// faultyName says of a path that no pattern takes which name is not allowed in it; nil if it is not for a name.
+func faultyName(path string) error {
+	prefix, rest, _ := strings.Cut(path, "/")
+	most := named[prefix]
+	if most == 0 {
+		return nil
+	}
+	names := strings.SplitN(rest, "/", most)
+	if prefix == "keys" { // keys/<server>/rotate
+		names[0], _, _ = strings.Cut(rest, "/")
+	}
+	for _, name := range names {
+		if name != "" && !isName(name) {
+			return badRequest("the name %s is not allowed: a name consists of letters, digits, \"_\", \"-\" and \".\", and starts and ends with a letter, a digit or \"_\"", quote(name))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package mcpoauth
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// unknownField says of a field that a path does not have which one may be meant.
+func unknownField(field string, known map[string]*framework.FieldSchema) error {
+	const help = "vault path-help shows the fields"
+	if _, ofConfigs := known["server_url"]; !ofConfigs && configFields()[field] != nil {
+		return badRequest("the field %q is the config's: write it to config/<server>; %s", field, help)
+	}
+	if meant := nearest(field, slices.Sorted(maps.Keys(known))); meant != "" {
+		return badRequest("unknown field %.64q: did you mean %q? %s", field, meant, help)
+	}
+	return badRequest("unknown field %.64q: %s", field, help)
+}
+
+// nearest is the field that a misspelt one is most like; empty if none is.
+func nearest(field string, known []string) string {
+	if len(field) > 64 {
+		return ""
+	}
+	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
+	best, least := "", max(2, len(field)/4)+1
+	for _, name := range known {
+		if name == "server" || name == "role" { // of the path
+			continue
+		}
+		if d := editDistance(plain(field), plain(name)); d < least {
+			best, least = name, d
+		}
+	}
+	if best != "" || len(field) < 4 {
+		return best
+	}
+	// A part of the name, such as secret or auth_method, if it is a part of one alone.
+	for _, name := range known {
+		if strings.Contains(plain(name), plain(field)) {
+			if best != "" {
+				return ""
+			}
+			best = name
+		}
+	}
+	return best
+}
+
+// editDistance is the number of letters to insert, delete or replace to make b of a (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
