@@ -238,7 +238,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
-		return nil, next.withFindings(withRoleHint(err))
+		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
 	}
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
@@ -250,12 +250,16 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	return warn(notes...), nil
 }
 
-// withRoleHint adds to a refusal what may be behind it where a config's scopes or
-// audience live in its roles.
-func withRoleHint(err error) error {
-	refused, ok := errors.AsType[*grant.RefusedError](err)
-	if !ok || refused.Code == "invalid_client" {
+// withRoleHint adds to a refusal what may be behind it if a config's scopes or audience live in its roles: it has
+// roles, or names no scopes itself.
+func (b *backend) withRoleHint(ctx context.Context, server string, c *config, err error) error {
+	if _, refused := errors.AsType[*grant.RefusedError](err); !refused || grant.ClientWide(err) {
 		return err
+	}
+	if len(c.scopes()) > 0 {
+		if roles, listErr := b.store.roles(ctx, server); listErr != nil || len(roles) == 0 {
+			return err
+		}
 	}
 	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, where the authorization server has yet to be discovered)", err)
 }

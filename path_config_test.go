@@ -206,13 +206,26 @@ func TestScopeThatWasNotGrantedIsAWarning(t *testing.T) {
 // A config whose scopes or audience live in its roles may have no token of its own.
 func TestRefusedConfigSuggestsWhatHelpsOneOfRoles(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
-	for code, hints := range map[string]bool{"invalid_scope": true, "invalid_target": true, "access_denied": true, "invalid_client": false} {
+	try := func(code string, change fields, hints bool) {
+		t.Helper()
 		as.answers(refusing(400, code))
-		text := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", as.client(), code)
+		text := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), change), code)
 		if got := strings.Contains(text, "verify=false"); got != hints {
 			t.Errorf("%s: hint at verify=false: %t; want %t: %s", code, got, hints, text)
 		}
 	}
+	scoped := fields{"scopes": "read"}
+	for code, hints := range map[string]bool{
+		"invalid_scope": true, "invalid_target": true, "access_denied": true,
+		"invalid_client": false, "unauthorized_client": false, "unsupported_grant_type": false,
+	} {
+		try(code, nil, hints)
+		try(code, scoped, false)
+	}
+	m.write("config/weather", with(as.client(), fields{"verify": false}))
+	m.write("role/weather/reader", fields{"verify": false})
+	try("invalid_scope", scoped, true)
+	try("invalid_client", scoped, false)
 }
 
 // What was verified must be what is stored: a change meanwhile is a conflict.
