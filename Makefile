@@ -5,6 +5,12 @@ FUZZTIME ?= 10s
 DURATION ?= 2m
 OUT      ?= bench/results
 
+# What the acceptance tests run on, one after the other: values of VAULT_BIN, see acceptance/README.md.
+SERVERS  ?= $(or $(VAULT_BIN),vault)
+
+# The flags are those of the plugin's build: then both share what is compiled.
+GO_RUN   := CGO_ENABLED=0 go run -trimpath
+
 .DEFAULT_GOAL := help
 .PHONY: help build test test-unit test-acceptance test-bench soak bench prepare fuzz lint fmt demo dev release-check clean
 
@@ -20,22 +26,27 @@ test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
 	cd tools/lint && go test -race ./filecycles
 
-test-acceptance: prepare ## Run the acceptance tests on a real Vault, authorization server and MCP server
-	cd acceptance && go test -race -count=1 -timeout 20m ./...
+test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault), an authorization server and an MCP server
+	cd acceptance && for server in $(SERVERS); do \
+		echo "acceptance tests on $$server"; \
+		VAULT_BIN=$$server go test -race -count=1 -timeout 20m ./... || exit 1; done
 
+test-bench: export VAULT_BIN := $(firstword $(SERVERS))
 test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fleet on real Vault Agents
 	cd bench && go test -race -timeout 20m ./...
 
+bench: export VAULT_BIN := $(firstword $(SERVERS))
 bench: prepare ## Measure, on a machine that does nothing else; tables, JSON and plots go to OUT (bench/results)
 	mkdir -p $(OUT)
 	cd bench && out=$(abspath $(OUT)) && for command in reads profile stall scale fleet; do \
 		go run ./cmd/$$command -out $$out -plots $$out || exit 1; done
 
+soak: export VAULT_BIN := $(firstword $(SERVERS))
 soak: prepare ## Make trouble at random for DURATION (2m), drawn from SEED, and check what brokers get
 	cd acceptance && go run -race ./cmd/soak -duration $(DURATION) $(if $(SEED),-seed $(SEED))
 
-prepare: ## Get what the acceptance tests need: a Vault (built once, minutes), npm packages
-	cd acceptance && go run ./cmd/prepare
+prepare: ## Get what the acceptance tests need: SERVERS (Vault is built once, minutes), npm packages
+	cd acceptance && $(GO_RUN) ./cmd/prepare $(SERVERS)
 
 # With Go's default a long input is made shorter for up to a minute, and little else is tried.
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
@@ -76,10 +87,10 @@ fmt: ## Format the code
 	cd bench && ../scripts/golangci-lint fmt --config ../.golangci.yml ./...
 
 demo: ## Show the whole flow on real parts, and check it
-	cd acceptance && go run ./cmd/demo
+	cd acceptance && $(GO_RUN) ./cmd/demo
 
 dev: ## Start the demo's parts and keep them running until interrupted
-	cd acceptance && go run ./cmd/demo -keep
+	cd acceptance && $(GO_RUN) ./cmd/demo -keep
 
 release-check: ## Make the release of the last commit twice, compare the two, publish nothing
 	scripts/release-check

@@ -76,6 +76,8 @@ func (b *Bed) startListener(ctx context.Context, command, dir, name string, id *
 	b.onClose(proc.Stop)
 	through := &Vault{
 		Binary:  b.Vault.Binary,
+		Product: b.Vault.Product,
+		Version: b.Vault.Version,
 		Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0]),
 		home:    dir,
 		errors:  b.errors,

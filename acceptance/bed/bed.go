@@ -43,7 +43,7 @@ type Bed struct {
 
 // Options are a bed's options.
 type Options struct {
-	// Log takes the progress of what may take long: building Vault, installing npm packages.
+	// Log takes the progress of what may take long: getting a server, installing npm packages.
 	// Default: standard error.
 	Log func(format string, args ...any)
 
@@ -56,6 +56,9 @@ type Options struct {
 	// LogLevel is Vault's. Default: trace, so that the scan for secrets sees all that could ever be
 	// logged. Vault then logs each call of a plugin, which a measurement would count.
 	LogLevel string
+
+	// NoStandbyReads has OpenBao's standbys forward reads. Vault's always do.
+	NoStandbyReads bool
 
 	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
 	// Start returns errors.ErrUnsupported where the system does not allow that.
@@ -119,7 +122,7 @@ func (b *Bed) startAuthorizationServer(ctx context.Context) error {
 }
 
 func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) error {
-	binary, err := FindVault(ctx, b.log)
+	binary, err := FindBinary(ctx, os.Getenv("VAULT_BIN"), b.log)
 	if err != nil {
 		return err
 	}
@@ -130,7 +133,9 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 			id = fmt.Sprintf("vault-%d", i+1)
 		}
 		node, err := startNode(ctx, nodeOptions{
-			Binary:    binary,
+			Binary:    binary.Path,
+			Product:   binary.Product,
+			Version:   binary.Version,
 			ID:        id,
 			Dir:       filepath.Join(b.Dir, id),
 			LogDir:    b.LogDir(),
@@ -139,6 +144,7 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 			Clustered: count > 1,
 			LogLevel:  cmp.Or(opts.LogLevel, "trace"),
 			Process1:  opts.Process1,
+			NoReads:   opts.NoStandbyReads,
 			errors:    b.errors,
 		})
 		if err != nil {

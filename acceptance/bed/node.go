@@ -31,6 +31,7 @@ type Node struct {
 	peers     []*Node // those that it joins; none for the first
 	clustered bool    // it is one of several
 	logLevel  string  // of Vault
+	noReads   bool    // a standby forwards reads
 	process1  bool
 	unsealKey string
 	proc      atomic.Pointer[Process] // the last started; nil before the first
@@ -39,6 +40,8 @@ type Node struct {
 // nodeOptions are what a node needs to know of the bed around it.
 type nodeOptions struct {
 	Binary    string
+	Product   Product
+	Version   string // of the product
 	ID        string
 	Dir       string // for config and data
 	LogDir    string // for the server's log and the audit log
@@ -46,6 +49,7 @@ type nodeOptions struct {
 	Peers     []*Node // initialised nodes to join; a node without any is initialised itself
 	Clustered bool    // others will join
 	LogLevel  string  // of Vault
+	NoReads   bool    // as a standby it forwards reads
 	Process1  bool    // it is to be process 1 of a process namespace of its own
 	errors    *errorLog
 }
@@ -55,6 +59,8 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 	n := &Node{
 		Vault: &Vault{
 			Binary:   opts.Binary,
+			Product:  opts.Product,
+			Version:  opts.Version,
 			AuditLog: filepath.Join(opts.LogDir, "vault-audit.log"),
 			home:     opts.Dir,
 			errors:   opts.errors,
@@ -66,6 +72,7 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 		peers:     opts.Peers,
 		clustered: opts.Clustered,
 		logLevel:  opts.LogLevel,
+		noReads:   opts.NoReads,
 		process1:  opts.Process1,
 	}
 	for _, dir := range []string{n.data(), n.temp()} {
@@ -126,8 +133,21 @@ listener "tcp" {
   cluster_address = "127.0.0.1:%[2]d"
   tls_disable = true
 }
-`, n.Address, ports[1], n.pluginDir, n.data(), n.ID, join, ports[0])
+%[8]s`, n.Address, ports[1], n.pluginDir, n.data(), n.ID, join, ports[0], n.productConfig())
 	return os.WriteFile(n.config(), []byte(config), 0o600)
+}
+
+// productConfig is what only one of the products has in its configuration.
+func (n *Node) productConfig() string {
+	if n.Product != OpenBao {
+		return ""
+	}
+	// OpenBao takes an audit device from its configuration only.
+	config := fmt.Sprintf("\naudit \"file\" \"file\" {\n  options {\n    file_path = %q\n  }\n}\n", n.AuditLog)
+	if n.noReads {
+		config += "\ndisable_standby_reads = true\n"
+	}
+	return config
 }
 
 func (n *Node) config() string { return filepath.Join(n.dir, "vault.hcl") }
@@ -182,6 +202,9 @@ func (n *Node) initialise(ctx context.Context) error {
 	n.RootToken, n.unsealKey = init.RootToken, init.KeysB64[0]
 	if err := n.Unseal(ctx); err != nil {
 		return err
+	}
+	if n.Product == OpenBao {
+		return nil // its configuration has the audit log
 	}
 	root, err := n.Root()
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +32,9 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	checkout := sha256.Sum256([]byte(root))
 	built := filepath.Join(cache, "plugin-"+hex.EncodeToString(checkout[:4]), PluginName)
 	var binary []byte
+	if _, err := os.Stat(built); errors.Is(err, fs.ErrNotExist) {
+		log("building the plugin, about a minute the first time")
+	}
 	err = withFileLock(ctx, built+".lock", log, func() error {
 		cmd := GoBuild(ctx, built, "./cmd/"+PluginName)
 		cmd.Dir = root

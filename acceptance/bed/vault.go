@@ -12,9 +12,11 @@ import (
 // Mount is where the plugin is mounted in the bed's Vault.
 const Mount = "mcp-oauth"
 
-// A Vault is a Vault as its clients see it: one address, whatever is behind it.
+// A Vault is a server, HashiCorp Vault or OpenBao, as its clients see it: one address, whatever is behind it.
 type Vault struct {
-	Binary    string // path of the vault binary
+	Binary    string // path of the server's binary, which is Agent, Proxy and command line too
+	Product   Product
+	Version   string // of the product, such as v1.21.1
 	Address   string // base URL of the API
 	RootToken string
 	AuditLog  string // path of the file audit device's log
@@ -53,11 +55,11 @@ func (v *Vault) CLI(ctx context.Context, token string, args ...string) *exec.Cmd
 	return cmd
 }
 
-// cleanEnviron is the environment without the user's own Vault settings.
+// cleanEnviron is the environment without the user's own settings of Vault and OpenBao.
 func cleanEnviron() []string {
 	var env []string
 	for _, entry := range os.Environ() {
-		if !strings.HasPrefix(entry, "VAULT_") {
+		if !strings.HasPrefix(entry, "VAULT_") && !strings.HasPrefix(entry, "BAO_") {
 			env = append(env, entry)
 		}
 	}

@@ -32,7 +32,7 @@ func main() {
 
 // run tells the story and checks at the end that neither a log nor the transcript gave anything away.
 func run(ctx context.Context, keep bool, out io.Writer) (err error) {
-	fmt.Fprintln(out, "Starting Vault with the plugin, an authorization server and an MCP server on loopback.")
+	fmt.Fprintln(out, "Starting Vault or OpenBao with the plugin, an authorization server and an MCP server on loopback.")
 	b, err := bed.Start(ctx, bed.Options{Bare: true})
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // heard is an output that tells when it has been told something.
@@ -57,11 +59,12 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 func TestClaimThatDoesNotHoldFailsTheDemo(t *testing.T) {
 	for _, held := range []bool{true, false} {
 		var out bytes.Buffer
-		s := &transcript{out: io.Writer(&out)}
-		s.check(true, "the first")
+		s := &transcript{out: io.Writer(&out), vault: &bed.Vault{Product: bed.OpenBao}}
+		s.check(true, "the first, of Vault")
 		s.check(held, "the second")
 		err := s.verdict()
-		if (err == nil) != held || strings.Contains(out.String(), "All held.") != held || strings.Contains(out.String(), "  the second\n") == held {
+		if (err == nil) != held || strings.Contains(out.String(), "All held.") != held || strings.Contains(out.String(), "  the second\n") == held ||
+			!strings.Contains(out.String(), "[ok] the first, of OpenBao\n") {
 			t.Errorf("held %t: %v\n%s", held, err, &out)
 		}
 	}

@@ -61,6 +61,9 @@ func (s *story) stop() {
 	s.running.Wait()
 }
 
+// product is which server runs the plugin.
+func (s *story) product() string { return string(s.vault.Product) + " " + s.vault.Version }
+
 func (s *story) startParts(ctx context.Context) error {
 	var err error
 	s.mcp, err = s.bed.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime}, bed.MCPOptions{})
@@ -71,11 +74,11 @@ func (s *story) startParts(ctx context.Context) error {
 	if err := s.bed.AS.SetClient(ctx, s.client); err != nil {
 		return err
 	}
-	s.step("The parts", fmt.Sprintf(`Vault                 %s
+	s.step("The parts", fmt.Sprintf(`%-21s %s
 authorization server  %s, where %s is registered with a client secret
 MCP server            %s, which takes access tokens of that authorization server
                       that were issued for it, for %s each`,
-		s.vault.Address, s.bed.AS.Issuer, s.client.ID, s.mcp.URL, lifetime))
+		s.product(), s.vault.Address, s.bed.AS.Issuer, s.client.ID, s.mcp.URL, lifetime))
 	return nil
 }
 
@@ -142,7 +145,7 @@ func (s *story) startAgent(ctx context.Context) error {
 		return err
 	}
 	// The template is what matters of it.
-	s.printf("   $ vault agent -config=agent.hcl\n")
+	s.printf("   $ %s agent -config=agent.hcl\n", s.vault.Product.Command())
 	_, template, _ := strings.Cut(string(config), "template {")
 	s.show("template {" + strings.ReplaceAll(template, filepath.Dir(s.agent.File)+"/", ""))
 	if err := s.agent.WaitRendered(ctx); err != nil {
@@ -320,17 +323,18 @@ func (s *story) invite() {
 	s.printf(`
 Everything is up, and the broker goes on. Ctrl-C stops it all.
 
-  export VAULT_ADDR=%s VAULT_TOKEN=%s
-  vault read mcp-oauth/config/weather
-  vault read mcp-oauth/token/weather
-  vault read mcp-oauth/status/weather
-  vault write mcp-oauth/role/weather/reader scopes=tools:list
-  vault read mcp-oauth/token/weather/reader
+  export VAULT_ADDR=%[1]s VAULT_TOKEN=%[2]s
+  %[3]s read mcp-oauth/config/weather
+  %[3]s read mcp-oauth/token/weather
+  %[3]s read mcp-oauth/status/weather
+  %[3]s write mcp-oauth/role/weather/reader scopes=tools:list
+  %[3]s read mcp-oauth/token/weather/reader
 
-  vault binary    %s
-  token endpoint  %s
-  MCP server      %s
-  rendered file   %s
-  logs            %s
-`, s.vault.Address, s.vault.RootToken, s.vault.Binary, s.bed.AS.TokenURL(), s.mcp.URL, s.agent.File, s.bed.LogDir())
+  %[3]s is %[4]s, %[5]s
+
+  token endpoint  %[6]s
+  MCP server      %[7]s
+  rendered file   %[8]s
+  logs            %[9]s
+`, s.vault.Address, s.vault.RootToken, s.vault.Product.Command(), s.vault.Binary, s.product(), s.bed.AS.TokenURL(), s.mcp.URL, s.agent.File, s.bed.LogDir())
 }

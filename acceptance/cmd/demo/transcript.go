@@ -30,9 +30,15 @@ func (t *transcript) printf(format string, args ...any) {
 	_, _ = io.WriteString(t.out, text)
 }
 
+// named puts the name of the server that runs into a text about Vault.
+func (t *transcript) named(text string) string {
+	return strings.ReplaceAll(text, "Vault", string(t.vault.Product))
+}
+
 // step begins a new step, told in a sentence or two.
 func (t *transcript) step(title, text string) {
 	t.steps++
+	title, text = t.named(title), t.named(text)
 	t.printf("\n== %d. %s\n", t.steps, title)
 	if text != "" {
 		t.printf("   %s\n", strings.ReplaceAll(text, "\n", "\n   "))
@@ -41,7 +47,7 @@ func (t *transcript) step(title, text string) {
 
 // check prints a claim and whether it held.
 func (t *transcript) check(held bool, claim string, args ...any) {
-	claim = fmt.Sprintf(claim, args...)
+	claim = t.named(fmt.Sprintf(claim, args...))
 	if held {
 		t.printf("   [ok] %s\n", claim)
 		return
@@ -70,7 +76,7 @@ func (t *transcript) show(text string) {
 	}
 }
 
-// run runs the vault command with args as the holder of token, shows both and returns what it
+// run runs the command vault or bao with args as the holder of token, shows both and returns what it
 // printed. who is how the transcript names the holder where it is not the operator.
 func (t *transcript) run(ctx context.Context, who, token string, args ...string) (string, error) {
 	t.command(who, args)
@@ -91,7 +97,7 @@ func (t *transcript) command(who string, args []string) {
 	if who != "" {
 		fmt.Fprintf(&line, "VAULT_TOKEN=$%s ", who)
 	}
-	line.WriteString("vault")
+	line.WriteString(t.vault.Product.Command())
 	for _, arg := range args {
 		if len(args) > 5 && strings.Contains(arg, "=") && !strings.HasPrefix(arg, "-") {
 			line.WriteString(" \\\n     ")
@@ -105,7 +111,7 @@ func (t *transcript) command(who string, args []string) {
 func (t *transcript) must(ctx context.Context, args ...string) (string, error) {
 	out, err := t.run(ctx, "", t.vault.RootToken, args...)
 	if err != nil {
-		err = fmt.Errorf("vault %s: %w", args[0], err)
+		err = fmt.Errorf("%s %s: %w", t.vault.Product.Command(), args[0], err)
 	}
 	return out, err
 }

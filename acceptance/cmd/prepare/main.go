@@ -1,6 +1,7 @@
 // Command prepare gets ready what the acceptance tests and the demo need and what takes long the
-// first time: the Vault binary, the plugin and the authorization server's npm packages. The tests
-// do it themselves where it has not been done, but go test shows no progress meanwhile.
+// first time: servers, the plugin and the authorization server's npm packages. The tests do it
+// themselves if it has not been done, but go test shows no progress meanwhile. Its arguments are
+// values of VAULT_BIN, one for each server; the default is that of the environment.
 package main
 
 import (
@@ -15,7 +16,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := prepare(ctx)
+	err := prepare(ctx, servers(os.Args[1:]))
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "prepare:", err)
@@ -23,10 +24,20 @@ func main() {
 	}
 }
 
-func prepare(ctx context.Context) error {
+// servers are the values of VAULT_BIN to get ready.
+func servers(args []string) []string {
+	if len(args) == 0 {
+		return []string{os.Getenv("VAULT_BIN")}
+	}
+	return args
+}
+
+func prepare(ctx context.Context, servers []string) error {
 	log := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-	if _, err := bed.FindVault(ctx, log); err != nil {
-		return err
+	for _, server := range servers {
+		if _, err := bed.FindBinary(ctx, server, log); err != nil {
+			return err
+		}
 	}
 	if _, err := bed.InstallAuthorizationServer(ctx, log); err != nil {
 		return err
