@@ -31,7 +31,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 		Log:      b.Logger(),
 		Observer: b.metrics,
 	})
-	b.metrics.show(b.engine.Each)
+	b.metrics.show(b.engine.Each, system.passive)
 	return b, nil
 }
 

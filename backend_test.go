@@ -296,7 +296,8 @@ func TestInvalidationOfADeletedConfig(t *testing.T) {
 	active.delete("config/weather")
 	standby.b.InvalidateKey(t.Context(), "config/weather")
 	standby.b.InvalidateKey(t.Context(), "something/else")
-	standby.readOnly(logical.ReadOperation, "token/weather", nil)
+	standby.readOnly(logical.ReadOperation, "token/weather", nil) // the active node says that there is none
+	active.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
 }
 
 func TestRequestsThatLeadNowhere(t *testing.T) {

@@ -31,14 +31,22 @@ func serve(h handler) framework.OperationFunc {
 	}
 }
 
-// serveWrite is serve for what writes configs, roles or keys, whose fields have limits. The
-// framework has these writes forwarded from a performance standby; a DR secondary it does not
-// know.
-func (b *backend) serveWrite(h handler) framework.OperationFunc {
+// serveOperator is serve for operators, who are told the same at every node, and what they have just
+// written. A passive node may not have heard of it yet, and knows of no failure: Vault forwards the request.
+func (b *backend) serveOperator(h handler) framework.OperationFunc {
 	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if b.system.passive() {
 			return nil, tokens.ErrReadOnly
 		}
+		return h(ctx, name, d)
+	})
+}
+
+// serveWrite is serveOperator for what writes configs, roles or keys, whose fields have limits. The
+// framework has these writes forwarded from a performance standby; a DR secondary it does not
+// know.
+func (b *backend) serveWrite(h handler) framework.OperationFunc {
+	return b.serveOperator(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if err := onlyKnown(d); err != nil {
 			return nil, err
 		}

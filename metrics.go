@@ -48,9 +48,10 @@ const otherCode = "other"
 // metrics are those of one mount, in registries of their own: mounts share the process.
 type metrics struct {
 	registry *prometheus.Registry
-	// perToken has a registry for each figure that every token has. Gathered and written one after
-	// the other, they need a fraction of the memory that they need together.
-	perToken prometheus.Gatherers
+	// tokens has a registry for the counts of tokens, and one for each figure that every token has.
+	// Gathered and written one after the other, they need a fraction of the memory that they need together.
+	tokens  prometheus.Gatherers
+	passive func() bool // reports whether this node refreshes nothing
 
 	scraping sync.Mutex // one scrape at a time: guards scraped
 	scraped  int        // bytes of the last scrape
@@ -131,18 +132,34 @@ func newMetrics() *metrics {
 }
 
 // show adds what the engine holds to what is read; each calls a function for every name in memory,
-// as tokens.Engine.Each does.
-func (m *metrics) show(each func(func(tokens.Name, tokens.Status))) {
-	m.registry.MustRegister(held{each})
+// as tokens.Engine.Each does. Of a passive node that is left out: it holds tokens without knowing how
+// their refreshes go.
+func (m *metrics) show(each func(func(tokens.Name, tokens.Status)), passive func() bool) {
+	m.passive = passive
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "mcp_oauth_active",
+		Help: "1 if this node refreshes tokens; one that does not has the metrics of its own requests only.",
+	}, func() float64 {
+		if passive() {
+			return 0
+		}
+		return 1
+	}))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(held{each})
+	m.tokens = prometheus.Gatherers{registry}
 	for _, gauge := range tokenGauges {
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(heldEach{each, gauge})
-		m.perToken = append(m.perToken, registry)
+		m.tokens = append(m.tokens, registry)
 	}
 }
 
 func (m *metrics) registries() prometheus.Gatherers {
-	return append(prometheus.Gatherers{m.registry}, m.perToken...)
+	if m.passive() {
+		return prometheus.Gatherers{m.registry}
+	}
+	return append(prometheus.Gatherers{m.registry}, m.tokens...)
 }
 
 // scrape is all metrics in Prometheus's text format.

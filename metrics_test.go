@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -275,7 +276,7 @@ func TestMetricsOfAnIdleToken(t *testing.T) {
 		m := newMetrics()
 		m.show(func(f func(tokens.Name, tokens.Status)) {
 			f(weather, tokens.Status{State: state, Token: &tokens.Token{Expires: time.Now(), RefreshAt: time.Now()}})
-		})
+		}, func() bool { return false })
 		families, err := m.registries().Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -288,6 +289,29 @@ func TestMetricsOfAnIdleToken(t *testing.T) {
 			t.Errorf("%s: the metrics are %v; want one of the expiry, and of when a refresh is due: %t", state, names, due)
 		}
 	}
+}
+
+// A node that refreshes nothing knows nothing of failures: it tells of its own requests only.
+func TestMetricsOfAPassiveNode(t *testing.T) {
+	as := newAuthServer(t)
+	m := newNode(t, replicated(t, as), consts.ReplicationPerformanceStandby)
+	m.token("weather")
+	var passive bool
+	for series, value := range m.metrics() {
+		if strings.HasPrefix(series, "tokens{") || strings.HasPrefix(series, "unsaved_tokens") || strings.Contains(series, "server=") {
+			t.Errorf("there is %s", series)
+		}
+		passive = passive || series == "active{}" && value == 0
+	}
+	if !passive {
+		t.Error("the metrics do not say that the node is not active")
+	}
+	m.counts(map[string]float64{`token_reads_total{outcome="success"}`: 1})
+
+	active := newMount(t)
+	active.configure(as, nil)
+	active.token("weather")
+	active.counts(map[string]float64{`active{}`: 1, `tokens{state="ok"}`: 1})
 }
 
 // Scrapes at one time are answered alike: each is whole.

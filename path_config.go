@@ -24,7 +24,7 @@ func (b *backend) configPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:    serve(b.listConfigs),
+					Callback:    b.serveOperator(b.listConfigs),
 					Summary:     "List the names of the configured MCP servers.",
 					Description: "How their tokens are is at status/.",
 					Responses:   responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
@@ -42,7 +42,7 @@ func (b *backend) configPaths() []*framework.Path {
 				logical.CreateOperation: configWrite(b.serveSave(b.writeConfig, false)),
 				logical.UpdateOperation: configWrite(b.serveSave(b.writeConfig, true)),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:    serve(b.readConfig),
+					Callback:    b.serveOperator(b.readConfig),
 					Summary:     "Read an MCP server's OAuth client, without its secrets.",
 					Description: "Gives every field but the secrets, and what was discovered.",
 					Responses:   responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields(), headerNames())),

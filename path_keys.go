@@ -27,7 +27,7 @@ func (b *backend) keysPaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:    serve(b.readKeys),
+					Callback:    b.serveOperator(b.readKeys),
 					Summary:     "Read the client's public keys as a JWK Set.",
 					Description: "For registering them with the authorization server by hand.",
 					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
@@ -186,6 +186,9 @@ func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework
 		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
 	}
 	set, ok := b.keySets.await(ctx, name.Server)
+	if !ok && b.system.passive() {
+		return nil, logical.ErrReadOnly // as for a token
+	}
 	if !ok {
 		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
 	}

@@ -21,7 +21,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:    serve(b.listRoles),
+					Callback:    b.serveOperator(b.listRoles),
 					Summary:     "List the names of an MCP server's roles.",
 					Description: "How their tokens are is at status/.",
 					Responses:   responses(http.StatusOK, "The names", keysField("Names of the roles.")),
@@ -39,7 +39,7 @@ func (b *backend) rolePaths() []*framework.Path {
 				logical.CreateOperation: roleWrite(b.serveSave(b.writeRole, false)),
 				logical.UpdateOperation: roleWrite(b.serveSave(b.writeRole, true)),
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:    serve(b.readRole),
+					Callback:    b.serveOperator(b.readRole),
 					Summary:     "Read a role of an MCP server.",
 					Description: "A field that the role leaves out, and takes from the config, is empty.",
 					Responses:   responses(http.StatusOK, "The role", readable(roleFields())),

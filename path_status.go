@@ -23,7 +23,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback:    serve(b.listStatus),
+				Callback:    b.serveOperator(b.listStatus),
 				Summary:     "List all servers and roles with the state of their token.",
 				Description: "Contacts no authorization server.",
 				Responses: responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
@@ -38,7 +38,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		HelpDescription: strings.TrimSpace(statusHelp),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:    serve(b.readStatus),
+				Callback:    b.serveOperator(b.readStatus),
 				Summary:     "Read the health of a token; never a token or a secret.",
 				Description: "Contacts no authorization server.",
 				Responses:   responses(http.StatusOK, "The health of the token", statusFields()),

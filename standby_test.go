@@ -20,7 +20,7 @@ var passiveStates = map[string]consts.ReplicationState{
 }
 
 // replicated is storage as an active node left it: weather and its role have a token
-// of an hour, a minute old; maps, with a key that the plugin made, has none.
+// of an hour, a minute old; maps, with a published key that the plugin made, has none.
 func replicated(t *testing.T, as *authServer) *testStorage {
 	t.Helper()
 	storage := &testStorage{}
@@ -29,12 +29,12 @@ func replicated(t *testing.T, as *authServer) *testStorage {
 	active.write("role/weather/reader", fields{"verify": false})
 	active.stash(weather, "t0ken-stored", time.Minute, time.Hour)
 	active.stash(reader, "t0ken-of-the-role", time.Minute, time.Hour)
-	active.write("config/maps", with(as.endpoint(), fields{"key_type": "ec-p256"}))
+	active.write("config/maps", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
 	active.stop()
 	return storage
 }
 
-// Reading costs nobody anything, whichever path it is.
+// Tokens, published keys and the node's own metrics are answered at the node, and cost no request.
 func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 	for name, state := range passiveStates {
 		t.Run(name, func(t *testing.T) {
@@ -48,18 +48,11 @@ func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 			if got := m.token("weather/reader"); got != "t0ken-of-the-role" {
 				t.Errorf("the role's token is %q", got)
 			}
-			for name, want := range map[string]string{"weather": "ok", "weather/reader": "ok", "maps": "empty"} {
-				if got := m.read("status/" + name)["state"]; got != want {
-					t.Errorf("the state of %s is %q; want %q", name, got, want)
-				}
+			if published := m.jwks("maps"); len(published) != 1 {
+				t.Errorf("the published keys are %q; want one", published)
 			}
-			equal(t, "the names in status/", m.list("status/"), []string{"maps", "weather", "weather/reader"})
-			equal(t, "the configs", m.list("config/"), []string{"maps", "weather"})
-			equal(t, "the roles", m.list("role/weather/"), []string{"reader"})
-			m.read("config/weather")
-			m.read("role/weather/reader")
-			if published, _ := m.keys("maps"); len(published) != 1 {
-				t.Errorf("the keys are %q; want one", published)
+			if got, there := m.metrics()[`active{}`]; got != 0 || !there {
+				t.Errorf("the metrics say that the node is active: %v", got)
 			}
 			storage.unchanged(t, was)
 			as.asked(t, 0, "after reading everything")
@@ -101,6 +94,21 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 				{logical.UpdateOperation, "role/weather/new", fields{"verify": false}},
 				{logical.DeleteOperation, "role/weather/reader", nil},
 				{logical.UpdateOperation, "keys/maps/rotate", nil},
+				// What was written a moment ago may not have reached this node.
+				{logical.ReadOperation, "token/absent", nil},
+				{logical.ReadOperation, "token/weather/absent", nil},
+				{logical.ReadOperation, "jwks/absent", nil},
+				// Operators are told the same at every node.
+				{logical.ReadOperation, "status/weather", nil},
+				{logical.ReadOperation, "status/weather/reader", nil},
+				{logical.ReadOperation, "status/absent", nil},
+				{logical.ListOperation, "status/", nil},
+				{logical.ReadOperation, "config/weather", nil},
+				{logical.ReadOperation, "config/absent", nil},
+				{logical.ListOperation, "config/", nil},
+				{logical.ReadOperation, "role/weather/reader", nil},
+				{logical.ListOperation, "role/weather/", nil},
+				{logical.ReadOperation, "keys/maps", nil},
 			} {
 				m.readOnly(ask.op, ask.path, ask.data)
 			}
@@ -110,7 +118,7 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 			storage.unchanged(t, was)
 			as.asked(t, 0, "after all")
 			m.counts(map[string]float64{ // they count where they are done
-				`token_reads_total{outcome="forwarded"}`:    1,
+				`token_reads_total{outcome="forwarded"}`:    3,
 				`token_refreshes_total{outcome="replaced"}`: 0,
 				`token_refreshes_total{outcome="kept"}`:     0,
 				`token_refreshes_total{outcome="failed"}`:   0,
@@ -233,7 +241,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 				}
 
 				m.system.becomes(state)
-				m.read("status/weather") // any request notices
+				m.metrics() // any request notices
 				asked = as.count()
 				was := m.storage.entries(t)
 				time.Sleep(24 * time.Hour)
@@ -381,7 +389,7 @@ func TestPerformanceSecondaryFollowsThePrimary(t *testing.T) {
 	})
 }
 
-// On a node that may not write, what is orphaned goes from memory alone.
+// On a node that may not write, what is orphaned goes from memory alone, and the active node says that it is gone.
 func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 	for name, state := range passiveStates {
 		for _, gone := range []string{"config/weather", "role/weather/reader"} {

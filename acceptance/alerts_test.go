@@ -367,6 +367,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		kept     = `mcp_oauth_token_refreshes_total{mount="m",outcome="kept"} `
 		stored   = `mcp_oauth_storage_errors_total{operation="put"} `
 		unsaved  = `mcp_oauth_unsaved_tokens `
+		active   = `mcp_oauth_active{mount="m"} `
+		standby  = `mcp_oauth_active{mount="m",instance="standby"} `
 		up       = `up{job="mcp-oauth",mount="m"} `
 		upOther  = `up{job="mcp-oauth",mount="other"} `
 	)
@@ -377,7 +379,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		series []string
 		want   []string
 	}{
-		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refusals + "0x20", stored + "0x20", replaced + "0x20", unsaved + "0x20", up + "1x20"}, nil},
+		{"all is well", []string{failures + "0x20", expiry + "3600x20", due + "2700x20", refusals + "0x20", stored + "0x20", replaced + "0x20", unsaved + "0x20", active + "1x20", standby + "0x20", up + "1x20"}, nil},
 		{"no token since the start", []string{failures + "1 2 3 4", next + "30+60x3"}, []string{"McpOauthTokenDown"}},
 		{"a first failure just now", []string{failures + "0 0 0 1", next + "_x3 190"}, nil},
 		{"the token has expired, of an outage", []string{failures + "0x5 1+1x5", next + "_x6 390+60x5", expiry + "360x6 _x5"}, []string{"McpOauthTokenDown"}},
@@ -410,6 +412,9 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"storage failed an hour ago", []string{stored + "0x20 1x60"}, nil},
 		{"not stored for ten minutes", []string{unsaved + "0x5 2x10"}, []string{"McpOauthTokensUnsaved"}},
 		{"not stored for a minute", []string{unsaved + "0x5 2x1"}, nil},
+		{"only standbys are scraped", []string{standby + "0x20"}, []string{"McpOauthNoActiveNode"}},
+		{"an address of several nodes is scraped", []string{active + "1 0 1 0 0 1 0 1 1 0 0 1"}, []string{"McpOauthNoActiveNode"}},
+		{"a standby becomes active", []string{active + "1x10 0x10", standby + "0x11 1x9"}, nil},
 		{"no scrape succeeds", []string{up + "1x5 0x10"}, []string{"McpOauthMetricsMissing"}},
 		{"one mount of two is not scraped", []string{up + "1x15", upOther + "1x5 0x10"}, []string{"McpOauthMetricsMissing of other"}},
 		{"two mounts are not scraped", []string{up + "1x5 0x10", upOther + "1x5 0x10"}, []string{"McpOauthMetricsMissing", "McpOauthMetricsMissing of other"}},
