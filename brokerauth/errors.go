@@ -41,7 +41,7 @@ func (e *Error) reason() string {
 	case 0:
 		return e.Err.Error()
 	case http.StatusNotFound:
-		return "Vault answered 404: no such config or role, or nothing is mounted there"
+		return "Vault answered 404: no such config or role, or the plugin is not mounted there, or does not run on the node that answered"
 	case http.StatusForbidden:
 		return "Vault answered 403: the Vault token is not valid, or its policies do not allow this"
 	}
