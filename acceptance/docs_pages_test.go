@@ -20,7 +20,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// readersOwn is what stands in the pages for the reader's own. Nothing else is replaced in a block.
+// onOpenBao are the parts of the pages' commands that OpenBao has otherwise, as docs/openbao.md says.
+var onOpenBao = strings.NewReplacer("vault plugin reload -type=secret ", "vault plugin reload ")
+
+// readersOwn is what stands in the pages for the reader's own. Nothing else is replaced in a block, but what
+// OpenBao has otherwise.
 func (w *walkthrough) readersOwn() []readersOwn {
 	port, published := freePort(w.t), filepath.Join(w.dir, "published.git")
 	return []readersOwn{
@@ -68,6 +72,8 @@ var notRun = map[string]string{
 var elsewhere = map[string]string{
 	"README.md: mermaid":        "a picture",
 	"docs/migrate.md: yaml":     "what a broker had before",
+	"docs/openbao.md: hcl":      "TestDeclaredPlugin, TestNamespaces",
+	"docs/openbao.md: sh":       "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: toml":   "a setting of WSO2's",
 	"docs/reliability.md: text": "what one run printed",
 	"docs/security.md: hcl":     "TestPoliciesOfTheSecurityPage",
@@ -198,12 +204,17 @@ func followReleases(w *walkthrough) {
 	r.runs("v0.1.0", "v0.1.0")
 	w.paste("vault secrets tune")
 	r.runs("v0.2.0", "v0.2.0")
-	w.paste("vault write sys/plugins/pins")
-	r.refused("a pinned version v0.2.0 is in effect", "secrets", "tune", "-plugin-version=v0.1.0", bed.Mount)
-	r.vault("write", pin, "version=v0.1.0")
-	r.vault("plugin", "reload", "-type=secret", "-plugin="+bed.PluginName)
-	r.runs("v0.2.0", "v0.1.0")
-	r.vault("delete", pin)
+	reload := w.bed.Vault.Product.ReloadPlugin()
+	if w.bed.Vault.Product.PinsVersions() {
+		w.paste("vault write sys/plugins/pins")
+		r.refused("a pinned version v0.2.0 is in effect", "secrets", "tune", "-plugin-version=v0.1.0", bed.Mount)
+		r.vault("write", pin, "version=v0.1.0")
+		r.vault(reload...)
+		r.runs("v0.2.0", "v0.1.0")
+		r.vault("delete", pin)
+	} else {
+		w.next("sh", "vault write sys/plugins/pins")
+	}
 	w.paste("vault secrets tune")
 	r.runs("v0.1.0", "v0.1.0")
 	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
@@ -212,7 +223,7 @@ func followReleases(w *walkthrough) {
 
 	// The old version is not coming back.
 	r.vault("secrets", "tune", "-plugin-version=v0.2.0", bed.Mount)
-	r.vault("plugin", "reload", "-type=secret", "-plugin="+bed.PluginName)
+	r.vault(reload...)
 	w.paste("vault plugin deregister")
 	r.registered("v0.2.0")
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"os"
@@ -139,7 +140,7 @@ type walkthrough struct {
 	*upstream
 	t      *testing.T
 	dir    string
-	bin    string  // before the PATH: vault, and sudo that only runs what it is given
+	bin    string  // before the PATH: the server as vault, and sudo that only runs what it is given
 	blocks []block // those that are left
 	own    []readersOwn
 	used   map[string]bool // names of own that were replaced
@@ -171,8 +172,10 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 		}
 	}
 	w.own = slices.DeleteFunc(w.readersOwn(), func(o readersOwn) bool { return o.page != page })
-	if err := os.Symlink(u.bed.Vault.Binary, filepath.Join(w.bin, "vault")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"vault", u.bed.Vault.Product.Command()} {
+		if err := os.Symlink(u.bed.Vault.Binary, filepath.Join(w.bin, name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
 	}
 	// Whoever is asked for is the reader here. The reader's environment does not come along.
 	w.shim("sudo", `[ "$1" != -u ] || shift 2; exec env -u VAULT_ADDR -u VAULT_TOKEN "$@"`)
@@ -214,6 +217,9 @@ func (w *walkthrough) replace(text string) string {
 			w.used[o.name] = true
 			text = strings.ReplaceAll(text, o.name, o.is)
 		}
+	}
+	if w.bed.Vault.Product == bed.OpenBao {
+		text = onOpenBao.Replace(text)
 	}
 	return text
 }

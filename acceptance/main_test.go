@@ -37,7 +37,7 @@ func shared(t *testing.T) *bed.Bed {
 	return sharedBed
 }
 
-// TestMain closes the shared bed after the last test, and fails the run where the bed finds a
+// TestMain closes the shared beds after the last test, and fails the run if one finds a
 // client secret or an access token in a log or in an error text.
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -46,8 +46,11 @@ func TestMain(m *testing.M) {
 		_ = parallel.Value.Set("4")
 	}
 	code := m.Run()
-	if sharedBed != nil {
-		report, err := sharedBed.Close()
+	for _, shared := range []*bed.Bed{sharedBed, sharedStandbys} {
+		if shared == nil {
+			continue
+		}
+		report, err := shared.Close()
 		fmt.Printf("looked for %d secrets and tokens in %d bytes of %d logs\n", report.Values, report.Bytes, report.Files)
 		if err != nil {
 			fmt.Println("FAIL: closing the bed:", err)

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -25,11 +26,13 @@ var ErrNotFound = errors.New("not found (404)")
 
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
 type Bed struct {
-	Dir     string  // temporary, removed by Close
-	Vault   *Vault  // as clients see it: behind a balancer where there are several nodes
-	Nodes   []*Node // the servers behind it
-	AS      *AuthorizationServer
-	Secrecy *Secrecy
+	Dir   string  // temporary, removed by Close
+	Vault *Vault  // as clients see it: behind a balancer where there are several nodes
+	Nodes []*Node // the servers behind it
+	// Standbys is the cluster through another balancer, which prefers standbys; nil for a single node.
+	Standbys *Vault
+	AS       *AuthorizationServer
+	Secrecy  *Secrecy
 
 	PluginSHA256 string // of the plugin's binary, for Vault's catalog
 
@@ -57,8 +60,8 @@ type Options struct {
 	// logged. Vault then logs each call of a plugin, which a measurement would count.
 	LogLevel string
 
-	// NoStandbyReads has OpenBao's standbys forward reads. Vault's always do.
-	NoStandbyReads bool
+	// Config is added to the configuration of each server.
+	Config string
 
 	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
 	// Start returns errors.ErrUnsupported where the system does not allow that.
@@ -144,7 +147,7 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 			Clustered: count > 1,
 			LogLevel:  cmp.Or(opts.LogLevel, "trace"),
 			Process1:  opts.Process1,
-			NoReads:   opts.NoStandbyReads,
+			Config:    opts.Config,
 			errors:    b.errors,
 		})
 		if err != nil {
@@ -177,6 +180,9 @@ func (b *Bed) setUp(ctx context.Context) error {
 	}
 	if err := root.Sys().MountWithContext(ctx, Mount, &api.MountInput{Type: PluginName}); err != nil {
 		return fmt.Errorf("enable the plugin: %w", err)
+	}
+	if err := poll(ctx, 60*time.Second, func() error { return b.Mounted(ctx) }); err != nil {
+		return err
 	}
 	err = root.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"})
 	if err != nil {

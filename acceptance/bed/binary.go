@@ -34,6 +34,17 @@ func (p Product) Command() string {
 	return "vault"
 }
 
+// ReloadPlugin is the command, after the product's own name, that reloads the plugin in all its mounts.
+func (p Product) ReloadPlugin() []string {
+	if p == OpenBao { // its reload takes no type
+		return []string{"plugin", "reload", "-plugin=" + PluginName}
+	}
+	return []string{"plugin", "reload", "-type=secret", "-plugin=" + PluginName}
+}
+
+// PinsVersions reports whether the product lets an operator pin a plugin's version for all its mounts.
+func (p Product) PinsVersions() bool { return p == HashiCorpVault }
+
 // FindBinary returns the binary to test with and logs which one it is and why it was taken. name is what the
 // caller was told to take, as by VAULT_BIN: a path, or "vault" or "openbao" for that product from the list.
 // If it is empty, the first of these is taken that exists:

@@ -39,15 +39,52 @@ func (b *Bed) startCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	balancer, err := startBalancer(b.Nodes)
-	if err != nil {
+	if b.Vault, err = b.balanced(false); err != nil {
 		return err
 	}
+	b.Standbys, err = b.balanced(true)
+	return err
+}
+
+// balanced is the cluster behind a new balancer.
+func (b *Bed) balanced(standbys bool) (*Vault, error) {
+	balancer, err := startBalancer(b.Nodes)
+	if err != nil {
+		return nil, err
+	}
 	b.onClose(balancer.close)
+	if standbys {
+		ctx, stop := context.WithCancel(context.Background())
+		stopped := make(chan struct{})
+		go func() { defer close(stopped); balancer.followStandbys(ctx, b.Nodes) }()
+		b.onClose(func() error { stop(); <-stopped; return nil })
+	}
 	service := *b.Nodes[0].Vault
 	service.Address = balancer.url
-	b.Vault = &service
-	return nil
+	return &service, nil
+}
+
+// followStandbys has requests go to a standby first, as a load balancer does that asks sys/health.
+func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for i, node := range nodes {
+			client, err := node.Client("")
+			if err != nil {
+				continue
+			}
+			if health, err := client.Sys().HealthWithContext(ctx); err == nil && !health.Sealed && health.Standby {
+				b.last.Store(int32(i))
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // voters counts the nodes that raft lets vote.
@@ -104,6 +141,23 @@ func (b *Bed) WaitHealthy(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// Mounted is why a node does not have the plugin's mount yet: a standby that answers reads hears of it later
+// than the active node.
+func (b *Bed) Mounted(ctx context.Context) error {
+	for _, node := range b.Nodes {
+		client, err := node.Client(b.Vault.RootToken)
+		if err != nil {
+			return err
+		}
+		response, err := client.Logical().ReadRawWithContext(ctx, Mount+"/metrics")
+		if err != nil {
+			return fmt.Errorf("the mount at %s: %w", node.ID, err)
+		}
+		response.Body.Close()
+	}
+	return nil
 }
 
 // A balancer is an HTTP proxy before the nodes of a cluster. It sends each request to the node

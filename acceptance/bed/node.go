@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ type Node struct {
 	peers     []*Node // those that it joins; none for the first
 	clustered bool    // it is one of several
 	logLevel  string  // of Vault
-	noReads   bool    // a standby forwards reads
+	more      string  // of the server's configuration
 	process1  bool
 	unsealKey string
 	proc      atomic.Pointer[Process] // the last started; nil before the first
@@ -49,7 +50,7 @@ type nodeOptions struct {
 	Peers     []*Node // initialised nodes to join; a node without any is initialised itself
 	Clustered bool    // others will join
 	LogLevel  string  // of Vault
-	NoReads   bool    // as a standby it forwards reads
+	Config    string  // added to the server's configuration
 	Process1  bool    // it is to be process 1 of a process namespace of its own
 	errors    *errorLog
 }
@@ -72,7 +73,7 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 		peers:     opts.Peers,
 		clustered: opts.Clustered,
 		logLevel:  opts.LogLevel,
-		noReads:   opts.NoReads,
+		more:      opts.Config,
 		process1:  opts.Process1,
 	}
 	for _, dir := range []string{n.data(), n.temp()} {
@@ -133,21 +134,17 @@ listener "tcp" {
   cluster_address = "127.0.0.1:%[2]d"
   tls_disable = true
 }
-%[8]s`, n.Address, ports[1], n.pluginDir, n.data(), n.ID, join, ports[0], n.productConfig())
+%[8]s`, n.Address, ports[1], n.pluginDir, n.data(), n.ID, join, ports[0], n.moreConfig())
 	return os.WriteFile(n.config(), []byte(config), 0o600)
 }
 
-// productConfig is what only one of the products has in its configuration.
-func (n *Node) productConfig() string {
+// moreConfig is what not every server has in its configuration.
+func (n *Node) moreConfig() string {
 	if n.Product != OpenBao {
-		return ""
+		return n.more
 	}
 	// OpenBao takes an audit device from its configuration only.
-	config := fmt.Sprintf("\naudit \"file\" \"file\" {\n  options {\n    file_path = %q\n  }\n}\n", n.AuditLog)
-	if n.noReads {
-		config += "\ndisable_standby_reads = true\n"
-	}
-	return config
+	return fmt.Sprintf("audit \"file\" \"file\" {\n  options {\n    file_path = %q\n  }\n}\n%s", n.AuditLog, n.more)
 }
 
 func (n *Node) config() string { return filepath.Join(n.dir, "vault.hcl") }
@@ -265,6 +262,26 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	return n.Unseal(ctx)
+}
+
+// WithoutPlugin starts the server again with an empty plugin directory.
+func (n *Node) WithoutPlugin(ctx context.Context) error {
+	if err := n.Stop(); err != nil {
+		return err
+	}
+	config, err := os.ReadFile(n.config())
+	if err != nil {
+		return err
+	}
+	empty := filepath.Join(n.dir, "no-plugins")
+	if err := os.MkdirAll(empty, 0o700); err != nil {
+		return err
+	}
+	config = bytes.Replace(config, []byte(n.pluginDir), []byte(empty), 1)
+	if err := os.WriteFile(n.config(), config, 0o600); err != nil {
+		return err
+	}
+	return n.Start(ctx)
 }
 
 // Stop ends the server in good order.

@@ -19,6 +19,7 @@ type Vault struct {
 	Version   string // of the product, such as v1.21.1
 	Address   string // base URL of the API
 	RootToken string
+	Namespace string // of its clients; the root namespace if it is empty
 	AuditLog  string // path of the file audit device's log
 
 	home   string // of the vault command
@@ -39,7 +40,7 @@ func (v *Vault) Client(token string) (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client.ClearNamespace()
+	client.SetNamespace(v.Namespace)
 	client.SetToken(token)
 	return client, nil
 }

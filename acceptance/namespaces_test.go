@@ -1,0 +1,171 @@
+package acceptance
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Two namespaces with a mount of the same name each: tokens, policies, published keys, Agents and Proxies of one
+// have nothing to do with the other.
+func TestNamespaces(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	b := bed.New(t, bed.Options{})
+	tenants := map[string]*tenant{}
+	for _, namespace := range []string{"team-a", "team-b"} {
+		tenants[namespace] = newTenant(t, b, namespace)
+	}
+	for namespace, own := range tenants {
+		other := tenants["team-a"]
+		if namespace == "team-a" {
+			other = tenants["team-b"]
+		}
+		if err := own.upstream.mcp.Check(own.upstream.token(t, "token/files").AccessToken); err != nil {
+			t.Errorf("%s: %v", namespace, err)
+		}
+		if got := readStatus(t.Context(), own.broker.Client, "token/files"); got != http.StatusOK {
+			t.Errorf("a broker of %s reads its token with status %d", namespace, got)
+		}
+		if got := readStatus(t.Context(), own.broker.Client, "config/files"); got != http.StatusForbidden {
+			t.Errorf("a broker of %s reads the config with status %d, want 403", namespace, got)
+		}
+		across := own.broker.Client.WithNamespace(other.namespace)
+		if got := readStatus(t.Context(), across, "token/files"); got != http.StatusForbidden {
+			t.Errorf("a broker of %s reads the other's token with status %d, want 403", namespace, got)
+		}
+		// The authorization server fetches the keys by their URL.
+		fetches, err := b.AS.KeyFetches(t.Context(), own.upstream.client.JWKSURI)
+		if err != nil || len(fetches) == 0 {
+			t.Errorf("the keys of %s were fetched %d times: %v", namespace, len(fetches), err)
+		}
+		for _, command := range []string{"agent", "proxy"} {
+			through := own.listener(t, command)
+			if got := readStatus(t.Context(), through, "token/files"); got != http.StatusOK {
+				t.Errorf("the %s of %s reads its token with status %d", command, namespace, got)
+			}
+		}
+	}
+}
+
+// A tenant is a namespace with a mount, a config whose client signs with a published key, and a broker.
+type tenant struct {
+	namespace string
+	upstream  *upstream // at the namespace's mount
+	broker    *bed.Identity
+}
+
+func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
+	t.Helper()
+	at := *b.Vault
+	at.Namespace = namespace
+	u := newUpstream(t, b, "-"+namespace, 5*time.Minute)
+	w := u.walk(t, "docs/openbao.md")
+	for _, block := range blocksOf(t, "docs/openbao.md") {
+		if block.heading == "Namespaces" && block.language == "sh" {
+			if _, err := w.run(block, strings.ReplaceAll(block.text, "team-a", namespace)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	u.name = "files"
+	var err error
+	if u.root, err = at.Root(); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.root.Sys().EnableAuthWithOptionsWithContext(t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+		t.Fatal(err)
+	}
+	u.client = bed.Client{
+		ID: u.client.ID, Scope: u.client.Scope, AuthMethod: "private_key_jwt",
+		JWKSURI: fmt.Sprintf("%s/v1/%s/%s/jwks/files", b.Vault.Address, namespace, bed.Mount),
+	}
+	u.write(t, "config/files", u.discovered(map[string]any{
+		"token_endpoint_auth_method": "private_key_jwt", "key_type": "ec-p256", "publish_jwks": true,
+	}))
+	u.setClient(t)
+	rules := `path "` + bed.Mount + `/token/files" { capabilities = ["read"] }`
+	if err := at.PutPolicy(t.Context(), "files", rules); err != nil {
+		t.Fatal(err)
+	}
+	broker, err := at.NewIdentity(t.Context(), "files", "files")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tenant{namespace, u, broker}
+}
+
+// listener starts an Agent or a Proxy of the tenant's, configured as docs/openbao.md says, and returns a client of it.
+func (n *tenant) listener(t *testing.T, command string) *api.Client {
+	t.Helper()
+	b, dir, port := n.upstream.bed, t.TempDir(), freePort(t)
+	template := ""
+	if command == "agent" {
+		template = fmt.Sprintf(`
+template {
+  contents = "{{ with secret \"%s/token/files\" }}{{ .Data.authorization }}{{ end }}"
+  destination = %q
+  error_on_missing_key = true
+}
+`, bed.Mount, filepath.Join(dir, "authorization"))
+	}
+	var login string
+	for _, block := range blocksOf(t, "docs/openbao.md") {
+		if strings.HasPrefix(block.text, "auto_auth {") {
+			login = strings.NewReplacer("team-a", n.namespace, `"role-id"`, strconv.Quote(filepath.Join(dir, "role-id")),
+				`"secret-id"`, strconv.Quote(filepath.Join(dir, "secret-id"))).Replace(block.text)
+		}
+	}
+	config := login + template + fmt.Sprintf(`
+vault {
+  address = %q
+}
+
+api_proxy {
+  use_auto_auth_token = true
+}
+
+listener "tcp" {
+  address = "127.0.0.1:%s"
+  tls_disable = true
+}
+`, b.Vault.Address, port)
+	for file, content := range map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID, "listener.hcl": config} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := b.Vault.CLI(t.Context(), "", command, "-config="+filepath.Join(dir, "listener.hcl"))
+	if _, err := b.NewProcess(command+"-"+n.namespace, cmd); err != nil {
+		t.Fatal(err)
+	}
+	if command == "agent" {
+		bed.Eventually(t, 30*time.Second, func() error {
+			authorization, err := os.ReadFile(filepath.Join(dir, "authorization"))
+			if err == nil {
+				err = n.upstream.mcp.Check(strings.TrimPrefix(string(authorization), "Bearer "))
+			}
+			return err
+		})
+	}
+	through := *b.Vault
+	through.Address, through.Namespace = "http://127.0.0.1:"+port, n.namespace
+	client, err := through.Client("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, 30*time.Second, func() error {
+		_, err := client.Auth().Token().LookupSelfWithContext(t.Context())
+		return err
+	})
+	return client
+}

@@ -1,0 +1,531 @@
+package acceptance
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Three nodes whose standbys answer reads, shared by the tests that leave nodes and plugins alone.
+var (
+	startStandbys  sync.Once
+	sharedStandbys *bed.Bed
+	errStandbys    error
+)
+
+// standbys gives the shared cluster.
+func standbys(t *testing.T) *cluster {
+	t.Helper()
+	needs(t, bed.OpenBao)
+	startStandbys.Do(func() {
+		sharedStandbys, errStandbys = bed.Start(context.Background(), bed.Options{Nodes: 3})
+	})
+	if errStandbys != nil {
+		t.Fatal(errStandbys)
+	}
+	sharedStandbys.ShowLogs(t)
+	return newCluster(t, sharedStandbys)
+}
+
+// A cluster is several nodes, with a client of each that has the root token.
+type cluster struct {
+	bed      *bed.Bed
+	active   *bed.Node
+	standbys []*bed.Node
+	clients  map[*bed.Node]*api.Client
+}
+
+func newCluster(t *testing.T, b *bed.Bed) *cluster {
+	t.Helper()
+	active, err := b.Active(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{bed: b, active: active, clients: map[*bed.Node]*api.Client{}}
+	for _, node := range b.Nodes {
+		if c.clients[node], err = node.Client(b.Vault.RootToken); err != nil {
+			t.Fatal(err)
+		}
+		if node != active {
+			c.standbys = append(c.standbys, node)
+		}
+	}
+	return c
+}
+
+// upstream registers a client whose config is written, and whose tokens are read by the upstream itself, at
+// the active node.
+func (c *cluster) upstream(t *testing.T, lifetime time.Duration) *upstream {
+	t.Helper()
+	u := newUpstream(t, c.bed, "", lifetime)
+	u.root = c.clients[c.active]
+	return u
+}
+
+// A standbyReader reads one token at one standby.
+type standbyReader struct {
+	mu       sync.Mutex // guards what follows
+	reads    int
+	failures []error
+	changes  []time.Duration // what was left of a token when the next one came
+	held     *bed.Token
+}
+
+// readAtStandbys reads a token path at each standby, and at no other node, until the test ends or stop is
+// called. Each token must be one that the MCP server takes.
+func (c *cluster) readAtStandbys(t *testing.T, u *upstream, path string) (all []*standbyReader, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var done sync.WaitGroup
+	for _, node := range c.standbys {
+		r := new(standbyReader)
+		all = append(all, r)
+		done.Go(func() {
+			tick := time.NewTicker(50 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				token, err := c.bed.ReadToken(ctx, c.clients[node], path)
+				if err == nil {
+					err = u.mcp.Check(token.AccessToken)
+				}
+				if ctx.Err() != nil {
+					return
+				}
+				r.note(node, token, err)
+				<-tick.C
+			}
+		})
+	}
+	stop = func() { cancel(); done.Wait() }
+	t.Cleanup(stop)
+	return all, stop
+}
+
+func (r *standbyReader) note(node *bed.Node, token *bed.Token, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reads++
+	if err != nil {
+		r.failures = append(r.failures, fmt.Errorf("read %d at %s: %w", r.reads, node.ID, err))
+		return
+	}
+	if r.held != nil && r.held.TokenID != token.TokenID {
+		r.changes = append(r.changes, time.Until(r.held.ExpiresAt))
+	}
+	r.held = token
+}
+
+// waitForChanges waits until every reader has been given n new tokens.
+func waitForChanges(t *testing.T, all []*standbyReader, n int, limit time.Duration) {
+	t.Helper()
+	bed.Eventually(t, limit, func() error {
+		for _, r := range all {
+			r.mu.Lock()
+			got := len(r.changes)
+			r.mu.Unlock()
+			if got < n {
+				return fmt.Errorf("a reader was given %d new tokens, want %d", got, n)
+			}
+		}
+		return nil
+	})
+}
+
+// checkFresh checks that no read failed, and that each new token came while at least this was left of the old.
+func checkFresh(t *testing.T, all []*standbyReader, left time.Duration) {
+	t.Helper()
+	for _, r := range all {
+		r.mu.Lock()
+		if len(r.failures) > 0 {
+			t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0])
+		}
+		for _, got := range r.changes {
+			if got < left {
+				t.Errorf("a token was replaced with %s left of it, want %s", round(got), left)
+			}
+		}
+		t.Logf("%d reads; left of each token when it was replaced: %s", r.reads, r.changes)
+		r.mu.Unlock()
+	}
+}
+
+// Brokers that read at standbys only keep a token from becoming idle: it is refreshed ahead of its end, so
+// that an outage of the authorization server does not reach them.
+func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	const lifetime = 16 * time.Second // refreshed after 8 s
+	u := c.upstream(t, lifetime)
+	proxy := u.behindProxy(t, map[string]any{"idle_timeout": 1})
+	all, stop := c.readAtStandbys(t, u, "token/"+u.name)
+	waitForChanges(t, all, 2, 3*lifetime)
+	checkFresh(t, all, lifetime/4)
+
+	// An outage that is shorter than what is left of a token at its refresh.
+	setFault(t, proxy, bed.Refused)
+	select {
+	case <-time.After(lifetime * 5 / 8):
+	case <-t.Context().Done():
+	}
+	setFault(t, proxy, bed.NoFault)
+	waitForChanges(t, all, 3, lifetime)
+	stop()
+	checkFresh(t, all, 0)
+}
+
+// metrics are those of one node.
+func (c *cluster) metrics(t *testing.T, node *bed.Node) map[string]float64 {
+	t.Helper()
+	return scrape(t, &http.Client{Transport: withToken(c.bed.Vault.RootToken)}, node.Address+"/v1/"+bed.Mount+"/metrics")
+}
+
+// withToken is a transport that adds a token of Vault's to each request.
+type withToken string
+
+func (token withToken) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("X-Vault-Token", string(token))
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// In an outage every node says of a token what the active node does.
+func TestEveryNodeTellsOfAnOutage(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	u := c.upstream(t, 15*time.Second)
+	proxy := u.behindProxy(t, map[string]any{})
+	u.token(t, "token/"+u.name)
+	c.readAtStandbys(t, u, "token/"+u.name)
+	setFault(t, proxy, bed.Unavailable)
+	for _, want := range []string{"failing", "down", "ok"} {
+		if want == "ok" {
+			setFault(t, proxy, bed.NoFault)
+		}
+		bed.Eventually(t, 30*time.Second, func() error {
+			if got := u.read(t, "status/"+u.name)["state"]; got != want {
+				return fmt.Errorf("state %v, want %s", got, want)
+			}
+			return nil
+		})
+		for _, node := range c.standbys {
+			secret, err := c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/status/"+u.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := secret.Data["state"]; got != want {
+				t.Errorf("%s says %v, the active node %s", node.ID, got, want)
+			}
+			if cause, _ := secret.Data["last_error"].(string); (cause != "") != (want != "ok") {
+				t.Errorf("%s says %q of the last failure in state %s", node.ID, cause, want)
+			}
+			list, err := c.clients[node].Logical().ListWithContext(t.Context(), bed.Mount+"/status")
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, _ := list.Data["key_info"].(map[string]any)
+			entry, _ := info[u.name].(map[string]any)
+			if entry["state"] != want {
+				t.Errorf("%s lists %v, the active node %s", node.ID, entry["state"], want)
+			}
+			// What is known of tokens is the active node's to tell.
+			for series := range c.metrics(t, node) {
+				if strings.HasPrefix(series, "mcp_oauth_tokens") || strings.Contains(series, fmt.Sprintf("server=%q", u.name)) {
+					t.Errorf("%s, which refreshes nothing, has %s", node.ID, series)
+				}
+			}
+		}
+		failures := c.metrics(t, c.active)[fmt.Sprintf(`mcp_oauth_token_consecutive_failures{role="",server=%q}`, u.name)]
+		if (failures > 0) != (want != "ok") {
+			t.Errorf("the active node counts %v failures in state %s", failures, want)
+		}
+	}
+	for _, node := range c.bed.Nodes {
+		active := 0.0
+		if node == c.active {
+			active = 1
+		}
+		if got, there := c.metrics(t, node)["mcp_oauth_active{}"]; got != active || !there {
+			t.Errorf("%s says mcp_oauth_active %v, want %v", node.ID, got, active)
+		}
+	}
+}
+
+// Whoever is told that a config or role is written can read its token at once, at any node.
+func TestNoNotFoundAfterAWrite(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	u := c.upstream(t, time.Hour)
+	const rounds = 20
+	missing := 0
+	for i := range rounds {
+		name := fmt.Sprintf("%s-%d", u.name, i)
+		for _, path := range []string{name, name + "/reader"} {
+			if path == name {
+				u.write(t, "config/"+name, u.settings(nil))
+			} else {
+				u.write(t, "role/"+path, map[string]any{"scopes": "tools:list"})
+			}
+			for _, node := range c.standbys {
+				switch got := readStatus(t.Context(), c.clients[node], "token/"+path); got {
+				case http.StatusOK:
+				case http.StatusNotFound:
+					missing++
+				default:
+					t.Errorf("%s answers %d for token/%s", node.ID, got, path)
+				}
+			}
+		}
+	}
+	if missing > 0 {
+		t.Errorf("%d of %d first reads at a standby were answered with 404", missing, 2*rounds*len(c.standbys))
+	}
+}
+
+// A standby hands out a deleted config's token until it has heard of the delete, and never again after.
+func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	u := c.upstream(t, time.Hour)
+	var longest time.Duration
+	after, reads := 0, 0
+	for i := range 20 {
+		name := fmt.Sprintf("%s-%d", u.name, i)
+		u.write(t, "config/"+name, u.settings(nil))
+		for _, node := range c.standbys {
+			bed.Eventually(t, 10*time.Second, func() error {
+				_, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+name)
+				return err
+			})
+		}
+		if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+name); err != nil {
+			t.Fatal(err)
+		}
+		deleted := time.Now()
+		for _, node := range c.standbys {
+			served := false
+			bed.Eventually(t, 10*time.Second, func() error {
+				reads++
+				if got := readStatus(t.Context(), c.clients[node], "token/"+name); got != http.StatusNotFound {
+					served = true
+					return fmt.Errorf("%s answers %d for a deleted config's token", node.ID, got)
+				}
+				return nil
+			})
+			if served {
+				after++
+				longest = max(longest, time.Since(deleted))
+			}
+			if got := readStatus(t.Context(), c.clients[node], "token/"+name); got != http.StatusNotFound {
+				t.Errorf("%s answers %d after a 404", node.ID, got)
+			}
+		}
+	}
+	t.Logf("%d of 40 standbys still served a deleted config's token, for %s at most", after, round(longest))
+}
+
+// Brokers at standbys whose token the MCP server refuses have it replaced, and their calls succeed: a standby
+// may hold the refused token for a moment.
+func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	type broker struct {
+		name    string
+		session *mcp.ClientSession
+	}
+	var brokers []broker
+	var refuse []func()
+	for i := range 10 {
+		u := newUpstream(t, c.bed, fmt.Sprintf("-%d", i), time.Hour)
+		u.configure(t, nil)
+		held := u.token(t, "token/"+u.name)
+		refuse = append(refuse, func() { u.mcp.Refuse(claims(held.AccessToken).ID) })
+		for _, node := range c.standbys {
+			transport := authorized(t, u.source(t, c.clients[node]), u.mcp.URL, nil)
+			session := connect(t, transport)
+			if err := forecast(t.Context(), session); err != nil {
+				t.Fatal(err)
+			}
+			brokers = append(brokers, broker{u.name + " at " + node.ID, session})
+		}
+	}
+	obtained := time.Now()
+	bed.Eventually(t, 2*cooldown, func() error {
+		if age := time.Since(obtained); age < cooldown {
+			return fmt.Errorf("the newest token is %s old", age)
+		}
+		return nil
+	})
+	for _, refuse := range refuse {
+		refuse()
+	}
+	for _, broker := range brokers {
+		if err := forecast(t.Context(), broker.session); err != nil {
+			t.Errorf("%s: %v", broker.name, err)
+		}
+	}
+}
+
+// A plugin that dies on the active node is started again by reads of its tokens at standbys, in time for the
+// refresh.
+func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
+	const lifetime = 24 * time.Second // refreshed after 12 s
+	u := c.upstream(t, lifetime)
+	u.configure(t, nil)
+	all, _ := c.readAtStandbys(t, u, "token/"+u.name)
+	waitForChanges(t, all, 1, lifetime)
+	killed, err := c.active.KillPlugin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitForChanges(t, all, 3, 3*lifetime)
+	checkFresh(t, all, lifetime/4)
+	if now, err := c.active.PluginPID(); err != nil || now == killed || now == 0 {
+		t.Errorf("the plugin's process was %d and is %d: %v", killed, now, err)
+	}
+}
+
+// A standby answers reads of a token that is not due by itself.
+func TestWarmReadsStayAtTheStandby(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
+	u := c.upstream(t, time.Hour)
+	u.configure(t, nil)
+	held := u.token(t, "token/"+u.name)
+	for _, node := range c.standbys {
+		const success, forwarded = `mcp_oauth_token_reads_total{outcome="success"}`, `mcp_oauth_token_reads_total{outcome="forwarded"}`
+		reads := 0.0
+		bed.Eventually(t, 10*time.Second, func() error { // until it has heard of the config and the token
+			_, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
+			reads++
+			if n := c.metrics(t, node)[success]; err == nil && n == 0 {
+				err = fmt.Errorf("%s has forwarded all reads", node.ID)
+			}
+			return err
+		})
+		before := c.metrics(t, node)
+		for range 50 {
+			if token, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name); err != nil || token.TokenID != held.TokenID {
+				t.Fatal(node.ID, err)
+			}
+		}
+		after := c.metrics(t, node)
+		if local, passedOn := after[success]-before[success], after[forwarded]-before[forwarded]; local != 50 || passedOn != 0 {
+			t.Errorf("%s has answered %v of 50 reads itself and forwarded %v", node.ID, local, passedOn)
+		}
+		t.Logf("%s forwarded %v of %v reads before it had heard of the config", node.ID, before[forwarded], reads)
+	}
+	// What was written a moment ago is read at every node.
+	for audience := range 10 {
+		want := fmt.Sprint(audience)
+		u.write(t, "config/"+u.name, map[string]any{"audience": want, "verify": false})
+		for _, node := range c.standbys {
+			secret, err := c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/config/"+u.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if secret == nil || secret.Data["audience"] != want {
+				t.Errorf("%s reads an older config", node.ID)
+			}
+		}
+	}
+}
+
+// A broker that reads at a node without the plugin's binary is told that this may be so.
+func TestNodeWithoutTheBinary(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
+	u := c.upstream(t, time.Hour)
+	u.configure(t, nil)
+	node := c.standbys[0]
+	if err := node.WithoutPlugin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	source := u.source(t, c.clients[node])
+	_, err := source.Token()
+	if err == nil || !strings.Contains(err.Error(), "no such config or role") || !strings.Contains(err.Error(), "does not run on the node that answered") {
+		t.Errorf("the error is %v", err)
+	}
+	if status := readStatus(t.Context(), c.clients[node], "token/"+u.name); status != http.StatusNotFound {
+		t.Errorf("the node answers with status %d, want 404", status)
+	}
+}
+
+// An upgrade by the commands of docs/openbao.md, which are pasted, reaches every node, and keeps the tokens.
+func TestUpgradeReachesEveryNode(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	b := bed.New(t, bed.Options{Bare: true, Nodes: 3})
+	r := &release{t: t, bed: b, plugins: b.PluginDir()}
+	current := r.version(bed.PluginName)
+	const next, nextFile = "v0.2.0", bed.PluginName + "-v0.2.0"
+	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-version="+current, "secret", bed.PluginName)
+	r.vault("secrets", "enable", "-path="+bed.Mount, "-plugin-version="+current, bed.PluginName)
+	c := newCluster(t, b)
+	u := c.upstream(t, time.Hour)
+	u.configure(t, nil)
+	token := u.token(t, "token/"+u.name)
+	versions := func() map[string]string {
+		running := map[string]string{}
+		for _, node := range b.Nodes {
+			for series := range c.metrics(t, node) {
+				if strings.HasPrefix(series, "mcp_oauth_build_info{") {
+					running[node.ID] = buildVersion.FindStringSubmatch(series)[1]
+				}
+			}
+		}
+		return running
+	}
+	wait := func(version string) {
+		t.Helper()
+		bed.Eventually(t, 30*time.Second, func() error {
+			for node, running := range versions() {
+				if running != version {
+					return fmt.Errorf("%s runs %s, want %s", node, running, version)
+				}
+			}
+			return nil
+		})
+	}
+	bed.Eventually(t, 30*time.Second, func() error { return b.Mounted(t.Context()) })
+	wait(current)
+	sum := r.build(next, nextFile)
+	r.vault("plugin", "register", "-sha256="+sum, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
+	w := u.walk(t, "docs/openbao.md")
+	for _, block := range blocksOf(t, "docs/openbao.md") {
+		if block.heading == "Upgrade" {
+			if _, err := w.run(block, block.text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wait(next)
+	for _, node := range b.Nodes {
+		got, err := b.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.TokenID != token.TokenID {
+			t.Errorf("%s has another token after the upgrade", node.ID)
+		}
+	}
+	if n := len(u.requests(t)); n != 1 {
+		t.Errorf("%d token requests, want the first only", n)
+	}
+}
+
+var buildVersion = regexp.MustCompile(`version="(v[^"]+)"`)
