@@ -18,8 +18,8 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	node := b.Nodes[0]
 	var upstreams []*upstream
 	for i := range names {
-		// Refreshed every 3 s each, so that something is due at every moment.
-		u := newUpstream(t, b, fmt.Sprintf("-%d", i), 6*time.Second)
+		// Refreshed every 6 s each, so that something is due at every moment.
+		u := newUpstream(t, b, fmt.Sprintf("-%d", i), 12*time.Second)
 		u.configure(t, nil)
 		u.token(t, "token/"+u.name)
 		upstreams = append(upstreams, u)
@@ -60,7 +60,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	ended := time.Since(killed)
 	// Past the time at which each token would have been refreshed.
 	select {
-	case <-time.After(time.Until(killed.Add(4 * time.Second))):
+	case <-time.After(time.Until(killed.Add(7 * time.Second))):
 	case <-t.Context().Done():
 	}
 	if n := count(killed.Add(time.Second)); n > 0 {
@@ -85,14 +85,14 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 		}
 	})
 	b.ShowLogs(t)
-	u := newUpstream(t, b, "", 6*time.Second)
+	u := newUpstream(t, b, "", 12*time.Second)
 	u.configure(t, nil)
 	first := u.token(t, "token/"+u.name)
 	pid, err := b.Nodes[0].PluginPID()
 	if err != nil || pid == 0 {
 		t.Fatalf("the plugin's process: %d, %v", pid, err)
 	}
-	// A refresh takes 3 s, and the plugin looks for its parent every second.
+	// A refresh comes after 6 s, and the plugin looks for its parent every second.
 	bed.Eventually(t, 30*time.Second, func() error {
 		if u.token(t, "token/"+u.name).TokenID == first.TokenID {
 			return errNotRefreshed

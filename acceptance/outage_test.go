@@ -88,8 +88,8 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	setFault(t, proxy, bed.NoFault)
 	if fault == bed.InvalidClient {
 		window := timestamp(t, failing, "next_attempt").Sub(timestamp(t, failing, "last_error_at"))
-		if window < 22*time.Second { // half a minute, less up to a quarter, in whole seconds
-			t.Errorf("the next attempt is %s after the refusal, want half a minute", window)
+		if window < 3*time.Second { // 5 s, less up to a quarter, in whole seconds
+			t.Errorf("the next attempt is %s after the refusal, want 5 s", window)
 		}
 		u.write(t, "config/"+u.name, map[string]any{"client_secret": u.client.Secret})
 		u.token(t, "token/"+u.name)
@@ -334,12 +334,12 @@ func (u *upstream) waitForState(t *testing.T, want string) (status map[string]an
 }
 
 // firstWindow is how long the authorization server is left alone after a first failure, at least,
-// and the most that this doubles to (DESIGN.md, failure; a quarter is for jitter).
+// and the most that this doubles to while somebody asks for a token (a quarter is for jitter).
 func firstWindow(fault bed.Fault) (first, most time.Duration) {
 	if fault == bed.InvalidClient {
-		return 30 * time.Second, 15 * time.Minute
+		return 5 * time.Second, 10 * time.Second
 	}
-	return time.Second, time.Minute
+	return time.Second, 10 * time.Second
 }
 
 // leastWindow is the least time from a fault's n-th attempt to the next.
