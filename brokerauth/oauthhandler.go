@@ -33,11 +33,19 @@ func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http
 		return fmt.Errorf("brokerauth: the MCP server answered %d: another token of %s would have the same scopes",
 			response.StatusCode, t.source.tokenPath)
 	}
-	if response.Request != nil {
-		if refusal, ok := response.Request.Context().Value(refusalKey{}).(error); ok {
-			return refusal
-		}
+	if refusal := Refusal(response); refusal != nil {
+		return refusal
 	}
 	return errors.New("brokerauth: a 401 to a request without a token: it went to another origin, " +
 		"or the HTTPClient does not have this Transport")
+}
+
+// Refusal returns why a 401 is the answer to a request that a [Transport] sent with a token, and nil for any
+// other response. It wraps the errors of [Source.Replace].
+func Refusal(response *http.Response) error {
+	if response.Request == nil {
+		return nil
+	}
+	refusal, _ := response.Request.Context().Value(refusalKey{}).(error)
+	return refusal
 }

@@ -140,6 +140,14 @@ func (s *Source) Err() error {
 	return s.reads.err
 }
 
+// RetryAfter returns how long it is until Vault is asked for a token again: 0 unless the last read failed a
+// moment ago. Until then Token fails at once if no valid token is held.
+func (s *Source) RetryAfter() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, time.Until(s.reads.until))
+}
+
 // look returns the held token where it is valid; else the read to wait for, or why there is none.
 // It starts a read where one is due.
 func (s *Source) look() (*token, *call, error) {

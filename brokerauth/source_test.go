@@ -151,6 +151,21 @@ func TestFailedReadsBackOff(t *testing.T) {
 			}
 			pass(100 * time.Millisecond)
 		}
+		wait := s.RetryAfter()
+		if wait <= 0 || wait > windowMost {
+			t.Errorf("the next read is due in %s, want %s at most", wait, windowMost)
+		}
+		before := w.called(http.MethodGet)
+		pass(wait - time.Millisecond)
+		_, _ = s.Token()
+		if n := w.called(http.MethodGet); n != before {
+			t.Error("Vault was read before that")
+		}
+		pass(time.Millisecond)
+		_, _ = s.Token()
+		if n := w.called(http.MethodGet); n != before+1 {
+			t.Error("Vault was not read then")
+		}
 		// After windows of at least 0.75, 1.5, 3, 6 and 12 s, ones of at least 22.5 s.
 		if n := w.called(http.MethodGet); n < 10 || n > 18 {
 			t.Errorf("%d reads in five minutes, want about one per half minute", n)
@@ -158,6 +173,9 @@ func TestFailedReadsBackOff(t *testing.T) {
 		w.with(func(w *world) { w.lost = nil })
 		pass(windowMost)
 		w.wantToken(s, 1)
+		if wait := s.RetryAfter(); wait != 0 {
+			t.Errorf("the next read is due in %s after one that succeeded", wait)
+		}
 		if err := s.Err(); err != nil {
 			t.Errorf("Err is %v after a read that succeeded", err)
 		}

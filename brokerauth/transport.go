@@ -18,9 +18,13 @@ import (
 // those that a redirect leads to, pass as they are: a token is good for one server, and no other should see it.
 //
 // Where the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
-// the request once more, if its body can be sent again: there is none, or the request has a GetBody.
-// Otherwise, and where no new token was to be had, the 401 is the answer; a later request will have
-// the new token, if there is one.
+// the request once more, whatever its method: a server that refuses a token has done nothing. For that, the body
+// of a request without GetBody is kept, as far as KeptBody goes. Where it is longer, and where no new token was
+// to be had, the 401 is the answer, and [Refusal] says why; a later request will have the new token, if there
+// is one. After any other failure no request is sent again.
+//
+// So an [net/http/httputil.ReverseProxy] may have it as its Transport. To pass a request's trailer on, its
+// Rewrite sets Out.Trailer to In.Trailer.
 //
 // The MCP Go SDK (v1.8.0) ends a session for good on a 401 that is the answer, unless its body is a
 // JSON-RPC error. In the SDK's clients a Transport had better be the OAuth handler as well, which makes it
@@ -28,6 +32,10 @@ import (
 type Transport struct {
 	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
 	Base http.RoundTripper
+
+	// KeptBody is how much of the body of a request without GetBody is kept in memory, in bytes, to send the
+	// request again. Default: 4 MiB. None if it is negative. Not to be changed after first use.
+	KeptBody int64
 
 	source *Source
 	origin origin
@@ -62,12 +70,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	sent := req.Clone(req.Context())
+	sent, finish := t.first(req)
+	defer finish()
 	response, err := t.send(sent, token)
 	if err != nil || response.StatusCode != http.StatusUnauthorized {
 		return response, err
 	}
-	second, successor, why := t.again(req, token.AccessToken)
+	second, successor, why := t.again(sent, token.AccessToken)
 	if why == nil {
 		// Reading it, for the sake of the connection, could take as long as the server likes.
 		response.Body.Close()
@@ -84,6 +93,31 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	explain(response, sent, fmt.Errorf("the MCP server refused token %s: %w", tokenID(token.AccessToken), why))
 	return response, nil
+}
+
+// first returns the request to be sent first, which has a GetBody if its body can be sent again, and a function
+// to call when no other will be sent.
+func (t *Transport) first(req *http.Request) (first *http.Request, finish func()) {
+	first = cloned(req)
+	limit := t.KeptBody
+	if limit == 0 {
+		limit = defaultKeptBody
+	}
+	if req.Body == nil || req.Body == http.NoBody || req.GetBody != nil || limit < max(req.ContentLength, 0) {
+		return first, func() {}
+	}
+	kept := keepBody(req.Body, int(limit))
+	first.GetBody = kept.open
+	first.Body, _ = kept.open() // nothing of it has been read
+	return first, kept.finish
+}
+
+// cloned returns a request that may be changed. Its trailer is that of the original, whose values come at the
+// end of the body.
+func cloned(req *http.Request) *http.Request {
+	clone := req.Clone(req.Context())
+	clone.Trailer = req.Trailer
+	return clone
 }
 
 // send sends a request, which is changed, with the token.
@@ -111,7 +145,7 @@ func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oa
 	if err != nil {
 		return nil, nil, err
 	}
-	second := req.Clone(req.Context())
+	second := cloned(req)
 	if req.Body != nil && req.Body != http.NoBody {
 		if req.GetBody == nil {
 			return nil, nil, errBodyGone

@@ -1,0 +1,241 @@
+package brokerauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// stream hides what kind of reader a body is, so that a request of it has no GetBody and no length.
+func stream(s string) *body { return &body{Reader: io.MultiReader(strings.NewReader(s))} }
+
+// postStream sends a body that cannot be had again to the MCP server.
+func (w *world) postStream(client *http.Client, content *body) *http.Response {
+	w.t.Helper()
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, endpoint, content)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return do(w.t, client, req)
+}
+
+// A request without GetBody, as a proxy has them, is sent again with what was kept of its body.
+func TestBodyIsKeptForTheSecondRequest(t *testing.T) {
+	for name, limit := range map[string]int64{"by default": 0, "up to the limit": 5} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.refused[access(1)] = true
+			client := w.httpClient(w.source())
+			client.Transport.(*Transport).KeptBody = limit
+			content := stream("hello")
+			wantAnswer(t, w.postStream(client, content), http.StatusOK, "hello")
+			w.wantPresented(1, 2)
+			if !content.closed {
+				t.Error("the body was not closed")
+			}
+		})
+	}
+}
+
+// A body that is longer is sent once, whole, and the 401 is the answer. The next request has the new token.
+func TestLongBodyIsNotKept(t *testing.T) {
+	for name, c := range map[string]struct {
+		limit  int64
+		length int64 // that the request says it has
+	}{
+		"one byte too long":   {4, -1},
+		"it says so":          {4, 5},
+		"nothing is kept":     {-1, 5},
+		"nothing is kept, -1": {-1, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.refused[access(1)] = true
+			client := w.httpClient(w.source())
+			client.Transport.(*Transport).KeptBody = c.limit
+			content := stream("hello")
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.ContentLength = c.length
+			wantAnswer(t, do(t, client, req), http.StatusUnauthorized, "refused")
+			if !content.closed {
+				t.Error("the body was not closed")
+			}
+			wantAnswer(t, post(t, client), http.StatusOK, "hello")
+			w.wantPresented(1, 2)
+			w.with(func(w *world) {
+				if w.bodies[0] != "hello" {
+					t.Errorf("the server got %q", w.bodies[0])
+				}
+			})
+		})
+	}
+}
+
+// A server may refuse a token before it has read the body, and while the client has not sent it yet.
+func TestBodyThatWasNotReadIsSentWhole(t *testing.T) {
+	for name, read := range map[string]int{"not at all": 0, "half": 3} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			client := w.httpClient(w.source())
+			content := stream("hello")
+			client.Transport.(*Transport).Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+				if req.Header.Get("Authorization") != "Bearer "+access(1) {
+					return w.serve(req)
+				}
+				if _, err := io.ReadFull(req.Body, make([]byte, read)); err != nil {
+					t.Error(err)
+				}
+				req.Body.Close()
+				if content.closed {
+					t.Error("the body was closed before it was sent again")
+				}
+				return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody, Request: req}, nil
+			})
+			wantAnswer(t, w.postStream(client, content), http.StatusOK, "hello")
+			if !content.closed {
+				t.Error("the body was not closed")
+			}
+		})
+	}
+}
+
+// The first request's transport may still be reading while the second one is sent: net/http says so of bodies.
+// What it reads is not lost to the second.
+func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		client := w.httpClient(w.source())
+		send, content := io.Pipe()
+		content2 := &body{Reader: send}
+		go func() {
+			for _, part := range []string{"he", "l", "lo"} {
+				pass(time.Second)
+				_, _ = content.Write([]byte(part))
+			}
+			content.Close()
+		}()
+		client.Transport.(*Transport).Base = roundTripper(func(req *http.Request) (*http.Response, error) {
+			if req.Header.Get("Authorization") != "Bearer "+access(1) {
+				return w.serve(req)
+			}
+			stale := make(chan error, 1)
+			go func() {
+				_, err := io.ReadAll(req.Body)
+				stale <- err
+				req.Body.Close()
+			}()
+			pass(1500 * time.Millisecond) // it is waiting for the second part
+			time.AfterFunc(time.Hour/60, func() {
+				if err := <-stale; !errors.Is(err, http.ErrBodyReadAfterClose) {
+					t.Errorf("the first request's body ended with %v", err)
+				}
+			})
+			return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody, Request: req}, nil
+		})
+		wantAnswer(t, w.postStream(client, content2), http.StatusOK, "hello")
+		pass(time.Hour)
+		if !content2.closed {
+			t.Error("the body was not closed")
+		}
+	})
+}
+
+// What was kept is let go once the answer is there: a stream may go on for days.
+func TestKeptBodyIsLetGo(t *testing.T) {
+	content := &body{Reader: strings.NewReader("hello, world")}
+	kept := keepBody(content, 100)
+	first, err := kept.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	five := make([]byte, 5)
+	if _, err := io.ReadFull(first, five); err != nil || string(five) != "hello" {
+		t.Fatalf("%q, %v", five, err)
+	}
+	second, err := kept.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept.finish()
+	if _, err := kept.open(); err == nil {
+		t.Error("a body that was let go is opened again")
+	}
+	if _, err := first.Read(five); !errors.Is(err, http.ErrBodyReadAfterClose) {
+		t.Errorf("the first one is read after the second was opened: %v", err)
+	}
+	if rest, err := io.ReadAll(second); err != nil || string(rest) != "hello, world" {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if kept.kept != nil {
+		t.Error("what was read is still kept")
+	}
+	if content.closed {
+		t.Error("the body was closed before its reader")
+	}
+	second.Close()
+	if !content.closed {
+		t.Error("the body was not closed")
+	}
+}
+
+// An httputil.ReverseProxy on a Transport, over real connections: the client notices nothing of a refused
+// token. The trailer of its request passes too.
+func TestReverseProxyOnATransport(t *testing.T) {
+	w := newWorld(t)
+	w.refused[access(1)] = true
+	var trailers []string
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
+		content, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		trailers = append(trailers, req.Trailer.Get("Checksum"))
+		token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+		w.with(func(w *world) {
+			w.presented = append(w.presented, token)
+			if w.refused[token] {
+				rw.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			_, _ = rw.Write(content)
+		})
+	}))
+	defer server.Close()
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer, err := NewTransport(w.source(), server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.Out.Trailer = r.In.Trailer
+		},
+		Transport: bearer,
+	})
+	defer proxy.Close()
+
+	content := bytes.Repeat([]byte("hello"), 100_000)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, proxy.URL, io.MultiReader(bytes.NewReader(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Trailer = http.Header{"Checksum": {"abc"}}
+	wantAnswer(t, do(t, proxy.Client(), req), http.StatusOK, string(content))
+	w.wantPresented(1, 2)
+	if len(trailers) != 2 || trailers[0] != "abc" || trailers[1] != "abc" {
+		t.Errorf("the server got the trailers %q", trailers)
+	}
+}
