@@ -142,12 +142,12 @@ func (s *Source) readNow(ctx context.Context) *call {
 
 // answered notes what the MCP server made of a token: that it refused it (401), or that it took it (2xx).
 // Any other answer may come from a proxy or a rate limiter, which have not looked at it.
-func (s *Source) answered(accessToken string, status int) {
+func (s *Source) answered(with *token, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// While a token is being replaced, the streak does not have its successor yet.
 	replacing := s.replacing != nil && s.replacing.calls.current != nil
-	if s.streak.count == 0 || replacing || s.held.value.AccessToken != accessToken {
+	if s.streak.count == 0 || replacing || s.held.id != with.id {
 		return
 	}
 	switch {

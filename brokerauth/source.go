@@ -113,9 +113,18 @@ func (s *Source) Token() (*oauth2.Token, error) {
 // TokenContext is Token with a context to wait on. A read that others may be waiting for goes on
 // when ctx is done. The error is an [*Error], or wraps that of ctx.
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
+	valid, err := s.valid(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return valid.handOut(), nil
+}
+
+// valid returns a token that is valid now, as TokenContext does.
+func (s *Source) valid(ctx context.Context) (*token, error) {
 	held, reading, err := s.look()
 	if held != nil {
-		return held.handOut(), nil
+		return held, nil
 	}
 	if err != nil {
 		return nil, err
@@ -124,7 +133,7 @@ func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held.validAt(time.Now()) {
-		return s.held.handOut(), nil // whichever read brought it
+		return s.held, nil // whichever read brought it
 	}
 	if err == nil {
 		err = failed("read", s.tokenPath, errExpired)

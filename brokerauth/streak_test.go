@@ -190,7 +190,7 @@ func TestWhatEndsTheStreak(t *testing.T) {
 					s.replacing.calls.current = &call{}
 				}
 				for _, answer := range c.answers {
-					s.answered(access(answer.number), answer.status)
+					s.answered(&token{id: tokenID(access(answer.number))}, answer.status)
 				}
 				if c.replacing {
 					s.replacing.calls.current = nil

@@ -16,6 +16,7 @@ import (
 type token struct {
 	id      string        // token_id
 	value   *oauth2.Token // never handed out itself, as its fields can be set
+	header  string        // of the Authorization header
 	asked   time.Time     // when the read began
 	readAt  time.Time     // when reading again is worth while
 	expires time.Time
@@ -64,6 +65,7 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		TokenType:   answer.TokenType,
 		Expiry:      t.expires,
 	}).WithExtra(map[string]any{"token_id": t.id, "scope": answer.Scope})
+	t.header = t.value.Type() + " " + answer.AccessToken
 	return t, nil
 }
 

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-
-	"golang.org/x/oauth2"
 )
 
 // A Transport is an [http.RoundTripper] that authorizes the requests to one MCP server. Several
@@ -63,7 +61,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.origin.contains(req.URL) {
 		return t.base().RoundTrip(req)
 	}
-	token, err := t.source.TokenContext(req.Context())
+	held, err := t.source.valid(req.Context())
 	if err != nil {
 		if req.Body != nil {
 			req.Body.Close()
@@ -72,11 +70,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	sent, finish := t.first(req)
 	defer finish()
-	response, err := t.send(sent, token)
+	response, err := t.send(sent, held)
 	if err != nil || response.StatusCode != http.StatusUnauthorized {
 		return response, err
 	}
-	second, successor, why := t.again(sent, token.AccessToken)
+	second, successor, why := t.again(sent, held.value.AccessToken)
 	if why == nil {
 		// Reading it, for the sake of the connection, could take as long as the server likes.
 		response.Body.Close()
@@ -84,14 +82,14 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil || response.StatusCode != http.StatusUnauthorized {
 			return response, err
 		}
-		sent, token, why = second, successor, errSuccessorRefused
+		sent, held, why = second, successor, errSuccessorRefused
 	}
 	if ctx := req.Context(); ctx.Err() != nil {
 		response.Body.Close()
 		return nil, fmt.Errorf("brokerauth: the MCP server refused token %s: %w",
-			tokenID(token.AccessToken), context.Cause(ctx))
+			held.id, context.Cause(ctx))
 	}
-	explain(response, sent, fmt.Errorf("the MCP server refused token %s: %w", tokenID(token.AccessToken), why))
+	explain(response, sent, fmt.Errorf("the MCP server refused token %s: %w", held.id, why))
 	return response, nil
 }
 
@@ -121,11 +119,11 @@ func cloned(req *http.Request) *http.Request {
 }
 
 // send sends a request, which is changed, with the token.
-func (t *Transport) send(req *http.Request, token *oauth2.Token) (*http.Response, error) {
-	token.SetAuthHeader(req)
+func (t *Transport) send(req *http.Request, with *token) (*http.Response, error) {
+	req.Header["Authorization"] = []string{with.header}
 	response, err := t.base().RoundTrip(req)
 	if err == nil {
-		t.source.answered(token.AccessToken, response.StatusCode)
+		t.source.answered(with, response.StatusCode)
 	}
 	return response, err
 }
@@ -137,11 +135,11 @@ var (
 
 // again is the request once more and the token to send it with in place of the refused one, or why there
 // is no new one or the body cannot be sent again.
-func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oauth2.Token, error) {
+func (t *Transport) again(req *http.Request, refused string) (*http.Request, *token, error) {
 	if err := t.source.Replace(req.Context(), refused); err != nil {
 		return nil, nil, err
 	}
-	token, err := t.source.TokenContext(req.Context())
+	successor, err := t.source.valid(req.Context())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -154,7 +152,7 @@ func (t *Transport) again(req *http.Request, refused string) (*http.Request, *oa
 			return nil, nil, fmt.Errorf("%w: %w", errBodyGone, err)
 		}
 	}
-	return second, token, nil
+	return second, successor, nil
 }
 
 func (t *Transport) base() http.RoundTripper {
