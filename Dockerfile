@@ -11,7 +11,12 @@ RUN go mod download
 COPY . .
 # The flags of .goreleaser.yaml.
 RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w -buildid=" \
-    -o /vault-plugin-mcp-oauth ./cmd/vault-plugin-mcp-oauth
+    -o / ./cmd/vault-plugin-mcp-oauth ./cmd/mcp-token-proxy
+
+# docker build --target mcp-token-proxy: the proxy for brokers, see docs/deployments.md.
+FROM gcr.io/distroless/static-debian12:nonroot AS mcp-token-proxy
+COPY --from=build /mcp-token-proxy /bin/mcp-token-proxy
+ENTRYPOINT ["/bin/mcp-token-proxy"]
 
 # With certificates of the public authorities, and without a shell. It runs as root inside the
 # container, as Vault's documentation has it: an image with a user of its own needs IPC_LOCK on the

@@ -1,6 +1,6 @@
 # `make` lists the targets.
 
-PLUGIN   := vault-plugin-mcp-oauth
+BINARIES := vault-plugin-mcp-oauth mcp-token-proxy
 FUZZTIME ?= 10s
 DURATION ?= 2m
 OUT      ?= bench/results
@@ -18,8 +18,8 @@ GO_RUN   := CGO_ENABLED=0 go run -trimpath
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## Build the plugin: bin/vault-plugin-mcp-oauth
-	CGO_ENABLED=0 go build -trimpath -o bin/$(PLUGIN) ./cmd/$(PLUGIN)
+build: ## Build the plugin and mcp-token-proxy, into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
 test: test-unit test-acceptance test-bench soak ## Run all tests, and a short soak
 
@@ -40,7 +40,7 @@ test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fl
 bench: export VAULT_BIN := $(firstword $(SERVERS))
 bench: prepare ## Measure, on a machine that does nothing else; tables, JSON and plots go to OUT (bench/results)
 	mkdir -p $(OUT)
-	cd bench && out=$(abspath $(OUT)) && for command in reads profile stall scale fleet; do \
+	cd bench && out=$(abspath $(OUT)) && for command in reads profile stall scale fleet proxy; do \
 		go run ./cmd/$$command -out $$out -plots $$out || exit 1; done
 
 soak: export VAULT_BIN := $(firstword $(SERVERS))

@@ -35,6 +35,8 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/deployments.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/deployments.md", "https://files.example.com/mcp", w.mcp.URL},
 		{"docs/deployments.md", "127.0.0.1:8100", "127.0.0.1:" + port},
+		{"docs/deployments.md", "127.0.0.1:8300", "127.0.0.1:" + freePort(w.t)},
+		{"docs/deployments.md", "127.0.0.1:8301", "127.0.0.1:" + freePort(w.t)},
 		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
 		// The bed's authorization server for mutual TLS has a certificate of a private authority.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
@@ -351,7 +353,7 @@ func followDeployments(w *walkthrough) {
 	broker := newIdentity(t, w.bed, "mcp-broker", example(t, "policy.hcl"))
 	for file, content := range map[string]string{
 		"role-id": broker.RoleID, "secret-id": broker.SecretID,
-		"agent.hcl": example(t, "vault-agent/agent.hcl"), "proxy.hcl": w.replace(example(t, "vault-proxy/proxy.hcl")),
+		"agent.hcl": example(t, "vault-agent/agent.hcl"), "proxy.hcl": w.replace(example(t, tokenProxyExample)),
 		"broker.py": example(t, "python/broker.py"),
 	} {
 		w.put(file, content)
@@ -360,6 +362,9 @@ func followDeployments(w *walkthrough) {
 	w.checkAuthorization(t, w.await("authorization"))
 	stop()
 
+	w.followTokenProxy()
+
+	w.put("proxy.hcl", w.replace(example(t, "vault-proxy/proxy.hcl")))
 	defer w.start("export VAULT_ADDR")()
 	proxy := w.replace("http://127.0.0.1:8100/v1/mcp-oauth/token/files")
 	bed.Eventually(t, 30*time.Second, func() error {

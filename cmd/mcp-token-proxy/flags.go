@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// options are the command line: a configuration file, or one route.
+type options struct {
+	file    string
+	check   bool
+	version bool
+	one     config // of the flags for one route
+	oneSet  bool   // whether there is any of them
+}
+
+const usage = `Usage:
+  mcp-token-proxy -config=FILE [-check]
+  mcp-token-proxy -upstream=URL -token-path=PATH [-name=NAME] [-listen=ADDRESS] ... [-check]
+
+A reverse proxy that adds the access tokens that vault-plugin-mcp-oauth keeps in Vault to the requests of MCP
+brokers. Vault's address, and a token unless something else logs in, come from VAULT_ADDR, VAULT_TOKEN and the
+like.
+
+`
+
+// parseFlags parses the command line. It writes to errs what is wrong with it.
+func parseFlags(args []string, errs io.Writer) (*options, error) {
+	o := &options{one: config{Listeners: []listener{{Type: "tcp"}}, Routes: []routeConfig{{}}}}
+	l, r := &o.one.Listeners[0], &o.one.Routes[0]
+	var tokenFile string
+	f := flag.NewFlagSet("mcp-token-proxy", flag.ContinueOnError)
+	f.SetOutput(errs)
+	f.Usage = func() {
+		fmt.Fprint(errs, usage)
+		f.PrintDefaults()
+	}
+	f.StringVar(&o.file, "config", "", "the configuration `file`; no other flag but -check goes with it")
+	f.BoolVar(&o.check, "check", false, "test the configuration, contact nobody, and exit")
+	f.BoolVar(&o.version, "version", false, "print the version and exit")
+	f.StringVar(&l.Address, "listen", "127.0.0.1:8300", "`address` to listen on: of loopback, or unix:PATH")
+	f.StringVar(&o.one.Monitoring.Address, "monitoring", "", "`address` for /healthz and /metrics; none by default")
+	f.StringVar(&r.Name, "name", "mcp", "the route's `name`: its URL is http://ADDRESS/NAME")
+	f.StringVar(&r.Upstream, "upstream", "", "`URL` of the MCP server")
+	f.StringVar(&r.TokenPath, "token-path", "", "`path` of its token in Vault, such as mcp-oauth/token/files")
+	f.StringVar(&r.CACert, "ca-cert", "", "PEM `file` of the CAs that the MCP server's certificate may be of; default: the system's")
+	f.StringVar(&tokenFile, "vault-token-file", "", "`file` with the Vault token, such as the sink of a Vault Agent; read again when it changes")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, complain(errs, fmt.Errorf("unexpected argument %q", f.Arg(0)))
+	}
+	f.Visit(func(f *flag.Flag) {
+		o.oneSet = o.oneSet || f.Name != "config" && f.Name != "check" && f.Name != "version"
+	})
+	if o.version {
+		return o, nil
+	}
+	switch {
+	case o.file != "" && o.oneSet:
+		return nil, complain(errs, errors.New("-config and the flags for one route exclude each other"))
+	case o.file == "" && !o.oneSet:
+		return nil, complain(errs, errors.New("write -config, or -upstream and -token-path; -help lists the flags"))
+	}
+	if tokenFile != "" {
+		o.one.AutoAuth = &autoAuth{Methods: []authMethod{{Type: "token_file", Config: authConfig{TokenFile: tokenFile}}}}
+	}
+	return o, nil
+}
+
+func complain(errs io.Writer, err error) error {
+	fmt.Fprintln(errs, "mcp-token-proxy:", err)
+	return err
+}
+
+// config returns the configuration, which is valid.
+func (o *options) config() (*config, error) {
+	if o.file == "" {
+		o.one.splitUnix()
+		return &o.one, o.one.validate()
+	}
+	content, err := os.ReadFile(o.file)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseConfig(content)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.file, err)
+	}
+	return c, nil
+}

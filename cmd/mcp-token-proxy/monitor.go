@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+)
+
+// metrics are what /metrics shows.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec // by route and code
+	open     *prometheus.GaugeVec   // by route
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "mcp_token_proxy_requests_total",
+			Help: "Requests by route and the status of the answer.",
+		}, []string{"route", "code"}),
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "mcp_token_proxy_open_requests",
+			Help: "Requests being served, open streams among them.",
+		}, []string{"route"}),
+	}
+	m.registry.MustRegister(m.requests, m.open)
+	return m
+}
+
+// watch adds the metrics of a route that exist from the start.
+func (m *metrics) watch(r *route) {
+	m.open.WithLabelValues(r.name)
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "mcp_token_proxy_vault_failing",
+		Help:        "1 if the last read of the route's token in Vault failed; the held token serves until it ends.",
+		ConstLabels: prometheus.Labels{"route": r.name},
+	}, func() float64 {
+		if r.source.Err() != nil {
+			return 1
+		}
+		return 0
+	}))
+}
+
+// monitor serves /healthz, which is 200 until draining, and /metrics.
+func monitor(m *metrics, draining context.Context) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if draining.Err() != nil {
+			http.Error(w, "draining", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		families, err := m.registry.Gather()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		format := expfmt.Negotiate(r.Header)
+		w.Header().Set("Content-Type", string(format))
+		encoder := expfmt.NewEncoder(w, format)
+		for _, family := range families {
+			if err := encoder.Encode(family); err != nil {
+				return // the client has gone
+			}
+		}
+	})
+	return mux
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
+)
+
+// A route is one MCP server, at a path of the proxy.
+type route struct {
+	name    string
+	source  *brokerauth.Source
+	forward *httputil.ReverseProxy
+	metrics *metrics
+	log     *slog.Logger
+	failing atomic.Bool // whether the last request had no token: the log says so once
+}
+
+// newRoute returns the route of a configuration that is valid.
+func newRoute(c *routeConfig, vault *api.Client, m *metrics, log *slog.Logger) (*route, error) {
+	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: c.TokenPath})
+	if err != nil {
+		return nil, err
+	}
+	bearer, err := brokerauth.NewTransport(source, c.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	bearer.KeptBody = c.KeptBody
+	if bearer.Base, err = c.transport(); err != nil {
+		return nil, err
+	}
+	upstream, err := url.Parse(c.Upstream)
+	if err != nil {
+		return nil, err
+	}
+	r := &route{name: c.Name, source: source, metrics: m, log: log.With("route", c.Name)}
+	r.forward = &httputil.ReverseProxy{
+		Transport:      bearer,
+		Rewrite:        func(p *httputil.ProxyRequest) { rewrite(p, upstream) },
+		ModifyResponse: r.answered,
+		ErrorHandler:   r.failed,
+		BufferPool:     buffers,
+		ErrorLog:       slog.NewLogLogger(r.log.Handler(), slog.LevelDebug),
+	}
+	return r, nil
+}
+
+// transport connects to the MCP server.
+func (c *routeConfig) transport() (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 10 * time.Second,
+		ForceAttemptHTTP2:   true,
+		MaxIdleConnsPerHost: 256,
+		IdleConnTimeout:     90 * time.Second,
+		DisableCompression:  true, // or it would unpack what the client did not ask for
+		// Each stream has these for as long as it is open.
+		ReadBufferSize:  2 << 10,
+		WriteBufferSize: 2 << 10,
+	}
+	if c.CACert != "" {
+		pool, err := certPool(c.CACert)
+		if err != nil {
+			return nil, fmt.Errorf("ca_cert: %w", err)
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return t, nil
+}
+
+// ours are the headers that stay between the client and the proxy. A credential of the client's is not for the
+// MCP server, and neither is where the client believes the server to be.
+var ours = []string{"Authorization", "Cookie", "Origin", "Referer", "Upgrade", "Connection"}
+
+// rewrite makes a client's request one to the MCP server.
+func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
+	query := p.In.URL.RawQuery
+	target := *upstream
+	switch {
+	case target.RawQuery == "":
+		target.RawQuery = query
+	case query != "":
+		target.RawQuery += "&" + query
+	}
+	p.Out.URL, p.Out.Host = &target, ""
+	p.Out.Trailer = p.In.Trailer
+	for _, name := range ours {
+		p.Out.Header.Del(name)
+	}
+}
+
+// ServeHTTP implements [http.Handler].
+func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	switch req.Method {
+	case http.MethodPost, http.MethodGet, http.MethodDelete: // those of Streamable HTTP
+	default:
+		w.Header().Set("Allow", "GET, POST, DELETE")
+		r.refuse(w, http.StatusMethodNotAllowed, nil, "no method of MCP")
+		return
+	}
+	open := r.metrics.open.WithLabelValues(r.name)
+	open.Inc()
+	defer open.Dec()
+	if _, err := r.source.TokenContext(req.Context()); err != nil {
+		r.withoutToken(w, req, err)
+		return
+	}
+	if r.failing.Swap(false) {
+		r.log.Info("there is an access token again")
+	}
+	r.forward.ServeHTTP(w, req)
+}
+
+// withoutToken answers a request for which there is no token.
+func (r *route) withoutToken(w http.ResponseWriter, req *http.Request, err error) {
+	if req.Context().Err() != nil {
+		return // the client has gone
+	}
+	if !r.failing.Swap(true) {
+		r.log.Warn("there is no access token", "error", err)
+	}
+	seconds := max(1, math.Ceil(r.source.RetryAfter().Seconds()))
+	w.Header().Set("Retry-After", strconv.Itoa(int(seconds)))
+	r.refuse(w, http.StatusServiceUnavailable, messageID(req), "no access token for the MCP server: "+err.Error())
+}
+
+// answered notes the answer of the MCP server.
+func (r *route) answered(response *http.Response) error {
+	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(response.StatusCode)).Inc()
+	response.Header.Del("Set-Cookie") // cookies don't come back
+	if why := brokerauth.Refusal(response); why != nil {
+		r.log.Warn("a refused token was not replaced, the client gets the 401", "error", why)
+	}
+	return nil
+}
+
+// failed answers a request that the MCP server did not answer.
+func (r *route) failed(w http.ResponseWriter, req *http.Request, err error) {
+	if _, ok := errors.AsType[*brokerauth.Error](err); ok {
+		r.withoutToken(w, req, err) // it expired just now
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return // the client has gone
+	}
+	reason, _ := reach.Cause(err)
+	r.log.Warn("the MCP server gave no answer", "error", reason)
+	r.refuse(w, http.StatusBadGateway, nil, "the MCP server gave no answer: "+reason)
+}
+
+func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message string) {
+	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(status)).Inc()
+	refuse(w, status, id, message)
+}
