@@ -1,0 +1,66 @@
+// Command proxy measures what mcp-token-proxy costs: its throughput against that of a bare httputil.ReverseProxy to
+// the same MCP server, the two in turns, and its memory with many open streams.
+//
+// The MCP server and Vault are handlers of this process: a proxy reads Vault once per ttl, and what is compared is
+// the way of a request through it. Whatever the figures are, the command exits 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// options are what the command is given.
+type options struct {
+	Rounds   int           `json:"rounds"`
+	Duration time.Duration `json:"-"`
+	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Streams  int           `json:"streams"`
+	out      string
+	bare     string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.Rounds, "rounds", 15, "rounds; in each the two proxies take turns, twice")
+	flag.DurationVar(&o.Duration, "duration", 500*time.Millisecond, "how long each turn lasts")
+	flag.IntVar(&o.Streams, "streams", 1000, "open streams for the memory")
+	flag.StringVar(&o.out, "out", "", "directory for proxy.json; none where empty")
+	flag.String("plots", "", "for the other commands: there is no plot")
+	flag.StringVar(&o.bare, "bare", "", "be a bare ReverseProxy to this URL; for the command itself")
+	flag.Parse()
+	o.Seconds = o.Duration.Seconds()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "proxy:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) error {
+	if o.bare != "" {
+		return serveBare(ctx, o.bare)
+	}
+	if o.Rounds < 1 || o.Duration <= 0 || o.Streams < 1 {
+		return errors.New("there must be a round, a duration and a stream")
+	}
+	s, err := newStage(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	r, err := s.measure(ctx, o)
+	if err != nil {
+		return err
+	}
+	r.print()
+	return r.write(o.out)
+}

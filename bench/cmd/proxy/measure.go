@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
+)
+
+// connections are the numbers of connections that calls are made on.
+var connections = []int{1, 64}
+
+// results are all that was measured.
+type results struct {
+	Options options      `json:"options"`
+	Cases   []throughput `json:"throughput"`
+	Idle    float64      `json:"idle_mib"`    // resident memory of mcp-token-proxy before the streams
+	Streams float64      `json:"streams_mib"` // with the streams open
+	Peak    float64      `json:"peak_mib"`    // the most until then
+	Bare    float64      `json:"bare_streams_mib"`
+}
+
+// throughput is that of a number of connections.
+type throughput struct {
+	Connections int       `json:"connections"`
+	Bare        []float64 `json:"bare"` // calls per second in each round
+	Token       []float64 `json:"token"`
+	Ratios      []float64 `json:"ratios"` // in each round
+	Ratio       float64   `json:"ratio"`  // their median
+	Low         float64   `json:"low"`    // where the median lies, with a confidence of 95 %
+	High        float64   `json:"high"`
+	BareCPU     float64   `json:"bare_cpu_us"` // CPU time of the proxy for a call, in microseconds
+	TokenCPU    float64   `json:"token_cpu_us"`
+}
+
+func (s *stage) measure(ctx context.Context, o options) (*results, error) {
+	r := &results{Options: o}
+	var err error
+	if r.Idle, _, err = memory(s.token.cmd.Process.Pid); err != nil {
+		return nil, err
+	}
+	for _, p := range []*process{s.bare, s.token} {
+		mib, peak, err := s.withStreams(ctx, p, o.Streams)
+		if err != nil {
+			return nil, err
+		}
+		if p == s.bare {
+			r.Bare = mib
+		} else {
+			r.Streams, r.Peak = mib, peak
+		}
+	}
+	for _, n := range connections {
+		t := throughput{Connections: n}
+		var bareCPU, tokenCPU []float64
+		for range o.Rounds {
+			// In turns of A B B A, so that a drift of the machine's speed counts for both.
+			var turns [4]turn
+			for i, p := range []*process{s.bare, s.token, s.token, s.bare} {
+				if turns[i], err = p.turn(ctx, n, o.Duration); err != nil {
+					return nil, err
+				}
+			}
+			bare, token := (turns[0].rate+turns[3].rate)/2, (turns[1].rate+turns[2].rate)/2
+			t.Bare, t.Token, t.Ratios = append(t.Bare, bare), append(t.Token, token), append(t.Ratios, token/bare)
+			bareCPU, tokenCPU = append(bareCPU, turns[0].cpu, turns[3].cpu), append(tokenCPU, turns[1].cpu, turns[2].cpu)
+		}
+		t.BareCPU, t.TokenCPU = measure.Median(bareCPU), measure.Median(tokenCPU)
+		t.Ratio = measure.Median(t.Ratios)
+		t.Low, t.High = measure.Interval(t.Ratios)
+		r.Cases = append(r.Cases, t)
+	}
+	return r, nil
+}
+
+// A turn is what was measured of one proxy for a while.
+type turn struct {
+	rate float64 // calls per second
+	cpu  float64 // the proxy's CPU time for a call, in microseconds
+}
+
+func (p *process) turn(ctx context.Context, n int, duration time.Duration) (turn, error) {
+	before, known := measure.CPU(p.cmd.Process.Pid)
+	if !known {
+		return turn{}, errors.New("the system does not tell a process's CPU time: this is for Linux")
+	}
+	count, elapsed, err := calls(ctx, p.url, n, duration)
+	after, _ := measure.CPU(p.cmd.Process.Pid)
+	return turn{count / elapsed.Seconds(), float64((after - before).Microseconds()) / count}, err
+}
+
+// calls makes calls on n connections for a while, and returns how many, and in what time.
+func calls(ctx context.Context, url string, n int, duration time.Duration) (float64, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, duration+10*time.Second)
+	defer cancel()
+	var count atomic.Int64
+	var failed atomic.Value
+	var all sync.WaitGroup
+	transport := &http.Transport{MaxIdleConnsPerHost: n, DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	begun := time.Now()
+	for range n {
+		all.Go(func() {
+			for time.Since(begun) < duration {
+				if err := callOnce(ctx, transport, url); err != nil {
+					failed.Store(err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if err, ok := failed.Load().(error); ok {
+		return 0, 0, err
+	}
+	return float64(count.Load()), time.Since(begun), nil
+}
+
+func callOnce(ctx context.Context, transport http.RoundTripper, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(call))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json, text/event-stream")
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if n, err := io.Copy(io.Discard, response.Body); err != nil || int(n) != len(answer) || response.StatusCode != http.StatusOK {
+		return fmt.Errorf("status %d, %d bytes, %w", response.StatusCode, n, errors.Join(err, errors.New("want the whole answer")))
+	}
+	return nil
+}
+
+// withStreams opens streams through a proxy, and returns its resident memory then, and its peak, in MiB.
+func (s *stage) withStreams(ctx context.Context, p *process, n int) (mib, peak float64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true, ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10}}
+	for range n {
+		stream, err := openStream(ctx, client, p.url)
+		if err != nil {
+			return 0, 0, err
+		}
+		defer stream.Close()
+	}
+	return memory(p.cmd.Process.Pid)
+}
+
+// memory reads a process's resident memory and its peak from its status file (proc(5)), in MiB; so on Linux only.
+func memory(pid int) (resident, peak float64, err error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		var kib float64
+		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
+			resident = kib / 1024
+		}
+		if _, err := fmt.Sscanf(line, "VmHWM: %f kB", &kib); err == nil {
+			peak = kib / 1024
+		}
+	}
+	return resident, peak, nil
+}

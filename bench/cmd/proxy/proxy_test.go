@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The stage starts the command itself as the bare proxy, which in a test is the test.
+func TestMain(m *testing.M) {
+	if server, ok := strings.CutPrefix(os.Args[1], "-bare="); ok {
+		if err := serveBare(context.Background(), server); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// What is measured is there, and in the order of what can be. The figures of so short a run say no more.
+func TestMeasure(t *testing.T) {
+	s, err := newStage(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	r, err := s.measure(t.Context(), options{Rounds: 2, Duration: 50 * time.Millisecond, Streams: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Cases) != len(connections) {
+		t.Fatalf("%d cases, want %d", len(r.Cases), len(connections))
+	}
+	for _, c := range r.Cases {
+		if len(c.Ratios) != 2 || c.Ratio <= 0 || c.Low > c.Ratio || c.High < c.Ratio || c.BareCPU <= 0 || c.TokenCPU <= 0 {
+			t.Errorf("%d connections: %+v", c.Connections, c)
+		}
+	}
+	if r.Idle <= 0 || r.Streams <= r.Idle || r.Peak < r.Streams || r.Bare <= 0 {
+		t.Errorf("memory: %+v", r)
+	}
+}
