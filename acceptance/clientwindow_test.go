@@ -97,12 +97,18 @@ func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d requests in %s for %d held tokens", r.Asked, watch, names)
+			t.Logf("%d requests in %s for %d held tokens, then %d for as many callers of refresh/", r.Asked, watch, names, r.Refreshed)
 			if most := 1 + underWay + mostAttempts(watch, time.Second, 10*time.Second); r.Asked > most {
 				t.Errorf("%d requests, want at most %d", r.Asked, most)
 			}
 			if other := trouble.Other(r.Reads, http.StatusOK); other != nil {
 				t.Errorf("readers of held tokens were answered with %v; one is %s", trouble.Statuses(r.Reads), other)
+			}
+			if other := trouble.Other(r.Refreshes, http.StatusBadGateway, http.StatusBadRequest); other != nil {
+				t.Errorf("callers of refresh/ were answered with %v; one is %s", trouble.Statuses(r.Refreshes), other)
+			}
+			if r.Refreshed > 2 {
+				t.Errorf("%d requests for %d callers of refresh/, want at most one in each window", r.Refreshed, names)
 			}
 		})
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Tokens that live for less than 10 s are fetched when they are read, and never otherwise: 300 that live for a second
-// and are read once cost one request each and no storage write.
+// and are read once cost a request or two each and no storage write.
 func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -29,8 +29,8 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	if served := trouble.Statuses(r.Reads)[http.StatusOK]; served < r.Names*9/10 {
 		t.Errorf("the reads were answered with %v; one is %s", trouble.Statuses(r.Reads), trouble.Other(r.Reads, http.StatusOK))
 	}
-	if r.Asked != r.Names {
-		t.Errorf("%d requests for %d names that were read once", r.Asked, r.Names)
+	if r.Asked > 2*r.Names {
+		t.Errorf("%d requests for %d names that were read once, want one, or another for a token that ended on its way", r.Asked, r.Names)
 	}
 	if r.CalmAsked != 0 {
 		t.Errorf("%d requests without a reader, want none", r.CalmAsked)

@@ -75,21 +75,25 @@ func (d BigDelete) Run(ctx context.Context, s *Stage) (*BigDeleteReport, error) 
 }
 
 func (d BigDelete) prepare(ctx context.Context, s *Stage) (paths, others []string, err error) {
-	s.AS.Set(s.AS.Issue(time.Hour))
-	if err := s.Configure(ctx, "big", nil); err != nil {
-		return nil, nil, err
-	}
-	for i := range d.Roles {
-		paths = append(paths, fmt.Sprintf("token/big/role-%d", i))
-	}
-	err = each(d.Roles, func(i int) error { // the write obtains a token and stores it
-		return done(s.Write(ctx, fmt.Sprintf("role/big/role-%d", i), map[string]any{"scopes": fmt.Sprintf("scope-%d", i)}))
-	})
-	if err != nil {
+	if paths, err = s.holding(ctx, "big", d.Roles); err != nil {
 		return nil, nil, err
 	}
 	others, err = s.Clients(ctx, "other", d.Others, nil)
 	return paths, others, err
+}
+
+// holding writes a config with n roles, each of which holds a token, and returns the paths of these.
+func (s *Stage) holding(ctx context.Context, config string, n int) (paths []string, err error) {
+	s.AS.Set(s.AS.Issue(time.Hour))
+	if err := s.Configure(ctx, config, nil); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		paths = append(paths, fmt.Sprintf("token/%s/role-%d", config, i))
+	}
+	return paths, each(n, func(i int) error { // the write obtains a token and stores it
+		return done(s.Write(ctx, fmt.Sprintf("role/%s/role-%d", config, i), map[string]any{"scopes": fmt.Sprintf("scope-%d", i)}))
+	})
 }
 
 // readCold reads each path once, some at a time.
@@ -154,4 +158,36 @@ func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, r
 		r.Gone = append(r.Gone, old)
 	}
 	return err
+}
+
+// A Rewrite is a write of a config with many roles that contacts no server and makes all their tokens worthless.
+type Rewrite struct {
+	Roles int
+	Wrote Result
+	Old   int // old tokens that were read when the write had returned
+}
+
+// Run rewrites the config "wide".
+func (w Rewrite) Run(ctx context.Context, s *Stage) (*Rewrite, error) {
+	paths, err := s.holding(ctx, "wide", w.Roles)
+	if err != nil {
+		return nil, err
+	}
+	before := time.Now()
+	if err := pause(ctx, time.Second); err != nil { // a token says in whole seconds when it was issued
+		return nil, err
+	}
+	w.Wrote = s.Write(ctx, "config/wide", map[string]any{"audience": "another", "verify": false})
+	if err := done(w.Wrote); err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(paths, 50) {
+		for _, r := range s.ReadAll(ctx, chunk) {
+			text, _ := r.Data["last_vault_rotation"].(string)
+			if issued, err := time.Parse(time.RFC3339, text); err == nil && !issued.After(before) {
+				w.Old++
+			}
+		}
+	}
+	return &w, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
@@ -153,6 +155,9 @@ type Rotation struct {
 	Wrote Result
 	Asked int      // requests from the write's begin to the end of the watch, the write's own included
 	Reads []Result // of all names, after that
+
+	Refreshes []Result // calls of refresh/ for all names, as brokers make whose tokens are refused
+	Refreshed int      // requests for these
 }
 
 // Rotate rotates the secret of a client with so many held tokens.
@@ -170,6 +175,7 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	if err != nil {
 		return nil, err
 	}
+	held := time.Now()
 	before, err := s.Asked(ctx)
 	if err != nil {
 		return nil, err
@@ -199,5 +205,22 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	}
 	r.Asked = after - before
 	r.Reads = s.ReadAll(ctx, paths)
-	return r, nil
+	// A token that is younger is not replaced.
+	if err := pause(ctx, time.Until(held.Add(10*time.Second))); err != nil {
+		return nil, err
+	}
+	if before, err = s.Asked(ctx); err != nil {
+		return nil, err
+	}
+	var refreshing sync.WaitGroup
+	r.Refreshes = make([]Result, names)
+	for i, path := range paths {
+		refreshing.Go(func() {
+			r.Refreshes[i] = s.Write(ctx, "refresh/"+strings.TrimPrefix(path, "token/"), nil)
+		})
+	}
+	refreshing.Wait()
+	after, err = s.Asked(ctx)
+	r.Refreshed = after - before
+	return r, err
 }

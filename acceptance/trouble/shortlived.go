@@ -59,8 +59,8 @@ func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error
 	if err != nil {
 		return nil, err
 	}
-	stored, err := Stored(ctx, s.Root, "/token/short-")
-	r.Stored = stored["/token/short-"]
+	stored, err := Stored(ctx, s.Root, "/token/short-", "/token/warned")
+	r.Stored = stored["/token/short-"] + stored["/token/warned"]
 	return r, err
 }
 

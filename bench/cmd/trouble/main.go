@@ -41,6 +41,7 @@ type report struct {
 	outages     []*trouble.OutageReport
 	shortLived  []*trouble.ShortLivedReport
 	bigDelete   *trouble.BigDeleteReport
+	rewrite     *trouble.Rewrite
 }
 
 // rotation is a trouble.Rotation with the name of its failure.

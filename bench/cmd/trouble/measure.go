@@ -116,6 +116,9 @@ func (r *report) delete(ctx context.Context, b *bed.Bed) error {
 	if err != nil {
 		return err
 	}
-	r.bigDelete, err = trouble.BigDelete{Roles: r.roles, Others: r.others}.Run(ctx, s)
+	if r.bigDelete, err = (trouble.BigDelete{Roles: r.roles, Others: r.others}).Run(ctx, s); err != nil {
+		return err
+	}
+	r.rewrite, err = trouble.Rewrite{Roles: r.roles}.Run(ctx, s)
 	return err
 }

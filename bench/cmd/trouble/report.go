@@ -30,6 +30,8 @@ func (r *report) print() {
 	}
 	if r.bigDelete != nil {
 		printDelete(r.bigDelete)
+		fmt.Printf("\nA write of a config with %s roles that makes all their tokens worthless took %s s; %s old tokens were read after it.\n",
+			measure.Count(r.rewrite.Roles), inSeconds(r.rewrite.Wrote.Took), measure.Count(r.rewrite.Old))
 	}
 }
 
@@ -76,10 +78,10 @@ func printCrowds(all []*trouble.CrowdReport) {
 func printRotations(all []rotation) {
 	var rows [][]string
 	for _, r := range all {
-		rows = append(rows, []string{r.failure, measure.Count(r.Names), measure.Count(r.Asked), statuses(r.Reads), met(r.Asked <= 9+5)})
+		rows = append(rows, []string{r.failure, measure.Count(r.Names), measure.Count(r.Asked), statuses(r.Reads), measure.Count(r.Refreshed), met(r.Asked <= 9+5 && r.Refreshed <= 2)})
 	}
 	fmt.Printf("\nThe secret of a client with held tokens is rotated; the write succeeds, what comes after it meets the failure for %.0f s.\n", watch.Seconds())
-	measure.Table(os.Stdout, []string{"failure", "held tokens", "requests", "reads then", "1 of the write, 8, then 1 per window"}, rows...)
+	measure.Table(os.Stdout, []string{"failure", "held tokens", "requests", "reads then", "requests for as many calls of refresh/", "1 of the write, 8, then 1 per window"}, rows...)
 }
 
 func printOutages(all []*trouble.OutageReport) {
