@@ -87,9 +87,13 @@ func (f *failure) refused() bool {
 	return refused
 }
 
-// err is the failure for the readers of a name.
+// err is the failure for the readers of a name: while its client fails, the latest of that client's.
 func (f *failure) err(name Name, held bool) error {
-	return &FailedError{Name: name, Host: f.host, Cause: f.cause, NextAttempt: f.end(held)}
+	latest := f
+	if c := f.current(); c != nil {
+		latest = c
+	}
+	return &FailedError{Name: name, Host: latest.host, Cause: latest.cause, NextAttempt: f.end(held)}
 }
 
 // client is an OAuth client at its token endpoint: what an authorization server locks out,
