@@ -1,0 +1,103 @@
+package acceptance
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// jwtUntil is an access token that says when it was issued and when it ends.
+func jwtUntil(issued, end time.Time) string {
+	payload, err := json.Marshal(map[string]int64{"iat": issued.Unix(), "exp": end.Unix()})
+	if err != nil {
+		panic(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(payload) + "." + encode([]byte("signature"))
+}
+
+// A JWT says when it ends. The server's clock may be another: by its Date a dead token is told from a good one.
+func TestEndOfATokenByTheServersClock(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	server, err := u.bed.NewScriptedServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]any{"token_url": server.TokenURL(), "client_id": u.client.ID, "client_secret": u.client.Secret, "scopes": ""}
+	for _, skew := range []time.Duration{-time.Minute, 0, time.Minute} {
+		issue := func(age, lifetime time.Duration) http.HandlerFunc {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				now := time.Now().Add(skew)
+				w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+				server.AnswerToken(w, jwtUntil(now.Add(-age), now.Add(-age+lifetime)), map[string]any{"expires_in": int(lifetime / time.Second)})
+			}
+		}
+		server.Set(issue(0, 30*time.Second))
+		u.write(t, "config/"+u.name, settings)
+		token := u.read(t, "token/"+u.name)
+		end, err := time.Parse(time.RFC3339, token["expires_at"].(string))
+		if left := time.Until(end); err != nil || left < 20*time.Second || left > 30*time.Second {
+			t.Errorf("with clocks %s apart a token of 30 s ends in %s: %v", skew, left, err)
+		}
+		// What the server has kept until after its end.
+		server.Set(issue(31*time.Second, 30*time.Second))
+		changed := map[string]any{"scopes": fmt.Sprintf("other-%d", skew/time.Minute)}
+		u.refuse(t, "config/"+u.name, changed, http.StatusBadGateway, "has expired already")
+		if again := u.read(t, "token/"+u.name); again["token_id"] != token["token_id"] {
+			t.Error("the refused write changed the token")
+		}
+	}
+}
+
+// What is given twice is refused: the command makes a list of it, of which a map would keep the last value.
+func TestCommandThatGivesAFieldTwice(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.configure(t, nil)
+	for _, args := range [][]string{
+		{"client_id=a", "client_id=b"},
+		{"default_ttl=1m", "default_ttl=2m"},
+		{"omit_resource=true", "omit_resource=false"},
+		{"extra_params=tenant=a", "extra_params=tenant=b"},
+		{"extra_headers=x-key=a", "extra_headers=X-Key=b"},
+		{"assertion_claims=a=1", "assertion_claims=a=2"},
+	} {
+		out, err := u.vault(t, append([]string{"write", bed.Mount + "/config/" + u.name}, args...)...)
+		if err == nil || !strings.Contains(out, "Code: 400") {
+			t.Errorf("%q: %v, %s", args, err, out)
+		}
+	}
+	if out, err := u.vault(t, "write", bed.Mount+"/config/"+u.name, "extra_params=tenant=a", "extra_params=region=b", "extra_headers=x-key=a"); err != nil {
+		t.Errorf("%v, %s", err, out)
+	}
+	config := u.read(t, "config/"+u.name)
+	if text(config["extra_params"]) != `{"region":"b","tenant":"a"}` || text(config["extra_headers"]) != `["X-Key"]` {
+		t.Errorf("the config is %v", config)
+	}
+}
+
+// vault runs the vault command as the operator.
+func (u *upstream) vault(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), u.bed.Vault.Binary, args...)
+	cmd.Env = []string{"VAULT_ADDR=" + u.root.Address(), "VAULT_TOKEN=" + u.root.Token(), "HOME=" + t.TempDir()}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// A name that no path takes gets the rule, through the real Vault too.
+func TestNameThatIsNotAllowed(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	u.refuse(t, "config/a@b", map[string]any{"client_id": "x"}, http.StatusBadRequest, `the name "a@b" is not allowed`)
+	u.refuse(t, "role/"+u.name+"/a+b", map[string]any{"scopes": "x"}, http.StatusBadRequest, `the name "a+b" is not allowed`)
+	u.refuse(t, "config/"+u.name, map[string]any{"scope": "x"}, http.StatusBadRequest, `did you mean "scopes"?`)
+}

@@ -1,0 +1,187 @@
+package acceptance
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// What client assertions may hold beyond RFC 7523, a certified authorization server takes.
+func TestFormsOfAssertions(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		credentials credentials
+		fields      map[string]any
+		typ, alg    string
+		kid         func(u *upstream) string
+	}{
+		"RFC 10070's type": {operatorKey(p256PKCS8), map[string]any{"assertion_type": "client-authentication+jwt"}, "client-authentication+jwt", "ES256", onlyKey},
+		"Ed25519":          {operatorKey(edPKCS8), map[string]any{"signing_alg": "Ed25519"}, "JWT", "Ed25519", onlyKey},
+		"no kid":           {operatorKey(rsaPKCS8), map[string]any{"key_id": ""}, "JWT", "RS256", func(*upstream) string { return "" }},
+		"further claims":   {operatorKey(p256PKCS8), map[string]any{"assertion_claims": map[string]any{"tenant": "north", "level": 3}}, "JWT", "ES256", onlyKey},
+		"a JWK":            {jwkKey, nil, "JWT", "PS256", onlyKey},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, shared(t), "", 5*time.Minute)
+			settings := u.discovered(c.credentials(t, u))
+			settings["client_id"] = u.client.ID
+			maps.Copy(settings, c.fields)
+			if answer := u.write(t, "config/"+u.name, settings); answer != nil {
+				t.Errorf("the write warns %q", answer.Warnings)
+			}
+			u.token(t, "token/"+u.name)
+			requests := u.requests(t)
+			if len(requests) != 1 {
+				t.Fatalf("%d token requests, want 1: %+v", len(requests), requests)
+			}
+			got := requests[0].Assertion
+			if requests[0].Status != http.StatusOK || got.Type != c.typ || got.Alg != c.alg || got.KeyID != c.kid(u) {
+				t.Errorf("the assertion was %+v, want typ %s, alg %s and kid %q", got, c.typ, c.alg, c.kid(u))
+			}
+		})
+	}
+}
+
+func onlyKey(u *upstream) string { return u.client.JWKS.Keys[0].KeyID }
+
+// jwkKey is a key that the operator has as a JWK, whose kid and alg the authorization server knows.
+func jwkKey(t *testing.T, u *upstream) map[string]any {
+	t.Helper()
+	key, block := rsaPKCS8(t)
+	u.registerKey(t, key, block, "known as this")
+	u.client.JWKS.Keys[0].Algorithm = "PS256"
+	u.useKeys(t, u.client.JWKS)
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "known as this", Algorithm: "PS256", Use: "sig"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members map[string]string
+	if err := json.Unmarshal(jwk, &members); err != nil {
+		t.Fatal(err)
+	}
+	u.bed.Secrecy.AddPrivateKey("JWK of "+u.client.ID, members["d"])
+	return map[string]any{"private_key": string(jwk)}
+}
+
+// A certificate that the authorization server knows itself (RFC 8705 section 2.2).
+func TestSelfSignedClientCertificate(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t, shared(t), "", 5*time.Minute)
+	key, block := p256PKCS8(t)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(90 * 24 * time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.client = bed.Client{ID: u.client.ID, AuthMethod: "self_signed_tls_client_auth", Scope: u.client.Scope}
+	u.client.JWKS = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), Certificates: []*x509.Certificate{certificate}}}}
+	u.setClient(t)
+	private := string(pem.EncodeToMemory(block))
+	u.bed.Secrecy.AddPrivateKey("key of a certificate", private)
+	u.write(t, "config/"+u.name, u.discovered(map[string]any{
+		"client_id": u.client.ID, "ca_cert": u.bed.AS.CA.PEM, "token_endpoint_auth_method": "self_signed_tls_client_auth",
+		"client_certificate":     string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		"client_certificate_key": private,
+	}))
+	u.token(t, "token/"+u.name)
+	if requests := u.requests(t); len(requests) != 1 || requests[0].Status != http.StatusOK {
+		t.Errorf("the token requests are %+v", requests)
+	}
+}
+
+// A certificate that the server asks for once it has read the request.
+func TestCertificateByRenegotiation(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	server, err := b.AS.CA.Server()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for name, content := range map[string]string{"key": server.KeyPEM, "cert": server.PEM, "ca": b.AS.CA.PEM} {
+		files[name] = filepath.Join(t.TempDir(), name+".pem")
+		if err := os.WriteFile(files[name], []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tokenURL, err := b.NewAuthServer(t.Context(), "renegotiate.mjs", files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := b.AS.NewClientCertificate(u.client.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]any{
+		"token_url": tokenURL, "client_id": u.client.ID, "ca_cert": b.AS.CA.PEM,
+		"client_certificate": issued.PEM, "client_certificate_key": issued.KeyPEM,
+	}
+	u.write(t, "config/"+u.name, settings)
+	if _, err := b.ReadToken(t.Context(), u.root, "token/"+u.name); err != nil {
+		t.Error(err)
+	}
+	// One of another CA it refuses, and not for having been shown none.
+	other, err := bed.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := other.Client(u.client.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Secrecy.AddPrivateKey("key of a certificate of another CA", foreign.KeyPEM)
+	settings["client_certificate"], settings["client_certificate_key"] = foreign.PEM, foreign.KeyPEM
+	u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, "tls_client_auth was used, with a client_certificate without a chain")
+}
+
+// Authlib percent-decodes ids and secrets, and takes "+" for itself: a blank must be %20. UTF-8 it takes.
+func TestSecretsAsAuthlibDecodesThem(t *testing.T) {
+	t.Parallel()
+	b := shared(t)
+	for name, c := range map[string]struct{ id, secret string }{
+		"blanks": {"weather client", rand.Text() + " with blanks + and plus"},
+		"UTF-8":  {"wetter-böe", rand.Text() + "é€ß"},
+		"forms":  {"a/b", rand.Text() + `%+&=:/?#"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUpstream(t, b, "", 5*time.Minute)
+			b.Secrecy.AddClientSecret(c.id, c.secret)
+			tokenURL, err := b.NewAuthServer(t.Context(), "authlib_server.py", map[string]string{"client_id": c.id, "client_secret": c.secret})
+			if errors.Is(err, bed.ErrNoPython) {
+				t.Logf("NOT RUN: Authlib, as %v. The project needs Go and Node only.", err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			settings := map[string]any{"token_url": tokenURL, "client_id": c.id, "client_secret": c.secret}
+			u.write(t, "config/"+u.name, settings)
+			if _, err := b.ReadToken(t.Context(), u.root, "token/"+u.name); err != nil {
+				t.Error(err)
+			}
+			settings["client_secret"] = c.secret + "x"
+			b.Secrecy.AddClientSecret(c.id, c.secret+"x")
+			u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, "raw_basic_auth=true sends them as they are")
+		})
+	}
+}
