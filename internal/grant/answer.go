@@ -127,7 +127,7 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 		return &RefusedError{Status: status, Code: code, Description: description}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden,
 		status >= 400 && description != "",
-		status >= 400 && format == jsonObject && wrongPlace[status] == "":
+		status >= 400 && format == jsonObject && !a.blank && wrongPlace[status] == "":
 		return &RefusedError{Status: status, Description: description}
 	case status >= 400:
 		return n.unavailable(resp, n.misplaced(status))

@@ -125,7 +125,8 @@ func TestBadAnswers(t *testing.T) {
 		{"403 with an error object", 403, js, `{"error":{"code":403,"message":"no"}}`, &RefusedError{Status: 403, Description: "no"}},
 		{"description of another type", 400, js, `{"error":"invalid_request","error_description":{"a":1}}`, &RefusedError{Status: 400, Code: "invalid_request"}},
 
-		{"400 without error", 400, js, `{}`, &RefusedError{Status: 400}},
+		{"400 without anything", 400, js, `{}`, busy(400, wrongEndpoint)},
+		{"400 without error", 400, js, `{"ok":false}`, &RefusedError{Status: 400}},
 		{"400 that is no JSON", 400, "text/plain", "no", busy(400, wrongEndpoint)},
 		{"404 page of a framework", 404, js, `{"timestamp":"2026-01-01T00:00:00Z","status":404,"error":"Not Found","path":"/tokens"}`, busy(404, wrongEndpoint)},
 		{"405 page of a framework", 405, js, `{"status":405,"error":"method not allowed"}`, busy(405, noPost)},

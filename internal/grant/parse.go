@@ -19,6 +19,8 @@ type answer struct {
 	scope       string // space-delimited
 	scopeSaid   bool
 	reason      reason
+	// blank is set if the answer is an object without members.
+	blank bool
 	// failed is set if the answer names an error, and does not merely hold a text.
 	failed bool
 }
@@ -49,7 +51,7 @@ func parseAnswer(status int, body []byte) (answer, format) {
 }
 
 func readObject(status int, fields map[string]json.RawMessage) answer {
-	var a answer
+	a := answer{blank: len(fields) == 0}
 	a.accessToken, _ = text(fields["access_token"])
 	// Of another type it is not the same as missing: keep what is there, to be refused.
 	var isText bool
