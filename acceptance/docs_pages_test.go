@@ -354,7 +354,7 @@ func followDeployments(w *walkthrough) {
 	for file, content := range map[string]string{
 		"role-id": broker.RoleID, "secret-id": broker.SecretID,
 		"agent.hcl": example(t, "vault-agent/agent.hcl"), "proxy.hcl": w.replace(example(t, tokenProxyExample)),
-		"broker.py": example(t, "python/broker.py"),
+		"broker.py": example(t, "python/broker.py"), "vault_mcp_auth.py": example(t, "python/vault_mcp_auth.py"),
 	} {
 		w.put(file, content)
 	}

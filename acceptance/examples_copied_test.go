@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Each is put after what docs/deployments.md says to copy of an example, and tries it, by clocks that stand
+// Each tries what docs/deployments.md says to copy of an example, by clocks that stand
 // still until it is told otherwise. Of each line it reads it does the one thing, and says what came of it:
 //
 //	clocks MONOTONIC WALL  sets the clocks, in seconds
@@ -22,6 +22,9 @@ import (
 //	replace N              has the token that came last replaced by N at once: how many have another
 var exampleDrivers = map[string]string{
 	"python": `
+import os, sys, threading, time
+from vault_mcp_auth import VaultError, VaultToken
+
 monotonic = wall = 0.0
 time.monotonic = lambda: monotonic
 time.time = lambda: wall
@@ -35,7 +38,7 @@ for line in sys.stdin:
         try:
             token = vault.get()
             answer = token["token_id"]
-        except (RuntimeError, *TROUBLE):
+        except VaultError:
             answer = "none"
     else:
         answers = []
@@ -51,6 +54,10 @@ for line in sys.stdin:
     print(answer, flush=True)
 `,
 	"typescript": `
+import process from "node:process";
+import { createInterface } from "node:readline";
+import { type Token, VaultError, VaultToken } from "./vault_mcp_auth.ts";
+
 let monotonic = 0, wall = 0;
 performance.now = () => monotonic;
 Date.now = () => wall;
@@ -66,8 +73,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     try {
       token = await vault.get();
       console.log(token.token_id);
-    } catch {
-      console.log("none");
+    } catch (error) {
+      console.log(error instanceof VaultError ? "none" : error);
     }
   } else {
     const refused = token as Token;
@@ -187,28 +194,22 @@ func (c *copiedToken) say(t *testing.T, want, command string) {
 	}
 }
 
-// copiedExamples are the commands that run what docs/deployments.md says to copy, all that is above
-// McpServer, and a driver, by language.
+// copiedExamples are the commands that run a driver beside what docs/deployments.md says to copy, by language.
 func copiedExamples(t *testing.T) map[string][]string {
 	t.Helper()
-	copied := func(language, file, end string) string {
-		above, _, found := strings.Cut(example(t, file), end)
-		if !found {
-			t.Fatalf("%s has no %q", file, end)
-		}
-		return above + exampleDrivers[language]
-	}
-	commands := map[string][]string{
-		"typescript": compiled(t, copied("typescript", "typescript/broker.ts", "/** An MCP server (")),
-	}
+	commands := map[string][]string{"typescript": compiled(t, exampleDrivers["typescript"])}
 	if python, err := exec.LookPath("python3"); err == nil {
-		file := filepath.Join(t.TempDir(), "copied.py")
-		if err := os.WriteFile(file, []byte(copied("python", "python/broker.py", "class McpServer:")), 0o600); err != nil {
-			t.Fatal(err)
+		dir := t.TempDir()
+		for file, content := range map[string]string{
+			"vault_mcp_auth.py": example(t, "python/vault_mcp_auth.py"), "copied.py": exampleDrivers["python"],
+		} {
+			if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		commands["python"] = []string{python, file}
+		commands["python"] = []string{python, filepath.Join(dir, "copied.py")}
 	} else {
-		t.Log("NOT RUN: examples/python/broker.py, as there is no python3 on this machine. The project needs Go and Node only.")
+		t.Log("NOT RUN: examples/python, as there is no python3 on this machine. The project needs Go and Node only.")
 	}
 	return commands
 }

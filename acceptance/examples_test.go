@@ -486,10 +486,12 @@ func TestExampleInPythonParsesAs39(t *testing.T) {
 		t.Log("NOT RUN: there is no python3 on this machine. The project needs Go and Node only.")
 		return
 	}
-	cmd := exec.CommandContext(t.Context(), python, "-c", "import ast, sys; ast.parse(sys.stdin.read(), feature_version=(3, 9))")
-	cmd.Stdin = strings.NewReader(example(t, "python/broker.py"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, file := range []string{"vault_mcp_auth.py", "broker.py"} {
+		cmd := exec.CommandContext(t.Context(), python, "-c", "import ast, sys; ast.parse(sys.stdin.read(), feature_version=(3, 9))")
+		cmd.Stdin = strings.NewReader(example(t, "python/"+file))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", file, err, out)
+		}
 	}
 }
 
@@ -528,7 +530,7 @@ func compiled(t *testing.T, broker string) []string {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{"broker.ts": broker}
-	for _, file := range []string{"package.json", "package-lock.json", "tsconfig.json"} {
+	for _, file := range []string{"vault_mcp_auth.ts", "package.json", "package-lock.json", "tsconfig.json"} {
 		files[file] = example(t, "typescript/"+file)
 	}
 	for file, content := range files {

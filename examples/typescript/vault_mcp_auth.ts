@@ -1,0 +1,242 @@
+// Access tokens that vault-plugin-mcp-oauth keeps in Vault, for MCP clients in TypeScript or JavaScript.
+//
+// Copy this file. It needs nothing but Node.js. With the official SDK, in three lines:
+//
+//   const token = VaultToken.fromEnvironment("mcp-oauth/token/files");
+//   const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: vaultFetch(token, url) });
+//   await client.connect(transport);
+//
+// VAULT_ADDR may be that of a Vault Agent or Vault Proxy with auto-auth; then no Vault token is needed. Otherwise
+// set VAULT_TOKEN, and keep it renewed. VAULT_NAMESPACE is used if it is set.
+
+import process from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const timeout = 10_000; // milliseconds for one request
+const longest = 300_000; // milliseconds between two attempts to replace refused tokens
+const slow = 6; // requests while Vault answers 504: it still waits for the authorization server, 5 s each time
+
+// Milliseconds between reads after a refresh, a second in all: a standby of Vault that answers reads lags behind.
+const pauses = [10, 20, 40, 80, 160, 200, 200, 200];
+
+/** What the plugin's token path answers; there is more. */
+export interface Token {
+  authorization: string;
+  expires_at: string; // RFC 3339, by Vault's clock
+  last_vault_rotation: string; // the same, when the token was obtained
+  token_id: string;
+  ttl: number; // seconds until reading again is worth while
+}
+
+/** Vault gave no token. Says what it was asked, and what it answered; holds no token. */
+export class VaultError extends Error {
+  override name = "VaultError";
+}
+
+/** The access token that Vault holds at a path, such as mcp-oauth/token/files. */
+export class VaultToken {
+  #tokenURL: string;
+  #refreshURL: string;
+  #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may ask for it
+  #held?: Token; // the last answer of the token path
+  #asked = clocks(); // when it was asked for
+  #expires = 0; // how many milliseconds after that it does
+  #due = 0; // how many after that to read again
+  #failures = 0; // of reads, in a row
+  #failure?: VaultError; // of the last one
+  #reading?: Promise<void>;
+  #refused = 0; // when the MCP server last refused the held token, by the monotonic clock
+  #attempts = 0; // to replace refused tokens, in a row
+  #nextAttempt = 0; // when the next one is due
+  #replacing?: Promise<void>;
+
+  constructor(address: string, path: string, vaultToken?: string, namespace?: string) {
+    const [, mount, name] = /^(.+?)\/token\/(.+)$/.exec(path) ?? [];
+    if (!name) throw new Error(`${path} is not of the form <mount>/token/<server>`);
+    this.#tokenURL = `${address}/v1/${mount}/token/${name}`;
+    this.#refreshURL = `${address}/v1/${mount}/refresh/${name}`;
+    if (vaultToken) this.#headers["X-Vault-Token"] = vaultToken;
+    if (namespace) this.#headers["X-Vault-Namespace"] = namespace;
+  }
+
+  /** Returns the token at a path of the Vault that VAULT_ADDR names. */
+  static fromEnvironment(path: string): VaultToken {
+    const { VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE } = process.env;
+    if (!VAULT_ADDR) throw new Error("VAULT_ADDR is not set");
+    return new VaultToken(VAULT_ADDR, path, VAULT_TOKEN, VAULT_NAMESPACE);
+  }
+
+  /**
+   * Returns a token that is valid now. It waits for Vault only if none is held, and fails with a VaultError if
+   * Vault gives none.
+   */
+  async get(): Promise<Token> {
+    if (this.#elapsed() >= this.#due) {
+      this.#reading ??= this.#readOrKeep().finally(() => (this.#reading = undefined));
+    }
+    if (!this.#valid()) await this.#reading;
+    if (!this.#held || !this.#valid()) throw this.#failure ?? new VaultError("Vault: the token has expired");
+    return this.#held;
+  }
+
+  /**
+   * Has Vault replace a token that the MCP server refused, and tells whether there is another. There is
+   * none while the token is younger than 10 seconds. The wait from one attempt to the next doubles, whatever
+   * came of it, as there are servers that refuse every token. It begins anew once none was refused for as
+   * long as it can get.
+   */
+  async replace(refused: Token): Promise<boolean> {
+    if (this.#held?.token_id === refused.token_id) {
+      const { monotonic } = clocks();
+      if (monotonic - this.#refused > longest) this.#attempts = 0;
+      this.#refused = monotonic;
+      if (monotonic >= this.#nextAttempt) {
+        this.#replacing ??= this.#replace(refused).finally(() => (this.#replacing = undefined));
+      }
+      await this.#replacing;
+    }
+    return this.#held?.token_id !== refused.token_id;
+  }
+
+  async #replace(refused: Token): Promise<void> {
+    let most = longest;
+    try {
+      await this.#readSuccessor(refused);
+    } catch (error) {
+      most = 30_000; // the cause may be gone any time
+      console.error(`the MCP server refused token ${refused.token_id}, and there is no other: ${reason(error)}`);
+    }
+    this.#nextAttempt = clocks().monotonic + Math.min(2 ** this.#attempts * 1000, most);
+    this.#attempts++;
+  }
+
+  /** Names the refused token to Vault, and reads the one in its place once a read brings it. */
+  async #readSuccessor(refused: Token): Promise<void> {
+    const successor = await this.#ask(this.#refreshURL, { token_id: refused.token_id });
+    if (successor.token_id === refused.token_id) return; // Vault keeps it
+    await this.#reading; // which may bring the refused token once more
+    await this.#read();
+    for (const pause of pauses) {
+      if (this.#held?.token_id === successor.token_id) break;
+      await sleep(pause);
+      await this.#read();
+    }
+  }
+
+  #valid(): boolean {
+    return this.#elapsed() < this.#expires;
+  }
+
+  /**
+   * The milliseconds since the held token was asked for, by the clock that says more: the monotonic one
+   * may stand still while the machine sleeps, and the other may be set back.
+   */
+  #elapsed(): number {
+    const now = clocks();
+    return Math.max(now.monotonic - this.#asked.monotonic, now.wall - this.#asked.wall);
+  }
+
+  /** Reads the token path. While that fails, the held token serves until it expires. */
+  async #readOrKeep(): Promise<void> {
+    try {
+      await this.#read();
+    } catch (error) {
+      this.#due = this.#elapsed() + Math.min(2 ** this.#failures, 30) * 1000;
+      this.#failures++;
+      this.#failure = error instanceof VaultError ? error : new VaultError(`Vault: ${reason(error)}`);
+      if (this.#valid()) console.error(`going on with the held token: ${this.#failure.message}`);
+    }
+  }
+
+  async #read(): Promise<void> {
+    const asked = clocks();
+    const data = (await this.#ask(this.#tokenURL)) as Token;
+    const remaining = left(data, asked.wall);
+    if (Number.isNaN(remaining)) throw new VaultError(`Vault: the answer of ${this.#tokenURL} is not a token`);
+    this.#held = data;
+    this.#asked = asked;
+    this.#expires = remaining;
+    this.#due = data.ttl * 1000;
+    this.#failures = 0;
+  }
+
+  /** Sends a request to Vault, again while a fetch goes on, and returns the data of the answer. */
+  async #ask(url: string, body?: unknown): Promise<Pick<Token, "token_id">> {
+    for (let attempt = 1; ; attempt++) {
+      const response = await send(url, this.#headers, body);
+      const answer = (await response.json().catch(() => undefined)) as Answer | undefined;
+      if (response.ok && answer?.data?.token_id) return answer.data;
+      if (response.status !== 504 || attempt === slow) {
+        throw new VaultError(`Vault answered ${response.status} to ${url}: ${answer?.errors?.join("; ") ?? "no token"}`);
+      }
+      await sleep(1000); // whatever is between may answer at once
+    }
+  }
+}
+
+/** What Vault answers. */
+interface Answer {
+  data?: Token | null;
+  errors?: string[];
+}
+
+/** Sends a request to Vault. A redirect is an error: the Vault token is for nobody else. */
+async function send(url: string, headers: Record<string, string>, body?: unknown): Promise<Response> {
+  try {
+    return await fetch(url, {
+      method: body === undefined ? "GET" : "POST",
+      headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      redirect: "error",
+      signal: AbortSignal.timeout(timeout),
+    });
+  } catch (error) {
+    throw new VaultError(`Vault: ${url}: ${reason(error)}`);
+  }
+}
+
+/** The time by both of this machine's clocks, in milliseconds. */
+function clocks(): { monotonic: number; wall: number } {
+  return { monotonic: performance.now(), wall: Date.now() };
+}
+
+/**
+ * For how many milliseconds a token is good, read at a time by this machine's clock. Where that is ahead of
+ * Vault's, ttl holds, and where it is behind, the lifetime. A ttl of 1, the least, may be longer than what
+ * is left.
+ */
+function left(token: Token, now: number): number {
+  const expires = Date.parse(token.expires_at);
+  const obtained = Date.parse(token.last_vault_rotation);
+  const remaining = Math.min(expires - now, expires - obtained);
+  return token.ttl > 1 || !(remaining > 0) ? Math.max(token.ttl * 1000, remaining) : remaining;
+}
+
+/** What went wrong. fetch hides that in the cause of its errors. */
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
+}
+
+/**
+ * A fetch that authorizes requests to one MCP server. One that the server answers with a 401 is sent again with
+ * another token, if there is one. Requests to another origin pass as they are: a token is for one server, and fetch
+ * takes the header off a redirect that leads elsewhere.
+ */
+export function vaultFetch(token: VaultToken, server: string | URL): typeof fetch {
+  const { origin } = new URL(server);
+  return async (input, init) => {
+    const request = new Request(input, init);
+    if (new URL(request.url).origin !== origin) return fetch(request);
+    const held = await token.get();
+    const response = await fetch(authorized(request.clone(), held));
+    if (response.status !== 401 || !(await token.replace(held))) return response;
+    await response.body?.cancel();
+    return fetch(authorized(request, await token.get()));
+  };
+}
+
+function authorized(request: Request, token: Token): Request {
+  request.headers.set("Authorization", token.authorization);
+  return request;
+}
