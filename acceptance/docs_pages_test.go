@@ -72,13 +72,15 @@ var notRun = map[string]string{
 
 // elsewhere are the other blocks that are not for this test, by page and language.
 var elsewhere = map[string]string{
-	"README.md: mermaid":        "a picture",
-	"docs/migrate.md: yaml":     "what a broker had before",
-	"docs/openbao.md: hcl":      "TestDeclaredPlugin, TestNamespaces",
-	"docs/openbao.md: sh":       "TestUpgradeReachesEveryNode, TestNamespaces",
-	"docs/providers.md: toml":   "a setting of WSO2's",
-	"docs/reliability.md: text": "what one run printed",
-	"docs/security.md: hcl":     "TestPoliciesOfTheSecurityPage",
+	"README.md: mermaid":          "a picture",
+	"docs/deployments.md: python": "TestBrokersLoseNoCall, but for the dots",
+	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
+	"docs/migrate.md: yaml":       "what a broker had before",
+	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestNamespaces",
+	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
+	"docs/providers.md: toml":     "a setting of WSO2's",
+	"docs/reliability.md: text":   "what one run printed",
+	"docs/security.md: hcl":       "TestPoliciesOfTheSecurityPage",
 }
 
 // pages are those that have commands, in the order in which they are followed, and how.

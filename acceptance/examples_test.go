@@ -578,7 +578,13 @@ func (u *upstream) startExample(t *testing.T, command []string, env ...string) *
 // startExample starts a broker of the MCP server at a URL, with the token at a path.
 func startExample(t *testing.T, b *bed.Bed, name string, command []string, path, url string, env ...string) *exampleProcess {
 	t.Helper()
-	cmd := exec.Command(command[0], slices.Concat(command[1:], []string{path, url})...)
+	return startBroker(t, b, "example-"+name, append(slices.Clone(command), path, url), env...)
+}
+
+// startBroker starts a process that answers a line with a line.
+func startBroker(t *testing.T, b *bed.Bed, name string, command []string, env ...string) *exampleProcess {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = slices.Concat(env, []string{"HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"})
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -588,7 +594,6 @@ func startExample(t *testing.T, b *bed.Bed, name string, command []string, path,
 	if err != nil {
 		t.Fatal(err)
 	}
-	name = "example-" + name
 	process, err := b.NewProcess(name, cmd)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,149 @@
+//go:build brokers
+
+package acceptance
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// brokerFile is a file of acceptance/brokers/.
+func brokerFile(t *testing.T, name string) string {
+	t.Helper()
+	return absolute(t, filepath.Join("brokers", name))
+}
+
+// pythonWith returns a Python that has the packages of a requirements file, and no others. It is kept in the
+// user's cache directory.
+func pythonWith(t *testing.T, requirements string) string {
+	t.Helper()
+	content, err := os.ReadFile(brokerFile(t, requirements))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(content)
+	name := strings.TrimSuffix(requirements, ".txt") + "-" + hex.EncodeToString(hash[:4])
+	dir := filepath.Join(cache, "vault-plugin-mcp-oauth", "brokers-"+name)
+	python, done := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "done")
+	if _, err := os.Stat(done); err == nil {
+		return python
+	}
+	for _, command := range [][]string{
+		{"python3", "-m", "venv", "--clear", dir},
+		{python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r", brokerFile(t, requirements)},
+	} {
+		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+		}
+	}
+	if err := os.WriteFile(done, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return python
+}
+
+// pythonBroker is the command of a broker in Python, beside what the examples have one copy.
+func pythonBroker(t *testing.T, requirements, script string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	for from, to := range map[string]string{
+		brokerFile(t, script): script, absolute(t, "../examples/python/vault_mcp_auth.py"): "vault_mcp_auth.py",
+	} {
+		copyFile(t, from, filepath.Join(dir, to))
+	}
+	return []string{pythonWith(t, requirements), filepath.Join(dir, script)}
+}
+
+// typescriptSDKBroker is the command of a broker on the official SDK in TypeScript.
+func typescriptSDKBroker(t *testing.T) []string {
+	t.Helper()
+	// What the examples have one copy, compiled.
+	compiledExample := filepath.Join(filepath.Dir(typescriptBroker(t)[1]), "vault_mcp_auth.js")
+	dir := t.TempDir()
+	copyFile(t, compiledExample, filepath.Join(dir, "vault_mcp_auth.js"))
+	for _, file := range []string{"sdk.mjs", "package.json", "package-lock.json", ".npmrc"} {
+		copyFile(t, brokerFile(t, file), filepath.Join(dir, file))
+	}
+	cmd := exec.CommandContext(t.Context(), "npm", "ci")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci: %v\n%s", err, out)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{node, filepath.Join(dir, "sdk.mjs")}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Brokers of several kinds lose no call in ten lifetimes of a token: by the URL of mcp-token-proxy, and by what the
+// examples have one copy.
+func TestBrokersLoseNoCall(t *testing.T) {
+	const lifetime = 20 * time.Second
+	b := shared(t)
+	commands := map[string][]string{
+		"Python SDK 1":   pythonBroker(t, "mcp1.txt", "sdk.py"),
+		"Python SDK 2":   pythonBroker(t, "mcp2.txt", "sdk.py"),
+		"TypeScript SDK": typescriptSDKBroker(t),
+		"FastMCP":        pythonBroker(t, "fastmcp.txt", "fastmcp_client.py"),
+	}
+	u := newUpstream(t, b, "", lifetime)
+	u.configure(t, nil)
+	p := u.startTokenProxy(t)
+	vaultToken := u.exampleBroker(t).Client.Token()
+	brokers := map[string]*exampleProcess{}
+	for name, command := range commands {
+		id := strings.ToLower(strings.ReplaceAll(name, " ", "-"))
+		brokers[name+" by URL"] = startBroker(t, b, id+"-by-url", append(slices.Clone(command), p.url))
+		if name != "FastMCP" {
+			brokers[name+" itself"] = startBroker(t, b, id+"-itself", append(slices.Clone(command), u.mcp.URL, bed.Mount+"/token/"+u.name),
+				"VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
+		}
+	}
+
+	begun := time.Now()
+	calls, lost := map[string]int{}, map[string]int{}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for time.Since(begun) < 10*lifetime {
+		for name, broker := range brokers {
+			calls[name]++
+			if answer := broker.tell(t, ""); answer != "Tomorrow in Oslo: sunny spells." {
+				lost[name]++
+				t.Errorf("%s, %s after the beginning: %s", name, time.Since(begun).Round(time.Second), answer)
+			}
+		}
+		<-tick.C
+	}
+	counts := u.mcp.Counts()
+	for name := range brokers {
+		t.Logf("%s: %d of %d calls lost", name, lost[name], calls[name])
+	}
+	if counts.Tokens < 10 || counts.Unauthorized > 0 {
+		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+	}
+}
