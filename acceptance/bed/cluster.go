@@ -64,29 +64,6 @@ func (b *Bed) balanced(standbys bool) (*Vault, error) {
 	return &service, nil
 }
 
-// followStandbys has requests go to a standby first, as a load balancer does that asks sys/health.
-func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		for i, node := range nodes {
-			client, err := node.Client("")
-			if err != nil {
-				continue
-			}
-			if health, err := client.Sys().HealthWithContext(ctx); err == nil && !health.Sealed && health.Standby {
-				b.last.Store(int32(i))
-				break
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
 // voters counts the nodes that raft lets vote.
 func voters(ctx context.Context, root *api.Client) (int, error) {
 	answer, err := root.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
@@ -195,6 +172,29 @@ func startBalancer(nodes []*Node) (*balancer, error) {
 	}}
 	go func() { _ = b.http.Serve(listener) }() // returns when the server is closed
 	return b, nil
+}
+
+// followStandbys has requests go to a standby first, as a load balancer does that asks sys/health.
+func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for i, node := range nodes {
+			client, err := node.Client("")
+			if err != nil {
+				continue
+			}
+			if health, err := client.Sys().HealthWithContext(ctx); err == nil && !health.Sealed && health.Standby {
+				b.last.Store(int32(i))
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // try sends a request to one node after the other until one can serve it. A write that has

