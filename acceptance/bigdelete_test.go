@@ -23,8 +23,8 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("delete of %d roles: %s, %d entries left then, clean %s later; slowest of %d cold reads %s, of %d warm ones %s, of %d of status/ %s; all took %s",
-		r.Roles, round(r.Delete.Took), r.Left, round(r.Clean), len(r.Cold), round(trouble.Slowest(r.Cold)),
+	t.Logf("delete of %d roles: %s, %d entries left then, created again %s later, clean %s later; slowest of %d cold reads %s, of %d warm ones %s, of %d of status/ %s; all took %s",
+		r.Roles, round(r.Delete.Took), r.Left, round(r.Created), round(r.Clean), len(r.Cold), round(trouble.Slowest(r.Cold)),
 		len(r.Warm), round(trouble.Slowest(r.Warm)), len(r.Status), round(trouble.Slowest(r.Status)), round(time.Since(begun)))
 	for what, results := range map[string][]trouble.Result{"cold": r.Cold, "warm": r.Warm, "status/": r.Status} {
 		if slowest := trouble.Slowest(results); slowest > bound {
@@ -42,6 +42,9 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 	}
 	if r.Delete.Took > writeBound {
 		t.Errorf("the delete took %s, want at most %s: a Vault that is sealed waits for it", round(r.Delete.Took), writeBound)
+	}
+	if r.Create.Status >= http.StatusInternalServerError || r.Create.Took > writeBound {
+		t.Errorf("creating the config again: %s, want it done, or refused with a reason", r.Create)
 	}
 	for what, results := range map[string][]trouble.Result{"returned": r.Gone, "been under way for a second": r.Early} {
 		if other := trouble.Other(results, http.StatusNotFound); other != nil {

@@ -28,6 +28,8 @@ type BigDeleteReport struct {
 	Listed    []Result      // lists of the config's roles, of the health and of all configs, then
 	Left      int           // entries of the config in storage when the delete had returned
 	Clean     time.Duration // from there until none was left
+	Create    Result        // the first write of a new config of that name, as soon as the delete had returned
+	Created   time.Duration // from then until such a write was done
 	Recreated []Result      // reads of a role of a new config of that name, until the old one's entries had gone, and then
 	Still     int           // entries in the end that are not the new config's
 }
@@ -137,15 +139,25 @@ func entries(ctx context.Context, s *Stage) (n int, err error) {
 // storage. What is cleared away is never the new one's.
 func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, returned time.Time) error {
 	const role, entriesOfRole = "role-7", 2
-	if err := s.Configure(ctx, "big", nil); err != nil {
+	config := s.Config(map[string]any{"verify": false})
+	r.Create = s.Write(ctx, "config/big", config)
+	last := r.Create
+	err := wait(ctx, "the config can be created again", func() (bool, error) {
+		if done(last) != nil {
+			last = s.Write(ctx, "config/big", config)
+		}
+		return done(last) == nil, nil
+	})
+	if err != nil {
 		return err
 	}
+	r.Created = last.Ended().Sub(r.Create.Begun)
 	if err := done(s.Write(ctx, "role/big/"+role, map[string]any{"scopes": "new", "verify": false})); err != nil {
 		return err
 	}
 	read := func() { r.Recreated = append(r.Recreated, s.Read(ctx, "token/big/"+role)) }
 	read()
-	err := wait(ctx, "the deleted config's entries are gone", func() (bool, error) {
+	err = wait(ctx, "the deleted config's entries are gone", func() (bool, error) {
 		read()
 		n, err := entries(ctx, s)
 		r.Still = n - entriesOfRole

@@ -98,6 +98,7 @@ func run(ctx context.Context, o options) error {
 		}
 		fmt.Fprintln(os.Stderr, "trouble:", part)
 		if err := r.measure(ctx, part); err != nil {
+			r.print() // what was measured until then
 			return fmt.Errorf("%s: %w", part, err)
 		}
 	}

@@ -30,6 +30,8 @@ func (r *report) print() {
 	}
 	if r.bigDelete != nil {
 		printDelete(r.bigDelete)
+	}
+	if r.rewrite != nil {
 		fmt.Printf("\nA write of a config with %s roles that makes all their tokens worthless took %s s; %s old tokens were read after it.\n",
 			measure.Count(r.rewrite.Roles), inSeconds(r.rewrite.Wrote.Took), measure.Count(r.rewrite.Old))
 	}
@@ -126,10 +128,10 @@ func printDelete(d *trouble.BigDeleteReport) {
 		}
 	}
 	measure.Table(os.Stdout, []string{
-		"delete, s", "entries left then", "clean after, s", "slowest cold read, s", "cold reads over 1 s", "slowest warm read, s",
+		"delete, s", "entries left then", "created again after, s", "clean after, s", "slowest cold read, s", "cold reads over 1 s", "slowest warm read, s",
 		"deleted names then", "1 s, 404",
 	}, []string{
-		inSeconds(d.Delete.Took), measure.Count(d.Left), inSeconds(d.Clean), inSeconds(trouble.Slowest(d.Cold)), measure.Count(slow),
+		inSeconds(d.Delete.Took), measure.Count(d.Left), inSeconds(d.Created), inSeconds(d.Clean), inSeconds(trouble.Slowest(d.Cold)), measure.Count(slow),
 		inSeconds(trouble.Slowest(d.Warm)), statuses(d.Gone), met(slow == 0 && trouble.Other(d.Gone, 404) == nil),
 	})
 }
