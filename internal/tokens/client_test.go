@@ -270,6 +270,30 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 	}
 }
 
+// TestShortLivedTokenLeavesNoOlderOneInStorage: after a restart the replaced token is not handed out again.
+func TestShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		w.with(func(w *world) { w.lifetime, w.broken["delete"] = 5*time.Second, errors.New("storage is gone") })
+		if _, refreshed, err := e.Refresh(t.Context(), weather, first.ID()); err != nil || !refreshed {
+			t.Fatalf("refreshed %t, error %v", refreshed, err)
+		}
+		w.with(func(w *world) { delete(w.broken, "delete") })
+		time.Sleep(4 * time.Second) // the delete is tried again
+		deletes := w.storageCalls()["delete"]
+		if got := mustRead(t, w.engine(), weather); got.ID() == first.ID() {
+			t.Error("a restart brought back the token that had been replaced")
+		}
+		time.Sleep(5 * time.Second)
+		mustRead(t, e, weather)
+		if calls := w.storageCalls(); calls["save"] != 1 || calls["delete"] != deletes {
+			t.Errorf("storage calls %v, want one save and no delete after the first", calls)
+		}
+	})
+}
+
 // TestTenSecondsAreRefreshedAhead: the least lifetime that is.
 func TestTenSecondsAreRefreshedAhead(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {

@@ -156,17 +156,31 @@ func (s *slot) saved(o outcome) outcome {
 		o.token = prev.repeated(o.token, now)
 	}
 	// While storage hangs, tokens that wait for it in turn would expire.
-	o.saved = ShortLived(o.token.Lifetime()) || !s.engine.unsavable.Load() && s.store(o.token) == nil
+	o.saved = !s.owes(o.token) || !s.engine.unsavable.Load() && s.store(o.token) == nil
 	return o
+}
+
+// owes reports whether storage has to change for a token that is about to be handed out. For a
+// short-lived one it has to only if it may hold an older token, which a restart would bring back.
+func (s *slot) owes(t *Token) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	prev := s.held.Load()
+	return !ShortLived(t.Lifetime()) || !s.loaded || s.unsaved || prev != nil && !ShortLived(prev.Lifetime())
 }
 
 // slowSave is when a failed save counts as hanging storage.
 const slowSave = time.Second
 
-// store stores a token. The write lock is held.
+// store stores a token, or deletes the one before if t is short-lived. The write lock is held.
 func (s *slot) store(t *Token) error {
 	began := time.Now()
-	err := s.engine.store.Save(s.engine.ctx, s.name, t)
+	var err error
+	if ShortLived(t.Lifetime()) {
+		err = s.engine.store.Delete(s.engine.ctx, s.name)
+	} else {
+		err = s.engine.store.Save(s.engine.ctx, s.name, t)
+	}
 	s.engine.unsavable.Store(err != nil && time.Since(began) >= slowSave)
 	return err
 }
