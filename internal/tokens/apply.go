@@ -32,18 +32,15 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	return nil
 }
 
-// applyTerms drops what was obtained, or is being fetched, on terms of another shape. It reports
-// whether storage may keep a token of another shape. mu is held.
-func (s *slot) applyTerms(terms *Terms) (stale bool) {
+// applyTerms drops what was obtained, or is being fetched, on terms of another shape. mu is held.
+func (s *slot) applyTerms(terms *Terms) {
 	s.idleTimeout = terms.IdleTimeout
 	if f := s.flight.Load(); f != nil && f.shape != "" && f.shape != terms.Shape {
 		s.supersede()
 	}
 	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
 		s.hold(nil)
-		return true
 	}
-	return false
 }
 
 // applyStored takes over the token that storage holds, if it is valid. mu is held.

@@ -36,13 +36,10 @@ type Change struct {
 // half of it.
 func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	unlock, err := e.lock(ctx, name.Server)
-	if err == nil {
-		defer unlock()
-		err = ctx.Err()
-	}
 	if err != nil {
 		return fmt.Errorf("nothing was written: the request ended before its turn came to write %q: %w", name, err)
 	}
+	defer unlock()
 	err = c.Write(e.ctx)
 	if errors.Is(err, ErrConflict) {
 		return err // nothing was written
@@ -148,8 +145,7 @@ func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 	idle := s.view(now, t, false).leftToExpire()
 	stale = o.err == nil && t != nil && t.Shape != o.terms.Shape && o.token == nil
 	if o.err == nil && o.token == nil && !s.loaded {
-		// The next flight loads it.
-		s.idleTimeout = o.terms.IdleTimeout
+		// The next flight loads it, and applies the terms.
 	} else if err := s.apply(o, now); err != nil && !errors.Is(err, ErrNotConfigured) {
 		// Whether the token is still one is not known. Its next reader looks.
 		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
@@ -157,7 +153,7 @@ func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 		s.loaded = false
 	}
 	switch {
-	case s.gone || o.err != nil:
+	case o.err != nil:
 	case o.token != nil:
 		s.touch(now) // as loading does
 	case c.Refresh:

@@ -148,7 +148,7 @@ func (c *client) admit(now time.Time, held bool) (p *permit, refused *failure, p
 func (p *permit) close() {
 	p.client.mu.Lock()
 	defer p.client.mu.Unlock()
-	if p.probe != nil && p.client.probe == p.probe {
+	if p.probe != nil {
 		p.client.probe = nil
 		close(p.probe)
 	}
@@ -198,14 +198,11 @@ func (c *client) limit(now time.Time) *failure {
 	return nil
 }
 
-// reset forgets the client's failure, unless the server named a time that is not over. It
-// reports whether a failure was forgotten.
-func (c *client) reset(now time.Time) bool {
+// reset forgets the client's failure, unless the server named a time that is not over.
+func (c *client) reset(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.failed.Load() == nil || c.limit(now) != nil {
-		return false
+	if c.limit(now) == nil {
+		c.failed.Store(nil)
 	}
-	c.failed.Store(nil)
-	return true
 }

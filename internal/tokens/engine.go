@@ -87,7 +87,7 @@ func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 		}
 		now := time.Now()
 		switch {
-		case t.ValidAt(now) && (err == nil || f != nil): // what is held serves, whatever became of the fetch
+		case t.ValidAt(now): // what is held serves, whatever became of the fetch
 			return s.answer(t, now), nil
 		case errors.Is(err, ErrNotConfigured) && e.passive():
 			return Answer{}, ErrReadOnly // this node may not have heard of the config yet
@@ -143,7 +143,7 @@ func (e *Engine) Verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 	defer cancel()
 	defer context.AfterFunc(e.ctx, cancel)()
 	token, err := e.verify(ctx, name, terms)
-	if err != nil && e.ctx.Err() != nil {
+	if e.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	return token, err
@@ -152,17 +152,14 @@ func (e *Engine) Verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.Token, error) {
 	c, release := e.clients.use(terms.Client)
 	defer release()
-	if f := c.limit(time.Now()); f != nil {
-		return nil, f.err(name, false)
-	}
 	background, promote := context.WithCancel(ctx)
 	promote() // a caller waits from the start
-	leave, waited, err := e.gates.enter(ctx, background, terms.Host)
+	leave, _, err := e.gates.enter(ctx, background, terms.Host)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if f := c.limit(time.Now()); waited && f != nil {
+	if f := c.limit(time.Now()); f != nil {
 		return nil, f.err(name, false)
 	}
 	p := &permit{client: c, begun: time.Now()}
@@ -194,11 +191,9 @@ func (e *Engine) Close() {
 		e.work.Wait()
 		close(done)
 	}()
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
 	select {
 	case <-done:
-	case <-timer.C:
+	case <-time.After(closeTimeout):
 		e.log.Warn("work is still ending after the mount was closed")
 	}
 }

@@ -45,22 +45,18 @@ func (s *slot) setTimer(wait time.Duration) {
 func (s *slot) launch(replaces string) error {
 	f := &flight{name: s.name, replaces: replaces, done: make(chan struct{})}
 	f.background, f.promote = context.WithCancel(context.Background())
-	s.stopTimer()
 	a := s.begin()
-	s.flight.Store(f)
 	if !s.engine.spawn(func() { s.fly(f, a) }) {
-		s.flight.Store(nil)
-		s.endAttempt()
 		return ErrClosed
 	}
+	s.flight.Store(f)
 	return nil
 }
 
 // fly runs a flight to its end: it looks into storage, asks the authorization server if that
 // is still needed, and begins again whenever the name's terms have changed meanwhile.
 func (s *slot) fly(f *flight, a attempt) {
-	defer f.promote() // frees the context
-	var terms *Terms  // once they have been read
+	var terms *Terms // once they have been read
 	for {
 		o, unlock := outcome{}, func() {}
 		if terms == nil {
@@ -107,8 +103,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	closing := s.engine.ctx.Err() != nil
-	if a.revision != s.revision && !closing && !s.gone {
+	if a.revision != s.revision && !s.gone {
 		f.shape = ""
 		return voided, s.begin()
 	}
@@ -116,7 +111,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	switch err := s.apply(o, now); {
 	case errors.Is(err, ErrNotConfigured):
 		f.err = err
-	case err != nil && closing:
+	case err != nil && s.engine.ctx.Err() != nil:
 		f.err = ErrClosed
 	case err != nil:
 		f.err = err

@@ -94,16 +94,12 @@ func (e *Engine) peek(name Name) *slot {
 // slot returns the slot of a name, made if need be. A slot whose name turns out not
 // to be configured removes itself.
 func (e *Engine) slot(name Name) *slot {
-	if s := e.peek(name); s != nil {
-		return s
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s := e.peek(name); s != nil {
 		return s
 	}
 	s := &slot{engine: e, name: name}
-	s.touch(time.Now())
 	e.slots.Store(name, s)
 	if e.servers[name.Server] == nil {
 		e.servers[name.Server] = map[*slot]struct{}{}
@@ -250,7 +246,6 @@ func (s *slot) begin() attempt {
 func (s *slot) endAttempt() {
 	if s.cancelAttempt != nil {
 		s.cancelAttempt()
-		s.cancelAttempt = nil
 	}
 }
 
