@@ -30,9 +30,7 @@ func (s *slot) look(ctx context.Context, load bool) (o outcome) {
 	if o.terms, o.err = s.engine.store.Terms(ctx, s.name); o.err != nil || !load {
 		return o
 	}
-	if o.stored, o.err = s.engine.store.Load(ctx, s.name); o.err != nil {
-		o.terms = nil
-	}
+	o.stored, o.err = s.engine.store.Load(ctx, s.name)
 	return o
 }
 

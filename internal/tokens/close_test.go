@@ -1,0 +1,104 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+func TestClosedEngineStartsNothing(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 10)
+		begun := time.Now()
+		e.Close()
+		if waited := time.Since(begun); waited != 0 {
+			t.Errorf("closing an engine without work took %s", waited)
+		}
+		if e.Go(func(context.Context) { t.Error("work began after the engine was closed") }) {
+			t.Error("a closed engine says that it does work")
+		}
+		for _, name := range names {
+			s := e.peek(name)
+			s.mu.Lock()
+			if s.timer != nil {
+				t.Errorf("%s still has a timer", name)
+			}
+			s.mu.Unlock()
+		}
+		time.Sleep(24 * time.Hour)
+		w.wantFetches(len(names))
+		for range 2 {
+			if _, err := e.Read(t.Context(), names[0]); !errors.Is(err, ErrClosed) {
+				t.Errorf("reading from a closed engine: %v, want ErrClosed", err)
+			}
+		}
+	})
+}
+
+func TestCloseEndsAVerification(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.hanging[""] = true
+		e := w.engine()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+			ended <- err
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		e.Close()
+		if err := <-ended; !errors.Is(err, ErrClosed) || time.Since(begun) != 0 {
+			t.Errorf("the write got %v after %s, want ErrClosed at once", err, time.Since(begun))
+		}
+	})
+}
+
+func TestCloseEndsTheLoadingOfTokens(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Millisecond
+		first := w.engine()
+		w.roles(first, 100)
+		first.Close()
+		e := w.slowEngine()
+		e.LoadAll()
+		time.Sleep(1250 * time.Millisecond)
+		e.Close()
+		before := w.storageCalls()
+		time.Sleep(time.Minute)
+		after := w.storageCalls()
+		if n := after["terms"] + after["load"] - before["terms"] - before["load"]; n > loaders {
+			t.Errorf("%d storage calls after the engine was closed, want those of the %d names under way at most", n, loaders)
+		}
+	})
+}
+
+func TestAttemptEndsItsContext(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		var attempt context.Context
+		terms := w.terms(weather, "A")
+		fetch := terms.Fetch
+		terms.Fetch = func(ctx context.Context) (*grant.Token, error) {
+			attempt = ctx
+			return fetch(ctx)
+		}
+		e.store = fixedTerms{w, terms}
+		mustRead(t, e, weather)
+		if attempt.Err() == nil {
+			t.Error("the engine keeps the context of an attempt that has ended")
+		}
+	})
+}
+
+// fixedTerms is the world's storage with other terms.
+type fixedTerms struct {
+	*world
+	terms *Terms
+}
+
+func (f fixedTerms) Terms(context.Context, Name) (*Terms, error) { return f.terms, nil }
