@@ -122,10 +122,10 @@ func (s *slot) change(name Name, c Change, storageErr error) error {
 	if s.applyChange(c, o, revision) {
 		s.deleteStored()
 	}
-	if errors.Is(o.err, ErrNotConfigured) {
-		return storageErr
+	if storageErr == nil && !errors.Is(o.err, ErrNotConfigured) {
+		return o.err
 	}
-	return o.err
+	return storageErr
 }
 
 // applyChange brings the slot in line with the terms after a write, or with the error in
