@@ -60,3 +60,16 @@ func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 		t.Errorf("100 names come back at %d times", len(waits))
 	}
 }
+
+// A server that says "in a second" at each failure is not asked every second.
+func TestShortRetryAfterDoesNotShortenTheWindow(t *testing.T) {
+	now := time.Now()
+	soon := &grant.UnavailableError{Status: 503, RetryAfter: time.Second}
+	var f *failure
+	for range 10 {
+		f = f.next("as.example.com", soon, now)
+	}
+	if wait := f.end(true).Sub(now); wait < unavailableMost*3/4 {
+		t.Errorf("next attempt in %s after %d failures", wait, f.count)
+	}
+}

@@ -219,6 +219,26 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 	})
 }
 
+// A write that has failed may take effect while a fetch waits for its turn.
+func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Second
+		e := w.engine()
+		names := w.roles(e, hostFetches)
+		w.hosts[weather] = "as.example.com"
+		time.Sleep(time.Minute)
+		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
+		synctest.Wait()
+		got := make(chan Answer, 1)
+		go func() { got <- mustRead(t, e, weather) }()
+		synctest.Wait()
+		w.with(func(w *world) { w.shapes[weather] = "B" })
+		if answer := <-got; answer.Shape != "B" || answer.AccessToken[0] != 'B' {
+			t.Errorf("got the token %s of shape %s", answer.AccessToken, answer.Shape)
+		}
+	})
+}
+
 // TestAReaderHurriesAQueuedRefresh: a refresh that queues in the background is
 // brought forward when its token ends and a reader waits for it.
 func TestAReaderHurriesAQueuedRefresh(t *testing.T) {

@@ -1,0 +1,161 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// Names of a client wait for up to 15 minutes while their tokens are valid. Whoever finds out that the
+// client works again, a write or a broker's refresh, spares them the rest.
+func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
+	for by, success := range map[string]func(*testing.T, *world, *Engine, Name) error{
+		"a verified write": func(t *testing.T, w *world, e *Engine, _ Name) error {
+			terms := w.terms(weather, "A")
+			_, err := e.Verify(t.Context(), weather, terms)
+			return err
+		},
+		"a broker's refresh": func(t *testing.T, _ *world, e *Engine, name Name) error {
+			_, _, err := e.Refresh(t.Context(), name, "")
+			return err
+		},
+	} {
+		t.Run(by, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime = 10 * time.Hour
+				e := w.engine()
+				names := w.roles(e, 5)
+				w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
+				change := w.reshape(weather, "A")
+				change.Refresh = true
+				w.mustChange(e, weather, change)
+				time.Sleep(2 * time.Hour)
+				var status Status
+				for {
+					if status, _ = e.Status(t.Context(), names[0]); time.Until(status.Failure.NextAttempt) > 5*time.Minute {
+						break
+					}
+					time.Sleep(time.Minute)
+				}
+				w.with(func(w *world) { w.refuse = nil })
+				if err := success(t, w, e, names[0]); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				for _, name := range names {
+					if e.Failing(name) {
+						t.Errorf("%s still waits", name)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Credentials that are being tried say nothing about those in use.
+func TestRefusedWriteHurtsNoName(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.refuse = clientFailures["invalid_client"]
+		e := w.engine()
+		if _, err := e.Verify(t.Context(), weather, w.terms(weather, "A")); err == nil {
+			t.Fatal("the write was not refused")
+		}
+		w.with(func(w *world) { w.refuse = nil })
+		mustRead(t, e, weather)
+	})
+}
+
+func TestWriteThatQueuedLearnsTheServersTime(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, hostFetches)
+		before := w.fetches()
+		w.with(func(w *world) { w.latency = 2 * time.Second })
+		time.Sleep(time.Minute)
+		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
+		synctest.Wait()
+		w.with(func(w *world) { w.refuse = clientFailures["429"] })
+		_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+		if failed, ok := errors.AsType[*FailedError](err); !ok || time.Until(failed.NextAttempt) < 9*time.Minute {
+			t.Errorf("got %v, want the time of the next attempt", err)
+		}
+		w.wantFetches(before + hostFetches)
+	})
+}
+
+// One name's reader asks for all: names that were read before the client's latest failure, and not
+// since, do not take turns in probing.
+func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 20)
+		w.with(func(w *world) { w.refuse = clientFailures["503"] })
+		time.Sleep(3 * time.Hour) // all have ended
+		for range 2 {
+			for _, name := range names {
+				mustFail(t, e, name)
+				time.Sleep(time.Millisecond)
+			}
+		}
+		before := w.fetches()
+		time.Sleep(time.Hour)
+		if n := w.fetches() - before; n > 1 {
+			t.Errorf("%d requests in an hour without a reader", n)
+		}
+	})
+}
+
+func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{}
+		p, _, _ := c.admit(time.Now(), false)
+		p.failed("as", errors.New("down"), time.Now())
+		if later := (&permit{client: c, begun: time.Now()}); !later.succeeded() {
+			t.Error("a success after the failure counts for nothing")
+		}
+		if again := (&permit{client: c, begun: time.Now()}); again.succeeded() {
+			t.Error("a client that works works again")
+		}
+	})
+}
+
+// A lifetime of a second may have passed on the way; longer ones have not, unless the server is slow.
+func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
+	for _, c := range []struct {
+		lifetime time.Duration
+		requests int
+	}{{time.Second, 2}, {2 * time.Second, 1}, {time.Minute, 1}} {
+		t.Run(c.lifetime.String(), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.lifetime, w.latency = c.lifetime, 2*time.Second
+				w.maxTTL = min(c.lifetime, 2*time.Second)
+				e := w.engine()
+				failed := mustFail(t, e, weather)
+				if _, ok := errors.AsType[*grant.UnavailableError](failed.Cause); !ok {
+					t.Errorf("the cause is %v", failed.Cause)
+				}
+				w.wantFetches(c.requests)
+			})
+		})
+	}
+}
+
+func TestTokenThatExpiresWhileAWriteIsUnderWayIsNotHandedOut(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = 2 * time.Second
+		e := w.engine()
+		slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return nil }}
+		ended := make(chan error, 1)
+		go func() { ended <- e.Change(t.Context(), Name{"weather", "reader"}, slow) }()
+		synctest.Wait()
+		mustRead(t, e, weather)
+		w.wantFetches(2)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
