@@ -31,21 +31,6 @@ func newMetrics() *metrics {
 	return m
 }
 
-// watch adds the metrics of a route that exist from the start.
-func (m *metrics) watch(r *route) {
-	m.open.WithLabelValues(r.name)
-	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name:        "mcp_token_proxy_vault_failing",
-		Help:        "1 if the last read of the route's token in Vault failed; the held token serves until it ends.",
-		ConstLabels: prometheus.Labels{"route": r.name},
-	}, func() float64 {
-		if r.source.Err() != nil {
-			return 1
-		}
-		return 0
-	}))
-}
-
 // monitor serves /healthz, which is 200 until draining, and /metrics.
 func monitor(m *metrics, draining context.Context) http.Handler {
 	mux := http.NewServeMux()

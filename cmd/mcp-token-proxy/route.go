@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
@@ -168,4 +169,19 @@ func (r *route) failed(w http.ResponseWriter, req *http.Request, err error) {
 func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message string) {
 	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(status)).Inc()
 	refuse(w, status, id, message)
+}
+
+// watch adds the metrics of a route that exist from the start.
+func (m *metrics) watch(r *route) {
+	m.open.WithLabelValues(r.name)
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "mcp_token_proxy_vault_failing",
+		Help:        "1 if the last read of the route's token in Vault failed; the held token serves until it ends.",
+		ConstLabels: prometheus.Labels{"route": r.name},
+	}, func() float64 {
+		if r.source.Err() != nil {
+			return 1
+		}
+		return 0
+	}))
 }
