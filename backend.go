@@ -124,11 +124,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // HandleExistenceCheck is as HandleRequest; it comes first for writes.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	if err := prepare(req); err != nil {
-		return true, false, nil // HandleRequest says why not
+		return true, false, nil //nolint:nilerr // HandleRequest says why not
 	}
 	checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedPath) && faultyName(req.Path) != nil {
-		return false, false, nil // and so here
+		return false, false, nil //nolint:nilerr // and so here
 	}
 	return checked, exists, err
 }

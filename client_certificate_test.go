@@ -136,8 +136,10 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 		method string
 		alias  bool
 	}{
-		{"alias", "tls_client_auth", true}, {"no alias", "tls_client_auth", false},
-		{"alias, self-signed", "self_signed_tls_client_auth", true}, {"no alias, self-signed", "self_signed_tls_client_auth", false},
+		{"alias", "tls_client_auth", true},
+		{"no alias", "tls_client_auth", false},
+		{"alias, self-signed", "self_signed_tls_client_auth", true},
+		{"no alias, self-signed", "self_signed_tls_client_auth", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m, as, mtls := newMount(t), ca.newServer(t, false), ca.newServer(t, true)

@@ -56,7 +56,9 @@ func TestExtraHeadersGoNowhereElse(t *testing.T) {
 	was := m.storage.entries(t)
 	there := fields{"token_url": other.URL + "/token"}
 	for _, bring := range []fields{
-		{}, {"client_secret": secret}, {"extra_headers": "x-api-key=" + secret + "-2"},
+		{},
+		{"client_secret": secret},
+		{"extra_headers": "x-api-key=" + secret + "-2"},
 		{"client_secret": secret, "extra_headers": "x-api-key"},
 		{"client_secret": secret, "extra_headers": fields{"x-api-key": nil}},
 	} {

@@ -72,7 +72,7 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, n.unavailable(resp, n.redirection(resp))
 	}
 	if resp.StatusCode == http.StatusProxyAuthRequired {
-		return nil, n.unavailable(resp, "proxy: it asks for credentials of its own")
+		return nil, &UnavailableError{Reason: reach.ProxyRefusal(resp.StatusCode)} // not the server's status
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if reach.Busy(resp.StatusCode) {

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // Answers of real servers, and worse: FACTS on each are in the row's name.
@@ -135,7 +137,7 @@ func TestBadAnswers(t *testing.T) {
 		{"400 in words", 400, js, `{"error":"Bad Request"}`, &RefusedError{Status: 400, Code: "Bad Request"}},
 		{"404 page", 404, "text/html", "<html>not here</html>", busy(404, wrongEndpoint)},
 		{"405", 405, "", "", busy(405, noPost)},
-		{"407", 407, "", "", busy(407, "proxy: it asks for credentials of its own")},
+		{"407", 407, "", "", busy(0, reach.ProxyRefusal(407))},
 		{"415", 415, "", "", busy(415, "no form is accepted there, which is how a token request is sent (RFC 6749 section 4.4.2); JSON is not supported: check token_url")},
 		{"temporarily_unavailable", 400, js, `{"error":"temporarily_unavailable","error_description":"back at noon"}`, busy(400, "temporarily_unavailable: back at noon")},
 		{"server_error with 200", 200, js, `{"error":"server_error"}`, busy(200, "server_error")},
@@ -348,7 +350,7 @@ func FuzzAnswer(f *testing.F) {
 				t.Fatalf("%#v", e)
 			}
 		case *UnavailableError:
-			if e.RetryAfter < 0 || e.RetryAfter > maxDuration || e.Status != status {
+			if e.RetryAfter < 0 || e.RetryAfter > maxDuration || e.Status != status && status != http.StatusProxyAuthRequired {
 				t.Fatalf("%#v", e)
 			}
 		default:
