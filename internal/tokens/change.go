@@ -51,9 +51,10 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if c.Token != nil {
 		e.ensureSlot(name)
 	}
+	written := time.Now()
 	var storageErr error // reading again for each name would take long
 	for _, s := range e.affected(name) {
-		storageErr = s.change(name, c, storageErr)
+		storageErr = s.change(name, c, written, storageErr)
 	}
 	return nil
 }
@@ -99,9 +100,10 @@ func (e *Engine) ensureSlot(name Name) {
 	}
 }
 
-// change brings the slot in line with a successful change of name. storageErr is why storage
-// cannot be read, if that is known, and is returned. The write lock is held.
-func (s *slot) change(name Name, c Change, storageErr error) error {
+// change brings the slot in line with a change of name that succeeded at the time written.
+// storageErr is why storage cannot be read, if that is known, and is returned. The write lock is
+// held.
+func (s *slot) change(name Name, c Change, written time.Time, storageErr error) error {
 	s.mu.Lock()
 	s.supersede()
 	revision := s.revision
@@ -119,7 +121,7 @@ func (s *slot) change(name Name, c Change, storageErr error) error {
 		o.token = newToken(c.Token, o.terms)
 		o = s.saved(o)
 	}
-	if s.applyChange(c, o, revision) {
+	if s.applyChange(c, o, written, revision) {
 		s.deleteStored()
 	}
 	if storageErr == nil && !errors.Is(o.err, ErrNotConfigured) {
@@ -130,7 +132,7 @@ func (s *slot) change(name Name, c Change, storageErr error) error {
 
 // applyChange brings the slot in line with the terms after a write, or with the error in
 // reading them. It reports whether storage may keep a token of another shape.
-func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
+func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint64) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -138,7 +140,7 @@ func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 		return false // an invalidation, which takes no write lock, came later
 	}
 	if o.err == nil {
-		s.engine.resetClient(o.terms.Client, now)
+		s.engine.resetClient(o.terms.Client, written, now)
 	}
 	s.failed.Store(nil)
 	t := s.held.Load()
@@ -168,10 +170,10 @@ func (s *slot) applyChange(c Change, o outcome, revision uint64) (stale bool) {
 }
 
 // resetClient forgets the failure of a client whose configuration was written.
-func (e *Engine) resetClient(key string, now time.Time) {
+func (e *Engine) resetClient(key string, written, now time.Time) {
 	c, release := e.clients.use(key)
 	defer release()
-	c.reset(now)
+	c.reset(written, now)
 }
 
 // deleteStored deletes the stored token. Should that fail, the token's shape keeps it

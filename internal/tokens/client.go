@@ -198,11 +198,13 @@ func (c *client) limit(now time.Time) *failure {
 	return nil
 }
 
-// reset forgets the client's failure, unless the server named a time that is not over.
-func (c *client) reset(now time.Time) {
+// reset forgets the client's failure if that is older than the write of its configuration, unless
+// the server named a time that is not over. While a write is applied to one name after the other,
+// the requests of the first may have failed already.
+func (c *client) reset(written, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.limit(now) == nil {
+	if f := c.failed.Load(); f != nil && !f.at.After(written) && c.limit(now) == nil {
 		c.failed.Store(nil)
 	}
 }

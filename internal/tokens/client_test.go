@@ -88,6 +88,34 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 	}
 }
 
+// TestWriteForgetsAClientsFailureOnce: storage takes time for each of 300 roles, and the server refuses the new
+// credentials meanwhile. That failure is younger than the write.
+func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = 10 * time.Hour
+		e := w.engine()
+		w.roles(e, 300)
+		before := w.fetches()
+		w.with(func(w *world) {
+			w.refuse = &grant.RefusedError{Status: 401, Code: "invalid_client"}
+			w.latency = time.Millisecond
+		})
+		change := w.reshape(weather, "A")
+		change.Refresh = true
+		change.Terms = func(ctx context.Context, name Name) (*Terms, error) {
+			time.Sleep(5 * time.Millisecond)
+			return w.Terms(ctx, name)
+		}
+		if err := e.Change(t.Context(), weather, change); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if n := w.fetches() - before; n > hostFetches {
+			t.Errorf("the server saw %d requests, want at most %d", n, hostFetches)
+		}
+	})
+}
+
 // TestSuccessOfTheProbeOpensTheClient: the first token after an outage is not for one name only.
 func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
