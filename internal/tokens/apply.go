@@ -26,6 +26,7 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	switch {
 	case o.failure != nil:
 		s.failed.Store(o.failure)
+		s.triedRun = later(s.triedRun, o.tried)
 	case o.token != nil:
 		s.publish(o.token, o.saved, now)
 	}

@@ -20,6 +20,10 @@ const (
 	refusedBlip = 7
 	// waitingMost bounds the window while no valid token is held and callers ask for one.
 	waitingMost = 10 * time.Second
+	// headStart is how much earlier a window of waitingMost ends for the names whose own requests
+	// have not failed since the client last worked: what fails may concern the others only, and a
+	// success opens the client for all.
+	headStart = time.Second
 	// retryAfterMost bounds a Retry-After (RFC 9110 section 10.2.3): a mistaken
 	// one must not take a token out of service for a day.
 	retryAfterMost = 15 * time.Minute

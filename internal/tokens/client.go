@@ -127,15 +127,16 @@ type permit struct {
 }
 
 // admit returns a permit; or, within the backoff window, the client's failure; or, while another
-// name probes, a channel that closes when that probe has ended.
-func (c *client) admit(now time.Time, held bool) (p *permit, refused *failure, probing <-chan struct{}) {
+// name probes, a channel that closes when that probe has ended. windowEnd returns the end of a
+// failure's window for the name.
+func (c *client) admit(now time.Time, windowEnd func(*failure) time.Time) (p *permit, refused *failure, probing <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.failed.Load()
 	switch {
 	case f == nil:
 		return &permit{client: c, begun: now}, nil, nil
-	case left(f.end(held), now) > 0:
+	case left(windowEnd(f), now) > 0:
 		return nil, f, nil
 	case c.probe != nil:
 		return nil, nil, c.probe

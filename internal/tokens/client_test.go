@@ -116,6 +116,37 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	})
 }
 
+// TestFaultOfANameLeavesItsSiblingsInService: the server fails whenever it is asked for one role's token. That looks
+// like an outage, and the role is read all the time, as is another.
+func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = time.Minute
+		e := w.engine()
+		names := w.roles(e, 4)
+		w.with(func(w *world) {
+			w.refusals = map[string]error{"bad": &grant.UnavailableError{Status: 500}}
+		})
+		for _, bad := range names[1:] {
+			if err := e.Change(t.Context(), bad, w.reshape(bad, "bad")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		missed := 0
+		for range 1800 {
+			time.Sleep(time.Second)
+			for _, bad := range names[1:] {
+				go func() { _, _ = e.Read(t.Context(), bad) }()
+			}
+			if _, err := e.Read(t.Context(), names[0]); err != nil {
+				missed++
+			}
+		}
+		if missed > 0 {
+			t.Errorf("%d of 1800 reads of the other role got no token", missed)
+		}
+	})
+}
+
 // TestSuccessOfTheProbeOpensTheClient: the first token after an outage is not for one name only.
 func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
@@ -220,9 +251,9 @@ func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
 // longer Retry-After counts. A success that began before the failure does not end it.
 func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &client{}
+		c, waited := &client{}, func(f *failure) time.Time { return f.end(false) }
 		admit := func() *permit {
-			p, _, _ := c.admit(time.Now(), false)
+			p, _, _ := c.admit(time.Now(), waited)
 			return p
 		}
 		var together []*permit
@@ -251,7 +282,7 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		probe := admit()
-		if p, _, probing := c.admit(time.Now(), false); p != nil || probing == nil {
+		if p, _, probing := c.admit(time.Now(), waited); p != nil || probing == nil {
 			t.Error("two names probe at once")
 		}
 		probe.close() // it was made void: the next one probes

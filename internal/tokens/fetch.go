@@ -19,6 +19,9 @@ type outcome struct {
 	saved bool
 	// failure is why the authorization server gave no token; nil if it was not asked.
 	failure *failure
+	// tried is since when the client has been failing, if the failure is that of a request for this
+	// name; zero otherwise.
+	tried time.Time
 	// recovered is the client, if the answer ended its failure.
 	recovered *client
 	// err is why there is no outcome: storage failed, or the name is not configured.
@@ -67,8 +70,12 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 	c, release := s.engine.clients.use(terms.Client)
 	defer release()
 	began := time.Now()
-	held := s.held.Load().ValidAt(began) && f.background.Err() == nil
-	p, refused, probing := c.admit(began, held)
+	var serving *Token // nil if a caller waits for another
+	if f.background.Err() == nil {
+		serving = s.held.Load()
+	}
+	held := serving.ValidAt(began)
+	p, refused, probing := c.admit(began, func(f *failure) time.Time { return s.windowEnd(f, serving, began) })
 	switch {
 	case refused != nil:
 		s.engine.log.Debug("token not asked for: the client waits after a failure", "name", s.name.String())
@@ -85,6 +92,7 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 	}
 	if grant.ClientWide(err) {
 		o.failure = p.failed(terms.Host, err, now)
+		o.tried = o.failure.since
 		s.logFailure(o.failure, held, now)
 		return o, nil
 	}

@@ -77,6 +77,9 @@ type slot struct {
 	// the earliest time of the next one in the background.
 	storageFailures int
 	storageRetryAt  time.Time
+	// triedRun is the beginning of the client's run of failures in which a request for this name
+	// failed last. Written by the flight, which reads it without mu.
+	triedRun time.Time
 	// timer fires when the next background work is due; nil if none is.
 	timer *time.Timer
 	// cancelAttempt ends the attempt of the flight under way.
@@ -230,9 +233,26 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 		stopped:        s.gone || s.engine.ctx.Err() != nil || s.engine.passive() && !asked,
 	}
 	if f := s.failed.Load(); f != nil {
-		v.failing, v.failedAt, v.windowEnd = true, f.lastAt(), f.end(token.ValidAt(now))
+		v.failing, v.failedAt, v.windowEnd = true, f.lastAt(), s.windowEnd(f, token, now)
 	}
 	return v
+}
+
+// windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers
+// wait for one. If only requests for other names of the client have failed, those names may have a
+// fault of their own. So this name has a head start of them, and before its token ends it does not
+// wait for longer than they do. mu is held, or it is the flight's.
+func (s *slot) windowEnd(f *failure, t *Token, now time.Time) time.Time {
+	end := f.end(t.ValidAt(now))
+	c := f.current()
+	if c == nil || c.client == nil || c.limited || s.triedRun.Equal(c.since) {
+		return end
+	}
+	early := minTime(f.end(false), c.at.Add(waitingMost-headStart))
+	if t.ValidAt(now) {
+		early = later(early, t.Expires.Add(-2*waitingMost))
+	}
+	return minTime(end, early)
 }
 
 // begin opens an attempt. mu is held.
