@@ -8,31 +8,43 @@ import (
 
 // lifetime is one thing that an answer says of the token's end.
 type lifetime struct {
-	name   string // the parameter
-	value  string
-	millis bool // a number is milliseconds
-	at     bool // the parameter may name a point in time, by its name
+	name  string // the parameter
+	value string
+	unit  float64 // seconds that a number counts in
+	at    bool    // the parameter may name a point in time, by its name
 }
 
 // expiryName is the name of a parameter that says when the access token ends, with plainName: RFC 6749's
-// expires_in, and expires_on, expires_at, expires, expiresIn, expires_in_sec, expiration, expiry, ".expires"
-// and others. Those of refresh tokens don't match, nor does Entra's ext_expires_in, which is for outages.
-var expiryName = regexp.MustCompile(`^(access)?(token)?(exp|expires?|expiry|expiration)(in|at|on|time|date|utc|timestamp)*(sec|secs|seconds|ms|msec|msecs|millis|milliseconds)?$`)
+// expires_in, and expires_on, expires_at, expires, expiresIn, expires_in_sec, expiration, expiry, ".expires",
+// validity_period, valid_until, ttl and others. Those of refresh tokens don't match, nor does Entra's
+// ext_expires_in, which is for outages.
+var expiryName = regexp.MustCompile(`^(?:access)?(?:token)?(?:(?:exp|expires?|expiry|expiration)(in|after|at|on|time|date|utc|timestamp|epoch|unix)*|valid(for|until|to)|(?:validity(?:period)?|ttl|lifetime)(in)?)(sec|secs|seconds|ms|msec|msecs|millis|milliseconds|min|mins|minutes)?$`)
 
 // newLifetime reads a parameter of an answer; false if it says nothing of the token's end.
 func newLifetime(name, value string) (lifetime, bool) {
-	plain := plainName(name)
 	value = strings.TrimSpace(value)
-	parts := expiryName.FindStringSubmatch(plain)
-	if parts == nil || value == "" {
+	parts := expiryName.FindStringSubmatch(plainName(name))
+	if parts == nil || unsaid[strings.ToLower(value)] {
 		return lifetime{}, false
 	}
-	return lifetime{
-		name:   name,
-		value:  value,
-		millis: strings.HasPrefix(parts[5], "m"),
-		at:     parts[4] != "in",
-	}, true
+	l := lifetime{name: name, value: value, unit: 1}
+	switch unit := parts[4]; {
+	case strings.HasPrefix(unit, "min"):
+		l.unit = 60
+	case strings.HasPrefix(unit, "m"):
+		l.unit = 0.001
+	}
+	switch parts[1] + parts[2] + parts[3] {
+	case "in", "after", "for":
+	default:
+		l.at = true
+	}
+	return l, true
+}
+
+// unsaid are the values by which languages say that there is none.
+var unsaid = map[string]bool{
+	"": true, "null": true, "none": true, "nil": true, "undefined": true, "false": true,
 }
 
 // leastLifetime is the time from the second in which the request began to the token's end: the least of what
@@ -54,10 +66,14 @@ func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Dur
 	for _, l := range said {
 		if end, ok := l.end(c); ok {
 			left := c.left(end, time.Time{})
-			if left <= 0 {
+			switch {
+			case left > 0:
+				note(left)
+			case end.Unix() <= 0: // the zero time of a library, for a token without an end
+			case isLocal(l.value) && c.server.Sub(end) < widestZone: // may be the time of another zone
+			default:
 				return 0, c.expired("the answer's "+l.plain(), end)
 			}
-			note(left)
 			continue
 		}
 		left, ok := l.duration()
@@ -91,13 +107,9 @@ func (l lifetime) end(c clock) (time.Time, bool) {
 func (l lifetime) duration() (d time.Duration, ok bool) {
 	n, ok := parseNumber(l.value)
 	if !ok {
-		d, err := time.ParseDuration(l.value)
-		return min(d, maxDuration), err == nil
+		return parseDuration(l.value)
 	}
-	if l.millis {
-		n /= 1000
-	}
-	if d = duration(n); n > 0 && d == 0 {
+	if d = duration(n * l.unit); n > 0 && d == 0 {
 		return 0, false
 	}
 	return d, true

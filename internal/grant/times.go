@@ -3,6 +3,7 @@ package grant
 import (
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,13 +22,34 @@ func until(s string, now time.Time) (d time.Duration, ok bool) {
 	return duration(seconds), ok
 }
 
-// dateLayouts are the forms of dates in HTTP (RFC 9110 section 5.6.7) and in JSON. Without a zone it is UTC.
+// dateLayouts are the forms of dates in HTTP (RFC 9110 section 5.6.7) and in JSON.
 var dateLayouts = []string{
-	time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05", "2006-01-02 15:04:05Z07:00",
-	"2006-01-02 15:04:05 Z0700", "2006-01-02 15:04:05 MST", "2006-01-02 15:04:05",
-	"Mon, 2 Jan 2006 15:04:05 MST", "Mon, 2 Jan 2006 15:04:05 Z0700", time.RFC850, time.ANSIC, time.UnixDate,
+	time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05 Z0700",
+	"2006-01-02 15:04:05 MST", "2006-01-02 15:04:05 -0700 MST", "2006-01-02T15:04Z07:00", "20060102T150405Z0700",
+	"Mon, 2 Jan 2006 15:04:05 MST", "Mon, 2 Jan 2006 15:04:05 Z0700", time.RFC850, time.UnixDate,
 	"1/2/2006 3:04:05 PM Z07:00", "1/2/2006 15:04:05 Z07:00", // Azure App Service's expires_on
 }
+
+// localLayouts are those without a zone, which is taken for UTC.
+var localLayouts = []string{
+	"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", time.ANSIC, "1/2/2006 3:04:05 PM",
+	"1/2/2006 15:04:05",
+}
+
+// widestZone is how far a zone's time is from UTC at most.
+const widestZone = 14 * time.Hour
+
+// isLocal reports whether a date names no zone.
+func isLocal(s string) bool {
+	return slices.ContainsFunc(localLayouts, func(layout string) bool {
+		_, err := time.Parse(layout, strings.TrimSpace(s))
+		return err == nil
+	})
+}
+
+// windowsDate is how .NET writes a time to JSON that has no type for one: milliseconds, then an offset of no
+// meaning.
+var windowsDate = regexp.MustCompile(`^\\?/Date\((\d+)([-+]\d{4})?\)\\?/$`)
 
 // parseTime reads a point in time: a date, or a number that only a time since the epoch can be.
 func parseTime(s string) (time.Time, bool) {
@@ -35,7 +57,11 @@ func parseTime(s string) (time.Time, bool) {
 	if n, ok := parseNumber(s); ok {
 		return epochTime(n)
 	}
-	for _, layout := range dateLayouts {
+	if parts := windowsDate.FindStringSubmatch(s); parts != nil {
+		n, _ := parseNumber(parts[1])
+		return time.UnixMilli(int64(min(n, epochEnd*1000))), true
+	}
+	for _, layout := range slices.Concat(dateLayouts, localLayouts) {
 		if at, err := time.Parse(layout, s); err == nil {
 			// The parser takes the abbreviation of a zone that it does not know for UTC.
 			named := strings.Contains(layout, "MST") && !strings.Contains(s, "GMT") && !strings.Contains(s, "UTC")
@@ -45,11 +71,12 @@ func parseTime(s string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// A number from epochSeconds on is a time since the epoch: as a duration it would be 28 years.
+// A number from epochSeconds on is a time since the epoch: as a duration it would be 28 years. One from
+// epochEnd on counts in milliseconds, or in a thousandth of that.
 const (
-	epochSeconds = 9e8          // the year 1998
-	epochMillis  = 1e11         // in milliseconds the year 1973, in seconds 5138
-	epochEnd     = 253402300799 // the end of the year 9999
+	epochSeconds = 9e8                  // the year 1998
+	epochEnd     = 253402300800         // the year 10000
+	epochMost    = (epochEnd - 1) * 1e9 // in nanoseconds
 )
 
 // epochTime is a number that can only be a time since the epoch; false if it is too small for that.
@@ -57,13 +84,67 @@ func epochTime(n float64) (time.Time, bool) {
 	return sinceEpoch(n), n >= epochSeconds
 }
 
-// sinceEpoch is n seconds or, if that is thousands of years away, milliseconds since the epoch.
+// sinceEpoch is n seconds since the epoch or, from epochEnd on, milliseconds, microseconds or
+// nanoseconds.
 func sinceEpoch(n float64) time.Time {
-	if n >= epochMillis {
+	for n = min(n, epochMost); n >= epochEnd; {
 		n /= 1000
 	}
-	seconds, fraction := math.Modf(min(n, epochEnd))
+	seconds, fraction := math.Modf(n)
 	return time.Unix(int64(seconds), int64(fraction*1e9))
+}
+
+// span is a part of a duration: a number and its unit.
+var span = regexp.MustCompile(`(\d+(?:\.\d+)?) ?([a-zµ]+) ?`)
+
+// spans is a duration: "1h30m", "3600 seconds", "7d".
+var spans = regexp.MustCompile(`^(?:` + span.String() + `)+$`)
+
+// clockSpan is a duration as .NET has it: "01:00:00", "7.00:00:00".
+var clockSpan = regexp.MustCompile(`^(?:(\d+)\.)?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d+)?)$`)
+
+// unitSeconds are the units of durations, without a plural's s.
+var unitSeconds = map[string]float64{
+	"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "msec": 1e-3, "milli": 1e-3, "millisecond": 1e-3,
+	"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600,
+	"d": 86400, "day": 86400, "w": 604800, "week": 604800, "month": 2592000, "y": 31536000, "yr": 31536000, "year": 31536000,
+}
+
+// parseDuration reads a duration with units, from 0 to maxDuration.
+func parseDuration(s string) (time.Duration, bool) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	if parts := clockSpan.FindStringSubmatch(s); parts != nil {
+		total := 0.0
+		for i, seconds := range []float64{86400, 3600, 60, 1} {
+			n, _ := parseNumber(parts[i+1])
+			total += n * seconds
+		}
+		return duration(total), true
+	}
+	if strings.HasPrefix(s, "p") { // ISO 8601's "PT1H" and "P1DT12H"
+		s = strings.NewReplacer("p", "", "t", "").Replace(s)
+	}
+	s, negative := strings.CutPrefix(s, "-")
+	if !spans.MatchString(s) {
+		return 0, false
+	}
+	total := 0.0
+	for _, parts := range span.FindAllStringSubmatch(s, -1) {
+		n, _ := parseNumber(parts[1])
+		unit := parts[2]
+		seconds, ok := unitSeconds[unit]
+		if !ok {
+			seconds, ok = unitSeconds[strings.TrimSuffix(unit, "s")]
+		}
+		if !ok {
+			return 0, false
+		}
+		total += n * seconds
+	}
+	if negative {
+		total = 0
+	}
+	return duration(total), true
 }
 
 // number is a JSON number, or one with a sign or leading zeros.
