@@ -15,7 +15,8 @@ var wrongPlace = map[int]string{
 
 // advice says what was sent and which field to change after a refusal; "" if nothing fits.
 func (r *Request) advice(e *RefusedError) string {
-	words := strings.ToLower(e.Code + " " + e.Description)
+	words := strings.ReplaceAll(strings.ToLower(e.Code+" "+e.Description), "resource owner", "user")
+	plain := plainName(words)
 	mentions := func(s ...string) bool {
 		for _, s := range s {
 			if strings.Contains(words, s) {
@@ -35,18 +36,27 @@ func (r *Request) advice(e *RefusedError) string {
 	case mentions("invalid_target", "invalid_resource", "invalid_audience", "aadsts500011"),
 		e.Code == "access_denied" && e.Status != http.StatusUnauthorized && mentions("audience", "resource"):
 		return r.targetSent()
-	case mentions("subscription key", "api key", "api-key", "apikey") && e.Code != "invalid_client":
-		return "a gateway may want a key of its own: extra_headers= sends it"
+	case strings.Contains(plain, "subscriptionkey") || strings.Contains(plain, "apikey"):
+		if e.Code != "invalid_client" {
+			return "a gateway may want a key of its own: extra_headers= sends it"
+		}
+		return r.credentialsSent()
+	case mentions("user-agent", "required header", "missing header"):
+		return "a gateway may want a header of its own: extra_headers= sends it"
 	case e.clientRefused(), r.AuthMethod == PrivateKeyJWT && mentions("assertion", "jwt"):
 		return r.credentialsSent()
 	case e.Code == "unauthorized_client", e.Code == "unsupported_grant_type":
 		return "check client_id, and that the client is allowed the client credentials grant at the authorization server"
 	case e.Code == "access_denied":
 		return r.scopesSent() + "; " + r.targetSent()
-	case mentions("audience"):
-		return r.targetSent()
 	case wrongPlace[e.Status] != "":
 		return wrongPlace[e.Status] + ": check token_url"
+	case mentions("audience"), e.Code != "" && mentions("resource"), len(r.Resources) > 1 && mentions("duplicated parameter"):
+		return r.targetSent()
+	case mentions("scope"):
+		return r.scopesSent()
+	case mentions("client_id", "client_secret", "client id", "client secret", "client authentication", "client identifier", "invalid client", "unknown client"):
+		return r.credentialsSent()
 	}
 	return ""
 }

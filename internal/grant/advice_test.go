@@ -48,6 +48,17 @@ func TestAdviceFits(t *testing.T) {
 		{"DPoP", nil, 400, `{"error":"invalid_dpop_proof"}`, "bearer tokens: turn DPoP off", ""},
 		{"DPoP in words", nil, 400, `{"error":"invalid_request","error_description":"DPoP proof is missing"}`, "bearer tokens: turn DPoP off", ""},
 		{"gateway", nil, 401, `{"message":"No API key found in request"}`, "extra_headers=", "client_secret"},
+		{"Entra's missing scope", nil, 400, `{"error":"invalid_request","error_description":"AADSTS900144: The request body must contain the following parameter: 'scope'."}`, "no scope was asked for: write scopes=", ""},
+		{"OpenIddict's scope", func(r *Request) { r.Scopes = []string{"a"} }, 400, `{"error":"invalid_request","error_description":"The specified 'scope' is invalid."}`, `"a"`, "resource"},
+		{"Entra's v2 and a resource", nil, 400, `{"error":"invalid_request","error_description":"AADSTS901002: The 'resource' request parameter is not supported."}`, "write resource= or audience=", "scopes="},
+		{"Keycloak's two resources", func(r *Request) { r.Resources = []string{"https://a", "https://b"} }, 400, `{"error":"invalid_request","error_description":"duplicated parameter"}`, `"https://a https://b"`, ""},
+		{"Hydra's words are about no resource", nil, 400, `{"error":"invalid_grant","error_description":"The provided grant (e.g., resource owner credentials) is invalid"}`, "", ""},
+		{"client_id in the body", nil, 400, `{"error":"invalid_request","error_description":"Missing form parameter: client_id"}`, "token_endpoint_auth_method=client_secret_post", ""},
+		{"Salesforce's client_id", nil, 400, `{"error":"invalid_client_id","error_description":"client identifier invalid"}`, "client_secret_basic was used", ""},
+		{"Slack's client_id", nil, 200, `{"ok":false,"error":"invalid_client_id"}`, "client_secret_basic was used", ""},
+		{"Tyk's sentence", nil, 403, `{"error":"Client authentication failed"}`, "client_secret_basic was used", ""},
+		{"API Management's header", nil, 403, `{"message":"Missing required header Ocp-Apim-Subscription-Key"}`, "a gateway may want a key of its own: extra_headers=", ""},
+		{"a User-Agent", nil, 403, `{"message":"Please make sure your request has a User-Agent header"}`, "a gateway may want a header of its own: extra_headers=", ""},
 		{"404", nil, 404, `{"errorCode":"E7","errorSummary":"no such server"}`, "check token_url", ""},
 		{"405", nil, 405, `{"message":"GET only"}`, "no POST is accepted there: check token_url", ""},
 		{"415", nil, 415, `{"message":"unsupported"}`, "no form is accepted there", ""},
@@ -70,6 +81,34 @@ func TestAdviceFits(t *testing.T) {
 		}
 		if strings.Contains(err.Error(), testSecret) {
 			t.Errorf("%s: the secret in %v", tc.name, err)
+		}
+	}
+}
+
+// The reason is found under the names and in the shapes that frameworks and gateways give it.
+func TestReasonInOtherShapes(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"httpCode":"400","httpMessage":"Bad Request","moreInformation":"Client id not registered."}`:                       "Client id not registered.",
+		`{"messageId":"CSIAQ0155E","messageDescription":"The request is invalid."}`:                                          "CSIAQ0155E: The request is invalid.",
+		`{"responseCode":"4001","responseMessage":"Invalid client"}`:                                                         "4001: Invalid client",
+		`{"error":{"code":"Request_BadRequest","message":{"lang":"en","value":"Invalid value"}}}`:                            "Request_BadRequest: Invalid value",
+		`{"errorMessages":["The value is wrong"],"errors":{}}`:                                                               "The value is wrong",
+		`{"statusCode":400,"message":["client_id must be a string","x"]}`:                                                    "client_id must be a string",
+		`{"result":{"error":"invalid_client","message":"Invalid client"}}`:                                                   "invalid_client: Invalid client",
+		`{"client_id":["This field is required."]}`:                                                                          "client_id: This field is required.",
+		`{"title":"One or more validation errors occurred.","status":400,"errors":{"grant_type":["It is required."]}}`:       "grant_type: It is required.",
+		`{"code":"INVALID_REQUEST","message":"It could not be completed.","details":[{"message":"grant type not enabled"}]}`: "INVALID_REQUEST: It could not be completed: grant type not enabled",
+		`{"errorCode":"E1","errorSummary":"Api validation failed","errorCauses":[{"errorSummary":"it is blank"}]}`:           "E1: Api validation failed: it is blank",
+		`{"error":"invalid_scope","error_verbose":"The scope is invalid","error_hint":"scope x is not allowed"}`:             "invalid_scope: scope x is not allowed",
+		`{"error":["invalid_client"]}`: "invalid_client (",
+		`{"message":"invalid_client"}`: "invalid_client (",
+		`"invalid client"`:             "invalid client",
+		`["invalid client"]`:           "invalid client",
+	} {
+		_, err := newRequest(&network{handler: answering(400, "application/json", body)}).Do(t.Context())
+		refused, ok := err.(*RefusedError)
+		if !ok || !strings.HasPrefix(strings.TrimPrefix(refused.Error(), "refused without an OAuth error code: "), want) {
+			t.Errorf("%s: %v, want %s", body, err, want)
 		}
 	}
 }

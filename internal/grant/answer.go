@@ -135,7 +135,7 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 		return n.unavailable(resp, "the answer is empty")
 	case format == neither && bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")):
 		return n.unavailable(resp, "the answer is a web page, not JSON: check token_url")
-	case format == neither, format == jsonArray:
+	case format == neither, format == jsonOther:
 		return n.unavailable(resp, "the answer is not JSON")
 	case a.accessToken == "":
 		return n.unavailable(resp, joined("the answer holds no access_token", n.saying(a.reason)))

@@ -31,7 +31,7 @@ type format int
 const (
 	neither format = iota
 	jsonObject
-	jsonArray // no answer of a token endpoint, but some APIs put their errors into one
+	jsonOther // a list or a text: no answer of a token endpoint, but of some APIs an error
 	form
 )
 
@@ -40,12 +40,11 @@ const (
 func parseAnswer(status int, body []byte) (answer, format) {
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")))
 	var fields map[string]json.RawMessage
-	var list []json.RawMessage
 	switch {
 	case json.Unmarshal(body, &fields) == nil && fields != nil:
 		return readObject(status, fields), jsonObject
-	case json.Unmarshal(body, &list) == nil && list != nil:
-		return answer{reason: readReason(status, body, 0)}, jsonArray
+	case json.Valid(body) && (body[0] == '[' || body[0] == '"'):
+		return answer{reason: readReason(status, body, 0)}, jsonOther
 	}
 	return readForm(string(body))
 }

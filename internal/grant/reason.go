@@ -21,10 +21,15 @@ var (
 	codeNames = []string{"error", "errorcode", "code", "status", "type"}
 	textNames = []string{
 		"errordescription", "errorsummary", "errormessage", "description", "message", "detail", "reason",
-		"faultstring", "msg", "hint",
+		"faultstring", "msg", "hint", "value",
 	}
+	// The ends of other names: IBM's moreInformation and messageDescription, responseCode, errorMessages.
+	codeEnds = []string{"code", "messageid"}
+	textEnds = []string{"description", "message", "messages", "reason", "hint", "information", "summary"}
 	// An error may be an object or a list inside the answer.
-	reasonNames = []string{"error", "fault", "errors", "errorcauses", "details", "detail", "exception"}
+	reasonNames = []string{"error", "fault", "errors", "errorcauses", "details", "detail", "exception", "message"}
+	// Of these the reason is one in particular, beside a general one outside.
+	particular = map[string]bool{"errors": true, "errorcauses": true, "details": true}
 )
 
 // maxReasonDepth is how deep an error may be inside the answer.
@@ -70,7 +75,7 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 		named[plainName(name)] = fields[name]
 	}
 	var found reason
-	for _, name := range codeNames {
+	for _, name := range slices.Concat(codeNames, ending(named, codeEnds)) {
 		code, isText := text(named[name])
 		if n := string(named[name]); !isText && number.MatchString(n) && n != "0" {
 			code = n
@@ -86,22 +91,30 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 			found.code, found.text = code, found.code
 		}
 	}
-	for _, name := range textNames {
+	for _, name := range slices.Concat(textNames, ending(named, textEnds)) {
 		if s := words(named[name], status); s != "" && s != found.code {
 			found.text = s
 			break
 		}
 	}
 	for _, name := range reasonNames {
-		if raw, ok := named[name]; ok && (found.code == "" || found.text == "") {
-			inner := readReason(status, raw, depth+1)
-			if found.code == "" {
-				found.code = inner.code
-			}
-			if found.text == "" && inner.text != found.code {
-				found.text = inner.text
-			}
+		raw, ok := named[name]
+		if !ok || found.code != "" && found.text != "" && !particular[name] {
+			continue
 		}
+		inner := readReason(status, raw, depth+1)
+		if found.code == "" {
+			found.code = inner.code
+		}
+		switch _, isText := text(raw); {
+		case found.text == "" && inner.text != found.code:
+			found.text = inner.text
+		case particular[name] && !isText && !strings.Contains(found.text, inner.text):
+			found.text = strings.TrimRight(found.text, ".:") + ": " + inner.text
+		}
+	}
+	if found == (reason{}) {
+		found = onlyReason(status, fields, depth)
 	}
 	if found.text == "" { // the title of problem details (RFC 9457) is the same for all of a kind
 		found.text = words(named["title"], status)
@@ -109,9 +122,44 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 	return found
 }
 
-// words is the text in raw; "" if it is the HTTP status again.
+// onlyReason looks for a reason in an object that has none of the known names: inside another object, such as
+// "result", or as what is wrong with a parameter, such as {"scope": ["unknown"]} of Django and .NET.
+func onlyReason(status int, fields map[string]json.RawMessage, depth int) reason {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		switch raw := fields[name]; raw[0] {
+		case '{':
+			if inner := readReason(status, raw, depth+1); inner != (reason{}) {
+				return inner
+			}
+		case '[':
+			if s := words(raw, status); s != "" {
+				return reason{text: name + ": " + s}
+			}
+		}
+	}
+	return reason{}
+}
+
+// ending are the names that end in one of ends, in the order of ends.
+func ending(named map[string]json.RawMessage, ends []string) []string {
+	var names []string
+	for _, end := range ends {
+		for _, name := range slices.Sorted(maps.Keys(named)) {
+			if strings.HasSuffix(name, end) && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// words is the text in raw, of a list the first; "" if it is the HTTP status again.
 func words(raw json.RawMessage, status int) string {
-	s, _ := text(raw)
+	s, isText := text(raw)
+	var list []json.RawMessage
+	if !isText && json.Unmarshal(raw, &list) == nil && len(list) > 0 {
+		s, _ = text(list[0])
+	}
 	if says(s, status) || strings.EqualFold(s, http.StatusText(status)) {
 		return ""
 	}
@@ -144,11 +192,15 @@ func says(s string, status int) bool {
 	return s == "" || status != http.StatusBadRequest && strings.EqualFold(s, http.StatusText(status))
 }
 
-// reason returns a server's reason fit for an error. What is no code may still be a sentence.
+// reason returns a server's reason fit for an error. What is no code may still be a sentence, and the other way
+// round.
 func (c cleaner) reason(r reason) (code, description string) {
 	code, description = c.code(r.code), c.text(r.text)
-	if code == "" && description == "" {
+	switch {
+	case code == "" && description == "":
 		description = c.text(r.code)
+	case code == "" && registered[description]:
+		code, description = description, ""
 	}
 	return code, description
 }
