@@ -11,13 +11,22 @@ import (
 // unknownField says of a field that a path does not have which one may be meant.
 func unknownField(field string, known map[string]*framework.FieldSchema) error {
 	const help = "vault path-help shows the fields"
-	if _, ofConfigs := known["server_url"]; !ofConfigs && configFields()[field] != nil {
+	all := configFields()
+	if known[field] == nil && all[field] != nil {
 		return badRequest("the field %q is the config's: write it to config/<server>; %s", field, help)
 	}
 	if meant := nearest(field, slices.Sorted(maps.Keys(known))); meant != "" {
 		return badRequest("unknown field %.64q: did you mean %q? %s", field, meant, help)
 	}
+	if meant := nearest(field, slices.Sorted(maps.Keys(all))); meant != "" {
+		return badRequest("unknown field %.64q: did you mean %q, which is the config's? %s", field, meant, help)
+	}
 	return badRequest("unknown field %.64q: %s", field, help)
+}
+
+// otherNames are what RFC 7517, 7515 and 8414 call what some fields hold.
+var otherNames = map[string]string{
+	"token_endpoint": "token_url", "kid": "key_id", "alg": "signing_alg", "typ": "assertion_type",
 }
 
 // nearest is the field that a misspelt one is most like; empty if none is.
@@ -26,6 +35,9 @@ func nearest(field string, known []string) string {
 		return ""
 	}
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
+	if other := otherNames[strings.ToLower(field)]; slices.Contains(known, other) {
+		return other
+	}
 	best, least := "", max(2, len(field)/4)+1
 	for _, name := range known {
 		if name == "server" || name == "role" { // of the path
@@ -39,11 +51,13 @@ func nearest(field string, known []string) string {
 		return best
 	}
 	// A part of the name, such as secret or auth_method, if it is a part of one alone.
+	parts := slices.DeleteFunc(slices.Clone(known), func(name string) bool { return !strings.Contains(plain(name), plain(field)) })
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	// More than the name, such as issuer_url or client_secret_value.
 	for _, name := range known {
-		if strings.Contains(plain(name), plain(field)) {
-			if best != "" {
-				return ""
-			}
+		if len(parts) == 0 && len(name) > max(5, len(best)) && strings.Contains(plain(field), plain(name)) {
 			best = name
 		}
 	}
