@@ -112,7 +112,7 @@ func configFields() map[string]*framework.FieldSchema {
 		"default_ttl": {
 			Type:        framework.TypeDurationSecond,
 			Default:     int64(defaultDefaultTTL / time.Second),
-			Description: "Lifetime of a token when the authorization server does not tell (no expires_in). Default: 5m.",
+			Description: "Lifetime of a token if neither the authorization server's answer nor the token, if it is a JWT, says. Default: 5m.",
 		},
 		"max_ttl": {
 			Type:        framework.TypeDurationSecond,
