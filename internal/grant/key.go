@@ -80,7 +80,7 @@ func ParseKey(text string) (*Key, error) {
 	}
 	if named.alg != "" {
 		if err := key.fits(named.alg); err != nil {
-			return nil, fmt.Errorf("%s: the JWK's alg does not fit the key: use %s", privateKey.name, oneOf(key.Algorithms()))
+			return nil, fmt.Errorf("%s: the JWK's alg does not fit the key: use %s, or leave its alg out", privateKey.name, oneOf(key.Algorithms()))
 		}
 		key.Alg = named.alg
 	}
