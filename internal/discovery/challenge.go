@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -43,7 +44,7 @@ func parseBearer(fields []string) bearer {
 func parseChallenges(field string) []challenge {
 	var all []challenge
 	for s := field; ; {
-		s = strings.TrimLeft(s, " \t,")
+		s = strings.TrimLeft(s, " \t,;") // some servers separate parameters by semicolons
 		if s == "" {
 			return all
 		}
@@ -72,12 +73,19 @@ func parseChallenges(field string) []challenge {
 	}
 }
 
+// nextParam finds the beginning of another parameter.
+var nextParam = regexp.MustCompile(`[ \t;]+\w+=`)
+
 // paramValue cuts a parameter's value from s. ok is false for a quoted string without an end.
 func paramValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
-		// A token by the grammar, which a URL or two scopes are not; servers send them all the same.
+		// A token by the grammar, which a URL or two scopes are not; servers send them all the same, and without
+		// a comma behind.
 		value, rest, _ = strings.Cut(s, ",")
-		return strings.Trim(value, " \t"), rest, true
+		if at := nextParam.FindStringIndex(value); at != nil {
+			value, rest = value[:at[0]], s[at[0]:]
+		}
+		return strings.Trim(value, " \t;'"), rest, true
 	}
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {

@@ -168,6 +168,7 @@ func TestScopesThatTheGrantHasNot(t *testing.T) {
 		{``, `["openid","read","profile","email","address","phone","offline_access","write"]`, []string{"read", "write"}},
 		{``, `["openid","offline_access"]`, nil},
 		{``, `["OpenID","openid.x","read:email","emails"]`, []string{"OpenID", "openid.x", "read:email", "emails"}},
+		{``, `"read  write"`, []string{"read", "write"}},
 		{``, `[]`, nil},
 		{``, `null`, nil},
 		{`scope="openid read"`, `["write"]`, []string{"openid", "read"}},
