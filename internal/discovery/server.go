@@ -18,6 +18,10 @@ func (s *search) server(ctx context.Context, issuer string, policy Policy) *Resu
 		s.attempts = append(s.attempts, Attempt{URL: shown(strings.SplitN(issuer, "?", 2)[0]), Reason: "as an issuer it " + reason})
 		return nil
 	}
+	if field, value := MetadataOf(issuer); field == "issuer" {
+		s.attempts = append(s.attempts, Attempt{URL: shown(issuer), Reason: "as an issuer it is the URL of a metadata document: write issuer=" + shown(value) + " if the credentials are for that server"})
+		return nil
+	}
 	for _, raw := range serverURLs(u) {
 		if reach.Ended(ctx) != nil {
 			return nil
@@ -52,7 +56,7 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		return nil, "the metadata names no issuer"
 	case !SameIssuer(m.issuer, issuer):
 		reason := fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
-		if issuer == s.Issuer && strings.EqualFold(strings.TrimSuffix(m.issuer, "/"), strings.TrimSuffix(issuer, "/")) {
+		if issuer == s.Issuer && nearlyIssuer(m.issuer, issuer) {
 			reason += ": write issuer exactly so"
 		}
 		return nil, reason
@@ -100,6 +104,15 @@ func (s *search) endpoint(raw string, policy Policy) string {
 // it to the issuers that they are given.
 func SameIssuer(a, b string) bool {
 	return a == b || withoutRootSlash(a) == withoutRootSlash(b)
+}
+
+// nearlyIssuer reports whether two issuer identifiers differ only in a slash at the end, in case, or in a port
+// that is the default.
+func nearlyIssuer(a, b string) bool {
+	u, odd := parseIssuer(a)
+	v, odder := parseIssuer(b)
+	path := func(u *url.URL) string { return strings.TrimSuffix(u.EscapedPath(), "/") }
+	return odd == "" && odder == "" && origin(u) == origin(v) && strings.EqualFold(path(u), path(v))
 }
 
 // withoutRootSlash cuts off a path that is a slash alone.

@@ -50,6 +50,8 @@ func TestIssuerThatIsNearlyRightIsToldExactly(t *testing.T) {
 	for spelled, hint := range map[string]string{
 		"https://as.example.com/a/":    ": write issuer exactly so",
 		"https://AS.example.com/a":     ": write issuer exactly so",
+		"https://as.example.com:443/a": ": write issuer exactly so",
+		"http://as.example.com/a":      "",
 		"https://other.example.com/a":  "",
 		"https://as.example.com/a/b":   "",
 		"https://as.example.com/{t}/a": "",
@@ -93,6 +95,22 @@ func TestURLOfMetadataIsNoStart(t *testing.T) {
 			if text := name + " is the URL of a metadata document: write " + field + "=" + value; err == nil || err.Error() != text || len(w.asked) > 0 {
 				t.Errorf("%v, want %s; asked %q", err, text, w.asked)
 			}
+		}
+	}
+}
+
+// MCP servers name the URL of the metadata where the issuer is due. What would be inserted into it is nowhere.
+func TestNamedURLOfMetadataIsToldAsIssuer(t *testing.T) {
+	for _, named := range []string{oauthURL, openidURL, issuer + "/a/.well-known/openid-configuration", issuer + "/.well-known/oauth-authorization-server/a"} {
+		w := healthy()
+		w.handlers[challenged] = answers(resourceDoc(serverURL, named))
+		_, value := MetadataOf(named)
+		_, err := w.search(t, Request{})
+		wantAttempts(t, err, named+": as an issuer it is the URL of a metadata document: write issuer="+value+" if the credentials are for that server")
+		// Another server that is named is taken.
+		w.handlers[challenged] = answers(resourceDoc(serverURL, named, issuer))
+		if got, err := w.search(t, Request{}); err != nil || got.Issuer != issuer {
+			t.Errorf("%s: %+v %v", named, got, err)
 		}
 	}
 }
