@@ -112,7 +112,7 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{}
-		p, _, _ := c.admit(time.Now(), false)
+		p, _, _ := c.admit(time.Now(), func(f *failure) time.Time { return f.end(false) })
 		p.failed("as", errors.New("down"), time.Now())
 		if later := (&permit{client: c, begun: time.Now()}); !later.succeeded() {
 			t.Error("a success after the failure counts for nothing")

@@ -40,6 +40,25 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 	})
 }
 
+// A refresh that Close breaks off counts as a failure of storage, which would be tried again.
+func TestCloseDuringARefreshLeavesNoTimer(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		w.with(func(w *world) { w.hanging[""] = true })
+		time.Sleep(time.Until(first.RefreshAt) + time.Second)
+		s := e.peek(weather)
+		if s.flight.Load() == nil {
+			t.Fatal("no refresh is under way")
+		}
+		e.Close()
+		synctest.Wait()
+		if s.flight.Load() != nil || s.hasTimer() {
+			t.Error("the closed engine still has a flight or a timer")
+		}
+	})
+}
+
 func TestCloseEndsAVerification(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.hanging[""] = true

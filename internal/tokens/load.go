@@ -102,9 +102,6 @@ func (s *slot) forget() (load bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	load = s.loaded
-	if s.gone {
-		return false
-	}
 	s.supersede()
 	s.hold(nil)
 	s.failed.Store(nil)
@@ -118,11 +115,8 @@ func (s *slot) forget() (load bool) {
 func (s *slot) reread(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		gone, load, revision := s.gone, !s.loaded, s.revision
+		load, revision := !s.loaded, s.revision
 		s.mu.Unlock()
-		if gone {
-			return ErrNotConfigured
-		}
 		o := s.look(ctx, load)
 		if done, err := s.applyReread(o, revision); done {
 			return err
@@ -134,7 +128,7 @@ func (s *slot) reread(ctx context.Context) error {
 func (s *slot) applyReread(o outcome, revision uint64) (done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.revision != revision && !s.gone {
+	if s.revision != revision {
 		return false, nil
 	}
 	now := time.Now()

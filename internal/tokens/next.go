@@ -23,8 +23,7 @@ type view struct {
 	asked bool
 	// flying reports whether a flight is under way.
 	flying bool
-	// stopped reports whether this node starts nothing for the name: it may not fetch, it
-	// is ending, or the name is not configured.
+	// stopped reports whether this node starts nothing: it may not fetch, or it is ending.
 	stopped bool
 }
 

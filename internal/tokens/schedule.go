@@ -9,10 +9,10 @@ import (
 // advance starts what is due in the background, or sets the timer to the time when something
 // will be. It reports whether it started a flight. mu is held.
 func (s *slot) advance(now time.Time) (launched bool) {
+	s.stopTimer()
 	t := s.held.Load()
 	st := next(s.view(now, t, false))
 	if st.do != fetch {
-		s.stopTimer()
 		return false
 	}
 	if wait := left(st.at, now); wait > 0 {
@@ -22,22 +22,16 @@ func (s *slot) advance(now time.Time) (launched bool) {
 	return s.launch(t.ID()) == nil // fails only when the engine is closing
 }
 
-// setTimer replaces the slot's timer. mu is held.
+// setTimer sets the slot's timer; none may be set. One that fires although it was stopped does
+// no harm, since what is due is decided then. mu is held.
 func (s *slot) setTimer(wait time.Duration) {
-	s.stopTimer()
-	var timer *time.Timer
-	timer = time.AfterFunc(wait, func() {
+	s.timer = time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.timer != timer {
-			return // it was stopped or replaced while it fired
-		}
-		s.timer = nil
 		if s.advance(time.Now()) {
 			s.flight.Load().timed = true
 		}
 	})
-	s.timer = timer
 }
 
 // launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed when

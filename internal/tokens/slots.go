@@ -214,7 +214,7 @@ func (e *Engine) RetryAfterFailedWrite(key any, complaint string, look func(cont
 // cores do not fight for the cache line.
 func (s *slot) touch(now time.Time) {
 	at := now.Sub(s.engine.epoch)
-	if at-time.Duration(s.lastRead.Load()) > time.Second || at < time.Second {
+	if at-time.Duration(s.lastRead.Load()) > time.Second {
 		s.lastRead.Store(int64(at))
 	}
 }
@@ -230,7 +230,7 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 		idleTimeout:    s.idleTimeout,
 		asked:          asked,
 		flying:         s.flight.Load() != nil,
-		stopped:        s.gone || s.engine.ctx.Err() != nil || s.engine.passive() && !asked,
+		stopped:        s.engine.ctx.Err() != nil || s.engine.passive() && !asked,
 	}
 	if f := s.failed.Load(); f != nil {
 		v.failing, v.failedAt, v.windowEnd = true, f.lastAt(), s.windowEnd(f, token, now)

@@ -1,0 +1,173 @@
+package tokens
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+func (s *slot) hasTimer() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.timer != nil
+}
+
+// A timer keeps its slot in memory until it fires, which may be months away.
+func TestNoTimerIsLeftWithoutAToken(t *testing.T) {
+	for name, end := range map[string]func(*world, *Engine){
+		"deleted": func(w *world, e *Engine) { w.mustChange(e, weather, w.remove(weather)) },
+		"dropped": func(w *world, e *Engine) { w.mustChange(e, weather, w.reshape(weather, "B")) },
+		"invalidated": func(w *world, e *Engine) {
+			w.with(func(w *world) { w.broken["terms"] = errStorage })
+			e.Invalidate(weather)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := w.engine()
+				mustRead(t, e, weather)
+				s := e.peek(weather)
+				if !s.hasTimer() {
+					t.Fatal("a token that is held has no timer")
+				}
+				end(w, e)
+				synctest.Wait()
+				if s.hasTimer() {
+					t.Error("the timer is left")
+				}
+			})
+		})
+	}
+}
+
+// The lock of a name is for changes: its readers share it with nothing, even when a refresh is under
+// way or has failed.
+func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = 10 * time.Hour
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		s := e.peek(weather)
+		read := func() Answer {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return mustRead(t, e, weather)
+		}
+		w.with(func(w *world) { w.refuse, w.latency = clientFailures["invalid_client"], 5*time.Second })
+		time.Sleep(time.Until(first.RefreshAt) + time.Second)
+		if s.flight.Load() == nil {
+			t.Fatal("no refresh is under way")
+		}
+		read()
+		time.Sleep(20 * time.Minute)
+		for {
+			f := s.failed.Load()
+			if left(f.end(true), time.Now()) > time.Minute && left(f.end(false), time.Now()) < 0 {
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if ttl := read().TTL; ttl < 60 {
+			t.Errorf("readers are told to come again in %d s, before the next attempt", ttl)
+		}
+	})
+}
+
+func TestReadsAreRecordedOnceASecond(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		time.Sleep(time.Minute)
+		s := e.slot(weather)
+		s.touch(time.Now())
+		first := s.lastRead.Load()
+		time.Sleep(time.Second / 2)
+		if s.touch(time.Now()); s.lastRead.Load() != first {
+			t.Error("two reads within half a second were recorded")
+		}
+		time.Sleep(time.Second)
+		if s.touch(time.Now()); s.lastRead.Load() == first {
+			t.Error("a read a second later was not recorded")
+		}
+	})
+}
+
+func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		s := e.slot(weather)
+		s.mu.Lock()
+		s.drop()
+		s.mu.Unlock()
+		if token, f, err := s.join(); token != nil || f != nil || err != nil {
+			t.Errorf("a reader got %v, %v, %v", token, f, err)
+		}
+		if token, f, err := s.replace(""); token != nil || f != nil || err != nil {
+			t.Errorf("a refresh got %v, %v, %v", token, f, err)
+		}
+		if e.peek(weather) != nil {
+			t.Error("the slot is still found")
+		}
+	})
+}
+
+func TestReadersWithinTheWindowOfANamesOwnFailureAskNobody(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.refuse = &grant.RefusedError{Status: 400, Code: "invalid_scope"}
+		e := w.engine()
+		failed := mustFail(t, e, weather)
+		for time.Until(failed.NextAttempt) > time.Second {
+			_ = mustFail(t, e, weather)
+			time.Sleep(time.Second / 2)
+		}
+		w.wantFetches(1)
+	})
+}
+
+// A load in the background is overtaken by a write as one for a reader is.
+func TestBackgroundLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		mustRead(t, w.engine(), weather)
+		e := w.slowEngine()
+		e.LoadAll()
+		time.Sleep(750 * time.Millisecond) // the old terms have been read, and the old token
+		change := w.reshape(weather, "B")
+		change.Terms = w.written(weather, w.terms(weather, "B"))
+		w.mustChange(e, weather, change)
+		time.Sleep(300 * time.Millisecond)
+		if s := e.peek(weather); s.held.Load() != nil {
+			t.Error("the old token is held after the write")
+		}
+		time.Sleep(time.Minute)
+		if got := mustRead(t, e, weather); got.Shape != "B" {
+			t.Errorf("got a token of shape %s", got.Shape)
+		}
+	})
+}
+
+// Terms are what a failed write leaves in question, not the token; and once they can no longer
+// change, one look is enough.
+func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		before := w.storageCalls()
+		w.broken["terms"] = errStorage
+		if err := e.Change(t.Context(), weather, w.lateWrite(nil, errStorage)); !errors.Is(err, errStorage) {
+			t.Fatal(err)
+		}
+		time.Sleep(LateCommit + time.Second)
+		w.with(func(w *world) { clear(w.broken) })
+		looks := w.storageCalls()["terms"]
+		time.Sleep(10 * time.Minute)
+		after := w.storageCalls()
+		if n := after["terms"] - looks; n != 1 {
+			t.Errorf("the terms were read %d times", n)
+		}
+		if n := after["load"] - before["load"]; n != 0 {
+			t.Errorf("the token was loaded %d times", n)
+		}
+	})
+}
