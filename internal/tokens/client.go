@@ -178,12 +178,12 @@ func (p *permit) failed(host string, cause error, now time.Time) *failure {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	prev := c.failed.Load()
-	if p.overtaken(prev) && !now.Add(retryAfter(cause)).After(prev.end(true)) {
+	if p.overtaken(prev) && !now.Add(retryAfter(cause)).After(prev.end(false)) {
 		return prev
 	}
 	next := prev.next(host, cause, now)
 	if p.overtaken(prev) {
-		next.count, next.streak = prev.count, prev.streak
+		next.count, next.streak = prev.count, min(prev.streak, next.streak)
 	}
 	next.client = c
 	c.failed.Store(next)

@@ -109,6 +109,45 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	})
 }
 
+// Readers without a token ask after 10 s in a long window, but not before a time that the server has
+// named, if only to one of several requests that were under way together.
+func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{}
+		for range 20 {
+			p := &permit{client: c, begun: time.Now()}
+			p.failed("as", clientFailures["invalid_client"], time.Now())
+		}
+		late := &permit{client: c, begun: time.Now().Add(-time.Second)}
+		f := late.failed("as", &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}, time.Now())
+		if wait := time.Until(f.end(false)); wait < time.Minute {
+			t.Errorf("the client is asked again in %s, before the server's time", wait)
+		}
+		if f.count != 20 || f.streak != 1 {
+			t.Errorf("%d failures, %d of this kind; want 20 and 1", f.count, f.streak)
+		}
+	})
+}
+
+func TestClientsThatWorkAreForgotten(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		w.shapes[Name{Server: "down"}], w.clients[Name{Server: "down"}] = "D", "down"
+		w.refusals = map[string]error{"D": clientFailures["503"]}
+		mustRead(t, e, weather)
+		_ = mustFail(t, e, Name{Server: "down"})
+		if n := len(e.clients.values); n != 1 {
+			t.Errorf("%d clients are kept, want the failing one", n)
+		}
+		time.Sleep(rememberFailure)
+		w.with(func(w *world) { w.shapes[Name{Server: "later"}], w.refusals["L"] = "L", clientFailures["503"] })
+		_ = mustFail(t, e, Name{Server: "later"})
+		if e.clients.values["down"] != nil {
+			t.Error("a client that no name has used for long is kept")
+		}
+	})
+}
+
 func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{}

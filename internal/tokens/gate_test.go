@@ -199,7 +199,7 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 			name := Name{Server: fmt.Sprint("s", i)}
 			w.shapes[name], w.hosts[name] = "A", "as.example.com"
 		}
-		w.latency = 5 * time.Second
+		w.latency = 3 * time.Second
 		e := w.engine()
 		for i := range hostFetches {
 			go func() { _, _ = e.Read(t.Context(), Name{Server: fmt.Sprint("s", i)}) }()
@@ -211,9 +211,9 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 			failed <- err
 		}()
 		synctest.Wait()
-		w.with(func(w *world) { w.broken["terms"] = errors.New("Unavailable") })
-		if err := <-failed; err == nil {
-			t.Error("a token was obtained though storage was gone")
+		w.with(func(w *world) { w.broken["terms"] = errStorage })
+		if err := <-failed; !errors.Is(err, errStorage) {
+			t.Errorf("got %v, want storage's error", err)
 		}
 		w.wantFetches(hostFetches)
 	})
