@@ -89,10 +89,8 @@ func (e *Engine) ensureSlot(name Name) {
 	for {
 		s := e.slot(name)
 		s.mu.Lock()
+		s.supersede() // no flight drops it now: what it saw is of an older revision
 		gone := s.gone
-		if !gone {
-			s.supersede() // no flight drops it now: what it saw is of an older revision
-		}
 		s.mu.Unlock()
 		if !gone {
 			return
@@ -155,7 +153,6 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 		s.loaded = false
 	}
 	switch {
-	case o.err != nil:
 	case o.token != nil:
 		s.touch(now) // as loading does
 	case c.Refresh:

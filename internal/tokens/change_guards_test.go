@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,4 +180,223 @@ func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
 			t.Errorf("the token was loaded %d times, want it in memory", n)
 		}
 	})
+}
+
+// What a failed write has done is seen by the first reader after it, if storage answers at once.
+func TestFailedWriteThatTookEffectIsSeenAtOnce(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		reader, gone := Name{"weather", "reader"}, Name{"weather", "gone"}
+		w.shapes[reader], w.shapes[gone] = "A", "A"
+		for _, name := range []Name{weather, reader, gone} {
+			mustRead(t, e, name)
+		}
+		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) {
+				w.shapes[weather], w.shapes[reader] = "B", "B"
+				delete(w.shapes, gone)
+			})
+			return errStorage
+		}})
+		if !errors.Is(err, errStorage) {
+			t.Fatalf("got %v, want the write's error", err)
+		}
+		for _, name := range []Name{weather, reader} {
+			if got := mustRead(t, e, name); got.Shape != "B" {
+				t.Errorf("%s has a token of shape %s", name, got.Shape)
+			}
+		}
+		time.Sleep(LateCommit + time.Second)
+		looks := w.storageCalls()["terms"]
+		time.Sleep(10 * time.Minute)
+		if n := w.storageCalls()["terms"] - looks; n != 0 {
+			t.Errorf("the terms were read %d times after that", n)
+		}
+	})
+}
+
+// A flight that read the terms before a write that failed must not take them for current.
+func TestFailedWriteVoidsTheLooksUnderWay(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = time.Millisecond
+		e := w.slowEngine()
+		got := make(chan Answer, 1)
+		go func() { got <- mustRead(t, e, weather) }()
+		synctest.Wait() // the terms have been read
+		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) { w.shapes[weather] = "B" })
+			return errStorage
+		}})
+		if answer := <-got; answer.Shape != "B" {
+			t.Errorf("got a token of shape %s", answer.Shape)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestVerifiedTokenThatCannotBeUsedIsNotHandedOut(t *testing.T) {
+	for name, trouble := range map[string]func(*world, *Engine) error{
+		"terms cannot be read": func(w *world, _ *Engine) error { return errStorage },
+		"invalidated": func(w *world, e *Engine) error {
+			w.with(func(w *world) { w.shapes[weather] = "C" })
+			e.Invalidate(weather)
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := w.engine()
+				mustRead(t, e, weather)
+				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				change := w.reshape(weather, "B")
+				change.Token = verified
+				change.Terms = func(context.Context, Name) (*Terms, error) {
+					err := trouble(w, e)
+					return w.terms(weather, "B"), err
+				}
+				w.mustChange(e, weather, change)
+				if got := mustRead(t, e, weather); got.Shape != w.shapes[weather] {
+					t.Errorf("got a token of shape %s", got.Shape)
+				}
+				w.wantFetches(3)
+			})
+		})
+	}
+}
+
+func TestVerifiedTokenOfAnotherShapeStaysInStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := w.reshape(weather, "B")
+		change.Token = verified
+		w.mustChange(e, weather, change)
+		if got := w.stored(weather); got.Shape != "B" {
+			t.Errorf("storage holds a token of shape %q", got.Shape)
+		}
+	})
+}
+
+func TestWriteThatFindsARoleGoneLeavesTheOthers(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 20)
+		w.with(func(w *world) { delete(w.shapes, names[0]) })
+		w.mustChange(e, weather, w.reshape(weather, "A"))
+		for _, name := range names[1:] {
+			mustRead(t, e, name)
+		}
+		w.wantFetches(len(names))
+	})
+}
+
+// New credentials whose terms could not be read at first replace the stored token all the same.
+func TestNewCredentialsOutlastTermsThatCannotBeRead(t *testing.T) {
+	for name, refresh := range map[string]bool{"new credentials": true, "a write of something else": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := w.engine()
+				first := mustRead(t, e, weather)
+				time.Sleep(time.Minute)
+				change := w.reshape(weather, "A")
+				change.Refresh = refresh
+				w.broken["terms"] = errStorage
+				w.mustChange(e, weather, change)
+				w.with(func(w *world) { clear(w.broken) })
+				if got := mustRead(t, e, weather); got.ID() != first.ID() {
+					t.Error("the stored token was not loaded")
+				}
+				time.Sleep(time.Second)
+				if got := mustRead(t, e, weather); (got.ID() != first.ID()) != refresh {
+					t.Errorf("refreshed %t, want %t", got.ID() != first.ID(), refresh)
+				}
+			})
+		})
+	}
+}
+
+func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		read, unread, same := Name{"weather", "read"}, Name{"weather", "unread"}, Name{"weather", "same"}
+		for _, name := range []Name{read, unread, same} {
+			w.shapes[name] = "A"
+			mustRead(t, e, name)
+		}
+		for range 30 { // a day and more; the idle timeout is a day
+			time.Sleep(time.Hour)
+			mustRead(t, e, read)
+			mustRead(t, e, same)
+		}
+		if status, _ := e.Status(t.Context(), unread); status.State != StateIdle {
+			t.Fatalf("state %s, want idle", status.State)
+		}
+		w.with(func(w *world) { w.latency = 2 * time.Second })
+		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
+		synctest.Wait() // a flight of the role is under way
+		w.with(func(w *world) { w.shapes[read], w.shapes[unread] = "B", "B" })
+		before, looks := w.fetches(), w.storageCalls()["terms"]
+		change := w.reshape(weather, "B")
+		change.Token = verified
+		w.mustChange(e, weather, change)
+		time.Sleep(10 * time.Second)
+		w.wantFetches(before + 1)
+		// The terms of the four names, and those that the role's flight reads again.
+		if n := w.storageCalls()["terms"] - looks; n != 5 {
+			t.Errorf("the terms were read %d times, want 5", n)
+		}
+	})
+}
+
+func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		time.Sleep(48 * time.Hour)
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := w.fetches()
+		change := w.reshape(weather, "A")
+		change.Token = verified
+		w.mustChange(e, weather, change)
+		time.Sleep(time.Hour)
+		w.wantFetches(before + 1)
+	})
+}
+
+// The slot that the token is put into may be dropped between its look-up and its lock.
+func TestSlotOfAVerifiedTokenIsInUse(t *testing.T) {
+	w := newWorld(t)
+	e := w.engine()
+	s := e.slot(weather)
+	s.mu.Lock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.ensureSlot(weather)
+	}()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	s.drop()
+	s.mu.Unlock()
+	<-done
+	if now := e.peek(weather); now == nil || now == s {
+		t.Error("there is no slot for the token")
+	}
 }

@@ -50,9 +50,9 @@ func (f *failure) next(host string, cause error, now time.Time) *failure {
 }
 
 // current returns the latest failure of the client whose failure f is, nil if that client
-// works again, and f itself if it is the name's own.
+// works again; or f itself if it is the name's own.
 func (f *failure) current() *failure {
-	if f == nil || f.client == nil {
+	if f.client == nil {
 		return f
 	}
 	return f.client.failed.Load()
@@ -70,15 +70,6 @@ func (f *failure) end(held bool) time.Time {
 	default:
 		return c.at.Add(min(c.wait, waitingMost))
 	}
-}
-
-// lastAt is when the latest attempt failed: the name's own or, while its client fails, any of
-// that client's.
-func (f *failure) lastAt() time.Time {
-	if c := f.current(); c != nil {
-		return c.at
-	}
-	return f.at
 }
 
 // refused reports whether the authorization server said no.

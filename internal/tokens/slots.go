@@ -233,7 +233,7 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 		stopped:        s.engine.ctx.Err() != nil || s.engine.passive() && !asked,
 	}
 	if f := s.failed.Load(); f != nil {
-		v.failing, v.failedAt, v.windowEnd = true, f.lastAt(), s.windowEnd(f, token, now)
+		v.failing, v.failedAt, v.windowEnd = true, f.at, s.windowEnd(f, token, now)
 	}
 	return v
 }
