@@ -234,9 +234,13 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	}
 	if f := s.failed.Load(); f != nil {
 		v.failing, v.failedAt, v.windowEnd = true, f.at, s.windowEnd(f, token, now)
+		if c := f.current(); c != nil {
+			v.failedAt = c.at // what another name of the client met counts for this one
+		}
 	}
 	return v
 }
+
 
 // windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers
 // wait for one. If only requests for other names of the client have failed, those names may have a
