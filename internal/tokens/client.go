@@ -79,12 +79,12 @@ func (f *failure) refused() bool {
 }
 
 // err is the failure for the readers of a name: while its client fails, the latest of that client's.
-func (f *failure) err(name Name, held bool) error {
+func (f *failure) err(name Name) error {
 	latest := f
 	if c := f.current(); c != nil {
 		latest = c
 	}
-	return &FailedError{Name: name, Host: latest.host, Cause: latest.cause, NextAttempt: f.end(held)}
+	return &FailedError{Name: name, Host: latest.host, Cause: latest.cause, NextAttempt: f.end(false)}
 }
 
 // client is an OAuth client at its token endpoint: what an authorization server locks out,

@@ -41,6 +41,7 @@ func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 					}
 					time.Sleep(time.Minute)
 				}
+				time.Sleep(waitingMost) // a caller without a token may ask then
 				w.with(func(w *world) { w.refuse = nil })
 				if err := success(t, w, e, names[0]); err != nil {
 					t.Fatal(err)
@@ -136,6 +137,10 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 		w.refusals = map[string]error{"D": clientFailures["503"]}
 		mustRead(t, e, weather)
 		_ = mustFail(t, e, Name{Server: "down"})
+		if _, err := e.Verify(t.Context(), weather, w.terms(weather, "A")); err != nil {
+			t.Fatal(err)
+		}
+		w.mustChange(e, weather, w.reshape(weather, "A"))
 		if n := len(e.clients.values); n != 1 {
 			t.Errorf("%d clients are kept, want the failing one", n)
 		}
@@ -195,6 +200,115 @@ func TestTokenThatExpiresWhileAWriteIsUnderWayIsNotHandedOut(t *testing.T) {
 		w.wantFetches(2)
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		go func() { ended <- e.Change(t.Context(), Name{"weather", "reader"}, slow) }()
+		synctest.Wait()
+		if token, _, err := e.Refresh(t.Context(), weather, ""); err != nil || !token.ValidAt(time.Now()) {
+			t.Errorf("a refresh got a token that expires at %s, %v", token.ExpiresText(), err)
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, hostFetches)
+		w.with(func(w *world) { w.latency = 4 * time.Second })
+		time.Sleep(time.Minute)
+		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := e.Verify(ctx, weather, w.terms(weather, "A")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want that the deadline ended it", err)
+		}
+		time.Sleep(time.Minute)
+		if n := len(e.gates.hosts.values); n != 0 {
+			t.Errorf("%d hosts are left", n)
+		}
+	})
+}
+
+// probing makes a client fail and lets one of its names probe, at a server that hangs.
+func probing(t *testing.T, w *world, e *Engine) []Name {
+	t.Helper()
+	names := w.roles(e, 2)
+	w.with(func(w *world) { w.refuse = clientFailures["503"] })
+	time.Sleep(3 * time.Hour) // both have ended
+	_ = mustFail(t, e, names[0])
+	time.Sleep(waitingMost)
+	w.with(func(w *world) { w.hanging["as.example.com"] = true })
+	go func() { _, _ = e.Read(t.Context(), names[0]) }()
+	synctest.Wait()
+	if c := e.peek(names[0]).failed.Load().client; c.probe == nil {
+		t.Fatal("no name probes")
+	}
+	return names
+}
+
+func TestVerifiedWriteReleasesThoseWhoWaitForAProbe(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := probing(t, w, e)
+		read := make(chan error, 1)
+		go func() {
+			_, err := e.Read(t.Context(), names[1])
+			read <- err
+		}()
+		synctest.Wait()
+		change := w.reshape(names[1], "A")
+		change.Token = &grant.Token{AccessToken: "verified", RequestedAt: time.Now(), ExpiresIn: time.Hour}
+		begun := time.Now()
+		w.mustChange(e, names[1], change)
+		if err := <-read; err != nil || time.Since(begun) != 0 {
+			t.Errorf("the reader got %v after %s, want the verified token at once", err, time.Since(begun))
+		}
+	})
+}
+
+// An attempt that a change of terms breaks off says nothing about the client.
+func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := probing(t, w, e)
+		c := e.peek(names[0]).failed.Load().client
+		before := c.failed.Load()
+		e.InvalidateToken(names[0])
+		synctest.Wait()
+		if c.failed.Load() != before {
+			t.Errorf("the client's failure is %+v, want the one before", c.failed.Load())
+		}
+	})
+}
+
+// The authorization server may hand out the token that is held, on new terms.
+func TestRepeatedTokenOnNewTermsHasTheirShape(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		change := w.reshape(weather, "B")
+		change.Token = &grant.Token{AccessToken: first.AccessToken, RequestedAt: time.Now(), ExpiresIn: time.Hour}
+		w.mustChange(e, weather, change)
+		if got := mustRead(t, e, weather); got.Shape != "B" {
+			t.Errorf("got a token of shape %s", got.Shape)
+		}
+		w.wantFetches(1)
+	})
+}
+
+func TestVerifiedShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		mustRead(t, w.engine(), weather)
+		e := w.engine()
+		change := w.reshape(weather, "A")
+		change.Token = &grant.Token{AccessToken: "verified", RequestedAt: time.Now(), ExpiresIn: 5 * time.Second}
+		w.mustChange(e, weather, change)
+		if got := w.stored(weather); got.AccessToken != "" {
+			t.Error("storage holds the token from before")
 		}
 	})
 }

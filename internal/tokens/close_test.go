@@ -14,6 +14,13 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		names := w.roles(e, 10)
+		ran := false
+		if !e.Go(func(context.Context) { ran = true }) {
+			t.Error("an open engine refuses work")
+		}
+		if synctest.Wait(); !ran {
+			t.Error("the work was not done")
+		}
 		begun := time.Now()
 		e.Close()
 		if waited := time.Since(begun); waited != 0 {
@@ -81,13 +88,20 @@ func TestCloseEndsTheLoadingOfTokens(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Millisecond
 		first := w.engine()
-		w.roles(first, 100)
+		names := w.roles(first, 100)
 		first.Close()
 		e := w.slowEngine()
 		e.LoadAll()
 		time.Sleep(1250 * time.Millisecond)
+		begun := time.Now()
 		e.Close()
+		if waited := time.Since(begun); waited != closeTimeout {
+			t.Errorf("Close waited %s for the work under way, want %s", waited, closeTimeout)
+		}
 		before := w.storageCalls()
+		if n := before["terms"] - len(names); n > 2*loaders {
+			t.Errorf("%d terms were read, want those of %d names at a time", n, loaders)
+		}
 		time.Sleep(time.Minute)
 		after := w.storageCalls()
 		if n := after["terms"] + after["load"] - before["terms"] - before["load"]; n > loaders {
@@ -121,3 +135,40 @@ type fixedTerms struct {
 }
 
 func (f fixedTerms) Terms(context.Context, Name) (*Terms, error) { return f.terms, nil }
+
+// Flights wait for the write lock before they store a token, and after a change has made them void.
+func TestCloseEndsTheWaitForAWrite(t *testing.T) {
+	for name, slow := range map[string]func(*Change){
+		"to be stored": func(c *Change) {
+			write := c.Write
+			c.Write = func(ctx context.Context) error { time.Sleep(3 * time.Second); return write(ctx) }
+		},
+		"to begin again": func(c *Change) {
+			terms := c.Terms
+			c.Terms = func(ctx context.Context, n Name) (*Terms, error) { time.Sleep(3 * time.Second); return terms(ctx, n) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := w.engine()
+				read, written := make(chan error, 1), make(chan error, 1)
+				go func() {
+					_, err := e.Read(t.Context(), weather)
+					read <- err
+				}()
+				synctest.Wait()
+				change := w.reshape(weather, "B")
+				change.Terms = w.written(weather, w.terms(weather, "B"))
+				slow(&change)
+				go func() { written <- e.Change(t.Context(), weather, change) }()
+				time.Sleep(time.Second)
+				begun := time.Now()
+				e.Close()
+				if err := <-read; !errors.Is(err, ErrClosed) || time.Since(begun) > closeTimeout {
+					t.Errorf("the reader got %v after %s, want ErrClosed at once", err, time.Since(begun))
+				}
+				<-written
+			})
+		})
+	}
+}

@@ -160,7 +160,7 @@ func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 	}
 	defer leave()
 	if f := c.limit(time.Now()); f != nil {
-		return nil, f.err(name, false)
+		return nil, f.err(name)
 	}
 	p := &permit{client: c, begun: time.Now()}
 	token, err := e.fetch(ctx, terms)
@@ -170,7 +170,7 @@ func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 			e.wake(c)
 		}
 	case retryAfter(err) > 0:
-		return nil, p.failed(terms.Host, err, time.Now()).err(name, false)
+		return nil, p.failed(terms.Host, err, time.Now()).err(name)
 	}
 	return token, err
 }

@@ -236,6 +236,9 @@ func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
 		if answer := <-got; answer.Shape != "B" || answer.AccessToken[0] != 'B' {
 			t.Errorf("got the token %s of shape %s", answer.AccessToken, answer.Shape)
 		}
+		if n := w.storageCalls()["load"]; n != hostFetches+1 {
+			t.Errorf("tokens were loaded %d times, want once for each name", n)
+		}
 	})
 }
 

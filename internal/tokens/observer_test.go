@@ -128,3 +128,24 @@ func TestEachTellsOfWhatIsHeld(t *testing.T) {
 		}
 	})
 }
+
+// A refresh that a broker asked for early has no due time to be late for.
+func TestObserverIsNotToldOfRefreshesThatWereNotDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, n := newWorld(t), &notes{}
+		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
+		t.Cleanup(e.Close)
+		first := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
+		if _, _, err := e.Refresh(t.Context(), weather, first.ID()); err == nil {
+			t.Fatal("the refresh succeeded")
+		}
+		w.with(func(w *world) { w.refuse = nil })
+		time.Sleep(time.Minute)
+		if mustRead(t, e, weather).ID() == first.ID() {
+			t.Fatal("the refresh was not tried again")
+		}
+		n.check(t, "after an early refresh", func() bool { return len(n.late) == 0 })
+	})
+}

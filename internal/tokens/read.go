@@ -101,7 +101,7 @@ func (s *slot) serve(st step, now time.Time, t *Token) (*Token, *flight, error) 
 	case left(st.at, now) > 0:
 		f := s.failed.Load()
 		s.advance(now) // the caller's interest may be what the next attempt waits for
-		return nil, nil, f.err(s.name, false)
+		return nil, nil, f.err(s.name)
 	default:
 		if err := s.launch(t.ID()); err != nil {
 			return nil, nil, err

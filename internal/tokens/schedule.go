@@ -111,7 +111,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 		f.err = err
 		s.storageFailed(err, now)
 	case o.failure != nil:
-		f.err = o.failure.err(s.name, prev.ValidAt(now))
+		f.err = o.failure.err(s.name)
 	case o.token != nil:
 		f.token, f.fetched = o.token, true
 		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {

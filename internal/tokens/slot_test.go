@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,9 @@ func TestReadersWithinTheWindowOfANamesOwnFailureAskNobody(t *testing.T) {
 		w.refuse = &grant.RefusedError{Status: 400, Code: "invalid_scope"}
 		e := w.engine()
 		failed := mustFail(t, e, weather)
+		if refused, ok := errors.AsType[*grant.RefusedError](failed.Cause); !ok || refused.Code != "invalid_scope" {
+			t.Errorf("the cause is %v", failed.Cause)
+		}
 		for time.Until(failed.NextAttempt) > time.Second {
 			_ = mustFail(t, e, weather)
 			time.Sleep(time.Second / 2)
@@ -170,4 +174,30 @@ func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
 			t.Errorf("the token was loaded %d times", n)
 		}
 	})
+}
+
+// A slot may be dropped between its look-up and its lock.
+func TestCallersOfASlotThatGoesAreServedByTheNext(t *testing.T) {
+	for name, call := range map[string]func(*Engine) error{
+		"read":    func(e *Engine) error { _, err := e.Read(t.Context(), weather); return err },
+		"refresh": func(e *Engine) error { _, _, err := e.Refresh(t.Context(), weather, ""); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.latency = 0
+			e := w.engine()
+			s := e.slot(weather)
+			s.mu.Lock()
+			ended := make(chan error, 1)
+			go func() { ended <- call(e) }()
+			for range 1000 {
+				runtime.Gosched()
+			}
+			s.drop()
+			s.mu.Unlock()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -241,7 +241,6 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	return v
 }
 
-
 // windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers
 // wait for one. If only requests for other names of the client have failed, those names may have a
 // fault of their own. So this name has a head start of them, and before its token ends it does not

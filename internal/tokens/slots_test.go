@@ -91,6 +91,10 @@ func TestFlightOfADeletedNameLeavesItsSuccessorAlone(t *testing.T) {
 func TestUnknownNameOnAPassiveNodeIsLeftToTheActiveNode(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.passive = true
+		w.broken["load"] = errStorage
+		if _, err := w.engine().Read(t.Context(), weather); !errors.Is(err, errStorage) {
+			t.Errorf("got %v, want storage's error", err)
+		}
 		if _, err := w.engine().Read(t.Context(), Name{Server: "unknown"}); !errors.Is(err, ErrReadOnly) {
 			t.Errorf("got %v, want ErrReadOnly", err)
 		}
@@ -107,6 +111,9 @@ func TestWritesThatGiveUpTheirTurnLeaveNoLock(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		written := false
+		if err := e.Locked(ctx, "weather", func(context.Context) error { written = true; return nil }); !errors.Is(err, context.DeadlineExceeded) || written {
+			t.Errorf("the work under the lock got %v, done %t", err, written)
+		}
 		err := e.Change(ctx, weather, Change{Write: func(context.Context) error { written = true; return nil }})
 		if !errors.Is(err, context.DeadlineExceeded) || written {
 			t.Errorf("the second write got %v, written %t; want that the deadline ended it", err, written)
