@@ -59,6 +59,7 @@ func TestAdviceFits(t *testing.T) {
 		{"Tyk's sentence", nil, 403, `{"error":"Client authentication failed"}`, "client_secret_basic was used", ""},
 		{"API Management's header", nil, 403, `{"message":"Missing required header Ocp-Apim-Subscription-Key"}`, "a gateway may want a key of its own: extra_headers=", ""},
 		{"a User-Agent", nil, 403, `{"message":"Please make sure your request has a User-Agent header"}`, "a gateway may want a header of its own: extra_headers=", ""},
+		{"a client that is called a key", nil, 401, `{"error":"invalid_client","error_description":"the API key is wrong"}`, "client_secret_basic was used", "extra_headers"},
 		{"404", nil, 404, `{"errorCode":"E7","errorSummary":"no such server"}`, "check token_url", ""},
 		{"405", nil, 405, `{"message":"GET only"}`, "no POST is accepted there: check token_url", ""},
 		{"415", nil, 415, `{"message":"unsupported"}`, "no form is accepted there", ""},

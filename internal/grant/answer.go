@@ -116,7 +116,7 @@ func plain(resp *http.Response, accessToken string) (*http.Response, error) {
 func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	status := resp.StatusCode
 	a, format := parseAnswer(status, body)
-	if status >= 400 && a.reason == (reason{}) {
+	if a.reason == (reason{}) {
 		a.reason = challengeReason(resp.Header) // servers with an empty body say it there
 	}
 	code, description := n.clean.reason(a.reason)

@@ -127,6 +127,10 @@ func TestBadAnswers(t *testing.T) {
 		{"403 with an error object", 403, js, `{"error":{"code":403,"message":"no"}}`, &RefusedError{Status: 403, Description: "no"}},
 		{"description of another type", 400, js, `{"error":"invalid_request","error_description":{"a":1}}`, &RefusedError{Status: 400, Code: "invalid_request"}},
 
+		{"a code of 0", 401, js, `{"code":0,"message":"no"}`, &RefusedError{Status: 401, Description: "no"}},
+		{"a code with 200", 200, js, `{"code":"E1","message":"no"}`, busy(200, "the answer holds no access_token: E1: no")},
+		{"a reason three deep", 401, js, `{"error":{"errors":[{"message":"no"}]}}`, &RefusedError{Status: 401, Description: "no"}},
+		{"a reason too deep", 401, js, `{"error":{"error":{"error":{"error":{"message":"no"}}}}}`, &RefusedError{Status: 401}},
 		{"400 without anything", 400, js, `{}`, busy(400, wrongEndpoint)},
 		{"400 without error", 400, js, `{"ok":false}`, &RefusedError{Status: 400}},
 		{"400 that is no JSON", 400, "text/plain", "no", busy(400, wrongEndpoint)},
