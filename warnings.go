@@ -37,8 +37,8 @@ func oddResources(resources []string) string {
 // none is missing. An authorization server may grant less than was asked (RFC 6749 section
 // 3.3), and some drop what they do not know.
 func missingScopes(asked []string, granted string) string {
-	// Separated by spaces, as RFC 6749 has it, or by commas.
-	have := append(strings.Fields(granted), strings.FieldsFunc(granted, func(r rune) bool { return r == ' ' || r == ',' })...)
+	// Separated by spaces, as RFC 6749 has it, or as lists of all kinds are.
+	have := append(strings.Fields(granted), strings.FieldsFunc(granted, func(r rune) bool { return strings.ContainsRune(" ,;|+[]{}\"'", r) })...)
 	var missing []string
 	for _, scope := range asked {
 		if !slices.ContainsFunc(have, func(h string) bool { return sameScope(scope, h) }) && !isDefaultScope(scope) {
@@ -52,11 +52,15 @@ func missingScopes(asked []string, granted string) string {
 		quote(strings.Join(missing, " ")), quote(granted))
 }
 
-// sameScope reports whether two names are one scope's: equal, or one is short and the
-// other is it after a resource's identifier and a slash, as Entra, Cognito and Google have it.
+// sameScope reports whether two names are one scope's: equal, or one is the other after a resource's identifier,
+// which ends in a slash, as at Entra, Cognito and Google, in "#", or as a URN in a colon.
 func sameScope(a, b string) bool {
-	short := func(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
-	return a == b || a != "" && short(b) == a || b != "" && short(a) == b
+	short := func(name, long string) bool {
+		resource, ok := strings.CutSuffix(long, name)
+		return ok && name != "" && (strings.HasSuffix(resource, "/") || strings.HasSuffix(resource, "#") ||
+			strings.HasSuffix(resource, ":") && strings.HasPrefix(resource, "urn:"))
+	}
+	return a == b || short(a, b) || short(b, a)
 }
 
 // isDefaultScope reports whether a scope stands for all that the client was ever granted, which
