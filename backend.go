@@ -154,6 +154,9 @@ func prepare(req *logical.Request) error {
 			}
 		}
 	}
+	if err := sameNames(req); err != nil {
+		return err
+	}
 	return prepareFields(req.Data)
 }
 

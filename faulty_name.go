@@ -1,6 +1,10 @@
 package mcpoauth
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
 
 // named are the paths that hold names, with the number of names that they take at most. jwks/ is not among
 // them: it has one answer for all that is not there.
@@ -20,6 +24,21 @@ func faultyName(path string) error {
 	for _, name := range names {
 		if name != "" && !isName(name) {
 			return badRequest("the name %s is not allowed: a name consists of letters, digits, \"_\", \"-\" and \".\", and starts and ends with a letter, a digit or \"_\"", quote(name))
+		}
+	}
+	return nil
+}
+
+// sameNames returns an error if the request's data name another server or role than its path. The framework would
+// take the path's.
+func sameNames(req *logical.Request) error {
+	parts := strings.Split(req.Path, "/")
+	if named[parts[0]] == 0 {
+		return nil
+	}
+	for i, field := range []string{"server", "role"} {
+		if given, ok := req.Data[field]; ok && (len(parts) <= i+1 || given != parts[i+1]) {
+			return badRequest("the path names the %s: leave %s out", field, field)
 		}
 	}
 	return nil

@@ -30,8 +30,12 @@ func TestWhatIsGivenTwiceIsRefused(t *testing.T) {
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"audience": twice}, "audience must be one value")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"token_id": twice}, "token_id must be one value")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": twice}, "activate_after must be one value")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"server": "other"}, "the path names the server: leave server out")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"role": "other"}, "the path names the role: leave role out")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"server": twice}, "the path names the server")
 	m.storage.unchanged(t, was)
 	as.asked(t, 1, "after writes that are refused")
+	m.write("config/weather", fields{"server": "weather"})
 
 	// A list may be given in pieces.
 	m.write("config/weather", fields{"scopes": twice, "resource": []string{"https://a.example.com", "https://b.example.com"}, "extra_params": []string{"a=1", "b=2"}})
