@@ -22,8 +22,10 @@ func (c *config) setHeaders(given map[string]any) {
 	headers := map[string]string{}
 	for name, value := range given {
 		text, isText := value.(string)
-		if !isText {
-			text = c.ExtraHeaders[name]
+		if kept, ok := c.ExtraHeaders[name]; !isText && ok {
+			text = kept
+		} else if !isText {
+			name = "" // is refused without being shown: it may be a value that was written without its name
 		}
 		headers[name] = text
 	}

@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -89,7 +90,7 @@ func TestFaultyExtraHeadersAreRefused(t *testing.T) {
 		{"content-length=" + value, "Content-Length is the plugin's to send"},
 		{"x key=" + value, "a header's name consists of"},
 		{"x-key=", "the value of X-Key must be"},
-		{"x-key", "the value of X-Key must be"},
+		{"x-key", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1): write name=value"},
 		{"x-key=" + value + "\nx: y", "the value of X-Key must be"},
 		{fields{"x-key": []string{value}}, "must be a text"},
 		{fields{"x-key": 7}, "must be a text"},
@@ -104,6 +105,18 @@ func TestFaultyExtraHeadersAreRefused(t *testing.T) {
 		says := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), fields{"extra_headers": test.headers}), test.says)
 		if strings.Contains(says, value) {
 			t.Errorf("the value is in %q", says)
+		}
+	}
+	as.asked(t, 0, "after writes that are refused")
+}
+
+// A value that was written without its name is not shown as a name.
+func TestValueWithoutAHeaderNameIsNotShown(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	for _, headers := range []any{secretMark, "x-api-key: " + secretMark, fields{secretMark: nil}, []string{"x-api-key", secretMark}} {
+		err := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), fields{"extra_headers": headers}), "write name=value")
+		if strings.Contains(strings.ToLower(fmt.Sprint(err)), strings.ToLower(secretMark)) {
+			t.Errorf("%v", err)
 		}
 	}
 	as.asked(t, 0, "after writes that are refused")

@@ -25,7 +25,7 @@ func CheckHeader(name, value string) error {
 	canonical := http.CanonicalHeaderKey(name)
 	switch {
 	case !headerName.MatchString(name):
-		return errors.New("a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1)")
+		return errors.New("a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1): write name=value")
 	case ownHeaders[canonical], strings.HasPrefix(canonical, "Content-"), strings.HasPrefix(canonical, "Proxy-"):
 		return errors.New(canonical + " is the plugin's to send")
 	case !headerValue.MatchString(value):
