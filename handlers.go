@@ -43,8 +43,8 @@ func (b *backend) serveOperator(h handler) framework.OperationFunc {
 }
 
 // serveWrite is serveOperator for what writes configs, roles or keys, whose fields have limits. The
-// framework has these writes forwarded from a performance standby; a DR secondary it does not
-// know.
+// handler's context ends with the budget of a write. The framework has these writes forwarded from a
+// performance standby, but not from a DR secondary.
 func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	return b.serveOperator(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if err := onlyKnown(d); err != nil {
@@ -53,6 +53,8 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 		if err := withinLimits(d); err != nil {
 			return nil, err
 		}
+		ctx, cancel := b.budgeted(ctx)
+		defer cancel()
 		return h(ctx, name, d)
 	})
 }

@@ -122,6 +122,7 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 	select {
 	case <-b.sweepSoon(name.Server):
 	case <-timer.C:
+	case <-ctx.Done():
 	}
 	return nil, nil
 }
@@ -142,8 +143,6 @@ func (b *backend) clearBelongings(ctx context.Context, server string) error {
 // writeConfig creates or updates a config. It changes nothing unless all of it
 // succeeds.
 func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
-	ctx, cancel := b.budgeted(ctx)
-	defer cancel()
 	old, err := b.store.config(ctx, name.Server)
 	if err != nil {
 		return nil, err

@@ -142,8 +142,6 @@ func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework
 
 // writeRole creates or updates a role. It changes nothing unless all of it succeeds.
 func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
-	ctx, cancel := b.budgeted(ctx)
-	defer cancel()
 	c, old, err := b.store.configAndRole(ctx, name)
 	if err != nil {
 		return nil, err

@@ -56,3 +56,37 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	}
 	m.storage.unchanged(t, was)
 }
+
+// TestEveryWriteHasABudget: another write of the same server holds its lock, as it does while storage hangs. Whatever
+// waits for it ends, with 504, and has changed nothing.
+func TestEveryWriteHasABudget(t *testing.T) {
+	as := newAuthServer(t)
+	m := newMount(t)
+	m.write("config/weather", with(as.endpoint(), fields{"scopes": "a", "key_type": "ec-p256"}))
+	m.write("role/weather/reader", fields{"scopes": "b", "verify": false})
+	m.b.(*backend).writeBudget = 100 * time.Millisecond
+	was := m.storage.entries(t)
+	locked, unlock := make(chan struct{}), make(chan struct{})
+	defer close(unlock)
+	engine := m.b.(*backend).engine
+	go engine.Locked(t.Context(), "weather", func(context.Context) error { //nolint:errcheck // nothing fails
+		close(locked)
+		<-unlock
+		return nil
+	})
+	<-locked
+	for _, write := range []struct {
+		op   logical.Operation
+		path string
+		data fields
+	}{
+		{logical.UpdateOperation, "config/weather", fields{"scopes": "c", "verify": false}},
+		{logical.UpdateOperation, "role/weather/reader", fields{"scopes": "c", "verify": false}},
+		{logical.UpdateOperation, "keys/weather/rotate", nil},
+		{logical.DeleteOperation, "role/weather/reader", nil},
+		{logical.DeleteOperation, "config/weather", nil},
+	} {
+		m.refused(http.StatusGatewayTimeout, write.op, write.path, write.data, "nothing was written")
+	}
+	m.storage.unchanged(t, was)
+}
