@@ -53,9 +53,14 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	}
 	written := time.Now()
 	var storageErr error // reading again for each name would take long
+	var stale []*slot
 	for _, s := range e.affected(name) {
-		storageErr = s.change(name, c, written, storageErr)
+		var isStale bool
+		if isStale, storageErr = s.change(name, c, written, storageErr); isStale {
+			stale = append(stale, s)
+		}
 	}
+	e.deleteStored(stale)
 	return nil
 }
 
@@ -99,9 +104,9 @@ func (e *Engine) ensureSlot(name Name) {
 }
 
 // change brings the slot in line with a change of name that succeeded at the time written.
-// storageErr is why storage cannot be read, if that is known, and is returned. The write lock is
-// held.
-func (s *slot) change(name Name, c Change, written time.Time, storageErr error) error {
+// storageErr is why storage cannot be read, if that is known, and is returned. It reports whether
+// storage may keep a token of another shape. The write lock is held.
+func (s *slot) change(name Name, c Change, written time.Time, storageErr error) (stale bool, _ error) {
 	s.mu.Lock()
 	s.supersede()
 	revision := s.revision
@@ -119,13 +124,11 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 		o.token = newToken(c.Token, o.terms)
 		o = s.saved(o)
 	}
-	if s.applyChange(c, o, written, revision) {
-		s.deleteStored()
-	}
+	stale = s.applyChange(c, o, written, revision)
 	if storageErr == nil && !errors.Is(o.err, ErrNotConfigured) {
-		return o.err
+		return stale, o.err
 	}
-	return storageErr
+	return stale, storageErr
 }
 
 // applyChange brings the slot in line with the terms after a write, or with the error in
@@ -173,10 +176,23 @@ func (e *Engine) resetClient(key string, written, now time.Time) {
 	c.reset(written, now)
 }
 
-// deleteStored deletes the stored token. Should that fail, the token's shape keeps it
-// from being used. The write lock is held.
-func (s *slot) deleteStored() {
-	if err := s.engine.store.Delete(s.engine.ctx, s.name); err != nil {
-		s.engine.log.Warn("stored token could not be deleted", "name", s.name.String(), "error", err)
+// tidyMost is how long a write deletes stored tokens of older shapes. A config may have thousands of
+// roles, and Vault's seal and step-down wait for the requests under way.
+const tidyMost = 5 * time.Second
+
+// deleteStored deletes the stored tokens of slots while there is time. The shape of one that stays
+// keeps it from being used. The write lock is held.
+func (e *Engine) deleteStored(slots []*slot) {
+	ctx, cancel := context.WithTimeout(e.ctx, tidyMost)
+	defer cancel()
+	for i, s := range slots {
+		err := e.store.Delete(ctx, s.name)
+		if ctx.Err() != nil {
+			e.log.Warn("deleting stored tokens of older settings takes too long: the rest stay, unused", "tokens", len(slots)-i)
+			return
+		}
+		if err != nil {
+			e.log.Warn("stored token could not be deleted", "name", s.name.String(), "error", err)
+		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
@@ -595,4 +597,53 @@ func TestWriteGoesOnWithoutItsClient(t *testing.T) {
 			t.Errorf("the write ended with its client: %v", err)
 		}
 	})
+}
+
+// slowStorage takes a while for each delete.
+type slowStorage struct {
+	*world
+	deletes time.Duration
+}
+
+func (s slowStorage) Delete(ctx context.Context, name Name) error {
+	select {
+	case <-time.After(s.deletes):
+		return s.world.Delete(ctx, name)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestWriteWithManyRolesEnds: new scopes make the stored tokens of 3,000 roles worthless. Deleting them all would hold
+// up Vault's seal, and the server's readers; their shape keeps the rest from being used.
+func TestWriteWithManyRolesEnds(t *testing.T) {
+	for _, deletes := range []time.Duration{7 * time.Millisecond, time.Minute} {
+		t.Run(deletes.String(), func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				e := New(Options{Store: slowStorage{w, deletes}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+				t.Cleanup(e.Close)
+				w.latency = 0
+				names := w.roles(e, 3000)
+				change := w.reshape(weather, "A")
+				change.Terms = func(_ context.Context, name Name) (*Terms, error) { return w.terms(name, "B"), nil }
+				w.with(func(w *world) {
+					for _, name := range names {
+						w.shapes[name] = "B"
+					}
+				})
+				begun := time.Now()
+				if err := e.Change(t.Context(), weather, change); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begun); took > tidyMost {
+					t.Errorf("the write took %s, want at most %s", took, tidyMost)
+				}
+				for _, name := range names {
+					if got := mustRead(t, e, name); got.Shape != "B" {
+						t.Fatalf("%s: a token of the shape %s was handed out", name, got.Shape)
+					}
+				}
+			})
+		})
+	}
 }
