@@ -145,6 +145,26 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 	})
 }
 
+// TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd: nor is it if the engine is closed before it is saved.
+func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.latency = 0
+		e := w.slowEngine()
+		failed := make(chan error, 1)
+		go func() {
+			_, err := e.Read(t.Context(), weather)
+			failed <- err
+		}()
+		time.Sleep(1250 * time.Millisecond) // terms, token; the answer is being saved
+		w.with(func(w *world) { w.shapes[weather] = "B" })
+		e.Invalidate(weather)
+		e.Close()
+		if err := <-failed; !errors.Is(err, ErrClosed) {
+			t.Errorf("a reader got error %v, want ErrClosed", err)
+		}
+	})
+}
+
 // A token is saved before it is handed out, so that a failover does not go back to the one
 // before it.
 func TestRefreshedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
