@@ -141,7 +141,7 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.mustChange(e, weather, w.reshape(weather, "A"))
-		if n := len(e.clients.values); n != 1 {
+		if n := e.clients.len(); n != 1 {
 			t.Errorf("%d clients are kept, want the failing one", n)
 		}
 		time.Sleep(rememberFailure)
@@ -227,7 +227,7 @@ func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
 			t.Errorf("got %v, want that the deadline ended it", err)
 		}
 		time.Sleep(time.Minute)
-		if n := len(e.gates.hosts.values); n != 0 {
+		if n := e.gates.hosts.len(); n != 0 {
 			t.Errorf("%d hosts are left", n)
 		}
 	})

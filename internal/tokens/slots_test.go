@@ -121,7 +121,7 @@ func TestWritesThatGiveUpTheirTurnLeaveNoLock(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if n := len(e.locks.values); n != 0 {
+		if n := e.locks.len(); n != 0 {
 			t.Errorf("%d locks are left", n)
 		}
 	})
