@@ -36,10 +36,14 @@ type store struct {
 	proofs *proofs
 }
 
-// fault tells of a call that failed, and makes its error.
+// fault counts a call that failed, and makes its error. If ctx has ended, the error wraps that of
+// ctx: inside a plugin, storage says it in gRPC's words only.
 func (s store) fault(ctx context.Context, operation, text string, err error) error {
 	if s.failed != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		s.failed(operation)
+	}
+	if ended := ctx.Err(); ended != nil && !errors.Is(err, ended) {
+		return fmt.Errorf("%s: %w (%w)", text, ended, err)
 	}
 	return fmt.Errorf("%s: %w", text, err)
 }

@@ -1,13 +1,16 @@
 package mcpoauth
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -313,4 +316,23 @@ func TestTokenOfANewerSchemaIsReplaced(t *testing.T) {
 	if got := m.token("weather"); got == first || got == "" {
 		t.Errorf("got %q, want a new token", got)
 	}
+}
+
+// overTheBoundary is storage whose calls end with their context, and tell so in gRPC's words only, as the SDK's do
+// inside a plugin.
+type overTheBoundary struct{ logical.Storage }
+
+func (overTheBoundary) Get(ctx context.Context, _ string) (*logical.StorageEntry, error) {
+	<-ctx.Done()
+	return nil, errors.New("rpc error: code = DeadlineExceeded desc = context deadline exceeded")
+}
+
+// TestStorageThatTakesTooLongIsATimeout: the end of a wait is no fault of the plugin's.
+func TestStorageThatTakesTooLongIsATimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := store{storage: overTheBoundary{}, proofs: &proofs{}}.config(t.Context(), "weather")
+		if got := statusOf(err); got != http.StatusGatewayTimeout {
+			t.Errorf("status %d for %v, want %d", got, err, http.StatusGatewayTimeout)
+		}
+	})
 }
