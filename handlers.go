@@ -33,18 +33,20 @@ func serve(h handler) framework.OperationFunc {
 
 // serveOperator is serve for operators, who are told the same at every node, and what they have just
 // written. A passive node may not have heard of it yet, and knows of no failure: Vault forwards the request.
+// The handler's context ends with the budget of a write: storage that hangs must not hold a request for long.
 func (b *backend) serveOperator(h handler) framework.OperationFunc {
 	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if b.system.passive() {
 			return nil, tokens.ErrReadOnly
 		}
+		ctx, cancel := b.budgeted(ctx)
+		defer cancel()
 		return h(ctx, name, d)
 	})
 }
 
 // serveWrite is serveOperator for what writes configs, roles or keys, whose fields have limits. The
-// handler's context ends with the budget of a write. The framework has these writes forwarded from a
-// performance standby, but not from a DR secondary.
+// framework has these writes forwarded from a performance standby, but not from a DR secondary.
 func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	return b.serveOperator(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if err := onlyKnown(d); err != nil {
@@ -53,8 +55,6 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 		if err := withinLimits(d); err != nil {
 			return nil, err
 		}
-		ctx, cancel := b.budgeted(ctx)
-		defer cancel()
 		return h(ctx, name, d)
 	})
 }

@@ -1,8 +1,11 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -43,4 +46,23 @@ func TestReadIsWrittenBack(t *testing.T) {
 	m.write("config/weather", read)
 	as.asked(t, requests, "after a config was written back")
 	sameFields(t, m.read("config/weather"), read)
+}
+
+// TestOperatorsReadsEndThoughStorageHangs: a list of what the engine does not hold looks at one name after the other.
+func TestOperatorsReadsEndThoughStorageHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMount(t)
+		for i := range 20 {
+			m.write(fmt.Sprint("config/server-", i), fields{
+				"token_url": "https://as.example.com/token", "client_id": "c", "client_secret": "the-secret", "verify": false,
+			})
+		}
+		m.storage.trouble.Store(&trouble{at: 3, lasting: true, hanging: true}) // from the first config on
+		begun := time.Now()
+		m.refused(http.StatusGatewayTimeout, logical.ListOperation, "status/", nil)
+		if took := time.Since(begun); took > writeBudget {
+			t.Errorf("the list took %s, want at most %s", took, writeBudget)
+		}
+		m.stop()
+	})
 }

@@ -44,8 +44,9 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	return change.Token, b.engine.Change(ctx, w.name, change)
 }
 
-// writeBudget bounds what a write asks of others, and its wait for other writes of the server, until
-// it begins to store: Vault's seal and step-down wait for the requests under way.
+// writeBudget bounds an operator's request: what it asks of others, its reads of storage, and its wait
+// for other writes of the server, until it begins to store. Vault's seal and step-down wait for the
+// requests under way.
 const writeBudget = 15 * time.Second
 
 // errWriteBudget is the cause of a context that ended because the budget was used up.
