@@ -30,7 +30,7 @@ func (c *config) issuer() string {
 
 // authMethod is the client authentication method in effect: the operator's, or that of
 // the credentials. For a secret it is the first of basic and post that the metadata
-// names, and basic where it names none (RFC 8414 section 2).
+// names, and basic where it names none (RFC 8414 section 2) or raw_basic_auth is about it.
 func (c *config) authMethod() grant.AuthMethod {
 	switch {
 	case c.AuthMethod != "":
@@ -42,7 +42,7 @@ func (c *config) authMethod() grant.AuthMethod {
 			return grant.SelfSignedTLSClientAuth
 		}
 		return grant.TLSClientAuth
-	case c.serverNames(grant.ClientSecretPost) && !c.serverNames(grant.ClientSecretBasic):
+	case c.serverNames(grant.ClientSecretPost) && !c.serverNames(grant.ClientSecretBasic) && !c.RawBasicAuth:
 		return grant.ClientSecretPost
 	default:
 		return grant.ClientSecretBasic

@@ -56,6 +56,18 @@ func TestAuthMethodFromMetadata(t *testing.T) {
 	}
 }
 
+// raw_basic_auth is about client_secret_basic, and nothing if the secret went into the body.
+func TestRawBasicAuthMeansBasic(t *testing.T) {
+	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_post"}})
+	client := with(mcp.client(), fields{"raw_basic_auth": true})
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "credentials are for client_secret_basic")
+	as.asked(t, 0, "after the refused write")
+	m.write("config/weather", with(client, fields{"token_endpoint_auth_method": "client_secret_basic"}))
+	if as.await(1).clientSecret != secret {
+		t.Error("the secret was not sent in the header")
+	}
+}
+
 func TestServerURLIsTheDefaultResourceInCanonicalForm(t *testing.T) {
 	for raw, want := range map[string]string{
 		"https://MCP.Example.com":        "https://mcp.example.com",
