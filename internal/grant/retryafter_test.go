@@ -28,6 +28,7 @@ func TestEndOfTheRateLimit(t *testing.T) {
 			{429, "X-RateLimit-Reset", now.Add(40 * time.Second).UTC().Format(time.RFC3339), nil, 40 * time.Second},
 			{429, "X-RateLimit-Reset-After", "1.5", nil, 1500 * time.Millisecond},
 			{429, "X-RateLimit-Reset", fmt.Sprint(now.Add(-time.Minute).Unix()), nil, 0},
+			{429, "X-RateLimit-Reset", "6m0s", nil, 6 * time.Minute},
 			{429, "X-RateLimit-Reset", "soon", nil, 0},
 			{429, "RateLimit", `"default";r=0;t=30`, nil, 30 * time.Second},
 			{429, "RateLimit", `"burst";r=0;t=30, "day";r=900;t=7200`, nil, 30 * time.Second},

@@ -12,14 +12,15 @@ import (
 // maxDuration bounds what a server says of times.
 const maxDuration = 365 * 24 * time.Hour
 
-// until reads a time as a duration from now: seconds, a time since the epoch in seconds or milliseconds, or
-// a date. What is past is 0; at most maxDuration. ok is false for what is none of these.
+// until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date. What is past is 0; at most maxDuration. ok is false for what is none of these.
 func until(s string, now time.Time) (d time.Duration, ok bool) {
 	if at, ok := parseTime(s); ok {
 		return min(max(0, at.Sub(now)), maxDuration), true
 	}
-	seconds, ok := parseNumber(s)
-	return duration(seconds), ok
+	if seconds, ok := parseNumber(s); ok {
+		return duration(seconds), true
+	}
+	return parseDuration(s)
 }
 
 // dateLayouts are the forms of dates in HTTP (RFC 9110 section 5.6.7) and in JSON.
