@@ -12,7 +12,8 @@ import (
 // maxDuration bounds what a server says of times.
 const maxDuration = 365 * 24 * time.Hour
 
-// until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date. What is past is 0; at most maxDuration. ok is false for what is none of these.
+// until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date.
+// What is past is 0; at most maxDuration. ok is false for what is none of these.
 func until(s string, now time.Time) (d time.Duration, ok bool) {
 	if at, ok := parseTime(s); ok {
 		return min(max(0, at.Sub(now)), maxDuration), true
