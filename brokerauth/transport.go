@@ -49,7 +49,7 @@ func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	}
 	o, ok := newOrigin(u)
 	if !ok {
-		return nil, errors.New("brokerauth: the host of the MCP server's URL is not a name in IDNA: write its ASCII form, as in xn--...")
+		return nil, errors.New("brokerauth: the host of the MCP server's URL is not a name in IDNA: write its ASCII form, as in xn--bcher-kva.example")
 	}
 	return &Transport{source: source, origin: o}, nil
 }

@@ -32,12 +32,13 @@ type positions map[string][]token.Pos
 
 // A listener is where brokers connect to.
 type listener struct {
-	Type         string    `hcl:",key"`                // tcp or unix
-	Address      string    `hcl:"address"`             // host:port, or a path
-	TLSCert      string    `hcl:"tls_cert_file"`       // PEM file: the certificate, then its chain
-	TLSKey       string    `hcl:"tls_key_file"`        // PEM file: its key
-	TLSClientCAs string    `hcl:"tls_client_ca_file"`  // PEM file: who clients' certificates must be from; none are asked for by default
-	Unknown      positions `hcl:",unusedKeyPositions"` //
+	Type         string    `hcl:",key"`               // tcp or unix
+	Address      string    `hcl:"address"`            // host:port, or a path
+	TLSCert      string    `hcl:"tls_cert_file"`      // PEM file: the certificate, then its chain
+	TLSKey       string    `hcl:"tls_key_file"`       // PEM file: its key
+	TLSClientCAs string    `hcl:"tls_client_ca_file"` // PEM file: who clients' certificates must be from; none are asked for by default
+	Hosts        []string  `hcl:"hosts"`              // names that requests may have as their host, beside those of loopback and of the certificate
+	Unknown      positions `hcl:",unusedKeyPositions"`
 }
 
 // monitoring is where /healthz and /metrics are served.
@@ -192,6 +193,11 @@ func (l *listener) validate() error {
 	case withTLS && (l.TLSCert == "" || l.TLSKey == ""):
 		return errors.New("TLS needs tls_cert_file and tls_key_file")
 	}
+	for _, name := range l.Hosts {
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/:@*", r) }) {
+			return fmt.Errorf("hosts: %q is not a host name in ASCII", name)
+		}
+	}
 	host, _, err := net.SplitHostPort(l.Address)
 	if err != nil {
 		return fmt.Errorf("address %q is not host:port", l.Address)
@@ -251,7 +257,7 @@ func (r *routeConfig) validate() error {
 
 // isLoopback reports whether a host is this machine by name or address.
 func isLoopback(host string) bool {
-	if strings.ToLower(host) == "localhost" { // EqualFold takes U+017F for an s
+	if strings.ToLower(host) == "localhost" { //nolint:gocritic // EqualFold takes U+017F for an s
 		return true
 	}
 	ip, err := netip.ParseAddr(host)

@@ -92,6 +92,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"two listeners":          {tcp + `listener "unix" { address = "/run/s" }` + "\n" + files, "2 listener"},
 		"another listener":       {`listener "udp" { address = "127.0.0.1:1" }` + "\n" + files, "udp"},
 		"no address":             {`listener "tcp" {}` + "\n" + files, "address"},
+		"no host name":           {"listener \"tcp\" {\n address = \"127.0.0.1:1\"\n hosts = [\"*.example.com\"]\n}\n" + files, "hosts"},
 		"no port":                {`listener "tcp" { address = "127.0.0.1" }` + "\n" + files, "host:port"},
 		"all addresses":          {`listener "tcp" { address = ":8300" }` + "\n" + files, "loopback"},
 		"another address":        {`listener "tcp" { address = "192.0.2.1:8300" }` + "\n" + files, "loopback"},

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/url"
+	"slices"
 )
 
 // A guard keeps web pages out. A page in a browser on this machine can send requests to loopback; and with a name
@@ -11,6 +12,7 @@ import (
 // and Origin for that.
 type guard struct {
 	unix        bool              // no browser connects to a unix socket
+	hosts       []string          // names beside those of loopback, compared as they are
 	certificate *x509.Certificate // the listener's, nil without TLS: its names are good, too
 }
 
@@ -31,9 +33,9 @@ func (g *guard) refuse(r *http.Request) string {
 	return ""
 }
 
-// isName reports whether a host is this machine, or a name in the listener's certificate.
+// isName reports whether a host is this machine, or a name of the listener's configuration or certificate.
 func (g *guard) isName(host string) bool {
-	return isLoopback(host) || g.certificate != nil && host != "" && g.certificate.VerifyHostname(host) == nil
+	return isLoopback(host) || slices.Contains(g.hosts, host) || g.certificate != nil && host != "" && g.certificate.VerifyHostname(host) == nil
 }
 
 // hostname is the host of a Host header.

@@ -11,6 +11,7 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	loopback := &guard{}
 	named := &guard{certificate: &x509.Certificate{DNSNames: []string{"proxy.example.com"}}}
 	socket := &guard{unix: true}
+	configured := &guard{hosts: []string{"kiosk.mcp.local"}}
 	for name, c := range map[string]struct {
 		guard   *guard
 		host    string
@@ -40,6 +41,9 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 		"typed into the browser":     {loopback, "localhost:8300", http.Header{"Sec-Fetch-Site": {"none"}}, true},
 		"its name":                   {named, "proxy.example.com:8300", nil, true},
 		"its own page":               {named, "proxy.example.com", http.Header{"Origin": {"https://proxy.example.com"}}, true},
+		"a configured name":          {configured, "kiosk.mcp.local:8300", nil, true},
+		"a Kelvin sign":              {configured, "\u212aiosk.mcp.local", nil, false},
+		"beside a configured name":   {configured, "mcp.local", nil, false},
 		"another name":               {named, "other.example.com", nil, false},
 		"a socket":                   {socket, "whatever", nil, true},
 		"a page at a socket":         {socket, "whatever", http.Header{"Origin": {"https://attacker.example.com"}}, false},

@@ -42,7 +42,7 @@ func (m *authMethod) vaultToken(client *api.Client, log *slog.Logger) vaultToken
 		return tokenFile(c.TokenFile)
 	case "approle":
 		method = func() (api.AuthMethod, error) {
-			roleID, err := os.ReadFile(c.RoleIDFile)
+			roleID, err := os.ReadFile(c.RoleIDFile) //nolint:gosec // the operator's own file
 			if err != nil {
 				return nil, err
 			}
@@ -166,7 +166,10 @@ func (l *login) keep(ctx context.Context, secret *api.Secret) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ended:
+		case err := <-ended:
+			if err != nil {
+				l.log.Warn("the Vault token is not renewed any more", "method", l.name, "error", err)
+			}
 			return
 		case token := <-l.revoked:
 			if token == secret.Auth.ClientToken && time.Since(obtained) >= refusedAfter {

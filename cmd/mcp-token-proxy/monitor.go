@@ -32,7 +32,7 @@ func newMetrics() *metrics {
 }
 
 // monitor serves /healthz, which is 200 until draining, and /metrics.
-func monitor(m *metrics, draining context.Context) http.Handler {
+func monitor(draining context.Context, m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if draining.Err() != nil {
@@ -41,13 +41,13 @@ func monitor(m *metrics, draining context.Context) http.Handler {
 		}
 		_, _ = w.Write([]byte("ok\n"))
 	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		families, err := m.registry.Gather()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		format := expfmt.Negotiate(r.Header)
+		format := expfmt.NewFormat(expfmt.TypeTextPlain)
 		w.Header().Set("Content-Type", string(format))
 		encoder := expfmt.NewEncoder(w, format)
 		for _, family := range families {

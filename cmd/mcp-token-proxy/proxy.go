@@ -35,7 +35,7 @@ func newProxy(c *config, log *slog.Logger) (*proxy, error) {
 	if p.tls, err = l.tlsConfig(); err != nil {
 		return nil, fmt.Errorf("listener: %w", err)
 	}
-	p.guard = &guard{unix: l.Type == "unix"}
+	p.guard = &guard{unix: l.Type == "unix", hosts: l.Hosts}
 	if p.tls != nil {
 		if p.guard.certificate, err = x509.ParseCertificate(p.tls.Certificates[0].Certificate[0]); err != nil {
 			return nil, fmt.Errorf("listener: %w", err)
@@ -108,7 +108,7 @@ func (p *proxy) serve(drain, now context.Context) error {
 		background.Go(func() { p.tokens.run(running) })
 	}
 	if monitoring != nil {
-		server := p.server(monitor(p.metric, drain))
+		server := p.server(monitor(drain, p.metric))
 		background.Go(func() { _ = server.Serve(monitoring) })
 		defer server.Close()
 	}

@@ -4,6 +4,8 @@
 
 listener "tcp" {
   address = "127.0.0.1:8300"
+
+  # hosts = ["files.mcp.local"] # names by which it is called, beside 127.0.0.1 and localhost
 }
 
 # Or, for one user of the host alone:

@@ -148,12 +148,18 @@ func (s *stage) withStreams(ctx context.Context, p *process, n int) (mib, peak f
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true, ReadBufferSize: 1 << 10, WriteBufferSize: 1 << 10}}
+	var streams []io.Closer
+	defer func() {
+		for _, stream := range streams {
+			stream.Close()
+		}
+	}()
 	for range n {
 		stream, err := openStream(ctx, client, p.url)
 		if err != nil {
 			return 0, 0, err
 		}
-		defer stream.Close()
+		streams = append(streams, stream)
 	}
 	return memory(p.cmd.Process.Pid)
 }

@@ -80,7 +80,7 @@ func build(ctx context.Context, binary string) error {
 
 // startToken starts a mcp-token-proxy.
 func (s *stage) startToken(ctx context.Context, binary string) (*process, error) {
-	address, err := freeAddress()
+	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (s *stage) startBare(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -105,18 +105,18 @@ func (s *stage) startBare(ctx context.Context) (*process, error) {
 }
 
 // start starts a proxy and waits until it answers.
-func start(ctx context.Context, cmd *exec.Cmd, url string) (*process, error) {
+func start(ctx context.Context, cmd *exec.Cmd, through string) (*process, error) {
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, url: url}
+	p := &process{cmd: cmd, url: through}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(call))
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, through, strings.NewReader(call))
 		if err != nil {
 			return nil, err
 		}
@@ -149,8 +149,8 @@ func (s *stage) close() {
 	os.RemoveAll(s.dir)
 }
 
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -210,8 +210,8 @@ func serveVault(w http.ResponseWriter, _ *http.Request) {
 }
 
 // openStream opens a stream, and returns when its first event is there.
-func openStream(ctx context.Context, client *http.Client, url string) (io.Closer, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+func openStream(ctx context.Context, client *http.Client, through string) (io.Closer, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, through, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
