@@ -33,23 +33,32 @@ func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	place := strings.NewReplacer("mcp-oauth/token/files", mount+"/token/files").Replace
-	for file, config := range map[string]string{"kuadrant/config.yaml.ctmpl": "kuadrant/agent.hcl"} {
+	for file, c := range map[string]struct {
+		rendered string
+		value    []any // where the value is in it
+		lists    []any // and the list that has one element
+	}{
+		"kuadrant/config.yaml.ctmpl": {"config.yaml", []any{"servers", 0, "credential"}, []any{"servers"}},
+		"envoy/files.yaml.ctmpl": {
+			"secrets/files.yaml", []any{"resources", 0, "generic_secret", "secret", "inline_string"}, []any{"resources"},
+		},
+	} {
 		name := filepath.Base(file)
 		id := newIdentity(t, b, mount, place(example(t, "policy.hcl")))
 		dir := runExample(t, b, id, "agent", "agent.hcl", "", map[string]string{
-			"agent.hcl": example(t, config), name: place(example(t, file)),
+			"agent.hcl": example(t, filepath.Dir(file)+"/agent.hcl"), name: place(example(t, file)),
 		})
 		var rendered []byte
 		bed.Eventually(t, time.Minute, func() (err error) {
-			rendered, err = os.ReadFile(filepath.Join(dir, strings.TrimSuffix(name, ".ctmpl")))
+			rendered, err = os.ReadFile(filepath.Join(dir, c.rendered))
 			return err
 		})
-		var values map[string][]map[string]any
+		values := manifest{}
 		if err := yaml.Unmarshal(rendered, &values); err != nil {
 			t.Fatalf("%s: what was rendered is not YAML: %v", file, err)
 		}
-		if servers := values["servers"]; len(servers) != 1 || servers[0]["credential"] != odd {
-			t.Errorf("%s: %q, want one server with the value as it is", file, servers)
+		if list, _ := values.at(c.lists...).([]any); len(list) != 1 || values.at(c.value...) != odd {
+			t.Errorf("%s: %v, want one with the value as it is", file, list)
 		}
 	}
 }
