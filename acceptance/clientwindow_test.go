@@ -316,18 +316,23 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
 	t.Parallel()
 	const limit = 90 * time.Second
-	seconds, epoch := strconv.Itoa(int(limit/time.Second)), func() string { return strconv.FormatInt(time.Now().Add(limit).Unix(), 10) }
-	for name, headers := range map[string]map[string]string{
-		"ratelimit-seconds":       {"RateLimit-Reset": seconds},
-		"ratelimit-epoch":         {"RateLimit-Reset": epoch()},
-		"x-rate-limit-epoch":      {"X-Rate-Limit-Reset": epoch()},
-		"x-rate-limit-seconds":    {"X-Rate-Limit-Reset": seconds},
-		"retry-after-comes-first": {"Retry-After": seconds, "X-Rate-Limit-Reset": "1"},
+	seconds := strconv.Itoa(int(limit / time.Second))
+	epoch := func() string { return strconv.FormatInt(time.Now().Add(limit).Unix(), 10) }
+	for name, headers := range map[string]func() map[string]string{
+		"ratelimit-seconds":    func() map[string]string { return map[string]string{"RateLimit-Reset": seconds} },
+		"ratelimit-epoch":      func() map[string]string { return map[string]string{"RateLimit-Reset": epoch()} },
+		"x-rate-limit-epoch":   func() map[string]string { return map[string]string{"X-Rate-Limit-Reset": epoch()} },
+		"x-rate-limit-seconds": func() map[string]string { return map[string]string{"X-Rate-Limit-Reset": seconds} },
+		"retry-after-comes-first": func() map[string]string {
+			return map[string]string{"Retry-After": seconds, "X-Rate-Limit-Reset": "1"}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, shared(t), "reset-"+name)
-			s.AS.Set(bed.RefuseWith(http.StatusTooManyRequests, "slow_down", headers))
+			s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
+				bed.RefuseWith(http.StatusTooManyRequests, "slow_down", headers())(w, r)
+			})
 			for _, name := range []string{"one", "two"} {
 				if err := s.Configure(t.Context(), name, nil); err != nil {
 					t.Fatal(err)

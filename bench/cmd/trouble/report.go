@@ -87,6 +87,10 @@ func printRotations(all []rotation) {
 }
 
 func printOutages(all []*trouble.OutageReport) {
+	all = slices.DeleteFunc(all, func(o *trouble.OutageReport) bool { return o == nil }) // one that failed
+	if len(all) == 0 {
+		return
+	}
 	fmt.Printf("\nFrom a server's return to the first served read, with readers of %d names of one client all the time.\n", all[0].Names)
 	slices.SortStableFunc(all, func(a, b *trouble.OutageReport) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Length, b.Length))
