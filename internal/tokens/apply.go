@@ -19,7 +19,7 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	}
 	s.storageFailures, s.storageRetryAt = 0, time.Time{}
 	s.applyTerms(o.terms)
-	if !s.loaded && o.token == nil {
+	if !s.loaded {
 		s.applyStored(o.stored, o.terms, now)
 	}
 	s.loaded = true
@@ -33,10 +33,11 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	return nil
 }
 
-// applyTerms drops what was obtained, or is being fetched, on terms of another shape. mu is held.
+// applyTerms drops what was obtained, or is being fetched, on terms of another shape; and what a flight
+// is reading, which may be older than these terms. mu is held.
 func (s *slot) applyTerms(terms *Terms) {
 	s.idleTimeout = terms.IdleTimeout
-	if f := s.flight.Load(); f != nil && f.shape != "" && f.shape != terms.Shape {
+	if f := s.flight.Load(); f != nil && f.shape != terms.Shape {
 		s.supersede()
 	}
 	if t := s.held.Load(); t != nil && t.Shape != terms.Shape {
@@ -94,6 +95,6 @@ func (s *slot) saveHeld(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unsaved = s.unsaved && s.held.Load() != t
+	s.unsaved = false // no token is handed out without the write lock
 	return nil
 }

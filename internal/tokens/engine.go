@@ -121,7 +121,7 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 			if err := f.wait(ctx); err != nil {
 				return nil, false, err
 			}
-			if f.fetched && f.token.ValidAt(time.Now()) {
+			if f.token.ValidAt(time.Now()) {
 				return f.token, f.token.ID() != f.replaces, nil
 			}
 		}

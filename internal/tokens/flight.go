@@ -16,15 +16,14 @@ type flight struct {
 	promote    context.CancelFunc
 	// timed reports whether the token's own timer started the flight.
 	timed bool
-	// shape is that of the terms that the flight has read; empty before. Guarded by slot.mu.
+	// shape is that of the terms that the attempt has read; empty before. Guarded by slot.mu.
 	shape string
 	// done closes when the results stand.
 	done chan struct{}
 
 	// The results: written before done closes, read after.
-	token   *Token // nil if err says why there is none
-	fetched bool   // token came from the authorization server
-	err     error
+	token *Token // from the authorization server; nil if it was not needed, or err says why not
+	err   error
 }
 
 // waitMost is how long a caller waits for a flight, its time in queues included. Vault's

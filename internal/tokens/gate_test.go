@@ -278,3 +278,60 @@ func TestAReaderHurriesAQueuedRefresh(t *testing.T) {
 		t.Fatal("no token had ended")
 	})
 }
+
+// What is given up gives back what it had: at the host, over all and in the background.
+func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places = 4
+		g := &gates{all: newGate(places), hosts: newShared(func() *gate { return newGate(places) }, nil)}
+		live := t.Context()
+		reader, promote := context.WithCancel(live)
+		promote()
+		enter := func(ctx, background context.Context, host string) func() {
+			t.Helper()
+			leave, waited, err := g.enter(ctx, background, host)
+			if err != nil || waited {
+				t.Fatalf("entering %s: %v, waited %t", host, err, waited)
+			}
+			return leave
+		}
+		giveUp := func(background context.Context, host string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(live, time.Second)
+			defer cancel()
+			if _, _, err := g.enter(ctx, background, host); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("entering %s: %v, want that the deadline ended it", host, err)
+			}
+		}
+		var leaves []func()
+		for range places - 1 {
+			leaves = append(leaves, enter(live, live, "a"))
+		}
+		giveUp(live, "a") // the places for background work are taken, another one is free
+		leaves = append(leaves, enter(live, reader, "b"))
+		for range places {
+			giveUp(reader, "b")
+			giveUp(live, "c")
+			giveUp(reader, "c")
+		}
+		for _, background := range []context.Context{live, reader} {
+			time.AfterFunc(time.Second, leaves[0])
+			leaves = leaves[1:]
+			leave, waited, err := g.enter(live, background, "c")
+			if err != nil || !waited {
+				t.Errorf("entering after a queue: %v, waited %t", err, waited)
+			}
+			leaves = append(leaves, leave)
+		}
+		for _, leave := range leaves {
+			leave()
+		}
+		if n := len(g.hosts.values); n != 0 {
+			t.Errorf("%d hosts are left", n)
+		}
+		for range places - 1 {
+			enter(live, live, "a")
+		}
+		enter(live, reader, "a")
+	})
+}

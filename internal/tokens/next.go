@@ -63,7 +63,6 @@ func next(v view) step {
 	s := step{serve: valid && !(v.asked && short && isDue && left(v.token.RefreshAt, v.now) <= 0)}
 	switch {
 	case v.stopped:
-		s.serve = valid
 	case v.flying:
 		s.do = wait
 	case valid && !short:

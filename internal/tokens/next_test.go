@@ -56,6 +56,10 @@ func checkNext(t *testing.T, name string, v view, s step) {
 	short := v.token != nil && ShortLived(v.token.Lifetime())
 	unread := v.now.Sub(v.lastRead) > 24*time.Hour
 	due := valid && left(v.token.RefreshAt, v.now) <= 0
+	ahead := v.windowEnd
+	if valid && !v.failing {
+		ahead = v.token.RefreshAt
+	}
 	wrong := func(what string) { t.Errorf("%s: %s; decided %+v", name, what, s) }
 
 	switch {
@@ -71,6 +75,8 @@ func checkNext(t *testing.T, name string, v view, s step) {
 		wrong("there is nothing to wait for")
 	case valid && !short && s.do == park && !unread:
 		wrong("a valid token that is read has neither a timer nor a flight")
+	case valid && !short && s.do == park && later(ahead, v.storageRetryAt).After(v.now):
+		wrong("a valid token has no timer before its refresh is due")
 	case v.asked && !s.serve && s.do != fetch:
 		wrong("a caller who asks gets neither a token nor a fetch")
 	case short && !v.asked && s.do != park:

@@ -102,6 +102,9 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 		return voided, s.begin()
 	}
 	prev := s.held.Load()
+	if o.err == nil {
+		f.shape = o.terms.Shape
+	}
 	switch err := s.apply(o, now); {
 	case errors.Is(err, ErrNotConfigured):
 		f.err = err
@@ -113,19 +116,18 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	case o.failure != nil:
 		f.err = o.failure.err(s.name)
 	case o.token != nil:
-		f.token, f.fetched = o.token, true
+		f.token = o.token
 		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
 			s.engine.observer.Refreshed(now.Sub(prev.RefreshAt))
 		}
 	default:
 		if t := s.held.Load(); t.ValidAt(now) && t.ID() != f.replaces {
-			f.token = t
-		} else if s.engine.passive() {
-			f.err = ErrReadOnly
-		} else {
-			f.shape = o.terms.Shape
+			break // it is what the callers get
+		}
+		if !s.engine.passive() {
 			return looked, a
 		}
+		f.err = ErrReadOnly
 	}
 	s.endAttempt()
 	s.flight.Store(nil)

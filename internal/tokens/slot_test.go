@@ -1,11 +1,15 @@
 package tokens
 
 import (
+	"context"
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
@@ -198,6 +202,131 @@ func TestCallersOfASlotThatGoesAreServedByTheNext(t *testing.T) {
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// delayedTerms answers as slowly as it is told, with what storage held when it was asked.
+type delayedTerms struct {
+	*world
+	delay atomic.Int64 // nanoseconds
+}
+
+func (d *delayedTerms) Terms(ctx context.Context, name Name) (*Terms, error) {
+	defer time.Sleep(time.Duration(d.delay.Load()))
+	return d.world.Terms(ctx, name)
+}
+
+// A write that has failed takes effect while terms are being read, or while a token is being fetched on
+// the terms before. The last look at what it left finds out, and the flight must not undo that.
+func TestFlightThatALookOvertakesBeginsAgain(t *testing.T) {
+	for name, delays := range map[string][2]time.Duration{
+		"reading terms": {8 * time.Second, time.Millisecond}, "fetching": {0, 8 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.latency = delays[1]
+				store := &delayedTerms{world: w}
+				e := New(Options{Store: store, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+				t.Cleanup(e.Close)
+				_ = e.slot(weather)
+				write := w.lateWrite(map[Name]string{weather: "B"}, errStorage) // after 10 s
+				if err := e.Change(t.Context(), weather, write); !errors.Is(err, errStorage) {
+					t.Fatal(err)
+				}
+				time.Sleep(9 * time.Second)
+				store.delay.Store(int64(delays[0]))
+				if _, err := e.Read(t.Context(), weather); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("got %v", err)
+				}
+				store.delay.Store(0)
+				time.Sleep(LateCommit)
+				if got := mustRead(t, e, weather); got.Shape != "B" {
+					t.Errorf("got a token of shape %s", got.Shape)
+				}
+			})
+		})
+	}
+}
+
+func TestStorageThatRecoversIsTriedSoonAtItsNextFailure(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		for range 2 {
+			held := mustRead(t, e, weather)
+			w.with(func(w *world) { w.broken["terms"] = errStorage })
+			time.Sleep(time.Until(held.RefreshAt))
+			looks := w.storageCalls()["terms"]
+			time.Sleep(5 * time.Minute)
+			if n := w.storageCalls()["terms"] - looks; n < 8 {
+				t.Errorf("%d looks in five minutes, want those of windows from a second up", n)
+			}
+			w.with(func(w *world) { clear(w.broken) })
+			time.Sleep(2 * time.Minute)
+		}
+	})
+}
+
+func TestLoadingCountsAsARead(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		mustRead(t, w.engine(), weather)
+		e := w.engine()
+		time.Sleep(time.Minute)
+		e.LoadAll()
+		synctest.Wait()
+		if status, err := e.Status(t.Context(), weather); err != nil || !status.LastRead.Equal(time.Now()) {
+			t.Errorf("last read %s, %v, want now", status.LastRead, err)
+		}
+	})
+}
+
+func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		first := w.engine()
+		mustRead(t, first, weather)
+		first.Close()
+		time.Sleep(2 * time.Hour)
+		e := w.engine()
+		e.LoadAll()
+		time.Sleep(time.Hour)
+		w.wantFetches(1)
+	})
+}
+
+func TestStoredTokenLeavesNothingToRetry(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		if n := len(e.retries.tasks); n != 0 {
+			t.Errorf("%d tasks are left", n)
+		}
+	})
+}
+
+// A token that could not be stored is stored later, unless it is gone by then; and Close ends the wait.
+func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
+	for name, end := range map[string]func(*world, *Engine){
+		"deleted": func(w *world, e *Engine) { w.mustChange(e, weather, w.remove(weather)) },
+		"closed": func(w *world, e *Engine) {
+			slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return ErrConflict }}
+			go func() { _ = e.Change(w.t.Context(), weather, slow) }()
+			time.Sleep(2 * time.Second)
+			e.Close()
+			time.Sleep(2 * time.Second)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world) {
+				w.broken["save"] = errStorage
+				e := w.engine()
+				mustRead(t, e, weather)
+				w.with(func(w *world) { clear(w.broken) })
+				end(w, e)
+				time.Sleep(time.Minute)
+				if n := w.storageCalls()["save"]; n != 1 {
+					t.Errorf("%d saves, want the first one only", n)
+				}
+			})
 		})
 	}
 }
