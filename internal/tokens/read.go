@@ -18,6 +18,7 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 	if !t.ValidAt(now) {
 		return Answer{}, false
 	}
+	s.touch(now)
 	f := s.failed.Load()
 	due := t.RefreshAt
 	if f != nil {
@@ -27,7 +28,6 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 		if ShortLived(t.Lifetime()) || s.engine.passive() {
 			return Answer{}, false // another token is needed, or another node knows a newer one
 		}
-		s.touch(now)
 		s.overdue(now)
 	}
 	return s.answer(t, now), true
@@ -35,7 +35,6 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 
 // answer is the held token as it is handed out.
 func (s *slot) answer(t *Token, now time.Time) Answer {
-	s.touch(now)
 	var retry time.Time
 	if f := s.failed.Load(); f != nil {
 		retry = f.end(true)

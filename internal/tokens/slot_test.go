@@ -330,3 +330,57 @@ func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
 		})
 	}
 }
+
+func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lifetime = 100 * time.Hour
+		e := w.engine()
+		first := mustRead(t, e, weather)
+		w.with(func(w *world) { w.idle = time.Hour })
+		w.mustChange(e, weather, w.reshape(weather, "A"))
+		w.with(func(w *world) { w.lifetime = 101 * time.Hour })
+		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
+		s := e.peek(weather)
+		s.mu.Lock()
+		s.lastRead.Store(-int64(200 * time.Hour)) // unread for longer than the token lives
+		s.mu.Unlock()
+		time.Sleep(time.Hour)
+		w.wantFetches(1)
+		if status, _ := e.Status(t.Context(), weather); status.State != StateIdle {
+			t.Fatalf("state %s, want idle", status.State)
+		}
+		w.with(func(w *world) { w.passive = true })
+		if status, _ := e.Status(t.Context(), weather); status.State != StateOK {
+			t.Errorf("state %s on a node that refreshes nothing, want ok", status.State)
+		}
+		w.with(func(w *world) { w.passive = false })
+		mustRead(t, e, weather)
+		time.Sleep(time.Second)
+		w.wantFetches(2)
+	})
+}
+
+func TestTokenWhoseRefreshWaitsForStorageIsNotIdle(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		held := mustRead(t, e, weather)
+		w.with(func(w *world) { w.broken["terms"] = errStorage })
+		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
+		if status, _ := e.Status(t.Context(), weather); status.State != StateOK {
+			t.Errorf("state %s, want ok", status.State)
+		}
+	})
+}
+
+func TestEachReportsEveryNameThatIsLoaded(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 5)
+		_ = e.slot(Name{Server: "being loaded"})
+		seen := map[Name]bool{}
+		e.Each(func(name Name, status Status) { seen[name] = status.State == StateOK })
+		if len(seen) != len(names) {
+			t.Errorf("%d names were reported, want %d: %v", len(seen), len(names), seen)
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The worker sleeps until a task is due; one that comes later may be due earlier.
+func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		begun := time.Now()
+		done := map[string]time.Duration{}
+		add := func(key string, after time.Duration) {
+			e.Retry(key, begun.Add(after), "task failed", func(context.Context) error {
+				done[key] = time.Since(begun)
+				return nil
+			})
+		}
+		want := map[string]time.Duration{"a": 30 * time.Minute, "b": 10 * time.Minute, "c": 20 * time.Minute, "d": 0, "e": 3 * time.Hour}
+		for _, key := range []string{"a", "b", "c", "d", "e"} {
+			add(key, want[key])
+			synctest.Wait()
+		}
+		time.Sleep(4 * time.Hour)
+		synctest.Wait()
+		for key, at := range want {
+			if got, ok := done[key]; !ok || got != at {
+				t.Errorf("task %s was done %t after %s, want %s", key, ok, got, at)
+			}
+		}
+		if n := len(e.retries.tasks); n != 0 {
+			t.Errorf("%d tasks are left", n)
+		}
+	})
+}
+
+// A task that is added while it runs is another one, with a time of its own.
+func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		var runs int
+		var task func(context.Context) error
+		task = func(context.Context) error {
+			if runs++; runs == 1 {
+				e.Retry("key", time.Now().Add(time.Hour), "task failed", task)
+				return errors.New("the replaced task's failure")
+			}
+			return nil
+		}
+		e.Retry("key", time.Now(), "task failed", task)
+		time.Sleep(59 * time.Minute)
+		if runs != 1 {
+			t.Errorf("%d runs before the time of the second one", runs)
+		}
+		time.Sleep(2 * time.Minute)
+		if runs != 2 {
+			t.Errorf("%d runs, want 2", runs)
+		}
+	})
+}
+
+// Storage that is back before the write is final is looked into then, and not only at the end.
+func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		mustRead(t, e, weather)
+		w.broken["terms"] = errStorage
+		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+			w.with(func(w *world) { w.shapes[weather] = "B" })
+			return errStorage
+		}})
+		time.Sleep(3 * time.Second)
+		w.with(func(w *world) { clear(w.broken) })
+		time.Sleep(LateCommit / 2)
+		if got := mustRead(t, e, weather); got.Shape != "B" {
+			t.Errorf("got a token of shape %s", got.Shape)
+		}
+	})
+}
