@@ -14,9 +14,9 @@ type Change struct {
 	// Write does the write, under the name's write lock. It returns ErrConflict,
 	// having written nothing, when what the change was built on has changed.
 	Write func(context.Context) error
-	// Terms gives what Store.Terms would once Write has succeeded, for the name and, where
+	// Terms returns what Store.Terms would once Write has succeeded, for the name and, if
 	// that is a server, for its roles: without reading again what Write wrote, and for the
-	// name itself without storage. Where it is nil, Store.Terms is asked.
+	// name itself without storage. If it is nil, Store.Terms is asked.
 	Terms func(context.Context, Name) (*Terms, error)
 	// Token is the answer that verified the change, to be saved and published with
 	// it; nil when nothing was fetched.
@@ -64,15 +64,10 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	return nil
 }
 
-// writeFailed voids what is under way for a server, since storage may hold the old state or,
-// now or later up to LateCommit, the new one or some of it. What is held goes on serving until
-// storage answers. The write lock is held.
+// writeFailed looks at what a write of a server that failed has left: storage may hold the old
+// state or, now or later up to LateCommit, the new one or some of it. What is held goes on
+// serving until storage answers. The write lock is held.
 func (e *Engine) writeFailed(server string) {
-	for _, s := range e.affected(Name{Server: server}) {
-		s.mu.Lock()
-		s.supersede()
-		s.mu.Unlock()
-	}
 	reread := func(ctx context.Context) error {
 		for _, s := range e.affected(Name{Server: server}) {
 			if err := s.reread(ctx); err != nil && !errors.Is(err, ErrNotConfigured) {

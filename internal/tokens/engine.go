@@ -39,7 +39,7 @@ type Options struct {
 	Passive func() bool
 	// Log gets outcomes of fetches by name; never a token or a secret.
 	Log hclog.Logger
-	// Observer is told of what the engine does; nil for none.
+	// Observer is called with what the engine does; nil for none.
 	Observer Observer
 }
 
@@ -94,9 +94,6 @@ func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 		case err != nil:
 			return Answer{}, err
 		}
-		if err := gaveUp(ctx, name); err != nil {
-			return Answer{}, err
-		}
 	}
 }
 
@@ -124,9 +121,6 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 			if f.token.ValidAt(time.Now()) {
 				return f.token, f.token.ID() != f.replaces, nil
 			}
-		}
-		if err := gaveUp(ctx, name); err != nil {
-			return nil, false, err
 		}
 	}
 }

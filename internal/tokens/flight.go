@@ -37,16 +37,8 @@ func (f *flight) wait(ctx context.Context) error {
 	case <-f.done:
 		return f.err
 	case <-ctx.Done():
-		return gaveUp(ctx, f.name)
+		return &WaitError{Name: f.name, Cause: context.Cause(ctx)}
 	}
-}
-
-// gaveUp is the error of a caller whose wait ended; nil while ctx goes on.
-func gaveUp(ctx context.Context, name Name) error {
-	if ctx.Err() == nil {
-		return nil
-	}
-	return &WaitError{Name: name, Cause: context.Cause(ctx)}
 }
 
 // attempt is one try under one revision of the name's terms. It is void once that has changed.

@@ -83,7 +83,7 @@ func (e *Engine) Invalidate(name Name) {
 	}
 }
 
-// InvalidateToken is Invalidate where it was the name's own token that was changed.
+// InvalidateToken is Invalidate for a change of the name's own token alone.
 func (e *Engine) InvalidateToken(name Name) {
 	if s := e.peek(name); s != nil {
 		e.reload(s)

@@ -7,7 +7,7 @@ import (
 // Answer is a token to hand out.
 type Answer struct {
 	*Token
-	// TTL is the number of whole seconds until reading again is worth while.
+	// TTL is the number of whole seconds after which the caller is to read again.
 	TTL int64
 }
 
@@ -42,7 +42,7 @@ func (s *slot) answer(t *Token, now time.Time) Answer {
 	return Answer{Token: t, TTL: t.readAgain(now, retry)}
 }
 
-// overdue starts a refresh that is due and that no timer started: because nobody had
+// overdue starts a refresh that is due and that no timer started: because no caller had
 // read the token for long, or because the wall clock was set ahead.
 func (s *slot) overdue(now time.Time) {
 	if s.flight.Load() != nil {
@@ -68,7 +68,7 @@ func (s *slot) join() (*Token, *flight, error) {
 	t := s.held.Load()
 	s.lastRead.Store(int64(now.Sub(s.engine.epoch))) // to the instant: wanted compares it
 	if s.engine.passive() && t.ValidAt(now) && left(t.RefreshAt, now) <= 0 {
-		return nil, nil, ErrReadOnly // the active node knows a newer one, or is told of this reader
+		return nil, nil, ErrReadOnly // the active node knows a newer one, or learns of this reader
 	}
 	return s.serve(next(s.view(now, t, true)), now, t)
 }

@@ -317,7 +317,7 @@ func (s *slot) stopTimer() {
 	}
 }
 
-// stop ends the slot's timer for good: advance sets none once the engine's
+// stop ends the slot's last timer: advance sets none once the engine's
 // context has ended.
 func (s *slot) stop() {
 	s.mu.Lock()
