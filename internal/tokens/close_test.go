@@ -172,3 +172,17 @@ func TestCloseEndsTheWaitForAWrite(t *testing.T) {
 		})
 	}
 }
+
+func TestCloseWaitsForTheLastLoads(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		mustRead(t, w.engine(), weather)
+		e := w.slowEngine()
+		e.LoadAll()
+		time.Sleep(time.Second - closeTimeout/2)
+		begun := time.Now()
+		e.Close()
+		if waited := time.Since(begun); waited != closeTimeout/2 {
+			t.Errorf("Close waited %s, want the %s that the load takes", waited, closeTimeout/2)
+		}
+	})
+}

@@ -142,9 +142,6 @@ func (s *slot) logFailure(f *failure, held bool, now time.Time) {
 // save stores a token before it is handed out, so that a failover does not go back a token. It
 // returns with the server's write lock held, under which the outcome is to be committed.
 func (s *slot) save(a attempt, o outcome) (_ outcome, unlock func()) {
-	if o.err != nil {
-		return o, func() {}
-	}
 	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
 	if err != nil {
 		return outcome{err: err}, func() {}

@@ -113,8 +113,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	case err != nil:
 		f.err = err
 		s.storageFailed(err, now)
-	case o.failure != nil:
-		f.err = o.failure.err(s.name)
+	case o.failure != nil: // the callers look again, and find it
 	case o.token != nil:
 		f.token = o.token
 		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
