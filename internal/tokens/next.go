@@ -86,8 +86,7 @@ func (v view) idle() bool {
 
 // leftToExpire reports whether a due refresh is left out because no caller reads the token.
 func (v view) leftToExpire() bool {
-	return !v.stopped && !v.flying && !v.failing && v.token != nil && !ShortLived(v.token.Lifetime()) &&
-		left(v.token.RefreshAt, v.now) <= 0 && v.idle()
+	return !v.stopped && v.token != nil && left(v.token.RefreshAt, v.now) <= 0 && v.idle()
 }
 
 // wanted reports whether a caller has asked since the failure.

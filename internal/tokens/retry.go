@@ -66,13 +66,11 @@ func (r *retries) run() {
 			r.runTask(key)
 		}
 		if len(due) == 0 {
-			timer := time.NewTimer(wait)
 			select {
-			case <-timer.C:
+			case <-time.After(wait):
 			case <-r.changed:
 			case <-r.ctx.Done():
 			}
-			timer.Stop()
 		}
 	}
 }
