@@ -18,7 +18,7 @@ var (
 )
 
 // WaitError is the error of a caller whose wait for a token ended before the fetch did, which
-// goes on. Unwrap gives the error of the caller's context, or context.DeadlineExceeded.
+// goes on. Unwrap returns the error of the caller's context, or context.DeadlineExceeded.
 type WaitError struct {
 	// Name is whose token is being obtained.
 	Name Name
@@ -32,8 +32,8 @@ func (e *WaitError) Error() string {
 
 func (e *WaitError) Unwrap() error { return e.Cause }
 
-// FailedError is why a name has no token to give, remembered until the next
-// attempt. Unwrap gives the *grant.RefusedError or *grant.UnavailableError.
+// FailedError is why a name has no token, remembered until the next
+// attempt. Unwrap returns the *grant.RefusedError or *grant.UnavailableError.
 type FailedError struct {
 	// Name is whose token could not be obtained.
 	Name Name

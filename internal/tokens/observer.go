@@ -4,17 +4,17 @@ import (
 	"time"
 )
 
-// Observer is told of what an engine does. Its methods return at once; they are called
+// Observer is called with what an engine does. Its methods return at once; they are called
 // from many goroutines, some of which hold locks.
 type Observer interface {
-	// Fetched tells that a request to an authorization server took so long, and ended
-	// with a token or with an error: a *grant.RefusedError, a *grant.UnavailableError, or
-	// that of a context where it was broken off.
+	// Fetched reports a request to an authorization server: how long it took, and its error,
+	// nil if it ended with a token. The error is a *grant.RefusedError, a
+	// *grant.UnavailableError, or that of a context if the request was cancelled.
 	Fetched(took time.Duration, err error)
-	// Shared tells that a caller waits for a fetch that was under way already.
+	// Shared reports a caller who waits for a fetch that was under way already.
 	Shared()
-	// Refreshed tells that a token was replaced so long after its refresh was due. It is
-	// not told of a token that was left because nobody asked for it.
+	// Refreshed reports a token that was replaced, and how long after its refresh was due. It
+	// is not called for a token that was left to expire because no caller read it.
 	Refreshed(late time.Duration)
 }
 

@@ -5,7 +5,7 @@ import "sync"
 // shared holds one value per key while it is in use.
 type shared[T any] struct {
 	create func() T
-	// keep reports whether a value that nobody uses is to be kept; nil keeps none.
+	// keep reports whether a value without users is to be kept; nil keeps none.
 	keep func(T) bool
 
 	mu     sync.Mutex // guards the fields below; not held across keep's or create's callers

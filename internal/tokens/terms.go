@@ -33,12 +33,12 @@ type Terms struct {
 	// Client names the token endpoint and the client together: names of one client share the
 	// backoff window of failures that concern it.
 	Client string
-	// DefaultTTL is the lifetime where the authorization server does not say; > 0.
+	// DefaultTTL is the lifetime if the authorization server does not say; > 0.
 	DefaultTTL time.Duration
 	// MaxTTL caps the lifetime; 0 does not.
 	MaxTTL time.Duration
 	// IdleTimeout is how long after its last read a token is still refreshed, or
-	// its lifetime where that is longer; 0 is for ever.
+	// its lifetime if that is longer; 0 is for ever.
 	IdleTimeout time.Duration
 	// Fetch asks the authorization server once, within a timeout of its own. Its
 	// errors are *grant.RefusedError, *grant.UnavailableError or the context's.

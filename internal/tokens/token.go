@@ -30,7 +30,7 @@ type Token struct {
 	// RefreshAt is when the background refresh is due. Its jitter is drawn once,
 	// when the token is obtained, and only ever makes it earlier.
 	RefreshAt time.Time
-	// Repeats counts the due refreshes that brought this very token back.
+	// Repeats counts the due refreshes that returned this very token.
 	Repeats int
 
 	// checked is when the authorization server last answered with this token;
@@ -40,7 +40,7 @@ type Token struct {
 	// id and authorization are derived from AccessToken.
 	id            string
 	authorization string
-	// issued and expires are the times as each read tells them.
+	// issued and expires are the times as the API spells them.
 	issued, expires string
 }
 
@@ -83,7 +83,7 @@ func ShortLived(lifetime time.Duration) bool { return lifetime < shortest }
 
 // ValidAt reports whether the token may be handed out at now. The monotonic and the
 // wall clock must agree that it may: a wall clock that was set back must not
-// revive a token, and one that was set ahead tells what its holders will believe.
+// revive a token, and one that was set ahead is what its holders will go by.
 func (t *Token) ValidAt(now time.Time) bool {
 	return t != nil && left(t.Expires, now) > 0
 }
@@ -139,7 +139,7 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	return t
 }
 
-// earlyRetries is how often a refresh that brought the same token back is tried
+// earlyRetries is how often a refresh that returned the same token is tried
 // again before the token's end.
 const earlyRetries = 2
 
@@ -206,11 +206,11 @@ func (t *Token) sealTimes() {
 }
 
 // readAgain is the number of whole seconds after which reading the token again is
-// worth while: at least 1. retry is the time of the next attempt where a refresh
-// has failed, else zero.
+// useful: at least 1. retry is the time of the next attempt if a refresh has failed,
+// else zero.
 //
 // Vault Agent reads again after exactly ttl+1 s, without jitter of its own, hence
-// the one drawn here. The result stays two seconds clear of the token's end where
+// the one drawn here. The result stays two seconds clear of the token's end if
 // there are two, which for lifetimes from 15 s up binds only when a refresh is
 // late.
 func (t *Token) readAgain(now, retry time.Time) int64 {
