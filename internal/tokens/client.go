@@ -65,7 +65,7 @@ func (f *failure) end(held bool) time.Time {
 	switch {
 	case c == nil:
 		return f.at
-	case held || c.limited:
+	case held || c.limited || c.refused(): // refusals have short windows at first, and long ones if they last
 		return c.at.Add(c.wait)
 	default:
 		return c.at.Add(min(c.wait, waitingMost))

@@ -35,7 +35,12 @@ func TestWholeOutage(t *testing.T) {
 		},
 		{
 			"refused", &grant.RefusedError{Status: 401, Code: "invalid_client"},
-			10, 2 * time.Minute, func(i int) time.Duration { return min(refusedFirst<<i, waitingMost) }, waitingMost, 0,
+			10, 5 * time.Minute, func(i int) time.Duration {
+				if i < refusedBlip {
+					return min(refusedFirst<<i, waitingMost)
+				}
+				return 2 * waitingMost << (i - refusedBlip)
+			}, refusedMost, 0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
