@@ -46,10 +46,14 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d names: %d requests at once, %d in the next %s, at least %s apart; served %s after the recovery, all %s later, for %d requests",
-		r.Names, r.AtOnce, r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
-	if r.AtOnce > underWay {
-		t.Errorf("%d requests until every name had been read, want at most %d", r.AtOnce, underWay)
+	t.Logf("%d names: %d requests at once, in %s, %d in the next %s, at least %s apart; served %s after the recovery, all %s later, for %d requests",
+		r.Names, r.AtOnce, round(r.Burst), r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
+	most := underWay
+	if f.Limit == 0 {
+		most += mostAttempts(r.Burst, time.Second, 10*time.Second) - 1 // windows that ended meanwhile
+	}
+	if r.AtOnce > most {
+		t.Errorf("%d requests until every name had been read, want at most %d", r.AtOnce, most)
 	}
 	windows, gap := mostAttempts(r.Watched, time.Second, 10*time.Second), 700*time.Millisecond
 	switch {
@@ -76,7 +80,7 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	if other := trouble.Other(r.Last, http.StatusOK); other != nil {
 		t.Errorf("after the first success the names were answered with %v, want 200 to all; one is %s", trouble.Statuses(r.Last), other)
 	}
-	if most := r.Names + windows; r.Healing > most {
+	if r.Healing > r.Names+windows {
 		t.Errorf("%d requests from the recovery until all %d names were served", r.Healing, r.Names)
 	}
 }
@@ -306,9 +310,12 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	if r := s.Write(t.Context(), "config/some", s.Config(nil)); r.Status != http.StatusNoContent {
 		t.Errorf("the write after the client was corrected: %s", r)
 	}
-	results := s.ReadAll(t.Context(), paths)
-	if other := trouble.Other(results, http.StatusOK); other != nil {
-		t.Errorf("after the write readers got %v, want 200; one is %s", trouble.Statuses(results), other)
+	// The tokens are stored one after the other, which takes a busy machine longer than a reader waits.
+	for _, statuses := range [][]int{{http.StatusOK, http.StatusGatewayTimeout}, {http.StatusOK}} {
+		results := s.ReadAll(t.Context(), paths)
+		if other := trouble.Other(results, statuses...); other != nil {
+			t.Errorf("after the write readers got %v, want %v; one is %s", trouble.Statuses(results), statuses, other)
+		}
 	}
 }
 

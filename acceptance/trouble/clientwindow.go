@@ -44,6 +44,7 @@ type CrowdReport struct {
 	Failure
 	Names   int
 	AtOnce  int           // requests until every name had been read once
+	Burst   time.Duration // how long that took
 	Watched time.Duration // from then on, while readers went on
 	Windows int           // requests in that time
 	Gap     time.Duration // the shortest between two of those; 0 when there were not two
@@ -76,12 +77,13 @@ func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Dura
 	if err := f.begin(s); err != nil {
 		return nil, err
 	}
+	reading := time.Now()
 	r.Reads = s.ReadAll(ctx, paths)
 	asked, err := s.Asked(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.AtOnce = asked
+	r.AtOnce, r.Burst = asked, time.Since(reading)
 
 	begun := time.Now()
 	for time.Since(begun) < watch {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -35,8 +36,12 @@ type Stage struct {
 	secret string
 }
 
-// NewStage mounts the plugin under a name that no other mount has.
-func NewStage(ctx context.Context, b *bed.Bed, mount string) (*Stage, error) {
+// stages is how many there have been: a test may run more than once on one Vault.
+var stages atomic.Int64
+
+// NewStage mounts the plugin under a name that begins as given and that no other mount has.
+func NewStage(ctx context.Context, b *bed.Bed, name string) (*Stage, error) {
+	mount := fmt.Sprintf("%s-%d", name, stages.Add(1))
 	root, err := b.Vault.Root()
 	if err != nil {
 		return nil, err
