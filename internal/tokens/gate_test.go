@@ -314,12 +314,14 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 			giveUp(live, "c")
 			giveUp(reader, "c")
 		}
-		for _, background := range []context.Context{live, reader} {
+		for host, background := range map[string]context.Context{"b": reader, "c": live} {
 			time.AfterFunc(time.Second, leaves[0])
 			leaves = leaves[1:]
-			leave, waited, err := g.enter(live, background, "c")
+			ctx, cancel := context.WithTimeout(live, time.Minute)
+			defer cancel()
+			leave, waited, err := g.enter(ctx, background, host)
 			if err != nil || !waited {
-				t.Errorf("entering after a queue: %v, waited %t", err, waited)
+				t.Fatalf("entering %s after a queue: %v, waited %t", host, err, waited)
 			}
 			leaves = append(leaves, leave)
 		}
@@ -333,5 +335,71 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 			enter(live, live, "a")
 		}
 		enter(live, reader, "a")
+	})
+}
+
+func TestGateLetsReadersPassBackgroundWorkThatQueues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places = 4
+		g := newGate(places)
+		live := t.Context()
+		reader, promote := context.WithCancel(live)
+		promote()
+		var entered []string
+		enter := func(ctx context.Context, name string, background context.Context) {
+			go func() {
+				_, waited, err := g.enter(ctx, background)
+				if err == nil && !waited {
+					t.Errorf("%s did not wait", name)
+				}
+				if err == nil {
+					entered = append(entered, name)
+				}
+			}()
+			synctest.Wait()
+		}
+		var leaves []func()
+		for range places {
+			leave, _, err := g.enter(live, reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			leaves = append(leaves, leave)
+		}
+		shortly, cancel := context.WithTimeout(live, time.Second)
+		defer cancel()
+		for range places {
+			enter(shortly, "given up", live)
+		}
+		promoted, promote := context.WithCancel(live)
+		enter(live, "background", live)
+		enter(live, "reader", reader)
+		time.Sleep(time.Minute)
+		if len(entered) != 0 {
+			t.Errorf("%q entered a gate that was full", entered)
+		}
+		for range 3 { // the places in the background are free again, but for one
+			enter(live, "promoted", promoted)
+		}
+		promote()
+		for _, leave := range leaves[:2] {
+			leave()
+			synctest.Wait()
+		}
+		if len(entered) != 2 || entered[0] != "reader" || entered[1] == "given up" {
+			t.Errorf("%q entered, want the reader first", entered)
+		}
+		for _, leave := range leaves[2:] {
+			leave()
+			synctest.Wait()
+		}
+		if len(entered) != places {
+			t.Errorf("%q entered, want %d", entered, places)
+		}
+		g.any.Release(1) // one of them leaves
+		synctest.Wait()
+		if len(entered) != places+1 {
+			t.Errorf("%q entered in the end", entered)
+		}
 	})
 }
