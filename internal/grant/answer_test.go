@@ -412,3 +412,13 @@ func TestLibraryErrorsDoNotArise(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// A server may repeat the client's secret as the type of its token.
+func TestTokenTypeThatHoldsASecretIsNotRepeated(t *testing.T) {
+	n := &normaliser{clean: newCleaner("client", "s3cr3t-word")}
+	for said, want := range map[string]string{"mac": ` "mac"`, "s3cr3t-word": "", "two words": ""} {
+		if got := n.typeName(said); got != want {
+			t.Errorf("token_type %q is reported as %q, want %q", said, got, want)
+		}
+	}
+}

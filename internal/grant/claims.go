@@ -39,7 +39,7 @@ func ParseClaims(accessToken string) (claims Claims, ok bool) {
 		IssuedAt: numericDate(raw.IssuedAt),
 		Bound:    len(raw.Confirm) > 0 && string(raw.Confirm) != "null" && string(raw.Confirm) != "{}",
 	}
-	if one, isText := text(raw.Audience); isText && one != "" {
+	if one, _ := text(raw.Audience); one != "" {
 		claims.Audience = []string{one}
 	} else if json.Unmarshal(raw.Audience, &claims.Audience) != nil {
 		claims.Audience = nil
