@@ -1,8 +1,26 @@
 package tokens
 
+import "testing"
+
 // len is the number of values in memory.
 func (s *shared[T]) len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.values)
+}
+
+// What is in use stays the one value of its key, whatever is looked through meanwhile.
+func TestSharedValueStaysWhileItIsUsed(t *testing.T) {
+	s := newShared(func() *bool { return new(bool) }, func(keep *bool) bool { return *keep })
+	used, release := s.use("used")
+	kept, releaseKept := s.use("kept")
+	*kept = true
+	releaseKept()
+	if again, _ := s.use("used"); again != used {
+		t.Error("a value in use was replaced")
+	}
+	release()
+	if again, _ := s.use("kept"); again != kept {
+		t.Error("the value to be kept was not")
+	}
 }
