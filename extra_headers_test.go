@@ -1,7 +1,6 @@
 package mcpoauth
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -115,7 +114,7 @@ func TestValueWithoutAHeaderNameIsNotShown(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, headers := range []any{secretMark, "x-api-key: " + secretMark, fields{secretMark: nil}, []string{"x-api-key", secretMark}} {
 		err := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), fields{"extra_headers": headers}), "write name=value")
-		if strings.Contains(strings.ToLower(fmt.Sprint(err)), strings.ToLower(secretMark)) {
+		if strings.Contains(strings.ToLower(err), strings.ToLower(secretMark)) {
 			t.Errorf("%v", err)
 		}
 	}

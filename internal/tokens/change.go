@@ -142,13 +142,13 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 	t := s.held.Load()
 	idle := s.view(now, t, false).leftToExpire()
 	stale = o.err == nil && t != nil && t.Shape != o.terms.Shape && o.token == nil
-	if o.err == nil && o.token == nil && !s.loaded {
-		// The next flight loads it, and applies the terms.
-	} else if err := s.apply(o, now); err != nil && !errors.Is(err, ErrNotConfigured) {
-		// Whether the token is still one is not known. Its next reader looks.
-		s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
-		s.hold(nil)
-		s.loaded = false
+	if s.loaded || o.token != nil || o.err != nil { // else the next flight loads it, and applies the terms
+		if err := s.apply(o, now); err != nil && !errors.Is(err, ErrNotConfigured) {
+			// Whether the token is still one is not known. Its next reader looks.
+			s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
+			s.hold(nil)
+			s.loaded = false
+		}
 	}
 	switch {
 	case o.token != nil:

@@ -98,7 +98,7 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 		time.Sleep(3 * time.Hour) // all have ended
 		for range 2 {
 			for _, name := range names {
-				mustFail(t, e, name)
+				_ = mustFail(t, e, name)
 				time.Sleep(time.Millisecond)
 			}
 		}

@@ -155,12 +155,12 @@ func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
 		names := w.roles(e, 50)
 		w.with(func(w *world) { w.refuse = clientFailures["503"] })
 		time.Sleep(2 * time.Hour)
-		mustFail(t, e, names[0])
+		_ = mustFail(t, e, names[0])
 		time.Sleep(time.Millisecond)
 		for _, name := range names[1:] {
-			mustFail(t, e, name)
+			_ = mustFail(t, e, name)
 		}
-		mustFail(t, e, names[0])
+		_ = mustFail(t, e, names[0])
 		w.with(func(w *world) { w.refuse = nil })
 		back := time.Now()
 		time.Sleep(waitingMost + time.Second)
@@ -183,7 +183,7 @@ func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
 		w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
 		time.Sleep(3 * time.Hour) // all have ended
 		before := w.fetches()
-		parallel(len(names), func(i int) { mustFail(t, e, names[i]) })
+		parallel(len(names), func(i int) { _ = mustFail(t, e, names[i]) })
 		if n := w.fetches() - before; n > 1 {
 			t.Errorf("the readers of one client cost %d requests", n)
 		}
@@ -200,7 +200,7 @@ func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 				w.shapes[bad], w.hosts[bad] = "B", "as.example.com"
 				w.clients[bad] = "client"
 				w.refusals = map[string]error{"B": &grant.RefusedError{Status: 400, Code: code}}
-				mustFail(t, e, bad)
+				_ = mustFail(t, e, bad)
 				w.roles(e, 10)
 			})
 		})
@@ -227,7 +227,7 @@ func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
 		w.wantFetches(1)
 		for range 2 { // without the name in memory, and with it
 			w.mustChange(e, weather, w.reshape(weather, "A"))
-			mustFail(t, e, weather)
+			_ = mustFail(t, e, weather)
 		}
 		w.wantFetches(1)
 
@@ -268,7 +268,7 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 			t.Errorf("the second failure is %+v, want the first", next)
 		}
 		next := together[2].failed("as", long, time.Now())
-		if next.count != 1 || next.streak != 1 || next.end(false).Sub(time.Now()) < time.Minute {
+		if next.count != 1 || next.streak != 1 || time.Until(next.end(false)) < time.Minute {
 			t.Errorf("after a longer Retry-After: %+v", next)
 		}
 		if together[3].succeeded() || c.failed.Load() != next {

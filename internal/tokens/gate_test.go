@@ -318,8 +318,8 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 			time.AfterFunc(time.Second, leaves[0])
 			leaves = leaves[1:]
 			ctx, cancel := context.WithTimeout(live, time.Minute)
-			defer cancel()
 			leave, waited, err := g.enter(ctx, background, host)
+			cancel()
 			if err != nil || !waited {
 				t.Fatalf("entering %s after a queue: %v, waited %t", host, err, waited)
 			}

@@ -13,7 +13,7 @@ func TestNextOfEveryView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(1000 * time.Hour)
 		now := time.Now()
-		at := func(d time.Duration) time.Time { return now.Add(d) }
+		at := now.Add
 		token := func(lifetime, age time.Duration) *Token {
 			issued := at(-age)
 			return &Token{Issued: issued, Expires: issued.Add(lifetime), RefreshAt: issued.Add(lifetime - margin(lifetime))}

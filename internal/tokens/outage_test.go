@@ -181,7 +181,7 @@ func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 		})
 		time.Sleep(time.Until(begun.Add(10 * time.Second)))
 		synctest.Wait()
-		mustFail(t, e, weather)
+		_ = mustFail(t, e, weather)
 		w.wantFetches(1)
 	})
 }

@@ -52,14 +52,14 @@ func (s *slot) launch(replaces string) error {
 func (s *slot) fly(f *flight, a attempt) {
 	var terms *Terms // once they have been read
 	for {
-		o, unlock := outcome{}, func() {}
+		var o outcome
+		unlock := func() {}
 		if terms == nil {
 			// This read comes before every call to an authorization server: a plugin whose
 			// Vault is gone must not call any.
 			o = s.look(a.ctx, a.load)
 		} else {
-			o = s.ask(a, f, terms)
-			o, unlock = s.save(a, o)
+			o, unlock = s.save(a, s.ask(a, f, terms))
 		}
 		progress, next := s.commit(f, a, o)
 		unlock()
