@@ -269,16 +269,15 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(t, func() bool { // for the failure's window, and for the ttl
-			return post(t, url, message).StatusCode == http.StatusOK && len(w.vaultSaw) > i
+			return post(t, url, message).StatusCode == http.StatusOK && len(w.tokensVaultSaw()) > i
 		})
 		waitFor(t, func() bool {
 			post(t, url, message)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			return w.vaultSaw[len(w.vaultSaw)-1] == strings.TrimSpace(content)
+			saw := w.tokensVaultSaw()
+			return saw[len(saw)-1] == strings.TrimSpace(content)
 		})
 	}
-	for _, token := range w.vaultSaw {
+	for _, token := range w.tokensVaultSaw() {
 		if token != "hvs.first" && token != "hvs.second" {
 			t.Error("Vault saw another token than those of the file")
 		}
@@ -301,7 +300,8 @@ func TestRequestsHaveTheEnvironmentsToken(t *testing.T) {
 		if response := post(t, w.start(w.config()), message); response.StatusCode != http.StatusOK {
 			t.Errorf("status %d", response.StatusCode)
 		}
-		if got := w.vaultSaw[len(w.vaultSaw)-1]; got != token {
+		saw := w.tokensVaultSaw()
+		if got := saw[len(saw)-1]; got != token {
 			t.Errorf("Vault saw the token %q, want %q", got, token)
 		}
 	}

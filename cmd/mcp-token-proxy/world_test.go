@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -196,4 +197,11 @@ func text(t *testing.T, response *http.Response) string {
 func post(t *testing.T, url, body string, headers ...string) *http.Response {
 	t.Helper()
 	return do(t, request(t, http.MethodPost, url, strings.NewReader(body), headers...))
+}
+
+// tokensVaultSaw are the Vault tokens of the requests to Vault, in order.
+func (w *world) tokensVaultSaw() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.vaultSaw)
 }

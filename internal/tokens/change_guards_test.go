@@ -160,7 +160,7 @@ func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
 			reader <- err
 		}()
 		defer func() {
-			_ = <-reader
+			t.Logf("the first reader got %v", <-reader)
 			time.Sleep(time.Minute) // storage's late answers
 		}()
 		synctest.Wait() // it has seen no config
