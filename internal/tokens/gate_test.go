@@ -328,7 +328,7 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 		for _, leave := range leaves {
 			leave()
 		}
-		if n := len(g.hosts.values); n != 0 {
+		if n := g.hosts.len(); n != 0 {
 			t.Errorf("%d hosts are left", n)
 		}
 		for range places - 1 {

@@ -34,7 +34,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 				t.Errorf("task %s was done %t after %s, want %s", key, ok, got, at)
 			}
 		}
-		if n := len(e.retries.tasks); n != 0 {
+		if n := e.retries.len(); n != 0 {
 			t.Errorf("%d tasks are left", n)
 		}
 	})
@@ -82,4 +82,11 @@ func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
 			t.Errorf("got a token of shape %s", got.Shape)
 		}
 	})
+}
+
+// len is the number of tasks that are left.
+func (r *retries) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.tasks)
 }

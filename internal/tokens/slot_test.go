@@ -297,7 +297,7 @@ func TestStoredTokenLeavesNothingToRetry(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		mustRead(t, e, weather)
-		if n := len(e.retries.tasks); n != 0 {
+		if n := e.retries.len(); n != 0 {
 			t.Errorf("%d tasks are left", n)
 		}
 	})
