@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -279,4 +280,85 @@ func TestTimesFollowTheClockThatSaysLess(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestRotationPeriodIsTheIntervalInSeconds(t *testing.T) {
+	for lifetime, want := range map[time.Duration]int64{time.Hour: 2700, time.Minute: 30, 2 * time.Second: 1, time.Second: 1} {
+		if got := (&Token{Expires: time.Unix(0, 0).Add(lifetime), Issued: time.Unix(0, 0)}).RotationPeriod(); got != want {
+			t.Errorf("a lifetime of %s has a rotation period of %d s, want %d", lifetime, got, want)
+		}
+	}
+}
+
+func TestRepeatedTokenKeepsItsTimesAndTakesItsScope(t *testing.T) {
+	now := time.Now()
+	held := &Token{AccessToken: "t", Scope: "old", Issued: now.Add(-time.Minute), Expires: now.Add(time.Hour), RefreshAt: now.Add(30 * time.Minute)}
+	again := &Token{AccessToken: "t", Scope: "new", Issued: now, Expires: now.Add(2 * time.Hour), RefreshAt: now.Add(90 * time.Minute)}
+	young := held.repeated(again, now)
+	if young.Scope != "new" || !young.RefreshAt.Equal(held.RefreshAt) || !young.Expires.Equal(held.Expires) || young.Repeats != 0 {
+		t.Errorf("a young token repeated: %+v", young)
+	}
+	due := held.dueBy(now)
+	if !due.RefreshAt.Equal(now) || !due.dueBy(now.Add(time.Minute)).RefreshAt.Equal(now) {
+		t.Errorf("due at %s, want now and no later", due.RefreshAt)
+	}
+	for i, want := range []time.Duration{30 * time.Minute, 30 * time.Minute, time.Hour} {
+		if due = due.dueBy(now).repeated(again, now); !due.RefreshAt.Equal(now.Add(want)) || due.Repeats != i+1 {
+			t.Errorf("repetition %d is refreshed in %s, want %s", due.Repeats, due.RefreshAt.Sub(now), want)
+		}
+	}
+}
+
+func TestNamesAreSpelledAsPaths(t *testing.T) {
+	for want, name := range map[string]Name{"weather": {Server: "weather"}, "weather/reader": {"weather", "reader"}} {
+		if got := name.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestStatusFromStorageShowsOnlyATokenInUse(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		first := w.engine()
+		mustRead(t, first, weather)
+		first.Close()
+		e := w.engine()
+		want := func(state State) {
+			t.Helper()
+			status, err := e.Status(t.Context(), weather)
+			if err != nil || status.State != state || (status.Token != nil) != (state == StateOK) {
+				t.Errorf("got %+v, %v, want %s", status, err, state)
+			}
+		}
+		want(StateOK)
+		w.broken["load"] = errStorage
+		if _, err := e.Status(t.Context(), weather); !errors.Is(err, errStorage) {
+			t.Errorf("got %v, want storage's error", err)
+		}
+		clear(w.broken)
+		w.shapes[weather] = "B"
+		want(StateEmpty)
+		w.shapes[weather] = "A"
+		time.Sleep(2 * time.Hour)
+		want(StateEmpty)
+	})
+}
+
+func TestOnlyRefusalsAreReportedAsRefusals(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		for cause, want := range map[string]int{"503": 0, "invalid_client": 1} {
+			name := Name{Server: cause}
+			w.shapes[name] = "A"
+			w.refuse = clientFailures[cause]
+			_ = mustFail(t, e, name)
+			if status, _ := e.Status(t.Context(), name); status.Failure.Refusals != want || !e.Failing(name) {
+				t.Errorf("after %s: %d refusals, want %d", cause, status.Failure.Refusals, want)
+			}
+		}
+		w.refuse = nil
+		if mustRead(t, e, weather); e.Failing(weather) {
+			t.Error("a name that works is failing")
+		}
+	})
 }
