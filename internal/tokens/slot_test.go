@@ -61,21 +61,27 @@ func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 			defer s.mu.Unlock()
 			return mustRead(t, e, weather)
 		}
-		w.with(func(w *world) { w.refuse, w.latency = clientFailures["invalid_client"], 5*time.Second })
+		w.with(func(w *world) { w.refuse, w.latency = clientFailures["503"], 5*time.Second })
 		time.Sleep(time.Until(first.RefreshAt) + time.Second)
 		if s.flight.Load() == nil {
 			t.Fatal("no refresh is under way")
 		}
 		read()
 		time.Sleep(20 * time.Minute)
-		for {
+		inWindow := func() bool { // of held tokens, and past that of callers who wait
 			f := s.failed.Load()
-			if left(f.end(true), time.Now()) > time.Minute && left(f.end(false), time.Now()) < 0 {
+			return left(f.end(true), time.Now()) > 20*time.Second && left(f.end(false), time.Now()) < 0
+		}
+		for range 600 {
+			if inWindow() {
 				break
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second / 4)
 		}
-		if ttl := read().TTL; ttl < 60 {
+		if !inWindow() {
+			t.Fatal("no window outlasts that of callers who wait")
+		}
+		if ttl := read().TTL; ttl < 20 {
 			t.Errorf("readers are told to come again in %d s, before the next attempt", ttl)
 		}
 	})
