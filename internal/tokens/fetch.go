@@ -166,10 +166,13 @@ func (s *slot) saved(o outcome) outcome {
 // owes reports whether storage has to change for a token that is about to be handed out. For a
 // short-lived one it has to only if it may hold an older token, which a restart would bring back.
 func (s *slot) owes(t *Token) bool {
+	if !ShortLived(t.Lifetime()) {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	prev := s.held.Load()
-	return !ShortLived(t.Lifetime()) || !s.loaded || s.unsaved || prev != nil && !ShortLived(prev.Lifetime())
+	return !s.loaded || s.unsaved || prev != nil && !ShortLived(prev.Lifetime())
 }
 
 // slowSave is when a failed save counts as hanging storage.
