@@ -293,10 +293,10 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get config/weather", existence},
 				{"LocalMount", forward},
 				{"get config/weather", built},
-				{"list role/weather/", leftOver},
-				{"list token/weather/", leftOver},
 				{"get config/weather", underLock},
 				{"put config/weather", written},
+				{"list role/weather/", leftOver},
+				{"list token/weather/", leftOver},
 			},
 		},
 		{
@@ -306,11 +306,11 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 				{"get config/weather", existence},
 				{"LocalMount", forward},
 				{"get config/weather", built},
-				{"list role/weather/", leftOver},
-				{"list token/weather/", leftOver},
 				{"get config/weather", underLock},
 				{"put config/weather", written},
 				{"put token/weather", saved},
+				{"list role/weather/", leftOver},
+				{"list token/weather/", leftOver},
 			},
 		},
 		{
@@ -475,6 +475,7 @@ func TestEveryCallToVaultIsNeeded(t *testing.T) {
 			calls: []call{
 				{"get config/weather", "what a deleted config may have left is not listed"},
 				{"list role/weather/", answered},
+				{"get role/weather/reader", "is it a role of this config, or one that a deleted config of this name left?"},
 			},
 		},
 		{

@@ -2,7 +2,9 @@ package mcpoauth
 
 import (
 	"context"
+	"errors"
 	"maps"
+	"net/http"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -41,7 +43,11 @@ func (b *backend) serveOperator(h handler) framework.OperationFunc {
 		}
 		ctx, cancel := b.budgeted(ctx)
 		defer cancel()
-		return h(ctx, name, d)
+		resp, err := h(ctx, name, d)
+		if err != nil && errors.Is(context.Cause(ctx), errWriteBudget) && statusOf(err) == http.StatusBadGateway {
+			err = &requestError{status: http.StatusGatewayTimeout, text: err.Error()} // the wait ended, not the server's answer
+		}
+		return resp, err
 	})
 }
 

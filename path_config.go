@@ -127,19 +127,6 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 	return nil, nil
 }
 
-// clearBelongings deletes what a delete that was cut short left, before the config is created again:
-// the list of its roles must not show them.
-func (b *backend) clearBelongings(ctx context.Context, server string) error {
-	names, err := b.store.rolesAndTokens(ctx, server)
-	if err == nil && len(names) > 0 {
-		err = b.sweep(ctx, server)
-	}
-	if err != nil {
-		return fmt.Errorf("nothing was stored: the roles of a deleted config named %q are still being deleted: %w", server, err)
-	}
-	return nil
-}
-
 // writeConfig creates or updates a config. It changes nothing unless all of it
 // succeeds.
 func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
@@ -230,14 +217,14 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		}
 		return b.putConfig(ctx, name.Server, next)
 	}
-	if old == nil {
-		if err := b.clearBelongings(ctx, name.Server); err != nil {
-			return nil, err
-		}
-	}
 	granted, err := b.carryOut(ctx, write)
 	if err != nil {
 		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
+	}
+	if old == nil {
+		if left, err := b.store.rolesAndTokens(ctx, name.Server); err != nil || len(left) > 0 {
+			b.sweepSoon(name.Server) // what a delete that was cut short left
+		}
 	}
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))

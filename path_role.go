@@ -108,10 +108,11 @@ func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framewo
 }
 
 func (b *backend) listRoles(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	if _, _, err := b.store.effective(ctx, name); err != nil {
+	c, _, err := b.store.effective(ctx, name)
+	if err != nil {
 		return nil, err // what a deleted config may have left is not listed
 	}
-	names, err := b.store.roles(ctx, name.Server)
+	names, err := b.store.rolesOf(ctx, name.Server, c)
 	if err != nil {
 		return nil, err
 	}

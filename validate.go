@@ -13,7 +13,7 @@ import (
 
 // Bounds on the durations of a config.
 const (
-	maxTimeout = 25 * time.Second // below writeBudget, so that it is what ends a request
+	maxTimeout = 25 * time.Second // of a refresh; a write ends earlier, at writeBudget
 	maxTTL     = 365 * 24 * time.Hour
 )
 

@@ -28,7 +28,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 		return coded.Code(), m.noted(err).Error()
 	}
 	const budget = "no answer within the 4s that a write may take"
-	if status, text := hanging(t.Context(), "config/weather", as.client()); status != http.StatusBadGateway ||
+	if status, text := hanging(t.Context(), "config/weather", as.client()); status != http.StatusGatewayTimeout ||
 		!strings.Contains(text, "nothing was stored") || !strings.Contains(text, budget) {
 		t.Errorf("a verification: %d, %s", status, text)
 	}
@@ -42,7 +42,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	as.mu.Lock() // the metadata hangs too
 	status, text := hanging(t.Context(), "config/weather", mcp.client())
 	as.mu.Unlock()
-	if status != http.StatusBadGateway || !strings.Contains(text, "nothing was stored") || !strings.Contains(text, as.URL) {
+	if status != http.StatusGatewayTimeout || !strings.Contains(text, "nothing was stored") || !strings.Contains(text, as.URL) {
 		t.Errorf("a discovery: %d, %s", status, text)
 	}
 	if got := m.storage.entries(t); len(got) != 0 {
@@ -50,7 +50,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	}
 	m.write("config/weather", with(as.client(), fields{"verify": false}))
 	was := m.storage.entries(t)
-	if status, text := hanging(t.Context(), "role/weather/reader", fields{"scopes": "read"}); status != http.StatusBadGateway ||
+	if status, text := hanging(t.Context(), "role/weather/reader", fields{"scopes": "read"}); status != http.StatusGatewayTimeout ||
 		!strings.Contains(text, budget) {
 		t.Errorf("a role's verification: %d, %s", status, text)
 	}
