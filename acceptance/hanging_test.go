@@ -226,15 +226,15 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 		path string
 		data map[string]any
 	}{
-		"a token endpoint that hangs":                     {"config/new", s.Config(map[string]any{"client_id": "new", "request_timeout": 25})},
-		"with the default settings":                       {"config/plain", s.Config(map[string]any{"client_id": "plain"})},
-		"an update":                                       {"config/held", map[string]any{"scopes": "other", "request_timeout": 25}},
-		"a role":                                          {"role/held/reader", map[string]any{"scopes": "some"}},
-		"an MCP server that hangs":                        {"config/mcp", discovering(hanging)},
-		"an issuer that hangs":                            {"config/issuer", map[string]any{"issuer": hanging.URL("/"), "client_id": "issuer", "client_secret": newSecret(), "request_timeout": 25}},
-		"slow servers and then a token endpoint hangs":    {"config/slow", discovering(slow)},
-		"quick discovery, and a token endpoint hangs":     {"config/quick", discovering(quick)},
-		"an issuer and an MCP server, both of which hang": {"config/both", map[string]any{"issuer": hanging.URL("/as"), "server_url": hanging.URL("/mcp"), "client_id": "both", "client_secret": newSecret(), "request_timeout": 25}},
+		"a token endpoint that hangs":                {"config/new", s.Config(map[string]any{"client_id": "new", "request_timeout": 25})},
+		"with the default settings":                  {"config/plain", s.Config(map[string]any{"client_id": "plain"})},
+		"an update":                                  {"config/held", map[string]any{"scopes": "other", "request_timeout": 25}},
+		"a role":                                     {"role/held/reader", map[string]any{"scopes": "some"}},
+		"an MCP server that hangs":                   {"config/mcp", discovering(hanging)},
+		"an issuer that hangs":                       {"config/issuer", map[string]any{"issuer": hanging.URL("/"), "client_id": "issuer", "client_secret": newSecret(), "request_timeout": 25}},
+		"slow servers, a token endpoint that hangs":  {"config/slow", discovering(slow)},
+		"quick servers, a token endpoint that hangs": {"config/quick", discovering(quick)},
+		"an issuer and an MCP server that hang":      {"config/both", map[string]any{"issuer": hanging.URL("/as"), "server_url": hanging.URL("/mcp"), "client_id": "both", "client_secret": newSecret(), "request_timeout": 25}},
 	}
 	var group sync.WaitGroup
 	for name, w := range writes {
