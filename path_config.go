@@ -218,13 +218,13 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return b.putConfig(ctx, name.Server, next)
 	}
 	granted, err := b.carryOut(ctx, write)
-	if err != nil {
-		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
-	}
 	if old == nil {
 		if left, err := b.store.rolesAndTokens(ctx, name.Server); err != nil || len(left) > 0 {
 			b.sweepSoon(name.Server) // what a delete that was cut short left
 		}
+	}
+	if err != nil {
+		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
 	}
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))

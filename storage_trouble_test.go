@@ -331,6 +331,7 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	if err := d.do(r.mount); err != nil && !(done && codeOf(err) == http.StatusBadRequest) {
 		r.t.Errorf("done again, without trouble: %v", err)
 	}
+	synctest.Wait()
 	r.isStored(want, nil)
 	r.fits()
 	synctest.Wait()
