@@ -16,7 +16,8 @@ type failure struct {
 	host   string // the authorization server that was asked
 	cause  error
 	since  time.Time // when the first of this run of failures happened
-	at     time.Time // when this one happened
+	begun  time.Time // when the request of this one began
+	at     time.Time // when it failed
 	count  int       // failures in a row
 	// streak is how many of these, the last ones, were of one kind: a refusal after
 	// an outage is the first of its kind.
@@ -29,7 +30,7 @@ type failure struct {
 
 // next returns the failure that follows f, which may be nil.
 func (f *failure) next(host string, cause error, now time.Time) *failure {
-	next := &failure{host: host, cause: cause, since: now, at: now, count: 1, streak: 1}
+	next := &failure{host: host, cause: cause, since: now, begun: now, at: now, count: 1, streak: 1}
 	if f != nil {
 		next.since, next.count = f.since, f.count+1
 		if f.refused() == next.refused() {
@@ -68,7 +69,9 @@ func (f *failure) end(held bool) time.Time {
 	case held || c.limited || c.refused(): // refusals have short windows at first, and long ones if they last
 		return c.at.Add(c.wait)
 	default:
-		return c.at.Add(min(c.wait, waitingMost))
+		// A request that hung has taken up the window: once the server is back, callers are not to
+		// wait for as long again.
+		return later(c.at, minTime(c.at.Add(c.wait), c.begun.Add(waitingMost)))
 	}
 }
 
@@ -176,7 +179,7 @@ func (p *permit) failed(host string, cause error, now time.Time) *failure {
 	if p.overtaken(prev) {
 		next.count, next.streak = prev.count, min(prev.streak, next.streak)
 	}
-	next.client = c
+	next.client, next.begun = c, p.begun
 	c.failed.Store(next)
 	return next
 }

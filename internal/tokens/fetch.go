@@ -106,6 +106,7 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 		err = &grant.UnavailableError{Reason: "the token had expired when it arrived"}
 	}
 	o.failure = s.failed.Load().next(terms.Host, err, now)
+	o.failure.begun = began
 	s.logFailure(o.failure, held, now)
 	return o, nil
 }

@@ -180,9 +180,36 @@ func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 			}
 		})
 		time.Sleep(time.Until(begun.Add(10 * time.Second)))
-		synctest.Wait()
-		_ = mustFail(t, e, weather)
 		w.wantFetches(1)
+		synctest.Wait()
+		if status, err := e.Status(t.Context(), weather); err != nil || status.Failure == nil || status.Failure.Count != 1 {
+			t.Errorf("after the request's own timeout: %+v, %v", status, err)
+		}
+	})
+}
+
+// TestServerThatHungServesSoonAfterItsReturn: the request that was under way is lost, and ends by its own
+// timeout; the next one follows at once if callers wait.
+func TestServerThatHungServesSoonAfterItsReturn(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.hosts[weather], w.hanging["dead"] = "dead", true
+		e := w.engine()
+		begun := time.Now()
+		var served time.Time
+		time.AfterFunc(100*time.Second, func() { w.with(func(w *world) { w.hanging["dead"] = false }) })
+		for range 400 {
+			if _, err := e.Read(t.Context(), weather); err == nil {
+				served = time.Now()
+				break
+			}
+			time.Sleep(time.Second)
+		}
+		if after := served.Sub(begun.Add(100 * time.Second)); served.IsZero() || after > 12*time.Second {
+			t.Errorf("the first token came %s after the server's return", after)
+		}
+		if n := w.fetches(); n > 13 {
+			t.Errorf("%d requests in 110 s that each took 10 s", n)
+		}
 	})
 }
 
