@@ -107,7 +107,7 @@ func (c *config) clone() *config {
 	return &next
 }
 
-// same tells whether o differs from c in its revision at most.
+// same reports whether o differs from c in its revision at most.
 func (c *config) same(o *config) bool {
 	a, b := *c, *o
 	a.Revision, b.Revision = "", ""

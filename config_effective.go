@@ -63,7 +63,7 @@ func (c *config) credentialsKind() string {
 	}
 }
 
-// serverNames tells whether the authorization server's metadata names the method.
+// serverNames reports whether the authorization server's metadata names the method.
 func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }

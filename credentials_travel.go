@@ -6,7 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// brought tells whether the request holds the credentials that the config now has, and
+// brought reports whether the request holds the credentials that the config now has, and
 // says which field they are in.
 func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok bool) {
 	switch {
@@ -28,7 +28,7 @@ func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok
 	return field, ok && c.suppliesHeaders(d)
 }
 
-// sameRoute tells whether the credentials would travel to the same place under the
+// sameRoute reports whether the credentials would travel to the same place under the
 // same protection: where this changes they must be given anew, or whoever may update a
 // config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
@@ -53,7 +53,7 @@ func (b *backend) writtenFor(ctx context.Context, server string, old, next *conf
 	return meant, nil
 }
 
-// sameCredentials tells whether the client would identify itself in the same way.
+// sameCredentials reports whether the client would identify itself in the same way.
 func (c *config) sameCredentials(o *config) bool {
 	return fingerprint(c.identity()) == fingerprint(o.identity())
 }

@@ -126,7 +126,7 @@ func violations(history []event) []string {
 	return found
 }
 
-// overwritten tells whether a write lies between a delete and a read.
+// overwritten reports whether a write lies between a delete and a read.
 func overwritten(written map[string]event, d, read event) bool {
 	for _, w := range written {
 		if d.ended < w.began && w.ended < read.began {
@@ -245,7 +245,7 @@ func TestTheCheckerAgreesWithASearch(t *testing.T) {
 	}
 }
 
-// explicable tells whether the events may have happened in some order, from a state on.
+// explicable reports whether the events may have happened in some order, from a state on.
 func explicable(events []event, state string) bool {
 	for i, e := range events {
 		// Nothing that ended before e began may come after it.

@@ -16,7 +16,7 @@ import (
 var mapFields = []string{"extra_params", "extra_headers", "assertion_claims"}
 
 // prepareFields makes maps of the fields that are pairs, and refuses what is given twice: the vault command makes
-// a list of it, of which a map would keep the last value.
+// a list of it, and a map would keep the last value of that.
 func prepareFields(data map[string]any) error {
 	for _, field := range slices.Sorted(maps.Keys(data)) {
 		if slices.Contains(mapFields, field) {

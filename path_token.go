@@ -41,7 +41,7 @@ func plainTokenRead(req *logical.Request) (name tokens.Name, ok bool) {
 	return tokens.Name{Server: server, Role: role}, true
 }
 
-// isName tells whether framework.GenericNameRegex matches the whole of s.
+// isName reports whether framework.GenericNameRegex matches the whole of s.
 func isName(s string) bool {
 	if s == "" || !isWord(s[0]) || !isWord(s[len(s)-1]) {
 		return false

@@ -57,7 +57,7 @@ type envelope struct {
 // errUnreadable: an entry is not one that this version of the plugin can read.
 var errUnreadable = errors.New("storage holds what this version of the plugin cannot read")
 
-// get reads an entry into out, and tells whether there was one.
+// get reads an entry into out, and reports whether there was one.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()

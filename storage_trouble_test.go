@@ -289,7 +289,7 @@ func (d deed) prepare(t *testing.T, as *authServer) *run {
 	return &run{mount: m, as: as, was: m.state(), entries: m.storage.entries(t), tokens: as.count()}
 }
 
-// goesThrough does the deed in trouble, and again without. It tells whether the trouble
+// goesThrough does the deed in trouble, and again without. It reports whether the trouble
 // struck.
 func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) {
 	r.t.Helper()
@@ -407,7 +407,7 @@ func grantOf(token string) int {
 }
 
 // isStored checks that each config and role is stored as it is to be or, where that is
-// given, as it was; it tells whether all are as they are to be.
+// given, as it was; it reports whether all are as they are to be.
 func (r *run) isStored(want outcome, was map[string]string) (done bool) {
 	r.t.Helper()
 	is, settings := r.storage.entries(r.t), r.state().settings

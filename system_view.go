@@ -52,7 +52,7 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	return known.state
 }
 
-// passive tells whether this node may not write its own storage: a performance
+// passive reports whether this node may not write its own storage: a performance
 // standby or a DR secondary. Tokens are local to a cluster, so a performance
 // secondary may. It never calls Vault: every request brings the state up to date.
 func (v *systemView) passive() bool {

@@ -60,13 +60,13 @@ func canonicalResource(raw string) string {
 	return u.String()
 }
 
-// validPort tells whether a URL's port, which may be empty, exists.
+// validPort reports whether a URL's port, which may be empty, exists.
 func validPort(port string) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
 	return port == "" || err == nil && n > 0
 }
 
-// isLoopback tells whether a URL's host is this machine by name or address.
+// isLoopback reports whether a URL's host is this machine by name or address.
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true

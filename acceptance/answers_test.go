@@ -57,7 +57,7 @@ func TestEndOfATokenByTheServersClock(t *testing.T) {
 	}
 }
 
-// What is given twice is refused: the command makes a list of it, of which a map would keep the last value.
+// What is given twice is refused: the command makes a list of it, and a map would keep the last value of that.
 func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)

@@ -334,7 +334,7 @@ func (u *upstream) waitForState(t *testing.T, want string) (status map[string]an
 }
 
 // firstWindow is how long the authorization server is left alone after a first failure, at least,
-// and the most that this doubles to while somebody asks for a token (a quarter is for jitter).
+// and the most that this doubles to while a caller asks for a token (a quarter is for jitter).
 func firstWindow(fault bed.Fault) (first, most time.Duration) {
 	if fault == bed.InvalidClient {
 		return 5 * time.Second, 10 * time.Second

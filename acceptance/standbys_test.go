@@ -260,7 +260,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 	}
 }
 
-// Whoever is told that a config or role is written can read its token at once, at any node.
+// A caller who is told that a config or role is written can read its token at once, at any node.
 func TestNoNotFoundAfterAWrite(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)

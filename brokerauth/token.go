@@ -75,10 +75,10 @@ func (t *token) handOut() *oauth2.Token {
 	return &value
 }
 
-// validAt tells whether the token may be handed out at now. A nil one may not.
+// validAt reports whether the token may be handed out at now. A nil one may not.
 func (t *token) validAt(now time.Time) bool { return t != nil && left(t.expires, now) > 0 }
 
-// dueAt tells whether the token should be read again at now.
+// dueAt reports whether the token should be read again at now.
 func (t *token) dueAt(now time.Time) bool { return left(t.readAt, now) <= 0 }
 
 // ttl is for how long after the read the token is not due. That of a nil one is 0.

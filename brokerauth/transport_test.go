@@ -278,7 +278,7 @@ func TestOtherAnswersAndErrorsPass(t *testing.T) {
 	w.wantCalls(1, 0)
 }
 
-// body is a request's body that tells whether it was closed.
+// body is a request's body that reports whether it was closed.
 type body struct {
 	io.Reader
 	closed bool

@@ -57,10 +57,10 @@ var Outages = []Fault{
 	UnavailableDate, ServerError, SlowBody, CutBody, Garbage, WebPage, InvalidClient,
 }
 
-// Hangs tells whether the client comes to know of the fault by its own timeout only.
+// Hangs reports whether the client comes to know of the fault by its own timeout only.
 func (f Fault) Hangs() bool { return f == NoHandshake || f == NoAnswer || f == SlowBody }
 
-// AsksToWait tells whether the fault's answers carry a Retry-After.
+// AsksToWait reports whether the fault's answers carry a Retry-After.
 func (f Fault) AsksToWait() bool {
 	return f == TooManyRequests || f == TooManyRequestsDate || f == Unavailable || f == UnavailableDate
 }

@@ -140,13 +140,13 @@ func (s *MCPServer) Counts() MCPCounts {
 	return counts
 }
 
-// Check tells whether the server would take the token now.
+// Check reports whether the server would take the token now.
 func (s *MCPServer) Check(token string) error {
 	_, err := s.CheckAt(token, time.Now())
 	return err
 }
 
-// CheckAt tells whether the server would have taken the token at a time, and what the token says.
+// CheckAt reports whether the server would have taken the token at a time, and what the token says.
 func (s *MCPServer) CheckAt(token string, at time.Time) (Claims, error) {
 	_, private, err := s.parse(token, at)
 	return private, err

@@ -76,7 +76,7 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// ended tells whether the process has ended.
+// ended reports whether the process has ended.
 func (p *Process) ended() bool {
 	select {
 	case <-p.done:

@@ -20,7 +20,7 @@ func asProcess1(*exec.Cmd) error {
 	return fmt.Errorf("process namespaces: %w", errors.ErrUnsupported)
 }
 
-// Running tells whether a process runs.
+// Running reports whether a process runs.
 func Running(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 // Usage is Linux's alone.

@@ -182,7 +182,7 @@ func classify(addr netip.Addr) (kind, string) {
 	return never, "invalid"
 }
 
-// isOddAddress tells whether a URL's host is an IPv4 address in a form that some resolvers and proxies know
+// isOddAddress reports whether a URL's host is an IPv4 address in a form that some resolvers and proxies know
 // beside the usual one, as 2130706433, 0x7f.1 or 0177.0.0.1: what it is to them, the guard would not see. No
 // name ends in a label of digits or of a hexadecimal number (WHATWG URL, "ends in a number").
 func isOddAddress(host string) bool {

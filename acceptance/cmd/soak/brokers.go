@@ -105,7 +105,7 @@ func (b *brokers) isCalm() bool {
 	return b.calm
 }
 
-// setCalm tells whether all is well from now on.
+// setCalm reports whether all is well from now on.
 func (b *brokers) setCalm(calm bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

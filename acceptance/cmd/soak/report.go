@@ -59,7 +59,7 @@ func because(err error) string {
 	return ": " + err.Error()
 }
 
-// check tells whether a claim holds.
+// check reports whether a claim holds.
 func (s *soak) check(holds bool, format string, args ...any) {
 	verdict := "ok"
 	if !holds {

@@ -249,7 +249,7 @@ func (s *server) read(ctx context.Context, client *api.Client, path string) erro
 	return nil
 }
 
-// permits tells whether one of these versions of the role has the scope.
+// permits reports whether one of these versions of the role has the scope.
 func permits(oldest, newest int, scope string) bool {
 	for version := oldest; version <= newest; version++ {
 		if scopes(version) == scope {

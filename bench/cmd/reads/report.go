@@ -85,7 +85,7 @@ func printLoads(loads []load) {
 
 func (r ratio) String() string { return fmt.Sprintf("%.3f (%.3f-%.3f)", r.Median, r.Low, r.High) }
 
-// verdict tells whether the target is met, and whether this run can tell.
+// verdict reports whether the target is met, and whether this run can tell.
 func (r ratio) verdict() string {
 	verdict := "met"
 	if r.Median < target {

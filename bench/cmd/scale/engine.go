@@ -155,7 +155,7 @@ func (r *engineReport) measureLoading(ctx context.Context, o options) error {
 	return nil
 }
 
-// held tells whether the engine holds the last tokens, which are loaded last.
+// held reports whether the engine holds the last tokens, which are loaded last.
 func held(ctx context.Context, e *tokens.Engine, names []tokens.Name) bool {
 	for _, name := range slices.Backward(names[max(0, len(names)-12):]) {
 		if status, err := e.Status(ctx, name); err != nil || status.LastRead.IsZero() {

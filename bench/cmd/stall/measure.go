@@ -44,7 +44,7 @@ type noise struct {
 	Wide float64 `json:"factor"`
 }
 
-// covers tells whether a ratio is within the noise.
+// covers reports whether a ratio is within the noise.
 func (n noise) covers(ratio float64) bool { return ratio <= n.Wide && ratio >= 1/n.Wide }
 
 // newNoise draws runs of so many medians, each of as many ratios as there are rounds.

@@ -72,7 +72,7 @@ func (c *stallCase) begin(names string) []string {
 	return []string{c.Stall, measure.Count(c.Hosts), names}
 }
 
-// A verdict tells whether any ratio that it was shown is above the noise.
+// A verdict reports whether any ratio that it was shown is above the noise.
 type verdict struct {
 	noise          noise
 	judged, beyond int
