@@ -119,7 +119,9 @@ func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 	})
 }
 
-func TestReadsOfADueTokenOnAPassiveNodeCostNoStorage(t *testing.T) {
+// A read in reportEvery is forwarded, so that the active node learns of the reader. The others get the token
+// that is held: they do not depend on there being an active node, and cost no storage.
+func TestPassiveNodeForwardsFewReadsOfADueToken(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		active := w.engine()
 		held := mustRead(t, active, weather)
@@ -129,14 +131,33 @@ func TestReadsOfADueTokenOnAPassiveNodeCostNoStorage(t *testing.T) {
 		mustRead(t, e, weather)
 		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
 		before := fmt.Sprint(w.storageCalls())
-		for range 100 {
-			if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
-				t.Fatalf("a read of a token that is due gave %v, want ErrReadOnly", err)
+		const rounds, reads = 4, 100
+		for range rounds {
+			forwarded := 0
+			for range reads {
+				switch answer, err := e.Read(t.Context(), weather); {
+				case errors.Is(err, ErrReadOnly):
+					forwarded++
+				case err != nil:
+					t.Fatal(err)
+				case answer.ID() != held.ID():
+					t.Fatalf("the token is %s, want %s", answer.ID(), held.ID())
+				}
+				synctest.Wait()
+				time.Sleep(reportEvery / reads)
 			}
-			synctest.Wait()
+			if forwarded != 1 {
+				t.Errorf("%d of %d reads in %s were forwarded, want 1", forwarded, reads, reportEvery)
+			}
 		}
 		if after := fmt.Sprint(w.storageCalls()); after != before {
 			t.Errorf("storage calls went from %s to %s", before, after)
+		}
+		time.Sleep(time.Until(held.Expires))
+		for range reads {
+			if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
+				t.Fatalf("a read of an expired token gave %v, want ErrReadOnly", err)
+			}
 		}
 	})
 }

@@ -25,12 +25,28 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 		due = f.end(true)
 	}
 	if left(due, now) <= 0 {
-		if ShortLived(t.Lifetime()) || s.engine.passive() {
-			return Answer{}, false // another token is needed, or another node knows a newer one
+		switch {
+		case ShortLived(t.Lifetime()):
+			return Answer{}, false // another token is needed
+		case !s.engine.passive():
+			s.overdue(now)
+		case s.reports(now):
+			return Answer{}, false
 		}
-		s.overdue(now)
 	}
 	return s.answer(t, now), true
+}
+
+// reportEvery is how often a passive node forwards a read of a token that is due. It is longer than the two
+// retries of Vault's Go client take (1 to 1.5 s, then 2 to 3 s): while there is no active node a retry gets the
+// token that is held.
+const reportEvery = 5 * time.Second
+
+// reports reports whether this read of a due token is forwarded, on a passive node. It lets the active
+// node learn of the reader: one read in reportEvery does, and the held token serves the others.
+func (s *slot) reports(now time.Time) bool {
+	at, last := int64(now.Sub(s.engine.epoch)), s.reported.Load()
+	return (last == 0 || at-last >= int64(reportEvery)) && s.reported.CompareAndSwap(last, at)
 }
 
 // answer is the held token as it is handed out.
@@ -68,7 +84,7 @@ func (s *slot) join() (*Token, *flight, error) {
 	t := s.held.Load()
 	s.lastRead.Store(int64(now.Sub(s.engine.epoch))) // to the instant: wanted compares it
 	if s.engine.passive() && t.ValidAt(now) && left(t.RefreshAt, now) <= 0 {
-		return nil, nil, ErrReadOnly // the active node knows a newer one, or learns of this reader
+		return nil, nil, ErrReadOnly // see reports
 	}
 	return s.serve(next(s.view(now, t, true)), now, t)
 }

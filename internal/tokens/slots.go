@@ -55,6 +55,9 @@ type slot struct {
 	// lastRead is when a caller last asked for the token, in nanoseconds since
 	// Engine.epoch; within a second of the truth.
 	lastRead atomic.Int64
+	// reported is when a passive node last forwarded a read of the token since it was due, in
+	// nanoseconds since Engine.epoch; 0 is never.
+	reported atomic.Int64
 	// flight is the fetch under way; nil if none is. Stored under mu, read without.
 	flight atomic.Pointer[flight]
 
