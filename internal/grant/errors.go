@@ -91,6 +91,13 @@ func ClientWide(err error) bool {
 	return ok && !unavailable.ofToken
 }
 
+// FailedLogin reports whether err is a refusal of the client's authentication (RFC 6749 section 5.2):
+// authorization servers count these, and may lock the client's account.
+func FailedLogin(err error) bool {
+	refused, ok := errors.AsType[*RefusedError](err)
+	return ok && (refused.Code == "invalid_client" || refused.Status == http.StatusUnauthorized)
+}
+
 // unsendable is the error of a request that was never sent because of what it holds.
 func unsendable(format string, args ...any) *UnavailableError {
 	return &UnavailableError{Reason: fmt.Sprintf(format, args...)}

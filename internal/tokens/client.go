@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ type failure struct {
 	// streak is how many of these, the last ones, were of one kind: a refusal after
 	// an outage is the first of its kind.
 	streak int
+	// refusedServers are those whose credentials were refused in this run of failures of the client.
+	refusedServers []string
 	// wait is the length of the backoff window, its jitter included.
 	wait time.Duration
 	// limited reports whether the server named the time itself (Retry-After).
@@ -32,7 +35,7 @@ type failure struct {
 func (f *failure) next(host string, cause error, now time.Time) *failure {
 	next := &failure{host: host, cause: cause, since: now, begun: now, at: now, count: 1, streak: 1}
 	if f != nil {
-		next.since, next.count = f.since, f.count+1
+		next.since, next.count, next.refusedServers = f.since, f.count+1, f.refusedServers
 		if f.refused() == next.refused() {
 			next.streak = f.streak + 1
 		}
@@ -57,6 +60,16 @@ func (f *failure) current() *failure {
 		return f
 	}
 	return f.client.failed.Load()
+}
+
+// of returns the failure with the server that it came of: with its name, if its credentials were refused.
+func (f *failure) of(server string, cause error) *failure {
+	if !grant.FailedLogin(cause) || slices.Contains(f.refusedServers, server) {
+		return f
+	}
+	with := *f
+	with.refusedServers = append(slices.Clone(f.refusedServers), server)
+	return &with
 }
 
 // end is the end of the backoff window: for a name that holds a valid token, or for one
@@ -165,17 +178,19 @@ func (p *permit) succeeded() (recovered bool) {
 	return true
 }
 
-// failed notes a failure that concerns the client, and returns the one then in force.
-// Requests that were under way together count as one failure.
-func (p *permit) failed(host string, cause error, now time.Time) *failure {
+// failed notes a failure of a server's request that concerns the client, and returns the one then in
+// force. Requests that were under way together count as one failure.
+func (p *permit) failed(server, host string, cause error, now time.Time) *failure {
 	c := p.client
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	prev := c.failed.Load()
 	if p.overtaken(prev) && !now.Add(retryAfter(cause)).After(prev.end(false)) {
+		prev = prev.of(server, cause)
+		c.failed.Store(prev)
 		return prev
 	}
-	next := prev.next(host, cause, now)
+	next := prev.next(host, cause, now).of(server, cause)
 	if p.overtaken(prev) {
 		next.count, next.streak = prev.count, min(prev.streak, next.streak)
 	}

@@ -110,6 +110,37 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	})
 }
 
+// The names of a server share a secret that is refused: each of them would be a failed login more. A server of
+// the same client whose own secret is good is not held up.
+func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 100)
+		good := Name{Server: "good"}
+		w.with(func(w *world) {
+			w.shapes[good], w.hosts[good], w.clients[good] = "G", "as.example.com", "client"
+			w.refusals = map[string]error{"A": clientFailures["invalid_client"]}
+		})
+		time.Sleep(3 * time.Hour) // all have ended
+		_ = mustFail(t, e, weather)
+		time.Sleep(waitingMost)
+		mustRead(t, e, good)
+		w.with(func(w *world) { w.refusals["G"] = clientFailures["invalid_client"] })
+		before := w.fetches()
+		const hours = 3 // good's token ends after one
+		for range hours * 3600 {
+			for _, name := range append(names, weather, good) {
+				_, _ = e.Read(t.Context(), name)
+			}
+			time.Sleep(time.Second)
+		}
+		// In about a minute of refusals windows are 10 s at most; later ones grow to 15 min.
+		if n := w.fetches() - before; n > 50 {
+			t.Errorf("two refused secrets of 102 names cost %d requests in %d hours", n, hours)
+		}
+	})
+}
+
 // Readers without a token ask after 10 s in a long window, but not before a time that the server has
 // named, if only to one of several requests that were under way together.
 func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
@@ -117,10 +148,10 @@ func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
 		c := &client{}
 		for range 20 {
 			p := &permit{client: c, begun: time.Now()}
-			p.failed("as", clientFailures["503"], time.Now())
+			p.failed("weather", "as", clientFailures["503"], time.Now())
 		}
 		late := &permit{client: c, begun: time.Now().Add(-time.Second)}
-		f := late.failed("as", &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}, time.Now())
+		f := late.failed("weather", "as", &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}, time.Now())
 		if wait := time.Until(f.end(false)); wait < time.Minute {
 			t.Errorf("the client is asked again in %s, before the server's time", wait)
 		}
@@ -157,7 +188,7 @@ func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{}
 		p, _, _ := c.admit(time.Now(), func(f *failure) time.Time { return f.end(false) })
-		p.failed("as", errors.New("down"), time.Now())
+		p.failed("weather", "as", errors.New("down"), time.Now())
 		if later := (&permit{client: c, begun: time.Now()}); !later.succeeded() {
 			t.Error("a success after the failure counts for nothing")
 		}

@@ -263,11 +263,11 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 		time.Sleep(time.Second)
 		short := &grant.UnavailableError{Status: 429, RetryAfter: 2 * time.Second}
 		long := &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}
-		first := together[0].failed("as", short, time.Now())
-		if next := together[1].failed("as", short, time.Now()); next != first {
+		first := together[0].failed("weather", "as", short, time.Now())
+		if next := together[1].failed("weather", "as", short, time.Now()); next != first {
 			t.Errorf("the second failure is %+v, want the first", next)
 		}
-		next := together[2].failed("as", long, time.Now())
+		next := together[2].failed("weather", "as", long, time.Now())
 		if next.count != 1 || next.streak != 1 || time.Until(next.end(false)) < time.Minute {
 			t.Errorf("after a longer Retry-After: %+v", next)
 		}

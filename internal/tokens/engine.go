@@ -164,7 +164,7 @@ func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 			e.wake(c)
 		}
 	case retryAfter(err) > 0:
-		return nil, p.failed(terms.Host, err, time.Now()).err(name)
+		return nil, p.failed(name.Server, terms.Host, err, time.Now()).err(name)
 	}
 	return token, err
 }

@@ -91,7 +91,7 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 		return outcome{err: a.ctx.Err()}, nil
 	}
 	if grant.ClientWide(err) {
-		o.failure = p.failed(terms.Host, err, now)
+		o.failure = p.failed(s.name.Server, terms.Host, err, now)
 		o.tried = o.failure.since
 		s.logFailure(o.failure, held, now)
 		return o, nil

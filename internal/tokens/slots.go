@@ -247,11 +247,12 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 // windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers
 // wait for one. If only requests for other names of the client have failed, those names may have a
 // fault of their own. So this name has a head start of them, and before its token ends it does not
-// wait for longer than they do. mu is held, or it is the flight's.
+// wait for longer than they do. The names of a server share its credentials: if these were refused for one, the
+// others have none. mu is held, or it is the flight's.
 func (s *slot) windowEnd(f *failure, t *Token, now time.Time) time.Time {
 	end := f.end(t.ValidAt(now))
 	c := f.current()
-	if c == nil || c.client == nil || c.limited || s.triedRun.Equal(c.since) {
+	if c == nil || c.client == nil || c.limited || s.triedRun.Equal(c.since) || slices.Contains(c.refusedServers, s.name.Server) {
 		return end
 	}
 	early := minTime(f.end(false), c.at.Add(waitingMost-headStart))
