@@ -101,6 +101,8 @@ type vaultAnswers struct {
 	fetching  int  // answers that are still a 504: the fetch goes on
 	lag       int  // reads after a refresh that still bring the token before it
 	lagging   int  // such reads to come
+	older     bool // they bring a token that is an hour older than that
+	another   bool // another broker's refresh comes before the reads
 	ttl       int
 	obtained  time.Time
 	expires   time.Time
@@ -113,6 +115,7 @@ func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	id := func() string { return fmt.Sprintf("token-%d", v.tokens) }
+	obtained := v.obtained
 	data := map[string]any{}
 	if r.Method == http.MethodGet {
 		v.reads++
@@ -139,15 +142,22 @@ func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			v.tokens++
 			v.lagging = v.lag
 		}
+		if v.another {
+			defer func() { v.tokens++ }()
+		}
 	case r.URL.Path == "/v1/mcp-oauth/token/files" && r.Method == http.MethodGet:
 		if v.lagging > 0 {
 			v.lagging--
-			v.tokens--
-			defer func() { v.tokens++ }()
+			back := 1
+			if v.older {
+				back, obtained = 2, obtained.Add(-time.Hour)
+			}
+			v.tokens -= back
+			defer func() { v.tokens += back }()
 		}
 		data = map[string]any{
 			"authorization": "Bearer " + id(), "ttl": v.ttl,
-			"last_vault_rotation": v.obtained.UTC().Format(time.RFC3339),
+			"last_vault_rotation": obtained.UTC().Format(time.RFC3339),
 			"expires_at":          v.expires.UTC().Format(time.RFC3339),
 		}
 	default:
@@ -230,6 +240,8 @@ func TestCopiedExamples(t *testing.T) {
 			"a token's end":                       copiedKnowsATokensEnd,
 			"a fetch takes long":                  copiedWaitsForAFetch,
 			"a standby lags":                      copiedWaitsForAStandby,
+			"a standby lags far behind":           copiedWaitsForAStandbyFarBehind,
+			"another broker is faster":            copiedTakesANewerToken,
 			"a standby lags too long":             copiedGivesUpAStandby,
 		} {
 			t.Run(language+"/"+name, func(t *testing.T) {
@@ -282,6 +294,28 @@ func copiedWaitsForAStandby(t *testing.T, c *copiedToken) {
 	c.say(t, "20", "replace 20")
 	c.wantRefreshes(t, 1, 1)
 	c.say(t, "token-1", "get")
+}
+
+// One that lags far behind brings the token before the refused one.
+func copiedWaitsForAStandbyFarBehind(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.lag, c.vault.older = 3, true })
+	c.say(t, "token-0", "get")
+	c.say(t, "20", "replace 20")
+	c.say(t, "token-1", "get")
+}
+
+// A token that is newer than the one which refresh/ named will do, at once.
+func copiedTakesANewerToken(t *testing.T, c *copiedToken) {
+	c.vault.with(func() { c.vault.another = true })
+	c.say(t, "token-0", "get")
+	c.say(t, "20", "replace 20")
+	c.wantRefreshes(t, 1, 1)
+	c.vault.with(func() {
+		if c.vault.reads != 2 {
+			t.Errorf("%d reads, want one before the refresh and one after it", c.vault.reads)
+		}
+	})
+	c.say(t, "token-2", "get")
 }
 
 // One that does so for more than a second is given up. What it brings is still the refused token.

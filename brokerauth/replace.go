@@ -98,26 +98,41 @@ func (s *Source) refreshOnce(ctx context.Context, id string) error {
 	case id:
 		return errStillHeld
 	}
-	return s.readSuccessor(ctx, successor)
+	return s.readSuccessor(ctx, id, successor)
 }
 
-// readSuccessor reads until the token path answers with the token of this id, or until successorWait is over.
-func (s *Source) readSuccessor(ctx context.Context, id string) error {
-	began := time.Now()
+// readSuccessor reads until the token path answers with the named successor or another token that is no older than
+// the refused one, or until successorWait is over.
+func (s *Source) readSuccessor(ctx context.Context, refused, successor string) error {
+	began, obtained := time.Now(), s.obtained(refused)
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		err := s.readNow(ctx).wait(context.Background()) // it ends with ctx
-		if err != nil || s.holds(id) || time.Since(began)+pause > successorWait {
+		if err != nil || s.holdsSuccessor(refused, successor, obtained) || time.Since(began)+pause > successorWait {
 			return err
 		}
 		wait(ctx, time.NewTimer(pause))
 	}
 }
 
-// holds reports whether the token of this id is held.
-func (s *Source) holds(id string) bool {
+// obtained returns when the token of this id was obtained, by Vault's clock, if it is the held one.
+func (s *Source) obtained(id string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held != nil && s.held.id == id
+	if s.held == nil || s.held.id != id {
+		return time.Time{}
+	}
+	return s.held.obtained
+}
+
+// holdsSuccessor reports whether the named successor of a refused token is held, or another token that is no
+// older than the refused one, which was obtained at this time. A standby that lags far behind has an older one.
+func (s *Source) holdsSuccessor(refused, successor string, obtained time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil || s.held.id == refused {
+		return false
+	}
+	return s.held.id == successor || !s.held.obtained.Before(obtained)
 }
 
 // replaced reports whether a token other than the refused one is held, and counts it as its successor.

@@ -246,17 +246,35 @@ func TestReplacedTokenIsReadUntilANodeThatLagsHasIt(t *testing.T) {
 	}
 }
 
-// Another broker's token may come in place of the one that refresh/ named. It will do.
+// Another broker's token may come in place of the one that refresh/ named. It will do, at once.
 func TestTokenThatIsYetNewerWillDo(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.writing = time.Second
 		s := w.source()
 		w.hold(s)
 		time.AfterFunc(time.Second/2, func() { w.with(func(w *world) { w.number = 3 }) })
+		before := time.Now()
 		if err := s.Replace(t.Context(), access(1)); err != nil {
 			t.Fatal(err)
 		}
+		if took := time.Since(before); took != time.Second {
+			t.Errorf("it took %s, want the second that the refresh took", took)
+		}
 		w.wantToken(s, 3)
+		w.wantCalls(2, 1)
+	})
+}
+
+// A standby may lag so far behind that it answers with the token before the refused one.
+func TestTokenBeforeTheRefusedOneWillNotDo(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lag, w.older = 100*time.Millisecond, true
+		s := w.source()
+		w.hold(s)
+		if err := s.Replace(t.Context(), access(1)); err != nil {
+			t.Fatal(err)
+		}
+		w.wantToken(s, 2)
 	})
 }
 

@@ -14,12 +14,13 @@ import (
 // A token is one answer of the token path, with the times that govern it by this machine's clocks.
 // It is immutable.
 type token struct {
-	id      string        // token_id
-	value   *oauth2.Token // never handed out itself, as its fields can be set
-	header  string        // of the Authorization header
-	asked   time.Time     // when the read began
-	readAt  time.Time     // when reading again is worth while
-	expires time.Time
+	id       string        // token_id
+	value    *oauth2.Token // never handed out itself, as its fields can be set
+	header   string        // of the Authorization header
+	obtained time.Time     // when Vault obtained it: a whole second, by Vault's clock
+	asked    time.Time     // when the read began
+	readAt   time.Time     // when reading again is worth while
+	expires  time.Time
 }
 
 // errNotAToken hides what the answer was: some of it may be a secret.
@@ -54,8 +55,9 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		remaining = max(remaining, ttl)
 	}
 	t := &token{
-		id:    tokenID(answer.AccessToken),
-		asked: asked,
+		id:       tokenID(answer.AccessToken),
+		obtained: answer.ObtainedAt,
+		asked:    asked,
 		// With a monotonic reading, to be compared with both clocks.
 		expires: asked.Add(remaining),
 		readAt:  asked.Add(ttl),

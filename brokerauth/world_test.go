@@ -32,6 +32,7 @@ type world struct {
 	cooldown  time.Duration
 	stuck     bool           // the token path goes on with the old token after a refresh
 	lag       time.Duration  // for how long after a refresh it does so
+	older     bool           // it does so with a token that is an hour older than the old one
 	fetching  map[string]int // by method: how many answers are still a 504, after the plugin's wait
 	status    map[string]int // by method: an error to answer with
 	body      string         // that goes with it
@@ -161,10 +162,13 @@ func (w *world) reply(to io.Writer, data map[string]any) {
 
 // token is the data of the token path. w.mu is held.
 func (w *world) token() map[string]any {
-	value := access(w.number)
-	if w.stuck {
+	value, obtained := access(w.number), time.Now().Add(w.skew-w.age)
+	switch lags := w.number > 1 && time.Since(w.issued) < w.lag; {
+	case w.stuck:
 		value = access(1)
-	} else if w.number > 1 && time.Since(w.issued) < w.lag {
+	case lags && w.older:
+		value, obtained = access(w.number-2), obtained.Add(-time.Hour)
+	case lags:
 		value = access(w.number - 1)
 	}
 	return map[string]any{
@@ -175,7 +179,7 @@ func (w *world) token() map[string]any {
 		"scope":               "tools:list",
 		"ttl":                 w.ttl,
 		"rotation_period":     w.ttl,
-		"last_vault_rotation": time.Now().Add(w.skew - w.age).UTC().Format(time.RFC3339),
+		"last_vault_rotation": obtained.UTC().Format(time.RFC3339),
 		"token_id":            tokenID(value),
 	}
 }

@@ -169,13 +169,13 @@ class VaultToken:
         self._failures = 0
 
     def _read_successor(self, refused):
-        """Names the refused token to Vault, and reads the one in its place once a read brings it."""
+        """Names the refused token to Vault, and reads until a read brings the one in its place, or a newer one."""
         successor = self._ask(self._refresh_url, {"token_id": refused["token_id"]})["token_id"]
         if successor == refused["token_id"]:
             return  # Vault keeps it
         self._read()
         for pause in PAUSES:
-            if self._held["token_id"] == successor:
+            if self._held["token_id"] == successor or is_successor(self._held, refused):
                 break
             time.sleep(pause)
             self._read()
@@ -220,6 +220,12 @@ def left(token, now):
     expires, obtained = seconds(token["expires_at"]), seconds(token["last_vault_rotation"])
     remaining = min(expires - now, expires - obtained)
     return max(token["ttl"], remaining) if token["ttl"] > 1 or remaining <= 0 else remaining
+
+
+def is_successor(token, refused):
+    """Whether a token is another one than the refused, and no older."""
+    obtained = seconds(token["last_vault_rotation"])
+    return token["token_id"] != refused["token_id"] and obtained >= seconds(refused["last_vault_rotation"])
 
 
 def seconds(text):

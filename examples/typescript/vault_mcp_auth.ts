@@ -110,14 +110,14 @@ export class VaultToken {
     this.#attempts++;
   }
 
-  /** Names the refused token to Vault, and reads the one in its place once a read brings it. */
+  /** Names the refused token to Vault, and reads until a read brings the one in its place, or a newer one. */
   async #readSuccessor(refused: Token): Promise<void> {
     const successor = await this.#ask(this.#refreshURL, { token_id: refused.token_id });
     if (successor.token_id === refused.token_id) return; // Vault keeps it
     await this.#reading; // which may bring the refused token once more
     await this.#read();
     for (const pause of pauses) {
-      if (this.#held?.token_id === successor.token_id) break;
+      if (this.#held?.token_id === successor.token_id || isSuccessor(this.#held, refused)) break;
       await sleep(pause);
       await this.#read();
     }
@@ -210,6 +210,12 @@ function left(token: Token, now: number): number {
   const obtained = Date.parse(token.last_vault_rotation);
   const remaining = Math.min(expires - now, expires - obtained);
   return token.ttl > 1 || !(remaining > 0) ? Math.max(token.ttl * 1000, remaining) : remaining;
+}
+
+/** Whether a token is another one than the refused, and no older. */
+function isSuccessor(token: Token | undefined, refused: Token): boolean {
+  if (!token || token.token_id === refused.token_id) return false;
+  return Date.parse(token.last_vault_rotation) >= Date.parse(refused.last_vault_rotation);
 }
 
 /** What went wrong. fetch hides that in the cause of its errors. */
