@@ -49,11 +49,17 @@ func TestNamespaces(t *testing.T) {
 			t.Errorf("the keys of %s were fetched %d times: %v", namespace, len(fetches), err)
 		}
 		for _, command := range []string{"agent", "proxy"} {
-			through := own.listener(t, command)
+			through := own.listener(t, command, other.namespace)
 			if got := readStatus(t.Context(), through, "token/files"); got != http.StatusOK {
 				t.Errorf("the %s of %s reads its token with status %d", command, namespace, got)
 			}
 		}
+	}
+	if pid, err := b.Nodes[0].PluginPID(); err != nil || pid == 0 { // an error if there is more than one
+		t.Errorf("the plugin's process is %d: %v", pid, err)
+	}
+	for _, command := range []string{"agent", "proxy"} {
+		tenants["team-a"].wantNoLogin(t, command)
 	}
 }
 
@@ -104,10 +110,11 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	return &tenant{namespace, u, broker}
 }
 
-// listener starts an Agent or a Proxy of the tenant's, configured as docs/openbao.md says, and returns a client of it.
-func (n *tenant) listener(t *testing.T, command string) *api.Client {
+// listener starts an Agent or a Proxy of the tenant's, configured as docs/openbao.md says, and returns a client of
+// it. The namespace of its vault stanza is another one.
+func (n *tenant) listener(t *testing.T, command, another string) *api.Client {
 	t.Helper()
-	b, dir, port := n.upstream.bed, t.TempDir(), freePort(t)
+	authorization := filepath.Join(t.TempDir(), "authorization")
 	template := ""
 	if command == "agent" {
 		template = fmt.Sprintf(`
@@ -116,18 +123,75 @@ template {
   destination = %q
   error_on_missing_key = true
 }
-`, bed.Mount, filepath.Join(dir, "authorization"))
+`, bed.Mount, authorization)
 	}
-	var login string
+	client := n.start(t, command, command+"-"+n.namespace, n.login(t)+template, another)
+	if command == "agent" {
+		bed.Eventually(t, 30*time.Second, func() error {
+			content, err := os.ReadFile(authorization)
+			if err == nil {
+				err = n.upstream.mcp.Check(strings.TrimPrefix(string(content), "Bearer "))
+			}
+			return err
+		})
+	}
+	bed.Eventually(t, 30*time.Second, func() error {
+		_, err := client.Auth().Token().LookupSelfWithContext(t.Context())
+		return err
+	})
+	return client
+}
+
+// wantNoLogin starts an Agent or a Proxy whose vault stanza alone has the tenant's namespace: it logs in to the root
+// namespace, which has no such role.
+func (n *tenant) wantNoLogin(t *testing.T, command string) {
+	t.Helper()
+	login := strings.Replace(n.login(t), fmt.Sprintf("    namespace = %q\n", n.namespace), "", 1)
+	if strings.Contains(login, "namespace") {
+		t.Fatalf("the method has a namespace:\n%s", login)
+	}
+	name := command + "-" + n.namespace + "-by-stanza"
+	client := n.start(t, command, name, login, n.namespace)
+	bed.Eventually(t, 30*time.Second, func() error {
+		log, err := os.ReadFile(filepath.Join(n.upstream.bed.LogDir(), name+".log"))
+		if err == nil && !strings.Contains(string(log), "error authenticating") {
+			err = fmt.Errorf("%s has not tried to log in", name)
+		}
+		return err
+	})
+	if got := readStatus(t.Context(), client, "token/files"); got != http.StatusForbidden {
+		t.Errorf("through %s the token is read with status %d, want 403", name, got)
+	}
+}
+
+// login is the auto_auth stanza of docs/openbao.md, for the tenant.
+func (n *tenant) login(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for file, content := range map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, block := range blocksOf(t, "docs/openbao.md") {
 		if strings.HasPrefix(block.text, "auto_auth {") {
-			login = strings.NewReplacer("team-a", n.namespace, `"role-id"`, strconv.Quote(filepath.Join(dir, "role-id")),
+			return strings.NewReplacer("team-a", n.namespace, `"role-id"`, strconv.Quote(filepath.Join(dir, "role-id")),
 				`"secret-id"`, strconv.Quote(filepath.Join(dir, "secret-id"))).Replace(block.text)
 		}
 	}
-	config := login + template + fmt.Sprintf(`
+	t.Fatal("docs/openbao.md has no auto_auth stanza")
+	return ""
+}
+
+// start starts an Agent or a Proxy with a listener, whose vault stanza has a namespace, and returns a client of it
+// that names the tenant's.
+func (n *tenant) start(t *testing.T, command, name, config, namespace string) *api.Client {
+	t.Helper()
+	b, port, file := n.upstream.bed, freePort(t), filepath.Join(t.TempDir(), "config.hcl")
+	config += fmt.Sprintf(`
 vault {
   address = %q
+  namespace = %q
 }
 
 api_proxy {
@@ -138,24 +202,12 @@ listener "tcp" {
   address = "127.0.0.1:%s"
   tls_disable = true
 }
-`, b.Vault.Address, port)
-	for file, content := range map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID, "listener.hcl": config} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := b.Vault.CLI(t.Context(), "", command, "-config="+filepath.Join(dir, "listener.hcl"))
-	if _, err := b.NewProcess(command+"-"+n.namespace, cmd); err != nil {
+`, b.Vault.Address, namespace, port)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if command == "agent" {
-		bed.Eventually(t, 30*time.Second, func() error {
-			authorization, err := os.ReadFile(filepath.Join(dir, "authorization"))
-			if err == nil {
-				err = n.upstream.mcp.Check(strings.TrimPrefix(string(authorization), "Bearer "))
-			}
-			return err
-		})
+	if _, err := b.NewProcess(name, b.Vault.CLI(t.Context(), "", command, "-config="+file)); err != nil {
+		t.Fatal(err)
 	}
 	through := *b.Vault
 	through.Address, through.Namespace = "http://127.0.0.1:"+port, n.namespace
@@ -163,9 +215,5 @@ listener "tcp" {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bed.Eventually(t, 30*time.Second, func() error {
-		_, err := client.Auth().Token().LookupSelfWithContext(t.Context())
-		return err
-	})
 	return client
 }
