@@ -291,48 +291,6 @@ func TestNoNotFoundAfterAWrite(t *testing.T) {
 	}
 }
 
-// A standby hands out a deleted config's token until it has heard of the delete, and never again after.
-func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
-	t.Parallel()
-	c := standbys(t)
-	u := c.upstream(t, time.Hour)
-	var longest time.Duration
-	after, reads := 0, 0
-	for i := range 20 {
-		name := fmt.Sprintf("%s-%d", u.name, i)
-		u.write(t, "config/"+name, u.settings(nil))
-		for _, node := range c.standbys {
-			bed.Eventually(t, 10*time.Second, func() error {
-				_, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+name)
-				return err
-			})
-		}
-		if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+name); err != nil {
-			t.Fatal(err)
-		}
-		deleted := time.Now()
-		for _, node := range c.standbys {
-			served := false
-			bed.Eventually(t, 10*time.Second, func() error {
-				reads++
-				if got := readStatus(t.Context(), c.clients[node], "token/"+name); got != http.StatusNotFound {
-					served = true
-					return fmt.Errorf("%s answers %d for a deleted config's token", node.ID, got)
-				}
-				return nil
-			})
-			if served {
-				after++
-				longest = max(longest, time.Since(deleted))
-			}
-			if got := readStatus(t.Context(), c.clients[node], "token/"+name); got != http.StatusNotFound {
-				t.Errorf("%s answers %d after a 404", node.ID, got)
-			}
-		}
-	}
-	t.Logf("%d of 40 standbys still served a deleted config's token, for %s at most", after, round(longest))
-}
-
 // Brokers at standbys whose token the MCP server refuses have it replaced, and their calls succeed: a standby
 // may hold the refused token for a moment.
 func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {

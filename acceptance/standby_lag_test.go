@@ -1,0 +1,145 @@
+package acceptance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// A standbyLag is how far standbys were behind the changes that were made at the active node.
+type standbyLag struct {
+	changes int // times the standbys that were read
+	late    int // those after which a standby still gave an old answer
+	longest time.Duration
+	reads   int
+}
+
+// measure makes a change at the active node, and reads a token path at all standbys at once, without a pause,
+// until each has given 20 answers in a row that are not old. isOld judges an answer; its error fails the test.
+func (l *standbyLag) measure(t *testing.T, c *cluster, path string, change func(), isOld func(*bed.Token, error) (bool, error)) {
+	t.Helper()
+	change()
+	changed := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var mu sync.Mutex // guards l
+	var done sync.WaitGroup
+	for _, node := range c.standbys {
+		done.Go(func() {
+			reads, fresh := 0, 0
+			var last time.Duration // from the change to the end of the last read that brought what is old
+			for fresh < 20 {
+				token, err := c.bed.ReadToken(ctx, c.clients[node], path)
+				reads++
+				old, err := isOld(token, err)
+				switch {
+				case err != nil:
+					t.Errorf("%s, %s after the change: %v", node.ID, round(time.Since(changed)), err)
+					return
+				case !old:
+					fresh++
+				case fresh > 0:
+					t.Errorf("%s gave an old answer after a new one", node.ID)
+					return
+				default:
+					last = time.Since(changed)
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			l.changes, l.reads, l.longest = l.changes+1, l.reads+reads, max(l.longest, last)
+			if last > 0 {
+				l.late++
+			}
+		})
+	}
+	done.Wait()
+}
+
+func (l *standbyLag) String() string {
+	return fmt.Sprintf("after %d of %d changes a standby gave an old answer, for %s at most; %d reads", l.late, l.changes, round(l.longest), l.reads)
+}
+
+// atStandbys waits until each standby answers with the token that the active node holds.
+func (c *cluster) atStandbys(t *testing.T, u *upstream, path string) *bed.Token {
+	t.Helper()
+	held := u.token(t, path)
+	for _, node := range c.standbys {
+		bed.Eventually(t, 10*time.Second, func() error {
+			token, err := c.bed.ReadToken(t.Context(), c.clients[node], path)
+			if err == nil && token.TokenID != held.TokenID {
+				err = fmt.Errorf("%s has another token", node.ID)
+			}
+			return err
+		})
+	}
+	return held
+}
+
+const lagRounds = 20
+
+// A standby hands out a token of a deleted config or role until it has heard of the delete, and never again after.
+func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	u := c.upstream(t, time.Hour)
+	for _, kind := range []string{"config", "role"} {
+		lag := new(standbyLag)
+		for i := range lagRounds {
+			name := fmt.Sprintf("%s-%d", u.name, i)
+			if kind == "config" {
+				u.write(t, "config/"+name, u.settings(nil))
+			} else {
+				name = u.name + "/" + name
+				u.configure(t, nil)
+				u.write(t, "role/"+name, map[string]any{"scopes": "tools:list"})
+			}
+			c.atStandbys(t, u, "token/"+name)
+			lag.measure(t, c, "token/"+name, func() {
+				if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+kind+"/"+name); err != nil {
+					t.Fatal(err)
+				}
+			}, func(_ *bed.Token, err error) (bool, error) {
+				if errors.Is(err, bed.ErrNotFound) {
+					return false, nil
+				}
+				return true, err
+			})
+		}
+		t.Logf("delete of a %s: %s", kind, lag)
+	}
+}
+
+// A standby hands out the token of a config's or role's old settings until it has heard of the write of new ones,
+// and never again after.
+func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	u := c.upstream(t, time.Hour)
+	u.configure(t, nil)
+	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
+	for kind, name := range map[string]string{"config": u.name, "role": u.name + "/reader"} {
+		lag := new(standbyLag)
+		for i := range lagRounds {
+			held := c.atStandbys(t, u, "token/"+name)
+			scopes := []string{"tools:call", "tools:list"}[i%2]
+			lag.measure(t, c, "token/"+name, func() {
+				u.write(t, kind+"/"+name, map[string]any{"scopes": scopes})
+			}, func(token *bed.Token, err error) (bool, error) {
+				if err != nil || token.TokenID == held.TokenID {
+					return true, err
+				}
+				if token.Scope != scopes {
+					err = fmt.Errorf("the new token has the scopes %q, want %q", token.Scope, scopes)
+				}
+				return false, err
+			})
+		}
+		t.Logf("new settings of a %s: %s", kind, lag)
+	}
+}
