@@ -99,7 +99,10 @@ func TestExampleScrapes(t *testing.T) {
 			t.Errorf("%s is read with status %d, want 403", path, got)
 		}
 	}
-	resp := askMetrics(t, http.DefaultClient, b.Vault.Address+path)
+	resp, err := askMetrics(t.Context(), http.DefaultClient, b.Vault.Address+path)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("without a token the status is %d, want 403", resp.StatusCode)
@@ -233,34 +236,41 @@ func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 	return tokenFile
 }
 
-func askMetrics(t *testing.T, client *http.Client, url string) *http.Response {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+func askMetrics(ctx context.Context, client *http.Client, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	// As Prometheus 3 asks, for the forms that it knows.
 	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.2")
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp
+	return client.Do(req)
 }
 
 // scrape gives the values of all series, by name and labels; of a histogram its count.
 func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 	t.Helper()
-	resp := askMetrics(t, client, url)
+	values, err := tryScrape(t.Context(), client, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// tryScrape is scrape for a server that may not answer yet.
+func tryScrape(ctx context.Context, client *http.Client, url string) (map[string]float64, error) {
+	resp, err := askMetrics(ctx, client, url)
+	if err != nil {
+		return nil, err
+	}
 	defer resp.Body.Close()
 	const want = "text/plain; version=0.0.4; charset=utf-8"
 	if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || got != want {
-		t.Fatalf("status %d, %q; want 200 and %q", resp.StatusCode, got, want)
+		return nil, fmt.Errorf("status %d, %q; want 200 and %q", resp.StatusCode, got, want)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	values := map[string]float64{}
 	for name, family := range families {
@@ -272,7 +282,7 @@ func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 			values[name+labelsOf(metric)] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 		}
 	}
-	return values
+	return values, nil
 }
 
 func labelsOf(metric *dto.Metric) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -186,7 +185,20 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 // metrics are those of one node.
 func (c *cluster) metrics(t *testing.T, node *bed.Node) map[string]float64 {
 	t.Helper()
-	return scrape(t, &http.Client{Transport: withToken(c.bed.Vault.RootToken)}, node.Address+"/v1/"+bed.Mount+"/metrics")
+	series, err := c.tryMetrics(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return series
+}
+
+// tryMetrics is metrics of a node that may not answer yet.
+func (c *cluster) tryMetrics(ctx context.Context, node *bed.Node) (map[string]float64, error) {
+	series, err := tryScrape(ctx, &http.Client{Transport: withToken(c.bed.Vault.RootToken)}, node.Address+"/v1/"+bed.Mount+"/metrics")
+	if err != nil {
+		return nil, fmt.Errorf("metrics of %s: %w", node.ID, err)
+	}
+	return series, nil
 }
 
 // withToken is a transport that adds a token of Vault's to each request.
@@ -355,6 +367,28 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	}
 }
 
+// The reads of tokens that a node has answered itself, and those that it has forwarded.
+const (
+	readsAnswered  = `mcp_oauth_token_reads_total{outcome="success"}`
+	readsForwarded = `mcp_oauth_token_reads_total{outcome="forwarded"}`
+)
+
+// waitForOwnAnswer reads a token at a standby until that answers itself: it has heard of what was written.
+func (c *cluster) waitForOwnAnswer(t *testing.T, node *bed.Node, path string) {
+	t.Helper()
+	before := c.metrics(t, node)[readsAnswered]
+	bed.Eventually(t, 10*time.Second, func() error {
+		if _, err := c.bed.ReadToken(t.Context(), c.clients[node], path); err != nil {
+			return err
+		}
+		series, err := c.tryMetrics(t.Context(), node)
+		if err == nil && series[readsAnswered] == before {
+			err = fmt.Errorf("%s has forwarded all reads of %s", node.ID, path)
+		}
+		return err
+	})
+}
+
 // A standby answers reads of a token that is not due by itself.
 func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	t.Parallel()
@@ -364,16 +398,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	u.configure(t, nil)
 	held := u.token(t, "token/"+u.name)
 	for _, node := range c.standbys {
-		const success, forwarded = `mcp_oauth_token_reads_total{outcome="success"}`, `mcp_oauth_token_reads_total{outcome="forwarded"}`
-		reads := 0.0
-		bed.Eventually(t, 10*time.Second, func() error { // until it has heard of the config and the token
-			_, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
-			reads++
-			if n := c.metrics(t, node)[success]; err == nil && n == 0 {
-				err = fmt.Errorf("%s has forwarded all reads", node.ID)
-			}
-			return err
-		})
+		c.waitForOwnAnswer(t, node, "token/"+u.name)
 		before := c.metrics(t, node)
 		for range 50 {
 			if token, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name); err != nil || token.TokenID != held.TokenID {
@@ -381,10 +406,9 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 			}
 		}
 		after := c.metrics(t, node)
-		if local, passedOn := after[success]-before[success], after[forwarded]-before[forwarded]; local != 50 || passedOn != 0 {
+		if local, passedOn := after[readsAnswered]-before[readsAnswered], after[readsForwarded]-before[readsForwarded]; local != 50 || passedOn != 0 {
 			t.Errorf("%s has answered %v of 50 reads itself and forwarded %v", node.ID, local, passedOn)
 		}
-		t.Logf("%s forwarded %v of %v reads before it had heard of the config", node.ID, before[forwarded], reads)
 	}
 	// What was written a moment ago is read at every node.
 	for audience := range 10 {
@@ -422,68 +446,3 @@ func TestNodeWithoutTheBinary(t *testing.T) {
 		t.Errorf("the node answers with status %d, want 404", status)
 	}
 }
-
-// An upgrade by the commands of docs/openbao.md, which are pasted, reaches every node, and keeps the tokens.
-func TestUpgradeReachesEveryNode(t *testing.T) {
-	t.Parallel()
-	needs(t, bed.OpenBao)
-	b := bed.New(t, bed.Options{Bare: true, Nodes: 3})
-	r := &release{t: t, bed: b, plugins: b.PluginDir()}
-	current := r.version(bed.PluginName)
-	const next, nextFile = "v0.2.0", bed.PluginName + "-v0.2.0"
-	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-version="+current, "secret", bed.PluginName)
-	r.vault("secrets", "enable", "-path="+bed.Mount, "-plugin-version="+current, bed.PluginName)
-	c := newCluster(t, b)
-	u := c.upstream(t, time.Hour)
-	u.configure(t, nil)
-	token := u.token(t, "token/"+u.name)
-	versions := func() map[string]string {
-		running := map[string]string{}
-		for _, node := range b.Nodes {
-			for series := range c.metrics(t, node) {
-				if strings.HasPrefix(series, "mcp_oauth_build_info{") {
-					running[node.ID] = buildVersion.FindStringSubmatch(series)[1]
-				}
-			}
-		}
-		return running
-	}
-	wait := func(version string) {
-		t.Helper()
-		bed.Eventually(t, 30*time.Second, func() error {
-			for node, running := range versions() {
-				if running != version {
-					return fmt.Errorf("%s runs %s, want %s", node, running, version)
-				}
-			}
-			return nil
-		})
-	}
-	bed.Eventually(t, 30*time.Second, func() error { return b.Mounted(t.Context()) })
-	wait(current)
-	sum := r.build(next, nextFile)
-	r.vault("plugin", "register", "-sha256="+sum, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
-	w := u.walk(t, "docs/openbao.md")
-	for _, block := range blocksOf(t, "docs/openbao.md") {
-		if block.heading == "Upgrade" {
-			if _, err := w.run(block, block.text); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	wait(next)
-	for _, node := range b.Nodes {
-		got, err := b.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.TokenID != token.TokenID {
-			t.Errorf("%s has another token after the upgrade", node.ID)
-		}
-	}
-	if n := len(u.requests(t)); n != 1 {
-		t.Errorf("%d token requests, want the first only", n)
-	}
-}
-
-var buildVersion = regexp.MustCompile(`version="(v[^"]+)"`)
