@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"net/http"
@@ -26,10 +27,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
+// promQL parses expressions as Prometheus does without feature flags.
+var promQL = parser.NewParser(parser.Options{})
+
 // alerts are the example's rules, by name.
 func alerts(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
-	groups, errs := rulefmt.ParseFile("../examples/prometheus/alerts.yml", false, model.UTF8Validation)
+	groups, errs := rulefmt.ParseFile("../examples/prometheus/alerts.yml", false, model.UTF8Validation,
+		promQL, slog.New(slog.DiscardHandler))
 	for _, err := range errs {
 		t.Error(err)
 	}
@@ -93,7 +98,7 @@ func TestDashboardQueriesAreValid(t *testing.T) {
 			t.Errorf("the panel %q has the description %q and %d queries", panel.Title, panel.Description, len(panel.Targets))
 		}
 		for _, target := range panel.Targets {
-			if _, err := parser.ParseExpr(ofGrafana.Replace(target.Expr)); err != nil {
+			if _, err := promQL.ParseExpr(ofGrafana.Replace(target.Expr)); err != nil {
 				t.Errorf("%s: %v", panel.Title, err)
 			}
 		}
@@ -185,7 +190,7 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	}
 	for name, all := range exprs {
 		for _, text := range all {
-			expr, err := parser.ParseExpr(text)
+			expr, err := promQL.ParseExpr(text)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -219,7 +224,7 @@ func TestMissingSeriesAreFound(t *testing.T) {
 		`sum by (other) (label_join(a, "third", "/", "state"))`:   1,
 		`sum by (other) (label_replace(label_join(a, "other", "/", "state", "gone"), "other", "$1", "other", "(.+)/"))`: 1,
 	} {
-		expr, err := parser.ParseExpr(text)
+		expr, err := promQL.ParseExpr(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -455,7 +460,7 @@ func newHistory(t *testing.T, descriptions []string) *history {
 	t.Helper()
 	h := &history{}
 	for _, description := range descriptions {
-		name, values, err := parser.ParseSeriesDesc(description)
+		name, values, err := promQL.ParseSeriesDesc(description)
 		if err != nil {
 			t.Fatalf("%s: %v", description, err)
 		}
