@@ -3,6 +3,7 @@ package acceptance
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,18 +19,8 @@ var server = sync.OnceValues(func() (*bed.Binary, error) {
 // needs skips the test unless the server is this product. docs/openbao.md lists such tests with the reason.
 func needs(t *testing.T, product bed.Product) {
 	t.Helper()
-	page, err := os.ReadFile("../docs/openbao.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var reason string
-	for line := range strings.Lines(string(page)) {
-		cells := strings.Split(line, "|")
-		if len(cells) == 5 && strings.TrimSpace(cells[1]) == "`"+t.Name()+"`" && strings.TrimSpace(cells[2]) == string(product) {
-			reason = strings.TrimSpace(cells[3])
-		}
-	}
-	if reason == "" {
+	only := testsOfOneProduct(t)[t.Name()]
+	if only.reason == "" || only.product != product {
 		t.Fatalf("docs/openbao.md does not say why this test runs on %s only", product)
 	}
 	binary, err := server()
@@ -37,6 +28,59 @@ func needs(t *testing.T, product bed.Product) {
 		t.Fatal(err)
 	}
 	if binary.Product != product {
-		t.Skipf("on %s only: %s", product, reason)
+		t.Skipf("on %s only: %s", product, only.reason)
+	}
+}
+
+// An onlyOn is why a test runs on one product only.
+type onlyOn struct {
+	product bed.Product
+	reason  string
+}
+
+// testsOfOneProduct are the tests that docs/openbao.md lists, by name.
+func testsOfOneProduct(t *testing.T) map[string]onlyOn {
+	t.Helper()
+	page, err := os.ReadFile("../docs/openbao.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]onlyOn{}
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 || !strings.HasPrefix(cells[1], " `Test") {
+			continue
+		}
+		for name := range strings.SplitSeq(cells[1], ",") {
+			tests[strings.Trim(name, " `")] = onlyOn{bed.Product(strings.TrimSpace(cells[2])), strings.TrimSpace(cells[3])}
+		}
+	}
+	return tests
+}
+
+// docs/openbao.md lists the tests that run on one product, and no others.
+func TestTheDocsListTestsOfOneProduct(t *testing.T) {
+	t.Parallel()
+	listed := testsOfOneProduct(t)
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, function := range strings.Split(string(source), "\nfunc ")[1:] {
+			name, _, _ := strings.Cut(function, "(")
+			needs := strings.Contains(function, "\tneeds(t, ") || strings.Contains(function, ":= standbys(t)\n")
+			if _, there := listed[name]; strings.HasPrefix(name, "Test") && needs != there {
+				t.Errorf("%s needs one product: %t, and the page lists it: %t", name, needs, there)
+			}
+			delete(listed, name)
+		}
+	}
+	for name := range listed {
+		t.Errorf("docs/openbao.md lists %s, which does not exist", name)
 	}
 }
