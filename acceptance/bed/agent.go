@@ -66,7 +66,7 @@ func startAgent(v *Vault, dir, log string, id *Identity, path string) (*Agent, e
 
 // WaitRendered waits until the agent has written its file.
 func (a *Agent) WaitRendered(ctx context.Context) error {
-	return poll(ctx, 30*time.Second, func() error {
+	return Poll(ctx, 30*time.Second, func() error {
 		if a.proc.ended() {
 			return stopPolling{fmt.Errorf("vault agent ended: %w", a.proc.err)}
 		}

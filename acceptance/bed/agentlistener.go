@@ -56,7 +56,7 @@ func (b *Bed) NewListener(ctx context.Context, command string, id *Identity) (*V
 }
 
 func (b *Bed) startListener(ctx context.Context, command, dir, name string, id *Identity) (*Vault, error) {
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func (b *Bed) startListener(ctx context.Context, command, dir, name string, id *
 	if err != nil {
 		return nil, err
 	}
-	return through, poll(ctx, 30*time.Second, func() error {
+	return through, Poll(ctx, 30*time.Second, func() error {
 		if proc.ended() {
 			return stopPolling{fmt.Errorf("vault %s ended: %w", command, proc.err)}
 		}

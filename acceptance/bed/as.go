@@ -198,7 +198,7 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 		return err
 	}
 	// A connection out of this machine may have been given the port for a moment.
-	err = poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
+	err = Poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
 	if err != nil {
 		return err
 	}
@@ -222,6 +222,11 @@ func (as *AuthorizationServer) MTLSTokenURL() string {
 	as.mu.RLock()
 	defer as.mu.RUnlock()
 	return as.mtls + "/token"
+}
+
+// issuer is the server as MCP servers know it.
+func (as *AuthorizationServer) issuer() Issuer {
+	return Issuer{URL: as.Issuer, KeySet: as.Issuer + "/jwks"}
 }
 
 // NewClientCertificate issues a client certificate and makes its key known as a secret.

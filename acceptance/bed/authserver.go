@@ -14,7 +14,7 @@ import (
 // NewAuthServer starts a token endpoint of acceptance/authservers with its options, and returns its URL. Its error
 // is ErrNoPython if there is no Python for one in Python.
 func (b *Bed) NewAuthServer(ctx context.Context, program string, options any) (string, error) {
-	dir, err := sourcePath("acceptance", "authservers")
+	dir, err := SourcePath("acceptance", "authservers")
 	if err != nil {
 		return "", err
 	}

@@ -181,7 +181,7 @@ func (b *Bed) setUp(ctx context.Context) error {
 	if err := root.Sys().MountWithContext(ctx, Mount, &api.MountInput{Type: PluginName}); err != nil {
 		return fmt.Errorf("enable the plugin: %w", err)
 	}
-	if err := poll(ctx, 60*time.Second, func() error { return b.Mounted(ctx) }); err != nil {
+	if err := Poll(ctx, 60*time.Second, func() error { return b.Mounted(ctx) }); err != nil {
 		return err
 	}
 	err = root.Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"})
@@ -194,13 +194,23 @@ func (b *Bed) setUp(ctx context.Context) error {
 // NewMCPServer starts an MCP server and makes it a resource of the authorization server, with r's
 // scopes and lifetime.
 func (b *Bed) NewMCPServer(ctx context.Context, r Resource, opts MCPOptions) (*MCPServer, error) {
-	s, err := startMCPServer(ctx, b.AS, strings.Fields(r.Scope), opts, b.Secrecy)
+	s, err := b.NewMCPServerOf(ctx, b.AS.issuer(), strings.Fields(r.Scope), opts)
+	if err != nil {
+		return nil, err
+	}
+	r.URL = s.URL
+	return s, b.AS.SetResource(ctx, r)
+}
+
+// NewMCPServerOf starts an MCP server that takes tokens of another authorization server than the bed's. Its metadata
+// names the scopes.
+func (b *Bed) NewMCPServerOf(ctx context.Context, issuer Issuer, scopes []string, opts MCPOptions) (*MCPServer, error) {
+	s, err := startMCPServer(ctx, issuer, scopes, opts, b.Secrecy)
 	if err != nil {
 		return nil, err
 	}
 	b.onClose(s.close)
-	r.URL = s.URL
-	return s, b.AS.SetResource(ctx, r)
+	return s, nil
 }
 
 // NewAgent starts a Vault Agent for id that renders the authorization value read at path below
@@ -222,6 +232,9 @@ func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
 	b.onClose(broker.close)
 	return broker
 }
+
+// Log says how far a step is that may take long.
+func (b *Bed) Log(format string, args ...any) { b.log(format, args...) }
 
 // LogDir holds the logs of all parts, the audit log and the error texts seen.
 func (b *Bed) LogDir() string { return filepath.Join(b.Dir, "logs") }

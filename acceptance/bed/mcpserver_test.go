@@ -20,7 +20,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	sameKeys := startTestAS(t, dir) // another issuer that signs with the same keys
 	otherKeys := startTestAS(t, otherDir)
 
-	server, err := startMCPServer(t.Context(), as, nil, MCPOptions{}, as.secrecy)
+	server, err := startMCPServer(t.Context(), as.issuer(), nil, MCPOptions{}, as.secrecy)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 // configure picks ports and writes the server's configuration. A node keeps both for life, as
 // raft knows its nodes by address.
 func (n *Node) configure() error {
-	ports, err := freePorts(2)
+	ports, err := FreePorts(2)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (n *Node) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = poll(ctx, 30*time.Second, func() error {
+	err = Poll(ctx, 30*time.Second, func() error {
 		if proc.ended() {
 			return stopPolling{fmt.Errorf("vault ended at start: %w", proc.err)}
 		}
@@ -224,14 +224,14 @@ func (n *Node) Unseal(ctx context.Context) error {
 		return err
 	}
 	// A node that is to join cannot be unsealed until it has heard from the others.
-	err = poll(ctx, 30*time.Second, func() error {
+	err = Poll(ctx, 30*time.Second, func() error {
 		_, err := client.Sys().UnsealWithContext(ctx, n.unsealKey)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("unseal vault: %w", err)
 	}
-	return poll(ctx, 60*time.Second, func() error { return n.ready(ctx, client) })
+	return Poll(ctx, 60*time.Second, func() error { return n.ready(ctx, client) })
 }
 
 // ready tells why the node does not serve, if it does not.
@@ -331,13 +331,13 @@ func (n *Node) close() error {
 	return err
 }
 
-// givenPorts are the ports that freePorts has given.
+// givenPorts are the ports that FreePorts has given.
 var givenPorts sync.Map
 
-// freePorts returns n ports of the loopback address that are free, and that freePorts gives to nobody
+// FreePorts returns n ports of the loopback address that are free, and that FreePorts gives to nobody
 // else. They are below those that the kernel gives to who asks for any (32768 and above, on Linux), so
 // that a server that was down finds its port free when it comes back.
-func freePorts(n int) ([]int, error) {
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	var last error
 	for tries := 0; len(ports) < n; tries++ {

@@ -17,7 +17,7 @@ func InstallAuthorizationServer(ctx context.Context, log func(format string, arg
 // installPackages installs npm packages into a directory of acceptance, as its package-lock.json pins them,
 // unless that has been done since the lock last changed. It returns the directory.
 func installPackages(ctx context.Context, name string, log func(format string, args ...any)) (string, error) {
-	dir, err := sourcePath("acceptance", name)
+	dir, err := SourcePath("acceptance", name)
 	if err != nil {
 		return "", err
 	}

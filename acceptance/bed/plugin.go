@@ -18,7 +18,7 @@ const PluginName = "vault-plugin-mcp-oauth"
 // BuildPlugin builds the plugin from the checkout into dir, a Vault plugin directory, and returns
 // the SHA-256 that Vault's catalog asks for.
 func BuildPlugin(ctx context.Context, dir string, log func(format string, args ...any)) (sha string, err error) {
-	root, err := sourcePath()
+	root, err := SourcePath()
 	if err != nil {
 		return "", err
 	}

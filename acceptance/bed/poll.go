@@ -7,13 +7,16 @@ import (
 	"time"
 )
 
+// StopPolling returns an error after which Poll does not call f again.
+func StopPolling(err error) error { return stopPolling{err} }
+
 // stopPolling is an error after which asking again is of no use.
 type stopPolling struct{ error }
 
 func (e stopPolling) Unwrap() error { return e.error }
 
-// poll calls f until it returns nil, for at most limit. The error is the last that f returned.
-func poll(ctx context.Context, limit time.Duration, f func() error) error {
+// Poll calls f until it returns nil, for at most limit. The error is the last that f returned.
+func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)

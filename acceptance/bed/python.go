@@ -18,7 +18,7 @@ var ErrNoPython = errors.New("there is no python3 of version 3.10 or newer with 
 // into a virtual environment in the user's cache directory. It returns the environment's interpreter, or
 // ErrNoPython.
 func installPython(ctx context.Context, log func(format string, args ...any)) (string, error) {
-	dir, err := sourcePath("acceptance", "mcpservers")
+	dir, err := SourcePath("acceptance", "mcpservers")
 	if err != nil {
 		return "", err
 	}

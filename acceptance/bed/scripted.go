@@ -46,7 +46,7 @@ type ScriptedRequest struct {
 
 // NewScriptedServer starts a server that refuses every token request until it is given an answer.
 func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (s *ScriptedServer) Up() error {
 	if s.listener != nil {
 		return nil
 	}
-	return poll(context.Background(), 10*time.Second, func() error {
+	return Poll(context.Background(), 10*time.Second, func() error {
 		listener, err := net.Listen("tcp", s.address)
 		if err != nil {
 			return err

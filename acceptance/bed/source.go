@@ -32,8 +32,8 @@ var rootDir = sync.OnceValues(func() (string, error) {
 	}
 })
 
-// sourcePath is the absolute path of a file or directory, given relative to the repository's root.
-func sourcePath(elem ...string) (string, error) {
+// SourcePath is the absolute path of a file or directory, given relative to the repository's root.
+func SourcePath(elem ...string) (string, error) {
 	dir, err := rootDir()
 	if err != nil {
 		return "", err

@@ -37,7 +37,7 @@ func (b *Bed) ShowLogs(t testing.TB) {
 // Eventually calls f until it returns nil, and fails the test when that takes longer than limit.
 func Eventually(t testing.TB, limit time.Duration, f func() error) {
 	t.Helper()
-	if err := poll(t.Context(), limit, f); err != nil {
+	if err := Poll(t.Context(), limit, f); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,0 +1,36 @@
+package bed
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Cached returns the path of a file or directory in the user's cache directory, whose name begins with prefix and
+// ends with a digest of the pin. If it is not there, build makes it; two processes do not build it at once.
+func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...any), build func(path string) error) (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.Sum256(pin)
+	path := filepath.Join(cache, prefix+hex.EncodeToString(hash[:4]))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	err = withFileLock(ctx, path+".lock", log, func() error {
+		if _, err := os.Stat(path); err == nil {
+			return nil // another process made it meanwhile
+		}
+		partial := fmt.Sprintf("%s.%d", path, os.Getpid())
+		defer os.RemoveAll(partial)
+		if err := build(partial); err != nil {
+			return err
+		}
+		return os.Rename(partial, path) // atomic: no process finds half of it
+	})
+	return path, err
+}
