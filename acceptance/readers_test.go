@@ -3,6 +3,7 @@ package acceptance
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,8 +19,15 @@ type readers struct {
 
 	mu       sync.Mutex // guards what follows
 	reads    int
-	failures []error
+	failures []failedRead
 	current  map[string]string // path to the token_id last read
+}
+
+// A failedRead is a read that brought no token that the MCP server takes.
+type failedRead struct {
+	at      time.Time
+	err     error
+	noToken bool // the read itself failed
 }
 
 // startReaders starts two readers for each path, and returns when each path has been read. They
@@ -50,6 +58,7 @@ func (r *readers) run(ctx context.Context, u *upstream, path string) {
 	defer tick.Stop()
 	for {
 		token, err := u.bed.ReadToken(ctx, u.root, path)
+		noToken := err != nil
 		if err == nil {
 			err = u.mcp.Check(token.AccessToken)
 		}
@@ -62,7 +71,7 @@ func (r *readers) run(ctx context.Context, u *upstream, path string) {
 		r.mu.Lock()
 		r.reads++
 		if err != nil {
-			r.failures = append(r.failures, err)
+			r.failures = append(r.failures, failedRead{time.Now(), err, noToken})
 		} else {
 			r.current[path] = token.TokenID
 		}
@@ -94,7 +103,21 @@ func (r *readers) check(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.failures) > 0 {
-		t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0])
+		t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0].err)
 	}
 	t.Logf("%d reads", r.reads)
+}
+
+// forgive forgets reads that failed in a time in which the authorization server was down, or a moment after it. A token
+// that the MCP server does not take is never forgiven.
+func (r *readers) forgive(t *testing.T, down, up time.Time) {
+	t.Helper()
+	const backSoon = 12 * time.Second // from the server's return to a token
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	failed := len(r.failures)
+	r.failures = slices.DeleteFunc(r.failures, func(f failedRead) bool {
+		return f.noToken && f.at.After(down) && f.at.Before(up.Add(backSoon))
+	})
+	t.Logf("%d of %d reads failed while the server was down for %s", failed-len(r.failures), r.reads, up.Sub(down).Round(time.Millisecond))
 }

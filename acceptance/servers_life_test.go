@@ -1,0 +1,100 @@
+//go:build servers
+
+package acceptance
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
+)
+
+// While tokens of 30 s are read all the time the server is restarted, signs with another key, and the plugin's own
+// signing key is rotated. No token that is read has expired or is refused, and no read fails but while the server is down.
+//
+// The rotation takes the five minutes for which a fetched key set may be kept, so it begins before the other claims are
+// checked, and goes on beside them.
+func checkLife(t *testing.T, s *served) {
+	const activateAfter = 5 * time.Minute
+	byMethod := map[string]*clientOf{}
+	if slices.Contains(s.Methods, "private_key_jwt") {
+		c := s.newClient(t, "private_key_jwt", nil)
+		c.configure(t, map[string]any{"key_type": "rsa-2048", "publish_jwks": true})
+		c.write(t, "keys/"+c.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
+		byMethod["private_key_jwt"] = c
+	}
+	rotated := time.Now()
+	t.Parallel()
+	secret := s.newClient(t, s.secretMethods()[0], func(c *servers.Client) { c.ID += "-secret" })
+	secret.name += "-secret"
+	secret.configure(t, nil)
+	byMethod["secret"] = secret
+	readers := map[string]*readers{}
+	for method, c := range byMethod {
+		readers[method] = startReaders(t, c.upstream, "token/"+c.name)
+	}
+
+	s.up.Lock()
+	down := time.Now()
+	err := s.Restart(t.Context())
+	up := time.Now()
+	s.up.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for method, c := range byMethod {
+		bed.Eventually(t, time.Minute, func() error {
+			_, err := c.bed.ReadToken(t.Context(), c.root, "token/"+c.name)
+			return err
+		})
+		c.awaitRefresh(t, c.token(t, "token/"+c.name))
+		readers[method].forgive(t, down, up)
+	}
+
+	kid := signingKey(t, secret.token(t, "token/"+secret.name))
+	if err := s.NewSigningKey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	bed.Eventually(t, 2*servers.Lifetime*time.Second, func() error {
+		if signingKey(t, secret.token(t, "token/"+secret.name)) == kid {
+			return fmt.Errorf("tokens are still signed with %s", kid)
+		}
+		return nil
+	})
+
+	if c := byMethod["private_key_jwt"]; c != nil {
+		awaitTime(t, rotated.Add(activateAfter+time.Second))
+		c.awaitRefresh(t, c.token(t, "token/"+c.name))
+		if keys := c.read(t, "keys/"+c.name); keys["next_key_id"] != nil {
+			t.Errorf("the new key is not in use: %v", keys["next_key_id"])
+		}
+	}
+	for _, r := range readers {
+		r.check(t)
+	}
+}
+
+// awaitTime waits until a time.
+func awaitTime(t *testing.T, at time.Time) {
+	t.Helper()
+	select {
+	case <-time.After(time.Until(at)):
+	case <-t.Context().Done():
+	}
+}
+
+// signingKey returns the kid of a token.
+func signingKey(t *testing.T, token *bed.Token) string {
+	t.Helper()
+	parsed, err := jwt.ParseSigned(token.AccessToken, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})
+	if err != nil {
+		t.Fatal("the token is no JWT")
+	}
+	return parsed.Headers[0].KeyID
+}

@@ -1,0 +1,60 @@
+//go:build servers
+
+package acceptance
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// The recipe of docs/providers.md as it is on the page: what is to be created at the server by the server's own
+// commands, and each config that is written to Vault then leads to a token that the MCP server takes.
+func checkRecipe(t *testing.T, s *served) {
+	s.whileUp(t)
+	c := s.newClient(t, s.Methods[0], nil)
+	w := c.walk(t, "docs/providers.md")
+	w.blocks = nil
+	for _, b := range blocksOf(t, "docs/providers.md") {
+		if b.heading == s.Section && b.language == "sh" {
+			w.blocks = append(w.blocks, b)
+		}
+	}
+	if len(w.blocks) == 0 {
+		t.Fatalf("docs/providers.md has no recipe under %q", s.Section)
+	}
+	recipe := s.Recipe()
+	for name, script := range recipe.Commands {
+		w.shim(name, script)
+	}
+	w.own = []readersOwn{
+		{is: c.mcp.URL, name: "https://mcp.example.com/mcp"},
+		{is: "config/" + c.name, name: "config/files"},
+		{is: "jwks/" + c.name, name: "jwks/files"},
+		{is: s.bed.Vault.Address, name: "https://VAULT"},
+	}
+	for name, is := range recipe.Own {
+		w.own = append(w.own, readersOwn{name: name, is: is})
+	}
+	for len(w.blocks) > 0 {
+		b := w.next("sh", "")
+		config := strings.Contains(b.text, "vault write "+bed.Mount+"/config/")
+		if config {
+			if _, err := c.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+c.name); err != nil {
+				t.Fatal(err)
+			}
+			method := s.Methods[0]
+			if strings.Contains(b.text, "client_certificate=") {
+				method = "tls_client_auth"
+			}
+			w.mcp.Trust(s.Issuer(method))
+		}
+		if out, err := w.run(b, b.text); err != nil {
+			t.Fatal(err)
+		} else if config {
+			t.Logf("%s\n%s", b, s.bed.Secrecy.Redact([]byte(out)))
+			w.token(t, "token/"+c.name)
+		}
+	}
+}

@@ -1,0 +1,261 @@
+//go:build servers
+
+package acceptance
+
+import (
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
+)
+
+// serverClaims are what is checked of every authorization server that can be run here.
+var serverClaims = []struct {
+	name  string
+	check func(t *testing.T, s *served)
+}{
+	{"keys and restarts", checkLife}, // takes six minutes, and begins before the others
+	{"recipe", checkRecipe},
+	{"secrets", checkSecrets},
+	{"algorithms", checkAlgorithms},
+	{"certificate", checkCertificate},
+	{"refusals", checkRefusals},
+	{"secret rotation", checkSecretRotation},
+}
+
+// What docs/providers.md says of the authorization servers of other makers is true of those that can be run here.
+func TestAuthorizationServers(t *testing.T) {
+	if err := servers.Prerequisites(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b := shared(t)
+	for _, kind := range servers.Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			begun := time.Now()
+			server, err := kind.Start(t.Context(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("started in %s", time.Since(begun).Round(time.Second))
+			s := &served{Kind: kind, Server: server, bed: b}
+			for _, claim := range serverClaims {
+				t.Run(claim.name, func(t *testing.T) { claim.check(t, s) })
+			}
+		})
+	}
+}
+
+// A served is a running authorization server.
+type served struct {
+	servers.Kind
+	servers.Server
+	bed *bed.Bed
+
+	// up is held for reading by what needs the server, and for writing while it is down.
+	up sync.RWMutex
+}
+
+// A clientOf is a client at a server of another maker, and the MCP server that its tokens are for.
+type clientOf struct {
+	*upstream
+	server *served
+	as     servers.Client // as it is registered
+}
+
+// whileUp runs the rest of a test beside others, while the server is up.
+func (s *served) whileUp(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	s.up.RLock()
+	t.Cleanup(s.up.RUnlock)
+}
+
+// newClient starts an MCP server, and registers a client for it.
+func (s *served) newClient(t *testing.T, method string, change func(*servers.Client)) *clientOf {
+	t.Helper()
+	root, err := s.bed.Vault.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &clientOf{server: s, upstream: &upstream{
+		bed:  s.bed,
+		root: root,
+		name: notAName.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "TestAuthorizationServers/")), "-"),
+	}}
+	if c.mcp, err = s.bed.NewMCPServerOf(t.Context(), s.Issuer(method), servers.Scopes, bed.MCPOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.as = servers.Client{ID: c.name, Method: method, Audience: c.mcp.URL, Scopes: servers.Scopes}
+	switch method {
+	case "private_key_jwt":
+		c.as.JWKSURI = c.jwksURI()
+	case "tls_client_auth":
+	default:
+		c.as.Secret = rand.Text()
+	}
+	if change != nil {
+		change(&c.as)
+	}
+	c.register(t)
+	return c
+}
+
+// register makes the server take c.as as it is now.
+func (c *clientOf) register(t *testing.T) {
+	t.Helper()
+	c.bed.Secrecy.AddClientSecret(c.as.ID, c.as.Secret)
+	if err := c.server.SetClient(t.Context(), c.as); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fields are those of a config, with changes: the MCP server's URL, from which the rest is found out, and the client's.
+func (c *clientOf) fields(changes map[string]any) map[string]any {
+	fields := map[string]any{"server_url": c.mcp.URL, "client_id": c.as.ID}
+	if !c.server.hasDefault(c.as.Method) {
+		fields["token_endpoint_auth_method"] = c.as.Method
+	}
+	if c.as.Secret != "" {
+		fields["client_secret"] = c.as.Secret
+	}
+	maps.Copy(fields, c.server.Fields)
+	maps.Copy(fields, changes)
+	return fields
+}
+
+// hasDefault reports whether discovery and the credentials lead to the method.
+func (s *served) hasDefault(method string) bool {
+	return method != "client_secret_post" || !slices.Contains(s.Methods, "client_secret_basic")
+}
+
+// configure writes the config and reads a token, which the MCP server takes.
+func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
+	t.Helper()
+	c.write(t, "config/"+c.name, c.fields(changes))
+	return c.token(t, "token/"+c.name)
+}
+
+// secretMethods are those of the server that send a secret.
+func (s *served) secretMethods() []string {
+	return slices.DeleteFunc(slices.Clone(s.Methods), func(method string) bool { return !strings.HasPrefix(method, "client_secret") })
+}
+
+// Secrets with all characters that they may hold (RFC 6749 appendix A.2), by each method that sends one.
+func checkSecrets(t *testing.T, s *served) {
+	secrets := s.Secrets
+	if secrets == nil {
+		var visible []byte
+		for char := byte(0x20); char < 0x7f; char++ {
+			visible = append(visible, char)
+		}
+		secrets = []string{string(visible)}
+	}
+	for _, method := range s.secretMethods() {
+		for i, secret := range secrets {
+			t.Run(fmt.Sprint(method, i), func(t *testing.T) {
+				s.whileUp(t)
+				s.newClient(t, method, func(c *servers.Client) { c.Secret += secret }).configure(t, nil)
+			})
+		}
+	}
+}
+
+// keyTypes are those that the plugin makes, by the algorithm that they sign with.
+var keyTypes = map[string]string{
+	"RS256": "rsa-2048", "PS256": "rsa-2048", "ES256": "ec-p256", "EdDSA": "ed25519", "Ed25519": "ed25519",
+}
+
+// Keys that the plugin makes and the server fetches, with each algorithm.
+func checkAlgorithms(t *testing.T, s *served) {
+	for _, algorithm := range s.Algorithms {
+		t.Run(algorithm, func(t *testing.T) {
+			s.whileUp(t)
+			s.newClient(t, "private_key_jwt", nil).configure(t, map[string]any{
+				"key_type": keyTypes[algorithm], "publish_jwks": true, "signing_alg": algorithm,
+			})
+		})
+	}
+}
+
+// withCertificate registers a client with a certificate, and returns the config's fields.
+func (s *served) withCertificate(t *testing.T, change func(*servers.Client)) (*clientOf, map[string]any) {
+	t.Helper()
+	issued, err := s.CA().Client("broker")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.bed.Secrecy.AddPrivateKey("key of a client certificate", issued.KeyPEM)
+	c := s.newClient(t, "tls_client_auth", func(c *servers.Client) {
+		c.Subject = issued.Subject
+		if change != nil {
+			change(c)
+		}
+	})
+	return c, map[string]any{
+		"client_certificate": issued.PEM + s.CA().PEM, "client_certificate_key": issued.KeyPEM, "ca_cert": s.CA().PEM,
+	}
+}
+
+// A client certificate, and what is said of tokens that are bound to it.
+func checkCertificate(t *testing.T, s *served) {
+	if !slices.Contains(s.Methods, "tls_client_auth") {
+		return
+	}
+	t.Run("plain", func(t *testing.T) {
+		s.whileUp(t)
+		c, fields := s.withCertificate(t, nil)
+		c.configure(t, fields)
+	})
+	t.Run("bound tokens", func(t *testing.T) {
+		s.whileUp(t)
+		c, fields := s.withCertificate(t, func(c *servers.Client) { c.BoundTokens = true })
+		c.refuse(t, "config/"+c.name, c.fields(fields), http.StatusBadRequest, "cnf")
+	})
+}
+
+// What the operator reads when the server refuses.
+func checkRefusals(t *testing.T, s *served) {
+	for _, refusal := range s.Refusals {
+		t.Run(refusal.Name, func(t *testing.T) {
+			s.whileUp(t)
+			c := s.newClient(t, s.secretMethods()[0], refusal.Client)
+			for _, says := range refusal.Says {
+				c.refuse(t, "config/"+c.name, c.fields(refusal.Fields), http.StatusBadRequest, says)
+			}
+		})
+	}
+}
+
+// A changed secret costs no read while tokens are read all the time.
+func checkSecretRotation(t *testing.T, s *served) {
+	s.whileUp(t)
+	c := s.newClient(t, s.secretMethods()[0], nil)
+	before := c.configure(t, nil)
+	readers := startReaders(t, c.upstream, "token/"+c.name)
+	c.as.Secret = rand.Text()
+	c.register(t)
+	c.write(t, "config/"+c.name, map[string]any{"client_secret": c.as.Secret})
+	c.awaitRefresh(t, before)
+	c.awaitRefresh(t, c.token(t, "token/"+c.name))
+	readers.check(t)
+}
+
+// awaitRefresh waits for a token that is newer than the one before. It may take as long as that is valid.
+func (c *clientOf) awaitRefresh(t *testing.T, before *bed.Token) {
+	t.Helper()
+	bed.Eventually(t, servers.Lifetime*time.Second, func() error {
+		if c.token(t, "token/"+c.name).TokenID == before.TokenID {
+			return errNotRefreshed
+		}
+		return nil
+	})
+}
