@@ -8,8 +8,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/framework"
+
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
+
+// Bounds on the durations of a config.
+const (
+	maxTimeout = 25 * time.Second // of a refresh; a write ends earlier, at writeBudget
+	maxTTL     = 365 * 24 * time.Hour
+)
+
+// keyIDThumbprint is the key_id that stands for the default.
+const keyIDThumbprint = "thumbprint"
 
 // The lifetimes and timeouts of a config that does not say.
 const (
@@ -19,7 +30,7 @@ const (
 )
 
 // config is all that the plugin needs to be a client of one authorization server for
-// one MCP server, as it is stored. Its fields are those of the API.
+// one MCP server, as it is stored. configTable defines the fields that operators write.
 type config struct {
 	// Incarnation is drawn when the config is created. Roles and tokens carry it, so
 	// that those of a deleted config are worth nothing to the next one of its name.
@@ -61,11 +72,7 @@ type config struct {
 	AssertionType     string                     `json:"assertion_type,omitempty"`     // empty: the default
 	AssertionClaims   map[string]json.RawMessage `json:"assertion_claims,omitempty"`
 
-	Scopes       []string          `json:"scopes,omitempty"`
-	Resource     []string          `json:"resource,omitempty"`
-	OmitResource bool              `json:"omit_resource,omitempty"`
-	Audience     string            `json:"audience,omitempty"`
-	ExtraParams  map[string]string `json:"extra_params,omitempty"`
+	tokenParams
 	ExtraHeaders map[string]string `json:"extra_headers,omitempty"` // secret; names in canonical form
 
 	DefaultTTL  time.Duration `json:"default_ttl"`
@@ -77,6 +84,127 @@ type config struct {
 	AllowInsecureHTTP     bool          `json:"allow_insecure_http,omitempty"`
 	AllowPrivateAddresses bool          `json:"allow_private_addresses,omitempty"`
 }
+
+// configTable defines the fields of config/<server>, in the words of RFC 6749 and 8707. To add a field, add it to
+// config and to this table, and use it: nothing else lists the fields.
+var configTable = slices.Concat(fieldTable[config]{
+	{name: "server", schema: *serverField()},
+	textField("server_url", func(c *config) *string { return &c.ServerURL }, maxURL,
+		"URL of the MCP server, as its clients call it. Without issuer and token_url the authorization server is discovered from here (RFC 9728), and with them the defaults of scopes and resource."),
+	textField("issuer", func(c *config) *string { return &c.Issuer }, maxURL,
+		"The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and no server that server_url names.").is(isRoute),
+	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
+		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
+	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
+		"The client's identifier at the authorization server.").is(isIdentity),
+	textField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, 0,
+		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.").
+		oneOf(string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)),
+	textField("client_secret", func(c *config) *string { return &c.ClientSecret }, 8<<10,
+		"The client's secret. It is stored, sent to the token endpoint, and never returned.").is(isSecret | isIdentity),
+	flagField("raw_basic_auth", func(c *config) *bool { return &c.RawBasicAuth },
+		"Send client_id and client_secret of client_secret_basic as they are, for authorization servers that don't decode the form encoding of RFC 6749 section 2.3.1. Default: false.").is(isIdentity),
+	field[config]{name: "private_key", limit: limit{bytes: 64 << 10}, schema: framework.FieldSchema{
+		Type:        framework.TypeString,
+		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
+	}}.is(isSecret | isFile),
+	textField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, 0,
+		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default for private_key_jwt without private_key: rsa-2048.").
+		oneOf(string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)).handled(),
+	{
+		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isIdentity | needsKey,
+		schema: framework.FieldSchema{
+			Type:        framework.TypeString,
+			Description: "The kid of assertions, under which the authorization server knows private_key. Empty sends none. Default, as with thumbprint: the key's thumbprint (RFC 7638), or the kid of a private_key that is a JWK.",
+		},
+		set: func(c *config, d *framework.FieldData) {
+			if c.KeyID = new(d.Get("key_id").(string)); *c.KeyID == keyIDThumbprint {
+				c.KeyID = nil
+			}
+		},
+		value: func(c *config) any {
+			if c.KeyID == nil {
+				return nil // an empty one is not the default
+			}
+			return *c.KeyID
+		},
+	},
+	textField("signing_alg", func(c *config) *string { return &c.SigningAlg }, 0,
+		"The algorithm of client assertions: RS256, PS256, ES256, ES384, EdDSA or Ed25519. Default: that of a JWK, else the first that fits the key and the authorization server's metadata.").is(isIdentity | needsKey),
+	textField("certificate", func(c *config) *string { return &c.Certificate }, 64<<10,
+		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isIdentity | needsKey | isFile),
+	flagField("publish_jwks", func(c *config) *bool { return &c.PublishJWKS },
+		"Publish the public keys at jwks/<server>, for everybody, as a jwks_uri for the authorization server.").is(needsKey),
+	textField("client_certificate", func(c *config) *string { return &c.ClientCertificate }, 64<<10,
+		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.").is(isIdentity | isFile),
+	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
+		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isIdentity | isFile),
+	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
+		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer where it is known, else the token endpoint.").is(isRoute | needsKey),
+	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
+		"The typ of client assertions: JWT, the default, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse.").is(isIdentity|needsKey).
+		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),
+	{
+		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isIdentity | needsKey,
+		schema: framework.FieldSchema{
+			Type:        framework.TypeMap,
+			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",
+		},
+		set: func(c *config, d *framework.FieldData) {
+			c.AssertionClaims = encoded(d.Get("assertion_claims").(map[string]any))
+		},
+		value: func(c *config) any { return decoded(c.AssertionClaims) },
+	},
+}, tokenParamFields(func(c *config) *tokenParams { return &c.tokenParams }, map[string]string{
+	"scopes":   "those that the MCP server at server_url names, else none",
+	"resource": "what the MCP server at server_url publishes, else server_url",
+	"audience": "not sent",
+}), fieldTable[config]{
+	{
+		name: "extra_headers", limit: limit{bytes: 8 << 10, items: 20, names: 256},
+		schema: framework.FieldSchema{
+			Type:         framework.TypeMap,
+			Description:  "Further headers of the token request, as name=value pairs or a JSON object, such as the key that a gateway in front of the authorization server wants. Their values are secrets: a read gives the names, and a name alone in a write keeps its value. Authorization, Host and Content-... are the plugin's to send.",
+			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
+		},
+		set: func(c *config, d *framework.FieldData) {
+			c.ExtraHeaders = setHeaders(c.ExtraHeaders, d.Get("extra_headers").(map[string]any))
+		},
+		value:  func(c *config) any { return list(slices.Sorted(maps.Keys(c.ExtraHeaders))) },
+		readAs: &framework.FieldSchema{Type: framework.TypeStringSlice, Description: "The names of the further headers of the token request."},
+		check:  func(c *config) error { return validHeaders(c.ExtraHeaders) },
+	},
+	durationField("default_ttl", func(c *config) *time.Duration { return &c.DefaultTTL }, defaultDefaultTTL,
+		"Lifetime of a token if neither the authorization server's answer nor the token, if it is a JWT, says. Default: 5m.").between(time.Second, maxTTL, ""),
+	durationField("max_ttl", func(c *config) *time.Duration { return &c.MaxTTL }, 0,
+		"Longest time for which a token is used, whatever the authorization server says. It holds from the next token on. 0, the default, is no limit.").between(time.Second, maxTTL, "for no cap"),
+	durationField("idle_timeout", func(c *config) *time.Duration { return &c.IdleTimeout }, defaultIdleTimeout,
+		"Stop refreshing a token that nobody has read for so long, or for its lifetime where that is longer. 0 never stops. Default: 24h.").between(time.Second, maxTTL, "to refresh for ever"),
+	textField("ca_cert", func(c *config) *string { return &c.CACert }, 256<<10, // an operating system's whole bundle
+		"PEM certificates of the authorities to trust for the token endpoint and in discovery, in place of the system's.").is(isRoute | isFile).checked(func(c *config) error {
+		if c.CACert == "" {
+			return nil
+		}
+		if _, err := grant.ParseCACert(c.CACert); err != nil {
+			return badRequest("%v", err)
+		}
+		return nil
+	}),
+	durationField("request_timeout", func(c *config) *time.Duration { return &c.RequestTimeout }, defaultRequestTimeout,
+		"How long one request to the authorization server may take, 1s to 25s. Default: 10s.").between(time.Second, maxTimeout, ""),
+	flagField("allow_insecure_http", func(c *config) *bool { return &c.AllowInsecureHTTP },
+		"Allow http URLs to hosts other than loopback. The client secret then crosses the network in the clear.").is(isRoute),
+	flagField("allow_private_addresses", func(c *config) *bool { return &c.AllowPrivateAddresses },
+		"Let discovered URLs lead to loopback and private addresses. Without it they must be public, unless server_url is loopback or private itself.").is(isRoute),
+	{name: "rediscover", schema: framework.FieldSchema{
+		Type:        framework.TypeBool,
+		Description: "Look for the authorization server again. Not stored itself. Default: false.",
+	}},
+	{name: "verify", schema: *verifyField()},
+})
+
+// secretFields are never read back or quoted.
+var secretFields = configTable.names(isSecret)
 
 // newConfig is a config with its defaults and nothing else.
 func newConfig() *config {
@@ -98,9 +226,7 @@ func (c config) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "config of client %
 // changed in place.
 func (c *config) clone() *config {
 	next := *c
-	next.Scopes = slices.Clone(c.Scopes)
-	next.Resource = slices.Clone(c.Resource)
-	next.ExtraParams = maps.Clone(c.ExtraParams)
+	next.tokenParams = c.tokenParams.clone()
 	next.ExtraHeaders = maps.Clone(c.ExtraHeaders)
 	next.AssertionClaims = maps.Clone(c.AssertionClaims)
 	next.Keys = slices.Clone(c.Keys)
@@ -110,36 +236,6 @@ func (c *config) clone() *config {
 // same reports whether o differs from c in its revision at most.
 func (c *config) same(o *config) bool {
 	a, b := *c, *o
-	a.Revision, b.Revision = "", ""
-	return fingerprint(a) == fingerprint(b)
-}
-
-// role is a named override of a config, as it is stored. An empty field is the
-// config's.
-type role struct {
-	// Incarnation is the config's.
-	Incarnation string `json:"incarnation"`
-	// Revision is drawn at every write.
-	Revision string `json:"revision"`
-
-	Scopes       []string          `json:"scopes,omitempty"`
-	Resource     []string          `json:"resource,omitempty"`
-	OmitResource bool              `json:"omit_resource,omitempty"`
-	Audience     string            `json:"audience,omitempty"`
-	ExtraParams  map[string]string `json:"extra_params,omitempty"`
-}
-
-// clone is a copy that shares nothing with r.
-func (r *role) clone() *role {
-	next := *r
-	next.Scopes = slices.Clone(r.Scopes)
-	next.Resource = slices.Clone(r.Resource)
-	next.ExtraParams = maps.Clone(r.ExtraParams)
-	return &next
-}
-
-func (r *role) same(o *role) bool {
-	a, b := *r, *o
 	a.Revision, b.Revision = "", ""
 	return fingerprint(a) == fingerprint(b)
 }

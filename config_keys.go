@@ -60,9 +60,6 @@ func (c *config) takeKey(text string, d *framework.FieldData) error {
 	return c.useKey(text)
 }
 
-// keyIDThumbprint is the key_id that stands for the default.
-const keyIDThumbprint = "thumbprint"
-
 // useKey takes the operator's key under its name in the config.
 func (c *config) useKey(text string) error {
 	key, err := grant.ParseKey(text)

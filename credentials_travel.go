@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"context"
+	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
 )
@@ -24,17 +25,17 @@ func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok
 	}
 	if len(c.ExtraHeaders) > 0 {
 		field += " and extra_headers"
+		ok = ok && suppliesHeaders(d)
 	}
-	return field, ok && c.suppliesHeaders(d)
+	return field, ok
 }
 
 // sameRoute reports whether the credentials would travel to the same place under the
 // same protection: where this changes they must be given anew, or whoever may update a
 // config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
-	return c.TokenURL == o.TokenURL && c.Issuer == o.Issuer && c.discoverySource() == o.discoverySource() &&
-		c.AssertionAudience == o.AssertionAudience && c.CACert == o.CACert &&
-		c.AllowInsecureHTTP == o.AllowInsecureHTTP && c.AllowPrivateAddresses == o.AllowPrivateAddresses
+	return c.discoverySource() == o.discoverySource() &&
+		slices.Equal(configTable.values(c, isRoute), configTable.values(o, isRoute))
 }
 
 // writtenFor is the config that the stored credentials were written for: old, nil for a new config. Until the
@@ -60,11 +61,7 @@ func (c *config) sameCredentials(o *config) bool {
 
 // identity is what the client identifies itself with. It holds secrets.
 func (c *config) identity() any {
-	return []any{
-		c.ClientID, c.authMethod(), c.ClientSecret, c.Keys, c.KeyID, c.SigningAlg, c.Certificate,
-		c.AssertionType, c.AssertionClaims, c.ExtraHeaders,
-		c.ClientCertificate, c.ClientCertificateKey, c.RawBasicAuth,
-	}
+	return append(configTable.values(c, isIdentity), c.authMethod(), c.Keys, c.ExtraHeaders)
 }
 
 // sameEndpoint returns an error if the token endpoint in effect, the alias for client certificates

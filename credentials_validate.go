@@ -74,21 +74,8 @@ func (c *config) validSecret() error {
 // validKeys checks the fields that go with signing keys.
 func (c *config) validKeys(hasKey bool) error {
 	if !hasKey {
-		for _, f := range []struct {
-			field string
-			given bool
-		}{
-			{"key_id", c.KeyID != nil && *c.KeyID != ""},
-			{"signing_alg", c.SigningAlg != ""},
-			{"certificate", c.Certificate != ""},
-			{"publish_jwks", c.PublishJWKS},
-			{"assertion_audience", c.AssertionAudience != ""},
-			{"assertion_type", c.AssertionType != ""},
-			{"assertion_claims", len(c.AssertionClaims) > 0},
-		} {
-			if f.given {
-				return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", f.field)
-			}
+		if field := configTable.firstGiven(c, needsKey); field != "" {
+			return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", field)
 		}
 		return nil
 	}

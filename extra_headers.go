@@ -9,47 +9,37 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// headerNames describes extra_headers as a config's read gives it.
-func headerNames() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"extra_headers": {Type: framework.TypeStringSlice, Description: "The names of the further headers of the token request."},
+// setHeaders returns the further headers of the token request after a write; nil for none. One that is given without
+// a value keeps the stored one: a read gives the names alone, and can be written back.
+func setHeaders(stored map[string]string, given map[string]any) map[string]string {
+	if len(given) == 0 {
+		return nil
 	}
-}
-
-// setHeaders sets the further headers of the token request. One without a value keeps the one that it has:
-// a read gives the names alone, and can be written back.
-func (c *config) setHeaders(given map[string]any) {
 	headers := map[string]string{}
 	for name, value := range given {
 		text, isText := value.(string)
-		if kept, ok := c.ExtraHeaders[name]; !isText && ok {
+		if kept, ok := stored[name]; !isText && ok {
 			text = kept
 		} else if !isText {
 			name = "" // is refused without being shown: it may be a value that was written without its name
 		}
 		headers[name] = text
 	}
-	c.ExtraHeaders = headers
-	if len(headers) == 0 {
-		c.ExtraHeaders = nil
-	}
+	return headers
 }
 
 // validHeaders checks the further headers. Its errors hold no value.
-func (c *config) validHeaders() error {
-	for _, name := range slices.Sorted(maps.Keys(c.ExtraHeaders)) {
-		if err := grant.CheckHeader(name, c.ExtraHeaders[name]); err != nil {
+func validHeaders(headers map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		if err := grant.CheckHeader(name, headers[name]); err != nil {
 			return badRequest("extra_headers: %v", err)
 		}
 	}
 	return nil
 }
 
-// suppliesHeaders reports whether the request holds the values of all further headers that the config now has.
-func (c *config) suppliesHeaders(d *framework.FieldData) bool {
-	if len(c.ExtraHeaders) == 0 {
-		return true
-	}
+// suppliesHeaders reports whether the request holds the values of all further headers.
+func suppliesHeaders(d *framework.FieldData) bool {
 	headers, ok := d.GetOk("extra_headers")
 	if !ok {
 		return false

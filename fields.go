@@ -1,17 +1,253 @@
 package mcpoauth
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
-	"strings"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// secretFields are the fields that are never read back or quoted.
-var secretFields = []string{"client_secret", "private_key", "client_certificate_key"}
+// field defines one field of a T, such as a config: what the API says of it, what it accepts, and where a T has
+// its value.
+type field[T any] struct {
+	name   string
+	schema framework.FieldSchema
+	limit  limit  // of a variable-length field
+	traits traits // what else depends on the field
+
+	// set copies the field from a request that holds it. It is nil if the handler takes the field itself.
+	set func(to *T, d *framework.FieldData)
+	// value returns the value in the type that a read shows; nil if there is none. It is nil itself for a field
+	// that is not stored as it is written.
+	value func(of *T) any
+	// readAs is the schema of value if it is another than that of a write.
+	readAs *framework.FieldSchema
+	// check returns an error if the value is not accepted. It is nil if every value is.
+	check func(of *T) error
+}
+
+// traits are a set of properties of a field.
+type traits uint8
+
+const (
+	isSecret   traits = 1 << iota // it is never read back or quoted
+	isFile                        // user interfaces take it as a file
+	isRoute                       // it decides where, or under which protection, the credentials travel
+	isIdentity                    // it is part of what the client identifies itself with
+	needsKey                      // it has a meaning for signing keys only
+)
+
+// is gives the field traits.
+func (f field[T]) is(t traits) field[T] {
+	f.traits |= t
+	if t&isSecret != 0 || t&isFile != 0 {
+		f.schema.DisplayAttrs = &framework.DisplayAttributes{Sensitive: t&isSecret != 0}
+		if t&isFile != 0 {
+			f.schema.DisplayAttrs.EditType = "file"
+		}
+	}
+	return f
+}
+
+// oneOf gives the field its values beside the empty one.
+func (f field[T]) oneOf(values ...any) field[T] {
+	f.schema.AllowedValues = append([]any{""}, values...)
+	return f
+}
+
+// handled leaves it to the handler to take the field from a request.
+func (f field[T]) handled() field[T] {
+	f.set = nil
+	return f
+}
+
+// checked gives the field its check.
+func (f field[T]) checked(check func(of *T) error) field[T] {
+	f.check = check
+	return f
+}
+
+// between bounds a duration. If zero is not empty it says what 0 is for, which is accepted too.
+func (f field[T]) between(least, most time.Duration, zero string) field[T] {
+	return f.checked(func(of *T) error {
+		d := time.Duration(f.value(of).(int64)) * time.Second
+		switch {
+		case d >= least && d <= most || d == 0 && zero != "":
+			return nil
+		case zero != "":
+			return badRequest("%s must be between %s and %s, or 0 %s", f.name, least, most, zero)
+		default:
+			return badRequest("%s must be between %s and %s", f.name, least, most)
+		}
+	})
+}
+
+// textField defines a field that is a string. bytes bounds it; 0 is no bound.
+func textField[T any, S ~string](name string, at func(*T) *S, bytes int, description string) field[T] {
+	return field[T]{
+		name:   name,
+		schema: framework.FieldSchema{Type: framework.TypeString, Description: description},
+		limit:  limit{bytes: bytes},
+		set:    func(to *T, d *framework.FieldData) { *at(to) = S(d.Get(name).(string)) },
+		value:  func(of *T) any { return string(*at(of)) },
+	}
+}
+
+// flagField defines a field that is a boolean.
+func flagField[T any](name string, at func(*T) *bool, description string) field[T] {
+	return field[T]{
+		name:   name,
+		schema: framework.FieldSchema{Type: framework.TypeBool, Description: description},
+		set:    func(to *T, d *framework.FieldData) { *at(to) = d.Get(name).(bool) },
+		value:  func(of *T) any { return *at(of) },
+	}
+}
+
+// durationField defines a field that is written as a duration and read in seconds.
+func durationField[T any](name string, at func(*T) *time.Duration, byDefault time.Duration, description string) field[T] {
+	f := field[T]{
+		name:   name,
+		schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: description},
+		set:    func(to *T, d *framework.FieldData) { setSeconds(d, name, at(to), byDefault) },
+		value:  func(of *T) any { return int64(*at(of) / time.Second) },
+		readAs: &framework.FieldSchema{Type: framework.TypeInt64, Description: description + " In seconds."},
+	}
+	if byDefault != 0 {
+		f.schema.Default, f.readAs.Default = int64(byDefault/time.Second), int64(byDefault/time.Second)
+	}
+	return f
+}
+
+// fieldTable are the fields of a T, in the order in which they are checked.
+type fieldTable[T any] []field[T]
+
+// written returns the schemas of a write. Their descriptions name the limits.
+func (t fieldTable[T]) written() map[string]*framework.FieldSchema {
+	all := make(map[string]*framework.FieldSchema, len(t))
+	for _, f := range t {
+		if f.limit != (limit{}) {
+			f.schema.Description += " " + f.limit.String()
+		}
+		all[f.name] = &f.schema
+	}
+	return all
+}
+
+// read returns the schemas of a read.
+func (t fieldTable[T]) read() map[string]*framework.FieldSchema {
+	all := t.written()
+	for _, f := range t {
+		switch {
+		case f.value == nil || f.traits&isSecret != 0:
+			delete(all, f.name)
+		case f.readAs != nil:
+			readAs := *f.readAs
+			all[f.name] = &readAs
+		}
+	}
+	return all
+}
+
+// limits returns the limits of the variable-length fields.
+func (t fieldTable[T]) limits() map[string]limit {
+	all := map[string]limit{}
+	for _, f := range t {
+		if f.limit != (limit{}) {
+			all[f.name] = f.limit
+		}
+	}
+	return all
+}
+
+// has reports whether there is a field of the name.
+func (t fieldTable[T]) has(name string) bool {
+	return slices.ContainsFunc(t, func(f field[T]) bool { return f.name == name })
+}
+
+// names returns the names of the fields that have one of the traits.
+func (t fieldTable[T]) names(which traits) []string {
+	var names []string
+	for _, f := range t {
+		if f.traits&which != 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
+// update sets the fields that the request holds, and leaves the others.
+func (t fieldTable[T]) update(to *T, d *framework.FieldData) {
+	for _, f := range t {
+		if f.set == nil {
+			continue
+		}
+		if _, given := d.GetOk(f.name); given {
+			f.set(to, d)
+		}
+	}
+}
+
+// check checks each field by itself, and returns the first error.
+func (t fieldTable[T]) check(of *T) error {
+	for _, f := range t {
+		if f.check == nil {
+			continue
+		}
+		if err := f.check(of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// response returns the fields as a read shows them: in the form in which they can be written back, without secrets.
+func (t fieldTable[T]) response(of *T) map[string]any {
+	data := make(map[string]any, len(t))
+	for _, f := range t {
+		if f.value == nil || f.traits&isSecret != 0 {
+			continue
+		}
+		if value := f.value(of); value != nil {
+			data[f.name] = value
+		}
+	}
+	return data
+}
+
+// values returns the values of the fields that have one of the traits. They may hold secrets.
+func (t fieldTable[T]) values(of *T, which traits) []any {
+	var values []any
+	for _, f := range t {
+		if f.value != nil && f.traits&which != 0 {
+			values = append(values, f.value(of))
+		}
+	}
+	return values
+}
+
+// firstGiven returns the name of the first field that has one of the traits and is not empty; "" if none is.
+func (t fieldTable[T]) firstGiven(of *T, which traits) string {
+	i := slices.IndexFunc(t, func(f field[T]) bool {
+		return f.value != nil && f.traits&which != 0 && !isEmpty(f.value(of))
+	})
+	if i < 0 {
+		return ""
+	}
+	return t[i].name
+}
+
+// isEmpty reports whether a field's value is what no value is stored as.
+func isEmpty(value any) bool {
+	v := reflect.ValueOf(value)
+	switch v.Kind() {
+	case reflect.Map, reflect.Slice:
+		return v.Len() == 0
+	default:
+		return value == nil || v.IsZero()
+	}
+}
 
 func serverField() *framework.FieldSchema {
 	return &framework.FieldSchema{
@@ -29,38 +265,11 @@ func roleField() *framework.FieldSchema {
 	}
 }
 
-func scopesField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
-}
-
-func resourceField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeCommaStringSlice, Description: description}
-}
-
-func audienceField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeString, Description: description}
-}
-
-func extraParamsField(description string) *framework.FieldSchema {
-	return &framework.FieldSchema{Type: framework.TypeKVPairs, Description: description}
-}
-
 func verifyField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:        framework.TypeBool,
 		Default:     true,
 		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting anybody. Not stored itself. Default: true.",
-	}
-}
-
-// set copies a field of the request, if it is given, to a value of the type that the
-// field's schema decodes to.
-func set[T any](d *framework.FieldData, field string, to *T) {
-	if _, ok := d.Schema[field]; !ok {
-		return
-	}
-	if value, ok := d.GetOk(field); ok {
-		*to = value.(T)
 	}
 }
 
@@ -78,59 +287,6 @@ func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefau
 	if exact, err := time.ParseDuration(fmt.Sprint(d.Raw[field])); err == nil && exact > *to {
 		*to += time.Second
 	}
-}
-
-// setScopes takes scopes separated by commas, spaces or both: a scope holds no space
-// (RFC 6749 section 3.3). One that holds a comma is written in a list.
-func setScopes(d *framework.FieldData, to *[]string) {
-	if value, ok := d.GetOk("scopes"); ok {
-		*to = splitScopes(value.([]string))
-	}
-}
-
-// splitScopes gives the scopes in a list whose items hold one or more, each scope once.
-func splitScopes(items []string) []string {
-	var scopes []string
-	seen := map[string]bool{}
-	for _, item := range items {
-		for scope := range strings.FieldsSeq(item) {
-			if !seen[scope] {
-				seen[scope] = true
-				scopes = append(scopes, scope)
-			}
-		}
-	}
-	return scopes
-}
-
-// encoded keeps the values of a JSON object as they were written; nil for none.
-func encoded(values map[string]any) map[string]json.RawMessage {
-	if len(values) == 0 {
-		return nil
-	}
-	all := make(map[string]json.RawMessage, len(values))
-	for name, value := range values {
-		data, err := json.Marshal(value)
-		if err != nil {
-			panic(err) // it came as JSON
-		}
-		all[name] = data
-	}
-	return all
-}
-
-// decoded gives the values back, never nil.
-func decoded(values map[string]json.RawMessage) map[string]any {
-	all := make(map[string]any, len(values))
-	for name, value := range values {
-		decoder := json.NewDecoder(bytes.NewReader(value))
-		decoder.UseNumber() // a large integer is no float
-		var v any
-		if err := decoder.Decode(&v); err == nil {
-			all[name] = v
-		}
-	}
-	return all
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -83,8 +83,33 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
-		if d.Schema[field] == nil && !(ofConfig && discoveredFields()[field] != nil) {
+		if d.Schema[field] == nil && !(ofConfig && discoveredTable.has(field)) {
 			return unknownField(field, d.Schema)
+		}
+	}
+	return nil
+}
+
+// limits are those of the variable-length fields of all paths.
+var limits = configTable.limits()
+
+// withinLimits checks the fields that a request holds, before anything is made of them. The
+// framework has seen to their types.
+func withinLimits(d *framework.FieldData) error {
+	var bounded []string
+	for field := range d.Raw {
+		if _, known := d.Schema[field]; known && limits[field] != (limit{}) {
+			bounded = append(bounded, field)
+		}
+	}
+	slices.Sort(bounded) // for the same answer each time
+	for _, field := range bounded {
+		value := d.Get(field)
+		if field == "scopes" {
+			value = splitScopes(value.([]string))
+		}
+		if err := limits[field].check(field, value); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -126,26 +151,6 @@ func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs 
 // responses describes an operation's only response for the OpenAPI document.
 func responses(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
-}
-
-// readable are the fields of a request that its resource's read gives back.
-func readable(fields map[string]*framework.FieldSchema, more ...map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	fields = maps.Clone(fields)
-	for _, m := range more {
-		maps.Copy(fields, m)
-	}
-	for _, writeOnly := range append([]string{"server", "role", "verify", "rediscover"}, secretFields...) {
-		delete(fields, writeOnly)
-	}
-	for name, field := range fields {
-		if field.Type == framework.TypeDurationSecond {
-			inSeconds := *field
-			inSeconds.Type = framework.TypeInt64
-			inSeconds.Description += " In seconds."
-			fields[name] = &inSeconds
-		}
-	}
-	return fields
 }
 
 // keysField describes the response of a list.

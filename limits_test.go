@@ -80,7 +80,7 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 	lengths := atLength(t)
 	for field, limit := range limits {
 		t.Run(field, func(t *testing.T) {
-			_, ofRoles := roleFields()[field]
+			_, ofRoles := roleTable.written()[field]
 			value := lengths[field]
 			atLimit(t, ofRoles, value(limit.bytes), value(limit.bytes+1), field, fmt.Sprintf("at most %d bytes", limit.bytes))
 			if limit.items > 0 {

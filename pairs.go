@@ -13,7 +13,10 @@ import (
 )
 
 // mapFields are the fields that are maps.
-var mapFields = []string{"extra_params", "extra_headers", "assertion_claims"}
+var mapFields = slices.DeleteFunc(slices.Sorted(maps.Keys(configFields())), func(field string) bool {
+	kind := configFields()[field].Type
+	return kind != framework.TypeMap && kind != framework.TypeKVPairs
+})
 
 // prepareFields makes maps of the fields that are pairs, and refuses what is given twice: the vault command makes
 // a list of it, and a map would keep the last value of that.

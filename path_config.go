@@ -45,7 +45,7 @@ func (b *backend) configPaths() []*framework.Path {
 					Callback:    b.serveOperator(b.readConfig),
 					Summary:     "Read an MCP server's OAuth client, without its secrets.",
 					Description: "Gives every field but the secrets, and what was discovered.",
-					Responses:   responses(http.StatusOK, "The config, without its secrets", readable(configFields(), discoveredFields(), headerNames())),
+					Responses:   responses(http.StatusOK, "The config, without its secrets", configResponseFields()),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.deleteConfig),
@@ -144,7 +144,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 			return nil, err
 		}
 	}
-	next.update(d)
+	configTable.update(next, d)
 	meant, err := b.writtenFor(ctx, name.Server, old, next)
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ func (b *backend) rolePaths() []*framework.Path {
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$",
-			Fields:          roleFields(),
+			Fields:          roleTable.written(),
 			ExistenceCheck:  b.roleExists,
 			HelpSynopsis:    "Configure a role: other scopes, resource or audience for an MCP server.",
 			HelpDescription: strings.TrimSpace(roleHelp),
@@ -42,7 +42,7 @@ func (b *backend) rolePaths() []*framework.Path {
 					Callback:    b.serveOperator(b.readRole),
 					Summary:     "Read a role of an MCP server.",
 					Description: "A field that the role leaves out, and takes from the config, is empty.",
-					Responses:   responses(http.StatusOK, "The role", readable(roleFields())),
+					Responses:   responses(http.StatusOK, "The role", roleTable.read()),
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.serveWrite(b.deleteRole),
@@ -61,41 +61,6 @@ func roleWrite(callback framework.OperationFunc) *framework.PathOperation {
 	op := configWrite(callback)
 	op.Summary = "Configure a role of an MCP server, or change it."
 	return op
-}
-
-func roleFields() map[string]*framework.FieldSchema {
-	return described(map[string]*framework.FieldSchema{
-		"server":   serverField(),
-		"role":     roleField(),
-		"scopes":   scopesField("The scopes to ask for, as a list or separated by commas or spaces. Default: the config's."),
-		"resource": resourceField("The resource indicators to send (RFC 8707), as a list or separated by commas. Default: the config's."),
-		"omit_resource": {
-			Type:        framework.TypeBool,
-			Description: "Send no resource indicator, whatever the config says.",
-		},
-		"audience":     audienceField("The audience parameter to send. Default: the config's."),
-		"extra_params": extraParamsField("Further parameters of the token request, as name=value pairs, in place of the config's."),
-		"verify":       verifyField(),
-	})
-}
-
-// update sets the fields that the request holds, and leaves the others.
-func (r *role) update(d *framework.FieldData) {
-	setScopes(d, &r.Scopes)
-	set(d, "resource", &r.Resource)
-	set(d, "omit_resource", &r.OmitResource)
-	set(d, "audience", &r.Audience)
-	set(d, "extra_params", &r.ExtraParams)
-}
-
-func (r *role) response() map[string]any {
-	return map[string]any{
-		"scopes":        list(r.Scopes),
-		"resource":      list(r.Resource),
-		"omit_resource": r.OmitResource,
-		"audience":      r.Audience,
-		"extra_params":  pairs(r.ExtraParams),
-	}
 }
 
 func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
@@ -127,7 +92,7 @@ func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.F
 	if r == nil {
 		return nil, tokens.ErrNotConfigured
 	}
-	return &logical.Response{Data: r.response()}, nil
+	return &logical.Response{Data: roleTable.response(r)}, nil
 }
 
 func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
@@ -157,7 +122,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	if old != nil {
 		next = old.clone()
 	}
-	next.update(d)
+	roleTable.update(next, d)
 	if err := next.validate(); err != nil {
 		return nil, err
 	}

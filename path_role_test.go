@@ -255,7 +255,7 @@ func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
 func TestRoleOfAnotherIncarnationIsNone(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, nil)
-	err := m.store().putRole(t.Context(), reader, &role{Incarnation: "another", Revision: "1", Scopes: []string{"all"}})
+	err := m.store().putRole(t.Context(), reader, &role{Incarnation: "another", Revision: "1", tokenParams: tokenParams{Scopes: []string{"all"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

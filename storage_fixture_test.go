@@ -421,6 +421,10 @@ func storedFields(at string, kind reflect.Type) []string {
 	}
 	var all []string
 	for i := range kind.NumField() {
+		if kind.Field(i).Anonymous { // JSON has its fields in place of it
+			all = append(all, storedFields(at, kind.Field(i).Type)...)
+			continue
+		}
 		name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ",")
 		all = append(all, at+"."+name)
 		all = append(all, storedFields(at+"."+name, kind.Field(i).Type)...)
