@@ -7,6 +7,7 @@ package mcpoauth
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -111,6 +112,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if errors.Is(err, logical.ErrUnsupportedPath) {
 		if faulty := faultyName(req.Path); faulty != nil {
 			return fail(tokens.Name{}, faulty)
+		}
+	}
+	if errors.Is(err, logical.ErrUnsupportedOperation) && req.Operation == logical.PatchOperation {
+		if path := b.Route(req.Path); path != nil && path.ExistenceCheck != nil {
+			return fail(tokens.Name{}, &requestError{http.StatusMethodNotAllowed, "this path has no patch: use vault write, which changes only the fields that it gives"})
 		}
 	}
 	if resp != nil && req.Operation == logical.HelpOperation {

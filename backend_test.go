@@ -23,6 +23,8 @@ var api = map[string][]logical.Operation{
 	"config":                 {logical.ListOperation},
 	"config/":                {logical.ListOperation},
 	"config/weather":         {logical.CreateOperation, logical.DeleteOperation, logical.ReadOperation, logical.UpdateOperation},
+	"role":                   {logical.ListOperation},
+	"role/":                  {logical.ListOperation},
 	"role/weather":           {logical.ListOperation},
 	"role/weather/":          {logical.ListOperation},
 	"role/weather/reader":    {logical.CreateOperation, logical.DeleteOperation, logical.ReadOperation, logical.UpdateOperation},
@@ -32,7 +34,8 @@ var api = map[string][]logical.Operation{
 	"refresh/weather/reader": {logical.UpdateOperation},
 	"status":                 {logical.ListOperation},
 	"status/":                {logical.ListOperation},
-	"status/weather":         {logical.ReadOperation},
+	"status/weather":         {logical.ListOperation, logical.ReadOperation},
+	"status/weather/":        {logical.ListOperation, logical.ReadOperation},
 	"status/weather/reader":  {logical.ReadOperation},
 	"keys/weather":           {logical.ReadOperation},
 	"keys/weather/rotate":    {logical.UpdateOperation},
@@ -66,7 +69,7 @@ func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {
 	}
 	for _, wrong := range []string{
 		"", "config/weather/", "config/weather/x", "xconfig/weather", "token", "token/", "token/weather/",
-		"token/weather/reader/", "token/weather/reader/x", "role", "role/", "token/-a", "token/a b", "token/a+b", "token/*",
+		"token/weather/reader/", "token/weather/reader/x", "token/-a", "token/a b", "token/a+b", "token/*",
 		"keys", "keys/", "keys/weather/", "keys/weather/rotate/", "keys/weather/x", "jwks", "jwks/", "jwks/weather/", "jwks/weather/x",
 		"metrics/", "metrics/x", "xmetrics",
 	} {

@@ -348,3 +348,15 @@ func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
 		})
 	}
 }
+
+// An update changes what it gives and no more, so a patch is a write.
+func TestPatchIsAnsweredWithWhatToUse(t *testing.T) {
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	m.write("role/weather/reader", fields{"verify": false})
+	was := m.storage.entries(t)
+	for _, path := range []string{"config/weather", "role/weather/reader"} {
+		m.refused(http.StatusMethodNotAllowed, logical.PatchOperation, path, fields{"audience": "x"}, "vault write")
+	}
+	m.storage.unchanged(t, was)
+}

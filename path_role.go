@@ -14,6 +14,20 @@ import (
 func (b *backend) rolePaths() []*framework.Path {
 	return []*framework.Path{
 		{
+			Pattern:         "role/?$",
+			HelpSynopsis:    "List the MCP servers that have roles.",
+			HelpDescription: strings.TrimSpace(rolesHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "servers-with-roles"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:    b.serveOperator(b.listServersWithRoles),
+					Summary:     "List the MCP servers that have roles.",
+					Description: "The roles themselves are listed at role/<server>.",
+					Responses:   responses(http.StatusOK, "The servers", keysField("<server>/ for each that has roles.")),
+				},
+			},
+		},
+		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/?$",
 			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
 			HelpSynopsis:    "List the roles of an MCP server.",
@@ -72,16 +86,40 @@ func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framewo
 	return false, nil // the write says why not
 }
 
-func (b *backend) listRoles(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	c, _, err := b.store.effective(ctx, name)
+// listServersWithRoles lists them as directories.
+func (b *backend) listServersWithRoles(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
+	servers, err := b.store.servers(ctx)
 	if err != nil {
-		return nil, err // what a deleted config may have left is not listed
+		return nil, err
 	}
-	names, err := b.store.rolesOf(ctx, name.Server, c)
+	withRoles, err := b.store.serversWithRoles(ctx) // maybe of deleted configs too
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, server := range servers {
+		if withRoles[server] {
+			keys = append(keys, server+"/")
+		}
+	}
+	return logical.ListResponse(keys), nil
+}
+
+func (b *backend) listRoles(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := b.roleNames(ctx, name.Server)
 	if err != nil {
 		return nil, err
 	}
 	return logical.ListResponse(names), nil
+}
+
+// roleNames returns the roles of a config: not those that a deleted one may have left.
+func (b *backend) roleNames(ctx context.Context, server string) ([]string, error) {
+	c, _, err := b.store.effective(ctx, tokens.Name{Server: server})
+	if err != nil {
+		return nil, err
+	}
+	return b.store.rolesOf(ctx, server, c)
 }
 
 func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
@@ -173,8 +211,10 @@ func revisionOf(r *role) string {
 }
 
 const rolesHelp = `
-Lists the names of a config's roles, for operators. How their tokens are is at status/.
+Lists the servers that have roles, or the roles of one server, for operators. The state of
+their tokens is at status/.
 
+  vault list mcp-oauth/role
   vault list mcp-oauth/role/weather
 `
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,18 +19,15 @@ import (
 func (b *backend) statusPaths() []*framework.Path {
 	list := &framework.Path{
 		Pattern:         "status/?$",
-		HelpSynopsis:    "List all tokens with their state: what is broken?",
+		HelpSynopsis:    "List the servers with the state of their tokens: what is broken?",
 		HelpDescription: strings.TrimSpace(statusHelp),
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.listStatus),
-				Summary:     "List all servers and roles with the state of their token.",
+				Summary:     "List the servers with the state of their tokens.",
 				Description: "Contacts no authorization server.",
-				Responses: responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
-					"keys":     {Type: framework.TypeStringSlice, Description: "Names: <server>, and <server>/<role>."},
-					"key_info": {Type: framework.TypeMap, Description: "By name: state and, where there is one, the error."},
-				}),
+				Responses:   statusList("<server>, and <server>/ if it has roles: the directory's state is that of its worst role."),
 			},
 		},
 	}
@@ -45,7 +43,25 @@ func (b *backend) statusPaths() []*framework.Path {
 			},
 		},
 	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "status"})
+	ofServer := one[0]
+	ofServer.Pattern = strings.TrimSuffix(ofServer.Pattern, "$") + "/?$"
+	ofServer.Operations = maps.Clone(ofServer.Operations)
+	ofServer.Operations[logical.ListOperation] = &framework.PathOperation{
+		Callback:     b.serveOperator(b.listRoleStatus),
+		Summary:      "List a server's roles with the state of their tokens.",
+		Description:  "Contacts no authorization server.",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "list", OperationSuffix: "role-statuses"},
+		Responses:    statusList("Names of the roles."),
+	}
 	return append([]*framework.Path{list}, one...)
+}
+
+// statusList describes the response of a list of names with their state.
+func statusList(names string) map[int][]framework.Response {
+	return responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
+		"keys":     {Type: framework.TypeStringSlice, Description: names},
+		"key_info": {Type: framework.TypeMap, Description: "By name: state and, if the last request failed, the error."},
+	})
 }
 
 func statusFields() map[string]*framework.FieldSchema {
@@ -69,7 +85,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"last_read":                     at("When the token was last read (RFC 3339, UTC). That it came into memory, as by loading, and a write that obtained a token count as reads."),
 		"refreshing":                    {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
 		"unsaved":                       {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
-		"last_error":                    text("Why the last attempt failed."),
+		"last_error":                    text("Why the last attempt failed, as a read says it."),
 		"last_error_code":               text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
 		"last_error_at":                 at("When the last attempt failed (RFC 3339, UTC)."),
 		"failing_since":                 at("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
@@ -135,12 +151,12 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	}
 	data["warnings"] = notes
 	if f := status.Failure; f != nil {
-		data["last_error"] = f.Cause.Error()
+		data["last_error"] = f.Err.Error()
 		data["last_error_at"] = rfc3339(f.At)
 		data["failing_since"] = rfc3339(f.Since)
 		data["consecutive_failures"] = f.Count
 		data["next_attempt"] = rfc3339(f.NextAttempt)
-		if refused, ok := errors.AsType[*grant.RefusedError](f.Cause); ok && refused.Code != "" {
+		if refused, ok := errors.AsType[*grant.RefusedError](f.Err); ok && refused.Code != "" {
 			data["last_error_code"] = refused.Code
 		}
 	}
@@ -159,39 +175,32 @@ func (c *config) inEffect(r *role) map[string]any {
 	}
 }
 
-// listStatus gives every name with its state.
-func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := b.allNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	keys := make([]string, 0, len(names))
-	info := make(map[string]any, len(names))
-	for _, name := range names {
-		status, err := b.engine.Status(ctx, name)
-		switch {
-		case errors.Is(err, tokens.ErrNotConfigured):
-			continue // deleted meanwhile
-		case errors.Is(err, tokens.ErrClosed) || ctx.Err() != nil:
-			return nil, err
-		case err != nil:
-			// What storage cannot give of one name must not hide the others.
-			keys = append(keys, name.String())
-			info[name.String()] = map[string]any{"state": string(tokens.StateDown), "error": err.Error()}
-			continue
-		}
-		entry := map[string]any{"state": string(status.State)}
-		if status.Failure != nil {
-			entry["error"] = status.Failure.Cause.Error()
-		}
-		keys = append(keys, name.String())
-		info[name.String()] = entry
-	}
-	return logical.ListResponseWithInfo(keys, info), nil
+// A brief is the health of a token, or of the roles of a server, in a list.
+type brief struct {
+	state tokens.State
+	err   string // "" if the last request did not fail
 }
 
-// allNames lists every server, each followed by its roles.
-func (b *backend) allNames(ctx context.Context) ([]tokens.Name, error) {
+func (b brief) response() map[string]any {
+	info := map[string]any{"state": string(b.state)}
+	if b.err != "" {
+		info["error"] = b.err
+	}
+	return info
+}
+
+// bySeverity orders the states of a server's roles: the last one found is the directory's.
+var bySeverity = []tokens.State{tokens.StateOK, tokens.StateIdle, tokens.StateEmpty, tokens.StateFailing, tokens.StateDown}
+
+// worst returns the brief of the most severe state, the first of several.
+func worst(briefs []brief) brief {
+	return slices.MaxFunc(briefs, func(x, y brief) int {
+		return slices.Index(bySeverity, x.state) - slices.Index(bySeverity, y.state)
+	})
+}
+
+// listStatus lists the servers and, as a directory, the roles of those that have some.
+func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	servers, err := b.store.servers(ctx)
 	if err != nil {
 		return nil, err
@@ -201,9 +210,18 @@ func (b *backend) allNames(ctx context.Context) ([]tokens.Name, error) {
 	if err != nil {
 		return nil, err
 	}
-	var names []tokens.Name
+	keys := make([]string, 0, len(servers))
+	info := make(map[string]any, len(servers))
 	for _, server := range servers {
-		names = append(names, tokens.Name{Server: server})
+		names, briefs, err := b.briefs(ctx, tokens.Name{Server: server})
+		if err != nil {
+			return nil, err
+		}
+		if len(names) == 0 {
+			continue // deleted meanwhile
+		}
+		keys = append(keys, server)
+		info[server] = briefs[0].response()
 		if !withRoles[server] {
 			continue
 		}
@@ -211,11 +229,65 @@ func (b *backend) allNames(ctx context.Context) ([]tokens.Name, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, role := range roles {
-			names = append(names, tokens.Name{Server: server, Role: role})
+		if names, briefs, err = b.briefs(ctx, rolesOf(server, roles)...); err != nil {
+			return nil, err
+		}
+		if len(names) > 0 {
+			keys = append(keys, server+"/")
+			info[server+"/"] = worst(briefs).response()
 		}
 	}
-	return names, nil
+	return logical.ListResponseWithInfo(keys, info), nil
+}
+
+// listRoleStatus lists the roles of a server.
+func (b *backend) listRoleStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
+	roles, err := b.roleNames(ctx, name.Server)
+	if err != nil {
+		return nil, err
+	}
+	names, briefs, err := b.briefs(ctx, rolesOf(name.Server, roles)...)
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]string, len(names))
+	info := make(map[string]any, len(names))
+	for i, name := range names {
+		keys[i] = name.Role
+		info[name.Role] = briefs[i].response()
+	}
+	return logical.ListResponseWithInfo(keys, info), nil
+}
+
+func rolesOf(server string, roles []string) []tokens.Name {
+	names := make([]tokens.Name, len(roles))
+	for i, role := range roles {
+		names[i] = tokens.Name{Server: server, Role: role}
+	}
+	return names
+}
+
+// briefs returns the health of those of the names that are configured, in their order.
+func (b *backend) briefs(ctx context.Context, names ...tokens.Name) ([]tokens.Name, []brief, error) {
+	configured := make([]tokens.Name, 0, len(names))
+	briefs := make([]brief, 0, len(names))
+	for _, name := range names {
+		status, err := b.engine.Status(ctx, name)
+		entry := brief{state: status.State}
+		switch {
+		case errors.Is(err, tokens.ErrNotConfigured):
+			continue
+		case errors.Is(err, tokens.ErrClosed) || ctx.Err() != nil:
+			return nil, nil, err
+		case err != nil: // one damaged entry must not hide the others
+			entry = brief{state: tokens.StateDown, err: err.Error()}
+		case status.Failure != nil:
+			entry.err = status.Failure.Err.Error()
+		}
+		configured = append(configured, name)
+		briefs = append(briefs, entry)
+	}
+	return configured, briefs, nil
 }
 
 const statusHelp = `
@@ -223,7 +295,11 @@ Tells how the tokens are, for operators and monitoring: never a token, never a s
 It answers from what the engine knows and never contacts an authorization server.
 
   vault list -detailed mcp-oauth/status
+  vault list -detailed mcp-oauth/status/weather
   vault read mcp-oauth/status/weather
+
+A list of status/ has "weather" for the config's token, and "weather/" if it has roles:
+the state there is that of the worst role.
 
 credentials_verified says whether a token request has succeeded since the credentials
 were written: a token that earlier ones obtained may be valid all the same. If not,

@@ -107,7 +107,9 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 				{logical.ReadOperation, "config/absent", nil},
 				{logical.ListOperation, "config/", nil},
 				{logical.ReadOperation, "role/weather/reader", nil},
+				{logical.ListOperation, "role/", nil},
 				{logical.ListOperation, "role/weather/", nil},
+				{logical.ListOperation, "status/weather/", nil},
 				{logical.ReadOperation, "keys/maps", nil},
 			} {
 				m.readOnly(ask.op, ask.path, ask.data)

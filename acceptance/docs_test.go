@@ -57,7 +57,7 @@ func TestREADMECommands(t *testing.T) {
 
 	w.sameKeys(w.next("json", "{"), commandSays(t, u.bed, "read", "-format=json", "mcp-oauth/token/files"))
 	states := rowsOf(w.paste("vault list -detailed mcp-oauth/status"))
-	if states["files"]["state"] != "ok" || states["files/"+entity]["state"] != "ok" {
+	if states["files"]["state"] != "ok" || states["files/"]["state"] != "ok" {
 		t.Errorf("the states are %v, want ok for those that were read", states)
 	}
 	byHelp := regexp.MustCompile(`(?m)^ *curl .*$`).FindString(commandSays(t, u.bed, "path-help", "mcp-oauth/metrics"))

@@ -62,6 +62,14 @@ func (f *failure) current() *failure {
 	return f.client.failed.Load()
 }
 
+// latest returns the failure of f's client or, if that works again, f.
+func (f *failure) latest() *failure {
+	if c := f.current(); c != nil {
+		return c
+	}
+	return f
+}
+
 // of returns the failure with the server that it came of: with its name, if its credentials were refused.
 func (f *failure) of(server string, cause error) *failure {
 	if !grant.FailedLogin(cause) || slices.Contains(f.refusedServers, server) {
@@ -95,11 +103,8 @@ func (f *failure) refused() bool {
 }
 
 // err is the failure for the readers of a name: while its client fails, the latest of that client's.
-func (f *failure) err(name Name) error {
-	latest := f
-	if c := f.current(); c != nil {
-		latest = c
-	}
+func (f *failure) err(name Name) *FailedError {
+	latest := f.latest()
 	return &FailedError{Name: name, Host: latest.host, Cause: latest.cause, NextAttempt: f.end(false)}
 }
 

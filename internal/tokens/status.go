@@ -40,9 +40,9 @@ type Status struct {
 
 // FailureStatus describes a run of failures.
 type FailureStatus struct {
-	// Cause is what the latest attempt ended with.
-	Cause error
-	// Since is when the first attempt of the run failed, At the latest.
+	// Err is the latest failure, of the name or of its client. While no valid token is held, reads return it.
+	Err *FailedError
+	// Since is when the first attempt of the run failed, At is when the one in Err did.
 	Since, At time.Time
 	// NextAttempt is the earliest time at which the authorization server is asked again.
 	NextAttempt time.Time
@@ -114,13 +114,14 @@ func (s *slot) status(now time.Time) (Status, bool) {
 		status.State, status.Token = StateOK, v.token
 	}
 	if f := s.failed.Load(); f != nil {
-		status.Failure = &FailureStatus{Cause: f.cause, Since: f.since, At: f.at, NextAttempt: v.windowEnd, Count: f.count}
+		status.Failure = &FailureStatus{Err: f.err(s.name), Since: f.since, At: f.latest().at, NextAttempt: v.windowEnd, Count: f.count}
 		if f.refused() {
 			status.Failure.Refusals = f.streak
 		}
 		status.State = StateDown
 		if status.Token != nil {
 			status.State = StateFailing
+			status.Failure.Err.NextAttempt = v.windowEnd // while a token is held, later than for a read
 		}
 	} else if v.leftToExpire() {
 		status.State = StateIdle
