@@ -331,6 +331,7 @@ func (w *fuzzWorld) ask(m *mount, in *input) {
 	case err == nil, err == logical.ErrUnsupportedPath, err == logical.ErrUnsupportedOperation:
 	case isCoded && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, coded.Code()):
 	case isCoded && coded.Code() == http.StatusConflict && op == logical.CreateOperation: // of what exists
+	case isCoded && coded.Code() == http.StatusMethodNotAllowed && op == logical.PatchOperation:
 	case fails && strings.Contains(err.Error(), errStorage.Error()):
 	case op == logical.RevokeOperation || op == logical.RenewOperation: // there is no lease; the framework says so
 	default:
