@@ -205,13 +205,13 @@ func (c *copiedToken) say(t *testing.T, want, command string) {
 }
 
 // copiedExamples are the commands that run a driver beside what docs/deployments.md says to copy, by language.
-func copiedExamples(t *testing.T) map[string][]string {
+func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string {
 	t.Helper()
-	commands := map[string][]string{"typescript": compiled(t, exampleDrivers["typescript"])}
+	commands := map[string][]string{"typescript": compiled(t, drivers["typescript"])}
 	if python, err := exec.LookPath("python3"); err == nil {
 		dir := t.TempDir()
 		for file, content := range map[string]string{
-			"vault_mcp_auth.py": example(t, "python/vault_mcp_auth.py"), "copied.py": exampleDrivers["python"],
+			"vault_mcp_auth.py": example(t, "python/vault_mcp_auth.py"), "broker.py": example(t, "python/broker.py"), "copied.py": drivers["python"],
 		} {
 			if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
@@ -228,7 +228,7 @@ func copiedExamples(t *testing.T) map[string][]string {
 // has it replaced as seldom as it can.
 func TestCopiedExamples(t *testing.T) {
 	t.Parallel()
-	for language, command := range copiedExamples(t) {
+	for language, command := range copiedExamples(t, exampleDrivers) {
 		for name, test := range map[string]func(*testing.T, *copiedToken){
 			"a replacement is shared":             copiedSharesAReplacement,
 			"no replacement is shared":            copiedSharesAFailure,

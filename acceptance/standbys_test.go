@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"github.com/modelcontextprotocol/go-sdk/mcp"
-
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
@@ -301,48 +299,6 @@ func TestNoNotFoundAfterAWrite(t *testing.T) {
 	}
 	if missing > 0 {
 		t.Errorf("%d of %d first reads at a standby were answered with 404", missing, 2*rounds*len(c.standbys))
-	}
-}
-
-// Brokers at standbys whose token the MCP server refuses have it replaced, and their calls succeed: a standby
-// may hold the refused token for a moment.
-func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
-	t.Parallel()
-	c := standbys(t)
-	type broker struct {
-		name    string
-		session *mcp.ClientSession
-	}
-	var brokers []broker
-	var refuse []func()
-	for i := range 10 {
-		u := newUpstream(t, c.bed, fmt.Sprintf("-%d", i), time.Hour)
-		u.configure(t, nil)
-		held := u.token(t, "token/"+u.name)
-		refuse = append(refuse, func() { u.mcp.Refuse(claims(held.AccessToken).ID) })
-		for _, node := range c.standbys {
-			transport := authorized(t, u.source(t, c.clients[node]), u.mcp.URL, nil)
-			session := connect(t, transport)
-			if err := forecast(t.Context(), session); err != nil {
-				t.Fatal(err)
-			}
-			brokers = append(brokers, broker{u.name + " at " + node.ID, session})
-		}
-	}
-	obtained := time.Now()
-	bed.Eventually(t, 2*cooldown, func() error {
-		if age := time.Since(obtained); age < cooldown {
-			return fmt.Errorf("the newest token is %s old", age)
-		}
-		return nil
-	})
-	for _, refuse := range refuse {
-		refuse()
-	}
-	for _, broker := range brokers {
-		if err := forecast(t.Context(), broker.session); err != nil {
-			t.Errorf("%s: %v", broker.name, err)
-		}
 	}
 }
 

@@ -55,8 +55,16 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 			t.Fatal(err)
 		}
 	}
+	p := runTokenProxy(t, u.bed, u.name, dir, monitor, "VAULT_ADDR="+u.bed.Vault.Address)
+	p.url = "http://127.0.0.1:" + port + "/files"
+	return p
+}
+
+// runTokenProxy checks and runs the configuration proxy.hcl of a directory, whose monitoring is at this port.
+func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...string) *tokenProxy {
+	t.Helper()
 	binary := buildTokenProxy(t)
-	env := []string{"VAULT_ADDR=" + u.bed.Vault.Address, "HOME=" + dir}
+	env = append(env, "HOME="+dir)
 	check := exec.CommandContext(t.Context(), binary, "-config=proxy.hcl", "-check")
 	check.Dir, check.Env = dir, env
 	if out, err := check.CombinedOutput(); err != nil {
@@ -64,7 +72,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	}
 	cmd := exec.Command(binary, "-config=proxy.hcl")
 	cmd.Dir, cmd.Env = dir, env
-	process, err := u.bed.NewProcess("mcp-token-proxy-"+u.name, cmd)
+	process, err := b.NewProcess("mcp-token-proxy-"+name, cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +81,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 			t.Error(err)
 		}
 	})
-	p := &tokenProxy{process: process, url: "http://127.0.0.1:" + port + "/files", monitor: "http://127.0.0.1:" + monitor}
+	p := &tokenProxy{process: process, monitor: "http://127.0.0.1:" + monitor}
 	bed.Eventually(t, time.Minute, func() error { return p.healthy(t) })
 	return p
 }
