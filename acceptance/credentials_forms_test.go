@@ -168,7 +168,7 @@ func TestSecretsAsAuthlibDecodesThem(t *testing.T) {
 			b.Secrecy.AddClientSecret(c.id, c.secret)
 			tokenURL, err := b.NewAuthServer(t.Context(), "authlib_server.py", map[string]string{"client_id": c.id, "client_secret": c.secret})
 			if errors.Is(err, bed.ErrNoPython) {
-				t.Logf("NOT RUN: Authlib, as %v. The project needs Go and Node only.", err)
+				t.Logf("NOT RUN: Authlib, as %v.", err)
 				return
 			}
 			if err != nil {

@@ -412,7 +412,7 @@ func (w *walkthrough) has(command string) bool {
 	w.t.Helper()
 	_, err := exec.LookPath(command)
 	if err != nil {
-		w.t.Logf("NOT RUN: %s, as there is no %s on this machine. The project needs Go and Node only.", w.next("sh", ""), command)
+		w.t.Logf("NOT RUN: %s, as there is no %s on this machine.", w.next("sh", ""), command)
 	}
 	return err == nil
 }

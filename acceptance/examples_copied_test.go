@@ -219,7 +219,7 @@ func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string
 		}
 		commands["python"] = []string{python, filepath.Join(dir, "copied.py")}
 	} else {
-		t.Log("NOT RUN: examples/python, as there is no python3 on this machine. The project needs Go and Node only.")
+		t.Log("NOT RUN: examples/python, as there is no python3 on this machine.")
 	}
 	return commands
 }
