@@ -26,7 +26,7 @@ var ErrNotFound = errors.New("not found (404)")
 
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
 type Bed struct {
-	Dir   string  // temporary, removed by Close
+	Dir   string  // temporary, removed by Close or, if the process ends before, by the next bed
 	Vault *Vault  // as clients see it: behind a balancer where there are several nodes
 	Nodes []*Node // the servers behind it
 	// Standbys is the cluster through another balancer, which prefers standbys; nil for a single node.
@@ -38,6 +38,7 @@ type Bed struct {
 
 	log    func(format string, args ...any)
 	errors *errorLog
+	temp   *tempDir
 
 	mu      sync.Mutex
 	closers []func() error // in the order of starting
@@ -74,15 +75,16 @@ func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
 	if b.log == nil {
 		b.log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "bed: "+format+"\n", args...) }
 	}
-	if b.Dir, err = os.MkdirTemp("", "mcp-oauth-bed-"); err != nil {
+	if b.temp, err = newTempDir(); err != nil {
 		return nil, err
 	}
+	b.Dir = b.temp.path
 	defer func() {
 		if err != nil {
 			if tails := b.LogTails(20); tails != "" {
 				err = fmt.Errorf("%w\n%s", err, tails)
 			}
-			err = errors.Join(err, b.stop(), os.RemoveAll(b.Dir))
+			err = errors.Join(err, b.stop(), b.temp.remove())
 		}
 	}()
 	plugins := b.PluginDir()
@@ -267,7 +269,7 @@ func (b *Bed) Close() (ScanReport, error) {
 	for _, leak := range report.Leaks {
 		scanErr = errors.Join(scanErr, errors.New("secret in the clear: "+leak))
 	}
-	return report, errors.Join(err, scanErr, os.RemoveAll(b.Dir))
+	return report, errors.Join(err, scanErr, b.temp.remove())
 }
 
 func (b *Bed) onClose(f func() error) {

@@ -46,7 +46,7 @@ func (p Product) ReloadPlugin() []string {
 func (p Product) PinsVersions() bool { return p == HashiCorpVault }
 
 // FindBinary returns the binary to test with and logs which one it is and why it was taken. name is what the
-// caller was told to take, as by VAULT_BIN: a path, or "vault" or "openbao" for that product from the list.
+// caller was told to take, as by VAULT_BIN: an absolute path, a command on the PATH, or "vault" or "openbao" for that product from the list.
 // If it is empty, the first of these is taken that exists:
 //
 //   - vault on the PATH
@@ -69,6 +69,9 @@ func FindBinary(ctx context.Context, name string, log func(format string, args .
 		}
 		return pinned(ctx, installOpenBao, "OpenBao was asked for, and there is no bao on PATH", log)
 	default:
+		if filepath.Base(name) != name && !filepath.IsAbs(name) {
+			return nil, fmt.Errorf("the server was asked for as %s: write its absolute path", name)
+		}
 		return describe(ctx, name, "it was asked for", log)
 	}
 	for _, product := range []Product{HashiCorpVault, OpenBao} {

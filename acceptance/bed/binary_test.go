@@ -59,6 +59,18 @@ func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 	}
 }
 
+// A path that is not absolute would name another file to each of those who run in another directory.
+func TestRelativePathOfABinaryIsAnError(t *testing.T) {
+	t.Chdir(t.TempDir())
+	fakeCommand(t, ".", "mine", "")
+	for _, path := range []string{"./mine", "../" + filepath.Base(t.TempDir()) + "/mine"} {
+		_, err := FindBinary(t.Context(), path, t.Logf)
+		if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "write its absolute path") {
+			t.Errorf("%s: the error is %v", path, err)
+		}
+	}
+}
+
 // fakeCommand puts a command into a directory: a server, or what would fetch or build one.
 func fakeCommand(t *testing.T, dir, name, hashError string) {
 	t.Helper()

@@ -1,0 +1,61 @@
+package bed
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// A tempDir is a bed's temporary directory. The file "lock" in it is locked until the process ends.
+type tempDir struct {
+	path string
+	lock *os.File
+}
+
+const tempDirPrefix = "mcp-oauth-bed-"
+
+// newTempDir makes a directory, and removes those of processes that have ended without doing so: go test ends a
+// test binary at its timeout as it is.
+func newTempDir() (*tempDir, error) {
+	removeAbandoned()
+	path, err := os.MkdirTemp("", tempDirPrefix)
+	if err != nil {
+		return nil, err
+	}
+	// The lock is taken before the file has its name, so that another bed never finds it free.
+	unnamed := filepath.Join(path, "lock.new")
+	lock, err := os.Create(unnamed)
+	if err != nil {
+		return nil, err
+	}
+	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == nil {
+		err = os.Rename(unnamed, filepath.Join(path, "lock"))
+	}
+	d := &tempDir{path, lock}
+	if err != nil {
+		return nil, errors.Join(err, d.remove())
+	}
+	return d, nil
+}
+
+func (d *tempDir) remove() error {
+	return errors.Join(os.RemoveAll(d.path), d.lock.Close())
+}
+
+// removeAbandoned removes the directories whose lock is free. What cannot be removed is left: it may be another
+// user's.
+func removeAbandoned() {
+	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), tempDirPrefix+"*", "lock"))
+	for _, path := range locks {
+		lock, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+		_ = lock.Close()
+	}
+}
