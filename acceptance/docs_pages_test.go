@@ -12,12 +12,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
 // onOpenBao are the parts of the pages' commands that OpenBao has otherwise, as docs/openbao.md says.
@@ -457,9 +459,13 @@ func followSecurity(w *walkthrough) {
 	w.wantTuned("vault secrets tune", "request", fields)
 }
 
-// Recipes for servers that are not here are written without asking anybody; the others as they are.
+// Recipes for servers that can't be run here are written without asking any; those of make test-servers are left to it.
 func followProviders(w *walkthrough) {
 	t := w.t
+	checkRunColumn(t)
+	w.blocks = slices.DeleteFunc(w.blocks, func(b block) bool {
+		return slices.ContainsFunc(servers.Kinds, func(kind servers.Kind) bool { return kind.Section == b.heading })
+	})
 	rsa, cert := certifiedKey(t)
 	w.bed.Secrecy.AddPrivateKey("the recipes' key", rsa)
 	w.put("key.pem", rsa)
@@ -502,6 +508,34 @@ func followProviders(w *walkthrough) {
 			w.registerMadeKey(t) // by hand: the server has fetched another one from there
 		}
 		w.token(t, "token/files")
+	}
+}
+
+// checkRunColumn checks that the table of recipes says which servers were run.
+func checkRunColumn(t *testing.T) {
+	t.Helper()
+	content, err := os.ReadFile("../docs/providers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"another one": "", "oidc-provider": "9"}
+	for _, kind := range servers.Kinds {
+		if kind.Section != "" {
+			want[kind.Section] = kind.Version
+		}
+	}
+	for _, row := range regexp.MustCompile(`(?m)^\| \[(.+?)\]\(#.+?\) \|([^|]*)\|`).FindAllStringSubmatch(string(content), -1) {
+		version, run := want[row[1]]
+		if !run {
+			version = "no"
+		}
+		if got := strings.TrimSpace(row[2]); got != version {
+			t.Errorf("docs/providers.md says that %s was run: %q, want %q", row[1], got, version)
+		}
+		delete(want, row[1])
+	}
+	for section := range want {
+		t.Errorf("the table of docs/providers.md has no row for %s", section)
 	}
 }
 

@@ -12,6 +12,10 @@ import (
 // The recipe of docs/providers.md as it is on the page: what is to be created at the server by the server's own
 // commands, and each config that is written to Vault then leads to a token that the MCP server takes.
 func checkRecipe(t *testing.T, s *served) {
+	t.Parallel()
+	if s.Section == "" {
+		return
+	}
 	s.whileUp(t)
 	c := s.newClient(t, s.Methods[0], nil)
 	w := c.walk(t, "docs/providers.md")
@@ -37,6 +41,9 @@ func checkRecipe(t *testing.T, s *served) {
 	for name, is := range recipe.Own {
 		w.own = append(w.own, readersOwn{name: name, is: is})
 	}
+	if ca := s.CA(); ca != nil {
+		w.certify(ca)
+	}
 	for len(w.blocks) > 0 {
 		b := w.next("sh", "")
 		config := strings.Contains(b.text, "vault write "+bed.Mount+"/config/")
@@ -47,6 +54,7 @@ func checkRecipe(t *testing.T, s *served) {
 			method := s.Methods[0]
 			if strings.Contains(b.text, "client_certificate=") {
 				method = "tls_client_auth"
+				b.text = strings.ReplaceAll(b.text, s.Issuer("").URL, s.Issuer(method).URL)
 			}
 			w.mcp.Trust(s.Issuer(method))
 		}
@@ -57,4 +65,20 @@ func checkRecipe(t *testing.T, s *served) {
 			w.token(t, "token/"+c.name)
 		}
 	}
+}
+
+// certify issues the reader a client certificate. The server's own is of the same authority, which nobody else trusts.
+func (w *walkthrough) certify(ca *bed.CA) {
+	w.t.Helper()
+	issued, err := ca.Client("recipe")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.bed.Secrecy.AddPrivateKey("the recipe's key", issued.KeyPEM)
+	w.put("cert.pem", issued.PEM+ca.PEM)
+	w.put("key.pem", issued.KeyPEM)
+	w.put("ca.pem", ca.PEM)
+	w.own = append(w.own,
+		readersOwn{name: "CN=mcp-broker,O=Example", is: issued.Subject},
+		readersOwn{name: "client_certificate=@cert.pem", is: "client_certificate=@cert.pem ca_cert=@ca.pem"})
 }

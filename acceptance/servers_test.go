@@ -17,16 +17,20 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// serverClaims are what is checked of every authorization server that can be run here.
-var serverClaims = []struct {
+// A serverClaim is something that the documentation says of authorization servers. Its check runs beside others.
+type serverClaim struct {
 	name  string
 	check func(t *testing.T, s *served)
-}{
+}
+
+// serverClaims are what is checked of every authorization server that can be run here.
+var serverClaims = []serverClaim{
 	{"keys and restarts", checkLife}, // takes six minutes, and begins before the others
 	{"recipe", checkRecipe},
 	{"secrets", checkSecrets},
 	{"algorithms", checkAlgorithms},
 	{"certificate", checkCertificate},
+	{"audience", checkAudience},
 	{"refusals", checkRefusals},
 	{"secret rotation", checkSecretRotation},
 }
@@ -47,7 +51,7 @@ func TestAuthorizationServers(t *testing.T) {
 			}
 			t.Logf("started in %s", time.Since(begun).Round(time.Second))
 			s := &served{Kind: kind, Server: server, bed: b}
-			for _, claim := range serverClaims {
+			for _, claim := range append(slices.Clone(serverClaims), claimsOf[kind.Name]...) {
 				t.Run(claim.name, func(t *testing.T) { claim.check(t, s) })
 			}
 		})
@@ -71,10 +75,9 @@ type clientOf struct {
 	as     servers.Client // as it is registered
 }
 
-// whileUp runs the rest of a test beside others, while the server is up.
+// whileUp keeps the server up until the end of the test.
 func (s *served) whileUp(t *testing.T) {
 	t.Helper()
-	t.Parallel()
 	s.up.RLock()
 	t.Cleanup(s.up.RUnlock)
 }
@@ -151,6 +154,7 @@ func (s *served) secretMethods() []string {
 
 // Secrets with all characters that they may hold (RFC 6749 appendix A.2), by each method that sends one.
 func checkSecrets(t *testing.T, s *served) {
+	t.Parallel()
 	secrets := s.Secrets
 	if secrets == nil {
 		var visible []byte
@@ -162,6 +166,7 @@ func checkSecrets(t *testing.T, s *served) {
 	for _, method := range s.secretMethods() {
 		for i, secret := range secrets {
 			t.Run(fmt.Sprint(method, i), func(t *testing.T) {
+				t.Parallel()
 				s.whileUp(t)
 				s.newClient(t, method, func(c *servers.Client) { c.Secret += secret }).configure(t, nil)
 			})
@@ -176,8 +181,10 @@ var keyTypes = map[string]string{
 
 // Keys that the plugin makes and the server fetches, with each algorithm.
 func checkAlgorithms(t *testing.T, s *served) {
+	t.Parallel()
 	for _, algorithm := range s.Algorithms {
 		t.Run(algorithm, func(t *testing.T) {
+			t.Parallel()
 			s.whileUp(t)
 			s.newClient(t, "private_key_jwt", nil).configure(t, map[string]any{
 				"key_type": keyTypes[algorithm], "publish_jwks": true, "signing_alg": algorithm,
@@ -207,36 +214,61 @@ func (s *served) withCertificate(t *testing.T, change func(*servers.Client)) (*c
 
 // A client certificate, and what is said of tokens that are bound to it.
 func checkCertificate(t *testing.T, s *served) {
+	t.Parallel()
 	if !slices.Contains(s.Methods, "tls_client_auth") {
 		return
 	}
 	t.Run("plain", func(t *testing.T) {
+		t.Parallel()
 		s.whileUp(t)
 		c, fields := s.withCertificate(t, nil)
 		c.configure(t, fields)
 	})
 	t.Run("bound tokens", func(t *testing.T) {
+		t.Parallel()
 		s.whileUp(t)
 		c, fields := s.withCertificate(t, func(c *servers.Client) { c.BoundTokens = true })
-		c.refuse(t, "config/"+c.name, c.fields(fields), http.StatusBadRequest, "cnf")
+		c.wantWarning(t, c.fields(fields), "(cnf)")
 	})
+}
+
+// wantWarning writes the config, and checks that the write warns.
+func (c *clientOf) wantWarning(t *testing.T, fields map[string]any, says string) {
+	t.Helper()
+	answer := c.write(t, "config/"+c.name, fields)
+	if answer == nil || !slices.ContainsFunc(answer.Warnings, func(warning string) bool { return strings.Contains(warning, says) }) {
+		t.Errorf("the write warns of %+v, want %q", answer, says)
+	}
+}
+
+// A token for another audience than the MCP server, which the write warns of.
+func checkAudience(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, s.secretMethods()[0], func(c *servers.Client) { c.Audience = "https://other.example.com/mcp" })
+	if s.ByResource {
+		c.refuse(t, "config/"+c.name, c.fields(nil), http.StatusBadRequest, "invalid_target")
+		return
+	}
+	c.wantWarning(t, c.fields(nil), "does not hold the resource")
 }
 
 // What the operator reads when the server refuses.
 func checkRefusals(t *testing.T, s *served) {
+	t.Parallel()
 	for _, refusal := range s.Refusals {
 		t.Run(refusal.Name, func(t *testing.T) {
+			t.Parallel()
 			s.whileUp(t)
 			c := s.newClient(t, s.secretMethods()[0], refusal.Client)
-			for _, says := range refusal.Says {
-				c.refuse(t, "config/"+c.name, c.fields(refusal.Fields), http.StatusBadRequest, says)
-			}
+			c.refuse(t, "config/"+c.name, c.fields(refusal.Fields), http.StatusBadRequest, refusal.Says)
 		})
 	}
 }
 
 // A changed secret costs no read while tokens are read all the time.
 func checkSecretRotation(t *testing.T, s *served) {
+	t.Parallel()
 	s.whileUp(t)
 	c := s.newClient(t, s.secretMethods()[0], nil)
 	before := c.configure(t, nil)

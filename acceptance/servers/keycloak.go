@@ -16,6 +16,7 @@ import (
 
 var keycloak = Kind{
 	Name:    "Keycloak",
+	Version: keycloakVersion,
 	Section: "Keycloak",
 	Start: func(ctx context.Context, b *bed.Bed) (Server, error) {
 		return StartKeycloak(ctx, b, "default")
@@ -23,15 +24,27 @@ var keycloak = Kind{
 	Methods:    []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"},
 	Algorithms: []string{"RS256", "PS256", "ES256", "EdDSA"},
 	Refusals: []Refusal{
-		{
-			Name:   "wrong secret",
-			Fields: map[string]any{"client_secret": "not the secret"},
-			Says:   []string{"unauthorized_client", "Invalid client or Invalid client credentials"},
-		},
+		{"wrong secret", nil, map[string]any{"client_secret": "not the secret"}, "unauthorized_client: Invalid client or Invalid client credentials"},
+		{"unknown client", nil, map[string]any{"client_id": "unknown"}, "invalid_client: Invalid client or Invalid client credentials"},
+		{"disabled client", func(c *Client) { c.Disabled = true }, nil, "invalid_client: Invalid client or Invalid client credentials"},
+		{"no service account", func(c *Client) { c.Off = true }, nil, "unauthorized_client: Client not enabled to retrieve service account"},
+		{"scope not assigned", func(c *Client) { c.Scopes = Scopes[:1] }, nil, "invalid_scope: Invalid scopes: files:read files:write"},
+		{"bound tokens", func(c *Client) { c.BoundTokens = true }, nil, "invalid_request: Client Certification missing for MTLS HoK Token Binding"},
 	},
 }
 
-// A Keycloak is a Keycloak with one realm, mcp.
+var keycloakWithResourceIndicators = func() Kind {
+	kind := keycloak
+	kind.Name = "Keycloak with resource-indicators"
+	kind.ByResource = true
+	kind.Section = "" // its lines are in the other's recipe
+	kind.Start = func(ctx context.Context, b *bed.Bed) (Server, error) {
+		return StartKeycloak(ctx, b, "resource-indicators")
+	}
+	return kind
+}()
+
+// A Keycloak is a realm of a Keycloak.
 type Keycloak struct {
 	bed       *bed.Bed
 	installed string // what installKeycloak returns
@@ -42,7 +55,9 @@ type Keycloak struct {
 	ca        *bed.CA
 	process   *bed.Process
 
-	signingKeys int // made by NewSigningKey
+	realm              string
+	resourceIndicators bool
+	signingKeys        int // made by NewSigningKey
 }
 
 // StartKeycloak starts a Keycloak of keycloakFeatures.
@@ -51,7 +66,10 @@ func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak,
 	if err != nil {
 		return nil, err
 	}
-	k := &Keycloak{bed: b, installed: installed, home: filepath.Join(installed, features)}
+	k := &Keycloak{
+		bed: b, installed: installed, home: filepath.Join(installed, features), realm: "mcp",
+		resourceIndicators: features == "resource-indicators",
+	}
 	if k.dir, err = os.MkdirTemp(b.Dir, "keycloak-"); err != nil {
 		return nil, err
 	}
@@ -68,7 +86,7 @@ func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak,
 	if err := k.launch(ctx); err != nil {
 		return nil, err
 	}
-	return k, k.setUp(ctx)
+	return k, k.setUp(ctx, nil)
 }
 
 func (k *Keycloak) database() string { return filepath.Join(k.dir, "database") }
@@ -146,7 +164,7 @@ func (k *Keycloak) Issuer(method string) bed.Issuer {
 		base = k.tls
 	}
 	// The signing keys are the same at both.
-	return bed.Issuer{URL: base + "/realms/" + realm, KeySet: k.base + "/realms/" + realm + "/protocol/openid-connect/certs"}
+	return bed.Issuer{URL: base + "/realms/" + k.realm, KeySet: k.base + "/realms/" + k.realm + "/protocol/openid-connect/certs"}
 }
 
 // CA is the authority of its own certificate and of the client certificates that it takes.
@@ -170,7 +188,7 @@ kcadm "$@"`, filepath.Join(k.home, "bin", "kcadm.sh"), filepath.Join(k.dir, "kca
 		Commands: map[string]string{"kcadm.sh": kcadm},
 		Own: map[string]string{
 			"https://KEYCLOAK": k.base,
-			"REALM":            realm,
+			"REALM":            k.realm,
 			"files:read":       "recipe:read", // the other does exist
 		},
 	}

@@ -7,23 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 )
 
-const realm = "mcp"
-
 // setUp creates the realm and its client scopes.
-func (k *Keycloak) setUp(ctx context.Context) error {
+func (k *Keycloak) setUp(ctx context.Context, attributes map[string]string) error {
 	if err := k.admin(ctx, http.MethodPost, "", map[string]any{
-		"realm": realm, "enabled": true, "accessTokenLifespan": Lifetime,
+		"realm": k.realm, "enabled": true, "accessTokenLifespan": Lifetime, "attributes": attributes,
 	}, nil); err != nil {
 		return err
 	}
 	for _, scope := range Scopes {
-		if err := k.admin(ctx, http.MethodPost, "/"+realm+"/client-scopes", map[string]any{
+		if err := k.admin(ctx, http.MethodPost, "/"+k.realm+"/client-scopes", map[string]any{
 			"name": scope, "protocol": "openid-connect", "attributes": map[string]string{"include.in.token.scope": "true"},
 		}, nil); err != nil {
 			return err
@@ -34,13 +33,17 @@ func (k *Keycloak) setUp(ctx context.Context) error {
 
 // SetClient creates a client or replaces it.
 func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
+	audience, err := k.audience(ctx, c)
+	if err != nil {
+		return err
+	}
 	client := map[string]any{
-		"clientId": c.ID, "enabled": true, "protocol": "openid-connect", "publicClient": false,
+		"clientId": c.ID, "enabled": !c.Disabled, "protocol": "openid-connect", "publicClient": false,
 		"serviceAccountsEnabled": !c.Off, "standardFlowEnabled": false, "directAccessGrantsEnabled": false,
 		"clientAuthenticatorType": "client-secret", "optionalClientScopes": c.Scopes,
 		"protocolMappers": []any{map[string]any{
 			"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper",
-			"config": map[string]string{"included.custom.audience": c.Audience, "access.token.claim": "true"},
+			"config": map[string]string{audience: c.Audience, "access.token.claim": "true"},
 		}},
 	}
 	attributes := map[string]string{"tls.client.certificate.bound.access.tokens": strconv.FormatBool(c.BoundTokens)}
@@ -55,25 +58,98 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 		client["secret"] = c.Secret
 		k.bed.Secrecy.AddClientSecret(c.ID, c.Secret)
 	}
+	if k.resourceIndicators {
+		attributes["client_credentials.use_refresh_token"] = "true" // its issue 50251
+	}
+	maps.Copy(attributes, c.Attributes)
 	client["attributes"] = attributes
-	var known []struct{ ID string }
-	if err := k.admin(ctx, http.MethodGet, "/"+realm+"/clients?clientId="+url.QueryEscape(c.ID), nil, &known); err != nil {
+	return k.set(ctx, c.ID, client)
+}
+
+// audience returns the setting of an audience mapper that the client's audience is written to. With resource indicators
+// the resource must be that of a client, which is made.
+func (k *Keycloak) audience(ctx context.Context, c Client) (string, error) {
+	if !k.resourceIndicators {
+		return "included.custom.audience", nil
+	}
+	return "included.client.audience", k.set(ctx, c.Audience, map[string]any{
+		"clientId": c.Audience, "attributes": map[string]string{"resource_url": c.Audience},
+	})
+}
+
+// set creates a client or replaces it.
+func (k *Keycloak) set(ctx context.Context, clientID string, client map[string]any) error {
+	id, err := k.idOf(ctx, clientID)
+	if err != nil {
 		return err
 	}
-	if len(known) == 0 {
-		return k.admin(ctx, http.MethodPost, "/"+realm+"/clients", client, nil)
+	if id == "" {
+		return k.admin(ctx, http.MethodPost, "/"+k.realm+"/clients", client, nil)
 	}
-	return k.admin(ctx, http.MethodPut, "/"+realm+"/clients/"+known[0].ID, client, nil)
+	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/clients/"+id, client, nil)
+}
+
+// idOf returns the id that the administration knows a client by; "" if there is no such client.
+func (k *Keycloak) idOf(ctx context.Context, clientID string) (string, error) {
+	var known []struct{ ID string }
+	err := k.admin(ctx, http.MethodGet, "/"+k.realm+"/clients?clientId="+url.QueryEscape(clientID), nil, &known)
+	if err != nil || len(known) == 0 {
+		return "", err
+	}
+	return known[0].ID, nil
+}
+
+// NewRealm creates another realm on the server.
+func (k *Keycloak) NewRealm(ctx context.Context, name string, attributes map[string]string) (*Keycloak, error) {
+	other := *k
+	other.realm = name
+	return &other, other.setUp(ctx, attributes)
+}
+
+// OverlapSecrets makes a policy by which a client secret stays valid for a day after it was replaced.
+func (k *Keycloak) OverlapSecrets(ctx context.Context) error {
+	if err := k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/profiles", map[string]any{"profiles": []any{map[string]any{
+		"name": "overlap", "executors": []any{map[string]any{"executor": "secret-rotation", "configuration": map[string]any{
+			"expiration-period": 30 * 86400, "rotated-expiration-period": 86400, "remaining-rotation-period": 10 * 86400,
+		}}},
+	}}}, nil); err != nil {
+		return err
+	}
+	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/policies", map[string]any{"policies": []any{map[string]any{
+		"name": "overlap", "enabled": true, "profiles": []string{"overlap"},
+		"conditions": []any{map[string]any{"condition": "client-access-type", "configuration": map[string]any{"type": []string{"confidential"}}}},
+	}}}, nil)
+}
+
+// RegenerateSecret gives a client a new secret, which it returns.
+func (k *Keycloak) RegenerateSecret(ctx context.Context, clientID string) (string, error) {
+	id, err := k.idOf(ctx, clientID)
+	if err != nil {
+		return "", err
+	}
+	var answer struct{ Value string }
+	err = k.admin(ctx, http.MethodPost, "/"+k.realm+"/clients/"+id+"/client-secret", nil, &answer)
+	k.bed.Secrecy.AddClientSecret(clientID, answer.Value)
+	return answer.Value, err
+}
+
+// EndOverlap ends the validity of the secret that was replaced.
+func (k *Keycloak) EndOverlap(ctx context.Context, clientID string) error {
+	id, err := k.idOf(ctx, clientID)
+	if err != nil {
+		return err
+	}
+	return k.admin(ctx, http.MethodDelete, "/"+k.realm+"/clients/"+id+"/client-secret/rotated", nil, nil)
 }
 
 // NewSigningKey adds a key provider of a higher priority than those before.
 func (k *Keycloak) NewSigningKey(ctx context.Context) error {
 	var own struct{ ID string }
-	if err := k.admin(ctx, http.MethodGet, "/"+realm, nil, &own); err != nil {
+	if err := k.admin(ctx, http.MethodGet, "/"+k.realm, nil, &own); err != nil {
 		return err
 	}
 	k.signingKeys++
-	return k.admin(ctx, http.MethodPost, "/"+realm+"/components", map[string]any{
+	return k.admin(ctx, http.MethodPost, "/"+k.realm+"/components", map[string]any{
 		"name": fmt.Sprintf("signing key %d", k.signingKeys), "parentId": own.ID,
 		"providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider",
 		"config": map[string][]string{"priority": {strconv.Itoa(1000 + k.signingKeys)}, "algorithm": {"RS256"}, "keySize": {"2048"}},

@@ -11,7 +11,8 @@ import (
 // A Kind is an authorization server that can be run here, and what it can do.
 type Kind struct {
 	Name    string // of the test
-	Section string // heading of its recipe in docs/providers.md
+	Version string
+	Section string // heading of its recipe in docs/providers.md; "" if another kind has the recipe
 
 	// Start starts one on free ports of loopback. It stops with the bed.
 	Start func(ctx context.Context, b *bed.Bed) (Server, error)
@@ -22,6 +23,9 @@ type Kind struct {
 	Secrets []string
 	// Algorithms are those of client assertions that it takes (RFC 7518), of those that the plugin signs with.
 	Algorithms []string
+
+	// ByResource is set if the resource parameter decides the audience (RFC 8707), and not the client's registration.
+	ByResource bool
 
 	// Fields are those of a config beyond what discovery finds, such as assertion_audience.
 	Fields map[string]any
@@ -34,11 +38,11 @@ type Refusal struct {
 	Name   string
 	Client func(*Client)  // what the administrator did at the server; nil: nothing
 	Fields map[string]any // of the config
-	Says   []string       // parts of the plugin's error
+	Says   string         // a part of the plugin's error
 }
 
 // Kinds are all that can be run here, but oidc-provider, which all other acceptance tests run on.
-var Kinds = []Kind{keycloak}
+var Kinds = []Kind{keycloak, keycloakWithResourceIndicators}
 
 // A Client is a client as the server's administrator registers it.
 type Client struct {
@@ -50,8 +54,12 @@ type Client struct {
 	Audience string // of its tokens: the MCP server's URL
 	Scopes   []string
 
-	Off         bool // disabled, or without the client credentials grant
+	Disabled    bool
+	Off         bool // without the client credentials grant
 	BoundTokens bool // tokens are bound to the client certificate (RFC 8705 section 3)
+
+	// Attributes are further settings, in the server's own words.
+	Attributes map[string]string
 }
 
 // A Server is a running authorization server, and its administrator.

@@ -1,0 +1,155 @@
+//go:build servers
+
+package acceptance
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"math/big"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
+)
+
+// claimsOf are those of one server, by its name.
+var claimsOf = map[string][]serverClaim{
+	"Keycloak": {
+		{"secrets that overlap", checkOverlappingSecrets},
+		{"public host name", checkPublicHostName},
+		{"uploaded certificate", checkUploadedCertificate},
+		{"two keys at once", checkTwoKeysAtOnce},
+	},
+	"Keycloak with resource-indicators": {
+		{"unknown resource", checkUnknownResource},
+		{"matching resource", checkMatchingResource},
+	},
+}
+
+// keycloak is the Keycloak that is served.
+func (s *served) keycloak() *servers.Keycloak { return s.Server.(*servers.Keycloak) }
+
+// inRealm creates a realm, and returns the server as its clients see it.
+func (s *served) inRealm(t *testing.T, name string, attributes map[string]string) (*served, *servers.Keycloak) {
+	t.Helper()
+	k, err := s.keycloak().NewRealm(t.Context(), name, attributes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &served{Kind: s.Kind, Server: k, bed: s.bed}, k
+}
+
+// With Keycloak's rotation policy the old secret is valid beside the new one, until it is ended.
+func checkOverlappingSecrets(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	in, k := s.inRealm(t, "overlap", nil)
+	if err := k.OverlapSecrets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := in.newClient(t, "client_secret_basic", nil)
+	c.configure(t, nil)
+	old := c.as.Secret
+	renewed, err := k.RegenerateSecret(t.Context(), c.as.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{old, renewed, old} { // each write gets a token
+		c.write(t, "config/"+c.name, map[string]any{"client_secret": secret})
+		c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
+	}
+	if err := k.EndOverlap(t.Context(), c.as.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.refuse(t, "config/"+c.name, map[string]any{"client_secret": old}, http.StatusBadRequest, "unauthorized_client")
+	c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
+}
+
+// If Vault calls Keycloak by another name than brokers do, an assertion's audience is the name that brokers know.
+func checkPublicHostName(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	const public = "https://keycloak.example.com"
+	in, k := s.inRealm(t, "public", map[string]string{"frontendUrl": public})
+	c := in.newClient(t, "private_key_jwt", nil)
+	internal := k.Issuer("")
+	c.mcp.Trust(bed.Issuer{URL: public + "/realms/public", KeySet: internal.KeySet})
+	fields := map[string]any{
+		"token_url": internal.URL + "/protocol/openid-connect/token", "key_type": "ec-p256", "publish_jwks": true, "scopes": "files:read",
+	}
+	c.write(t, "config/"+c.name, c.fields(fields))
+	if status := readStatus(t.Context(), c.root, "token/"+c.name); status != http.StatusBadRequest {
+		t.Errorf("with the internal name as audience the status is %d, want 400", status)
+	}
+	c.configure(t, map[string]any{"assertion_audience": public + "/realms/public"})
+}
+
+// A client whose certificate was uploaded has a key whose id is the digest of the public key.
+func checkUploadedCertificate(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	key, block := rsaPKCS8(t)
+	private := string(pem.EncodeToMemory(block))
+	s.bed.Secrecy.AddPrivateKey("key of an uploaded certificate", private)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.newClient(t, "private_key_jwt", func(c *servers.Client) {
+		c.Attributes = map[string]string{
+			"use.jwks.url": "false", "jwt.credential.certificate": base64.StdEncoding.EncodeToString(der),
+		}
+	})
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(public)
+	fields := c.fields(map[string]any{"private_key": private})
+	c.refuse(t, "config/"+c.name, fields, http.StatusBadRequest, "key_id")
+	c.configure(t, map[string]any{"private_key": private, "key_id": base64.RawURLEncoding.EncodeToString(digest[:])})
+}
+
+// Keycloak fetches a key set once in 10 s: a second new key in that time is refused, and taken a moment later.
+func checkTwoKeysAtOnce(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, "private_key_jwt", nil)
+	c.configure(t, map[string]any{"key_type": "ec-p256", "publish_jwks": true})
+	c.write(t, "config/"+c.name, map[string]any{"key_type": "ed25519"})
+	id := map[string]any{"client_id": c.as.ID}
+	c.refuse(t, "config/"+c.name, id, http.StatusBadRequest, "unauthorized_client")
+	bed.Eventually(t, 20*time.Second, func() error {
+		_, err := c.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/config/"+c.name, id)
+		return err
+	})
+}
+
+// With resource-indicators a resource that is no client's is refused.
+func checkUnknownResource(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, "client_secret_basic", nil)
+	c.refuse(t, "config/"+c.name, c.fields(map[string]any{"resource": "https://other.example.com/mcp"}), http.StatusBadRequest, "invalid_target")
+	c.refuse(t, "config/"+c.name, c.fields(map[string]any{"resource": c.mcp.URL + ",https://other.example.com/mcp"}), http.StatusBadRequest, "duplicated parameter")
+	c.configure(t, map[string]any{"omit_resource": true})
+}
+
+// With resource-indicators a matching resource is answered with 500, unless the client has the setting of issue 50251.
+func checkMatchingResource(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, "client_secret_basic", func(c *servers.Client) {
+		c.Attributes = map[string]string{"client_credentials.use_refresh_token": "false"}
+	})
+	c.refuse(t, "config/"+c.name, c.fields(nil), http.StatusBadGateway, "unknown_error")
+	c.as.Attributes = nil
+	c.register(t)
+	c.configure(t, nil)
+}
