@@ -137,8 +137,8 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		}
 	}
 	want := []string{
-		"mcp-oauth-delete-config", "mcp-oauth-delete-role", "mcp-oauth-list-configs", "mcp-oauth-list-roles",
-		"mcp-oauth-list-statuses", "mcp-oauth-read-config", "mcp-oauth-read-jwks", "mcp-oauth-read-keys",
+		"mcp-oauth-delete-config", "mcp-oauth-delete-role", "mcp-oauth-list-configs",
+		"mcp-oauth-list-role-statuses", "mcp-oauth-list-roles", "mcp-oauth-list-servers-with-roles", "mcp-oauth-list-statuses", "mcp-oauth-read-config", "mcp-oauth-read-jwks", "mcp-oauth-read-keys",
 		"mcp-oauth-read-metrics", "mcp-oauth-read-role", "mcp-oauth-read-role-status", "mcp-oauth-read-role-token",
 		"mcp-oauth-read-status", "mcp-oauth-read-token", "mcp-oauth-refresh-role-token", "mcp-oauth-refresh-token",
 		"mcp-oauth-rotate-keys", "mcp-oauth-write-config", "mcp-oauth-write-role",
@@ -201,6 +201,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	d.does(t, http.MethodPost, "role/{server}/{role}", "role/"+role, map[string]any{"scopes": "tools:list"})
 	d.does(t, http.MethodGet, "role/{server}/{role}", "role/"+role, nil)
 	d.does(t, "LIST", "config/", "config/", nil)
+	d.does(t, "LIST", "role/", "role/", nil)
 	d.does(t, "LIST", "role/{server}/", "role/"+u.name+"/", nil)
 	for below, name := range map[string]string{"{server}": u.name, "{server}/{role}": role} {
 		u.token(t, "token/"+name) // lets the bed know what to look for in the logs
@@ -214,6 +215,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	}
 	d.does(t, http.MethodGet, "status/{server}/{role}", "status/"+u.name+"/refused", nil) // down
 	d.does(t, "LIST", "status/", "status/", nil)
+	d.does(t, "LIST", "status/{server}/", "status/"+u.name+"/", nil)
 	d.does(t, http.MethodGet, "metrics", "metrics", nil)
 
 	key := u.name + "-key"
