@@ -96,7 +96,7 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
 		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server.").is(isIdentity),
+		"The client's identifier at the authorization server. Required.").is(isIdentity),
 	textField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, 0,
 		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.").
 		oneOf(string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)),
@@ -109,13 +109,13 @@ var configTable = slices.Concat(fieldTable[config]{
 		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
 	}}.is(isSecret | isFile),
 	textField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, 0,
-		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default for private_key_jwt without private_key: rsa-2048.").
+		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key.").
 		oneOf(string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)).handled(),
 	{
 		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isIdentity | needsKey,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeString,
-			Description: "The kid of assertions, under which the authorization server knows private_key. Empty sends none. Default, as with thumbprint: the key's thumbprint (RFC 7638), or the kid of a private_key that is a JWK.",
+			Description: "The kid of assertions, under which the authorization server knows private_key. Empty sends none. Default: thumbprint: the key's (RFC 7638), or the kid of a JWK.",
 		},
 		set: func(c *config, d *framework.FieldData) {
 			if c.KeyID = new(d.Get("key_id").(string)); *c.KeyID == keyIDThumbprint {
@@ -140,9 +140,9 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
 		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isIdentity | isFile),
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
-		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer where it is known, else the token endpoint.").is(isRoute | needsKey),
+		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint.").is(isRoute | needsKey),
 	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
-		"The typ of client assertions: JWT, the default, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse.").is(isIdentity|needsKey).
+		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isIdentity|needsKey).
 		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),
 	{
 		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isIdentity | needsKey,
@@ -156,9 +156,9 @@ var configTable = slices.Concat(fieldTable[config]{
 		value: func(c *config) any { return decoded(c.AssertionClaims) },
 	},
 }, tokenParamFields(func(c *config) *tokenParams { return &c.tokenParams }, map[string]string{
-	"scopes":   "those that the MCP server at server_url names, else none",
-	"resource": "what the MCP server at server_url publishes, else server_url",
-	"audience": "not sent",
+	"scopes":   "those that the MCP server names, else none",
+	"resource": "what the MCP server publishes, else server_url",
+	"audience": "none",
 }), fieldTable[config]{
 	{
 		name: "extra_headers", limit: limit{bytes: 8 << 10, items: 20, names: 256},
@@ -175,13 +175,13 @@ var configTable = slices.Concat(fieldTable[config]{
 		check:  func(c *config) error { return validHeaders(c.ExtraHeaders) },
 	},
 	durationField("default_ttl", func(c *config) *time.Duration { return &c.DefaultTTL }, defaultDefaultTTL,
-		"Lifetime of a token if neither the authorization server's answer nor the token, if it is a JWT, says. Default: 5m.").between(time.Second, maxTTL, ""),
+		"Lifetime of a token if neither the authorization server's answer nor the token, if it is a JWT, states one.").between(time.Second, maxTTL, ""),
 	durationField("max_ttl", func(c *config) *time.Duration { return &c.MaxTTL }, 0,
-		"Longest time for which a token is used, whatever the authorization server says. It holds from the next token on. 0, the default, is no limit.").between(time.Second, maxTTL, "for no cap"),
+		"Longest time for which a token is used, whatever the authorization server says. It holds from the next token on. 0 is no limit.").between(time.Second, maxTTL, "for no cap"),
 	durationField("idle_timeout", func(c *config) *time.Duration { return &c.IdleTimeout }, defaultIdleTimeout,
-		"Stop refreshing a token that nobody has read for so long, or for its lifetime where that is longer. 0 never stops. Default: 24h.").between(time.Second, maxTTL, "to refresh for ever"),
+		"Stop refreshing a token that no broker has read for so long, or for its lifetime if that is longer. 0 never stops.").between(time.Second, maxTTL, "to refresh for ever"),
 	textField("ca_cert", func(c *config) *string { return &c.CACert }, 256<<10, // an operating system's whole bundle
-		"PEM certificates of the authorities to trust for the token endpoint and in discovery, in place of the system's.").is(isRoute | isFile).checked(func(c *config) error {
+		"PEM certificates of the authorities to trust for the token endpoint and in discovery. Default: the system's.").is(isRoute | isFile).checked(func(c *config) error {
 		if c.CACert == "" {
 			return nil
 		}
@@ -191,7 +191,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		return nil
 	}),
 	durationField("request_timeout", func(c *config) *time.Duration { return &c.RequestTimeout }, defaultRequestTimeout,
-		"How long one request to the authorization server may take, 1s to 25s. Default: 10s.").between(time.Second, maxTimeout, ""),
+		"How long one request to the authorization server may take, 1s to 25s.").between(time.Second, maxTimeout, ""),
 	flagField("allow_insecure_http", func(c *config) *bool { return &c.AllowInsecureHTTP },
 		"Allow http URLs to hosts other than loopback. The client secret then crosses the network in the clear.").is(isRoute),
 	flagField("allow_private_addresses", func(c *config) *bool { return &c.AllowPrivateAddresses },

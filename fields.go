@@ -107,6 +107,7 @@ func flagField[T any](name string, at func(*T) *bool, description string) field[
 
 // durationField defines a field that is written as a duration and read in seconds.
 func durationField[T any](name string, at func(*T) *time.Duration, byDefault time.Duration, description string) field[T] {
+	description += fmt.Sprintf(" Default: %d.", seconds(byDefault))
 	f := field[T]{
 		name:   name,
 		schema: framework.FieldSchema{Type: framework.TypeDurationSecond, Description: description},

@@ -244,16 +244,16 @@ func TestDurationsHaveTheirLimits(t *testing.T) {
 	}
 }
 
-// The limits that the README names are those in force.
-func TestREADMENamesTheLimits(t *testing.T) {
-	text, err := os.ReadFile("README.md")
+// The limits that the API page names are those in force.
+func TestAPIPageNamesTheLimits(t *testing.T) {
+	text, err := os.ReadFile("docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(text), "### Limits of what a write may hold")
+	_, section, found := strings.Cut(string(text), "## Limits of what a write may hold")
 	section, _, _ = strings.Cut(section, "\n#")
 	if !found {
-		t.Fatal("the README has no such section")
+		t.Fatal("the page has no such section")
 	}
 	named := map[string]string{}
 	for line := range strings.Lines(section) {
@@ -268,7 +268,7 @@ func TestREADMENamesTheLimits(t *testing.T) {
 	for field, limit := range limits {
 		for _, n := range []int{limit.bytes, limit.items, limit.names} {
 			if n > 0 && !slices.Contains(strings.Fields(strings.NewReplacer(",", "", ";", "").Replace(named[field])), fmt.Sprint(n)) {
-				t.Errorf("the README says of %s %q; the limit is %d", field, named[field], n)
+				t.Errorf("the page says of %s %q; the limit is %d", field, named[field], n)
 			}
 		}
 	}

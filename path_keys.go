@@ -46,7 +46,7 @@ func (b *backend) keysPaths() []*framework.Path {
 				"activate_after": {
 					Type:        framework.TypeDurationSecond,
 					Default:     seconds(defaultActivateAfter),
-					Description: "How long the new key is published before it is used: at least the 5m for which a fetched key set may be kept, so that the authorization server knows it by then. Default: 10m.",
+					Description: "How long the new key is published before it is used: at least the 5m for which a fetched key set may be kept, so that the authorization server knows it by then. Default: 600.",
 				},
 			},
 			HelpSynopsis:    "Make a new signing key.",

@@ -91,6 +91,8 @@ var pages = []struct {
 	follow func(*walkthrough)
 }{
 	{"docs/releases.md", followReleases}, // installs the plugin
+	{"docs/api.md", followAPI},
+	{"docs/operations.md", followOperations},
 	{"docs/discovery.md", followDiscovery},
 	{"docs/keys.md", followKeys},
 	{"docs/migrate.md", followMigrate},
@@ -237,6 +239,42 @@ func followReleases(w *walkthrough) {
 	if out := w.paste("git clone"); !regexp.MustCompile(`(?m)^[0-9a-f]{64}  plugin$`).MatchString(out) {
 		t.Errorf("the build printed no sum: %s", out)
 	}
+}
+
+func followAPI(w *walkthrough) {
+	t := w.t
+	w.configure(t, nil)
+	w.token(t, "token/files")
+	w.sameKeys(w.next("json", "{"), commandSays(t, w.bed, "read", "-format=json", "mcp-oauth/token/files"))
+}
+
+// The installer's policy permits what releases.md has an installer do, and no token.
+func followOperations(w *walkthrough) {
+	t := w.t
+	w.configure(t, nil)
+	token := w.token(t, "token/files")
+	w.paste("vault policy write mcp-oauth-installer")
+	installer := strings.TrimSpace(commandSays(t, w.bed, "token", "create", "-policy=mcp-oauth-installer", "-field=token"))
+	for script, permitted := range map[string]bool{
+		`SHA=$(vault read -field=sha256 sys/plugins/catalog/secret/vault-plugin-mcp-oauth version=v0.2.0)
+		vault plugin register -sha256="$SHA" -command=vault-plugin-mcp-oauth-v0.2.0 -version=v0.2.0 secret vault-plugin-mcp-oauth
+		vault secrets tune -plugin-version=v0.2.0 mcp-oauth
+		vault plugin reload -type=secret -plugin=vault-plugin-mcp-oauth
+		vault secrets list -detailed`: true,
+		"vault read mcp-oauth/token/files": false, "vault read mcp-oauth/config/files": false,
+		"vault plugin deregister -version=v0.2.0 secret another-plugin": false,
+	} {
+		cmd := w.shell(t.Context(), w.replace(script), installer)
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != permitted || !permitted && !strings.Contains(string(out), "403") {
+			t.Errorf("%s: %v\n%s", script, err, w.bed.Secrecy.Redact(out))
+		}
+	}
+	w.paste("vault secrets move")
+	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
+		t.Error("the move replaced the token")
+	}
+	w.wantTuned("vault secrets tune", "response", w.read(t, "token/files"))
 }
 
 func followDiscovery(w *walkthrough) {
