@@ -54,9 +54,9 @@ func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData
 
 const metricsHelp = `
 Answers with Prometheus's text format, for a scrape of /v1/<mount>/metrics with a Vault
-token that may read this path, given as Prometheus does:
+token that may read this path.
 
-  curl -H "Authorization: Bearer $(vault print token)" $VAULT_ADDR/v1/mcp-oauth/metrics
+  vault read -format=raw mcp-oauth/metrics
 
   path "mcp-oauth/metrics" { capabilities = ["read"] }
 

@@ -461,6 +461,9 @@ func followMetrics(w *walkthrough) {
 	t := w.t
 	w.configure(t, nil)
 	w.token(t, "token/files")
+	if out := w.paste("vault read -format=raw"); !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
+		t.Errorf("the metrics do not count the reads:\n%s", w.bed.Secrecy.Redact([]byte(out)))
+	}
 	// The reader's checkout, in which the quick start was followed.
 	w.put("role-id", "the broker's")
 	w.put("secret-id", "the broker's")

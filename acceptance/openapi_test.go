@@ -401,7 +401,7 @@ func TestPathHelpTeaches(t *testing.T) {
 		"/keys/weather":         {"JWK Set", "vault read mcp-oauth/keys/weather"},
 		"/keys/weather/rotate":  {"activate_after (duration (sec))", "vault write -force mcp-oauth/keys/weather/rotate"},
 		"/jwks/weather":         {"jwks_uri", "curl $VAULT_ADDR/v1/mcp-oauth/jwks/weather"},
-		"/metrics":              {"Prometheus", `capabilities = ["read"]`, "curl -H"},
+		"/metrics":              {"Prometheus", `capabilities = ["read"]`, "vault read -format=raw"},
 	} {
 		help := commandSays(t, b, "path-help", bed.Mount+path)
 		for _, want := range says {
