@@ -37,7 +37,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 }
 
 func newBackend(system *systemView, s store) *backend {
-	b := &backend{system: system, store: s, metrics: newMetrics(), writeBudget: writeBudget, keySets: newKeySets()}
+	b := &backend{system: system, store: s, metrics: newMetrics(), keySets: newKeySets()}
 	b.store.failed, b.store.proofs = b.metrics.storageFailed, &proofs{}
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),

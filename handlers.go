@@ -41,7 +41,7 @@ func (b *backend) serveOperator(h handler) framework.OperationFunc {
 		if b.system.passive() {
 			return nil, tokens.ErrReadOnly
 		}
-		ctx, cancel := b.budgeted(ctx)
+		ctx, cancel := budgeted(ctx)
 		defer cancel()
 		resp, err := h(ctx, name, d)
 		if err != nil && errors.Is(context.Cause(ctx), errWriteBudget) && statusOf(err) == http.StatusBadGateway {

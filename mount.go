@@ -1,8 +1,6 @@
 package mcpoauth
 
 import (
-	"time"
-
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
@@ -16,8 +14,6 @@ type backend struct {
 	store   store
 	engine  *tokens.Engine
 	metrics *metrics
-	// writeBudget is the constant of that name; a test's own is shorter.
-	writeBudget time.Duration
 
 	keySets *keySets
 }

@@ -30,7 +30,7 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	if w.verify && w.fetch {
 		token, err := b.engine.Verify(ctx, w.name, w.terms)
 		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errWriteBudget) {
-			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", b.writeBudget)}
+			err = &grant.UnavailableError{Reason: fmt.Sprintf("no answer within the %s that a write may take", writeBudget)}
 		}
 		if _, limited := errors.AsType[*tokens.FailedError](err); limited {
 			return nil, fmt.Errorf("nothing was stored: %w", err)
@@ -53,8 +53,8 @@ const writeBudget = 14500 * time.Millisecond
 var errWriteBudget = errors.New("the time that a write may take is over")
 
 // budgeted is ctx, and ends with the budget of a write.
-func (b *backend) budgeted(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, b.writeBudget, errWriteBudget)
+func budgeted(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, writeBudget, errWriteBudget)
 }
 
 // unchanged returns tokens.ErrConflict unless the stored config is still old.

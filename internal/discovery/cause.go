@@ -12,8 +12,5 @@ func cause(err error) (reason string, temporary bool) {
 	if refused, ok := errors.AsType[*AddressError](err); ok {
 		return refused.Error(), false
 	}
-	if plain, ok := errors.AsType[plainError](err); ok {
-		return string(plain), true
-	}
 	return reach.Cause(err)
 }

@@ -20,14 +20,18 @@ import (
 
 // Do searches for the token endpoint. Its errors are *Error, or say what is wrong with the request.
 func (r *Request) Do(ctx context.Context) (*Result, error) {
+	return r.do(ctx, network{proxy: http.ProxyFromEnvironment})
+}
+
+func (r *Request) do(ctx context.Context, over network) (*Result, error) {
 	if r.Issuer == "" {
-		s, u, err := r.begin("server_url", r.ServerURL)
+		s, u, err := r.begin(over, "server_url", r.ServerURL)
 		if err != nil {
 			return nil, err
 		}
 		return s.fromServer(ctx, u)
 	}
-	s, _, err := r.begin("issuer", r.Issuer)
+	s, _, err := r.begin(over, "issuer", r.Issuer)
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +47,13 @@ const lookTime = 5 * time.Second
 // Look gets what the MCP server at ServerURL publishes, for at most 5 s, and 3 s for each request. Issuer is not used. If the metadata
 // can't be had, the scopes of a challenge may be all that is returned, and the error says why, as that of Do.
 func (r *Request) Look(ctx context.Context) (Published, error) {
+	return r.look(ctx, network{proxy: http.ProxyFromEnvironment})
+}
+
+func (r *Request) look(ctx context.Context, over network) (Published, error) {
 	short := *r
 	short.Timeout = min(r.Timeout, lookTime*3/5)
-	s, u, err := short.begin("server_url", r.ServerURL)
+	s, u, err := short.begin(over, "server_url", r.ServerURL)
 	if err != nil {
 		return Published{}, err
 	}
@@ -61,7 +69,7 @@ func (r *Request) Look(ctx context.Context) (Published, error) {
 }
 
 // begin makes a search from a URL of the operator's.
-func (r *Request) begin(field, raw string) (*search, *url.URL, error) {
+func (r *Request) begin(over network, field, raw string) (*search, *url.URL, error) {
 	if name, value := MetadataOf(raw); name != "" {
 		return nil, nil, fmt.Errorf("%s is the URL of a metadata document: write %s=%s", field, name, value)
 	}
@@ -78,9 +86,5 @@ func (r *Request) begin(field, raw string) (*search, *url.URL, error) {
 	}
 	// The operator's own URL may be at a private address. An address that no policy permits is refused to the
 	// operator too.
-	s := &search{Request: r, origin: origin(u), own: Policy{Loopback: true, Private: true}, roots: roots, proxy: r.proxied}
-	if s.proxy == nil {
-		s.proxy = http.ProxyFromEnvironment
-	}
-	return s, u, nil
+	return &search{Request: r, network: over, origin: origin(u), own: Policy{Loopback: true, Private: true}, roots: roots}, u, nil
 }

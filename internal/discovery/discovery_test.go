@@ -271,11 +271,11 @@ func (stalledBody) Close() error { return nil }
 
 func TestTimeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Request{Issuer: issuer, Timeout: 10 * time.Second, Transport: stalled{}}
+		r := &request{Request{Issuer: issuer, Timeout: 10 * time.Second}, network{base: stalled{}}}
 		begun := time.Now()
 		_, err := r.Do(t.Context())
 		wantAttempts(t, err, oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
-		r.Transport = stalled{inBody: true}
+		r.base = stalled{inBody: true}
 		_, err = r.Do(t.Context())
 		wantAttempts(t, err, oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
 		if took := time.Since(begun); took != 40*time.Second || !err.(*Error).Temporary() {

@@ -104,7 +104,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 		}
 	}
 	if err != nil {
-		unreached := remote.Load() == nil && s.Transport == nil
+		unreached := remote.Load() == nil && s.base == nil
 		return nil, s.failed(ctx, timed, err, unreached)
 	}
 	defer resp.Body.Close()
@@ -169,11 +169,13 @@ func (s *search) guard(own bool, policy Policy) Policy {
 
 // transport returns what a request goes over, and whether that is a proxy of the environment.
 func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.RoundTripper, proxied bool) {
-	if s.Transport != nil {
-		return s.Transport, false
+	if s.base != nil {
+		return s.base, false
 	}
+	// The guard would see a proxy's address, and who runs the proxy would do the calling.
 	dialer := &net.Dialer{Resolver: s.resolver, Control: s.guard(own, policy).Control}
-	t := newTransport(dialer, s.roots)
+	t := reach.NewTransport(s.roots)
+	t.DialContext = dialer.DialContext
 	if own {
 		if proxy, err := s.proxy(req); err != nil || proxy != nil {
 			// What is dialled is the proxy, which the environment's owner chose.

@@ -27,9 +27,9 @@ func newServer(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 }
 
 // from is a request that goes over the network, and trusts all test servers.
-func from(s *httptest.Server, issuer string) *Request {
+func from(s *httptest.Server, issuer string) *request {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	return &Request{Issuer: issuer, CACert: string(ca), Timeout: 10 * time.Second}
+	return &request{Request: Request{Issuer: issuer, CACert: string(ca), Timeout: 10 * time.Second}, network: network{proxy: http.ProxyFromEnvironment}}
 }
 
 // at is the URL of a server under another name.

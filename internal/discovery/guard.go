@@ -1,19 +1,11 @@
 package discovery
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
 // Policy says which addresses beyond the public ones may be called at a URL that somebody else than the
@@ -77,28 +69,6 @@ func (p Policy) Control(_, address string, _ syscall.RawConn) error {
 		return &AddressError{Kind: "unreadable", Never: true}
 	}
 	return p.Check(addr.Addr())
-}
-
-// newTransport returns a transport that dials with the dialer and uses no proxy: the guard would see the
-// proxy's address, and who runs the proxy would do the calling. roots nil are the system's. Without
-// keep-alive every request dials, and so is checked, and none is repeated.
-func newTransport(dialer *net.Dialer, roots *x509.CertPool) *http.Transport {
-	http1 := new(http.Protocols)
-	http1.SetHTTP1(true)
-	return &http.Transport{
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-		DisableKeepAlives:      true,
-		Protocols:              http1,
-		MaxResponseHeaderBytes: 256 << 10,
-		// Without this the error would be the proxy's own words. It is for the operator's own URLs.
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-			return plainError(reach.ProxyRefusal(resp.StatusCode))
-		},
-	}
 }
 
 type kind int
@@ -202,8 +172,3 @@ func hostAddr(host string) netip.Addr {
 	addr, _ := netip.ParseAddr(host)
 	return addr
 }
-
-// plainError is a reason in words of our own.
-type plainError string
-
-func (e plainError) Error() string { return string(e) }

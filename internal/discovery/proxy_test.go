@@ -26,7 +26,7 @@ func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
 	n := &names{addrs: map[string][]string{"mcp.example.com": {"127.0.0.1"}}}
 	r.resolver = n.resolver(t)
 	proxy, tunnels := newProxy(t)
-	r.proxied = func(req *http.Request) (*url.URL, error) {
+	r.proxy = func(req *http.Request) (*url.URL, error) {
 		if strings.HasPrefix(req.URL.Path, "/.well-known/") {
 			return proxy, nil
 		}
@@ -98,7 +98,7 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	proxy, asked := newProxy(t)
 	n := &names{addrs: map[string][]string{"as.example.com": {"127.0.0.1"}}}
 	r := from(server, "")
-	r.ServerURL, r.resolver, r.proxied = serverURL, n.resolver(t), http.ProxyURL(proxy)
+	r.ServerURL, r.resolver, r.proxy = serverURL, n.resolver(t), http.ProxyURL(proxy)
 	_, err := r.Do(t.Context())
 	// The proxy is on loopback, which earns the server nothing.
 	wantAttempts(t, err,
@@ -121,7 +121,7 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 func TestProxyIsNotAskedForWhatIsNeverCalled(t *testing.T) {
 	proxy, asked := newProxy(t)
 	for _, serverURL := range []string{"http://169.254.169.254/latest/meta-data", "https://100.100.100.200/mcp"} {
-		r := &Request{ServerURL: serverURL, AllowInsecureHTTP: true, AllowPrivate: true, Timeout: 5 * time.Second, proxied: http.ProxyURL(proxy)}
+		r := &request{Request{ServerURL: serverURL, AllowInsecureHTTP: true, AllowPrivate: true, Timeout: 5 * time.Second}, network{proxy: http.ProxyURL(proxy)}}
 		if _, err := r.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "is never called") {
 			t.Errorf("%s: %v", serverURL, err)
 		}
@@ -177,10 +177,10 @@ func TestProxyThatAsksForCredentials(t *testing.T) {
 	at, _ := url.Parse(proxy.URL)
 	const reason = ": proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
 	for _, scheme := range []string{"http", "https"} { // the answer, and what keeps the tunnel from being
-		r := &Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second, proxied: http.ProxyURL(at)}
+		r := &request{Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
 		_, err := r.Do(t.Context())
 		wantAttempts(t, err, r.ServerURL+reason)
-		r = &Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second, proxied: http.ProxyURL(at)}
+		r = &request{Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
 		_, err = r.Do(t.Context())
 		wantAttempts(t, err, r.Issuer+"/.well-known/oauth-authorization-server"+reason)
 	}

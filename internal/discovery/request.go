@@ -23,21 +23,22 @@ type Request struct {
 	AllowInsecureHTTP bool
 	// Timeout bounds each HTTP request, to the last byte. Above zero. The whole is bounded by Do's ctx.
 	Timeout time.Duration
-	// Transport sends all requests, with no guard but for what a URL itself says: for tests. nil is a
-	// fresh http.Transport for each, guarded, and with the environment's proxy at the origin of
-	// ServerURL or Issuer only.
-	Transport http.RoundTripper
+}
 
-	resolver *net.Resolver                         // for tests; nil is net.DefaultResolver
-	proxied  func(*http.Request) (*url.URL, error) // for tests; nil is the environment's
+// network is what a search goes over.
+type network struct {
+	proxy    func(*http.Request) (*url.URL, error) // at the origin of ServerURL or Issuer only
+	resolver *net.Resolver                         // nil is net.DefaultResolver
+	// base, if it is set, sends all requests: then no address is looked up and checked.
+	base http.RoundTripper
 }
 
 // search is one Do or Look.
 type search struct {
 	*Request
+	network
 	origin   string // of the URL that the operator gave
 	own      Policy // for that origin: from the first connection on, for where that led
 	roots    *x509.CertPool
-	proxy    func(*http.Request) (*url.URL, error)
 	attempts []Attempt
 }

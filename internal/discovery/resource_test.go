@@ -185,8 +185,8 @@ func TestScopesThatTheGrantHasNot(t *testing.T) {
 
 func (w *world) look(t *testing.T, r Request) (Published, error) {
 	t.Helper()
-	r.Transport, r.Timeout, r.ServerURL = w, 10*time.Second, serverURL
-	return r.Look(t.Context())
+	r.Timeout, r.ServerURL = 10*time.Second, serverURL
+	return r.look(t.Context(), network{base: w})
 }
 
 // Where the operator names the authorization server, the MCP server's metadata says the rest.
@@ -240,7 +240,7 @@ func TestLookAsksOnAfterAStalledRequest(t *testing.T) {
 
 func TestLookIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Request{ServerURL: serverURL, Timeout: 10 * time.Second, Transport: stalled{}}
+		r := &request{Request{ServerURL: serverURL, Timeout: 10 * time.Second}, network{base: stalled{}}}
 		begun := time.Now()
 		_, err := r.Look(t.Context())
 		if took := time.Since(begun); took != lookTime || !errors.Is(err, context.DeadlineExceeded) {

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -103,14 +104,24 @@ func healthy() *world {
 	}}
 }
 
+// request is a search over a network of the test's own.
+type request struct {
+	Request
+	network
+}
+
+func (r *request) Do(ctx context.Context) (*Result, error) { return r.Request.do(ctx, r.network) }
+
+func (r *request) Look(ctx context.Context) (Published, error) { return r.Request.look(ctx, r.network) }
+
 // search looks in the world, from the MCP server's URL if the request names nothing else.
 func (w *world) search(t *testing.T, r Request) (*Result, error) {
 	t.Helper()
-	r.Transport, r.Timeout = w, 10*time.Second
+	r.Timeout = 10 * time.Second
 	if r.ServerURL == "" && r.Issuer == "" {
 		r.ServerURL = serverURL
 	}
-	return r.Do(t.Context())
+	return r.do(t.Context(), network{base: w})
 }
 
 // wantAttempts checks that the search failed for just these reasons: a URL and a reason a line.

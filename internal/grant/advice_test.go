@@ -8,7 +8,7 @@ import (
 
 // An error names what was sent and the fields to change, by its code and status.
 func TestAdviceFits(t *testing.T) {
-	signing := func(r *Request) {
+	signing := func(r *request) {
 		k := key(t, "RSA 2048")
 		k.ID = "key-1"
 		r.AuthMethod = PrivateKeyJWT
@@ -16,42 +16,42 @@ func TestAdviceFits(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name   string
-		change func(*Request)
+		change func(*request)
 		status int
 		body   string
 		want   string
 		not    string
 	}{
-		{"scope", func(r *Request) { r.Scopes = []string{"openid", "files:read"} }, 400, `{"error":"invalid_scope"}`, `the scopes asked for were "openid files:read": write others with scopes=`, "resource"},
+		{"scope", func(r *request) { r.Scopes = []string{"openid", "files:read"} }, 400, `{"error":"invalid_scope"}`, `the scopes asked for were "openid files:read": write others with scopes=`, "resource"},
 		{"no scope", nil, 400, `{"error":"invalid_scope"}`, "no scope was asked for: write scopes=", ""},
-		{"target", func(r *Request) { r.Resources = []string{"https://f.example.com/mcp"} }, 400, `{"error":"invalid_target"}`, `the resource "https://f.example.com/mcp" and no audience were sent: write resource= or audience= as the authorization server knows the MCP server, or omit_resource=true`, "scopes="},
+		{"target", func(r *request) { r.Resources = []string{"https://f.example.com/mcp"} }, 400, `{"error":"invalid_target"}`, `the resource "https://f.example.com/mcp" and no audience were sent: write resource= or audience= as the authorization server knows the MCP server, or omit_resource=true`, "scopes="},
 		{"no target", nil, 400, `{"error":"invalid_target"}`, "no resource and no audience were sent: write resource= or audience=", "omit_resource"},
-		{"audience", func(r *Request) { r.Audience = "https://api" }, 400, `{"error":"invalid_target"}`, `no resource and the audience "https://api" were sent`, ""},
-		{"Entra's resource", func(r *Request) { r.Resources, r.Scopes = []string{"https://f"}, []string{"api://x/.default"} }, 400, `{"error":"invalid_request","error_description":"AADSTS9010010: The resource"}`, "omit_resource=true", ""},
-		{"Entra's scope beside it", func(r *Request) { r.Scopes = []string{"api://x/.default"} }, 400, `{"error":"invalid_target","error_description":"AADSTS9010010: The resource"}`, `"api://x/.default"`, ""},
+		{"audience", func(r *request) { r.Audience = "https://api" }, 400, `{"error":"invalid_target"}`, `no resource and the audience "https://api" were sent`, ""},
+		{"Entra's resource", func(r *request) { r.Resources, r.Scopes = []string{"https://f"}, []string{"api://x/.default"} }, 400, `{"error":"invalid_request","error_description":"AADSTS9010010: The resource"}`, "omit_resource=true", ""},
+		{"Entra's scope beside it", func(r *request) { r.Scopes = []string{"api://x/.default"} }, 400, `{"error":"invalid_target","error_description":"AADSTS9010010: The resource"}`, `"api://x/.default"`, ""},
 		{"Entra's unknown resource", nil, 400, `{"error":"invalid_resource","error_description":"AADSTS500011: The resource principal"}`, "write resource= or audience=", ""},
 		{"Auth0 without an audience", nil, 403, `{"error":"access_denied","error_description":"No audience parameter was provided, and no default audience has been configured"}`, "audience=", "scopes="},
-		{"denied", func(r *Request) { r.Scopes = []string{"admin"} }, 400, `{"error":"access_denied"}`, `the scopes asked for were "admin"`, ""},
-		{"basic", func(r *Request) { r.ClientSecret = "plain" }, 401, `{"error":"invalid_client"}`, "client_secret_basic was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_post", "raw_basic_auth"},
+		{"denied", func(r *request) { r.Scopes = []string{"admin"} }, 400, `{"error":"access_denied"}`, `the scopes asked for were "admin"`, ""},
+		{"basic", func(r *request) { r.ClientSecret = "plain" }, 401, `{"error":"invalid_client"}`, "client_secret_basic was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_post", "raw_basic_auth"},
 		{"basic, encoded", nil, 401, `{"error":"invalid_client"}`, "were sent encoded: raw_basic_auth=true sends them as they are", ""},
-		{"basic, raw", func(r *Request) { r.RawBasicAuth = true }, 401, `{"error":"invalid_client"}`, "were sent as they are: raw_basic_auth=false sends them encoded", ""},
-		{"basic, an id that is encoded", func(r *Request) { r.ClientID, r.ClientSecret = "a/b", "plain" }, 400, `{"error":"invalid_client"}`, "raw_basic_auth=true", ""},
-		{"post", func(r *Request) { r.AuthMethod = ClientSecretPost }, 401, `{"error":"invalid_client"}`, "client_secret_post was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_basic", "raw_basic_auth"},
+		{"basic, raw", func(r *request) { r.RawBasicAuth = true }, 401, `{"error":"invalid_client"}`, "were sent as they are: raw_basic_auth=false sends them encoded", ""},
+		{"basic, an id that is encoded", func(r *request) { r.ClientID, r.ClientSecret = "a/b", "plain" }, 400, `{"error":"invalid_client"}`, "raw_basic_auth=true", ""},
+		{"post", func(r *request) { r.AuthMethod = ClientSecretPost }, 401, `{"error":"invalid_client"}`, "client_secret_post was used: check client_id and client_secret, or write token_endpoint_auth_method=client_secret_basic", "raw_basic_auth"},
 		{"Keycloak's wrong secret", nil, 401, `{"error":"unauthorized_client"}`, "client_secret_basic was used", "grant"},
 		{"Auth0's wrong secret", nil, 401, `{"error":"access_denied","error_description":"Unauthorized"}`, "client_secret_basic was used", "scopes="},
 		{"401 without a code", nil, 401, ``, "client_secret_basic was used", ""},
 		{"no such grant", nil, 400, `{"error":"unauthorized_client"}`, "allowed the client credentials grant", "client_secret_basic"},
 		{"no such grant either", nil, 400, `{"error":"unsupported_grant_type"}`, "allowed the client credentials grant", ""},
 		{"assertion", signing, 401, `{"error":"invalid_client"}`, `private_key_jwt was used: the assertion had aud "https://as.example.com", typ client-authentication+jwt, alg RS256 and kid "key-1": check that the server knows the public key, and assertion_audience=, assertion_type=, signing_alg= and key_id=`, ""},
-		{"assertion without kid", func(r *Request) { signing(r); r.Assertion.Key.ID = "" }, 400, `{"error":"invalid_grant","error_description":"JWT has expired"}`, "typ client-authentication+jwt, alg RS256 and no kid", ""},
+		{"assertion without kid", func(r *request) { signing(r); r.Assertion.Key.ID = "" }, 400, `{"error":"invalid_grant","error_description":"JWT has expired"}`, "typ client-authentication+jwt, alg RS256 and no kid", ""},
 		{"assertion of the wrong audience", signing, 400, `{"error":"invalid_request","error_description":"client_assertion audience is wrong"}`, "assertion_audience=", "write resource="},
 		{"DPoP", nil, 400, `{"error":"invalid_dpop_proof"}`, "bearer tokens: turn DPoP off", ""},
 		{"DPoP in words", nil, 400, `{"error":"invalid_request","error_description":"DPoP proof is missing"}`, "bearer tokens: turn DPoP off", ""},
 		{"gateway", nil, 401, `{"message":"No API key found in request"}`, "extra_headers=", "client_secret"},
 		{"Entra's missing scope", nil, 400, `{"error":"invalid_request","error_description":"AADSTS900144: The request body must contain the following parameter: 'scope'."}`, "no scope was asked for: write scopes=", ""},
-		{"OpenIddict's scope", func(r *Request) { r.Scopes = []string{"a"} }, 400, `{"error":"invalid_request","error_description":"The specified 'scope' is invalid."}`, `"a"`, "resource"},
+		{"OpenIddict's scope", func(r *request) { r.Scopes = []string{"a"} }, 400, `{"error":"invalid_request","error_description":"The specified 'scope' is invalid."}`, `"a"`, "resource"},
 		{"Entra's v2 and a resource", nil, 400, `{"error":"invalid_request","error_description":"AADSTS901002: The 'resource' request parameter is not supported."}`, "write resource= or audience=", "scopes="},
-		{"Keycloak's two resources", func(r *Request) { r.Resources = []string{"https://a", "https://b"} }, 400, `{"error":"invalid_request","error_description":"duplicated parameter"}`, `"https://a https://b"`, ""},
+		{"Keycloak's two resources", func(r *request) { r.Resources = []string{"https://a", "https://b"} }, 400, `{"error":"invalid_request","error_description":"duplicated parameter"}`, `"https://a https://b"`, ""},
 		{"Hydra's words are about no resource", nil, 400, `{"error":"invalid_grant","error_description":"The provided grant (e.g., resource owner credentials) is invalid"}`, "", ""},
 		{"client_id in the body", nil, 400, `{"error":"invalid_request","error_description":"Missing form parameter: client_id"}`, "token_endpoint_auth_method=client_secret_post", ""},
 		{"Salesforce's client_id", nil, 400, `{"error":"invalid_client_id","error_description":"client identifier invalid"}`, "client_secret_basic was used", ""},
@@ -64,7 +64,7 @@ func TestAdviceFits(t *testing.T) {
 		{"405", nil, 405, `{"message":"GET only"}`, "no POST is accepted there: check token_url", ""},
 		{"415", nil, 415, `{"message":"unsupported"}`, "no form is accepted there", ""},
 		{"nothing fits", nil, 400, `{"error":"invalid_request","error_description":"tenant is missing"}`, "", ""},
-		{"a resource that is long", func(r *Request) { r.Resources = []string{strings.Repeat("r", 2000)} }, 400, `{"error":"invalid_target"}`, strings.Repeat("r", 200) + `…"`, strings.Repeat("r", 201)},
+		{"a resource that is long", func(r *request) { r.Resources = []string{strings.Repeat("r", 2000)} }, 400, `{"error":"invalid_target"}`, strings.Repeat("r", 200) + `…"`, strings.Repeat("r", 201)},
 	} {
 		r := newRequest(&network{handler: answering(tc.status, "application/json", tc.body)})
 		if tc.change != nil {

@@ -290,7 +290,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	} {
 		body := &brokenBody{}
 		r := newRequest(nil)
-		r.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Body: body, Request: req}, nil
 		})
 		if _, err := r.Do(t.Context()); err == nil || err.Error() != want {
@@ -331,7 +331,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(302, "", testSecret, "1e400", "https://u:p@h/p;x?q#f")
 	f.Fuzz(func(t *testing.T, status int, contentType, body, retryAfter, location string) {
 		r := newRequest(nil)
-		r.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
 			return &http.Response{
 				StatusCode: status,
 				Header:     http.Header{"Content-Type": {contentType}, "Retry-After": {retryAfter}, "Location": {location}, "Date": {location}, "Ratelimit": {retryAfter}},

@@ -16,7 +16,7 @@ import (
 )
 
 // asserting is a request with private_key_jwt.
-func asserting(n *network, k *Key) *Request {
+func asserting(n *network, k *Key) *request {
 	r := newRequest(n)
 	r.AuthMethod = PrivateKeyJWT
 	r.Assertion = &Assertion{Key: k, Audience: "https://as.example.com"}
@@ -231,16 +231,16 @@ func TestEchoedAssertionIsBlanked(t *testing.T) {
 
 func TestUnsignableRequestsAreNotSent(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change func(*Request)
+		change func(*request)
 		want   string
 	}{
-		"no assertion":  {func(r *Request) { r.Assertion = nil }, "private_key_jwt needs a private_key"},
-		"no key":        {func(r *Request) { r.Assertion.Key = nil }, "private_key_jwt needs a private_key"},
-		"an empty key":  {func(r *Request) { r.Assertion.Key = &Key{ID: "a"} }, "private_key_jwt needs a private_key"},
-		"no audience":   {func(r *Request) { r.Assertion.Audience = "" }, "private_key_jwt needs an assertion_audience"},
-		"no algorithm":  {func(r *Request) { r.Assertion.Key.Alg = "" }, `signing_alg "" does not fit the private key: use ES256`},
-		"another key's": {func(r *Request) { r.Assertion.Key.Alg = "RS256" }, `signing_alg "RS256" does not fit the private key: use ES256`},
-		"none":          {func(r *Request) { r.Assertion.Key.Alg = "none" }, `signing_alg "none" does not fit the private key: use ES256`},
+		"no assertion":  {func(r *request) { r.Assertion = nil }, "private_key_jwt needs a private_key"},
+		"no key":        {func(r *request) { r.Assertion.Key = nil }, "private_key_jwt needs a private_key"},
+		"an empty key":  {func(r *request) { r.Assertion.Key = &Key{ID: "a"} }, "private_key_jwt needs a private_key"},
+		"no audience":   {func(r *request) { r.Assertion.Audience = "" }, "private_key_jwt needs an assertion_audience"},
+		"no algorithm":  {func(r *request) { r.Assertion.Key.Alg = "" }, `signing_alg "" does not fit the private key: use ES256`},
+		"another key's": {func(r *request) { r.Assertion.Key.Alg = "RS256" }, `signing_alg "RS256" does not fit the private key: use ES256`},
+		"none":          {func(r *request) { r.Assertion.Key.Alg = "none" }, `signing_alg "none" does not fit the private key: use ES256`},
 	} {
 		n := &network{handler: answering(200, "application/json", goodAnswer)}
 		r := asserting(n, key(t, "P-256"))

@@ -43,6 +43,16 @@ type Token struct {
 // Do obtains a token with exactly one HTTP request. Its errors are *RefusedError and
 // *UnavailableError, unwrapped, or ctx's own error where ctx ended.
 func (r *Request) Do(ctx context.Context) (*Token, error) {
+	own, err := newTransport(r)
+	if err != nil {
+		return nil, unsendable("%s", err)
+	}
+	defer own.CloseIdleConnections()
+	return r.over(ctx, own)
+}
+
+// over does the request over a transport, which must honour the request's context.
+func (r *Request) over(ctx context.Context, base http.RoundTripper) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -50,15 +60,6 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 	config, err := r.config()
 	if err != nil {
 		return nil, err
-	}
-	base := r.Transport
-	var own *transport
-	if base == nil {
-		if own, err = newTransport(r); err != nil {
-			return nil, unsendable("%s", err)
-		}
-		defer own.CloseIdleConnections()
-		base = own
 	}
 	normal := &normaliser{
 		base:        base,
@@ -84,7 +85,7 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 		err = r.failure(ctx, timed, err)
 		if refused, ok := errors.AsType[*RefusedError](err); ok {
 			refused.Advice = r.advice(refused)
-			if r.AuthMethod.Certificate() && own != nil && !own.asked.Load() && (refused.Code == "" || refused.clientRefused()) {
+			if own, ok := base.(*transport); ok && r.AuthMethod.Certificate() && !own.asked.Load() && (refused.Code == "" || refused.clientRefused()) {
 				refused.Advice = unasked
 			}
 		}

@@ -52,15 +52,27 @@ func answering(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-func newRequest(n *network) *Request {
-	return &Request{
+// request is a token request over a transport of the test's own; nil is the package's.
+type request struct {
+	Request
+	over http.RoundTripper
+}
+
+func (r *request) Do(ctx context.Context) (*Token, error) {
+	if r.over == nil {
+		return r.Request.Do(ctx)
+	}
+	return r.Request.over(ctx, r.over)
+}
+
+func newRequest(over http.RoundTripper) *request {
+	return &request{over: over, Request: Request{
 		TokenURL:     "https://as.example.com/token?key=query-secret",
 		ClientID:     "weather",
 		AuthMethod:   ClientSecretBasic,
 		ClientSecret: testSecret,
 		Timeout:      10 * time.Second,
-		Transport:    n,
-	}
+	}}
 }
 
 const goodAnswer = `{"access_token":"at-1","token_type":"Bearer","expires_in":3600}`
@@ -350,7 +362,7 @@ func TestRefusalOutlivesTheCaller(t *testing.T) {
 		return rec.Result(), nil
 	})
 	r := newRequest(nil)
-	r.Transport = n
+	r.over = n
 	if _, err := r.Do(ctx); err == nil || err.Error() != "invalid_scope (HTTP 400); no scope was asked for: write scopes=" {
 		t.Errorf("%v", err)
 	}
@@ -362,19 +374,19 @@ func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { ret
 
 func TestUnsendableRequestsAreNotSent(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change func(*Request)
+		change func(*request)
 		want   string
 	}{
-		"no method":      {func(r *Request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
-		"other method":   {func(r *Request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
-		"reserved param": {func(r *Request) { r.ExtraParams = map[string]string{"grant_type": "password"} }, `extra_params must not hold "grant_type"`},
-		"Authorization":  {func(r *Request) { r.ExtraHeaders = map[string]string{"authorization": "Basic x"} }, "extra_headers: Authorization is the plugin's to send"},
-		"raw colon":      {func(r *Request) { r.ClientID, r.RawBasicAuth = "a:b", true }, "raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)"},
-		"no URL":         {func(r *Request) { r.TokenURL = "" }, "token_url must be an absolute https URL without user information"},
-		"broken URL":     {func(r *Request) { r.TokenURL = "https://as\x00.example.com" }, "token_url must be an absolute https URL without user information"},
-		"relative URL":   {func(r *Request) { r.TokenURL = "/token" }, "token_url must be an absolute https URL without user information"},
-		"userinfo":       {func(r *Request) { r.TokenURL = "https://u:pw@as.example.com/token" }, "token_url must be an absolute https URL without user information"},
-		"ca_cert":        {func(r *Request) { r.Transport, r.CACert = nil, "x" }, `ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, ca_cert=@ca.pem reads a file`},
+		"no method":      {func(r *request) { r.AuthMethod = "" }, `token_endpoint_auth_method "" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
+		"other method":   {func(r *request) { r.AuthMethod = "none" }, `token_endpoint_auth_method "none" is not supported: use client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth`},
+		"reserved param": {func(r *request) { r.ExtraParams = map[string]string{"grant_type": "password"} }, `extra_params must not hold "grant_type"`},
+		"Authorization":  {func(r *request) { r.ExtraHeaders = map[string]string{"authorization": "Basic x"} }, "extra_headers: Authorization is the plugin's to send"},
+		"raw colon":      {func(r *request) { r.ClientID, r.RawBasicAuth = "a:b", true }, "raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)"},
+		"no URL":         {func(r *request) { r.TokenURL = "" }, "token_url must be an absolute https URL without user information"},
+		"broken URL":     {func(r *request) { r.TokenURL = "https://as\x00.example.com" }, "token_url must be an absolute https URL without user information"},
+		"relative URL":   {func(r *request) { r.TokenURL = "/token" }, "token_url must be an absolute https URL without user information"},
+		"userinfo":       {func(r *request) { r.TokenURL = "https://u:pw@as.example.com/token" }, "token_url must be an absolute https URL without user information"},
+		"ca_cert":        {func(r *request) { r.over, r.CACert = nil, "x" }, `ca_cert must hold certificates in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, ca_cert=@ca.pem reads a file`},
 	} {
 		n := &network{handler: answering(200, "application/json", goodAnswer)}
 		r := newRequest(n)
@@ -391,7 +403,7 @@ func TestUnsendableRequestsAreNotSent(t *testing.T) {
 
 func TestErrorsAreNeverWrapped(t *testing.T) {
 	r := newRequest(nil)
-	r.Transport = roundTripper(func(*http.Request) (*http.Response, error) {
+	r.over = roundTripper(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New("query-secret " + testSecret)
 	})
 	_, err := r.Do(t.Context())

@@ -118,7 +118,7 @@ func TestAnswersAsReported(t *testing.T) {
 				r := newRequest(nil)
 				r.ClientSecret = "correct-horse"
 				r.Scopes, r.Resources = []string{"files:read"}, []string{"https://files.example.com/mcp"}
-				r.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+				r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
 					resp := row.response(t)
 					resp.Request = req
 					return resp, nil

@@ -3,7 +3,6 @@ package grant
 import (
 	"crypto/tls"
 	"fmt"
-	"net/http"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +26,7 @@ type Request struct {
 	// Assertion makes the assertions of private_key_jwt. They appear in no error.
 	Assertion *Assertion
 	// Certificate is the client certificate and key of tls_client_auth and self_signed_tls_client_auth, as
-	// ParseClientCertificate returns it. A Transport has its own.
+	// ParseClientCertificate returns it.
 	Certificate *tls.Certificate
 	// Scopes are the scopes asked for; none leaves the parameter out.
 	Scopes []string
@@ -42,20 +41,16 @@ type Request struct {
 	// error. One that CheckHeader refuses fails the request before anything is sent.
 	ExtraHeaders map[string]string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
-	// A Transport makes it void.
 	CACert string
 	// Timeout bounds the whole request, from the name lookup to the answer's last byte. Above zero.
 	Timeout time.Duration
 	// Control is called before each connection, with the address that the name was looked up to: see
 	// net.Dialer. If it is set no proxy is used, unless Proxied is. It may refuse with an
-	// *UnavailableError, which is then Do's. nil allows every address. A Transport makes it void.
+	// *UnavailableError, which is then Do's. nil allows every address.
 	Control func(network, address string, c syscall.RawConn) error
 	// Proxied has the request go through the environment's proxy for TokenURL, if there is one, out of
 	// Control's sight: for a server that the operator named.
 	Proxied bool
-	// Transport sends the request. It must honour the request's context. nil is a fresh http.Transport
-	// for this request alone, without keep-alive and with the proxy of the environment.
-	Transport http.RoundTripper
 }
 
 // Format prints no secret, whatever the verb.

@@ -1,8 +1,8 @@
 package grant
 
 import (
-	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/url"
@@ -11,10 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// transport is the package's own, for one request. Without keep-alive there is no connection left to
-// close late, and none to find dead: http.Transport repeats a request on a new connection where a kept
-// one broke, and so does HTTP/2 where the server says that it did not begin, while one call here is one
-// request.
+// transport is the package's own, for one request: one call here is one request.
 type transport struct {
 	*http.Transport
 	// asked is set when a server asked for the client certificate. The handshake has a goroutine of
@@ -24,29 +21,15 @@ type transport struct {
 
 // newTransport returns the transport that the request asks for.
 func newTransport(r *Request) (*transport, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12} // no roots: the system's
+	var roots *x509.CertPool
 	if r.CACert != "" {
 		var err error
-		if config.RootCAs, err = ParseCACert(r.CACert); err != nil {
+		if roots, err = ParseCACert(r.CACert); err != nil {
 			return nil, err
 		}
 	}
-	http1 := new(http.Protocols)
-	http1.SetHTTP1(true)
-	t := &transport{Transport: &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		TLSClientConfig:        config,
-		DisableKeepAlives:      true,
-		Protocols:              http1,
-		MaxResponseHeaderBytes: 256 << 10,
-		// Without this the error would be the proxy's own words.
-		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-			return &UnavailableError{Reason: reach.ProxyRefusal(resp.StatusCode)}
-		},
-	}}
+	t := &transport{Transport: reach.NewTransport(roots)}
+	t.Proxy = http.ProxyFromEnvironment
 	if r.Control != nil && !(r.Proxied && hasProxy(r.TokenURL)) {
 		// A proxy would look the name up itself, out of Control's sight.
 		t.Proxy = nil
@@ -55,11 +38,11 @@ func newTransport(r *Request) (*transport, error) {
 	if r.AuthMethod.Certificate() {
 		// Some servers ask for the certificate only once they know the path, by renegotiation (RFC 5246
 		// section 7.4.1.1).
-		config.Renegotiation = tls.RenegotiateOnceAsClient
+		t.TLSClientConfig.Renegotiation = tls.RenegotiateOnceAsClient
 		if t.Proxy != nil {
 			t.Proxy = withoutTLS(t.Proxy)
 		}
-		config.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		t.TLSClientConfig.GetClientCertificate = func(asked *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return t.show(r.Certificate, *asked)
 		}
 	}

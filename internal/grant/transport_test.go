@@ -42,9 +42,8 @@ func newServer(t *testing.T, handler http.HandlerFunc, start func(*httptest.Serv
 }
 
 // over makes a request that goes over the package's own transport.
-func over(s *httptest.Server) *Request {
+func over(s *httptest.Server) *request {
 	r := newRequest(nil)
-	r.Transport = nil
 	r.TokenURL = s.URL + "/token?key=query-secret"
 	if cert := s.Certificate(); cert != nil {
 		r.CACert = pemOf("CERTIFICATE", cert.Raw)
@@ -76,7 +75,7 @@ func TestCACertReplacesTheSystemsRoots(t *testing.T) {
 
 	// The server's certificate would be good for the system, were it told of it. SSL_CERT_FILE is read
 	// once, so the other direction stands on the setting alone.
-	own, err := newTransport(over(s))
+	own, err := newTransport(&over(s).Request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +207,7 @@ func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 	kept := &http.Transport{}
 	defer kept.CloseIdleConnections()
 	r := over(s)
-	r.Transport = kept
+	r.over = kept
 	if _, err := r.Do(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +280,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			}
 		}()
 		r := newRequest(nil)
-		r.Transport = nil
 		r.TokenURL = "https://" + l.Addr().String()
 		if _, err := r.Do(ctx); err != context.Canceled {
 			t.Errorf("%v", err)
@@ -309,7 +307,6 @@ func waitForNoClientGoroutines(t *testing.T) {
 func TestProxyOfTheEnvironment(t *testing.T) {
 	if tokenURL := os.Getenv("GRANT_TEST_TOKEN_URL"); tokenURL != "" {
 		r := newRequest(nil)
-		r.Transport = nil
 		r.TokenURL = tokenURL
 		if os.Getenv("GRANT_TEST_CONTROL") != "" {
 			r.Control = func(_, address string, _ syscall.RawConn) error {
@@ -448,7 +445,7 @@ func TestBodyThatDoesNotEndIsReadNoFurtherThanAnAnswerMayBeLong(t *testing.T) {
 	} {
 		body := &endless{}
 		r := newRequest(nil)
-		r.Transport = roundTripper(func(req *http.Request) (*http.Response, error) {
+		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
 			return &http.Response{StatusCode: status, Header: http.Header{}, Body: body, Request: req}, nil
 		})
 		_, err := r.Do(t.Context())

@@ -1,4 +1,4 @@
-// Package reach says in words why an HTTP request brought no answer. Its words hold nothing that the
+// Package reach has the transport of one HTTP request, and says in words why one brought no answer. Its words hold nothing that the
 // other side sent, no URL and no header, so they are fit for errors and logs.
 package reach
 
@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -27,6 +26,9 @@ const (
 // with its query, and pieces of what the other side sent. temporary is false where trying again
 // unchanged will not help. It does not judge timeouts of the caller's own.
 func Cause(err error) (reason string, temporary bool) {
+	if refused, ok := errors.AsType[proxyError](err); ok {
+		return refused.Error(), true
+	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "proxyconnect" {
 		reason, temporary = Cause(op.Err)
 		return "proxy: " + reason, temporary
@@ -106,14 +108,6 @@ func Alert(err error) string {
 		return ""
 	}
 	return strings.TrimPrefix(op.Err.Error(), "tls: ")
-}
-
-// ProxyRefusal is the reason for a proxy's own answer with an HTTP status that is no success.
-func ProxyRefusal(status int) string {
-	if status == http.StatusProxyAuthRequired {
-		return "proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
-	}
-	return fmt.Sprintf("proxy: refused to connect: HTTP %d", status)
 }
 
 // printable is a host's name without what does not print.
