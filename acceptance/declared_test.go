@@ -1,6 +1,9 @@
 package acceptance
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -32,4 +35,21 @@ func TestDeclaredPlugin(t *testing.T) {
 	u := newUpstream(t, b, "", 5*time.Minute)
 	u.configure(t, nil)
 	u.token(t, "token/"+u.name)
+
+	// A version without its v keeps the node from becoming active, however often it tries.
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	active := make(chan error, 1)
+	go func() { active <- b.Nodes[0].Reconfigure(ctx, `version   = "v`, `version   = "`) }()
+	bed.Eventually(t, time.Minute, func() error {
+		log, err := os.ReadFile(b.Nodes[0].Log)
+		if n := strings.Count(string(log), "plugin version mismatch: "+bed.PluginName); err == nil && n < 3 {
+			err = fmt.Errorf("the node's log has %d mismatches of the version", n)
+		}
+		return err
+	})
+	stop()
+	if err := <-active; err == nil {
+		t.Error("the node is active")
+	}
 }

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -54,6 +55,12 @@ func TestNamespaces(t *testing.T) {
 				t.Errorf("the %s of %s reads its token with status %d", command, namespace, got)
 			}
 		}
+	}
+	err := tenants["team-a"].upstream.root.Sys().RegisterPluginWithContext(t.Context(), &api.RegisterPluginInput{
+		Name: bed.PluginName, Type: api.PluginTypeSecrets, Command: bed.PluginName, SHA256: b.PluginSHA256,
+	})
+	if refused, ok := errors.AsType[*api.ResponseError](err); !ok || refused.StatusCode != http.StatusNotFound {
+		t.Errorf("the plugin is registered in a namespace: %v", err)
 	}
 	if pid, err := b.Nodes[0].PluginPID(); err != nil || pid == 0 { // an error if there is more than one
 		t.Errorf("the plugin's process is %d: %v", pid, err)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
@@ -14,14 +18,14 @@ import (
 // A standbyLag is how far standbys were behind the changes that were made at the active node.
 type standbyLag struct {
 	changes int // times the standbys that were read
-	late    int // those after which a standby still gave an old answer
+	late    int // those after which a standby gave an old answer first
 	longest time.Duration
 	reads   int
 }
 
-// measure makes a change at the active node, and reads a token path at all standbys at once, without a pause,
-// until each has given 20 answers in a row that are not old. isOld judges an answer; its error fails the test.
-func (l *standbyLag) measure(t *testing.T, c *cluster, path string, change func(), isOld func(*bed.Token, error) (bool, error)) {
+// measure makes a change at the active node, and reads at all standbys at once, without a pause, until each has
+// given 20 answers in a row that are not old. read reports whether the answer of a standby is; its error fails the test.
+func (l *standbyLag) measure(t *testing.T, c *cluster, change func(), read func(context.Context, *api.Client) (old bool, err error)) {
 	t.Helper()
 	change()
 	changed := time.Now()
@@ -34,9 +38,8 @@ func (l *standbyLag) measure(t *testing.T, c *cluster, path string, change func(
 			reads, fresh := 0, 0
 			var last time.Duration // from the change to the end of the last read that brought what is old
 			for fresh < 20 {
-				token, err := c.bed.ReadToken(ctx, c.clients[node], path)
+				old, err := read(ctx, c.clients[node])
 				reads++
-				old, err := isOld(token, err)
 				switch {
 				case err != nil:
 					t.Errorf("%s, %s after the change: %v", node.ID, round(time.Since(changed)), err)
@@ -100,11 +103,12 @@ func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 				u.write(t, "role/"+name, map[string]any{"scopes": "tools:list"})
 			}
 			c.atStandbys(t, u, "token/"+name)
-			lag.measure(t, c, "token/"+name, func() {
+			lag.measure(t, c, func() {
 				if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+kind+"/"+name); err != nil {
 					t.Fatal(err)
 				}
-			}, func(_ *bed.Token, err error) (bool, error) {
+			}, func(ctx context.Context, standby *api.Client) (bool, error) {
+				_, err := c.bed.ReadToken(ctx, standby, "token/"+name)
 				if errors.Is(err, bed.ErrNotFound) {
 					return false, nil
 				}
@@ -128,9 +132,10 @@ func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 		for i := range lagRounds {
 			held := c.atStandbys(t, u, "token/"+name)
 			scopes := []string{"tools:call", "tools:list"}[i%2]
-			lag.measure(t, c, "token/"+name, func() {
+			lag.measure(t, c, func() {
 				u.write(t, kind+"/"+name, map[string]any{"scopes": scopes})
-			}, func(token *bed.Token, err error) (bool, error) {
+			}, func(ctx context.Context, standby *api.Client) (bool, error) {
+				token, err := c.bed.ReadToken(ctx, standby, "token/"+name)
 				if err != nil || token.TokenID == held.TokenID {
 					return true, err
 				}
@@ -142,4 +147,36 @@ func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 		}
 		t.Logf("new settings of a %s: %s", kind, lag)
 	}
+}
+
+// A standby has no such path until it has heard of a mount that was enabled, and has it from then on.
+func TestMountComesToStandbys(t *testing.T) {
+	t.Parallel()
+	c := standbys(t)
+	sys := c.clients[c.active].Sys()
+	lag := new(standbyLag)
+	for i := range 5 {
+		mount := fmt.Sprintf("enabled-%d", i)
+		lag.measure(t, c, func() {
+			if err := sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}); err != nil {
+				t.Fatal(err)
+			}
+		}, func(ctx context.Context, standby *api.Client) (bool, error) {
+			response, err := standby.Logical().ReadRawWithContext(ctx, mount+"/metrics") // which each node answers itself
+			if err == nil {
+				return false, response.Body.Close()
+			}
+			refused, ok := errors.AsType[*api.ResponseError](err)
+			if ok && refused.StatusCode == http.StatusNotFound && strings.Contains(err.Error(), "no handler for route") {
+				return true, nil
+			}
+			return false, err
+		})
+		t.Cleanup(func() {
+			if err := sys.UnmountWithContext(context.WithoutCancel(t.Context()), mount); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Logf("enabled mounts: %s", lag)
 }

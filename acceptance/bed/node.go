@@ -266,6 +266,15 @@ func (n *Node) Start(ctx context.Context) error {
 
 // WithoutPlugin starts the server again with an empty plugin directory.
 func (n *Node) WithoutPlugin(ctx context.Context) error {
+	empty := filepath.Join(n.dir, "no-plugins")
+	if err := os.MkdirAll(empty, 0o700); err != nil {
+		return err
+	}
+	return n.Reconfigure(ctx, n.pluginDir, empty)
+}
+
+// Reconfigure starts the server again with part of its configuration replaced.
+func (n *Node) Reconfigure(ctx context.Context, part, with string) error {
 	if err := n.Stop(); err != nil {
 		return err
 	}
@@ -273,12 +282,10 @@ func (n *Node) WithoutPlugin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	empty := filepath.Join(n.dir, "no-plugins")
-	if err := os.MkdirAll(empty, 0o700); err != nil {
-		return err
+	if !bytes.Contains(config, []byte(part)) {
+		return fmt.Errorf("the configuration of %s has no %s", n.ID, part)
 	}
-	config = bytes.Replace(config, []byte(n.pluginDir), []byte(empty), 1)
-	if err := os.WriteFile(n.config(), config, 0o600); err != nil {
+	if err := os.WriteFile(n.config(), bytes.Replace(config, []byte(part), []byte(with), 1), 0o600); err != nil {
 		return err
 	}
 	return n.Start(ctx)

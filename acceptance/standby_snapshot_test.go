@@ -1,0 +1,58 @@
+package acceptance
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// After a snapshot is restored the active node hands out the snapshot's token, and standbys the one that they had,
+// until the plugin is reloaded on all nodes.
+func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
+	u := c.upstream(t, time.Hour)
+	u.configure(t, nil)
+	old := c.atStandbys(t, u, "token/"+u.name)
+	var snapshot bytes.Buffer
+	if err := u.root.Sys().RaftSnapshotWithContext(t.Context(), &snapshot); err != nil {
+		t.Fatal(err)
+	}
+	waitForAge(t, time.Now(), cooldown)
+	u.write(t, "refresh/"+u.name, map[string]any{"token_id": old.TokenID})
+	later := c.atStandbys(t, u, "token/"+u.name)
+	for _, node := range c.standbys {
+		c.waitForOwnAnswer(t, node, "token/"+u.name)
+	}
+	if err := u.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false); err != nil {
+		t.Fatal(err)
+	}
+	has := func(node *bed.Node, want *bed.Token) {
+		t.Helper()
+		bed.Eventually(t, 30*time.Second, func() error {
+			token, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
+			if err == nil && token.TokenID != want.TokenID {
+				err = fmt.Errorf("%s has token %s, want %s", node.ID, token.TokenID, want.TokenID)
+			}
+			return err
+		})
+	}
+	has(c.active, old)
+	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
+	u.token(t, "token/"+u.name+"/after")
+	for _, node := range c.standbys {
+		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of what came after the restore
+		has(node, later)
+	}
+	reload := c.bed.Vault.CLI(t.Context(), c.bed.Vault.RootToken, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
+	if out, err := reload.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, node := range c.bed.Nodes {
+		has(node, old)
+	}
+}
