@@ -40,11 +40,13 @@ func checkLife(t *testing.T, s *served) {
 		readers[method] = startReaders(t, c.upstream, "token/"+c.name)
 	}
 
-	s.up.Lock()
+	if err := s.turns.Acquire(t.Context(), allTurns); err != nil {
+		t.Fatal(err)
+	}
 	down := time.Now()
 	err := s.Restart(t.Context())
 	up := time.Now()
-	s.up.Unlock()
+	s.turns.Release(allTurns)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,7 @@ func checkRecipe(t *testing.T, s *served) {
 			t.Fatal(err)
 		} else if config {
 			t.Logf("%s\n%s", b, s.bed.Secrecy.Redact([]byte(out)))
+			w.awaitToken(t)
 			w.token(t, "token/"+c.name)
 		}
 	}

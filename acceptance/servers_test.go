@@ -9,9 +9,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
@@ -50,7 +51,7 @@ func TestAuthorizationServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("started in %s", time.Since(begun).Round(time.Second))
-			s := &served{Kind: kind, Server: server, bed: b}
+			s := &served{Kind: kind, Server: server, bed: b, turns: semaphore.NewWeighted(allTurns)}
 			for _, claim := range append(slices.Clone(serverClaims), claimsOf[kind.Name]...) {
 				t.Run(claim.name, func(t *testing.T) { claim.check(t, s) })
 			}
@@ -64,9 +65,12 @@ type served struct {
 	servers.Server
 	bed *bed.Bed
 
-	// up is held for reading by what needs the server, and for writing while it is down.
-	up sync.RWMutex
+	// turns are held by what needs the server, one each, and all of them while it is down. They are few, since a server
+	// that has just started answers slowly.
+	turns *semaphore.Weighted
 }
+
+const allTurns = 3
 
 // A clientOf is a client at a server of another maker, and the MCP server that its tokens are for.
 type clientOf struct {
@@ -75,11 +79,13 @@ type clientOf struct {
 	as     servers.Client // as it is registered
 }
 
-// whileUp keeps the server up until the end of the test.
+// whileUp takes a turn until the end of the test.
 func (s *served) whileUp(t *testing.T) {
 	t.Helper()
-	s.up.RLock()
-	t.Cleanup(s.up.RUnlock)
+	if err := s.turns.Acquire(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.turns.Release(1) })
 }
 
 // newClient starts an MCP server, and registers a client for it.
@@ -144,7 +150,19 @@ func (s *served) hasDefault(method string) bool {
 func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 	t.Helper()
 	c.write(t, "config/"+c.name, c.fields(changes))
+	c.awaitToken(t)
 	return c.token(t, "token/"+c.name)
+}
+
+// awaitToken reads again as long as the answer is that a token is still being obtained.
+func (c *upstream) awaitToken(t *testing.T) {
+	t.Helper()
+	bed.Eventually(t, time.Minute, func() error {
+		if readStatus(t.Context(), c.root, "token/"+c.name) == http.StatusGatewayTimeout {
+			return errNotRefreshed
+		}
+		return nil
+	})
 }
 
 // secretMethods are those of the server that send a secret.

@@ -180,7 +180,8 @@ func (k *Keycloak) Restart(ctx context.Context) error {
 
 // Recipe returns what a reader of the page has, who is logged in with kcadm.sh.
 func (k *Keycloak) Recipe() Recipe {
-	kcadm := fmt.Sprintf(`kcadm() { %q "$@" --config %q; }
+	kcadm := fmt.Sprintf(`export KC_OPTS=-XX:TieredStopAtLevel=1
+kcadm() { %q "$@" --config %q; }
 [ -e %[2]q ] || kcadm config credentials --server %s --realm master --client %s --secret "$(cat %q)"
 kcadm "$@"`, filepath.Join(k.home, "bin", "kcadm.sh"), filepath.Join(k.dir, "kcadm.config"), k.base,
 		keycloakAdministrator, filepath.Join(k.installed, "secret"))
