@@ -21,3 +21,20 @@ func isVisible(s string) bool {
 func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
+
+// isName reports whether framework.GenericNameRegex matches the whole of s.
+func isName(s string) bool {
+	if s == "" || !isWord(s[0]) || !isWord(s[len(s)-1]) {
+		return false
+	}
+	for i := range len(s) {
+		if !isWord(s[i]) && s[i] != '-' && s[i] != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+func isWord(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
+}

@@ -96,14 +96,14 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
 		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server. Required.").is(isIdentity),
+		"The client's identifier at the authorization server. Required.").is(isCredential),
 	textField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, 0,
 		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.").
 		oneOf(string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)),
 	textField("client_secret", func(c *config) *string { return &c.ClientSecret }, 8<<10,
-		"The client's secret. It is stored, sent to the token endpoint, and never returned.").is(isSecret | isIdentity),
+		"The client's secret. It is stored, sent to the token endpoint, and never returned.").is(isSecret | isCredential),
 	flagField("raw_basic_auth", func(c *config) *bool { return &c.RawBasicAuth },
-		"Send client_id and client_secret of client_secret_basic as they are, for authorization servers that don't decode the form encoding of RFC 6749 section 2.3.1. Default: false.").is(isIdentity),
+		"Send client_id and client_secret of client_secret_basic as they are, for authorization servers that don't decode the form encoding of RFC 6749 section 2.3.1. Default: false.").is(isCredential),
 	field[config]{name: "private_key", limit: limit{bytes: 64 << 10}, schema: framework.FieldSchema{
 		Type:        framework.TypeString,
 		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
@@ -112,7 +112,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key.").
 		oneOf(string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)).handled(),
 	{
-		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isIdentity | needsKey,
+		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeString,
 			Description: "The kid of assertions, under which the authorization server knows private_key. Empty sends none. Default: thumbprint: the key's (RFC 7638), or the kid of a JWK.",
@@ -130,22 +130,22 @@ var configTable = slices.Concat(fieldTable[config]{
 		},
 	},
 	textField("signing_alg", func(c *config) *string { return &c.SigningAlg }, 0,
-		"The algorithm of client assertions: RS256, PS256, ES256, ES384, EdDSA or Ed25519. Default: that of a JWK, else the first that fits the key and the authorization server's metadata.").is(isIdentity | needsKey),
+		"The algorithm of client assertions: RS256, PS256, ES256, ES384, EdDSA or Ed25519. Default: that of a JWK, else the first that fits the key and the authorization server's metadata.").is(isCredential | needsKey),
 	textField("certificate", func(c *config) *string { return &c.Certificate }, 64<<10,
-		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isIdentity | needsKey | isFile),
+		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isCredential | needsKey | isFile),
 	flagField("publish_jwks", func(c *config) *bool { return &c.PublishJWKS },
 		"Publish the public keys at jwks/<server>, for everybody, as a jwks_uri for the authorization server.").is(needsKey),
 	textField("client_certificate", func(c *config) *string { return &c.ClientCertificate }, 64<<10,
-		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.").is(isIdentity | isFile),
+		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.").is(isCredential | isFile),
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
-		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isIdentity | isFile),
+		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isCredential | isFile),
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
 		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint.").is(isRoute | needsKey),
 	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
-		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isIdentity|needsKey).
+		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential|needsKey).
 		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),
 	{
-		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isIdentity | needsKey,
+		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeMap,
 			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",

@@ -61,7 +61,7 @@ func (c *config) sameCredentials(o *config) bool {
 
 // identity is what the client identifies itself with. It holds secrets.
 func (c *config) identity() any {
-	return append(configTable.values(c, isIdentity), c.authMethod(), c.Keys, c.ExtraHeaders)
+	return append(configTable.values(c, isCredential), c.authMethod(), c.Keys, c.ExtraHeaders)
 }
 
 // sameEndpoint returns an error if the token endpoint in effect, the alias for client certificates

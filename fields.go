@@ -32,11 +32,11 @@ type field[T any] struct {
 type traits uint8
 
 const (
-	isSecret   traits = 1 << iota // it is never read back or quoted
-	isFile                        // user interfaces take it as a file
-	isRoute                       // it decides where, or under which protection, the credentials travel
-	isIdentity                    // it is part of what the client identifies itself with
-	needsKey                      // it has a meaning for signing keys only
+	isSecret     traits = 1 << iota // it is never read back or quoted
+	isFile                          // user interfaces take it as a file
+	isRoute                         // it decides where, or under which protection, the credentials travel
+	isCredential                    // it is part of what the client identifies itself with
+	needsKey                        // it has a meaning for signing keys only
 )
 
 // is gives the field traits.

@@ -153,13 +153,6 @@ func responses(status int, description string, fields map[string]*framework.Fiel
 	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
 }
 
-// keysField describes the response of a list.
-func keysField(description string) map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		"keys": {Type: framework.TypeStringSlice, Description: description},
-	}
-}
-
 // warn is a response that holds the non-empty warnings, or nil, which is a 204.
 func warn(warnings ...string) *logical.Response {
 	var resp *logical.Response

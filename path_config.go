@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -22,14 +21,7 @@ func (b *backend) configPaths() []*framework.Path {
 			HelpSynopsis:    "List the configured MCP servers.",
 			HelpDescription: strings.TrimSpace(configsHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:    b.serveOperator(b.listConfigs),
-					Summary:     "List the names of the configured MCP servers.",
-					Description: "How their tokens are is at status/.",
-					Responses:   responses(http.StatusOK, "The names", keysField("Names of the configured MCP servers.")),
-				},
-			},
+			Operations:      b.listOperation(b.listConfigs, "List the names of the configured MCP servers.", "How their tokens are is at status/.", "Names of the configured MCP servers."),
 		},
 		{
 			Pattern:         "config/" + framework.GenericNameRegex("server") + "$",
@@ -38,39 +30,12 @@ func (b *backend) configPaths() []*framework.Path {
 			HelpSynopsis:    "Configure the OAuth client of an MCP server.",
 			HelpDescription: strings.TrimSpace(configHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "config"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: configWrite(b.serveSave(b.writeConfig, false)),
-				logical.UpdateOperation: configWrite(b.serveSave(b.writeConfig, true)),
-				logical.ReadOperation: &framework.PathOperation{
-					Callback:    b.serveOperator(b.readConfig),
-					Summary:     "Read an MCP server's OAuth client, without its secrets.",
-					Description: "Gives every field but the secrets, and what was discovered.",
-					Responses:   responses(http.StatusOK, "The config, without its secrets", configResponseFields()),
-				},
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.serveWrite(b.deleteConfig),
-					Summary:                     "Delete an MCP server's OAuth client with its roles and tokens.",
-					Description:                 "Tokens that were handed out are not revoked: they end when they expire.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
-				},
-			},
-		},
-	}
-}
-
-// configWrite is a create and an update: for OpenAPI they are one.
-func configWrite(callback framework.OperationFunc) *framework.PathOperation {
-	return &framework.PathOperation{
-		Callback:                    callback,
-		Summary:                     "Configure an MCP server's OAuth client, or change it.",
-		Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and where that fails nothing is stored; verify=false stores without contacting anybody.",
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-		Responses: map[int][]framework.Response{
-			http.StatusNoContent: {{Description: "Stored"}},
-			http.StatusOK:        {{Description: "Stored, with warnings"}},
+			Operations: b.operations(storedOperations{
+				save: b.writeConfig, saveSummary: "Configure an MCP server's OAuth client, or change it.",
+				read: b.readConfig, readSummary: "Read an MCP server's OAuth client, without its secrets.",
+				readDetails: "Gives every field but the secrets, and what was discovered.", response: configResponseFields(),
+				delete: b.deleteConfig, deleteSummary: "Delete an MCP server's OAuth client with its roles and tokens.",
+			}),
 		},
 	}
 }

@@ -2,7 +2,6 @@ package mcpoauth
 
 import (
 	"context"
-	"net/http"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -18,14 +17,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpSynopsis:    "List the MCP servers that have roles.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "servers-with-roles"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:    b.serveOperator(b.listServersWithRoles),
-					Summary:     "List the MCP servers that have roles.",
-					Description: "The roles themselves are listed at role/<server>.",
-					Responses:   responses(http.StatusOK, "The servers", keysField("<server>/ for each that has roles.")),
-				},
-			},
+			Operations:      b.listOperation(b.listServersWithRoles, "List the MCP servers that have roles.", "The roles themselves are listed at role/<server>.", "<server>/ for each that has roles."),
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/?$",
@@ -33,14 +25,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpSynopsis:    "List the roles of an MCP server.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{
-					Callback:    b.serveOperator(b.listRoles),
-					Summary:     "List the names of an MCP server's roles.",
-					Description: "How their tokens are is at status/.",
-					Responses:   responses(http.StatusOK, "The names", keysField("Names of the roles.")),
-				},
-			},
+			Operations:      b.listOperation(b.listRoles, "List the names of an MCP server's roles.", "How their tokens are is at status/.", "Names of the roles."),
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$",
@@ -49,32 +34,14 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpSynopsis:    "Configure a role: other scopes, resource or audience for an MCP server.",
 			HelpDescription: strings.TrimSpace(roleHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.CreateOperation: roleWrite(b.serveSave(b.writeRole, false)),
-				logical.UpdateOperation: roleWrite(b.serveSave(b.writeRole, true)),
-				logical.ReadOperation: &framework.PathOperation{
-					Callback:    b.serveOperator(b.readRole),
-					Summary:     "Read a role of an MCP server.",
-					Description: "A field that the role leaves out, and takes from the config, is empty.",
-					Responses:   responses(http.StatusOK, "The role", roleTable.read()),
-				},
-				logical.DeleteOperation: &framework.PathOperation{
-					Callback:                    b.serveWrite(b.deleteRole),
-					Summary:                     "Delete a role with its token.",
-					Description:                 "Tokens that were handed out are not revoked: they end when they expire.",
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   responses(http.StatusNoContent, "Deleted", nil),
-				},
-			},
+			Operations: b.operations(storedOperations{
+				save: b.writeRole, saveSummary: "Configure a role of an MCP server, or change it.",
+				read: b.readRole, readSummary: "Read a role of an MCP server.",
+				readDetails: "A field that the role leaves out, and takes from the config, is empty.", response: roleTable.read(),
+				delete: b.deleteRole, deleteSummary: "Delete a role with its token.",
+			}),
 		},
 	}
-}
-
-func roleWrite(callback framework.OperationFunc) *framework.PathOperation {
-	op := configWrite(callback)
-	op.Summary = "Configure a role of an MCP server, or change it."
-	return op
 }
 
 func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {

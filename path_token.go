@@ -41,23 +41,6 @@ func plainTokenRead(req *logical.Request) (name tokens.Name, ok bool) {
 	return tokens.Name{Server: server, Role: role}, true
 }
 
-// isName reports whether framework.GenericNameRegex matches the whole of s.
-func isName(s string) bool {
-	if s == "" || !isWord(s[0]) || !isWord(s[len(s)-1]) {
-		return false
-	}
-	for i := range len(s) {
-		if !isWord(s[i]) && s[i] != '-' && s[i] != '.' {
-			return false
-		}
-	}
-	return true
-}
-
-func isWord(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
-}
-
 // serveTokenRead is what the framework and serve make of a plain read.
 func (b *backend) serveTokenRead(ctx context.Context, name tokens.Name) (*logical.Response, error) {
 	b.system.ReplicationState() // the framework asks for it at each request, which keeps passive up to date
