@@ -104,11 +104,7 @@ func withinLimits(d *framework.FieldData) error {
 	}
 	slices.Sort(bounded) // for the same answer each time
 	for _, field := range bounded {
-		value := d.Get(field)
-		if field == "scopes" {
-			value = splitScopes(value.([]string))
-		}
-		if err := limits[field].check(field, value); err != nil {
+		if err := limits[field].check(field, d.Get(field)); err != nil {
 			return err
 		}
 	}

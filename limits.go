@@ -3,14 +3,16 @@ package mcpoauth
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 )
 
 // limit bounds a variable-length field of a request, in bytes and in number: far above what is real, far below what
 // hurts. Other fields have few values, or a form that says how long they are.
 type limit struct {
-	bytes int // of a text, of each value of a list or a map
-	items int // how many values a list or a map has
-	names int // bytes of a map's names
+	bytes int  // of a text, of each value of a list or a map
+	words bool // whether a text in a list is one or more values, separated by spaces
+	items int  // how many values a list or a map has
+	names int  // bytes of a map's names
 }
 
 const (
@@ -31,7 +33,13 @@ func (l limit) check(field string, value any) error {
 		}
 		return nil
 	case []string:
-		values = value
+		for _, text := range value {
+			if l.words {
+				values = append(values, strings.Fields(text)...)
+			} else {
+				values = append(values, text)
+			}
+		}
 	case map[string]any:
 		texts := map[string]string{}
 		for name, v := range encoded(value) {

@@ -73,20 +73,11 @@ func (b *backend) listServersWithRoles(ctx context.Context, _ tokens.Name, _ *fr
 }
 
 func (b *backend) listRoles(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := b.roleNames(ctx, name.Server)
+	names, err := b.store.rolesOf(ctx, name.Server)
 	if err != nil {
 		return nil, err
 	}
 	return logical.ListResponse(names), nil
-}
-
-// roleNames returns the roles of a config: not those that a deleted one may have left.
-func (b *backend) roleNames(ctx context.Context, server string) ([]string, error) {
-	c, _, err := b.store.effective(ctx, tokens.Name{Server: server})
-	if err != nil {
-		return nil, err
-	}
-	return b.store.rolesOf(ctx, server, c)
 }
 
 func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {

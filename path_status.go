@@ -242,7 +242,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 
 // listRoleStatus lists the roles of a server.
 func (b *backend) listRoleStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
-	roles, err := b.roleNames(ctx, name.Server)
+	roles, err := b.store.rolesOf(ctx, name.Server)
 	if err != nil {
 		return nil, err
 	}

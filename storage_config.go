@@ -2,7 +2,11 @@ package mcpoauth
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
@@ -83,4 +87,38 @@ func (s store) role(ctx context.Context, name tokens.Name, c *config) (*role, er
 		return nil, err
 	}
 	return &r, nil
+}
+
+// roleReaders is how many roles are read at a time.
+const roleReaders = 8
+
+// rolesOf lists the roles of a config: not those that an earlier config of the same name left, which
+// are being swept.
+func (s store) rolesOf(ctx context.Context, server string) ([]string, error) {
+	c, _, err := s.effective(ctx, tokens.Name{Server: server})
+	if err != nil {
+		return nil, err
+	}
+	names, err := s.roles(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(roleReaders)
+	for i, role := range names {
+		group.Go(func() error {
+			r, err := s.role(ctx, tokens.Name{Server: server, Role: role}, c)
+			if r == nil && !errors.Is(err, errUnreadable) { // one that cannot be read is to be seen
+				names[i] = ""
+			}
+			if errors.Is(err, errUnreadable) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), nil
 }

@@ -2,11 +2,8 @@ package mcpoauth
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
@@ -42,36 +39,6 @@ func (s store) rolesAndTokens(ctx context.Context, server string) ([]string, err
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
-}
-
-// roleReaders is how many roles are read at a time.
-const roleReaders = 8
-
-// rolesOf lists the roles of a config: not those that an earlier config of the same name left, which
-// are being swept.
-func (s store) rolesOf(ctx context.Context, server string, c *config) ([]string, error) {
-	names, err := s.roles(ctx, server)
-	if err != nil {
-		return nil, err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(roleReaders)
-	for i, role := range names {
-		group.Go(func() error {
-			r, err := s.role(ctx, tokens.Name{Server: server, Role: role}, c)
-			if r == nil && !errors.Is(err, errUnreadable) { // one that cannot be read is to be seen
-				names[i] = ""
-			}
-			if errors.Is(err, errUnreadable) {
-				return nil
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), nil
 }
 
 // sweepTask is a key of tokens.Engine.Retry: what deleted configs left is to be deleted.

@@ -35,7 +35,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 	}
 	return fieldTable[T]{
 		{
-			name: "scopes", limit: limit{bytes: 1 << 10, items: 100},
+			name: "scopes", limit: limit{bytes: 1 << 10, items: 100, words: true},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeCommaStringSlice,
 				Description: byDefault("scopes", "The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces."),
