@@ -13,7 +13,7 @@ SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 GO_RUN   := CGO_ENABLED=0 go run -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance test-servers test-brokers test-bench soak bench prepare fuzz lint fmt demo dev release-check clean
+.PHONY: help build test test-unit test-acceptance test-servers test-brokers test-bench soak bench prepare fuzz lint graph fmt demo dev release-check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,10 +86,16 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	cd bench && go vet ./...
 	cd tools/lint && go vet ./filecycles
 	cd tools/lint && go run ./filecycles ../..
+	page=$$(mktemp) && trap 'rm -f $$page' EXIT && cp docs/architecture.md $$page && cd tools/lint && \
+		go run ./filecycles -picture $$page ../.. && \
+		{ diff ../../docs/architecture.md $$page || { echo "docs/architecture.md: the picture is old, run make graph"; exit 1; }; }
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd tools/lint && ../../scripts/golangci-lint run --config ../../.golangci.yml ./filecycles
+
+graph: ## Draw the graph of packages and files in docs/architecture.md
+	cd tools/lint && go run ./filecycles -picture ../../docs/architecture.md ../..
 
 fmt: ## Format the code
 	scripts/golangci-lint fmt ./...

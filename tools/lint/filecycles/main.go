@@ -1,13 +1,14 @@
 // Command filecycles fails if files of one package depend on each other in a cycle.
 //
-//	filecycles DIRECTORY [PACKAGE ...]
+//	filecycles [-picture PAGE] DIRECTORY [PACKAGE ...]
 //
 // It loads the packages (by default ./...) of the module in the directory, without their
 // tests. A file depends on another one of its package if it uses a name, a method or a
-// field that is declared there.
+// field that is declared there. With -picture it draws the graph into a page instead.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"go/token"
 	"go/types"
@@ -22,15 +23,27 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: filecycles DIRECTORY [PACKAGE ...]")
+	page := flag.String("picture", "", "draw the graph of packages, and of the root package's files, into this page")
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: filecycles [-picture PAGE] DIRECTORY [PACKAGE ...]")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() < 1 {
+		flag.Usage()
 		os.Exit(2)
 	}
-	patterns := os.Args[2:]
+	patterns := flag.Args()[1:]
 	if len(patterns) == 0 {
 		patterns = []string{"./..."}
 	}
-	cycles, err := check(os.Stdout, os.Args[1], patterns...)
+	loaded, err := load(flag.Arg(0), patterns...)
+	cycles := 0
+	if err == nil && *page != "" {
+		err = draw(*page, loaded)
+	} else if err == nil {
+		cycles = check(os.Stdout, loaded)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "filecycles:", err)
 		os.Exit(2)
@@ -40,20 +53,27 @@ func main() {
 	}
 }
 
-// check writes the cycles of the packages that match the patterns, and counts them.
-func check(out io.Writer, dir string, patterns ...string) (cycles int, err error) {
+// load loads the packages that match the patterns, without their tests.
+func load(dir string, patterns ...string) ([]*packages.Package, error) {
 	loaded, err := packages.Load(&packages.Config{
 		Dir: dir,
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports |
 			packages.NeedTypes | packages.NeedSyntax | packages.NeedTypesInfo,
 	}, patterns...)
 	if err != nil {
-		return 0, fmt.Errorf("loading packages: %w", err)
+		return nil, fmt.Errorf("loading packages: %w", err)
 	}
 	for _, p := range loaded {
 		if len(p.Errors) > 0 {
-			return 0, fmt.Errorf("loading %s: %w", p.PkgPath, p.Errors[0])
+			return nil, fmt.Errorf("loading %s: %w", p.PkgPath, p.Errors[0])
 		}
+	}
+	return loaded, nil
+}
+
+// check writes the cycles of the packages, and counts them.
+func check(out io.Writer, loaded []*packages.Package) (cycles int) {
+	for _, p := range loaded {
 		g := graphOf(p)
 		for _, files := range g.cycles() {
 			cycles++
@@ -67,7 +87,7 @@ func check(out io.Writer, dir string, patterns ...string) (cycles int, err error
 			}
 		}
 	}
-	return cycles, nil
+	return cycles
 }
 
 // graph holds the names that a file (first key) uses of another one (second key).
