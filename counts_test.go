@@ -1,6 +1,8 @@
 package mcpoauth
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,41 +19,7 @@ import (
 // cooldown is the age below which refresh/ does not replace a token.
 const cooldown = 10 * time.Second
 
-// call is a call from the plugin to Vault, to its storage or its system view, and what it
-// is for. Each is a round trip.
-type call struct{ made, why string }
-
-// The reasons of calls that are made in several operations.
-const (
-	existence  = "the existence check, which makes the write a create or an update: a request of its own"
-	forward    = "LocalMount: the framework asks before a write that a performance secondary forwards"
-	built      = "what the write changes, with its revision"
-	underLock  = "whether the revision is still that one, under the write lock"
-	beforeAS   = "comes before every call to an authorization server: is Vault there, what is the request, what is the revision"
-	roleToo    = "the role belongs to the request, and the config's incarnation to the role"
-	fromBefore = "a token that was obtained before a restart, which need not be obtained again"
-	saved      = "a restart or a failover must not cost a token"
-	written    = "what the write is for"
-	otherShape = "the stored token is of another shape: it is one no more"
-	changed    = "the role's terms follow from the config's: is its token still of their shape?"
-	leftOver   = "what a delete that was cut short left of an earlier config of this name"
-	ofDeleted  = "a config is deleted with its roles and tokens"
-	answered   = "what is asked for"
-	unproved   = "the credentials were stored unverified: did a token request succeed with them before a restart?"
-	proved     = "they are verified now, which status/ shows, on other nodes and after a restart too"
-)
-
-// counted is one operation on a mount, and the calls that it makes to Vault.
-type counted struct {
-	name    string
-	prepare func(*counting)
-	do      func(*counting)
-	calls   []call
-	atOnce  bool // the calls are made at once, in no order
-	asked   int  // requests to the authorization server
-}
-
-// counting is a mount whose calls are recorded.
+// counting is a mount whose calls to Vault are recorded: to its storage and its system view. Each is a round trip.
 type counting struct {
 	*mount
 	as *authServer
@@ -82,516 +50,176 @@ func (c *counting) taken() []string {
 	return made
 }
 
-// later lets time pass, and makes the replication state known anew.
+// later lets time pass, and has the replication state read again.
 func (c *counting) later(pass time.Duration) {
 	c.t.Helper()
 	time.Sleep(pass)
 	c.list("config/")
 }
 
-// restart is a restart of Vault: what is stored is loaded.
-func (c *counting) restart() {
+// costs does something and returns what it cost: storage calls by kind, and requests to the authorization server.
+// calls are all calls to Vault, those of the framework included.
+func (c *counting) costs(do func(*counting)) (costs string, calls []string) {
 	c.t.Helper()
-	c.stop()
-	c.start()
-}
-
-// atOnce does f many times at once.
-func (c *counting) atOnce(times int, f func()) {
-	var all sync.WaitGroup
-	for range times {
-		all.Go(f)
+	synctest.Wait()
+	asked := c.as.count()
+	c.taken()
+	do(c)
+	synctest.Wait()
+	calls = c.taken()
+	kinds := map[string]int{"request": c.as.count() - asked}
+	for _, call := range calls {
+		if kind, _, isStorage := strings.Cut(call, " "); isStorage {
+			kinds[kind]++
+		}
 	}
-	all.Wait()
+	var all []string
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		if n := kinds[kind]; n > 0 {
+			all = append(all, fmt.Sprint(n, " ", kind))
+		}
+	}
+	return strings.Join(all, ", "), calls
 }
 
-// roles writes two roles, and reads their tokens and the config's.
-func (c *counting) roles() {
-	c.t.Helper()
+// What is done before, or counted.
+func unconfigured(*counting) {}
+func configured(c *counting) { c.configure(c.as, nil) }
+func withToken(c *counting)  { configured(c); c.token("weather") }
+func withRole(c *counting) {
+	configured(c)
+	c.write("role/weather/reader", fields{"scopes": "reader", "verify": false})
+}
+func withRoleToken(c *counting) { withRole(c); c.token("weather/reader") }
+func withRoles(c *counting) {
+	configured(c)
 	for _, role := range []string{"reader", "writer"} {
 		c.write("role/weather/"+role, fields{"scopes": role, "verify": false})
 		c.token("weather/" + role)
 	}
 	c.token("weather")
 }
+func withKeys(c *counting) {
+	c.write("config/weather", with(c.as.endpoint(), fields{"key_type": "ed25519", "publish_jwks": true}))
+}
+func down(c *counting) { configured(c); c.as.answers(refusing(503, "x")) }
+func unavailable(c *counting) {
+	c.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather", nil)
+}
 
-// manyReads reads a token many times.
-func manyReads(name string) func(*counting) {
+func reading(path string) func(*counting) { return func(c *counting) { c.read(path) } }
+func listing(path string) func(*counting) { return func(c *counting) { c.list(path) } }
+func token(name string) func(*counting)   { return func(c *counting) { c.token(name) } }
+func writing(path string, data fields) func(*counting) {
+	return func(c *counting) { c.write(path, data) }
+}
+
+// often does something a thousand times at once.
+func often(do func(*counting)) func(*counting) {
 	return func(c *counting) {
+		var all sync.WaitGroup
 		for range 1000 {
-			c.token(name)
+			all.Go(func() { do(c) })
 		}
+		all.Wait()
 	}
 }
 
-// Every call from the plugin to Vault is a round trip, so each has a reason.
-func TestEveryCallToVaultIsNeeded(t *testing.T) {
-	nothing := func(*counting) {}
-	configured := func(c *counting) { c.configure(c.as, nil) }
-	held := func(c *counting) { configured(c); c.token("weather") }
-	withRole := func(c *counting) {
-		configured(c)
-		c.write("role/weather/reader", fields{"scopes": "reader", "verify": false})
-	}
-	withRoles := func(c *counting) { configured(c); c.roles() }
-	withKeys := func(c *counting) {
-		c.write("config/weather", with(c.as.endpoint(), fields{"key_type": "ed25519", "publish_jwks": true}))
-	}
-	down := func(c *counting) { configured(c); c.as.answers(refusing(503, "x")) }
-	unavailable := func(c *counting) {
-		c.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather", nil)
-	}
+func after(prepare func(*counting), pass time.Duration) func(*counting) {
+	return func(c *counting) { prepare(c); c.later(pass) }
+}
 
-	for _, test := range []counted{
-		// Warm reads.
-		{name: "warm reads", prepare: held, do: manyReads("weather")},
-		{
-			name:    "warm reads of a role",
-			prepare: func(c *counting) { withRole(c); c.token("weather/reader") },
-			do:      manyReads("weather/reader"),
-		},
-		{
-			name:    "warm reads after a pause",
-			prepare: func(c *counting) { held(c); time.Sleep(replicationStateLife) },
-			do:      manyReads("weather"),
-			calls:   []call{{"ReplicationState", "the framework wants it for each request; it is remembered for some seconds"}},
-		},
-		{
-			name:    "reads within a backoff window",
-			prepare: func(c *counting) { down(c); unavailable(c) },
-			do: func(c *counting) {
-				for range 100 {
-					unavailable(c)
-				}
-			},
-		},
-
-		// Cold reads.
-		{
-			name: "a first read", prepare: configured, asked: 1,
-			do: func(c *counting) { c.token("weather") },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get token/weather", fromBefore},
-				{"put token/weather", saved},
-				{"get proved/weather", unproved},
-				{"put proved/weather", proved},
-			},
-		},
-		{
-			name: "a first read of a role", prepare: withRole, asked: 1,
-			do: func(c *counting) { c.token("weather/reader") },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get role/weather/reader", roleToo},
-				{"get token/weather/reader", fromBefore},
-				{"put token/weather/reader", saved},
-				{"get proved/weather", unproved},
-				{"put proved/weather", proved},
-			},
-		},
-		{
-			name: "a first read that fails", prepare: down, asked: 1,
-			do: unavailable,
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get token/weather", fromBefore},
-			},
-		},
-		{
-			name: "a read after the token expired in an outage", asked: 1,
-			prepare: func(c *counting) {
-				held(c)
-				c.as.answers(refusing(503, "x"))
-				c.later(time.Hour + 2*time.Minute)
-				c.as.answers(granting(nil))
-			},
-			do: func(c *counting) { c.token("weather") },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"put token/weather", saved},
-			},
-		},
-		{
-			name: "a read of what is not configured", prepare: configured,
-			do: func(c *counting) {
-				c.refused(http.StatusNotFound, logical.ReadOperation, "token/absent", nil)
-			},
-			calls: []call{{"get config/absent", "whether it was written by now"}},
-		},
-		{
-			name: "a thousand first readers", prepare: configured, asked: 1,
-			do: func(c *counting) { c.atOnce(1000, func() { c.token("weather") }) },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get token/weather", fromBefore},
-				{"put token/weather", saved},
-				{"get proved/weather", unproved},
-				{"put proved/weather", proved},
-			},
-		},
-
-		// Refreshes.
-		{
-			name: "refresh/", asked: 1,
-			prepare: func(c *counting) { held(c); c.later(cooldown) },
-			do:      func(c *counting) { c.refresh("weather", nil) },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"put token/weather", saved},
-			},
-		},
-		{
-			name: "refresh/ by a thousand brokers", asked: 1,
-			prepare: func(c *counting) { held(c); c.later(cooldown) },
-			do: func(c *counting) {
-				c.atOnce(1000, func() { c.refresh("weather", fields{"token_id": firstToken}) })
-			},
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"put token/weather", saved},
-			},
-		},
-		{
-			name: "refresh/ of a role", asked: 1,
-			prepare: func(c *counting) { withRole(c); c.token("weather/reader"); c.later(cooldown) },
-			do:      func(c *counting) { c.refresh("weather/reader", nil) },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get role/weather/reader", roleToo},
-				{"put token/weather/reader", saved},
-			},
-		},
-		{
-			name: "refresh/ within the cooldown", prepare: held,
-			do: func(c *counting) { c.refresh("weather", nil) },
-		},
-		{
-			name: "a background refresh", prepare: held, asked: 1,
-			do: func(*counting) { time.Sleep(46 * time.Minute) },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"put token/weather", saved},
-			},
-		},
-		{
-			name: "a background refresh of a role", asked: 1,
-			prepare: func(c *counting) { withRole(c); c.token("weather/reader") },
-			do:      func(*counting) { time.Sleep(46 * time.Minute) },
-			calls: []call{
-				{"get config/weather", beforeAS},
-				{"get role/weather/reader", roleToo},
-				{"put token/weather/reader", saved},
-			},
-		},
-
-		// Writes of a config.
-		{
-			name: "a new config, verify=false", prepare: nothing,
-			do: func(c *counting) { c.configure(c.as, nil) },
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-				{"list role/weather/", leftOver},
-				{"list token/weather/", leftOver},
-			},
-		},
-		{
-			name: "a new config", prepare: nothing, asked: 1,
-			do: func(c *counting) { c.write("config/weather", c.as.client()) },
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-				{"put token/weather", saved},
-				{"list role/weather/", leftOver},
-				{"list token/weather/", leftOver},
-			},
-		},
-		{
-			name: "a rewrite of a config that changes nothing", prepare: held,
-			do: func(c *counting) { c.write("config/weather", c.as.client()) },
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-			},
-		},
-		{
-			name: "a new secret", prepare: held, asked: 1,
-			do: func(c *counting) { c.write("config/weather", fields{"client_secret": secret + "2"}) },
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-				{"put token/weather", saved},
-			},
-		},
-		{
-			name: "a new secret of a config with two roles", prepare: withRoles, asked: 3, atOnce: true,
-			do: func(c *counting) { c.write("config/weather", fields{"client_secret": secret + "2"}) },
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-				{"put token/weather", saved},
-				{"get role/weather/reader", changed},
-				{"get role/weather/writer", changed},
-				// The tokens of the roles are refreshed in the background.
-				{"get config/weather", beforeAS},
-				{"get role/weather/reader", roleToo},
-				{"put token/weather/reader", saved},
-				{"get config/weather", beforeAS},
-				{"get role/weather/writer", roleToo},
-				{"put token/weather/writer", saved},
-			},
-		},
-		{
-			name: "another audience, verify=false", prepare: held,
-			do: func(c *counting) {
-				c.write("config/weather", fields{"audience": "https://weather.example.com", "verify": false})
-			},
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-				{"delete token/weather", otherShape},
-			},
-		},
-		{
-			name: "a config write that the authorization server refuses", prepare: held, asked: 1,
-			do: func(c *counting) {
-				c.as.answers(refusing(401, "invalid_client"))
-				c.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"client_secret": secret + "2"})
-			},
-			calls: []call{
-				{"get config/weather", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-			},
-		},
-		{
-			name: "a delete of a config with two roles", prepare: withRoles,
-			do: func(c *counting) { c.delete("config/weather") },
-			calls: []call{
-				{"LocalMount", forward},
-				{"delete config/weather", "the config with its keys goes first"},
-				{"list role/weather/", ofDeleted},
-				{"list token/weather/", ofDeleted},
-				{"get config/weather", "whether the name is configured again: then what belongs to that stays"},
-				{"delete token/weather", ofDeleted},
-				{"delete proved/weather", ofDeleted},
-				{"delete role/weather/reader", ofDeleted},
-				{"delete token/weather/reader", ofDeleted},
-				{"delete role/weather/writer", ofDeleted},
-				{"delete token/weather/writer", ofDeleted},
-			},
-		},
-		{
-			name: "a rotation of the signing key", prepare: withKeys,
-			do: func(c *counting) { c.write("keys/weather/rotate", nil) },
-			calls: []call{
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get config/weather", underLock},
-				{"put config/weather", written},
-			},
-		},
-
-		// Writes of a role.
-		{
-			name: "a new role", prepare: configured, asked: 1,
-			do: func(c *counting) { c.write("role/weather/reader", fields{"scopes": "reader"}) },
-			calls: []call{
-				{"get config/weather", existence + ": a role of an earlier config is none"},
-				{"get role/weather/reader", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get role/weather/reader", built},
-				{"get config/weather", underLock},
-				{"get role/weather/reader", underLock},
-				{"put role/weather/reader", written},
-				{"put token/weather/reader", saved},
-				{"get proved/weather", unproved},
-				{"put proved/weather", proved},
-			},
-		},
-		{
-			name:    "a rewrite of a role that changes nothing",
-			prepare: func(c *counting) { withRole(c); c.token("weather/reader") },
-			do:      func(c *counting) { c.write("role/weather/reader", fields{"scopes": "reader"}) },
-			calls: []call{
-				{"get config/weather", existence + ": a role of an earlier config is none"},
-				{"get role/weather/reader", existence},
-				{"LocalMount", forward},
-				{"get config/weather", built},
-				{"get role/weather/reader", built},
-			},
-		},
-		{
-			name:    "a delete of a role",
-			prepare: func(c *counting) { withRole(c); c.token("weather/reader") },
-			do:      func(c *counting) { c.delete("role/weather/reader") },
-			calls: []call{
-				{"LocalMount", forward},
-				{"delete role/weather/reader", "the role goes first"},
-				{"delete token/weather/reader", "and its token with it"},
-			},
-		},
-
-		// What operators and authorization servers look at.
-		{
-			name: "a read of a config", prepare: configured,
-			do:    func(c *counting) { c.read("config/weather") },
-			calls: []call{{"get config/weather", answered}},
-		},
-		{
-			name: "a list of configs", prepare: configured,
-			do:    func(c *counting) { c.list("config/") },
-			calls: []call{{"list config/", answered}},
-		},
-		{
-			name: "a read of a role", prepare: withRole,
-			do: func(c *counting) { c.read("role/weather/reader") },
-			calls: []call{
-				{"get config/weather", "a role of an earlier config is none"},
-				{"get role/weather/reader", answered},
-			},
-		},
-		{
-			name: "a list of roles", prepare: withRole,
-			do: func(c *counting) { c.list("role/weather/") },
-			calls: []call{
-				{"get config/weather", "what a deleted config may have left is not listed"},
-				{"list role/weather/", answered},
-				{"get role/weather/reader", "is it a role of this config, or one that a deleted config of this name left?"},
-			},
-		},
-		{
-			name: "a status", prepare: held,
-			do:    func(c *counting) { c.read("status/weather") },
-			calls: []call{{"get config/weather", "the certificate and what was asked for; how the token is, is in memory"}},
-		},
-		{
-			name: "a status of a role", prepare: withRoles,
-			do: func(c *counting) { c.read("status/weather/reader") },
-			calls: []call{
-				{"get config/weather", "the certificate and what was asked for; how the token is, is in memory"},
-				{"get role/weather/reader", roleToo},
-			},
-		},
-		{
-			name: "a status of a name that was never read", prepare: configured,
-			do: func(c *counting) { c.read("status/weather") },
-			calls: []call{
-				{"get config/weather", "the certificate and what was asked for"},
-				{"get config/weather", "the engine's own look: it does without the handler's"},
-				{"get token/weather", fromBefore},
-				{"get proved/weather", unproved},
-			},
-		},
-		{
-			name: "a list of the states of configs with and without roles",
-			prepare: func(c *counting) {
-				withRoles(c)
-				for _, server := range []string{"maps", "news"} {
-					c.write("config/"+server, c.as.client())
-				}
-			},
-			do: func(c *counting) { c.list("status/") },
-			calls: []call{
-				{"list config/", answered},
-				{"list role/", "which configs have roles"},
-				{"list role/weather/", answered},
-			},
-		},
-		{
-			name: "public keys", prepare: withKeys,
-			do:    func(c *counting) { c.read("keys/weather") },
-			calls: []call{{"get config/weather", answered}},
-		},
-		{
-			name: "published keys, unauthenticated", prepare: withKeys,
-			do: func(c *counting) { c.read("jwks/weather") },
-		},
-
-		// The life of the mount.
-		{
-			name: "a start with tokens of a config and of its two roles", prepare: withRoles, atOnce: true,
-			do: (*counting).restart,
-			calls: []call{
-				{"ReplicationState", "may this node write?"},
-				{"GetConsumptionBillingManager", "the framework's set-up"},
-				{"list token/", "which tokens there are"},
-				{"list token/weather/", "which tokens of roles there are"},
-				{"get config/weather", "is the token of the config's shape?"},
-				{"get token/weather", fromBefore},
-				{"get config/weather", "is the token of the config's shape?"},
-				{"get role/weather/reader", roleToo},
-				{"get token/weather/reader", fromBefore},
-				{"get config/weather", "is the token of the config's shape?"},
-				{"get role/weather/writer", roleToo},
-				{"get token/weather/writer", fromBefore},
-				{"list role/", "did a delete that was cut short leave roles without a config?"},
-				{"list config/", "did a delete that was cut short leave roles without a config?"},
-				{"list config/", "whose keys may be published"},
-				{"get config/weather", "are its keys published? Memory must know, for whoever asks is not authenticated"},
-			},
-		},
-		{
-			name: "another node's write of a config", prepare: held, atOnce: true,
-			do: func(c *counting) { c.b.InvalidateKey(c.t.Context(), "config/weather") },
-			calls: []call{
-				{"get config/weather", "is the token still of the config's shape?"},
-				{"get token/weather", "that node may have obtained another"},
-				{"get config/weather", "are its keys published?"},
-			},
-		},
+func TestWarmReadsCallNobody(t *testing.T) {
+	for name, row := range map[string]struct {
+		prepare, do func(*counting)
+		calls       int // to Vault, for all reads together
+	}{
+		"of a token":               {withToken, often(token("weather")), 0},
+		"of a role's":              {withRoleToken, often(token("weather/reader")), 0},
+		"after a pause":            {func(c *counting) { withToken(c); time.Sleep(replicationStateLife) }, token("weather"), 1},
+		"within a backoff window":  {func(c *counting) { down(c); unavailable(c) }, often(unavailable), 0},
+		"again":                    {func(c *counting) { withToken(c); time.Sleep(replicationStateLife); c.token("weather") }, often(token("weather")), 0},
+		"of published keys":        {withKeys, reading("jwks/weather"), 0},
+		"refresh/ within cooldown": {withToken, func(c *counting) { c.refresh("weather", nil) }, 0},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			as := newAuthServer(t)
 			synctest.Test(t, func(t *testing.T) {
 				c := newCounting(t, as)
-				synctest.Wait()
-				test.prepare(c)
-				synctest.Wait()
-				asked := as.count()
-				c.taken()
-				test.do(c)
-				synctest.Wait()
-				made := c.taken()
-				var want, why []string
-				for _, call := range test.calls {
-					want = append(want, call.made)
-					why = append(why, call.made+": "+call.why)
-				}
-				if test.atOnce {
-					slices.Sort(made)
-					slices.Sort(want)
-				}
-				if !slices.Equal(made, want) {
-					t.Errorf("the calls to Vault are\n\t%s\nwant\n\t%s", strings.Join(made, "\n\t"), strings.Join(why, "\n\t"))
-				}
-				if n := as.count() - asked; n != test.asked {
-					t.Errorf("%d requests to the authorization server; want %d", n, test.asked)
+				row.prepare(c)
+				if costs, calls := c.costs(row.do); costs != "" || len(calls) > row.calls {
+					t.Errorf("%s; %d calls to Vault, want %d at most: %q", costs, len(calls), row.calls, calls)
 				}
 			})
 		})
 	}
 }
 
-// warmRead is a broker's read of a held token, as it arrives over the plugin boundary.
+// Each storage call is a round trip. A write reads the config for Vault's existence check, for what it changes, and
+// again under the lock, for a write that came first.
+func TestStorageCalls(t *testing.T) {
+	const rejected = firstToken
+	secret2 := fields{"client_secret": secret + "2"}
+	for name, row := range map[string]struct {
+		prepare, do func(*counting)
+		costs       string
+	}{
+		"first read":                {configured, token("weather"), "3 get, 2 put, 1 request"},
+		"first read of a role":      {withRole, token("weather/reader"), "4 get, 2 put, 1 request"},
+		"first read that fails":     {down, unavailable, "2 get, 1 request"},
+		"first reads by a thousand": {configured, often(token("weather")), "3 get, 2 put, 1 request"},
+		"read of what is not there": {configured, func(c *counting) { c.refused(http.StatusNotFound, logical.ReadOperation, "token/absent", nil) }, "1 get"},
+		"read after an outage": {func(c *counting) {
+			after(func(c *counting) { withToken(c); c.as.answers(refusing(503, "x")) }, 62*time.Minute)(c)
+			c.as.answers(granting(nil))
+		}, token("weather"), "1 get, 1 put, 1 request"},
+		"refresh/":                     {after(withToken, cooldown), func(c *counting) { c.refresh("weather", nil) }, "1 get, 1 put, 1 request"},
+		"refresh/ by a thousand":       {after(withToken, cooldown), often(func(c *counting) { c.refresh("weather", fields{"token_id": rejected}) }), "1 get, 1 put, 1 request"},
+		"refresh/ of a role":           {after(withRoleToken, cooldown), func(c *counting) { c.refresh("weather/reader", nil) }, "2 get, 1 put, 1 request"},
+		"refresh ahead":                {withToken, func(*counting) { time.Sleep(46 * time.Minute) }, "1 get, 1 put, 1 request"},
+		"refresh ahead of a role's":    {withRoleToken, func(*counting) { time.Sleep(46 * time.Minute) }, "2 get, 1 put, 1 request"},
+		"new config":                   {unconfigured, func(c *counting) { c.write("config/weather", c.as.client()) }, "3 get, 2 list, 2 put, 1 request"},
+		"new config, verify=false":     {unconfigured, configured, "3 get, 2 list, 1 put"},
+		"config, the same again":       {withToken, func(c *counting) { c.write("config/weather", c.as.client()) }, "2 get"},
+		"new secret":                   {withToken, writing("config/weather", secret2), "3 get, 2 put, 1 request"},
+		"new secret beside two roles":  {withRoles, writing("config/weather", secret2), "9 get, 4 put, 3 request"},
+		"other audience, verify=false": {withToken, writing("config/weather", fields{"audience": "b", "verify": false}), "1 delete, 3 get, 1 put"},
+		"config that is refused": {withToken, func(c *counting) {
+			c.as.answers(refusing(401, "invalid_client"))
+			c.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", secret2)
+		}, "2 get, 1 request"},
+		"delete of a config, two roles": {withRoles, func(c *counting) { c.delete("config/weather") }, "7 delete, 1 get, 2 list"},
+		"rotation of the signing key":   {withKeys, writing("keys/weather/rotate", nil), "2 get, 1 put"},
+		"new role":                      {configured, writing("role/weather/reader", fields{"scopes": "reader"}), "7 get, 3 put, 1 request"},
+		"role, the same again":          {withRoleToken, writing("role/weather/reader", fields{"scopes": "reader"}), "4 get"},
+		"delete of a role":              {withRoleToken, func(c *counting) { c.delete("role/weather/reader") }, "2 delete"},
+		"config":                        {configured, reading("config/weather"), "1 get"},
+		"list of configs":               {configured, listing("config/"), "1 list"},
+		"role":                          {withRole, reading("role/weather/reader"), "2 get"},
+		"list of roles":                 {withRole, listing("role/weather/"), "2 get, 1 list"},
+		"status":                        {withToken, reading("status/weather"), "1 get"},
+		"status of a role":              {withRoles, reading("status/weather/reader"), "2 get"},
+		"status of what was never read": {configured, reading("status/weather"), "4 get"},
+		"list of states":                {withRoles, listing("status/"), "3 list"},
+		"list of servers with roles":    {withRoles, listing("role/"), "2 list"},
+		"public keys":                   {withKeys, reading("keys/weather"), "1 get"},
+		"start with two roles":          {withRoles, func(c *counting) { c.stop(); c.start() }, "9 get, 5 list"},
+		"another node's write":          {withToken, func(c *counting) { c.b.InvalidateKey(c.t.Context(), "config/weather") }, "3 get"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			as := newAuthServer(t)
+			synctest.Test(t, func(t *testing.T) {
+				c := newCounting(t, as)
+				row.prepare(c)
+				if costs, calls := c.costs(row.do); costs != row.costs {
+					t.Errorf("it costs %s; want %s: %q", costs, row.costs, calls)
+				}
+			})
+		})
+	}
+}
+
+// warmRead is a broker's read of a withToken token, as it arrives over the plugin boundary.
 func warmRead(storage logical.Storage) *logical.Request {
 	return &logical.Request{
 		ID:          "3bd1b0f5-30a1-8a3c-6f4e-b5f1f1a3c1de",
