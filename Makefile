@@ -9,6 +9,8 @@ OUT      ?= bench/results
 # that takes six minutes runs on the first.
 SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 
+COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+
 # The flags are those of the plugin's build: then both share what is compiled.
 GO_RUN   := CGO_ENABLED=0 go run -trimpath
 
@@ -19,7 +21,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the plugin and mcp-token-proxy, into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ $(addprefix ./cmd/,$(BINARIES))
+	CGO_ENABLED=0 go build -trimpath -ldflags='-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.commit=$(COMMIT)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
 test: test-unit test-acceptance test-bench soak ## Run all tests, and a short soak
 

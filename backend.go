@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
 // Factory makes the backend of one mount. It satisfies logical.Factory.
@@ -42,7 +43,7 @@ func newBackend(system *systemView, s store) *backend {
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		BackendType:    logical.TypeLogical,
-		RunningVersion: Version,
+		RunningVersion: version.String(),
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, tokenPrefix},
 			LocalStorage:    []string{tokenPrefix, provedPrefix},

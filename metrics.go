@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
 // The outcomes of reads and of token requests, as labels.
@@ -124,7 +125,7 @@ func newMetrics() *metrics {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "mcp_oauth_build_info",
 		Help:        "1, with the plugin's version and that of Go as labels.",
-		ConstLabels: prometheus.Labels{"version": Version, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": runtime.Version()},
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.requests, m.duration, reads, m.shared, m.lag, m.storage, m.refreshes, build)

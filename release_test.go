@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 		want                    string // in the complaint; empty: none
 	}{
 		{"v1.2.3", "v1.2.3", changelog, ""},
-		{"v1.2.4", "v1.2.3", changelog, "the tag is v1.2.4, and the plugin reports v1.2.3"},
+		{"v1.2.4", "v1.2.3", changelog, "the tag is v1.2.4, and the next version is v1.2.3"},
 		{"1.2.3", "v1.2.3", changelog, "the tag is 1.2.3"},
 		{"v1.2.3-rc1", "v1.2.3", changelog, "the tag is v1.2.3-rc1"},
 		{"v1.2.3", "v1.2.3", unreleased, "CHANGELOG.md has no entry for 1.2.3"},
@@ -49,7 +50,7 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
 	for kind, flags := range map[string][]string{"lightweight": nil, "annotated": {"-a", "-m", "a release"}} {
 		for _, test := range []struct{ tag, changelog, want string }{
-			{"v1.2.4", "## [1.2.3]\n", "the tag is v1.2.4, and the plugin reports v1.2.3"},
+			{"v1.2.4", "## [1.2.3]\n", "the tag is v1.2.4, and the next version is v1.2.3"},
 			// Without the tag this would be a release still to come.
 			{"v1.2.3", "## [Unreleased]\n", "CHANGELOG.md has no entry for 1.2.3"},
 		} {
@@ -88,7 +89,7 @@ func releaseSource(t *testing.T, version, changelog string) string {
 	}
 	for name, content := range map[string]string{
 		"scripts/release-check": string(script),
-		"version.go":            strings.Replace(versionSource(t), Version, version, 1),
+		versionFile:             regexp.MustCompile(`v[0-9]+\.[0-9]+\.[0-9]+`).ReplaceAllString(versionSource(t), version),
 		"CHANGELOG.md":          changelog,
 	} {
 		path := filepath.Join(dir, name)
@@ -102,12 +103,14 @@ func releaseSource(t *testing.T, version, changelog string) string {
 	return dir
 }
 
-// versionSource is version.go, which the check reads as text.
+// versionFile holds the version that comes next, which the check reads as text.
+const versionFile = "internal/version/version.go"
+
 func versionSource(t *testing.T) string {
 	t.Helper()
-	source, err := os.ReadFile("version.go")
-	if err != nil || !strings.Contains(string(source), Version) {
-		t.Fatalf("version.go does not say %s: %v", Version, err)
+	source, err := os.ReadFile(versionFile)
+	if err != nil || !strings.Contains(string(source), "\nconst next = \"v") {
+		t.Fatalf("%s does not say which version comes next: %v", versionFile, err)
 	}
 	return string(source)
 }

@@ -68,7 +68,7 @@ var notRun = map[string]string{
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
-	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.1.0 .":                          "It has not been built or run by this project",
+	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.2.0 .":                          "It has not been built or run by this project",
 	"docs/reliability.md: make soak                            # 2 minutes, as in make test":    "as in make test",
 }
 
@@ -190,52 +190,52 @@ func (w *walkthrough) prepare(script string) string {
 func followReleases(w *walkthrough) {
 	t, r := w.t, &release{t: w.t, bed: w.bed, plugins: w.dir}
 	const (
-		archive = "vault-plugin-mcp-oauth_0.1.0_linux_amd64.tar.gz"
+		archive = "vault-plugin-mcp-oauth_0.2.0_linux_amd64.tar.gz"
 		pin     = "sys/plugins/pins/secret/" + bed.PluginName
 	)
-	r.build("v0.1.0", bed.PluginName)
+	r.build("v0.2.0", bed.PluginName)
 	w.prepare("tar -czf " + archive + " " + bed.PluginName + "; rm " + bed.PluginName + "; sha256sum " + archive + " > SHA256SUMS")
 	w.paste("sha256sum")
-	install, register := w.next("sh", "VERSION=0.1.0\ntar"), w.next("sh", "VERSION=0.1.0\nvault plugin register")
+	install, register := w.next("sh", "VERSION=0.2.0\ntar"), w.next("sh", "VERSION=0.2.0\nvault plugin register")
 	w.prepare(install.text)
 	w.prepare(register.text)
 	w.paste("vault secrets enable")
-	r.runs("v0.1.0", "v0.1.0")
+	r.runs("v0.2.0", "v0.2.0")
 	w.configure(t, nil)
 	token := w.token(t, "token/files")
 
-	r.build("v0.2.0", bed.PluginName)
-	w.prepare("tar -czf " + strings.Replace(archive, "0.1.0", "0.2.0", 1) + " " + bed.PluginName)
+	r.build("v0.3.0", bed.PluginName)
+	w.prepare("tar -czf " + strings.Replace(archive, "0.2.0", "0.3.0", 1) + " " + bed.PluginName)
 	for _, b := range []block{install, register} {
-		w.prepare(strings.Replace(b.text, "VERSION=0.1.0", "VERSION=0.2.0", 1))
+		w.prepare(strings.Replace(b.text, "VERSION=0.2.0", "VERSION=0.3.0", 1))
 	}
-	r.runs("v0.1.0", "v0.1.0")
-	w.paste("vault secrets tune")
 	r.runs("v0.2.0", "v0.2.0")
+	w.paste("vault secrets tune")
+	r.runs("v0.3.0", "v0.3.0")
 	reload := w.bed.Vault.Product.ReloadPlugin()
 	if w.bed.Vault.Product.PinsVersions() {
 		w.paste("vault write sys/plugins/pins")
-		r.refused("a pinned version v0.2.0 is in effect", "secrets", "tune", "-plugin-version=v0.1.0", bed.Mount)
-		r.vault("write", pin, "version=v0.1.0")
+		r.refused("a pinned version v0.3.0 is in effect", "secrets", "tune", "-plugin-version=v0.2.0", bed.Mount)
+		r.vault("write", pin, "version=v0.2.0")
 		r.vault(reload...)
-		r.runs("v0.2.0", "v0.1.0")
+		r.runs("v0.3.0", "v0.2.0")
 		r.vault("delete", pin)
 	} else {
 		w.next("sh", "vault write sys/plugins/pins")
 	}
 	w.paste("vault secrets tune")
-	r.runs("v0.1.0", "v0.1.0")
+	r.runs("v0.2.0", "v0.2.0")
 	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
 		t.Error("the way there and back replaced the token")
 	}
 
 	// The old version is not coming back.
-	r.vault("secrets", "tune", "-plugin-version=v0.2.0", bed.Mount)
+	r.vault("secrets", "tune", "-plugin-version=v0.3.0", bed.Mount)
 	r.vault(reload...)
 	w.paste("vault plugin deregister")
-	r.registered("v0.2.0")
+	r.registered("v0.3.0")
 
-	w.prepare("git clone -q --bare '" + absolute(t, "..") + "' published.git; git -C published.git tag -f v0.1.0")
+	w.prepare("git clone -q --bare '" + absolute(t, "..") + "' published.git; git -C published.git tag -f v0.2.0")
 	if out := w.paste("git clone"); !regexp.MustCompile(`(?m)^[0-9a-f]{64}  plugin$`).MatchString(out) {
 		t.Errorf("the build printed no sum: %s", out)
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -416,14 +415,9 @@ func TestPathHelpTeaches(t *testing.T) {
 func TestVaultReportsThePluginsVersion(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	version := regexp.MustCompile(`const Version = "(v[^"]+)"`)
-	source, err := os.ReadFile("../version.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := version.FindStringSubmatch(string(source))
-	if match == nil {
-		t.Fatalf("no version in %q", source)
+	version := (&release{t: t, plugins: b.PluginDir()}).version(bed.PluginName)
+	if !strings.HasPrefix(version, "v") {
+		t.Fatalf("the plugin reports the version %q", version)
 	}
 	for _, c := range []struct {
 		command []string
@@ -439,8 +433,8 @@ func TestVaultReportsThePluginsVersion(t *testing.T) {
 			t.Errorf("%q does not list %s", c.command, c.row)
 		}
 		for _, column := range c.columns {
-			if row[column] != match[1] {
-				t.Errorf("%q: %s is %q, want %q", c.command, column, row[column], match[1])
+			if row[column] != version {
+				t.Errorf("%q: %s is %q, want %q", c.command, column, row[column], version)
 			}
 		}
 	}

@@ -18,7 +18,7 @@ func TestUpgradeReachesEveryNode(t *testing.T) {
 	b := bed.New(t, bed.Options{Bare: true, Nodes: 3})
 	r := &release{t: t, bed: b, plugins: b.PluginDir()}
 	current := r.version(bed.PluginName)
-	const next, nextFile = "v0.2.0", bed.PluginName + "-v0.2.0"
+	const next, nextFile = "v0.3.0", bed.PluginName + "-v0.3.0"
 	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-version="+current, "secret", bed.PluginName)
 	r.vault("secrets", "enable", "-path="+bed.Mount, "-plugin-version="+current, bed.PluginName)
 	c := newCluster(t, b)

@@ -120,24 +120,11 @@ func (r *release) build(version, file string) string {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	// The version is a constant in a file of its own, which this build finds replaced.
-	dir := r.t.TempDir()
-	source, overlay := filepath.Join(dir, "version.go"), filepath.Join(dir, "overlay.json")
-	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(root, "version.go"): source}})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for path, content := range map[string]string{
-		source:  fmt.Sprintf("package mcpoauth\n\nconst Version = %q\n", version),
-		overlay: string(replace),
-	} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			r.t.Fatal(err)
-		}
-	}
 	binary := filepath.Join(r.plugins, file)
-	cmd := exec.CommandContext(r.t.Context(), "go", "build", "-overlay", overlay, "-o", binary, "./cmd/"+bed.PluginName)
+	cmd := exec.CommandContext(r.t.Context(), "go", "build", "-trimpath", "-o", binary,
+		"-ldflags=-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release="+version, "./cmd/"+bed.PluginName)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		r.t.Fatalf("build %s: %v\n%s", version, err, out)
 	}

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
 const wholeConfig = `
@@ -203,7 +205,7 @@ func TestCheck(t *testing.T) {
 		"both":                   {nil, append(route, "-config=a.hcl"), 2, "exclude"},
 		"a flag that is none":    {nil, []string{"-routes"}, 2, "routes"},
 		"an argument":            {nil, append(route, "x"), 2, `"x"`},
-		"version":                {nil, []string{"-version"}, 0, version},
+		"version":                {nil, []string{"-version"}, 0, version.String()},
 		"help":                   {nil, []string{"-help"}, 0, "Usage"},
 		"a method without files": {map[string]string{"a.hcl": tcp + files + "auto_auth {\n method \"token_file\" {\n config = { token_file_path = \"none\" }\n }\n}\n"}, []string{"-check", "-config=a.hcl"}, 0, "valid"}, // an Agent may write it later
 	} {

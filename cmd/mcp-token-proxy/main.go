@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
 // Exit codes.
@@ -35,7 +37,7 @@ func run(args []string, out, errs io.Writer, signals <-chan os.Signal) int {
 	case err != nil:
 		return exitBadArgs // the flag package has said why
 	case o.version:
-		fmt.Fprintln(out, version)
+		fmt.Fprintln(out, version.String())
 		return 0
 	}
 	c, err := o.config()

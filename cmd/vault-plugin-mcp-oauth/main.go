@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 
 	mcpoauth "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
 func main() {
@@ -20,7 +21,7 @@ func main() {
 
 	meta := &api.PluginAPIClientMeta{}
 	flags := meta.FlagSet()
-	version := flags.Bool("version", false, "print the plugin's version and exit")
+	showVersion := flags.Bool("version", false, "print the plugin's version and exit")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			os.Exit(0)
@@ -28,8 +29,8 @@ func main() {
 		log.Error("bad arguments", "error", err)
 		os.Exit(2)
 	}
-	if *version {
-		os.Stdout.WriteString(mcpoauth.Version + "\n")
+	if *showVersion {
+		os.Stdout.WriteString(version.String() + "\n")
 		return
 	}
 

@@ -1,0 +1,71 @@
+package version
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"testing"
+)
+
+func TestVersionIsTheTagOrNamesTheCommit(t *testing.T) {
+	const full = "0123456789abcdef0123456789abcdef01234567"
+	recorded := func(version, revision string) *debug.BuildInfo {
+		info := &debug.BuildInfo{Main: debug.Module{Version: version}}
+		if revision != "" {
+			info.Settings = []debug.BuildSetting{{Key: "vcs", Value: "git"}, {Key: "vcs.revision", Value: revision}}
+		}
+		return info
+	}
+	for name, row := range map[string]struct {
+		release, commit string
+		info            *debug.BuildInfo
+		want            string
+	}{
+		"a release":                    {"v0.2.0", "", recorded("(devel)", ""), "v0.2.0"},
+		"make build":                   {"", "0123456789ab", recorded("(devel)", ""), "v0.2.0-dev.0123456789ab"},
+		"make build at a tag":          {"", "0123456789ab", recorded("v0.2.0", full), "v0.2.0-dev.0123456789ab"},
+		"go build":                     {"", "", recorded("v0.0.0-20261129120000-0123456789ab+dirty", full), "v0.2.0-dev.0123456789ab"},
+		"go build after a release":     {"", "", recorded("v0.2.1-0.20261129120000-0123456789ab", full), "v0.2.0-dev.0123456789ab"},
+		"go build of a changed tag":    {"", "", recorded("v0.2.0+dirty", full), "v0.2.0-dev.0123456789ab"},
+		"go install of a tag":          {"", "", recorded("v0.2.0", ""), "v0.2.0"},
+		"go install of a candidate":    {"", "", recorded("v0.2.0-rc.1", ""), "v0.2.0-rc.1"},
+		"go build without git":         {"", "", recorded("(devel)", ""), "v0.2.0-dev"},
+		"a build that records nothing": {"", "", nil, "v0.2.0-dev"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := of(row.release, row.commit, row.info); got != row.want {
+				t.Errorf("the version is %s, want %s", got, row.want)
+			}
+		})
+	}
+}
+
+// The Makefile and the release's configuration set variables of this package by name, which the linker does not
+// check.
+func TestTheLinkerSetsTheVersion(t *testing.T) {
+	const name = "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
+	for file, flag := range map[string]string{
+		"Makefile":         "-X " + name + ".commit=",
+		".goreleaser.yaml": "-X " + name + ".release={{ .Tag }}",
+	} {
+		content, err := os.ReadFile(filepath.Join("..", "..", file))
+		if err != nil || !strings.Contains(string(content), flag) {
+			t.Errorf("%s does not have %q: %v", file, flag, err)
+		}
+	}
+	dir := t.TempDir()
+	for flag, want := range map[string]string{"commit=0123456789ab": next + "-dev.0123456789ab", "release=v1.2.3": "v1.2.3"} {
+		binary := filepath.Join(dir, "mcp-token-proxy")
+		build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-X "+name+"."+flag, "-o", binary, "../../cmd/mcp-token-proxy")
+		build.Env = append(build.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+		out, err := exec.CommandContext(t.Context(), binary, "-version").Output()
+		if got := strings.TrimSpace(string(out)); err != nil || got != want {
+			t.Errorf("with %s the binary reports %q, want %q: %v", flag, got, want, err)
+		}
+	}
+}
