@@ -107,8 +107,10 @@ fmt: ## Format the code
 demo: ## Show the whole flow on real parts, and check it
 	cd acceptance && $(GO_RUN) ./cmd/demo
 
+# Job control gives the demo the terminal: Ctrl-C is for the demo alone, and ends make dev with status 0.
 dev: ## Start the demo's parts and keep them running until interrupted
-	cd acceptance && $(GO_RUN) ./cmd/demo -keep
+	cd acceptance && CGO_ENABLED=0 go build -trimpath -o ../bin/demo ./cmd/demo
+	if [ -t 0 ]; then set -m; fi; bin/demo -keep
 
 release-check: ## Make the release of the last commit twice, compare the two, publish nothing
 	scripts/release-check

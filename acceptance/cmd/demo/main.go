@@ -43,6 +43,9 @@ func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 	if err == nil && keep {
 		s.invite()
 		<-ctx.Done()
+	}
+	if keep && ctx.Err() != nil { // that is how it is stopped, during the set-up too
+		err = nil
 		fmt.Fprintln(out, "\nStopping.")
 	}
 	if err != nil {

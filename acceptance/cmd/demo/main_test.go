@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,40 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 		t.Fatalf("it ended by itself: %v\n%s", err, out)
 	}
 	if err := <-ended; err != nil || !strings.HasSuffix(out.String(), "All held.\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	// It teaches the README's commands.
+	readme, err := os.ReadFile("../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for taught, shown := range map[string]string{
+		"tr -d '\\n' < client-secret | vault write mcp-oauth/config/files": "tr -d '\\n' < client-secret | vault write mcp-oauth/config/weather",
+		"\n  client_secret=-":                       " client_secret=-",
+		"\n  -version=v":                            " -version=v",
+		"\nvault policy write mcp-broker - <<'EOF'": " vault policy write weather-broker - <<'EOF'",
+	} {
+		said := strings.NewReplacer("$ bao ", "$ vault ", "| bao ", "| vault ").Replace(out.String())
+		if !strings.Contains(string(readme), taught) || !strings.Contains(said, shown) {
+			t.Errorf("the README has not %q, or the demo not %q", taught, shown)
+		}
+	}
+}
+
+// Interrupted during its set-up, it ends well too.
+func TestKeptDemoMayBeInterruptedEarly(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	out := &heard{word: "== 2.", said: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, true, out) }()
+	select {
+	case <-out.said:
+		interrupt()
+	case err := <-ended:
+		t.Fatalf("it ended by itself: %v\n%s", err, out)
+	}
+	if err := <-ended; err != nil || !strings.Contains(out.String(), "Stopping.") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

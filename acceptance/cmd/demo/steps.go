@@ -18,12 +18,7 @@ func (s *story) file(name, content string) error {
 // policy writes a policy that allows to read one path.
 func (s *story) policy(ctx context.Context, name, path string) error {
 	rules := fmt.Sprintf("path %q {\n  capabilities = [\"read\"]\n}\n", path)
-	if err := s.file(name+".hcl", rules); err != nil {
-		return err
-	}
-	s.printf("   $ cat %s.hcl\n", name)
-	s.show(rules)
-	_, err := s.must(ctx, "policy", "write", name, name+".hcl")
+	_, err := s.runWithText(ctx, rules, "policy", "write", name, "-")
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -84,23 +85,28 @@ MCP server            %s, which takes access tokens of that authorization server
 
 func (s *story) enablePlugin(ctx context.Context) error {
 	s.step("The operator registers and enables the plugin", "")
-	if _, err := s.must(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "secret", bed.PluginName); err != nil {
+	version, err := exec.CommandContext(ctx, filepath.Join(s.bed.PluginDir(), bed.PluginName), "-version").Output()
+	if err != nil {
+		return fmt.Errorf("%s -version: %w", bed.PluginName, err)
+	}
+	_, err = s.must(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "-version="+strings.TrimSpace(string(version)), "secret", bed.PluginName)
+	if err != nil {
 		return err
 	}
-	_, err := s.must(ctx, "secrets", "enable", "-path="+bed.Mount, bed.PluginName)
+	_, err = s.must(ctx, "secrets", "enable", "-path="+bed.Mount, bed.PluginName)
 	return err
 }
 
 func (s *story) writeConfig(ctx context.Context) error {
 	s.step("The operator gives Vault the client credentials for the MCP server", `The MCP server's URL and the credentials are all that it takes: the plugin finds the authorization
 server and the scopes, and gets a first token before it stores anything.`)
-	if err := s.file("client-secret", s.client.Secret); err != nil {
+	if err := s.file("client-secret", s.client.Secret+"\n"); err != nil {
 		return err
 	}
-	_, err := s.must(ctx, "write", "mcp-oauth/config/weather",
+	_, err := s.runWithSecret(ctx, "client-secret", "write", "mcp-oauth/config/weather",
 		"server_url="+s.mcp.URL,
 		"client_id="+s.client.ID,
-		"client_secret=@client-secret")
+		"client_secret=-")
 	if err != nil {
 		return err
 	}
@@ -226,10 +232,10 @@ func (s *story) refuseWrongSecret(ctx context.Context) error {
 	}
 	wrong := rand.Text()
 	s.bed.Secrecy.AddClientSecret(s.client.ID, wrong)
-	if err := s.file("wrong-secret", wrong); err != nil {
+	if err := s.file("wrong-secret", wrong+"\n"); err != nil {
 		return err
 	}
-	out, err := s.run(ctx, "", s.vault.RootToken, "write", "mcp-oauth/config/weather", "client_secret=@wrong-secret")
+	out, err := s.runWithSecret(ctx, "wrong-secret", "write", "mcp-oauth/config/weather", "client_secret=-")
 	s.check(err != nil && strings.Contains(out, "Code: 400") && strings.Contains(out, "invalid_client"),
 		"Vault tells what the authorization server said: invalid_client")
 	after, err := s.readToken(ctx)
@@ -251,7 +257,7 @@ func (s *story) rotateSecret(ctx context.Context) error {
 	if err := s.bed.AS.SetClient(ctx, s.client); err != nil {
 		return err
 	}
-	if err := s.file("new-client-secret", s.client.Secret); err != nil {
+	if err := s.file("new-client-secret", s.client.Secret+"\n"); err != nil {
 		return err
 	}
 	calls := s.broker.Counts().Calls
@@ -259,7 +265,7 @@ func (s *story) rotateSecret(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.must(ctx, "write", "mcp-oauth/config/weather", "client_secret=@new-client-secret")
+	_, err = s.runWithSecret(ctx, "new-client-secret", "write", "mcp-oauth/config/weather", "client_secret=-")
 	if err != nil {
 		return err
 	}

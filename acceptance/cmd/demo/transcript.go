@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -77,11 +79,38 @@ func (t *transcript) show(text string) {
 }
 
 // run runs the command vault or bao with args as the holder of token, shows both and returns what it
-// printed. who is how the transcript names the holder where it is not the operator.
+// printed. who is how the transcript names the holder if it is not the operator.
 func (t *transcript) run(ctx context.Context, who, token string, args ...string) (string, error) {
-	t.command(who, args)
+	prefix := "$ "
+	if who != "" {
+		prefix += fmt.Sprintf("VAULT_TOKEN=$%s ", who)
+	}
+	t.command(prefix, args)
+	return t.carryOut(ctx, token, "", args)
+}
+
+// runWithSecret is run for the operator, with the secret in a file as the command's standard input.
+func (t *transcript) runWithSecret(ctx context.Context, file string, args ...string) (string, error) {
+	t.command("$ tr -d '\\n' < "+file+" | ", args)
+	secret, err := os.ReadFile(filepath.Join(t.dir, file))
+	if err != nil {
+		return "", err
+	}
+	return t.carryOut(ctx, t.vault.RootToken, strings.ReplaceAll(string(secret), "\n", ""), args)
+}
+
+// runWithText is run for the operator, with a text as the command's standard input.
+func (t *transcript) runWithText(ctx context.Context, text string, args ...string) (string, error) {
+	t.command("$ ", append(args[:len(args):len(args)], "<<'EOF'"))
+	t.show(text + "EOF\n")
+	return t.carryOut(ctx, t.vault.RootToken, text, args)
+}
+
+// carryOut runs a command, shows what it printed and returns it.
+func (t *transcript) carryOut(ctx context.Context, token, stdin string, args []string) (string, error) {
 	cmd := t.vault.CLI(ctx, token, args...)
 	cmd.Dir = t.dir
+	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	t.show(string(out))
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
@@ -90,14 +119,10 @@ func (t *transcript) run(ctx context.Context, who, token string, args ...string)
 	return strings.TrimSpace(string(out)), err
 }
 
-// command shows a command, with a line for each key=value where there are several.
-func (t *transcript) command(who string, args []string) {
+// command shows a command after a prompt, with a line for each key=value if there are several.
+func (t *transcript) command(prompt string, args []string) {
 	var line strings.Builder
-	line.WriteString("$ ")
-	if who != "" {
-		fmt.Fprintf(&line, "VAULT_TOKEN=$%s ", who)
-	}
-	line.WriteString(t.vault.Product.Command())
+	line.WriteString(prompt + t.vault.Product.Command())
 	for _, arg := range args {
 		if len(args) > 5 && strings.Contains(arg, "=") && !strings.HasPrefix(arg, "-") {
 			line.WriteString(" \\\n     ")
