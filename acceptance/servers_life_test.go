@@ -24,7 +24,7 @@ func checkLife(t *testing.T, s *served) {
 	const activateAfter = 5 * time.Minute
 	byMethod := map[string]*clientOf{}
 	if slices.Contains(s.Methods, "private_key_jwt") {
-		c := s.newClient(t, "private_key_jwt", nil)
+		c := s.newClient(t, "private_key_jwt", func(c *servers.Client) { c.Algorithm = "RS256" })
 		c.configure(t, map[string]any{"key_type": "rsa-2048", "publish_jwks": true})
 		c.write(t, "keys/"+c.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
 		byMethod["private_key_jwt"] = c

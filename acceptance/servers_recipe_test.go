@@ -41,8 +41,11 @@ func checkRecipe(t *testing.T, s *served) {
 	for name, is := range recipe.Own {
 		w.own = append(w.own, readersOwn{name: name, is: is})
 	}
+	if recipe.Issuer != "" {
+		w.own = append(w.own, readersOwn{name: recipe.Issuer, is: s.Issuer("").URL})
+	}
 	if ca := s.CA(); ca != nil {
-		w.certify(ca)
+		c.as.Subject = w.certify(ca)
 	}
 	for len(w.blocks) > 0 {
 		b := w.next("sh", "")
@@ -51,12 +54,12 @@ func checkRecipe(t *testing.T, s *served) {
 			if _, err := c.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+c.name); err != nil {
 				t.Fatal(err)
 			}
-			method := s.Methods[0]
-			if strings.Contains(b.text, "client_certificate=") {
-				method = "tls_client_auth"
-				b.text = strings.ReplaceAll(b.text, s.Issuer("").URL, s.Issuer(method).URL)
-			}
+			method := methodIn(b.text)
+			b.text = strings.ReplaceAll(b.text, s.Issuer("").URL, s.Issuer(method).URL)
 			w.mcp.Trust(s.Issuer(method))
+			if recipe.Issuer != "" {
+				c.createFor(t, w, method)
+			}
 		}
 		if out, err := w.run(b, b.text); err != nil {
 			t.Fatal(err)
@@ -68,8 +71,29 @@ func checkRecipe(t *testing.T, s *served) {
 	}
 }
 
-// certify issues the reader a client certificate. The server's own is of the same authority, which nobody else trusts.
-func (w *walkthrough) certify(ca *bed.CA) {
+// methodIn returns the client authentication method that a config's command leads to.
+func methodIn(command string) string {
+	switch {
+	case strings.Contains(command, "client_certificate="):
+		return "tls_client_auth"
+	case strings.Contains(command, "key_type="):
+		return "private_key_jwt"
+	default:
+		return "client_secret_basic"
+	}
+}
+
+// createFor creates at the server the client that a page says in words, and the file of its secret.
+func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
+	t.Helper()
+	c.as.ID, c.as.Method, c.as.JWKSURI, c.as.Algorithm = "mcp-broker", method, c.jwksURI(), "ES256"
+	c.register(t)
+	w.put("client-secret", c.as.Secret+"\n")
+}
+
+// certify issues the reader a client certificate, and returns its subject. The server's own is of the same authority,
+// which nobody else trusts.
+func (w *walkthrough) certify(ca *bed.CA) string {
 	w.t.Helper()
 	issued, err := ca.Client("recipe")
 	if err != nil {
@@ -82,4 +106,5 @@ func (w *walkthrough) certify(ca *bed.CA) {
 	w.own = append(w.own,
 		readersOwn{name: "CN=mcp-broker,O=Example", is: issued.Subject},
 		readersOwn{name: "client_certificate=@cert.pem", is: "client_certificate=@cert.pem ca_cert=@ca.pem"})
+	return issued.Subject
 }

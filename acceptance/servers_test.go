@@ -136,7 +136,9 @@ func (c *clientOf) fields(changes map[string]any) map[string]any {
 	if c.as.Secret != "" {
 		fields["client_secret"] = c.as.Secret
 	}
-	maps.Copy(fields, c.server.Fields)
+	if c.server.Fields != nil {
+		maps.Copy(fields, c.server.Fields(c.as))
+	}
 	maps.Copy(fields, changes)
 	return fields
 }
@@ -170,23 +172,22 @@ func (s *served) secretMethods() []string {
 	return slices.DeleteFunc(slices.Clone(s.Methods), func(method string) bool { return !strings.HasPrefix(method, "client_secret") })
 }
 
-// Secrets with all characters that they may hold (RFC 6749 appendix A.2), by each method that sends one.
+// Ids and secrets with all characters that they may hold (RFC 6749 appendix A), by each method that sends them.
 func checkSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	secrets := s.Secrets
 	if secrets == nil {
-		var visible []byte
-		for char := byte(0x20); char < 0x7f; char++ {
-			visible = append(visible, char)
-		}
-		secrets = []string{string(visible)}
+		secrets = []string{servers.Printable}
 	}
 	for _, method := range s.secretMethods() {
 		for i, secret := range secrets {
 			t.Run(fmt.Sprint(method, i), func(t *testing.T) {
 				t.Parallel()
 				s.whileUp(t)
-				s.newClient(t, method, func(c *servers.Client) { c.Secret += secret }).configure(t, nil)
+				s.newClient(t, method, func(c *servers.Client) {
+					c.ID += ` a/b%+&=:?#"`
+					c.Secret += secret
+				}).configure(t, nil)
 			})
 		}
 	}
@@ -204,7 +205,7 @@ func checkAlgorithms(t *testing.T, s *served) {
 		t.Run(algorithm, func(t *testing.T) {
 			t.Parallel()
 			s.whileUp(t)
-			s.newClient(t, "private_key_jwt", nil).configure(t, map[string]any{
+			s.newClient(t, "private_key_jwt", func(c *servers.Client) { c.Algorithm = algorithm }).configure(t, map[string]any{
 				"key_type": keyTypes[algorithm], "publish_jwks": true, "signing_alg": algorithm,
 			})
 		})

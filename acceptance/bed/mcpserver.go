@@ -2,6 +2,7 @@ package bed
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -180,7 +181,7 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}
 	s.jtis[claims.ID] = true
 	return &auth.TokenInfo{
-		Scopes:     strings.Fields(private.Scope),
+		Scopes:     strings.Fields(string(private.Scope)),
 		Expiration: claims.Expiry.Time(),
 		UserID:     claims.Subject,
 	}, nil
@@ -188,8 +189,21 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 
 // Claims are those that access tokens have beyond those of every JWT (RFC 9068 section 2.2).
 type Claims struct {
-	Scope    string `json:"scope"`     // as granted, space-delimited
+	Scope    Scope  `json:"scope"`
 	ClientID string `json:"client_id"` // whom it was issued to
+}
+
+// A Scope is what was granted, space-delimited.
+type Scope string
+
+// UnmarshalJSON takes a list too, as Spring Authorization Server writes it.
+func (s *Scope) UnmarshalJSON(content []byte) error {
+	var list []string
+	if json.Unmarshal(content, &list) == nil {
+		*s = Scope(strings.Join(list, " "))
+		return nil
+	}
+	return json.Unmarshal(content, (*string)(s))
 }
 
 // parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068

@@ -19,7 +19,7 @@ type Kind struct {
 
 	// Methods are its client authentication methods, by their names in RFC 7591, RFC 8414 and RFC 8705.
 	Methods []string
-	// Secrets are client secrets that it takes, beyond letters and digits. Default: all printable ASCII characters.
+	// Secrets are client secrets that it takes, beyond letters and digits. Default: Printable.
 	Secrets []string
 	// Algorithms are those of client assertions that it takes (RFC 7518), of those that the plugin signs with.
 	Algorithms []string
@@ -27,8 +27,9 @@ type Kind struct {
 	// ByResource is set if the resource parameter decides the audience (RFC 8707), and not the client's registration.
 	ByResource bool
 
-	// Fields are those of a config beyond what discovery finds, such as assertion_audience.
-	Fields map[string]any
+	// Fields are those of a client's config beyond what discovery finds, such as assertion_audience. Default: none.
+	Fields func(c Client) map[string]any
+
 	// Refusals are the faults whose refusal the plugin reports in the server's own words.
 	Refusals []Refusal
 }
@@ -46,20 +47,21 @@ var Kinds = []Kind{keycloak, keycloakWithResourceIndicators}
 
 // A Client is a client as the server's administrator registers it.
 type Client struct {
-	ID       string
-	Secret   string
-	Method   string // client authentication method; Kind.Methods
-	JWKSURI  string // for private_key_jwt
-	Subject  string // distinguished name of its certificate (RFC 4514), for tls_client_auth
-	Audience string // of its tokens: the MCP server's URL
-	Scopes   []string
+	ID        string   `json:"id"`
+	Secret    string   `json:"secret"`
+	Method    string   `json:"method"`    // client authentication method; Kind.Methods
+	JWKSURI   string   `json:"jwksURI"`   // for private_key_jwt
+	Algorithm string   `json:"algorithm"` // of its assertions, for servers that take one of a client; Kind.Algorithms
+	Subject   string   `json:"subject"`   // distinguished name of its certificate (RFC 4514), for tls_client_auth
+	Audience  string   `json:"audience"`  // of its tokens: the MCP server's URL
+	Scopes    []string `json:"scopes"`
 
-	Disabled    bool
-	Off         bool // without the client credentials grant
-	BoundTokens bool // tokens are bound to the client certificate (RFC 8705 section 3)
+	Disabled    bool `json:"-"`           // for servers that can disable one
+	Off         bool `json:"off"`         // without the client credentials grant
+	BoundTokens bool `json:"boundTokens"` // tokens are bound to the client certificate (RFC 8705 section 3)
 
 	// Attributes are further settings, in the server's own words.
-	Attributes map[string]string
+	Attributes map[string]string `json:"-"`
 }
 
 // A Server is a running authorization server, and its administrator.
@@ -87,7 +89,14 @@ type Server interface {
 type Recipe struct {
 	Commands map[string]string // scripts of the commands of the server's own, by name; their arguments are "$@"
 	Own      map[string]string // what stands in the page for the reader's own, to what it is here
+
+	// Issuer is the server's issuer in a page that says in words what is to be created there: the test creates the
+	// client mcp-broker, as each config needs it. Empty: the page has commands that do.
+	Issuer string
 }
+
+// Printable are the characters of secrets (RFC 6749 appendix A.2) beyond letters and digits.
+const Printable = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 // Scopes are those that every server here knows and assigns to its clients.
 var Scopes = []string{"files:read", "files:write"}
