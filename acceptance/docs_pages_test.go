@@ -80,6 +80,7 @@ var elsewhere = map[string]string{
 	"docs/migrate.md: yaml":       "what a broker had before",
 	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
+	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
 	"docs/providers.md: toml":     "a setting of WSO2's",
 	"docs/reliability.md: text":   "what one run printed",
 	"docs/security.md: hcl":       "TestPoliciesOfTheSecurityPage",
