@@ -1,0 +1,217 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+var hydra = Kind{
+	Name:    "Hydra",
+	Version: "2.3.0",
+	Section: "Ory Hydra",
+	Start:   func(ctx context.Context, b *bed.Bed) (Server, error) { return startHydra(ctx, b) },
+	Methods: []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
+	Secrets: []string{Printable, "é€ß"},
+	// ES384 too, but the plugin makes no such key.
+	Algorithms: []string{"RS256", "PS256", "ES256"},
+	Fields: func(c Client) map[string]any {
+		fields := map[string]any{"audience": c.Audience}
+		if c.Method == "private_key_jwt" {
+			fields["assertion_audience"] = "token_endpoint"
+		}
+		return fields
+	},
+	Refusals: []Refusal{
+		{"wrong secret", nil, map[string]any{"client_secret": "not the secret"}, "client_secret_basic was used: check client_id and client_secret"},
+		{"unknown client", nil, map[string]any{"client_id": "unknown"}, "invalid_client: Client authentication failed"},
+		{"grant not allowed", func(c *Client) { c.Off = true }, nil, "is not allowed to use authorization grant 'client_credentials'"},
+		{"scope not assigned", nil, map[string]any{"scopes": "files:delete"}, "is not allowed to request scope 'files:delete'"},
+		{"unknown audience", nil, map[string]any{"audience": "https://other.example.com/mcp"}, "Requested audience 'https://other.example.com/mcp' has not been whitelisted"},
+	},
+}
+
+// A hydraServer is an Ory Hydra with an SQLite database.
+type hydraServer struct {
+	bed           *bed.Bed
+	installed     string // what installHydra returns
+	dir           string // of what this one keeps
+	public, admin string // URLs of its listeners
+	process       *bed.Process
+}
+
+func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
+	installed, err := installHydra(ctx, b.Log)
+	if err != nil {
+		return nil, err
+	}
+	h := &hydraServer{bed: b, installed: installed}
+	if h.dir, err = os.MkdirTemp(b.Dir, "hydra-"); err != nil {
+		return nil, err
+	}
+	ports, err := bed.FreePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	h.public, h.admin = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	database, err := os.ReadFile(filepath.Join(installed, hydraDatabase))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(h.dir, hydraDatabase), database, 0o600); err != nil {
+		return nil, err
+	}
+	listener := func(port int) map[string]any { return map[string]any{"host": "127.0.0.1", "port": port} }
+	configuration, err := json.Marshal(map[string]any{
+		"dsn":        hydraDSN(h.dir),
+		"serve":      map[string]any{"public": listener(ports[0]), "admin": listener(ports[1])},
+		"urls":       map[string]any{"self": map[string]any{"issuer": h.public}},
+		"strategies": map[string]any{"access_token": "jwt"},
+		"ttl":        map[string]any{"access_token": fmt.Sprintf("%ds", Lifetime)},
+		"secrets":    map[string]any{"system": []string{rand.Text()}},
+		"log":        map[string]any{"level": "info"},
+		"sqa":        map[string]any{"opt_out": true},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(h.configuration(), configuration, 0o600); err != nil {
+		return nil, err
+	}
+	return h, h.launch(ctx)
+}
+
+func (h *hydraServer) configuration() string { return filepath.Join(h.dir, "hydra.json") }
+
+func (h *hydraServer) launch(ctx context.Context) error {
+	cmd := exec.Command(filepath.Join(h.installed, "hydra"), "serve", "all", "--dev", "--config="+h.configuration())
+	cmd.Dir = h.dir
+	var err error
+	if h.process, err = h.bed.NewProcess("hydra", cmd); err != nil {
+		return err
+	}
+	return bed.Poll(ctx, 2*time.Minute, func() error {
+		select {
+		case <-h.process.Done():
+			return bed.StopPolling(fmt.Errorf("hydra: %w", errEnded))
+		default:
+		}
+		// It makes its signing keys when they are first asked for, which takes longer than it lets a request take.
+		return errors.Join(get(ctx, h.Issuer("").KeySet), get(ctx, h.admin+"/health/ready"))
+	})
+}
+
+// Issuer is the public listener.
+func (h *hydraServer) Issuer(string) bed.Issuer {
+	return bed.Issuer{URL: h.public, KeySet: h.public + "/.well-known/jwks.json"}
+}
+
+// CA is none: Hydra has no tls_client_auth.
+func (h *hydraServer) CA() *bed.CA { return nil }
+
+// SetClient creates a client or replaces it.
+func (h *hydraServer) SetClient(ctx context.Context, c Client) error {
+	client := map[string]any{
+		"client_id": c.ID, "token_endpoint_auth_method": c.Method, "grant_types": []string{"client_credentials"},
+		"scope": strings.Join(c.Scopes, " "), "audience": []string{c.Audience},
+	}
+	if c.Off {
+		client["grant_types"] = []string{"refresh_token"}
+	}
+	if c.Method == "private_key_jwt" {
+		client["jwks_uri"], client["token_endpoint_auth_signing_alg"] = c.JWKSURI, c.Algorithm
+	} else {
+		client["client_secret"] = c.Secret
+		h.bed.Secrecy.AddClientSecret(c.ID, c.Secret)
+	}
+	path := "/admin/clients/" + url.PathEscape(c.ID)
+	if get(ctx, h.admin+path) == nil {
+		return h.administer(ctx, http.MethodPut, path, client)
+	}
+	return h.administer(ctx, http.MethodPost, "/admin/clients", client)
+}
+
+// NewSigningKey adds a key to the set of those that sign access tokens. The newest signs.
+func (h *hydraServer) NewSigningKey(ctx context.Context) error {
+	return h.administer(ctx, http.MethodPost, "/admin/keys/hydra.jwt.access-token", map[string]any{"alg": "RS256", "use": "sig", "kid": rand.Text()})
+}
+
+// administer makes a request of the admin listener.
+func (h *hydraServer) administer(ctx context.Context, method, path string, body any) error {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, h.admin+path, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return exchange(request, nil)
+}
+
+// Restart stops the server and starts it again.
+func (h *hydraServer) Restart(ctx context.Context) error {
+	if err := h.process.Stop(); err != nil {
+		return err
+	}
+	return h.launch(ctx)
+}
+
+// Recipe returns what a reader of the page has.
+func (h *hydraServer) Recipe() Recipe {
+	return Recipe{Own: map[string]string{"https://HYDRA": h.public, "http://HYDRA-ADMIN": h.admin}}
+}
+
+const hydraDatabase = "hydra.sqlite"
+
+// hydraDSN names the database in dir. Transactions wait for one another, where by default the second one fails; each may
+// need a second connection meanwhile.
+func hydraDSN(dir string) string {
+	return "sqlite://" + filepath.Join(dir, hydraDatabase) + "?_fk=true&_busy_timeout=30000&_txlock=immediate&max_conns=100"
+}
+
+// installHydra returns a directory in the user's cache directory that holds a Hydra, as tools/hydra pins it, and its
+// empty database, which takes some seconds to set up.
+func installHydra(ctx context.Context, log func(string, ...any)) (string, error) {
+	source, err := bed.SourcePath("tools", "hydra")
+	if err != nil {
+		return "", err
+	}
+	var pin []byte
+	for _, file := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(source, file))
+		if err != nil {
+			return "", err
+		}
+		pin = append(pin, content...)
+	}
+	return bed.Cached(ctx, "hydra-", pin, log, func(dir string) error {
+		log("building Ory Hydra once: two to six minutes on two cores")
+		return bed.WithProgress("building Hydra", log, func() error {
+			binary := filepath.Join(dir, "hydra")
+			build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags=sqlite,sqlite_omit_load_extension", "-o", binary, "github.com/ory/hydra/v2")
+			build.Dir = source
+			migrate := exec.CommandContext(ctx, binary, "migrate", "sql", "--read-from-env", "--yes")
+			migrate.Env = append(os.Environ(), "DSN="+hydraDSN(dir))
+			for _, cmd := range []*exec.Cmd{build, migrate} {
+				if out, err := cmd.CombinedOutput(); err != nil {
+					return fmt.Errorf("%v: %w\n%s", cmd.Args, err, bytes.TrimSpace(out))
+				}
+			}
+			return nil
+		})
+	})
+}
