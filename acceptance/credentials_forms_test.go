@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"maps"
 	"math/big"
 	"net/http"
@@ -151,37 +150,4 @@ func TestCertificateByRenegotiation(t *testing.T) {
 	b.Secrecy.AddPrivateKey("key of a certificate of another CA", foreign.KeyPEM)
 	settings["client_certificate"], settings["client_certificate_key"] = foreign.PEM, foreign.KeyPEM
 	u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, "tls_client_auth was used, with a client_certificate without a chain")
-}
-
-// Authlib percent-decodes ids and secrets, and takes "+" for itself: a blank must be %20. UTF-8 it takes.
-func TestSecretsAsAuthlibDecodesThem(t *testing.T) {
-	t.Parallel()
-	b := shared(t)
-	for name, c := range map[string]struct{ id, secret string }{
-		"blanks": {"weather client", rand.Text() + " with blanks + and plus"},
-		"UTF-8":  {"wetter-böe", rand.Text() + "é€ß"},
-		"forms":  {"a/b", rand.Text() + `%+&=:/?#"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			u := newUpstream(t, b, "", 5*time.Minute)
-			b.Secrecy.AddClientSecret(c.id, c.secret)
-			tokenURL, err := b.NewAuthServer(t.Context(), "authlib_server.py", map[string]string{"client_id": c.id, "client_secret": c.secret})
-			if errors.Is(err, bed.ErrNoPython) {
-				t.Logf("NOT RUN: Authlib, as %v.", err)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			settings := map[string]any{"token_url": tokenURL, "client_id": c.id, "client_secret": c.secret}
-			u.write(t, "config/"+u.name, settings)
-			if _, err := b.ReadToken(t.Context(), u.root, "token/"+u.name); err != nil {
-				t.Error(err)
-			}
-			settings["client_secret"] = c.secret + "x"
-			b.Secrecy.AddClientSecret(c.id, c.secret+"x")
-			u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, "raw_basic_auth=true sends them as they are")
-		})
-	}
 }

@@ -5,33 +5,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 )
 
-// NewAuthServer starts a token endpoint of acceptance/authservers with its options, and returns its URL. Its error
-// is ErrNoPython if there is no Python for one in Python.
+// NewAuthServer starts a token endpoint of acceptance/authservers with its options, and returns its URL.
 func (b *Bed) NewAuthServer(ctx context.Context, program string, options any) (string, error) {
 	dir, err := SourcePath("acceptance", "authservers")
 	if err != nil {
 		return "", err
-	}
-	command := "node"
-	if filepath.Ext(program) == ".py" { // Authlib is among what FastMCP needs
-		if command, err = installPython(ctx, b.log); err != nil {
-			return "", err
-		}
 	}
 	argument, err := json.Marshal(options)
 	if err != nil {
 		return "", err
 	}
 	// A process's arguments are seen by all users of the machine: the secret in them guards nothing.
-	cmd := exec.Command(command, program, string(argument))
+	cmd := exec.Command("node", program, string(argument))
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "HOME="+b.Dir)
 	if _, err := cmd.StdinPipe(); err != nil { // the server ends when this closes
 		return "", err
 	}

@@ -43,7 +43,7 @@ type Refusal struct {
 }
 
 // Kinds are all that can be run here, but oidc-provider, which all other acceptance tests run on.
-var Kinds = []Kind{keycloak, keycloakWithResourceIndicators, spring, hydra}
+var Kinds = []Kind{keycloak, keycloakWithResourceIndicators, spring, hydra, authlib}
 
 // A Client is a client as the server's administrator registers it.
 type Client struct {

@@ -1,0 +1,95 @@
+package servers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+var authlib = Kind{
+	Name:       "Authlib",
+	Version:    "1.9.10",
+	Section:    "Authlib",
+	Start:      func(ctx context.Context, b *bed.Bed) (Server, error) { return startAuthlib(ctx, b) },
+	Methods:    []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
+	Secrets:    []string{Printable, "é€ß"},
+	Algorithms: []string{"RS256", "ES256"},
+	Refusals: []Refusal{
+		{"wrong secret", nil, map[string]any{"client_secret": "not the secret"}, "invalid_client: The client cannot authenticate with methods"},
+		{"unknown client", nil, map[string]any{"client_id": "unknown"}, "invalid_client: The client does not exist on this server"},
+		{"grant not allowed", func(c *Client) { c.Off = true }, nil, "unauthorized_client: The client is not authorized to use 'grant_type=client_credentials'"},
+	},
+}
+
+// An authlibServer is the server of the directory authlib.
+type authlibServer struct {
+	*program
+	url string
+}
+
+func startAuthlib(ctx context.Context, b *bed.Bed) (*authlibServer, error) {
+	source, err := bed.SourcePath("acceptance", "servers", "authlib")
+	if err != nil {
+		return nil, err
+	}
+	python, err := installAuthlib(ctx, source, b.Log)
+	if err != nil {
+		return nil, err
+	}
+	a := new(authlibServer)
+	if a.program, err = newProgram(b, "authlib"); err != nil {
+		return nil, err
+	}
+	ports, err := bed.FreePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	a.url = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	a.ready = a.url + "/jwks"
+	a.command = func() *exec.Cmd {
+		cmd := exec.Command(python, "-B", filepath.Join(source, "server.py"), fmt.Sprint(ports[0]), a.file())
+		_, _ = cmd.StdinPipe() // the program ends when this closes
+		return cmd
+	}
+	return a, a.launch(ctx)
+}
+
+// Issuer is the server's one address.
+func (a *authlibServer) Issuer(string) bed.Issuer {
+	return bed.Issuer{URL: a.url, KeySet: a.url + "/jwks"}
+}
+
+// CA is none: Authlib has no tls_client_auth.
+func (a *authlibServer) CA() *bed.CA { return nil }
+
+// Recipe returns what a reader of the page has.
+func (a *authlibServer) Recipe() Recipe {
+	return Recipe{Issuer: "https://AUTHLIB"}
+}
+
+// installAuthlib returns a Python that has the packages of requirements.txt, and no others.
+func installAuthlib(ctx context.Context, source string, log func(string, ...any)) (string, error) {
+	requirements := filepath.Join(source, "requirements.txt")
+	pin, err := os.ReadFile(requirements)
+	if err != nil {
+		return "", err
+	}
+	dir, err := bed.Cached(ctx, "authlib-", pin, log, func(dir string) error {
+		log("installing Authlib once")
+		for _, command := range [][]string{
+			{"python3", "-m", "venv", dir},
+			{filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", requirements},
+		} {
+			if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%v: %w\n%s", command, err, bytes.TrimSpace(out))
+			}
+		}
+		return nil
+	})
+	return filepath.Join(dir, "bin", "python"), err
+}
