@@ -70,7 +70,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
-# Not tools/vault: its module graph is Vault's own, and checking it would download all of it
+# Not tools/vault and tools/hydra: their module graphs are those products' own, and checking them would download all of them
 # on every clean machine to say nothing about this project's code.
 lint: ## Check formatting, modules, scripts, cycles of files and code
 	@files=$$(gofmt -l .) && \
