@@ -68,7 +68,7 @@ func tokenFields() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		"expires_at":          {Type: framework.TypeTime, Description: "When the token stops being valid (RFC 3339, UTC)."},
-		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited. Absent when the authorization server did not tell and none was asked for."},
+		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited: as the answer says, else the token if it is a JWT, else as asked for. Absent if empty."},
 		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while: until shortly after the next refresh. Just after one it exceeds rotation_period."},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
 		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the token was obtained (RFC 3339, UTC)."},

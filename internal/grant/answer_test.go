@@ -91,6 +91,33 @@ func TestGoodAnswers(t *testing.T) {
 	}
 }
 
+// If the answer does not say which scopes were granted, a JWT may (RFC 9068 section 2.2.3). Authlib drops scopes that a
+// client may not have, and says nothing if none is left.
+func TestScopeThatTheTokenSays(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		claims map[string]any
+		member string // of the answer
+		want   string
+	}{
+		{"none granted", map[string]any{"scope": ""}, "", ""},
+		{"one granted", map[string]any{"scope": "read"}, "", "read"},
+		{"a list", map[string]any{"scope": []string{"read", "more"}}, "", "read more"},
+		{"no claim", map[string]any{"scp": "read"}, "", "read write"},
+		{"null", map[string]any{"scope": nil}, "", "read write"},
+		{"of another type", map[string]any{"scope": 7}, "", "read write"},
+		{"the answer says more", map[string]any{"scope": "read"}, `,"scope":"write"`, "write"},
+	} {
+		token := unsignedJWT(t, tc.claims)
+		r := newRequest(&network{handler: answering(200, "", `{"token_type":"bearer","access_token":"`+token+`"`+tc.member+`}`)})
+		r.Scopes = []string{"read", "write"}
+		got, err := r.Do(t.Context())
+		if err != nil || got.Scope != tc.want {
+			t.Errorf("%s: %v, %v; want the scope %q", tc.name, got, err, tc.want)
+		}
+	}
+}
+
 func TestNoScopeAskedNoScopeSaid(t *testing.T) {
 	token, err := newRequest(&network{handler: answering(200, "", goodAnswer)}).Do(t.Context())
 	if err != nil || token.Scope != "" {

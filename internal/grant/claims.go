@@ -14,6 +14,10 @@ type Claims struct {
 	Audience []string
 	// Expires is the exp claim and IssuedAt the iat claim; zero if the token has none.
 	Expires, IssuedAt time.Time
+	// Scope is the scope claim, space-delimited (RFC 9068 section 2.2.3). ScopeSaid reports whether the token has one
+	// that can be read: an empty one says that none was granted.
+	Scope     string
+	ScopeSaid bool
 	// Bound is set if the token has a cnf claim (RFC 7800): it is of use only to the holder of a key, such
 	// as that of a client certificate (RFC 8705 section 3.1).
 	Bound bool
@@ -29,6 +33,7 @@ func ParseClaims(accessToken string) (claims Claims, ok bool) {
 		Audience json.RawMessage `json:"aud"`
 		Expires  json.RawMessage `json:"exp"`
 		IssuedAt json.RawMessage `json:"iat"`
+		Scope    json.RawMessage `json:"scope"`
 		Confirm  json.RawMessage `json:"cnf"`
 	}
 	if len(parts) != 3 || !decodePart(parts[0], &header) || header.Algorithm == "" || !decodePart(parts[1], &raw) {
@@ -39,6 +44,7 @@ func ParseClaims(accessToken string) (claims Claims, ok bool) {
 		IssuedAt: numericDate(raw.IssuedAt),
 		Bound:    len(raw.Confirm) > 0 && string(raw.Confirm) != "null" && string(raw.Confirm) != "{}",
 	}
+	claims.Scope, claims.ScopeSaid = readScope(raw.Scope)
 	if one, _ := text(raw.Audience); one != "" {
 		claims.Audience = []string{one}
 	} else if json.Unmarshal(raw.Audience, &claims.Audience) != nil {

@@ -28,9 +28,8 @@ import (
 type Token struct {
 	// AccessToken is 1 to 65,536 visible ASCII characters.
 	AccessToken string
-	// Scope is what was granted, space-delimited: the asked scopes where the server did not say
-	// (RFC 6749 section 5.1), so "" where none were asked either. It is also "" where the server said
-	// that it granted none.
+	// Scope is what was granted, space-delimited: as the answer says, else as the token says if it is a JWT (RFC 9068
+	// section 2.2.3), else the asked scopes (RFC 6749 section 5.1). "" if none were granted, or none asked for.
 	Scope string
 	// RequestedAt is when the request began, with a monotonic reading. The lifetime counts from here:
 	// the server began to count at some unknown time after.
@@ -94,6 +93,8 @@ func (r *Request) over(ctx context.Context, base http.RoundTripper) (*Token, err
 	scope := strings.Join(r.Scopes, " ")
 	if normal.granted.scopeSaid {
 		scope = normal.granted.scope
+	} else if claims, _ := ParseClaims(token.AccessToken); claims.ScopeSaid {
+		scope = claims.Scope
 	}
 	return &Token{
 		AccessToken: token.AccessToken,

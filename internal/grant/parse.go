@@ -62,12 +62,7 @@ func readObject(status int, fields map[string]json.RawMessage) answer {
 			a.lifetimes = append(a.lifetimes, l)
 		}
 	}
-	var list []string
-	if s, isText := text(fields["scope"]); isText {
-		a.scope, a.scopeSaid = scopes(s), fields["scope"] != nil && string(fields["scope"]) != "null"
-	} else if json.Unmarshal(fields["scope"], &list) == nil {
-		a.scope, a.scopeSaid = scopes(strings.Join(list, " ")), true
-	}
+	a.scope, a.scopeSaid = readScope(fields["scope"])
 	a.reason, a.failed = readError(status, fields, a.accessToken)
 	return a
 }
@@ -96,6 +91,18 @@ func readForm(body string) (answer, format) {
 
 // visible is what a scope may hold to be shown.
 var visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
+
+// readScope reads a scope parameter or claim, as text or as a list. said is false if there is none that can be read.
+func readScope(raw json.RawMessage) (scope string, said bool) {
+	if s, isText := text(raw); isText {
+		return scopes(s), len(raw) > 0 && string(raw) != "null"
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) != nil {
+		return "", false
+	}
+	return scopes(strings.Join(list, " ")), true
+}
 
 // scopes folds white space and drops what cannot be a scope: this is shown to brokers.
 func scopes(s string) string {

@@ -1,0 +1,22 @@
+//go:build servers
+
+package acceptance
+
+import "testing"
+
+func init() {
+	claimsOf["Authlib"] = []serverClaim{{"dropped scopes", checkDroppedScopes}}
+}
+
+// Authlib drops scopes that the client may not have. Its answer says nothing if none is left, and its token does.
+func checkDroppedScopes(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, s.secretMethods()[0], nil)
+	for scopes, warning := range map[string]string{
+		"files:delete":            `did not grant "files:delete"; it granted ""`,
+		"files:read files:delete": `did not grant "files:delete"; it granted "files:read"`,
+	} {
+		c.wantWarning(t, c.fields(map[string]any{"scopes": scopes}), warning)
+	}
+}
