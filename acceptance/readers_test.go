@@ -57,12 +57,13 @@ func (r *readers) run(ctx context.Context, u *upstream, path string) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
+		asked := time.Now() // a token may expire on its way here
 		token, err := u.bed.ReadToken(ctx, u.root, path)
 		noToken := err != nil
 		if err == nil {
-			err = u.mcp.Check(token.AccessToken)
+			_, err = u.mcp.CheckAt(token.AccessToken, asked)
 		}
-		if err == nil && !time.Now().Before(token.ExpiresAt) {
+		if err == nil && !asked.Before(token.ExpiresAt) {
 			err = fmt.Errorf("token at %s had expired at %s", path, token.ExpiresAt)
 		}
 		if ctx.Err() != nil {

@@ -104,7 +104,7 @@ func (w *walkthrough) certify(ca *bed.CA) string {
 	w.put("key.pem", issued.KeyPEM)
 	w.put("ca.pem", ca.PEM)
 	w.own = append(w.own,
-		readersOwn{name: "CN=mcp-broker,O=Example", is: issued.Subject},
+		readersOwn{name: "CN=mcp-broker,O=Example", is: issued.Subject}, readersOwn{name: "CN=Example CA", is: ca.Subject},
 		readersOwn{name: "client_certificate=@cert.pem", is: "client_certificate=@cert.pem ca_cert=@ca.pem"})
 	return issued.Subject
 }

@@ -18,7 +18,8 @@ import (
 // A CA issues the certificates of the bed: of the authorization server's HTTPS listener, and of
 // clients that authenticate with one (tls_client_auth, RFC 8705).
 type CA struct {
-	PEM string // its own certificate
+	PEM     string // its own certificate
+	Subject string // distinguished name (RFC 4514)
 
 	cert *x509.Certificate
 	key  crypto.Signer
@@ -44,7 +45,7 @@ func NewCA() (*CA, error) {
 	if ca.cert, ca.key, err = issue(template, nil, nil); err != nil {
 		return nil, err
 	}
-	ca.PEM = encodePEM("CERTIFICATE", ca.cert.Raw)
+	ca.PEM, ca.Subject = encodePEM("CERTIFICATE", ca.cert.Raw), ca.cert.Subject.String()
 	return ca, nil
 }
 

@@ -53,7 +53,8 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 		attributes["use.jwks.url"], attributes["jwks.url"] = "true", c.JWKSURI
 	case "tls_client_auth":
 		client["clientAuthenticatorType"] = "client-x509"
-		attributes["x509.subjectdn"], attributes["x509.allow.regex.pattern.comparison"] = c.Subject, "false"
+		attributes["x509.subjectdn"], attributes["x509.casubjectdn"] = c.Subject, k.ca.Subject
+		attributes["x509.allow.regex.pattern.comparison"] = "false"
 	default:
 		client["secret"] = c.Secret
 		k.bed.Secrecy.AddClientSecret(c.ID, c.Secret)
