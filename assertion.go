@@ -45,7 +45,7 @@ const (
 	audienceTokenEndpoint = "token_endpoint"
 )
 
-// assertionAudience is the aud of client assertions; empty where it is the issuer and
+// assertionAudience is the aud of client assertions; empty if it is the issuer and
 // that is not known.
 func (c *config) assertionAudience() string {
 	switch c.AssertionAudience {

@@ -104,7 +104,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		return b.serveTokenRead(ctx, name)
 	}
 	if strings.HasPrefix(req.Path, jwksPrefix) {
-		req.Data = nil // whoever is not logged in gets one answer for all that is not there
+		req.Data = nil // an anonymous caller gets the same 404 for every name
 	}
 	if err := prepare(req); err != nil {
 		return fail(tokens.Name{}, err)

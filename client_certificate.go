@@ -10,7 +10,7 @@ import (
 // certificateNotice is how long before its end a client certificate is warned of.
 const certificateNotice = 30 * 24 * time.Hour
 
-// certificateEnd is when the client certificate expires; false where there is none.
+// certificateEnd is when the client certificate expires; false if there is none.
 func (c *config) certificateEnd() (time.Time, bool) {
 	if c.ClientCertificate == "" {
 		return time.Time{}, false

@@ -37,10 +37,10 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
 	discover := source != "" && (c.Discovered == nil || !same || rediscover)
 	if !verify && discover {
-		return nil, badRequest("verify=false contacts nobody, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
+		return nil, badRequest("verify=false contacts no server, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
 	}
 	if !verify && rediscover {
-		return nil, badRequest("verify=false contacts nobody, and rediscover asks the MCP server: leave out one of them")
+		return nil, badRequest("verify=false contacts no server, and rediscover asks the MCP server: leave out one of them")
 	}
 	switch {
 	case source == "":

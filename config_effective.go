@@ -20,7 +20,7 @@ func (c *config) tokenURL() string {
 	}
 }
 
-// issuer is the authorization server's identifier; empty where it is not known.
+// issuer is the authorization server's identifier; empty if it is not known.
 func (c *config) issuer() string {
 	if c.TokenURL == "" && c.Discovered != nil {
 		return c.Discovered.Issuer // in the server's spelling, which it wants in assertions
@@ -30,7 +30,7 @@ func (c *config) issuer() string {
 
 // authMethod is the client authentication method in effect: the operator's, or that of
 // the credentials. For a secret it is the first of basic and post that the metadata
-// names, and basic where it names none (RFC 8414 section 2) or raw_basic_auth is about it.
+// names, and basic if it names none (RFC 8414 section 2) or raw_basic_auth is about it.
 func (c *config) authMethod() grant.AuthMethod {
 	switch {
 	case c.AuthMethod != "":
@@ -107,7 +107,7 @@ func (c *config) resources() []string {
 	}
 }
 
-// supportedAlgs are the signing algorithms that the metadata names; none where there is
+// supportedAlgs are the signing algorithms that the metadata names; none if there is
 // no metadata.
 func (c *config) supportedAlgs() []string {
 	if c.Discovered == nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // updateKeys sets the signing key that the request holds or asks for. old is nil for a
-// new config. The other fields have been set. made tells that the plugin made a key,
+// new config. The other fields have been set. made reports whether the plugin made a key,
 // which no authorization server can know yet.
 func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err error) {
 	made, err = c.setKeys(d, old)

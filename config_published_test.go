@@ -93,7 +93,7 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 			continue // which verify=false can't discover
 		}
 		m.write("config/weather", with(with(mcp.client(), named(as)), fields{"verify": false}))
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts nobody")
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts no server")
 		if mcp.called() > 0 || m.read("config/weather")["discovered_scopes"] != nil {
 			t.Error("verify=false asked the MCP server")
 		}

@@ -31,7 +31,7 @@ func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok
 }
 
 // sameRoute reports whether the credentials would travel to the same place under the
-// same protection: where this changes they must be given anew, or whoever may update a
+// same protection: if this changes they must be given again, or a caller who may update a
 // config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
 	return c.discoverySource() == o.discoverySource() &&

@@ -120,7 +120,7 @@ func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 				}
 				was, asked, change := m.storage.entries(t), p.asked(), route.change(p)
 				for _, without := range []fields{{}, {"verify": false}, {"client_id": "thief", "scopes": "all"}} {
-					m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must bring "+kind.field+" too")
+					m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must supply "+kind.field+" too")
 				}
 				m.storage.unchanged(t, was)
 				if n := p.asked() - asked; n != 0 {
@@ -163,7 +163,7 @@ func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
 		m.write("config/weather", with(certificate.give, fields{"token_url": tokenURL, "client_id": "vault", "verify": false}))
 		was := m.storage.entries(t)
 		for _, without := range []fields{{}, {"verify": false}, {"client_certificate": certificate.give["client_certificate"]}} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must bring client_certificate_key too")
+			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must supply client_certificate_key too")
 		}
 		m.storage.unchanged(t, was)
 		if change["token_url"] != "" {
@@ -222,7 +222,7 @@ func TestSecretTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
 			was, asked := m.storage.entries(t), as.count()
 			for _, verify := range []bool{true, false} {
 				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-					with(test.change, fields{"verify": verify}), "must bring client_secret too")
+					with(test.change, fields{"verify": verify}), "must supply client_secret too")
 			}
 			m.storage.unchanged(t, was)
 			as.asked(t, asked, "after the refused write")
@@ -249,7 +249,7 @@ func TestRemovingProtectionNeedsTheSecret(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"ca_cert": certificate, "allow_insecure_http": true})
 	for _, change := range []fields{{"ca_cert": ""}, {"allow_insecure_http": false}} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, "must bring client_secret too")
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, "must supply client_secret too")
 	}
 }
 
@@ -362,7 +362,7 @@ func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
 			t.Errorf("the key is %v; want still %v", got, was)
 		}
 		// The key is known now.
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://other.example.com"}, "must bring")
+		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://other.example.com"}, "must supply")
 		m.write("config/weather", fields{"assertion_type": "JWT"})
 	}
 }

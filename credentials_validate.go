@@ -123,7 +123,7 @@ func (c *config) validClientCertificate() error {
 }
 
 // unexpired refuses a client certificate that the write brings and that has expired. One that expired in
-// storage keeps nobody from changing the rest. old is nil for a new config.
+// storage doesn't block other changes. old is nil for a new config.
 func (c *config) unexpired(old *config) error {
 	end, ok := c.certificateEnd()
 	if !ok || old != nil && old.ClientCertificate == c.ClientCertificate || time.Now().Before(end) {

@@ -270,7 +270,7 @@ func verifyField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:        framework.TypeBool,
 		Default:     true,
-		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting anybody. Not stored itself. Default: true.",
+		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting any server. Not stored itself. Default: true.",
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// handler is an operation on the name in the request's path; an empty name where the
+// handler is an operation on the name in the request's path; an empty name if the
 // path holds none.
 type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
 
@@ -78,7 +78,7 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 }
 
 // onlyKnown checks that a request holds no field that its path does not have: dropped with a
-// warning at most, a misspelt omit_resource or token_id would do what nobody asked for. What a config's read
+// warning at most, a misspelt omit_resource or token_id would do what the caller did not ask for. What a config's read
 // adds to its fields may be written back with them: see keepsDiscovered.
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]

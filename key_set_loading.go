@@ -11,7 +11,7 @@ import (
 // keySetLoaders is how many configs are looked at at a time at the start.
 const keySetLoaders = 8
 
-// keySetTask is a key of tokens.Engine.Retry: a key set is to be brought in line with storage.
+// keySetTask is a key of tokens.Engine.Retry: a key set must be made to match storage.
 type keySetTask struct {
 	server string // empty: those of all servers are to be loaded
 }

@@ -188,7 +188,7 @@ func (m *metrics) scrape(format expfmt.Format) ([]byte, error) {
 // read counts a read of a token that ended with err, or with a token.
 func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
 
-// refreshed counts a write to refresh/ that brought a new token, did not, or ended with
+// refreshed counts a write to refresh/ that replaced the token, did not, or ended with
 // err. One that is passed on counts where it is done.
 func (m *metrics) refreshed(replaced bool, err error) {
 	outcome := refreshKept

@@ -127,7 +127,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	field, trusted := next.brought(d, madeKey)
 	trusted = trusted || old == nil
 	if !trusted && !next.sameRoute(meant) {
-		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must bring %s too: the stored credentials are not sent to a place they were not written for", field)
+		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must supply %s too: the stored credentials are not sent to a place they were not written for", field)
 	}
 	verify := d.Get("verify").(bool)
 	notes, err := next.resolve(ctx, old, d.Get("rediscover").(bool), verify, trusted)
@@ -168,7 +168,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		write.fetch = !verified
 	}
 	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource))
-	// A failure is forgotten by a write: who mended its cause need not wait.
+	// A failure is forgotten by a write: the caller may have fixed its cause.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
 	}
@@ -212,7 +212,7 @@ func (b *backend) withRoleHint(ctx context.Context, server string, c *config, er
 			return err
 		}
 	}
-	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, where the authorization server has yet to be discovered)", err)
+	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, if the authorization server has yet to be discovered)", err)
 }
 
 const configsHelp = `
@@ -240,14 +240,14 @@ and client_certificate_key.
 
 A write obtains a token with the new settings first. Where that fails the write fails
 with the authorization server's error, nothing is stored, and the old config and token
-go on serving. verify=false stores without contacting anybody. A write that has the
+go on serving. verify=false stores without contacting any server. A write that has the
 plugin make a key asks for no token: the authorization server has to be told the public
 key first, which is at keys/<server>. Then write refresh/<server> to try it; status/
 says whether the credentials are verified.
 
 An update changes only the fields given; an empty value clears a field. A read returns
 every field but the secrets. A write that changes where or how the credentials travel
-must bring them in the same request.
+must supply them in the same request.
 
 Rotating credentials leaves the tokens in service. Where the write obtained a token with
 the new ones, the others are replaced in the background; with verify=false each is when

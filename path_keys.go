@@ -33,7 +33,7 @@ func (b *backend) keysPaths() []*framework.Path {
 					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
 						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those that went out of use in the last day."},
 						"active_key_id":      {Type: framework.TypeString, Description: "The kid of the key in use."},
-						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, where a rotation is under way."},
+						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, if a rotation is under way."},
 						"next_key_active_at": {Type: framework.TypeTime, Description: "From when the next key is used (RFC 3339, UTC)."},
 					}),
 				},
@@ -75,7 +75,7 @@ func (b *backend) keysPaths() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    b.readJWKS,
-					Summary:     "Read the public keys as a raw JWK Set (RFC 7517), where publish_jwks is set.",
+					Summary:     "Read the public keys as a raw JWK Set (RFC 7517), if publish_jwks is set.",
 					Description: "For the authorization server, which needs no Vault token: the client's jwks_uri.",
 					Responses: map[int][]framework.Response{
 						http.StatusOK: {{

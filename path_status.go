@@ -75,7 +75,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"state": {
 			Type:          framework.TypeString,
 			AllowedValues: []any{string(tokens.StateOK), string(tokens.StateFailing), string(tokens.StateDown), string(tokens.StateIdle), string(tokens.StateEmpty)},
-			Description:   "ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: nobody reads the token, so it is left to expire; empty: no token yet, the next read obtains one.",
+			Description:   "ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: no broker reads the token, so it is left to expire; empty: no token yet, the next read obtains one.",
 		},
 		"token_id":                      text("The token_id of the token held, if it is valid."),
 		"expires_at":                    at("When the token held expires (RFC 3339, UTC)."),
@@ -306,7 +306,7 @@ were written: a token that earlier ones obtained may be valid all the same. If n
 write refresh/<server>, or the config again.
 
 States: ok; failing (the last attempt failed, the token held is still valid); down (it
-failed, and there is no valid token); idle (nobody reads the token, so it is left to
+failed, and there is no valid token); idle (no broker reads the token, so it is left to
 expire; the next read brings a new one); empty (no token yet; the next read obtains
 one).
 `

@@ -52,7 +52,7 @@ func (s store) roles(ctx context.Context, server string) ([]string, error) {
 	return s.list(ctx, rolePrefix+server+"/")
 }
 
-// effective reads what governs a name: its config, and its role where it is one.
+// effective reads what governs a name: its config, and its role if it is one.
 // tokens.ErrNotConfigured when either is missing.
 func (s store) effective(ctx context.Context, name tokens.Name) (*config, *role, error) {
 	c, r, err := s.configAndRole(ctx, name)

@@ -21,8 +21,8 @@ func (s store) Terms(ctx context.Context, name tokens.Name) (*tokens.Terms, erro
 	return s.termsUnder(c)(ctx, name)
 }
 
-// termsUnder gives the terms of a config and of its roles where the config is known, as it is
-// to the write of it; tokens.ErrNotConfigured of all where it is nil.
+// termsUnder gives the terms of a config and of its roles if the config is known, as it is
+// to the write of it; tokens.ErrNotConfigured of all if it is nil.
 func (s store) termsUnder(c *config) func(context.Context, tokens.Name) (*tokens.Terms, error) {
 	return func(ctx context.Context, name tokens.Name) (*tokens.Terms, error) {
 		if c == nil {
@@ -55,7 +55,7 @@ func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error
 	var t storedToken
 	found, err := s.get(ctx, tokenPrefix+name.String(), &t)
 	if errors.Is(err, errUnreadable) {
-		// Nobody can write a token again but the engine, so it fetches one: after the
+		// Only the engine can write a token again, so it fetches one: after the
 		// plugin was set back to an older version too.
 		return nil, nil
 	}

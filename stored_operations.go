@@ -24,7 +24,7 @@ func (b *backend) operations(o storedOperations) map[logical.Operation]framework
 		return &framework.PathOperation{
 			Callback:                    b.serveSave(o.save, exists),
 			Summary:                     o.saveSummary,
-			Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and if that fails nothing is stored; verify=false stores without contacting anybody.",
+			Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and if that fails nothing is stored; verify=false stores without contacting any server.",
 			ForwardPerformanceStandby:   true,
 			ForwardPerformanceSecondary: true,
 			Responses: map[int][]framework.Response{

@@ -10,7 +10,7 @@ import (
 )
 
 // replicationStateLife is how long the replication state is remembered. A node that
-// changes it sets its mounts up anew, so the figure only bounds surprises.
+// changes it sets its mounts up again, so the figure only bounds surprises.
 const replicationStateLife = 5 * time.Second
 
 // systemView is Vault's, but remembers the replication state: the framework asks for

@@ -23,7 +23,7 @@ type verifiedWrite struct {
 }
 
 // carryOut obtains a token on the new terms, if there is something to prove, and
-// then stores and publishes all together. It gives the token, nil where none was
+// then stores and publishes all together. It gives the token, nil if none was
 // fetched.
 func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
 	change := tokens.Change{Write: w.store, Terms: w.after}

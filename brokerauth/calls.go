@@ -40,7 +40,7 @@ type call struct {
 	overtaken *call // by this one, or nil
 }
 
-// end releases who waits for the call, and, where it succeeded, who waits for one that it overtook. mu is
+// end releases who waits for the call, and, if it succeeded, who waits for one that it overtook. mu is
 // held.
 func (c *call) end(err error) {
 	select {
@@ -59,7 +59,7 @@ func (c *call) end(err error) {
 // join returns the call under way, or starts one that does do. Within the window after a failure it
 // returns that failure instead. mu is held; do is called without.
 //
-// The call has a context of its own, so that nobody who gives up disturbs the others, and its
+// The call has a context of its own, so that a caller who gives up disturbs no other, and its
 // goroutine ends with it.
 func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, error) {
 	if c.current != nil {

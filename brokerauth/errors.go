@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// An Error tells why Vault gave no token. It holds no token.
+// An Error is why Vault gave no token. It holds no token.
 type Error struct {
 	// Op is what was tried: "read" the token path, or "refresh".
 	Op string
@@ -17,9 +17,9 @@ type Error struct {
 	// Path is the path in Vault, relative to the client's namespace.
 	Path string
 
-	// StatusCode is the HTTP status of Vault's answer: 404 where there is no such config or role, 403
-	// where the Vault token is not valid or has no policy for it, 400 where the authorization server
-	// refused the plugin, 502 where that could not be reached, 504 where
+	// StatusCode is the HTTP status of Vault's answer: 404 if there is no such config or role, 403
+	// if the Vault token is not valid or has no policy for it, 400 if the authorization server
+	// refused the plugin, 502 if that could not be reached, 504 if
 	// it has not answered yet, 503 where Vault is sealed. It is 0 where
 	// no answer came, or one that cannot be understood.
 	StatusCode int
@@ -60,7 +60,7 @@ func isGatewayTimeout(err error) bool {
 	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
 
-// errNotFound is a 404 of which Vault's client tells nothing.
+// errNotFound is a 404 without a text of Vault's client.
 var errNotFound = errors.New("not found")
 
 // failed is what err of Vault's client says about the path. A 404 may be none there.

@@ -23,7 +23,7 @@ func (t *Transport) TokenSource(context.Context) (oauth2.TokenSource, error) {
 // the SDK goes on with the session, which it would end without a handler. The response's body is closed.
 //
 // It is never nil, and the SDK does not send the request again: the Transport has had the token replaced,
-// and has sent it again, where that was possible. The error wraps those of [Source.Replace].
+// and has sent it again, if that was possible. The error wraps those of [Source.Replace].
 //
 // Another status, such as the 403 of a token that lacks a scope (RFC 6750 section 3.1), is an error too: the
 // next token would be no better.

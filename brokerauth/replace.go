@@ -17,18 +17,18 @@ var errNotARefresh = errors.New("the answer is not that of a refresh path of vau
 // and reads the new one. When it returns nil, Token returns another token than that. A [Transport] calls
 // it by itself.
 //
-// However many report one token, Vault is asked once; and not at all where another token is held by
+// However many report one token, Vault is asked once; and not at all if another token is held by
 // now. A standby that answers the read may lag behind: the token path is read for a second, until it has the
 // token that Vault named. After a failure, the same token is not named again for a second, then for two and so on up to
 // 30 seconds, or to 15 minutes where Vault still holds it: the failure is returned at once.
 //
-// Where the new token is refused in turn, it is not replaced within half a minute of the first, nor the
+// If the new token is refused in turn, it is not replaced within half a minute of the first, nor the
 // next one within a minute, and so on up to 15 minutes: an MCP server that refuses each token would
 // otherwise cost the authorization server a request every few seconds. That ends with a token that the
 // server has not refused by then and accepts (a status of 2xx), which a [Transport] notices. Without one the
 // source hears of refused tokens only; so it ends too when none was refused for the ttl of the last one.
 //
-// The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 where the broker's policy
+// The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 if the broker's policy
 // does not let it write the refresh path, or wraps that of ctx.
 func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	id := tokenID(accessToken)
@@ -39,7 +39,7 @@ func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	return replacing.wait(ctx)
 }
 
-// replace returns the call to wait for, or, where there is none, why. That is nil where another token
+// replace returns the call to wait for, or, if there is none, why. That is nil if another token
 // is held.
 func (s *Source) replace(id string) (*call, error) {
 	s.mu.Lock()
@@ -76,7 +76,7 @@ func (s *Source) refresh(ctx context.Context, id string) error {
 	})
 }
 
-// refreshOnce names the refused token to Vault, and reads its successor where there is or may be one.
+// refreshOnce names the refused token to Vault, and reads its successor if there is or may be one.
 func (s *Source) refreshOnce(ctx context.Context, id string) error {
 	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": id})
 	if err != nil {
@@ -167,7 +167,7 @@ func (s *Source) answered(with *token, status int) {
 	}
 	switch {
 	case status == http.StatusUnauthorized:
-		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // nobody asks for another yet
+		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // no caller asks for another yet
 	case status >= 200 && status < 300:
 		s.streak.accept(s.held.id, time.Now())
 	}

@@ -4,7 +4,7 @@
 // A [Source] is an [oauth2.TokenSource] over a Vault client and a token path. A [Transport] is an
 // [http.RoundTripper] that authorizes the requests to one MCP server with it, and has a token
 // replaced that the server refuses. An MCP client of the Go SDK has the Transport twice, below it and as
-// its OAuth handler, so that a refused token never ends its session where the failure of one call will do:
+// its OAuth handler, so that a refused token never ends its session if the failure of one call will do:
 //
 //	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather"})
 //	bearer, err := brokerauth.NewTransport(source, endpoint)
@@ -12,7 +12,7 @@
 //
 // # Who logs in to Vault
 //
-// Whoever made the client: this package never logs in, and uses whatever token, address and
+// This package never logs in, and uses whatever token, address and
 // namespace the client has at each call. So it works with a Vault token that something else renews
 // (an [api.LifetimeWatcher] and [api.Client.SetToken]), and, with no token at all in the client,
 // with the listener of a Vault Agent or Vault Proxy that has auto-auth. Paths are relative to the
@@ -24,11 +24,11 @@
 // ttl of Vault's answer, in seconds, is over) a call still returns the held token at once, and
 // starts one read in the background. While reads fail, for whatever reason, the held token is
 // handed out until it expires; Vault is asked again after a second, then after two, four and so
-// on up to 30, less some jitter. [Source.Err] tells how the last read went. A broker whose access
+// on up to 30, less some jitter. [Source.Err] returns why the last read failed. A broker whose access
 // is taken away in Vault thus keeps the token that it has until that expires.
 //
-// When that is depends on this machine's clock being right. Where it is ahead of Vault's, a token serves
-// for its ttl at least, and where it is behind, from the read on for no longer than the lifetime that the
+// When that is depends on this machine's clock being right. If it is ahead of Vault's, a token serves
+// for its ttl at least, and if it is behind, from the read on for no longer than the lifetime that the
 // token was issued with: too long by its age at the read at most.
 //
 // Nothing runs between calls: a Source needs no closing, and a call to Vault is given up after 30
@@ -58,7 +58,7 @@ type Config struct {
 	TokenPath string
 
 	// RefreshPath is where the plugin has a refused token replaced. Default: TokenPath with refresh/
-	// in place of token/. To be set only where a server named token makes that ambiguous.
+	// in place of token/. To be set only if a server named token makes that ambiguous.
 	RefreshPath string
 }
 
@@ -101,7 +101,7 @@ func NewSource(c Config) (*Source, error) {
 	return s, nil
 }
 
-// Token returns a token that is valid now. It waits for Vault only where none is held: at first,
+// Token returns a token that is valid now. It waits for Vault only if none is held: at first,
 // and after one has expired while Vault was away; then for 30 seconds at most. The error is an
 // [*Error].
 //
@@ -133,7 +133,7 @@ func (s *Source) valid(ctx context.Context) (*token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held.validAt(time.Now()) {
-		return s.held, nil // whichever read brought it
+		return s.held, nil // from whichever read
 	}
 	if err == nil {
 		err = failed("read", s.tokenPath, errExpired)
@@ -141,7 +141,7 @@ func (s *Source) valid(ctx context.Context) (*token, error) {
 	return nil, err
 }
 
-// Err tells why the last read of the token path failed, nil where it did not. A broker may be
+// Err returns why the last read of the token path failed, nil if it did not. A broker may be
 // served with the held token nevertheless: it is for health checks and logs.
 func (s *Source) Err() error {
 	s.mu.Lock()
@@ -157,8 +157,8 @@ func (s *Source) RetryAfter() time.Duration {
 	return max(0, time.Until(s.reads.until))
 }
 
-// look returns the held token where it is valid; else the read to wait for, or why there is none.
-// It starts a read where one is due.
+// look returns the held token if it is valid; else the read to wait for, or why there is none.
+// It starts a read if one is due.
 func (s *Source) look() (*token, *call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +168,7 @@ func (s *Source) look() (*token, *call, error) {
 		return nil, reading, err
 	}
 	if s.held.dueAt(now) {
-		_, _ = s.reads.join(&s.mu, s.read) // in the background; Err tells what came of it
+		_, _ = s.reads.join(&s.mu, s.read) // in the background; Err returns its failure
 	}
 	return s.held, nil, nil
 }

@@ -21,7 +21,7 @@ type streak struct {
 	count   int       // of such tokens
 	until   time.Time // the latest is not replaced before
 	ends    time.Time // the streak, unless a token is refused by then
-	refused string    // id of the token refused last, "" where none of them was
+	refused string    // id of the token refused last, "" if none of them was
 }
 
 // refuse notes that a token with this id and ttl was refused at now. It returns why it is not to be
@@ -51,7 +51,7 @@ func (k *streak) replace(ttl time.Duration, now time.Time) {
 	}
 }
 
-// accept notes that the MCP server took the token with this id at now. Where it has refused it to another
+// accept notes that the MCP server took the token with this id at now. If it has refused it to another
 // request, that tells nothing: the next one would be refused to that request too. Nor does it before the
 // window is over, as the other request may be under way.
 func (k *streak) accept(id string, now time.Time) {

@@ -45,8 +45,8 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		return nil, errNotAToken
 	}
 	// Vault gives no expired token, both times by one clock, and a ttl that ends before the token does,
-	// but for the least, a second, in a token's last one. Where the token looks expired, or good for less
-	// than a longer ttl, this machine's clock is ahead of Vault's; where it looks good for longer than its
+	// except the least, a second, in a token's last one. If the token looks expired, or good for less
+	// than a longer ttl, this machine's clock is ahead of Vault's; if it looks good for longer than its
 	// whole lifetime, it is behind.
 	ttl := time.Duration(answer.TTL) * time.Second
 	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)

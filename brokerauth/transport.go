@@ -11,21 +11,21 @@ import (
 // A Transport is an [http.RoundTripper] that authorizes the requests to one MCP server. Several
 // goroutines may use it at once.
 //
-// It adds the Authorization header (RFC 6750 section 2.1) where a request goes to the server's
+// It adds the Authorization header (RFC 6750 section 2.1) if a request goes to the server's
 // origin: the scheme, host and port of its URL, the host in IDNA ASCII. Requests to any other origin, such as
 // those that a redirect leads to, pass as they are: a token is good for one server, and no other should see it.
 //
-// Where the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
+// If the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
 // the request once more, whatever its method: a server that refuses a token has done nothing. For that, the body
-// of a request without GetBody is kept, as far as KeptBody goes. Where it is longer, and where no new token was
+// of a request without GetBody is kept, as far as KeptBody goes. If it is longer, and if no new token was
 // to be had, the 401 is the answer, and [Refusal] says why; a later request will have the new token, if there
 // is one. After any other failure no request is sent again.
 //
 // So an [net/http/httputil.ReverseProxy] may have it as its Transport. To pass a request's trailer on, its
 // Rewrite sets Out.Trailer to In.Trailer.
 //
-// The MCP Go SDK (v1.8.0) ends a session for good on a 401 that is the answer, unless its body is a
-// JSON-RPC error. In the SDK's clients a Transport had better be the OAuth handler as well, which makes it
+// The MCP Go SDK (v1.8.0) ends a session on a 401 that is the answer, unless its body is a
+// JSON-RPC error. In the SDK's clients a Transport should be the OAuth handler as well, which makes it
 // the failure of one call, see [Transport.Authorize].
 type Transport struct {
 	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
@@ -40,7 +40,7 @@ type Transport struct {
 }
 
 // NewTransport returns a Transport for the MCP server at serverURL, such as
-// https://mcp.example.com/mcp. Where that is plain http, the token travels in the clear: whoever is on the
+// https://mcp.example.com/mcp. If that is plain http, the token travels in the clear: whoever is on the
 // way can use it. That is for loopback.
 func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	u, err := url.Parse(serverURL)
@@ -54,8 +54,8 @@ func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	return &Transport{source: source, origin: o}, nil
 }
 
-// RoundTrip implements [http.RoundTripper]. Where no token is held and none is to be had it fails as
-// [Source.TokenContext] does, without a request. It fails too where the request's context is done before a
+// RoundTrip implements [http.RoundTripper]. If no token is held and none is to be had it fails as
+// [Source.TokenContext] does, without a request. It fails too if the request's context is done before a
 // refused token has been replaced.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.origin.contains(req.URL) {

@@ -17,7 +17,7 @@ import (
 )
 
 // config is the configuration: what a file says, or the flags for one route. Its blocks are those of Vault Agent
-// where that has them.
+// if that has them.
 type config struct {
 	Listeners  []listener    `hcl:"listener"`
 	Monitoring monitoring    `hcl:"monitoring"`

@@ -58,7 +58,7 @@ func (l *listener) listen(ctx context.Context) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "unix", l.Address)
 }
 
-// removeStale removes a socket that nobody listens on, as a process that was killed leaves it behind.
+// removeStale removes a socket that no process listens on, as a process that was killed leaves it behind.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {

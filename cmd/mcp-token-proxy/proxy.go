@@ -27,7 +27,7 @@ type proxy struct {
 	metric *metrics
 }
 
-// newProxy returns the proxy of a configuration that is valid. It opens no socket and contacts nobody.
+// newProxy returns the proxy of a configuration that is valid. It opens no socket and contacts no server.
 func newProxy(c *config, log *slog.Logger) (*proxy, error) {
 	p := &proxy{config: c, log: log, metric: newMetrics()}
 	l := &c.Listeners[0]

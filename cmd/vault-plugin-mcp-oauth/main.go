@@ -55,7 +55,7 @@ func exitWithParent(parent int, log hclog.Logger) {
 	os.Exit(0)
 }
 
-// waitForOrphanage returns when the process has another parent than it had: whoever adopts
+// waitForOrphanage returns when the process has another parent than it had: the process that adopts
 // orphans. Comparing with 1 would not do: in a container Vault is process 1.
 func waitForOrphanage(parent int, getppid func() int, tick <-chan time.Time) {
 	for range tick {

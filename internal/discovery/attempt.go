@@ -12,10 +12,10 @@ type Attempt struct {
 	URL string
 	// Reason is in words, without anything of a document but identifiers.
 	Reason string
-	// Temporary is set where there was no answer, or one about the moment: it may be different later.
+	// Temporary is set if there was no answer, or one about the moment: it may be different later.
 	Temporary bool
 
-	// down is set where the server was asked, and gave no whole answer, or one about the moment.
+	// down is set if the server was asked, and gave no whole answer, or one about the moment.
 	down bool
 }
 

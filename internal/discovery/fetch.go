@@ -28,7 +28,7 @@ type call struct {
 	header http.Header // more than the usual ones; may be nil
 	body   string
 	// policy is what the document that named the URL earned for it. It is not used for the operator's
-	// own origin, which nobody else chose.
+	// own origin, which no other party chose.
 	policy Policy
 	// head wants no body: an MCP server's may be an event stream without an end.
 	head bool
@@ -42,13 +42,13 @@ type answer struct {
 	policy Policy // for URLs that this answer names
 }
 
-// failure is why a call brought no answer.
+// failure is why a call got no answer.
 type failure struct {
 	reason    string
 	temporary bool
-	// down is set where the server was asked, and gave no whole answer, or one about the moment.
+	// down is set if the server was asked, and gave no whole answer, or one about the moment.
 	down bool
-	// unreached is set where no connection came about. Other URLs of the origin would fare no better.
+	// unreached is set if no connection came about. Other URLs of the origin would fare no better.
 	unreached bool
 }
 
@@ -62,7 +62,7 @@ func (s *search) notFound(ctx context.Context) *Error {
 	return &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 }
 
-// fail notes why a URL brought no document.
+// fail notes why a URL gave no document.
 func (s *search) fail(u *url.URL, f *failure) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
 }
@@ -151,7 +151,7 @@ func (s *search) callable(u *url.URL, policy Policy) string {
 			return err.Error()
 		}
 	}
-	// http to loopback is read by nobody else; whether loopback may be called was the question above.
+	// http to loopback is read by no other host; whether loopback may be called was the question above.
 	if u.Scheme != "https" && !s.AllowInsecureHTTP && !addr.Unmap().IsLoopback() {
 		return "uses http to a host other than loopback"
 	}

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Policy says which addresses beyond the public ones may be called at a URL that somebody else than the
+// Policy says which addresses beyond the public ones may be called at a URL that another party than the
 // operator chose. The zero value permits public addresses alone. Link-local, multicast, unspecified and
 // reserved addresses, and those of cloud metadata services, are permitted by none.
 //
@@ -28,7 +28,7 @@ func policyFor(addr netip.Addr) Policy {
 	return Policy{Loopback: kind == loopback, Private: kind == private}
 }
 
-// Or is the policy that permits loopback and private addresses besides, where all is set: the operator's
+// Or is the policy that permits loopback and private addresses besides, if all is set: the operator's
 // allow_private_addresses, which is not earned, and holds for as long as it is written.
 func (p Policy) Or(all bool) Policy {
 	return Policy{Loopback: p.Loopback || all, Private: p.Private || all}
@@ -40,7 +40,7 @@ type AddressError struct {
 	Addr netip.Addr
 	// Kind is what the address is: "private", "loopback", "link-local" and the like.
 	Kind string
-	// Never is set where no policy permits the address.
+	// Never is set if no policy permits the address.
 	Never bool
 }
 
@@ -87,7 +87,7 @@ var special = []struct {
 	kind   kind
 	name   string
 }{
-	// Cloud services that give credentials to whoever asks from inside, where their address would
+	// Cloud services that give credentials to any caller inside, if their address would
 	// otherwise count as private or public. Most of the others' is link-local.
 	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"},    // Alibaba
 	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},      // Azure

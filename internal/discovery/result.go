@@ -4,15 +4,15 @@ package discovery
 type Result struct {
 	// Issuer is the authorization server's identifier, as it spells it.
 	Issuer string
-	// TokenURL is the token endpoint: an absolute URL, https but for the exceptions of Request.
+	// TokenURL is the token endpoint: an absolute URL, https except as Request permits.
 	TokenURL string
-	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" where
+	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" if
 	// it is the same. Whether Policy permits it shows when it is called: most clients never do.
 	MTLSTokenURL string
-	// AuthMethods are the token_endpoint_auth_methods_supported; nil where the server does not say,
+	// AuthMethods are the token_endpoint_auth_methods_supported; nil if the server does not say,
 	// which means client_secret_basic (RFC 8414 section 2).
 	AuthMethods []string
-	// SigningAlgs are the token_endpoint_auth_signing_alg_values_supported; nil where the server does
+	// SigningAlgs are the token_endpoint_auth_signing_alg_values_supported; nil if the server does
 	// not say.
 	SigningAlgs []string
 	// Published is what the MCP server says; zero with Issuer.

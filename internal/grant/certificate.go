@@ -36,7 +36,7 @@ func ParseCertificate(pemText string, key *Key) (*x509.Certificate, error) {
 }
 
 // ParseClientCertificate returns a client certificate for Request.Certificate: the certificate in PEM
-// form, first, then its chain where the server needs one, and its key in any form that ParseKey reads,
+// form, first, then its chain if the server needs one, and its key in any form that ParseKey reads,
 // or on P-521. Leaf is set. Whether it has expired is for the caller to ask: its errors say what to
 // write instead, and repeat nothing of either text.
 func ParseClientCertificate(certPEM, keyPEM string) (*tls.Certificate, error) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// clock tells the end of a token by the authorization server's clock in terms of this machine's: the two may
+// clock converts the end of a token by the authorization server's clock in terms of this machine's: the two may
 // be minutes apart, and a time that the server names is one of its own clock.
 type clock struct {
 	// server is the server's time when it answered, by the answer's Date (RFC 9110 section 6.6.1); when

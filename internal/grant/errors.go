@@ -12,7 +12,7 @@ import (
 type RefusedError struct {
 	// Status is the HTTP status, which need not be 4xx: some servers refuse with 200.
 	Status int
-	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own where it has none of those;
+	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own if it has none of those;
 	// "" if it named none.
 	Code string
 	// Description is the server's reason, cleaned: printable, on one line, at most 600 characters, without
@@ -41,11 +41,11 @@ func (e *RefusedError) Error() string {
 // UnavailableError says that there was no usable answer: the server was not reached, did not answer in
 // time, was busy or broken, redirected, or answered nonsense. Asking again later may help.
 type UnavailableError struct {
-	// Status is the HTTP status; 0 where there was no answer.
+	// Status is the HTTP status; 0 if there was no answer.
 	Status int
-	// Reason is what happened, in words, without the status; "" where the status says it all.
+	// Reason is what happened, in words, without the status; "" if the status says it all.
 	Reason string
-	// RetryAfter is how long the server asked to be left alone, from now; 0 where it did not. Never
+	// RetryAfter is how long the server asked to be left alone, from now; 0 if it did not. Never
 	// negative, at most a year.
 	RetryAfter time.Duration
 

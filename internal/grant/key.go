@@ -160,7 +160,7 @@ func (k *Key) Algorithms() []string {
 
 // ChooseAlgorithm returns the algorithm to set Alg to: wanted, the operator's, if it fits the key; else
 // the first that fits and that the authorization server supports, by its metadata's
-// token_endpoint_auth_signing_alg_values_supported; else the first that fits, where supported is empty.
+// token_endpoint_auth_signing_alg_values_supported; else the first that fits, if supported is empty.
 // Its errors repeat nothing that the server said.
 func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error) {
 	fit := k.Algorithms()

@@ -1,4 +1,4 @@
-// Package reach has the transport of one HTTP request, and says in words why one brought no answer. Its words hold nothing that the
+// Package reach has the transport of one HTTP request, and says in words why one got no answer. Its words hold nothing that the
 // other side sent, no URL and no header, so they are fit for errors and logs.
 package reach
 
@@ -23,7 +23,7 @@ const (
 )
 
 // Cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL
-// with its query, and pieces of what the other side sent. temporary is false where trying again
+// with its query, and pieces of what the other side sent. temporary is false if trying again
 // unchanged will not help. It does not judge timeouts of the caller's own.
 func Cause(err error) (reason string, temporary bool) {
 	if refused, ok := errors.AsType[proxyError](err); ok {
@@ -120,7 +120,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// Ended is ctx.Err(), or its deadline where that has passed: a dialer keeps ctx's deadline with a timer
+// Ended is ctx.Err(), or its deadline if that has passed: a dialer keeps ctx's deadline with a timer
 // of its own, which may fire just before ctx's.
 func Ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
