@@ -34,225 +34,204 @@ func replicated(t *testing.T, as *authServer) *testStorage {
 	return storage
 }
 
-// Tokens, published keys and the node's own metrics are answered at the node, and cost no request.
-func TestPassiveNodeServesWhatIsStored(t *testing.T) {
+// onPassiveNodes runs a test in a bubble on a passive node of each kind, with the storage of replicated and a new
+// authorization server.
+func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState)) {
 	for name, state := range passiveStates {
 		t.Run(name, func(t *testing.T) {
 			as := newAuthServer(t)
-			storage := replicated(t, as)
-			was := storage.entries(t)
-			m := newNode(t, storage, state)
-			if got := m.token("weather"); got != "t0ken-stored" {
-				t.Errorf("the token is %q", got)
-			}
-			if got := m.token("weather/reader"); got != "t0ken-of-the-role" {
-				t.Errorf("the role's token is %q", got)
-			}
-			if published := m.jwks("maps"); len(published) != 1 {
-				t.Errorf("the published keys are %q; want one", published)
-			}
-			if got, there := m.metrics()[`active{}`]; got != 0 || !there {
-				t.Errorf("the metrics say that the node is active: %v", got)
-			}
-			storage.unchanged(t, was)
-			as.asked(t, 0, "after reading everything")
+			synctest.Test(t, func(t *testing.T) {
+				m := newNode(t, replicated(t, as), state)
+				test(t, as, m, state)
+			})
 		})
 	}
+}
+
+// Tokens, published keys and the node's own metrics are answered at the node, and cost no request.
+func TestPassiveNodeServesWhatIsStored(t *testing.T) {
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
+		was := m.storage.entries(t)
+		if got := m.token("weather"); got != "t0ken-stored" {
+			t.Errorf("the token is %q", got)
+		}
+		if got := m.token("weather/reader"); got != "t0ken-of-the-role" {
+			t.Errorf("the role's token is %q", got)
+		}
+		if published := m.jwks("maps"); len(published) != 1 {
+			t.Errorf("the published keys are %q; want one", published)
+		}
+		if got, there := m.metrics()[`active{}`]; got != 0 || !there {
+			t.Errorf("the metrics say that the node is active: %v", got)
+		}
+		m.storage.unchanged(t, was)
+		as.asked(t, 0, "after reading everything")
+	})
 }
 
 // Vault forwards what logical.ErrReadOnly comes back from. Nobody must have been
 // contacted by then: the active node does it all again.
 func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
-	for name, state := range passiveStates {
-		t.Run(name, func(t *testing.T) {
-			as := newAuthServer(t)
-			mcp := newMCPServer(t, as, nil)
-			storage := replicated(t, as)
-			m := newNode(t, storage, state)
-			m.stash(tokensOf("maps", ""), "t0ken-of-yesterday", 24*time.Hour, time.Hour)
-			was := storage.entries(t)
-			held, _ := m.read("token/weather")["token_id"].(string)
-			for _, ask := range []struct {
-				op   logical.Operation
-				path string
-				data fields
-			}{
-				{logical.ReadOperation, "token/maps", nil}, // what is stored has expired
-				{logical.UpdateOperation, "refresh/maps", nil},
-				{logical.UpdateOperation, "refresh/weather", nil},
-				{logical.UpdateOperation, "refresh/weather", fields{"token_id": held}},
-				{logical.UpdateOperation, "refresh/weather/reader", nil},
-				{logical.UpdateOperation, "config/weather", as.client()}, // the same again
-				{logical.UpdateOperation, "config/weather", fields{"audience": "b"}},
-				{logical.UpdateOperation, "config/weather", fields{"audience": "b", "verify": false}},
-				{logical.UpdateOperation, "config/new", as.client()},
-				{logical.UpdateOperation, "config/new", mcp.client()},
-				{logical.UpdateOperation, "config/new", with(as.endpoint(), fields{"key_type": "ec-p256"})},
-				{logical.DeleteOperation, "config/weather", nil},
-				{logical.DeleteOperation, "config/absent", nil},
-				{logical.UpdateOperation, "role/weather/reader", fields{"audience": "b"}},
-				{logical.UpdateOperation, "role/weather/new", fields{"verify": false}},
-				{logical.DeleteOperation, "role/weather/reader", nil},
-				{logical.UpdateOperation, "keys/maps/rotate", nil},
-				// What was written a moment ago may not have reached this node.
-				{logical.ReadOperation, "token/absent", nil},
-				{logical.ReadOperation, "token/weather/absent", nil},
-				{logical.ReadOperation, "jwks/absent", nil},
-				// Operators are told the same at every node.
-				{logical.ReadOperation, "status/weather", nil},
-				{logical.ReadOperation, "status/weather/reader", nil},
-				{logical.ReadOperation, "status/absent", nil},
-				{logical.ListOperation, "status/", nil},
-				{logical.ReadOperation, "config/weather", nil},
-				{logical.ReadOperation, "config/absent", nil},
-				{logical.ListOperation, "config/", nil},
-				{logical.ReadOperation, "role/weather/reader", nil},
-				{logical.ListOperation, "role/", nil},
-				{logical.ListOperation, "role/weather/", nil},
-				{logical.ListOperation, "status/weather/", nil},
-				{logical.ReadOperation, "keys/maps", nil},
-			} {
-				m.readOnly(ask.op, ask.path, ask.data)
-			}
-			if got := m.token("weather"); got != "t0ken-stored" {
-				t.Errorf("after all the token is %q", got)
-			}
-			storage.unchanged(t, was)
-			as.asked(t, 0, "after all")
-			m.counts(map[string]float64{ // they count where they are done
-				`token_reads_total{outcome="forwarded"}`:    3,
-				`token_refreshes_total{outcome="replaced"}`: 0,
-				`token_refreshes_total{outcome="kept"}`:     0,
-				`token_refreshes_total{outcome="failed"}`:   0,
-			})
-			if as.looked() != 0 || mcp.called() != 0 {
-				t.Errorf("%d requests for metadata and %d to the MCP server; want none", as.looked(), mcp.called())
-			}
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
+		mcp := newMCPServer(t, as, nil)
+		m.stash(tokensOf("maps", ""), "t0ken-of-yesterday", 24*time.Hour, time.Hour)
+		was := m.storage.entries(t)
+		held, _ := m.read("token/weather")["token_id"].(string)
+		for _, ask := range []struct {
+			op   logical.Operation
+			path string
+			data fields
+		}{
+			{logical.ReadOperation, "token/maps", nil}, // what is stored has expired
+			{logical.UpdateOperation, "refresh/maps", nil},
+			{logical.UpdateOperation, "refresh/weather", nil},
+			{logical.UpdateOperation, "refresh/weather", fields{"token_id": held}},
+			{logical.UpdateOperation, "refresh/weather/reader", nil},
+			{logical.UpdateOperation, "config/weather", as.client()}, // the same again
+			{logical.UpdateOperation, "config/weather", fields{"audience": "b"}},
+			{logical.UpdateOperation, "config/weather", fields{"audience": "b", "verify": false}},
+			{logical.UpdateOperation, "config/new", as.client()},
+			{logical.UpdateOperation, "config/new", mcp.client()},
+			{logical.UpdateOperation, "config/new", with(as.endpoint(), fields{"key_type": "ec-p256"})},
+			{logical.DeleteOperation, "config/weather", nil},
+			{logical.DeleteOperation, "config/absent", nil},
+			{logical.UpdateOperation, "role/weather/reader", fields{"audience": "b"}},
+			{logical.UpdateOperation, "role/weather/new", fields{"verify": false}},
+			{logical.DeleteOperation, "role/weather/reader", nil},
+			{logical.UpdateOperation, "keys/maps/rotate", nil},
+			// What was written a moment ago may not have reached this node.
+			{logical.ReadOperation, "token/absent", nil},
+			{logical.ReadOperation, "token/weather/absent", nil},
+			{logical.ReadOperation, "jwks/absent", nil},
+			// Operators are told the same at every node.
+			{logical.ReadOperation, "status/weather", nil},
+			{logical.ReadOperation, "status/weather/reader", nil},
+			{logical.ReadOperation, "status/absent", nil},
+			{logical.ListOperation, "status/", nil},
+			{logical.ReadOperation, "config/weather", nil},
+			{logical.ReadOperation, "config/absent", nil},
+			{logical.ListOperation, "config/", nil},
+			{logical.ReadOperation, "role/weather/reader", nil},
+			{logical.ListOperation, "role/", nil},
+			{logical.ListOperation, "role/weather/", nil},
+			{logical.ListOperation, "status/weather/", nil},
+			{logical.ReadOperation, "keys/maps", nil},
+		} {
+			m.readOnly(ask.op, ask.path, ask.data)
+		}
+		if got := m.token("weather"); got != "t0ken-stored" {
+			t.Errorf("after all the token is %q", got)
+		}
+		m.storage.unchanged(t, was)
+		as.asked(t, 0, "after all")
+		m.counts(map[string]float64{ // they count where they are done
+			`token_reads_total{outcome="forwarded"}`:    3,
+			`token_refreshes_total{outcome="replaced"}`: 0,
+			`token_refreshes_total{outcome="kept"}`:     0,
+			`token_refreshes_total{outcome="failed"}`:   0,
 		})
-	}
+		if as.looked() != 0 || mcp.called() != 0 {
+			t.Errorf("%d requests for metadata and %d to the MCP server; want none", as.looked(), mcp.called())
+		}
+	})
 }
 
 // A day goes by, in which every token comes due and expires.
 func TestPassiveNodeDoesNothingByItself(t *testing.T) {
-	for name, state := range passiveStates {
-		t.Run(name, func(t *testing.T) {
-			as := newAuthServer(t)
-			synctest.Test(t, func(t *testing.T) {
-				storage := replicated(t, as)
-				m := newNode(t, storage, state)
-				synctest.Wait() // until all is loaded
-				was := storage.entries(t)
-				toStorage, toVault := storage.calls.Load(), m.system.calls.Load()
-				time.Sleep(24 * time.Hour)
-				if n := storage.calls.Load() - toStorage; n != 0 {
-					t.Errorf("%d storage calls in a day without a request; want none", n)
-				}
-				if n := m.system.calls.Load() - toVault; n != 0 {
-					t.Errorf("%d calls to Vault in a day without a request; want none", n)
-				}
-				m.readOnly(logical.ReadOperation, "token/weather", nil)
-				m.readOnly(logical.ReadOperation, "token/weather/reader", nil)
-				storage.unchanged(t, was)
-			})
-			as.asked(t, 0, "after a day")
-		})
-	}
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
+		synctest.Wait() // until all is loaded
+		was := m.storage.entries(t)
+		toStorage, toVault := m.storage.calls.Load(), m.system.calls.Load()
+		time.Sleep(24 * time.Hour)
+		if n := m.storage.calls.Load() - toStorage; n != 0 {
+			t.Errorf("%d storage calls in a day without a request; want none", n)
+		}
+		if n := m.system.calls.Load() - toVault; n != 0 {
+			t.Errorf("%d calls to Vault in a day without a request; want none", n)
+		}
+		m.readOnly(logical.ReadOperation, "token/weather", nil)
+		m.readOnly(logical.ReadOperation, "token/weather/reader", nil)
+		m.storage.unchanged(t, was)
+		as.asked(t, 0, "after a day")
+	})
 }
 
 // Reading a token that is due for its refresh starts none here: it is left to the active node, which
 // learns of the reader.
 func TestPassiveNodeLeavesRefreshingToTheActiveOne(t *testing.T) {
-	for name, state := range passiveStates {
-		t.Run(name, func(t *testing.T) {
-			as := newAuthServer(t)
-			synctest.Test(t, func(t *testing.T) {
-				m := newNode(t, replicated(t, as), state)
-				for range 29 {
-					if got := m.token("weather"); got != "t0ken-stored" {
-						t.Fatalf("the token is %q", got)
-					}
-					time.Sleep(time.Minute)
-				}
-				for range 20 {
-					time.Sleep(time.Minute)
-					m.readOnly(logical.ReadOperation, "token/weather", nil)
-				}
-			})
-			as.asked(t, 0, "after an hour of reading")
-		})
-	}
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
+		for range 29 {
+			if got := m.token("weather"); got != "t0ken-stored" {
+				t.Fatalf("the token is %q", got)
+			}
+			time.Sleep(time.Minute)
+		}
+		for range 20 {
+			time.Sleep(time.Minute)
+			m.readOnly(logical.ReadOperation, "token/weather", nil)
+		}
+		as.asked(t, 0, "after an hour of reading")
+	})
 }
 
 // Vault sets the mounts of a node that becomes active up anew. The timers are set then,
 // without a read.
 func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
-	for name, state := range passiveStates {
-		t.Run(name, func(t *testing.T) {
-			as := newAuthServer(t)
-			synctest.Test(t, func(t *testing.T) {
-				m := newNode(t, replicated(t, as), state)
-				m.token("weather")
-				m.stop()
-				m.system.becomes(state &^ (consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary))
-				m.start()
-				if got := m.token("weather"); got != "t0ken-stored" {
-					t.Errorf("the token is %q; want the stored one", got)
-				}
-				synctest.Wait()
-				as.asked(t, 0, "after the change of state")
-				time.Sleep(45 * time.Minute)
-				as.asked(t, 2, "after the time at which both tokens are due")
-				for _, name := range []string{"weather", "weather/reader"} {
-					if got := m.token(name); got != "t0ken-1" && got != "t0ken-2" {
-						t.Errorf("the token of %s is %q; want a new one", name, got)
-					}
-				}
-				time.Sleep(time.Hour)
-				as.asked(t, 4, "an hour later")
-			})
-		})
-	}
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
+		m.token("weather")
+		m.stop()
+		m.system.becomes(state &^ (consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary))
+		m.start()
+		if got := m.token("weather"); got != "t0ken-stored" {
+			t.Errorf("the token is %q; want the stored one", got)
+		}
+		synctest.Wait()
+		as.asked(t, 0, "after the change of state")
+		time.Sleep(45 * time.Minute)
+		as.asked(t, 2, "after the time at which both tokens are due")
+		for _, name := range []string{"weather", "weather/reader"} {
+			if got := m.token(name); got != "t0ken-1" && got != "t0ken-2" {
+				t.Errorf("the token of %s is %q; want a new one", name, got)
+			}
+		}
+		time.Sleep(time.Hour)
+		as.asked(t, 4, "an hour later")
+	})
 }
 
 // Should the state change under a mount, requests notice it within seconds. Whoever
 // reads a token that is due sets its refreshing going.
 func TestStateThatChangesUnderAMount(t *testing.T) {
-	for name, state := range passiveStates {
-		t.Run(name, func(t *testing.T) {
-			as := newAuthServer(t)
-			synctest.Test(t, func(t *testing.T) {
-				m := newNode(t, replicated(t, as), state)
-				m.token("weather")
-				synctest.Wait()
-				m.system.becomes(consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled)
-				m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
-				time.Sleep(replicationStateLife)
-				if got := m.token("maps"); got != "t0ken-1" {
-					t.Errorf("the token is %q", got)
-				}
-				m.write("config/maps", fields{"max_ttl": "2h", "verify": false})
-				time.Sleep(45 * time.Minute)
-				if got := m.token("weather"); got != "t0ken-stored" {
-					t.Errorf("the token is %q; want the one held while it is refreshed", got)
-				}
-				synctest.Wait()
-				asked := as.count()
-				time.Sleep(time.Hour)
-				if as.count() < asked+2 {
-					t.Errorf("%d requests in an hour; want one for weather and one for maps at least", as.count()-asked)
-				}
+	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
+		m.token("weather")
+		synctest.Wait()
+		m.system.becomes(consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled)
+		m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
+		time.Sleep(replicationStateLife)
+		if got := m.token("maps"); got != "t0ken-1" {
+			t.Errorf("the token is %q", got)
+		}
+		m.write("config/maps", fields{"max_ttl": "2h", "verify": false})
+		time.Sleep(45 * time.Minute)
+		if got := m.token("weather"); got != "t0ken-stored" {
+			t.Errorf("the token is %q; want the one held while it is refreshed", got)
+		}
+		synctest.Wait()
+		asked := as.count()
+		time.Sleep(time.Hour)
+		if as.count() < asked+2 {
+			t.Errorf("%d requests in an hour; want one for weather and one for maps at least", as.count()-asked)
+		}
 
-				m.system.becomes(state)
-				m.metrics() // any request notices
-				asked = as.count()
-				was := m.storage.entries(t)
-				time.Sleep(24 * time.Hour)
-				m.readOnly(logical.ReadOperation, "token/weather", nil)
-				m.storage.unchanged(t, was)
-				as.asked(t, asked, "after a day as a "+name)
-			})
-		})
-	}
+		m.system.becomes(state)
+		m.metrics() // any request notices
+		asked = as.count()
+		was := m.storage.entries(t)
+		time.Sleep(24 * time.Hour)
+		m.readOnly(logical.ReadOperation, "token/weather", nil)
+		m.storage.unchanged(t, was)
+		as.asked(t, asked, "after a passive day")
+	})
 }
 
 // cluster is a primary and a performance secondary. Configs and roles are replicated to
