@@ -30,10 +30,7 @@ func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
 		e := w.engine()
 		names := w.roles(e, 3)
 		first := mustRead(t, e, names[0])
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 		change := w.reshape(weather, "A")
 		change.Terms, change.Token = w.written(weather, w.terms(weather, "A")), verified
 		w.mustChange(e, weather, change)
@@ -96,10 +93,7 @@ func TestWriteAsksStorageThatFailsOnce(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				e := w.engine()
 				w.roles(e, 30)
-				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, w.terms(weather, "B"))
 				change := w.reshape(weather, "B")
 				if known {
 					change.Terms, change.Token = w.written(weather, w.terms(weather, "B")), verified
@@ -148,17 +142,10 @@ func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
 		w.roles(e, 20)
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 		w.with(func(w *world) { delete(w.shapes, weather) })
 		w.mustChange(e, weather, w.remove(weather))
-		reader := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			reader <- err
-		}()
+		reader := reading(t, e, weather)
 		defer func() {
 			t.Logf("the first reader got %v", <-reader)
 			time.Sleep(time.Minute) // storage's late answers
@@ -222,8 +209,7 @@ func TestFailedWriteVoidsTheLooksUnderWay(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
-		got := make(chan Answer, 1)
-		go func() { got <- mustRead(t, e, weather) }()
+		got := mustReadLater(t, e, weather)
 		synctest.Wait() // the terms have been read
 		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
 			w.with(func(w *world) { w.shapes[weather] = "B" })
@@ -249,10 +235,7 @@ func TestVerifiedTokenThatCannotBeUsedIsNotHandedOut(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				e := w.engine()
 				mustRead(t, e, weather)
-				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, w.terms(weather, "B"))
 				change := w.reshape(weather, "B")
 				change.Token = verified
 				change.Terms = func(context.Context, Name) (*Terms, error) {
@@ -273,10 +256,7 @@ func TestVerifiedTokenOfAnotherShapeStaysInStorage(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		mustRead(t, e, weather)
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "B"))
 		change := w.reshape(weather, "B")
 		change.Token = verified
 		w.mustChange(e, weather, change)
@@ -345,10 +325,7 @@ func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
 		}
 		w.with(func(w *world) { w.latency = 2 * time.Second })
 		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "B"))
 		time.Sleep(time.Minute)
 		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
 		synctest.Wait() // a flight of the role is under way
@@ -371,10 +348,7 @@ func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
 		e := w.engine()
 		mustRead(t, e, weather)
 		time.Sleep(48 * time.Hour)
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 		before := w.fetches()
 		change := w.reshape(weather, "A")
 		change.Token = verified

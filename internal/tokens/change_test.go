@@ -19,9 +19,7 @@ func TestShapeChangeDropsTheToken(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		first := mustRead(t, e, weather)
-		if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, w.reshape(weather, "B"))
 		if w.stored(weather).AccessToken != "" {
 			t.Error("the token of the old shape is still stored")
 		}
@@ -36,15 +34,10 @@ func TestVerifiedTokenIsSavedAndPublishedWithTheWrite(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		e := w.engine()
 		terms := w.terms(weather, "B")
-		verified, err := e.Verify(t.Context(), weather, terms)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, terms)
 		change := w.reshape(weather, "B")
 		change.Terms, change.Token = w.written(weather, terms), verified
-		if err := e.Change(t.Context(), weather, change); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, change)
 		if got := mustRead(t, e, weather); got.AccessToken != verified.AccessToken {
 			t.Error("the verified token is not the one served")
 		}
@@ -64,13 +57,8 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 		e := w.engine()
 		own, role := mustRead(t, e, weather), mustRead(t, e, reader)
 		w.with(func(w *world) { w.latency = 5 * time.Second })
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
+		mustChange(t, e, weather, w.rotation(verified))
 		if got := mustRead(t, e, weather); got.ID() == own.ID() {
 			t.Error("the config's own token is not the verified one")
 		}
@@ -113,14 +101,9 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 				}
 				before.Close()
 				e := w.slowEngine()
-				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 				load(e)
-				if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, w.rotation(verified))
 				time.Sleep(2 * time.Minute)
 				for i := range roles {
 					if got := mustRead(t, e, reader(i)); old[got.ID()] {
@@ -146,15 +129,10 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 				w.with(func(w *world) { w.latency = 5 * time.Second })
 				time.Sleep(time.Until(held.RefreshAt) + time.Second) // in the middle of the refresh
 				w.with(func(w *world) { w.latency = time.Second })
-				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 				w.wantFetches(3)
 				w.with(func(w *world) { w.refuse = refuse })
-				if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, w.rotation(verified))
 				time.Sleep(3 * time.Second)
 				w.wantFetches(4)
 				if got := mustRead(t, e, reader); (got.ID() == held.ID()) != (refuse != nil) {
@@ -179,10 +157,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 				e := w.engine()
 				held := mustRead(t, e, reader)
 				mustRead(t, e, weather)
-				verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 				change := w.rotation(verified)
 				terms := change.Terms
 				change.Terms = func(ctx context.Context, n Name) (*Terms, error) {
@@ -194,9 +169,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 				if invalidated {
 					e.InvalidateToken(reader)
 				}
-				if err := e.Change(t.Context(), weather, change); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, change)
 				time.Sleep(10 * time.Second)
 				w.wantFetches(3)
 				w.with(func(w *world) { clear(w.broken) })
@@ -240,20 +213,14 @@ func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 		e := w.engine()
 		mustRead(t, e, weather)
 		mustRead(t, e, reader)
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "B"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = e.Change(t.Context(), weather, Change{
+		verified := mustVerify(t, e, weather, w.terms(weather, "B"))
+		mustChange(t, e, weather, Change{
 			Terms: w.written(weather, w.terms(weather, "B")), Token: verified,
 			Write: func(context.Context) error {
 				w.with(func(w *world) { w.shapes[weather], w.shapes[reader] = "B", "B" })
 				return nil
 			},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second)
 		before := time.Now()
 		if got := mustRead(t, e, reader); got.Shape != "B" || time.Since(before) != 0 {
@@ -269,14 +236,11 @@ func TestFetchBegunUnderAnOlderRevisionIsThrownAway(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				w.latency, w.refuse = 2*time.Second, outcome
 				e := w.engine()
-				got := make(chan Answer, 1)
-				go func() { got <- mustRead(t, e, weather) }()
+				got := mustReadLater(t, e, weather)
 				synctest.Wait()
 				time.Sleep(time.Second)
 				w.with(func(w *world) { w.refuse = nil })
-				if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, w.reshape(weather, "B"))
 				if answer := <-got; answer.Shape != "B" {
 					t.Errorf("the reader got a token of shape %s", answer.Shape)
 				}
@@ -329,13 +293,10 @@ func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
 		e := w.engine()
 		mustRead(t, e, weather)
 		mustRead(t, e, reader)
-		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+		mustChange(t, e, weather, Change{Write: func(context.Context) error {
 			w.with(func(w *world) { clear(w.shapes); clear(w.saved) })
 			return nil
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		for _, name := range []Name{weather, reader} {
 			if _, err := e.Read(t.Context(), name); !errors.Is(err, ErrNotConfigured) {
 				t.Errorf("reading %s gave %v, want ErrNotConfigured", name, err)
@@ -350,20 +311,13 @@ func TestDeleteEndsAFetchUnderWay(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 4 * time.Second
 		e := w.engine()
-		result := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			result <- err
-		}()
+		result := reading(t, e, weather)
 		synctest.Wait()
 		before := time.Now()
-		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+		mustChange(t, e, weather, Change{Write: func(context.Context) error {
 			w.with(func(w *world) { clear(w.shapes) })
 			return nil
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		if err := <-result; !errors.Is(err, ErrNotConfigured) || time.Since(before) != 0 {
 			t.Errorf("the reader got %v after %s", err, time.Since(before))
 		}
@@ -564,15 +518,10 @@ func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
 				w.mu.Lock()
 				terms := w.terms(weather, shape)
 				w.mu.Unlock()
-				verified, err := e.Verify(t.Context(), weather, terms)
-				if err != nil {
-					t.Fatal(err)
-				}
+				verified := mustVerify(t, e, weather, terms)
 				change.Terms, change.Token = w.written(weather, terms), verified
 			}
-			if err := e.Change(t.Context(), weather, change); err != nil {
-				t.Fatal(err)
-			}
+			mustChange(t, e, weather, change)
 			mu.Lock()
 			written = n
 			mu.Unlock()
@@ -632,9 +581,7 @@ func TestWriteWithManyRolesEnds(t *testing.T) {
 					}
 				})
 				begun := time.Now()
-				if err := e.Change(t.Context(), weather, change); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, change)
 				if took := time.Since(begun); took > tidyMost {
 					t.Errorf("the write took %s, want at most %s", took, tidyMost)
 				}

@@ -58,9 +58,7 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 				change := w.reshape(weather, "A")
 				change.Refresh = true
 				begun := time.Now()
-				if err := e.Change(t.Context(), weather, change); err != nil {
-					t.Fatal(err)
-				}
+				mustChange(t, e, weather, change)
 				time.Sleep(time.Second)
 				if n := w.fetches() - before; n > hostFetches {
 					t.Errorf("the server saw %d requests at once, want at most %d", n, hostFetches)
@@ -106,9 +104,7 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 			time.Sleep(5 * time.Millisecond)
 			return w.Terms(ctx, name)
 		}
-		if err := e.Change(t.Context(), weather, change); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, change)
 		time.Sleep(time.Second)
 		if n := w.fetches() - before; n > hostFetches {
 			t.Errorf("the server saw %d requests, want at most %d", n, hostFetches)
@@ -127,9 +123,7 @@ func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
 			w.refusals = map[string]error{"bad": &grant.UnavailableError{Status: 500}}
 		})
 		for _, bad := range names[1:] {
-			if err := e.Change(t.Context(), bad, w.reshape(bad, "bad")); err != nil {
-				t.Fatal(err)
-			}
+			mustChange(t, e, bad, w.reshape(bad, "bad"))
 		}
 		missed := 0
 		for range 1800 {

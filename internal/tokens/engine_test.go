@@ -146,11 +146,7 @@ func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 			mu.Unlock()
 		}
 	}()
-	read := make(chan error, 1)
-	go func() {
-		_, err := e.Read(t.Context(), weather)
-		read <- err
-	}()
+	read := reading(t, e, weather)
 	select {
 	case err := <-read:
 		if err != nil {
@@ -254,9 +250,7 @@ func TestRefusalBacksOffLongerAndAWriteClearsIt(t *testing.T) {
 		}
 		w.with(func(w *world) { w.refuse = nil })
 		_ = mustFail(t, e, weather)
-		if err := e.Change(t.Context(), weather, w.reshape(weather, "A")); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, w.reshape(weather, "A"))
 		mustRead(t, e, weather)
 		w.wantFetches(2)
 	})
@@ -340,10 +334,7 @@ func TestVerifiedWriteEndsIdleness(t *testing.T) {
 		e := w.engine()
 		rewrite := func(name Name) {
 			t.Helper()
-			verified, err := e.Verify(t.Context(), weather, w.terms(name, "A"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			verified := mustVerify(t, e, weather, w.terms(name, "A"))
 			if err := e.Change(t.Context(), name, Change{
 				Token: verified, Refresh: true, Terms: w.written(name, w.terms(name, "A")),
 				Write: func(context.Context) error { return nil },
@@ -587,11 +578,7 @@ func TestCloseEndsAHangingFetchAtOnce(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Hour
 		e := w.engine()
-		result := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			result <- err
-		}()
+		result := reading(t, e, weather)
 		synctest.Wait()
 		before := time.Now()
 		e.Close()

@@ -229,8 +229,7 @@ func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
 		time.Sleep(time.Minute)
 		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
 		synctest.Wait()
-		got := make(chan Answer, 1)
-		go func() { got <- mustRead(t, e, weather) }()
+		got := mustReadLater(t, e, weather)
 		synctest.Wait()
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		if answer := <-got; answer.Shape != "B" || answer.AccessToken[0] != 'B' {

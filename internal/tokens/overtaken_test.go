@@ -45,14 +45,11 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		first := mustRead(t, w.engine(), weather)
 		e := w.slowEngine()
-		waited := make(chan Answer, 1)
-		go func() { waited <- mustRead(t, e, weather) }()
+		waited := mustReadLater(t, e, weather)
 		time.Sleep(750 * time.Millisecond) // the old terms have been read, and the old token
 		change := w.reshape(weather, "B")
 		change.Terms = w.written(weather, w.terms(weather, "B"))
-		if err := e.Change(t.Context(), weather, change); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, change)
 		time.Sleep(time.Second) // the old token has arrived
 		if got := mustRead(t, e, weather); got.ID() == first.ID() || got.Shape != "B" {
 			t.Errorf("after the write a reader got a token of shape %s", got.Shape)
@@ -69,20 +66,13 @@ func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Second
 		e := w.engine()
-		result := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			result <- err
-		}()
+		result := reading(t, e, weather)
 		synctest.Wait()
-		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+		mustChange(t, e, weather, Change{Write: func(context.Context) error {
 			time.Sleep(2 * time.Second) // the answer arrives
 			w.with(func(w *world) { delete(w.shapes, weather); delete(w.saved, weather) })
 			return nil
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		if err := <-result; !errors.Is(err, ErrNotConfigured) {
 			t.Errorf("the reader got %v, want ErrNotConfigured", err)
 		}
@@ -98,17 +88,13 @@ func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency, w.refuse = time.Second, &grant.RefusedError{Code: "invalid_scope"}
 		e := w.engine()
-		got := make(chan Answer, 1)
-		go func() { got <- mustRead(t, e, weather) }()
+		got := mustReadLater(t, e, weather)
 		synctest.Wait()
-		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+		mustChange(t, e, weather, Change{Write: func(context.Context) error {
 			time.Sleep(2 * time.Second) // the refusal arrives
 			w.with(func(w *world) { w.shapes[weather], w.refuse = "B", nil })
 			return nil
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		time.Sleep(time.Second / 2) // the refusal has been looked at
 		if e.Failing(weather) {
 			t.Error("the failure of the old terms is remembered")
@@ -126,8 +112,7 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 0
 		e := w.slowEngine()
-		got := make(chan Answer, 1)
-		go func() { got <- mustRead(t, e, weather) }()
+		got := mustReadLater(t, e, weather)
 		time.Sleep(1250 * time.Millisecond) // terms, token; the answer is being saved
 		if w.stored(weather).Shape != "A" {
 			t.Fatal("the token is not being saved")
@@ -150,11 +135,7 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 0
 		e := w.slowEngine()
-		failed := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			failed <- err
-		}()
+		failed := reading(t, e, weather)
 		time.Sleep(1250 * time.Millisecond) // terms, token; the answer is being saved
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		e.Invalidate(weather)

@@ -230,9 +230,7 @@ func TestDroppedTokenIsNotUnsaved(t *testing.T) {
 		w.broken["save"] = errors.New("storage is full")
 		e := w.engine()
 		mustRead(t, e, weather)
-		if err := e.Change(t.Context(), weather, w.reshape(weather, "B")); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, w.reshape(weather, "B"))
 		if status, _ := e.Status(t.Context(), weather); status.Unsaved || status.Token != nil {
 			t.Errorf("status %+v, want nothing held and nothing unsaved", status)
 		}
@@ -296,21 +294,15 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAHangingServer(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 9 * time.Second
 		e := w.engine()
-		got := make(chan Answer, 1)
-		go func() { got <- mustRead(t, e, weather) }()
+		got := mustReadLater(t, e, weather)
 		synctest.Wait()
 		w.with(func(w *world) { w.latency = 0 })
 		terms := w.terms(weather, "B")
-		verified, err := e.Verify(t.Context(), weather, terms)
-		if err != nil {
-			t.Fatal(err)
-		}
+		verified := mustVerify(t, e, weather, terms)
 		change := w.reshape(weather, "B")
 		change.Terms, change.Token = w.written(weather, terms), verified
 		before := time.Now()
-		if err := e.Change(t.Context(), weather, change); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, change)
 		if answer := <-got; answer.AccessToken != verified.AccessToken || time.Since(before) != 0 {
 			t.Errorf("the reader waited %s for another token", time.Since(before))
 		}

@@ -61,11 +61,7 @@ func TestFlightOfADeletedNameLeavesItsSuccessorAlone(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
-		old := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), weather)
-			old <- err
-		}()
+		old := reading(t, e, weather)
 		synctest.Wait() // storage is being looked into
 		change := w.remove(weather)
 		change.Terms = func(context.Context, Name) (*Terms, error) { return nil, ErrNotConfigured }

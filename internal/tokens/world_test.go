@@ -268,6 +268,41 @@ func mustRead(t *testing.T, e *Engine, name Name) Answer {
 	return answer
 }
 
+// mustVerify verifies terms that must be granted.
+func mustVerify(t *testing.T, e *Engine, name Name, terms *Terms) *grant.Token {
+	t.Helper()
+	token, err := e.Verify(t.Context(), name, terms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// mustChange makes a change that must succeed.
+func mustChange(t *testing.T, e *Engine, name Name, change Change) {
+	t.Helper()
+	if err := e.Change(t.Context(), name, change); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reading reads a token in the background, and tells how that ended.
+func reading(t *testing.T, e *Engine, name Name) <-chan error {
+	result := make(chan error, 1)
+	go func() {
+		_, err := e.Read(t.Context(), name)
+		result <- err
+	}()
+	return result
+}
+
+// mustReadLater is mustRead in the background.
+func mustReadLater(t *testing.T, e *Engine, name Name) <-chan Answer {
+	answer := make(chan Answer, 1)
+	go func() { answer <- mustRead(t, e, name) }()
+	return answer
+}
+
 // mustFail reads a token that cannot be had, and gives the failure.
 func mustFail(t *testing.T, e *Engine, name Name) *FailedError {
 	t.Helper()
