@@ -28,6 +28,7 @@ test: test-unit test-acceptance test-bench soak ## Run all tests, and a short so
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
 	cd tools/lint && go test -race ./filecycles
+	cd tools/image && go test -race .
 
 test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault openbao), an authorization server and an MCP server
 	@cd acceptance && long= && for server in $(SERVERS); do \
@@ -86,6 +87,8 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	go vet ./...
 	cd acceptance && go vet ./...
 	cd bench && go vet ./...
+	cd tools/image && go mod tidy -diff
+	cd tools/image && go vet .
 	cd tools/lint && go vet ./filecycles
 	cd tools/lint && go run ./filecycles ../..
 	page=$$(mktemp) && trap 'rm -f $$page' EXIT && cp docs/architecture.md $$page && cd tools/lint && \
@@ -94,6 +97,7 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
+	cd tools/image && ../../scripts/golangci-lint run --config ../../.golangci.yml .
 	cd tools/lint && ../../scripts/golangci-lint run --config ../../.golangci.yml ./filecycles
 
 graph: ## Draw the graph of packages and files in docs/architecture.md

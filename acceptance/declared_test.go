@@ -3,37 +3,107 @@ package acceptance
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
+
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The declaration of docs/openbao.md, as pasted but for the sum and the version, takes the place of the registration.
+// A declaration of docs/openbao.md, as pasted but for the sum and the version, takes the place of the registration.
 func TestDeclaredPlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
+	p := buildDeclared(t)
+	b := bed.New(t, bed.Options{Bare: true, Config: p.declaration(t, "command")})
+	p.serves(t, b)
+}
+
+// As above from an image, which is made and pushed as a release's is. OpenBao fetches it on command and at its start.
+func TestDeclaredPluginFromAnImage(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.OpenBao)
+	p := buildDeclared(t)
+	server := httptest.NewServer(registry.New())
+	t.Cleanup(server.Close)
+	const published = "ghcr.io/vault-plugin-mcp-oauth/" + bed.PluginName
+	local := strings.TrimPrefix(server.URL, "http://") + "/" + bed.PluginName
+	push := exec.CommandContext(t.Context(), "go", "run", ".", "-version", p.version, "-license", absolute(t, "../LICENSE"),
+		"-push", local+":"+p.version, p.binary)
+	push.Dir = "../tools/image"
+	if out, err := push.CombinedOutput(); err != nil {
+		t.Fatalf("push the image: %v\n%s", err, out)
+	}
+	declaration := strings.Replace(p.declaration(t, "image"), published, local, 1)
+	b := bed.New(t, bed.Options{Bare: true, Config: declaration})
+
+	// The name of the file that OpenBao runs is not that of the binary which every bed has in the directory.
+	info := string((&release{t: t, bed: b}).vault("plugin", "info", "-version="+p.version, "secret", bed.PluginName))
+	if file := rowsOf(info)["Command"]["Value"]; !strings.Contains(info, p.sum) || file == bed.PluginName {
+		t.Errorf("OpenBao does not run the binary of the image:\n%s", info)
+	}
+	p.serves(t, b)
+
+	config, plugins := filepath.Join(t.TempDir(), "openbao.hcl"), t.TempDir()
+	if err := os.WriteFile(config, []byte(declaration), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fetch := b.Vault.CLI(t.Context(), "", "plugin", "init", "-config="+config, "-directory="+plugins)
+	if out, err := fetch.CombinedOutput(); err != nil {
+		t.Fatalf("bao plugin init: %v\n%s", err, out)
+	}
+	files, err := filepath.Glob(filepath.Join(plugins, "*"+bed.PluginName+"*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("bao plugin init left %q in the plugin directory: %v", files, err)
+	}
+	if got := (&release{t: t, plugins: plugins}).version(filepath.Base(files[0])); got != p.version {
+		t.Errorf("bao plugin init fetched %s, want %s", got, p.version)
+	}
+}
+
+// A declaredPlugin is a build of the plugin that a server's configuration declares.
+type declaredPlugin struct{ binary, sum, version string }
+
+func buildDeclared(t *testing.T) declaredPlugin {
+	t.Helper()
 	dir := t.TempDir()
 	sum, err := bed.BuildPlugin(t.Context(), dir, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	version := (&release{t: t, plugins: dir}).version(bed.PluginName)
-	var declaration string
+	return declaredPlugin{filepath.Join(dir, bed.PluginName), sum, version}
+}
+
+// declaration returns the one of docs/openbao.md that says where the binary comes from by the attribute, for the build.
+func (p declaredPlugin) declaration(t *testing.T, attribute string) string {
+	t.Helper()
+	zeros := strings.Repeat("0", len(p.sum))
 	for _, block := range blocksOf(t, "docs/openbao.md") {
-		if block.heading == "Declare the plugin" {
-			declaration = block.text
+		if block.heading != "Declare the plugin" || !strings.Contains(block.text, "\n  "+attribute+" ") {
+			continue
 		}
+		built := strings.NewReplacer(zeros, p.sum, `"v0.2.0"`, `"`+p.version+`"`).Replace(block.text)
+		if !strings.Contains(built, p.sum) || !strings.Contains(built, p.version) {
+			t.Fatalf("the page's declaration has no sum of zeros or no v0.2.0 to replace:\n%s", block.text)
+		}
+		return built
 	}
-	if !strings.Contains(declaration, strings.Repeat("0", len(sum))) {
-		t.Fatalf("the page's declaration has no sum of zeros to replace:\n%s", declaration)
-	}
-	built := strings.NewReplacer(strings.Repeat("0", len(sum)), sum, `"v0.2.0"`, `"`+version+`"`)
-	b := bed.New(t, bed.Options{Bare: true, Config: built.Replace(declaration)})
+	t.Fatalf("the page has no declaration with %s", attribute)
+	return ""
+}
+
+// serves checks that the server has registered the plugin by itself, and that it runs.
+func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
+	t.Helper()
 	r := &release{t: t, bed: b, plugins: b.PluginDir()}
-	r.registered(version)
+	r.registered(p.version)
 	r.vault("secrets", "enable", "-path="+bed.Mount, bed.PluginName)
 	u := newUpstream(t, b, "", 5*time.Minute)
 	u.configure(t, nil)

@@ -68,7 +68,8 @@ var notRun = map[string]string{
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
-	"docs/releases.md: docker build -t vault-plugin-mcp-oauth:0.2.0 .":                          "It has not been built or run by this project",
+	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
+	"docs/releases.md: IMAGE=ghcr.io/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth":             "This has not been run by this project",
 	"docs/reliability.md: make soak                            # 2 minutes, as in make test":    "as in make test",
 }
 
@@ -78,7 +79,7 @@ var elsewhere = map[string]string{
 	"docs/deployments.md: python": "TestBrokersLoseNoCall, but for the dots",
 	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
 	"docs/migrate.md: yaml":       "what a broker had before",
-	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestNamespaces",
+	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestDeclaredPluginFromAnImage, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
 	"docs/providers.md: toml":     "a setting of WSO2's",
