@@ -15,8 +15,16 @@ import (
 func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 	for by, success := range map[string]func(*testing.T, *world, *Engine, Name) error{
 		"a verified write": func(t *testing.T, w *world, e *Engine, _ Name) error {
-			terms := w.terms(weather, "A")
-			_, err := e.Verify(t.Context(), weather, terms)
+			verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+			if err != nil {
+				return err
+			}
+			return e.Change(t.Context(), weather, w.rotation(verified))
+		},
+		"a verified write of another server": func(t *testing.T, w *world, e *Engine, _ Name) error {
+			other := Name{Server: "other"}
+			w.with(func(w *world) { w.hosts[other], w.clients[other] = "as.example.com", "client" })
+			_, err := e.Verify(t.Context(), other, w.terms(other, "A"))
 			return err
 		},
 		"a broker's refresh": func(t *testing.T, _ *world, e *Engine, name Name) error {
@@ -55,6 +63,35 @@ func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a verified write finds out about the client concerns its own names once it is stored: an attempt that
+// began before would be one too many.
+func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		e := w.engine()
+		names := w.roles(e, 5)
+		w.with(func(w *world) { w.refuse = clientFailures["503"] })
+		time.Sleep(3 * time.Hour) // all have ended
+		for _, name := range names {
+			_ = mustFail(t, e, name)
+		}
+		w.with(func(w *world) { w.refuse = nil })
+		before := w.fetches()
+		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		w.wantFetches(before + 1)
+		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			mustRead(t, e, name)
+		}
+		w.wantFetches(before + 1 + len(names))
+	})
 }
 
 // Credentials that are being tried say nothing about those in use.

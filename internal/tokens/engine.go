@@ -161,7 +161,7 @@ func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 	switch {
 	case err == nil:
 		if p.succeeded() {
-			e.wake(c)
+			e.wake(c, name.Server)
 		}
 	case retryAfter(err) > 0:
 		return nil, p.failed(name.Server, terms.Host, err, time.Now()).err(name)

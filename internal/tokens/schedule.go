@@ -64,7 +64,7 @@ func (s *slot) fly(f *flight, a attempt) {
 		progress, next := s.commit(f, a, o)
 		unlock()
 		if o.recovered != nil {
-			s.engine.wake(o.recovered)
+			s.engine.wake(o.recovered, "")
 		}
 		switch progress {
 		case ended:
@@ -135,12 +135,13 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	return ended, a
 }
 
-// wake starts what is due for the names that wait for a client, which works again.
-func (e *Engine) wake(c *client) {
+// wake starts what is due for the names that wait for a client, which works again; but not for those
+// of the server that is being written, if one is: the write does that, on its terms.
+func (e *Engine) wake(c *client, written string) {
 	now := time.Now()
 	e.slots.Range(func(_, v any) bool {
 		s := v.(*slot)
-		if f := s.failed.Load(); f != nil && f.client == c {
+		if f := s.failed.Load(); f != nil && f.client == c && s.name.Server != written {
 			s.mu.Lock()
 			s.advance(now)
 			s.mu.Unlock()
