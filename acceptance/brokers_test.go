@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,6 +101,9 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
+// A calling has a broker call the MCP server's tool, and returns what the tool says.
+type calling func(t *testing.T) string
+
 // Brokers of several kinds lose no call in ten lifetimes of a token: by the URL of mcp-token-proxy, and by what the
 // examples have one copy.
 func TestBrokersLoseNoCall(t *testing.T) {
@@ -111,39 +115,100 @@ func TestBrokersLoseNoCall(t *testing.T) {
 		"TypeScript SDK": typescriptSDKBroker(t),
 		"FastMCP":        pythonBroker(t, "fastmcp.txt", "fastmcp_client.py"),
 	}
+	litellm, contextForge := pythonWith(t, "litellm.txt"), pythonWith(t, "contextforge.txt")
 	u := newUpstream(t, b, "", lifetime)
 	u.configure(t, nil)
 	p := u.startTokenProxy(t)
 	vaultToken := u.exampleBroker(t).Client.Token()
-	brokers := map[string]*exampleProcess{}
+	brokers := map[string]calling{
+		"LiteLLM by URL":      litellmAt(t, b, litellm, p.url),
+		"ContextForge by URL": contextForgeAt(t, b, contextForge, p.url),
+	}
 	for name, command := range commands {
 		id := strings.ToLower(strings.ReplaceAll(name, " ", "-"))
-		brokers[name+" by URL"] = startBroker(t, b, id+"-by-url", append(slices.Clone(command), p.url))
+		byURL := startBroker(t, b, id+"-by-url", append(slices.Clone(command), p.url))
+		brokers[name+" by URL"] = func(t *testing.T) string { return byURL.tell(t, "") }
 		if name != "FastMCP" {
-			brokers[name+" itself"] = startBroker(t, b, id+"-itself", append(slices.Clone(command), u.mcp.URL, bed.Mount+"/token/"+u.name),
+			itself := startBroker(t, b, id+"-itself", append(slices.Clone(command), u.mcp.URL, bed.Mount+"/token/"+u.name),
 				"VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
+			brokers[name+" itself"] = func(t *testing.T) string { return itself.tell(t, "") }
 		}
 	}
 
+	tests := map[string]func(t *testing.T){}
+	for name, call := range brokers {
+		tests[name] = func(t *testing.T) {
+			calls, lost := callFor(t, 10*lifetime, call)
+			t.Logf("%s: %d of %d calls lost", t.Name(), lost, calls)
+		}
+	}
+	atOnce(t, tests)
+	counts := u.mcp.Counts()
+	if counts.Tokens < 10 || counts.Unauthorized > 0 {
+		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+	}
+}
+
+// atOnce runs subtests at the same time, all of them, whatever -parallel says.
+func atOnce(t *testing.T, tests map[string]func(t *testing.T)) {
+	t.Helper()
+	var all sync.WaitGroup
+	for name, test := range tests {
+		all.Go(func() { t.Run(name, test) })
+	}
+	all.Wait()
+}
+
+// callFor has a broker make calls, one after the other, and returns how many there were and how many were lost.
+// A lost one fails the test.
+func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost int) {
+	t.Helper()
 	begun := time.Now()
-	calls, lost := map[string]int{}, map[string]int{}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for time.Since(begun) < 10*lifetime {
-		for name, broker := range brokers {
-			calls[name]++
-			if answer := broker.tell(t, ""); answer != "Tomorrow in Oslo: sunny spells." {
-				lost[name]++
-				t.Errorf("%s, %s after the beginning: %s", name, time.Since(begun).Round(time.Second), answer)
-			}
+	for time.Since(begun) < duration {
+		calls++
+		if answer := call(t); answer != "Tomorrow in Oslo: sunny spells." {
+			lost++
+			t.Errorf("%s after the beginning: %s", time.Since(begun).Round(time.Second), answer)
 		}
 		<-tick.C
 	}
-	counts := u.mcp.Counts()
-	for name := range brokers {
-		t.Logf("%s: %d of %d calls lost", name, lost[name], calls[name])
+	return calls, lost
+}
+
+// The module for Python, installed by pip from the checkout, authorizes the requests of synchronous clients of both
+// libraries. A token that the MCP server refuses is replaced within the call.
+func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
+	b := shared(t)
+	checkout := filepath.Join(t.TempDir(), "python") // pip builds in it
+	if err := os.CopyFS(checkout, os.DirFS("../examples/python")); err != nil {
+		t.Fatal(err)
 	}
-	if counts.Tokens < 10 || counts.Unauthorized > 0 {
-		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	u.configure(t, nil)
+	vaultToken := u.exampleBroker(t).Client.Token()
+	for requirements, library := range map[string]string{"mcp1.txt": "httpx", "mcp2.txt": "httpx2"} {
+		t.Run(library, func(t *testing.T) {
+			python, dir := pythonWith(t, requirements), t.TempDir()
+			out, err := exec.CommandContext(t.Context(), python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", dir, checkout).CombinedOutput()
+			if err != nil {
+				t.Fatalf("pip install: %v\n%s", err, out)
+			}
+			broker := startBroker(t, b, "sync-"+library, []string{python, brokerFile(t, "sync.py"), u.mcp.URL, bed.Mount + "/token/" + u.name},
+				"PYTHONPATH="+dir, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
+			if answer := broker.tell(t, ""); answer != library+" 200" {
+				t.Errorf("the broker says %q", answer)
+			}
+			refused := u.token(t, "token/"+u.name)
+			waitForAge(t, refused.LastVaultRotation, cooldown)
+			u.mcp.Refuse(claims(refused.AccessToken).ID)
+			if answer := broker.tell(t, ""); answer != library+" 200" {
+				t.Errorf("with a token that the MCP server refuses, the broker says %q", answer)
+			}
+			if now := u.token(t, "token/"+u.name); now.TokenID == refused.TokenID {
+				t.Error("the refused token was not replaced")
+			}
+		})
 	}
 }

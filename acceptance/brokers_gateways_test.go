@@ -1,0 +1,158 @@
+//go:build brokers
+
+package acceptance
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// startLimit is how long a gateway may take to start, on a machine that does much else.
+const startLimit = 5 * time.Minute
+
+// A header is a RoundTripper that adds it to each request, unless it is empty.
+type header struct{ name, value string }
+
+func (h header) RoundTrip(r *http.Request) (*http.Response, error) {
+	if h.name != "" {
+		r = r.Clone(r.Context())
+		r.Header.Set(h.name, h.value)
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// litellmAt starts LiteLLM's proxy with one MCP server, and returns a client's calls through it.
+func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
+	t.Helper()
+	dir, port := t.TempDir(), freePort(t)
+	config := "mcp_servers:\n  files:\n    url: " + url + "\n    transport: http\n"
+	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := "sk-" + rand.Text()
+	startGateway(t, b, "litellm", dir,
+		[]string{filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
+		"LITELLM_MASTER_KEY="+key,
+		"LITELLM_LOCAL_MODEL_COST_MAP=True") // else it is fetched from GitHub
+	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{"X-Litellm-Api-Key", "Bearer " + key})
+}
+
+// contextForgeAt starts ContextForge, registers one MCP server, and returns a client's calls through it.
+func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
+	t.Helper()
+	dir, port := t.TempDir(), freePort(t)
+	startGateway(t, b, "contextforge", dir,
+		[]string{filepath.Join(filepath.Dir(python), "mcpgateway"), "--host", "127.0.0.1", "--port", port},
+		"SSRF_ALLOW_LOCALHOST=true", // what it needs for a proxy on loopback
+		"DATABASE_URL=sqlite:///"+filepath.Join(dir, "gateway.db"), "CACHE_TYPE=memory",
+		"RATE_LIMITING_ENABLED=false", // else 100 calls of a client a minute
+		"AUTH_REQUIRED=false", "MCP_REQUIRE_AUTH=false", "ALLOW_UNAUTHENTICATED_ADMIN=true",
+		"JWT_SECRET_KEY="+newSecret(), "AUTH_ENCRYPTION_SECRET="+newSecret())
+	registration := fmt.Sprintf(`{"name": "files", "url": %q, "transport": "STREAMABLEHTTP"}`, url)
+	bed.Eventually(t, startLimit, func() error {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:"+port+"/gateways", strings.NewReader(registration))
+		if err != nil {
+			return err
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode/100 != 2 {
+			body, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+			return errors.Join(fmt.Errorf("%s: %s", response.Status, body), err)
+		}
+		return nil
+	})
+	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{})
+}
+
+// startGateway starts a gateway in a directory, until the test ends, which it has to outlive.
+func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, env ...string) {
+	t.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Dir = dir
+	cmd.Env = append(env, "HOME="+dir, "PATH="+os.Getenv("PATH"))
+	process, err := b.NewProcess(name, cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-process.Done():
+			t.Errorf("%s ended by itself", name)
+			t.Log(b.LogTails(60))
+		default:
+		}
+		if err := process.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// callsThrough connects a client to a gateway as soon as that has the tool, and returns its calls, in one session.
+func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
+	t.Helper()
+	var session *mcp.ClientSession
+	bed.Eventually(t, startLimit, func() error {
+		client := mcp.NewClient(&mcp.Implementation{Name: "client", Version: "1.0.0"}, nil)
+		connected, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: &http.Client{Transport: h}}, nil)
+		if err != nil {
+			return err
+		}
+		if err := hasTool(t.Context(), connected, tool); err != nil {
+			return errors.Join(err, connected.Close())
+		}
+		session = connected
+		return nil
+	})
+	t.Cleanup(func() { _ = session.Close() })
+	return callsOf(session, tool)
+}
+
+// callsOf returns the calls of a session.
+func callsOf(session *mcp.ClientSession, tool string) calling {
+	return func(t *testing.T) string {
+		result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: tool, Arguments: map[string]any{"city": "Oslo"}})
+		if err != nil {
+			return err.Error()
+		}
+		var said []string
+		for _, content := range result.Content {
+			if text, ok := content.(*mcp.TextContent); ok {
+				said = append(said, text.Text)
+			}
+		}
+		return strings.Join(said, "\n")
+	}
+}
+
+// hasTool reports an error unless the gateway lists the tool.
+func hasTool(ctx context.Context, session *mcp.ClientSession, tool string) error {
+	listed, err := session.ListTools(ctx, nil)
+	if err != nil {
+		return err
+	}
+	for _, t := range listed.Tools {
+		if t.Name == tool {
+			return nil
+		}
+	}
+	return fmt.Errorf("no tool %s among %d", tool, len(listed.Tools))
+}
