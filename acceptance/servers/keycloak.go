@@ -29,8 +29,8 @@ var keycloak = Kind{
 		{"disabled client", func(c *Client) { c.Disabled = true }, nil, "invalid_client: Invalid client or Invalid client credentials"},
 		{"no service account", func(c *Client) { c.Off = true }, nil, "unauthorized_client: Client not enabled to retrieve service account"},
 		{"scope not assigned", func(c *Client) { c.Scopes = Scopes[:1] }, nil, "invalid_scope: Invalid scopes: files:read files:write"},
-		{"DPoP", func(c *Client) { c.Attributes = map[string]string{"dpop.bound.access.tokens": "true"} }, nil, "DPoP proof is missing"},
-		{"bound tokens", func(c *Client) { c.BoundTokens = true }, nil, "invalid_request: Client Certification missing for MTLS HoK Token Binding"},
+		{"DPoP", func(c *Client) { c.Attributes = map[string]string{"dpop.bound.access.tokens": "true"} }, nil, "turn DPoP off"},
+		{"bound tokens", func(c *Client) { c.BoundTokens = true }, nil, "turn certificate-bound access tokens off"},
 	},
 }
 

@@ -28,6 +28,8 @@ func (r *Request) advice(e *RefusedError) string {
 	switch {
 	case mentions("dpop"):
 		return "the tokens handed out here are bearer tokens: turn DPoP off for the client at the authorization server"
+	case !r.AuthMethod.Certificate() && mentions("mtls", "mutual tls"):
+		return "the tokens handed out here are bearer tokens: turn certificate-bound access tokens off for the client at the authorization server"
 	// Entra ID's resource does not go with a scope of another resource.
 	case mentions("aadsts9010010"):
 		return r.scopesSent() + "; " + r.targetSent()

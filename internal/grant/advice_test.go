@@ -14,6 +14,7 @@ func TestAdviceFits(t *testing.T) {
 		r.AuthMethod = PrivateKeyJWT
 		r.Assertion = &Assertion{Key: k, Audience: "https://as.example.com", Type: TypeClientAuthentication}
 	}
+	certificate := issue(t, issued{key: testKeys()["P-256"]}).pair(t)
 	for _, tc := range []struct {
 		name   string
 		change func(*request)
@@ -47,6 +48,9 @@ func TestAdviceFits(t *testing.T) {
 		{"assertion of the wrong audience", signing, 400, `{"error":"invalid_request","error_description":"client_assertion audience is wrong"}`, "assertion_audience=", "write resource="},
 		{"DPoP", nil, 400, `{"error":"invalid_dpop_proof"}`, "bearer tokens: turn DPoP off", ""},
 		{"DPoP in words", nil, 400, `{"error":"invalid_request","error_description":"DPoP proof is missing"}`, "bearer tokens: turn DPoP off", ""},
+		{"Keycloak's bound tokens", nil, 400, `{"error":"invalid_request","error_description":"Client Certification missing for MTLS HoK Token Binding"}`, "bearer tokens: turn certificate-bound access tokens off", ""},
+		{"oidc-provider's bound tokens", nil, 400, `{"error":"invalid_request","error_description":"mutual TLS client certificate not provided"}`, "bearer tokens: turn certificate-bound access tokens off", ""},
+		{"a certificate that is not taken", func(r *request) { r.AuthMethod, r.Certificate = TLSClientAuth, certificate }, 401, `{"error":"invalid_client","error_description":"mutual TLS client certificate not provided"}`, "tls_client_auth was used", "bearer tokens"},
 		{"gateway", nil, 401, `{"message":"No API key found in request"}`, "extra_headers=", "client_secret"},
 		{"Entra's missing scope", nil, 400, `{"error":"invalid_request","error_description":"AADSTS900144: The request body must contain the following parameter: 'scope'."}`, "no scope was asked for: write scopes=", ""},
 		{"OpenIddict's scope", func(r *request) { r.Scopes = []string{"a"} }, 400, `{"error":"invalid_request","error_description":"The specified 'scope' is invalid."}`, `"a"`, "resource"},
