@@ -27,9 +27,7 @@ func TestServerURLAloneIsEnough(t *testing.T) {
 		t.Errorf("the request was %+v", request)
 	}
 	equal(t, "the resource", request.form["resource"], []string{mcp.url()})
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q", got)
-	}
+	m.holds("weather", "t0ken-1")
 	read := m.read("config/weather")
 	if read["discovered_issuer"] != as.URL || read["discovered_token_url"] != as.URL+"/token" {
 		t.Errorf("the config reads %v", read)

@@ -182,9 +182,7 @@ func TestWritingBackWhatWasReadChangesNothing(t *testing.T) {
 		m.write("config/weather", with(m.read("config/weather"), fields{"verify": verify, "client_secret": secret}))
 		m.storage.unchanged(t, was)
 	}
-	if got := m.token("weather"); got != token {
-		t.Errorf("the token is %q; want the one before, %q", got, token)
-	}
+	m.holds("weather", token)
 	as.asked(t, 1, "after writing back what was read")
 }
 
@@ -218,8 +216,6 @@ func TestEmptyValuesGiveTheShapeOfAbsentOnes(t *testing.T) {
 	token := m.token("weather")
 	m.stop()
 	m.start()
-	if got := m.token("weather"); got != token {
-		t.Errorf("after a restart the token is %q; want the one before, %q", got, token)
-	}
+	m.holds("weather", token)
 	as.asked(t, 1, "after a restart")
 }

@@ -167,10 +167,7 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 					}
 				}
 				m.write("config/other", with(with(with(emptied, gets.give), with(gets.full, gets.secrets)), fields{"verify": false}))
-				c, err := m.store().config(t.Context(), "weather")
-				if err != nil {
-					t.Fatal(err)
-				}
+				c := m.config("weather")
 				hasSecret, hasKey, hasCertificate := c.ClientSecret != "", len(c.Keys) > 0, c.ClientCertificate != "" && c.ClientCertificateKey != ""
 				if hasSecret != (gets.give["client_secret"] != nil) || hasCertificate != (gets.give["client_certificate"] != nil) ||
 					hasKey != (gets.give["private_key"] != nil || gets.give["key_type"] != nil) || (c.KeyType != "") != (gets.give["key_type"] != nil) {

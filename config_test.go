@@ -8,10 +8,7 @@ import (
 func TestPrintingAConfigShowsNoSecret(t *testing.T) {
 	m, as := newMount(t), newAuthServer(t)
 	m.configure(as, nil)
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	q, err := c.request(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -153,10 +153,7 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 		return fields{"extra_params": params, "ca_cert": long(n) + "\n" + certificate, "client_secret": secret}
 	}
 	m.configure(as, padded(0))
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	stored, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -183,10 +180,7 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"client_secret": "", "key_type": "rsa-2048"})
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	stored, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)

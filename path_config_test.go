@@ -43,9 +43,7 @@ func TestVerifyStoresConfigAndTokenTogether(t *testing.T) {
 		request.form.Get("scope") != "a b" || request.form.Get("audience") != "weather" {
 		t.Errorf("the request was %+v", request)
 	}
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q; want that of the verification", got)
-	}
+	m.holds("weather", "t0ken-1")
 	as.asked(t, 1, "after the first read")
 }
 
@@ -85,9 +83,7 @@ func TestFailedVerificationChangesNothing(t *testing.T) {
 			m.refusedWrite(as, test.answer, test.change, test.status, test.says)
 			m.storage.unchanged(t, was)
 			sameFields(t, m.read("config/weather"), read)
-			if got := m.token("weather"); got != token {
-				t.Errorf("the token is %q; want the one before, %q", got, token)
-			}
+			m.holds("weather", token)
 			if got := m.read("status/weather")["state"]; got != "ok" {
 				t.Errorf("the state is %q; a write that failed is no failure of the config in service", got)
 			}
@@ -158,9 +154,7 @@ func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
 
 	as.answers(granting(nil)) // the operator repaired the client at the server
 	m.write("config/weather", as.client())
-	if got := m.token("weather"); got != "t0ken-3" {
-		t.Errorf("the token is %q; want that of the write", got)
-	}
+	m.holds("weather", "t0ken-3")
 	as.asked(t, 3, "after the same write, and a read")
 }
 
@@ -275,14 +269,10 @@ func TestReadersDoNotWaitForAVerification(t *testing.T) {
 		m.write("config/weather", fields{"scopes": "a"})
 	}()
 	as.await(2)
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q while a write is verified; want the old one", got)
-	}
+	m.holds("weather", "t0ken-1")
 	as.release()
 	<-done
-	if got := m.token("weather"); got != "t0ken-2" {
-		t.Errorf("the token is %q after the write; want that of its verification", got)
-	}
+	m.holds("weather", "t0ken-2")
 }
 
 // The tokens of the roles were obtained with the old secret: they stay in service, and
@@ -305,9 +295,7 @@ func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 	if got := as.await(3); got.form.Get("scope") != "read" {
 		t.Errorf("the third request is for the scope %q; want the role's", got.form.Get("scope"))
 	}
-	if got := m.token("weather"); got != "t0ken-2" {
-		t.Errorf("the config's token is %q; want that of the verification", got)
-	}
+	m.holds("weather", "t0ken-2")
 }
 
 // Vault's existence check decides which capability a write needs, so a caller who may only create must

@@ -88,9 +88,7 @@ func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 func TestPluginMadeKeyInUse(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q", got)
-	}
+	m.holds("weather", "t0ken-1")
 	_, data := m.keys("weather")
 	if got := m.asserted(as.await(1)).header.KeyID; got != data["active_key_id"] {
 		t.Errorf("the assertion names the key %q; want %q", got, data["active_key_id"])
@@ -99,9 +97,7 @@ func TestPluginMadeKeyInUse(t *testing.T) {
 	as.asked(t, 2, "after a write with something to verify")
 	m.write("config/weather", fields{"key_type": "ed25519"})
 	as.asked(t, 2, "after a write that makes another key")
-	if got := m.token("weather"); got != "t0ken-2" {
-		t.Errorf("the token is %q; want it in service through a change of key", got)
-	}
+	m.holds("weather", "t0ken-2")
 	after, _ := m.keys("weather")
 	if len(after) != 1 || after[0] == data["active_key_id"] {
 		t.Errorf("the keys are %q; want another one", after)
@@ -160,10 +156,7 @@ func TestRotation(t *testing.T) {
 		expect("a day after", second, second)
 
 		third := m.data(logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": "5m"})["key_id"].(string)
-		c, err := m.store().config(t.Context(), "weather")
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := m.config("weather")
 		equal(t, "the stored keys", ids(c.Keys), []string{second, third})
 	})
 }
@@ -224,10 +217,7 @@ func TestClockSetBackBeforeTheRing(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
 	m.stop()
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	c.Keys[0].ActiveFrom = time.Now().Add(48 * time.Hour)
 	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
 		t.Fatal(err)
@@ -254,9 +244,7 @@ func TestRotationKeepsTokensInService(t *testing.T) {
 	m.write("role/weather/reader", fields{"scopes": "read"})
 	token := m.token("weather")
 	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-	if got := m.token("weather"); got != token {
-		t.Errorf("the token is %q; want %q", got, token)
-	}
+	m.holds("weather", token)
 	if got := m.token("weather/reader"); got != "t0ken-1" {
 		t.Errorf("the role's token is %q", got)
 	}
@@ -297,10 +285,7 @@ func TestNewKeySignsFromItsTimeOn(t *testing.T) {
 		t.Errorf("before its time %q signs; want %q", got, first)
 	}
 	m.stop()
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) // as if it were later
 	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
 		t.Fatal(err)

@@ -54,9 +54,7 @@ func TestRoleLifeFromCreateToDelete(t *testing.T) {
 	if _, stored := m.storage.entries(t)["token/weather/reader"]; stored {
 		t.Error("the role's token is still stored after its delete")
 	}
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the config's token is %q after the role's delete", got)
-	}
+	m.holds("weather", "t0ken-1")
 }
 
 func TestRoleInheritsWhatItDoesNotOverride(t *testing.T) {
@@ -208,9 +206,7 @@ func TestConfigWriteDropsOnlyTokensOfAnotherShape(t *testing.T) {
 		t.Errorf("the fifth request is %v; want the inheriting role's, in the background", got)
 	}
 	for name, want := range map[string]string{"weather": "t0ken-4", "weather/own": "t0ken-2", "weather/inherits": "t0ken-5"} {
-		if got := m.token(name); got != want {
-			t.Errorf("the token of %s is %q; want %q", name, got, want)
-		}
+		m.holds(name, want)
 	}
 	as.asked(t, 5, "after the reads")
 }
@@ -246,9 +242,7 @@ func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
 	m.storage.fail()
 	equal(t, "the roles of the config created anew", m.list("role/weather/"), nil)
 	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
-	if got := m.token("weather"); got != "t0ken-3" {
-		t.Errorf("the token is %q; want a new one", got)
-	}
+	m.holds("weather", "t0ken-3")
 }
 
 // However a role of another incarnation came to be beside a config, it is none.
@@ -276,8 +270,6 @@ func TestRoleDeleteKeepsOthersTokens(t *testing.T) {
 	m.stash(weather, "t0ken-config", time.Minute, time.Hour)
 	m.stash(reader, "t0ken-reader", time.Minute, time.Hour)
 	m.delete("role/weather/reader")
-	if got := m.token("weather"); got != "t0ken-config" {
-		t.Errorf("the config's token is %q", got)
-	}
+	m.holds("weather", "t0ken-config")
 	as.asked(t, 0, "after the delete of a role")
 }

@@ -74,10 +74,7 @@ func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
 	m.write("config/weather", mcp.client())
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 	m.stop()
-	c, err := m.store().config(t.Context(), "weather")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := m.config("weather")
 	if !c.Discovered.Policy.Loopback || c.Discovered.Policy.Private {
 		t.Errorf("a loopback MCP server earned the policy %+v", c.Discovered.Policy)
 	}
@@ -91,9 +88,7 @@ func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
 	as.asked(t, 1, "with a guard that does not permit it")
 
 	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret})
-	if got := m.token("weather/reader"); got != "t0ken-3" {
-		t.Errorf("the token is %q; want one of the operator's own token_url", got)
-	}
+	m.holds("weather/reader", "t0ken-3")
 }
 
 // The operator's permission holds for as long as it is written, and is not pinned.

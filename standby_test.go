@@ -52,9 +52,7 @@ func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mou
 func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		was := m.storage.entries(t)
-		if got := m.token("weather"); got != "t0ken-stored" {
-			t.Errorf("the token is %q", got)
-		}
+		m.holds("weather", "t0ken-stored")
 		if got := m.token("weather/reader"); got != "t0ken-of-the-role" {
 			t.Errorf("the role's token is %q", got)
 		}
@@ -119,9 +117,7 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 		} {
 			m.readOnly(ask.op, ask.path, ask.data)
 		}
-		if got := m.token("weather"); got != "t0ken-stored" {
-			t.Errorf("after all the token is %q", got)
-		}
+		m.holds("weather", "t0ken-stored")
 		m.storage.unchanged(t, was)
 		as.asked(t, 0, "after all")
 		m.counts(map[string]float64{ // they count where they are done
@@ -182,9 +178,7 @@ func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 		m.stop()
 		m.system.becomes(state &^ (consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary))
 		m.start()
-		if got := m.token("weather"); got != "t0ken-stored" {
-			t.Errorf("the token is %q; want the stored one", got)
-		}
+		m.holds("weather", "t0ken-stored")
 		synctest.Wait()
 		as.asked(t, 0, "after the change of state")
 		time.Sleep(45 * time.Minute)
@@ -208,14 +202,10 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 		m.system.becomes(consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled)
 		m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
 		time.Sleep(replicationStateLife)
-		if got := m.token("maps"); got != "t0ken-1" {
-			t.Errorf("the token is %q", got)
-		}
+		m.holds("maps", "t0ken-1")
 		m.write("config/maps", fields{"max_ttl": "2h", "verify": false})
 		time.Sleep(45 * time.Minute)
-		if got := m.token("weather"); got != "t0ken-stored" {
-			t.Errorf("the token is %q; want the one held while it is refreshed", got)
-		}
+		m.holds("weather", "t0ken-stored")
 		synctest.Wait()
 		asked := as.count()
 		time.Sleep(time.Hour)
@@ -284,30 +274,20 @@ func TestPerformanceSecondaryKeepsItsOwnTokens(t *testing.T) {
 		c.primary.write("config/weather", as.client()) // t0ken-1
 		c.primary.stop()                               // its refreshes are not the matter here
 		c.replicate()
-		if got := c.secondary.token("weather"); got != "t0ken-2" {
-			t.Errorf("the secondary's token is %q; want one of its own", got)
-		}
+		c.secondary.holds("weather", "t0ken-2")
 		equal(t, "the secondary's keys", keysOf(t, c.secondary), []string{"config/weather", "token/weather"})
 		c.secondary.stop()
 		c.secondary.start()
-		if got := c.secondary.token("weather"); got != "t0ken-2" {
-			t.Errorf("after a restart the secondary's token is %q; want the one it kept", got)
-		}
+		c.secondary.holds("weather", "t0ken-2")
 		time.Sleep(46 * time.Minute)
-		if got := c.secondary.token("weather"); got != "t0ken-3" {
-			t.Errorf("the token is %q; want it refreshed ahead", got)
-		}
+		c.secondary.holds("weather", "t0ken-3")
 		if got := c.secondary.refresh("weather", nil); got["refreshed"] != true {
 			t.Errorf("the refresh gives %v", got)
 		}
-		if got := c.secondary.token("weather"); got != "t0ken-4" {
-			t.Errorf("the token is %q; want the refreshed one", got)
-		}
+		c.secondary.holds("weather", "t0ken-4")
 		c.secondary.stop()
 		c.secondary.start()
-		if got := c.secondary.token("weather"); got != "t0ken-4" {
-			t.Errorf("after a restart the token is %q; want the refreshed one", got)
-		}
+		c.secondary.holds("weather", "t0ken-4")
 	})
 	as.asked(t, 4, "after all")
 }
@@ -416,9 +396,7 @@ func TestInvalidationOfOtherKeys(t *testing.T) {
 				}
 				synctest.Wait()
 				for name, want := range map[string]string{"weather": "t0ken-stored", "weather/reader": "t0ken-of-the-role"} {
-					if got := m.token(name); got != want {
-						t.Errorf("the token of %s is %q; want %q", name, got, want)
-					}
+					m.holds(name, want)
 				}
 				m.storage.unchanged(t, was)
 			})

@@ -347,9 +347,7 @@ func entriesAreUpdated(t *testing.T, of int) {
 		}
 	}
 	for _, name := range []string{"secret", "secret/reader", "discovered"} {
-		if got := m.token(name); got != tokenMark+"-of-"+name {
-			t.Errorf("the token of %s is %q; want the stored one", name, got)
-		}
+		m.holds(name, tokenMark+"-of-"+name)
 	}
 }
 

@@ -142,23 +142,17 @@ func TestRoleOfANewerSchema(t *testing.T) {
 	}
 	m.refused(http.StatusInternalServerError, logical.ReadOperation, "role/weather/reader", nil, "upgrade the plugin")
 	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "b"}, "upgrade the plugin")
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the config's token is %q", got)
-	}
+	m.holds("weather", "t0ken-1")
 	equal(t, "the roles", m.list("role/weather/"), []string{"reader"})
 	m.write("config/weather", fields{"scopes": "b"})
-	if got := m.token("weather"); got != "t0ken-3" {
-		t.Errorf("after an update the config's token is %q", got)
-	}
+	m.holds("weather", "t0ken-3")
 	m.refused(http.StatusInternalServerError, logical.ReadOperation, "token/weather/reader", nil, "upgrade the plugin")
 	if got := m.storage.entries(t)["role/weather/reader"]; got != role {
 		t.Errorf("the role is %s; want it untouched", got)
 	}
 	m.delete("role/weather/reader")
 	m.write("role/weather/reader", fields{"scopes": "c"})
-	if got := m.token("weather/reader"); got != "t0ken-4" {
-		t.Errorf("after the role was written anew its token is %q", got)
-	}
+	m.holds("weather/reader", "t0ken-4")
 	as.asked(t, 4, "after all")
 }
 
@@ -192,9 +186,7 @@ func TestEntriesOfANewerSchemaCanBeDeleted(t *testing.T) {
 	equal(t, "the keys after the config's delete", keysOf(t, m), nil)
 	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
 	m.write("config/weather", as.client())
-	if got := m.token("weather"); got != "t0ken-3" {
-		t.Errorf("the token of the new config is %q", got)
-	}
+	m.holds("weather", "t0ken-3")
 }
 
 func TestDamagedEntriesAreToldWithoutTheirContent(t *testing.T) {
@@ -214,9 +206,7 @@ func TestDamagedEntriesAreToldWithoutTheirContent(t *testing.T) {
 
 			m.delete("config/weather")
 			m.write("config/weather", as.client())
-			if got := m.token("weather"); got != "t0ken-3" {
-				t.Errorf("after the advice was followed the token is %q", got)
-			}
+			m.holds("weather", "t0ken-3")
 		})
 	}
 }
@@ -247,9 +237,7 @@ func TestFailingReadsLoseNothing(t *testing.T) {
 	as.asked(t, 2, "while storage fails")
 
 	m.storage.fail()
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("with storage back the token is %q; want the stored one", got)
-	}
+	m.holds("weather", "t0ken-1")
 }
 
 func TestFailingWritesKeepTheOldConfigAndToken(t *testing.T) {
@@ -263,9 +251,7 @@ func TestFailingWritesKeepTheOldConfigAndToken(t *testing.T) {
 	m.storage.unchanged(t, was)
 	sameFields(t, m.read("config/weather"), config)
 	for name, want := range map[string]string{"weather": "t0ken-1", "weather/reader": "t0ken-2"} {
-		if got := m.token(name); got != want {
-			t.Errorf("the token of %s is %q; want the one before, %q", name, got, want)
-		}
+		m.holds(name, want)
 	}
 }
 
@@ -274,9 +260,7 @@ func TestConfigIsStoredEvenIfItsTokenCannotBe(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.storage.fail("put token/")
 	m.write("config/weather", as.client())
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q", got)
-	}
+	m.holds("weather", "t0ken-1")
 	equal(t, "the keys", keysOf(t, m), []string{"config/weather"})
 }
 
@@ -284,9 +268,7 @@ func TestExpiredStoredTokenIsNotServed(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, nil)
 	m.stash(weather, "t0ken-expired", 2*time.Hour, time.Hour)
-	if got := m.token("weather"); got != "t0ken-1" {
-		t.Errorf("the token is %q; want a new one", got)
-	}
+	m.holds("weather", "t0ken-1")
 }
 
 // A token of a deleted config, which a crash or a backup brought back, is worth
@@ -299,9 +281,7 @@ func TestTokenOfAnEarlierIncarnationIsNotUsed(t *testing.T) {
 	m.stop()
 	damage(t, m, "token/weather", was["token/weather"])
 	m.start()
-	if got := m.token("weather"); got != "t0ken-3" {
-		t.Errorf("the token is %q; want a new one", got)
-	}
+	m.holds("weather", "t0ken-3")
 }
 
 // After the plugin was set back to an older version, a token of the newer one must not

@@ -236,6 +236,24 @@ func (m *mount) token(name string) string {
 	return m.read("token/" + name)["access_token"].(string)
 }
 
+// holds checks which access token is read.
+func (m *mount) holds(name, want string) {
+	m.t.Helper()
+	if got := m.token(name); got != want {
+		m.t.Errorf("the token of %s is %q; want %q", name, got, want)
+	}
+}
+
+// config is the stored config of a server.
+func (m *mount) config(server string) *config {
+	m.t.Helper()
+	c, err := m.store().config(m.t.Context(), server)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return c
+}
+
 // refused asks what is to be refused with an HTTP status and words that say why. The
 // error must be bare: a wrapped one crosses the plugin boundary as a 500.
 func (m *mount) refused(status int, op logical.Operation, path string, data fields, says ...string) string {
