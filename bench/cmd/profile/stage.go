@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -22,13 +18,9 @@ import (
 )
 
 const (
-	pluginName = "profiled-plugin" // and its mount
-	name       = "profile"         // of the config, and of its client
-	tokenPath  = pluginName + "/token/" + name
-	resource   = "https://mcp.example.com/profile"
-	scope      = "tools:list tools:call"
-	// lifetime is such that the token is not refreshed while it is measured.
-	lifetime = time.Hour
+	mount     = "mcp-profiled"
+	name      = "profile" // of the config, and of its client
+	tokenPath = mount + "/token/" + name
 )
 
 // A stage is a Vault with the plugin and one token, and readers of it.
@@ -59,7 +51,7 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	if err := s.enablePlugin(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.configure(ctx); err != nil {
+	if _, err := measure.Configure(ctx, b, mount, name); err != nil {
 		return nil, err
 	}
 	rules := fmt.Sprintf("path %q { capabilities = [\"read\"] }\n", tokenPath)
@@ -73,21 +65,12 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 // connect logs in to a new role and connects its readers. They must read soon: Vault closes a
 // connection that brings no request in its first ten seconds.
 func (s *stage) connect(ctx context.Context, role string) error {
-	id, err := s.bed.Vault.NewIdentity(ctx, role, readersPolicy)
+	token, err := measure.LogIn(ctx, s.bed, role, readersPolicy, role == usual)
 	if err != nil {
 		return err
 	}
-	if role == noDefault {
-		_, err := s.root.Logical().WriteWithContext(ctx, "auth/approle/role/"+role, map[string]any{"token_no_default_policy": true})
-		if err != nil {
-			return err
-		}
-		if id, err = s.bed.Vault.Login(ctx, role); err != nil {
-			return err
-		}
-	}
 	for range s.Readers {
-		r, err := measure.NewReader(ctx, s.bed.Vault.Address, id.Client.Token(), "v1/"+tokenPath)
+		r, err := measure.NewReader(ctx, s.bed.Vault.Address, token, "v1/"+tokenPath)
 		if err != nil {
 			return err
 		}
@@ -107,67 +90,14 @@ func (s *stage) close() (err error) {
 
 // enablePlugin builds the plugin with a socket for profiles and mounts it.
 func (s *stage) enablePlugin(ctx context.Context) error {
-	binary := filepath.Join(s.bed.PluginDir(), pluginName)
-	build := bed.GoBuild(ctx, binary,
-		"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/cmd/"+pluginName)
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the plugin: %w\n%s", err, out)
-	}
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(content)
 	socket := filepath.Join(s.bed.Dir, "profiles.sock")
-	err = s.root.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-		Name:    pluginName,
-		Type:    api.PluginTypeSecrets,
-		Command: pluginName,
-		Args:    []string{"-profile-socket=" + socket},
-		SHA256:  hex.EncodeToString(sum[:]),
-	})
-	if err != nil {
-		return err
-	}
 	s.plugin = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
 		DisableKeepAlives: true, // Vault may start another process
 	}}
-	return s.root.Sys().MountWithContext(ctx, pluginName, &api.MountInput{Type: pluginName})
-}
-
-// configure writes the config whose token is read, and reads it for the first time.
-func (s *stage) configure(ctx context.Context) error {
-	client := bed.Client{ID: name, Secret: rand.Text(), Scope: scope}
-	err := errors.Join(
-		s.bed.AS.SetClient(ctx, client),
-		s.bed.AS.SetResource(ctx, bed.Resource{URL: resource, Scope: scope, TTL: lifetime}),
-	)
-	if err != nil {
-		return err
-	}
-	_, err = s.root.Logical().WriteWithContext(ctx, pluginName+"/config/"+name, map[string]any{
-		"token_url":     s.bed.AS.TokenURL(),
-		"client_id":     client.ID,
-		"client_secret": client.Secret,
-		"resource":      resource,
-		"scopes":        scope,
-	})
-	if err != nil {
-		return err
-	}
-	secret, err := s.root.Logical().ReadWithContext(ctx, tokenPath)
-	if err != nil {
-		return err
-	}
-	token, ok := secret.Data["access_token"].(string)
-	if !ok {
-		return errors.New("the answer holds no access token")
-	}
-	s.bed.Secrecy.AddToken(token)
-	return nil
+	return measure.MountCommand(ctx, s.bed, "profiled-plugin", []string{"-profile-socket=" + socket}, mount)
 }
 
 // fromPlugin reads what the plugin's process serves at a path.

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -25,10 +20,6 @@ import (
 const (
 	floorCommand = "floor-plugin"
 	name         = "reads" // of the config, and of its client
-	resource     = "https://mcp.example.com/reads"
-	scope        = "tools:list tools:call"
-	// lifetime is such that the token is not refreshed while it is measured.
-	lifetime = time.Hour
 )
 
 // The series, in the order of the tables.
@@ -44,12 +35,9 @@ const (
 // names go into the audit log.
 var (
 	seriesNames = [seriesCount]string{"floor plugin", "floor again", "KV v2", "token path"}
-	floors      = []struct{ plugin, mount string }{
-		{"vault-plugin-mcp-floor", "mcp-floor"},
-		{"vault-plugin-mcp-again", "mcp-again"},
-	}
+	floors      = []string{"mcp-floor", "mcp-again"}
 	seriesPaths = [seriesCount]string{
-		floors[0].mount + "/" + floor.Path, floors[1].mount + "/" + floor.Path, "kv/data/token", bed.Mount + "/token/" + name,
+		floors[0] + "/" + floor.Path, floors[1] + "/" + floor.Path, "kv/data/token", bed.Mount + "/token/" + name,
 	}
 )
 
@@ -71,19 +59,20 @@ type answer struct {
 }
 
 func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
-	s := &stage{options: o, bed: b}
+	s := &stage{options: o, bed: b, tokens: map[string]string{}}
 	var err error
 	if s.root, err = b.Vault.Root(); err != nil {
 		return nil, err
 	}
-	token, err := s.configure(ctx)
+	token, err := measure.Configure(ctx, b, bed.Mount, name)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.enableFloors(ctx, len(token.AccessToken)); err != nil {
+	args := []string{"-token-bytes=" + strconv.Itoa(len(token)), "-scope=" + measure.Scope}
+	if err := measure.MountCommand(ctx, b, floorCommand, args, floors...); err != nil {
 		return nil, err
 	}
-	if err := s.enableKV(ctx, floor.Answer(len(token.AccessToken), scope)); err != nil {
+	if err := s.enableKV(ctx, floor.Answer(len(token), measure.Scope)); err != nil {
 		return nil, err
 	}
 	rules := ""
@@ -93,8 +82,10 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	if err := b.Vault.PutPolicy(ctx, "reader", rules); err != nil {
 		return nil, err
 	}
-	if err := s.logIn(ctx); err != nil {
-		return nil, err
+	for _, policies := range []string{onePolicy, withDefault} {
+		if s.tokens[policies], err = measure.LogIn(ctx, b, strings.ReplaceAll(policies, " ", "-"), "reader", policies == withDefault); err != nil {
+			return nil, err
+		}
 	}
 	if !s.Audit {
 		if err := s.root.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
@@ -111,90 +102,10 @@ const (
 	withDefault = "the default policy too"
 )
 
-// logIn logs in to a role without Vault's default policy, and to one with it.
-func (s *stage) logIn(ctx context.Context) error {
-	const role = "reader"
-	id, err := s.bed.Vault.NewIdentity(ctx, role, "reader")
-	if err != nil {
-		return err
-	}
-	s.tokens = map[string]string{withDefault: id.Client.Token()}
-	_, err = s.root.Logical().WriteWithContext(ctx, "auth/approle/role/"+role, map[string]any{"token_no_default_policy": true})
-	if err != nil {
-		return err
-	}
-	if id, err = s.bed.Vault.Login(ctx, role); err != nil {
-		return err
-	}
-	s.tokens[onePolicy] = id.Client.Token()
-	self, err := id.Client.Auth().Token().LookupSelfWithContext(ctx)
-	if err == nil {
-		// The default policy is what lets a token look itself up.
-		err = fmt.Errorf("the token that is to have one policy has %v", self.Data["policies"])
-	} else if status := new(api.ResponseError); errors.As(err, &status) && status.StatusCode == http.StatusForbidden {
-		err = nil
-	}
-	return err
-}
-
-// configure writes the config whose token is read, and gives that token.
-func (s *stage) configure(ctx context.Context) (*bed.Token, error) {
-	client := bed.Client{ID: name, Secret: rand.Text(), Scope: scope}
-	err := errors.Join(
-		s.bed.AS.SetClient(ctx, client),
-		s.bed.AS.SetResource(ctx, bed.Resource{URL: resource, Scope: scope, TTL: lifetime}),
-	)
-	if err != nil {
-		return nil, err
-	}
-	_, err = s.root.Logical().WriteWithContext(ctx, bed.Mount+"/config/"+name, map[string]any{
-		"token_url":     s.bed.AS.TokenURL(),
-		"client_id":     client.ID,
-		"client_secret": client.Secret,
-		"resource":      resource,
-		"scopes":        scope,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s.bed.ReadToken(ctx, s.root, "token/"+name)
-}
-
-// enableFloors builds the floor plugin and mounts it, twice.
-func (s *stage) enableFloors(ctx context.Context, tokenBytes int) error {
-	binary := filepath.Join(s.bed.PluginDir(), floorCommand)
-	build := bed.GoBuild(ctx, binary,
-		"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/cmd/"+floorCommand)
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the floor plugin: %w\n%s", err, out)
-	}
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(content)
-	for _, f := range floors {
-		err = s.root.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-			Name:    f.plugin,
-			Type:    api.PluginTypeSecrets,
-			Command: floorCommand,
-			Args:    []string{"-token-bytes=" + strconv.Itoa(tokenBytes), "-scope=" + scope},
-			SHA256:  hex.EncodeToString(sum[:]),
-		})
-		if err != nil {
-			return err
-		}
-		if err := s.root.Sys().MountWithContext(ctx, f.mount, &api.MountInput{Type: f.plugin}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // replacePlugins has Vault start all plugins anew.
 func (s *stage) replacePlugins(ctx context.Context) error {
 	_, err := s.root.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{
-		Mounts: []string{floors[0].mount, floors[1].mount, bed.Mount},
+		Mounts: []string{floors[0], floors[1], bed.Mount},
 	})
 	return err
 }
@@ -205,22 +116,11 @@ func (s *stage) enableKV(ctx context.Context, secret map[string]any) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		// KV refuses writes for a moment, until it has made version 2 of an empty mount.
-		_, err = s.root.Logical().WriteWithContext(ctx, seriesPaths[seriesKV], map[string]any{"data": secret})
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("write the KV secret: %w", err)
-		case <-tick.C:
-		}
-	}
+	// KV refuses writes for a moment, until it has made version 2 of an empty mount.
+	return bed.Poll(ctx, 30*time.Second, func() error {
+		_, err := s.root.Logical().WriteWithContext(ctx, seriesPaths[seriesKV], map[string]any{"data": secret})
+		return err
+	})
 }
 
 // compareAnswers reads each series once: to be compared they must hold the same fields, of the same

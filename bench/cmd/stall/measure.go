@@ -278,13 +278,13 @@ func (s *stage) begin(ctx context.Context, how stall, ill []*host) error {
 			return err
 		}
 	}
-	return until(ctx, "waiting for the refreshes to begin", func() (bool, error) {
+	return bed.Poll(ctx, settled, func() error {
 		for i, h := range ill {
 			if len(h.proxy.Attempts()) == earlier[i] {
-				return false, nil
+				return fmt.Errorf("the refresh of %s has not begun", h.name)
 			}
 		}
-		return true, nil
+		return nil
 	})
 }
 
@@ -296,18 +296,21 @@ func (s *stage) end(ctx context.Context, ill []*host, held []*bed.Token) error {
 			return err
 		}
 	}
-	return until(ctx, "waiting for the refreshes to succeed", func() (bool, error) {
+	return bed.Poll(ctx, settled, func() error {
 		after, err := s.tokens(ctx, ill)
 		if err != nil {
-			return false, err
+			return bed.StopPolling(err)
 		}
 		for i, token := range held {
 			if after[i].TokenID == token.TokenID {
-				return false, nil
+				return fmt.Errorf("the token of %s has not been replaced", ill[i].name)
 			}
 		}
 		underWay, err := s.refreshing(ctx, ill)
-		return underWay == 0, err
+		if err == nil && underWay > 0 {
+			return fmt.Errorf("%d refreshes are under way", underWay)
+		}
+		return err
 	})
 }
 

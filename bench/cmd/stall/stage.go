@@ -186,22 +186,3 @@ func (s *stage) readers(ctx context.Context, names []*host) (group []*measure.Re
 	}
 	return group, nil
 }
-
-// until calls f every 20 ms until it is done.
-func until(ctx context.Context, what string, f func() (done bool, err error)) error {
-	ctx, cancel := context.WithTimeout(ctx, settled)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, err := f()
-		if done || err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", what, ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
