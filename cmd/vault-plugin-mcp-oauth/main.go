@@ -34,6 +34,10 @@ func main() {
 		return
 	}
 
+	if err := lockMemory(); err != nil {
+		log.Error(err.Error())
+		os.Exit(1)
+	}
 	go exitWithParent(parent, log)
 	// One process serves all mounts of the plugin. TLSProviderFunc is for Vault
 	// versions that do not set up mutual TLS with the plugin by themselves.

@@ -1,0 +1,122 @@
+package acceptance
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Vault locks its memory as an unprivileged user, as its packages have it: with the capability on its own file. The
+// plugin needs it on its file too, and Vault's log says so until it has it.
+func TestPluginLocksItsMemory(t *testing.T) {
+	t.Parallel()
+	needs(t, bed.HashiCorpVault)
+	if _, err := exec.LookPath("setcap"); err != nil || os.Getuid() != 0 {
+		t.Log("NOT RUN: it takes root and setcap to give files capabilities. What the plugin logs, a unit test shows.")
+		return
+	}
+	binary, err := bed.FindBinary(t.Context(), os.Getenv("VAULT_BIN"), t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
+	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
+		if err := os.MkdirAll(d, 0o755); err != nil { //nolint:gosec // G301: another user runs what is in it
+			t.Fatal(err)
+		}
+		if err := os.Chmod(d, 0o755); err != nil { //nolint:gosec // G302: as above
+			t.Fatal(err)
+		}
+	}
+	sum, err := bed.BuildPlugin(t.Context(), plugins, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugin := filepath.Join(plugins, bed.PluginName)
+	port := freePort(t)
+	config := fmt.Sprintf("disable_mlock = false\napi_addr = \"http://127.0.0.1:%s\"\nplugin_directory = %q\nstorage \"inmem\" {}\n"+
+		"listener \"tcp\" {\n  address = \"127.0.0.1:%[1]s\"\n  tls_disable = true\n}\n", port, plugins)
+	if err := os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644); err != nil { //nolint:gosec // G306: as above
+		t.Fatal(err)
+	}
+	command := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+		}
+	}
+	command("cp", binary.Path, vault)
+	command("chmod", "755", vault, plugin)
+	command("setcap", "cap_ipc_lock=+ep", vault)
+
+	output, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	server := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -l 64 && exec "$0" "$@"`, vault, "server", "-config="+filepath.Join(dir, "vault.hcl"))
+	server.Dir, server.Stdout, server.Stderr = dir, output, output
+	server.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	server.Cancel = func() error { return server.Process.Signal(syscall.SIGTERM) }
+	server.WaitDelay = 20 * time.Second
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Wait() })
+	logged := func() string {
+		t.Helper()
+		content, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+
+	settings := api.DefaultConfig()
+	settings.Address, settings.AgentAddress = "http://127.0.0.1:"+port, ""
+	client, err := api.NewClient(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.ClearToken()
+	var opened *api.InitResponse
+	bed.Eventually(t, time.Minute, func() (err error) {
+		opened, err = client.Sys().InitWithContext(t.Context(), &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+		return err
+	})
+	if _, err := client.Sys().UnsealWithContext(t.Context(), opened.KeysB64[0]); err != nil {
+		t.Fatal(err)
+	}
+	client.SetToken(opened.RootToken)
+	bed.Eventually(t, time.Minute, func() error {
+		return client.Sys().RegisterPluginWithContext(t.Context(), &api.RegisterPluginInput{
+			Name: bed.PluginName, Type: api.PluginTypeSecrets, Command: bed.PluginName, SHA256: sum,
+		})
+	})
+
+	enable := func() error {
+		return client.Sys().MountWithContext(t.Context(), bed.Mount, &api.MountInput{Type: bed.PluginName})
+	}
+	if err := enable(); err == nil || !strings.Contains(err.Error(), "Unrecognized remote plugin message") {
+		t.Errorf("the engine without the capability: %v\n%s", err, logged())
+	}
+	for _, remedy := range []string{"setcap cap_ipc_lock=+ep " + plugin, "disable_mlock"} {
+		if !strings.Contains(logged(), remedy) {
+			t.Errorf("Vault's log does not name the remedy %q:\n%s", remedy, logged())
+		}
+	}
+	command("setcap", "cap_ipc_lock=+ep", plugin)
+	if err := enable(); err != nil {
+		t.Errorf("the engine with the capability: %v\n%s", err, logged())
+	}
+}

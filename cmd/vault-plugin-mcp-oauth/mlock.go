@@ -1,0 +1,24 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
+)
+
+// lockMemory locks the process's memory if Vault, by VAULT_PLUGIN_MLOCK_ENABLED, tells the plugin that it locks its
+// own. The sdk's server would do it too, but its error does not name the remedy, and all that Vault answers is
+// "Unrecognized remote plugin message".
+func lockMemory() error {
+	err := pluginutil.OptionallyEnableMlock()
+	if err == nil {
+		return nil
+	}
+	file, pathErr := os.Executable()
+	if pathErr != nil {
+		file = "the plugin's file"
+	}
+	return fmt.Errorf("the plugin may not lock its memory (%w): run \"setcap cap_ipc_lock=+ep %s\" on this node, "+
+		"or set disable_mlock = true in Vault's configuration", err, file)
+}
