@@ -1,6 +1,7 @@
 # `make` lists the targets.
 
 BINARIES := vault-plugin-mcp-oauth mcp-token-proxy
+TOOLS    := image lint vulncheck
 FUZZTIME ?= 10s
 DURATION ?= 2m
 OUT      ?= bench/results
@@ -15,7 +16,7 @@ COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 GO_RUN   := CGO_ENABLED=0 go run -trimpath
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-unit test-acceptance test-servers test-brokers test-bench soak bench prepare fuzz lint graph fmt demo dev release-check clean
+.PHONY: help build test test-unit test-acceptance test-servers test-brokers test-bench soak bench prepare fuzz lint graph fmt demo dev vulncheck release-check clean
 
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +28,7 @@ test: test-unit test-acceptance test-bench soak ## Run all tests, and a short so
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
-	cd tools/lint && go test -race ./filecycles
-	cd tools/image && go test -race .
+	@set -e; for tool in $(TOOLS); do (set -x; cd tools/$$tool && go test -race ./...); done
 
 test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault openbao), an authorization server and an MCP server
 	@cd acceptance && long= && for server in $(SERVERS); do \
@@ -88,8 +88,8 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	cd acceptance && go vet ./...
 	cd bench && go vet ./...
 	cd tools/image && go mod tidy -diff
-	cd tools/image && go vet .
-	cd tools/lint && go vet ./filecycles
+	cd tools/vulncheck && go mod tidy -diff
+	@set -e; for tool in $(TOOLS); do (set -x; cd tools/$$tool && go vet ./...); done
 	cd tools/lint && go run ./filecycles ../..
 	page=$$(mktemp) && trap 'rm -f $$page' EXIT && cp docs/architecture.md $$page && cd tools/lint && \
 		go run ./filecycles -picture $$page ../.. && \
@@ -97,8 +97,8 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
-	cd tools/image && ../../scripts/golangci-lint run --config ../../.golangci.yml .
-	cd tools/lint && ../../scripts/golangci-lint run --config ../../.golangci.yml ./filecycles
+	@set -e; for tool in $(TOOLS); do \
+		(set -x; cd tools/$$tool && ../../scripts/golangci-lint run --config ../../.golangci.yml ./...); done
 
 graph: ## Draw the graph of packages and files in docs/architecture.md
 	cd tools/lint && go run ./filecycles -picture ../../docs/architecture.md ../..
@@ -115,6 +115,9 @@ demo: ## Show the whole flow on real parts, and check it
 dev: ## Start the demo's parts and keep them running until interrupted
 	cd acceptance && CGO_ENABLED=0 go build -trimpath -o ../bin/demo ./cmd/demo
 	if [ -t 0 ]; then set -m; fi; bin/demo -keep
+
+vulncheck: ## Look for known vulnerabilities in what is linked into the plugin and mcp-token-proxy
+	scripts/vulncheck
 
 release-check: ## Make the release of the last commit twice, compare the two, publish nothing
 	scripts/release-check

@@ -1,0 +1,74 @@
+// Command vulncheck looks for known vulnerabilities in what is linked into Go binaries:
+//
+//	vulncheck [-db URL] BINARY...
+//
+// It asks the Go vulnerability database by govulncheck. If the database can't be reached, it says so, and compares
+// the modules that a binary's build information lists with minimum versions instead.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/vuln/scan"
+)
+
+func main() {
+	if err := run(context.Background(), os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "vulncheck:", err)
+		os.Exit(1)
+	}
+}
+
+// run is main. Its error is that a binary has a vulnerability, or can't be read.
+func run(ctx context.Context, args []string, out, errs io.Writer) error {
+	flags := flag.NewFlagSet("vulncheck", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	db := flags.String("db", "https://vuln.go.dev", "the `URL` of the vulnerability database")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() == 0 {
+		return errors.New("give at least one binary")
+	}
+	var found []error
+	for _, binary := range flags.Args() {
+		fmt.Fprintln(out, binary)
+		linked, err := modulesOf(binary)
+		if err != nil {
+			return err
+		}
+		vulnerable, err := ask(ctx, *db, binary, out)
+		if err != nil {
+			fmt.Fprintf(out, "%s can't be asked (%v): comparing %d linked modules with %d minimum versions instead\n",
+				*db, err, len(linked), len(minimum))
+			found = append(found, belowMinimum(linked, minimum)...)
+		} else if vulnerable {
+			found = append(found, fmt.Errorf("%s has known vulnerabilities", binary))
+		}
+	}
+	return errors.Join(found...)
+}
+
+// exitVulnerable is govulncheck's exit code if it has found vulnerabilities.
+const exitVulnerable = 3
+
+// ask runs govulncheck on a binary, and reports whether that has vulnerabilities. An error is that the database could
+// not be asked.
+func ask(ctx context.Context, db, binary string, out io.Writer) (vulnerable bool, err error) {
+	cmd := scan.Command(ctx, "-mode=binary", "-db="+db, binary)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	err = cmd.Wait()
+	var exit interface{ ExitCode() int }
+	if errors.As(err, &exit) && exit.ExitCode() == exitVulnerable {
+		return true, nil
+	}
+	return false, err
+}
