@@ -258,13 +258,13 @@ func followOperations(w *walkthrough) {
 	w.paste("vault policy write mcp-oauth-installer")
 	installer := strings.TrimSpace(commandSays(t, w.bed, "token", "create", "-policy=mcp-oauth-installer", "-field=token"))
 	for script, permitted := range map[string]bool{
-		`SHA=$(vault read -field=sha256 sys/plugins/catalog/secret/vault-plugin-mcp-oauth version=v0.2.0)
-		vault plugin register -sha256="$SHA" -command=vault-plugin-mcp-oauth-v0.2.0 -version=v0.2.0 secret vault-plugin-mcp-oauth
-		vault secrets tune -plugin-version=v0.2.0 mcp-oauth
+		`SHA=$(vault read -field=sha256 sys/plugins/catalog/secret/vault-plugin-mcp-oauth version=v0.3.0)
+		vault plugin register -sha256="$SHA" -command=vault-plugin-mcp-oauth-v0.3.0 -version=v0.3.0 secret vault-plugin-mcp-oauth
+		vault secrets tune -plugin-version=v0.3.0 mcp-oauth
 		vault plugin reload -type=secret -plugin=vault-plugin-mcp-oauth
 		vault secrets list -detailed`: true,
 		"vault read mcp-oauth/token/files": false, "vault read mcp-oauth/config/files": false,
-		"vault plugin deregister -version=v0.2.0 secret another-plugin": false,
+		"vault plugin deregister -version=v0.3.0 secret another-plugin": false,
 	} {
 		cmd := w.shell(t.Context(), w.replace(script), installer)
 		out, err := cmd.CombinedOutput()
