@@ -85,6 +85,8 @@ var elsewhere = map[string]string{
 	"docs/providers.md: toml":     "a setting of WSO2's",
 	"docs/reliability.md: text":   "what one run printed",
 	"docs/security.md: hcl":       "TestPoliciesOfTheSecurityPage",
+
+	"docs/architecture.md: mermaid": "a picture, which make lint checks",
 }
 
 // pages are those that have commands, in the order in which they are followed, and how.
