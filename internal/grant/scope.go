@@ -1,0 +1,33 @@
+package grant
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+)
+
+// visible is what a scope may hold to be shown.
+var visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
+
+// readScope reads a scope parameter or claim, as text or as a list. said is false if there is none that can be read.
+func readScope(raw json.RawMessage) (scope string, said bool) {
+	if s, isText := text(raw); isText {
+		return scopes(s), len(raw) > 0 && string(raw) != "null"
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) != nil {
+		return "", false
+	}
+	return scopes(strings.Join(list, " ")), true
+}
+
+// scopes folds white space and drops what cannot be a scope: this is shown to brokers.
+func scopes(s string) string {
+	var kept []string
+	for _, scope := range strings.Fields(s) {
+		if visible.MatchString(scope) {
+			kept = append(kept, scope)
+		}
+	}
+	return strings.Join(kept, " ")
+}
