@@ -7,12 +7,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
@@ -48,8 +53,10 @@ type hydraServer struct {
 	bed           *bed.Bed
 	installed     string // what installHydra returns
 	dir           string // of what this one keeps
-	public, admin string // URLs of its listeners
+	public, admin string // URLs of its listeners, by way of proxies
 	process       *bed.Process
+
+	writing sync.Mutex // held by the request that may write to the database
 }
 
 func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
@@ -65,7 +72,12 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.public, h.admin = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("http://127.0.0.1:%d", ports[1])
+	if h.public, err = h.proxy(ctx, ports[0]); err != nil {
+		return nil, err
+	}
+	if h.admin, err = h.proxy(ctx, ports[1]); err != nil {
+		return nil, err
+	}
 	database, err := os.ReadFile(filepath.Join(installed, hydraDatabase))
 	if err != nil {
 		return nil, err
@@ -91,6 +103,31 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 		return nil, err
 	}
 	return h, h.launch(ctx)
+}
+
+// proxy listens until the context ends, and returns its URL. It passes requests on to a port, one at a time if they may
+// write: with SQLite Hydra answers 500 to one of two that overlap.
+func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)})
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // while Hydra is restarted
+	server := &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				h.writing.Lock()
+				defer h.writing.Unlock()
+			}
+			proxy.ServeHTTP(w, r)
+		}),
+	}
+	go func() { _ = server.Serve(listener) }()
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	return "http://" + listener.Addr().String(), nil
 }
 
 func (h *hydraServer) configuration() string { return filepath.Join(h.dir, "hydra.json") }
@@ -177,10 +214,8 @@ func (h *hydraServer) Recipe() Recipe {
 
 const hydraDatabase = "hydra.sqlite"
 
-// hydraDSN names the database in dir. Transactions wait for one another, where by default the second one fails; each may
-// need a second connection meanwhile.
 func hydraDSN(dir string) string {
-	return "sqlite://" + filepath.Join(dir, hydraDatabase) + "?_fk=true&_busy_timeout=30000&_txlock=immediate&max_conns=100"
+	return "sqlite://" + filepath.Join(dir, hydraDatabase) + "?_fk=true"
 }
 
 // installHydra returns a directory in the user's cache directory that holds a Hydra, as tools/hydra pins it, and its
