@@ -15,8 +15,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A program is an authorization server that is a program of this project's on a library of another's. It reads the
-// file of its settings at each request, and loses its signing keys when it ends.
+// A program is an authorization server that this project writes on another maker's library. It reads the file of its
+// settings at each request, and loses its signing keys when it ends.
 type program struct {
 	bed     *bed.Bed
 	name    string

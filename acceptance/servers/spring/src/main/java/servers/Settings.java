@@ -66,7 +66,7 @@ class Settings implements RegisteredClientRepository {
     }
 
     @Override
-    public void save(RegisteredClient client) {} // with its secret hashed, which the file has not
+    public void save(RegisteredClient client) {} // Spring hashes the secret; the file stays as the tests wrote it
 
     private static RegisteredClient registered(Client client, int lifetime) {
         ClientSettings.Builder settings = ClientSettings.builder().setting("resources", List.of(client.audience));
