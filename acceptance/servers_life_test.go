@@ -40,6 +40,10 @@ func checkLife(t *testing.T, s *served) {
 		readers[method] = startReaders(t, c.upstream, "token/"+c.name)
 	}
 
+	forgotten := s.newClient(t, s.secretMethods()[0], func(c *servers.Client) { c.ID += "-forgotten" })
+	forgotten.name += "-forgotten"
+	held := forgotten.configure(t, nil)
+
 	if err := s.turns.Acquire(t.Context(), allTurns); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +54,7 @@ func checkLife(t *testing.T, s *served) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	forgotten.replaceRefused(t, held)
 	for method, c := range byMethod {
 		bed.Eventually(t, time.Minute, func() error {
 			_, err := c.bed.ReadToken(t.Context(), c.root, "token/"+c.name)
@@ -58,7 +63,6 @@ func checkLife(t *testing.T, s *served) {
 		c.awaitRefresh(t, c.token(t, "token/"+c.name))
 		readers[method].forgive(t, down, up)
 	}
-
 	kid := signingKey(t, secret.token(t, "token/"+secret.name))
 	if err := s.NewSigningKey(t.Context()); err != nil {
 		t.Fatal(err)
@@ -80,6 +84,26 @@ func checkLife(t *testing.T, s *served) {
 	for _, r := range readers {
 		r.check(t)
 	}
+}
+
+// replaceRefused has an MCP server fetch the keys again. If the authorization server has forgotten that of the held token,
+// the broker whose call is refused reports the token, and gets one that is taken.
+func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
+	t.Helper()
+	c.mcp.Trust(c.server.Issuer(c.as.Method))
+	refused := c.mcp.Check(held.AccessToken)
+	t.Logf("the token from before the restart: %v", refused)
+	if refused == nil {
+		return
+	}
+	bed.Eventually(t, 30*time.Second, func() error { // a token younger than 10 s is not replaced
+		c.write(t, "refresh/"+c.name, map[string]any{"token_id": held.TokenID})
+		token, err := c.bed.ReadToken(t.Context(), c.root, "token/"+c.name)
+		if err != nil {
+			return err
+		}
+		return c.mcp.Check(token.AccessToken)
+	})
 }
 
 // awaitTime waits until a time.
