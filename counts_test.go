@@ -200,11 +200,15 @@ func TestStorageCalls(t *testing.T) {
 		"status":                        {withToken, reading("status/weather"), "1 get"},
 		"status of a role":              {withRoles, reading("status/weather/reader"), "2 get"},
 		"status of what was never read": {configured, reading("status/weather"), "4 get"},
-		"list of states":                {withRoles, listing("status/"), "3 list"},
-		"list of servers with roles":    {withRoles, listing("role/"), "2 list"},
-		"public keys":                   {withKeys, reading("keys/weather"), "1 get"},
-		"start with two roles":          {withRoles, func(c *counting) { c.stop(); c.start() }, "9 get, 5 list"},
-		"another node's write":          {withToken, func(c *counting) { c.b.InvalidateKey(c.t.Context(), "config/weather") }, "3 get"},
+		"list of states": {func(c *counting) {
+			withRoles(c)
+			c.write("config/maps", c.as.client())
+			c.write("config/news", c.as.client())
+		}, listing("status/"), "3 list"},
+		"list of servers with roles": {withRoles, listing("role/"), "2 list"},
+		"public keys":                {withKeys, reading("keys/weather"), "1 get"},
+		"start with two roles":       {withRoles, func(c *counting) { c.stop(); c.start() }, "9 get, 5 list"},
+		"another node's write":       {withToken, func(c *counting) { c.b.InvalidateKey(c.t.Context(), "config/weather") }, "3 get"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			as := newAuthServer(t)

@@ -1,7 +1,6 @@
 package mcpoauth
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
@@ -203,23 +202,6 @@ func TestStatusListTellsWhatIsBroken(t *testing.T) {
 	m.refused(http.StatusNotFound, logical.ListOperation, "status/absent/", nil, "write config/absent")
 	equal(t, "the servers with roles", m.list("role/"), []string{"weather/"})
 	as.asked(t, 2, "after the lists of statuses")
-}
-
-// With thousands of servers, a round trip to Vault for each would take seconds.
-func TestStatusListDoesNotAskStorageForEachServer(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	for i := range 10 {
-		m.write(fmt.Sprint("config/s", i), as.client())
-	}
-	m.write("role/s3/reader", fields{"scopes": "read"})
-	before := m.storage.calls.Load()
-	if names := m.list("status/"); len(names) != 11 {
-		t.Errorf("the names are %q", names)
-	}
-	// The configs, the servers with roles, and the roles of the one that has some.
-	if calls := m.storage.calls.Load() - before; calls != 3 {
-		t.Errorf("%d calls to storage, want 3", calls)
-	}
 }
 
 // One damaged entry must not hide the state of all the others: this list is where an

@@ -1,13 +1,11 @@
 package mcpoauth
 
 import (
-	"fmt"
 	"maps"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,61 +142,6 @@ func TestTokenIsReadOnly(t *testing.T) {
 		}
 	}
 	as.asked(t, 0, "after operations that do not exist")
-}
-
-func TestColdReadersShareOneRequest(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	as.hold()
-	const readers = 100
-	answers := make(chan string, readers)
-	var group sync.WaitGroup
-	for range readers {
-		group.Go(func() {
-			resp, err := m.do(logical.ReadOperation, "token/weather", nil)
-			if err != nil {
-				answers <- err.Error()
-				return
-			}
-			answers <- resp.Data["access_token"].(string)
-		})
-	}
-	as.await(1)
-	as.release()
-	group.Wait()
-	for range readers {
-		if got := <-answers; got != "t0ken-1" {
-			t.Errorf("a reader got %q; want the one token", got)
-		}
-	}
-	as.asked(t, 1, fmt.Sprintf("after %d cold reads at once", readers))
-}
-
-func TestWarmReadCallsNobody(t *testing.T) {
-	storage := &testStorage{}
-	as, m := newAuthServer(t), newNode(t, storage, 0)
-	m.configure(as, nil)
-	m.stash(weather, "t0ken-stashed", time.Minute, time.Hour)
-	m.stop() // it would use the storage too
-	// In a bubble no time passes that would make the replication state old.
-	synctest.Test(t, func(t *testing.T) {
-		m := newNode(t, storage, 0)
-		if got := m.token("weather"); got != "t0ken-stashed" {
-			t.Fatalf("the first read gives %q; want the stored token", got)
-		}
-		synctest.Wait() // until all stored tokens are loaded
-		toStorage, toVault := m.storage.calls.Load(), m.system.calls.Load()
-		for range 1000 {
-			m.read("token/weather")
-		}
-		if n := m.storage.calls.Load() - toStorage; n != 0 {
-			t.Errorf("1000 warm reads made %d storage calls; want none", n)
-		}
-		if n := m.system.calls.Load() - toVault; n != 0 {
-			t.Errorf("1000 warm reads made %d calls to Vault's system view; want none", n)
-		}
-	})
-	as.asked(t, 0, "after reading a stored token")
 }
 
 func TestTokenOfAnotherShapeIsNotUsed(t *testing.T) {
