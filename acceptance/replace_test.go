@@ -1,0 +1,89 @@
+package acceptance
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// What docs/releases.md says of a build that takes the place of the running one, under the same version. The mount has
+// no answer from a reload or a restart on, until the new sum is registered and the plugin reloaded.
+func TestReplacingABuildOfTheSameVersion(t *testing.T) {
+	t.Parallel()
+	b := bed.New(t, bed.Options{Bare: true})
+	r := &release{t: t, bed: b, plugins: b.PluginDir()}
+	version := r.version(bed.PluginName)
+	register := func(sum string) {
+		t.Helper()
+		r.vault("plugin", "register", "-sha256="+sum, "-version="+version, "secret", bed.PluginName)
+	}
+	register(b.PluginSHA256)
+	r.vault("secrets", "enable", "-path="+bed.Mount, bed.PluginName)
+	u := newUpstream(t, b, "", 5*time.Minute)
+	u.configure(t, nil)
+	token := u.token(t, "token/"+u.name)
+
+	answers := func(when string, want int) {
+		t.Helper()
+		if got := readStatus(t.Context(), u.root, "token/"+u.name); got != want {
+			t.Errorf("%s a token is read with status %d, want %d", when, got, want)
+		}
+		if want != http.StatusOK {
+			return
+		}
+		if got := u.token(t, "token/"+u.name); got.TokenID != token.TokenID {
+			t.Errorf("%s the token is %s, want %s", when, got.TokenID, token.TokenID)
+		}
+		u.write(t, "role/"+u.name+"/written", map[string]any{"scopes": "tools:list"})
+	}
+	// replace puts a build with other bytes into the running one's place, and returns its sum.
+	replace := func() string {
+		t.Helper()
+		r.build(version, "replacement")
+		file := filepath.Join(r.plugins, "replacement")
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content = append(content, []byte(time.Now().String())...)
+		if err := os.WriteFile(file, content, 0o700); err != nil { //nolint:gosec // G306: it is run
+			t.Fatal(err)
+		}
+		if err := os.Rename(file, filepath.Join(r.plugins, bed.PluginName)); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(content)
+		return hex.EncodeToString(sum[:])
+	}
+	reload := b.Vault.Product.ReloadPlugin()
+
+	sum := replace()
+	answers("before a reload", http.StatusOK) // the old process runs on
+	r.refused("checksums did not match", reload...)
+	broken := http.StatusInternalServerError
+	if b.Vault.Product == bed.OpenBao {
+		broken = http.StatusNotFound
+	}
+	answers("after the reload without a registration", broken)
+	register(sum)
+	r.vault(reload...)
+	answers("after registration and reload", http.StatusOK)
+
+	sum = replace()
+	if err := b.Nodes[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Nodes[0].Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers("after a restart", http.StatusNotFound)
+	register(sum)
+	r.vault(reload...)
+	answers("after registration and reload", http.StatusOK)
+}
