@@ -17,12 +17,12 @@ var server = sync.OnceValues(func() (*bed.Binary, error) {
 	return bed.FindBinary(context.Background(), os.Getenv("VAULT_BIN"), func(string, ...any) {})
 })
 
-// needs skips the test unless the server is this product. docs/openbao.md lists such tests with the reason.
+// needs skips the test unless the server is this product. README.md lists such tests with the reason.
 func needs(t *testing.T, product bed.Product) {
 	t.Helper()
 	only := testsOfOneProduct(t)[t.Name()]
 	if only.reason == "" || only.product != product {
-		t.Fatalf("docs/openbao.md does not say why this test runs on %s only", product)
+		t.Fatalf("acceptance/README.md does not say why this test runs on %s only", product)
 	}
 	binary, err := server()
 	if err != nil {
@@ -39,10 +39,10 @@ type onlyOn struct {
 	reason  string
 }
 
-// testsOfOneProduct are the tests that docs/openbao.md lists, by name.
+// testsOfOneProduct are the tests that README.md lists, by name.
 func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 	t.Helper()
-	page, err := os.ReadFile("../docs/openbao.md")
+	page, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 
 var needsOneProduct = regexp.MustCompile(`\bneeds\(t, |\bstandbys\(t\)`)
 
-// docs/openbao.md lists the tests that run on one product, and no others.
+// README.md lists the tests that run on one product, and no others.
 func TestTheDocsListTestsOfOneProduct(t *testing.T) {
 	t.Parallel()
 	listed := testsOfOneProduct(t)
@@ -84,6 +84,6 @@ func TestTheDocsListTestsOfOneProduct(t *testing.T) {
 		}
 	}
 	for name := range listed {
-		t.Errorf("docs/openbao.md lists %s, which does not exist", name)
+		t.Errorf("acceptance/README.md lists %s, which does not exist", name)
 	}
 }
