@@ -99,6 +99,7 @@ func withRoles(c *counting) {
 	}
 	c.token("weather")
 }
+
 func withKeys(c *counting) {
 	c.write("config/weather", with(c.as.endpoint(), fields{"key_type": "ed25519", "publish_jwks": true}))
 }
