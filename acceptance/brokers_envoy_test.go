@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -34,7 +33,6 @@ func envoyBinary(t *testing.T) string {
 // call. The client's own Authorization is overwritten.
 func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 	const lifetime = 20 * time.Second
-	envoy := envoyBinary(t)
 	b := shared(t)
 	u := newUpstream(t, b, "", lifetime)
 	u.configure(t, nil)
@@ -57,17 +55,7 @@ func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 		_, err := os.Stat(filepath.Join(dir, "secrets", "files.yaml"))
 		return err
 	})
-	cmd := exec.Command(envoy, "-c", "envoy.yaml", "--log-level", "info", "--concurrency", "1", "--use-dynamic-base-id")
-	cmd.Dir = dir
-	process, err := b.NewProcess("envoy", cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	startEnvoy(t, b, "injector", dir)
 	var session *mcp.ClientSession
 	bed.Eventually(t, time.Minute, func() (err error) {
 		client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)

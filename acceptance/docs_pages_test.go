@@ -39,6 +39,8 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/deployments.md", "127.0.0.1:8100", "127.0.0.1:" + port},
 		{"docs/deployments.md", "127.0.0.1:8300", "127.0.0.1:" + freePort(w.t)},
 		{"docs/deployments.md", "127.0.0.1:8301", "127.0.0.1:" + freePort(w.t)},
+		{"docs/deployments.md", "https://idp.example.com/realms/mcp", w.bed.AS.Issuer},
+		{"docs/deployments.md", "bound_audiences=mcp-gateway", "bound_audiences=" + w.mcp.URL},
 		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
 		// The bed's authorization server for mutual TLS has a certificate of a private authority.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
@@ -65,6 +67,7 @@ var notRun = map[string]string{
 	"README.md: make demo    # the whole flow, in two minutes":                                  "CI runs demo and tests too",
 	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
+	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "as `make test-brokers` runs it",
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
@@ -87,6 +90,7 @@ var elsewhere = map[string]string{
 	"docs/security.md: hcl":       "TestPoliciesOfTheSecurityPage",
 
 	"docs/architecture.md: mermaid": "a picture, which make lint checks",
+	"docs/deployments.md: mermaid":  "a picture",
 }
 
 // pages are those that have commands, in the order in which they are followed, and how.
@@ -440,13 +444,18 @@ func followDeployments(w *walkthrough) {
 		}
 	}
 
-	w.shim("kubectl", "cat >of-authorino")
-	w.paste("vault token create")
-	authorino, err := w.bed.Vault.Client(w.await("of-authorino"))
+	w.paste("vault auth enable jwt")
+	login, err := w.root.Logical().WriteWithContext(t.Context(), "auth/jwt/login", map[string]any{
+		"role": "mcp-clients", "jwt": w.token(t, "token/files").AccessToken,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.wantStatuses(brokersLogin{client: authorino}, map[string]int{
+	client, err := w.bed.Vault.Client(login.Auth.ClientToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wantStatuses(brokersLogin{client: client}, map[string]int{
 		"token/files": http.StatusOK, "config/files": http.StatusForbidden,
 	})
 }

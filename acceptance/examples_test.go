@@ -801,13 +801,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{gateway, "MCPServerRegistration", "authorization", []any{"spec", "credentialRef", "key"}},
 		{gateway, "MCPServerRegistration", "HTTPRoute", []any{"spec", "targetRef", "kind"}},
 
-		{policy, "AuthPolicy", tokenURL, []any{"spec", "rules", "metadata", "vault", "http", "url"}},
-		{policy, "AuthPolicy", "X-Vault-Token", []any{"spec", "rules", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
-		{policy, "AuthPolicy", header, []any{"spec", "rules", "response", "success", "headers", "authorization", "plain", "expression"}},
-		{policy, "AuthPolicy", tokenFound, []any{"spec", "rules", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
-		{policy, "AuthPolicy", 10, []any{"spec", "rules", "metadata", "vault", "cache", "ttl"}},
 		{authorino, "AuthConfig", tokenURL, []any{"spec", "metadata", "vault", "http", "url"}},
-		{authorino, "AuthConfig", "X-Vault-Token", []any{"spec", "metadata", "vault", "http", "credentials", "customHeader", "name"}},
+		{authorino, "AuthConfig", "auth.metadata.login.auth.client_token", []any{"spec", "metadata", "vault", "http", "headers", "X-Vault-Token", "expression"}},
+		{authorino, "AuthConfig", nil, []any{"spec", "metadata", "login", "http", "sharedSecretRef"}}, // no Vault token that nothing renews
 		{authorino, "AuthConfig", header, []any{"spec", "response", "success", "headers", "authorization", "plain", "expression"}},
 		{authorino, "AuthConfig", tokenFound, []any{"spec", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
 		{authorino, "AuthConfig", 10, []any{"spec", "metadata", "vault", "cache", "ttl"}},
@@ -820,6 +816,16 @@ func TestExampleManifestsAgree(t *testing.T) {
 		if got := m.at(c.path...); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %s %v is %v, want %v", c.file, c.kind, c.path, got, c.want)
 		}
+	}
+	// The AuthPolicy has the rules of the AuthConfig, which Authorino's code is run on.
+	rules, _ := manifests(t, policy)["AuthPolicy"].at("spec", "rules").(manifest)
+	for part, rule := range rules {
+		if want := manifests(t, authorino)["AuthConfig"].at("spec", part); !reflect.DeepEqual(rule, want) {
+			t.Errorf("%s: the %s is %v, want that of the AuthConfig, %v", policy, part, rule, want)
+		}
+	}
+	if len(rules) != 4 {
+		t.Errorf("%s has %d kinds of rules, want 4", policy, len(rules))
 	}
 	if !slices.Contains(fields, "authorization") {
 		t.Errorf("a token has the fields %q, and not the one that all examples use", fields)

@@ -121,9 +121,15 @@ func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 		t.Errorf("the server's URL is %v", url)
 	}
 	proxy := example(t, tokenProxyExample)
-	for _, part := range []string{`address = "127.0.0.1:8300"`, `route "files"`, fmt.Sprintf("hosts = [%q]", config.at("servers", 0, "hostname"))} {
+	for _, part := range []string{`address = "127.0.0.1:8300"`, `route "files"`} {
 		if !strings.Contains(proxy, part) {
 			t.Errorf("the proxy's configuration lacks %s", part)
+		}
+	}
+	envoy := example(t, "kuadrant/envoy.yaml")
+	for _, part := range []string{fmt.Sprintf("domains: [%q]", config.at("servers", 0, "hostname")), `host_rewrite_literal: "127.0.0.1:8300"`} {
+		if !strings.Contains(envoy, part) {
+			t.Errorf("Envoy's configuration lacks %s", part)
 		}
 	}
 }

@@ -204,9 +204,9 @@ class VaultToken:
 
 
 def reasons(error):
-    """What Vault says of an error, if it is Vault that answered."""
+    """What Vault says of an error, in one line, if it is Vault that answered."""
     try:
-        return ": " + "; ".join(json.load(error)["errors"])
+        return ": " + " ".join("; ".join(json.load(error)["errors"]).split())
     except TROUBLE:
         return ""
 

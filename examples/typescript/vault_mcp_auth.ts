@@ -167,7 +167,8 @@ export class VaultToken {
       const answer = (await response.json().catch(() => undefined)) as Answer | undefined;
       if (response.ok && answer?.data?.token_id) return answer.data;
       if (response.status !== 504 || attempt === slow) {
-        throw new VaultError(`Vault answered ${response.status} to ${url}: ${answer?.errors?.join("; ") ?? "no token"}`);
+        const reasons = answer?.errors?.join("; ").trim().replace(/\s+/g, " ") ?? "no token"; // in one line
+        throw new VaultError(`Vault answered ${response.status} to ${url}: ${reasons}`);
       }
       await sleep(1000); // whatever is between may answer at once
     }

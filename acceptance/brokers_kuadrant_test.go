@@ -1,0 +1,183 @@
+//go:build brokers
+
+package acceptance
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// buildKuadrant builds a command with the modules that tools/kuadrant pins. It takes minutes the first time.
+func buildKuadrant(t *testing.T, command string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), filepath.Base(command))
+	cmd := bed.GoBuild(t.Context(), binary, command)
+	cmd.Dir = absolute(t, "../tools/kuadrant")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// startEnvoy starts an Envoy with the configuration envoy.yaml in a directory.
+func startEnvoy(t *testing.T, b *bed.Bed, name, dir string) {
+	t.Helper()
+	startGateway(t, b, "envoy-"+name, dir, []string{envoyBinary(t), "-c", "envoy.yaml", "--log-level", "info", "--concurrency", "1", "--use-dynamic-base-id"})
+}
+
+// Kuadrant's MCP gateway with the example's configuration lists the tool and calls it, for ten lifetimes of a token:
+// no list is without the tool, no call is lost, and no client is told that the list has changed.
+func TestBrokersKuadrantListsAndCalls(t *testing.T) {
+	const lifetime = 20 * time.Second
+	b := shared(t)
+	u := newUpstream(t, b, "", lifetime)
+	u.configure(t, nil)
+	p := u.startTokenProxy(t)
+	proxy, err := url.Parse(p.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway, broker, router := freePort(t), freePort(t), freePort(t)
+	ports := strings.NewReplacer("8300", proxy.Port(), "8888", gateway, "8080", broker, "50051", router)
+	dir := t.TempDir()
+	for _, name := range []string{"config.yaml", "envoy.yaml"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(ports.Replace(example(t, "kuadrant/"+name))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startEnvoy(t, b, "kuadrant", dir)
+	startGateway(t, b, "kuadrant", dir, []string{
+		buildKuadrant(t, "github.com/Kuadrant/mcp-gateway/cmd/mcp-broker-router"),
+		"--mcp-gateway-config=config.yaml",
+		"--mcp-gateway-public-host=127.0.0.1:" + gateway, "--mcp-gateway-private-host=127.0.0.1:" + gateway,
+		"--mcp-broker-public-address=127.0.0.1:" + broker, "--mcp-router-address=127.0.0.1:" + router,
+		"--log-level=8", // it logs its session ids, which are JWTs
+	}, "GATEWAY_SIGNING_KEY="+newSecret())
+
+	const tool = "files_forecast"
+	var changes atomic.Int32 // what the client was told of
+	endpoint := "http://127.0.0.1:" + gateway + "/mcp"
+	call := callsThrough(t, endpoint, tool, header{})
+	client := mcp.NewClient(&mcp.Implementation{Name: "lister", Version: "1.0.0"}, &mcp.ClientOptions{
+		ToolListChangedHandler: func(_ context.Context, _ *mcp.ToolListChangedRequest) { changes.Add(1) },
+	})
+	session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: endpoint}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close() })
+	calls, lost := callFor(t, 10*lifetime, func(t *testing.T) string {
+		if err := hasTool(t.Context(), session, tool); err != nil {
+			return err.Error()
+		}
+		return call(t)
+	})
+	t.Logf("%s: %d of %d lists with a call lost", t.Name(), lost, calls)
+	counts := u.mcp.Counts()
+	if counts.Tokens < 10 || counts.Unauthorized > 0 || changes.Load() > 0 {
+		t.Errorf("the MCP server has seen %d tokens, and refused %d requests, and the client was told of %d changes; want ten at least, and none",
+			counts.Tokens, counts.Unauthorized, changes.Load())
+	}
+}
+
+// Authorino, by the example's AuthConfig, brings the token to the calls of a client whose own token Vault's role
+// takes. The Vault token that it logs in for ends several times meanwhile. Other clients are refused.
+func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
+	const lifetime = 20 * time.Second
+	b := shared(t)
+	u := newUpstream(t, b, "", lifetime)
+	u.configure(t, nil)
+	clients, strangers := newUpstream(t, b, "-clients", 10*time.Minute), newUpstream(t, b, "-strangers", 10*time.Minute)
+	clients.configure(t, nil)
+	strangers.configure(t, nil)
+	policy := "authorino-clients"
+	if err := b.Vault.PutPolicy(t.Context(), policy, u.example(t, "policy.hcl")); err != nil {
+		t.Fatal(err)
+	}
+	for _, write := range []struct {
+		path string
+		data map[string]any
+	}{
+		{"sys/auth/jwt", map[string]any{"type": "jwt"}},
+		{"auth/jwt/config", map[string]any{"oidc_discovery_url": b.AS.Issuer}},
+		{"auth/jwt/role/mcp-clients", map[string]any{
+			"role_type": "jwt", "user_claim": "sub", "bound_audiences": clients.mcp.URL, "token_policies": policy, "token_type": "batch", "token_ttl": "75s",
+		}},
+	} {
+		if _, err := u.root.Logical().WriteWithContext(t.Context(), write.path, write.data); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	port, grpc := freePort(t), freePort(t)
+	server, err := url.Parse(u.mcp.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy, err := os.ReadFile(brokerFile(t, "authorino_envoy.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"authconfig.yaml": strings.NewReplacer("https://vault.example.com:8200", b.Vault.Address,
+			"https://idp.example.com/realms/mcp", b.AS.Issuer, "files.mcp.example.com", "127.0.0.1:"+port,
+		).Replace(u.example(t, "authorino/authconfig.yaml")),
+		"envoy.yaml": strings.NewReplacer("8300", port, "50052", grpc,
+			"{ address: files.example.com, port_value: 443 }", fmt.Sprintf("{ address: %s, port_value: %s }", server.Hostname(), server.Port()),
+		).Replace(string(envoy)),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startGateway(t, b, "authorino", dir, []string{buildKuadrant(t, "./authconfig"), "-listen", "127.0.0.1:" + grpc})
+	startEnvoy(t, b, "authorino", dir)
+
+	endpoint := "http://127.0.0.1:" + port + "/mcp"
+	status := func(authorization string) (int, error) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}"))
+		if err != nil {
+			return 0, err
+		}
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("Authorization", authorization)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return 0, err
+		}
+		return response.StatusCode, response.Body.Close()
+	}
+	stranger := "Bearer " + strangers.token(t, "token/"+strangers.name).AccessToken
+	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer x.y.z": http.StatusUnauthorized, stranger: http.StatusForbidden} {
+		bed.Eventually(t, time.Minute, func() error {
+			if got, err := status(authorization); err != nil || got != want {
+				return fmt.Errorf("status %d, %w; want %d", got, err, want)
+			}
+			return nil
+		})
+	}
+	if counts := u.mcp.Counts(); counts.Tokens > 0 || counts.Unauthorized > 0 {
+		t.Errorf("requests that Authorino refused have reached the MCP server: %+v", counts)
+	}
+
+	authorized := &http.Client{Transport: header{"Authorization", "Bearer " + clients.token(t, "token/"+clients.name).AccessToken}}
+	session := connect(t, &mcp.StreamableClientTransport{Endpoint: endpoint, HTTPClient: authorized})
+	calls, lost := callFor(t, 10*lifetime, callsOf(session, "forecast"))
+	t.Logf("%s: %d of %d calls lost", t.Name(), lost, calls)
+	if counts := u.mcp.Counts(); counts.Tokens < 10 || counts.Unauthorized > 0 {
+		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+	}
+}
