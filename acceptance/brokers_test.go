@@ -201,7 +201,7 @@ func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 				t.Errorf("the broker says %q", answer)
 			}
 			refused := u.token(t, "token/"+u.name)
-			waitForAge(t, refused.LastVaultRotation, cooldown)
+			waitForAge(t, refused.LastVaultRotation, cooldown+time.Second) // it is in whole seconds
 			u.mcp.Refuse(claims(refused.AccessToken).ID)
 			if answer := broker.tell(t, ""); answer != library+" 200" {
 				t.Errorf("with a token that the MCP server refuses, the broker says %q", answer)

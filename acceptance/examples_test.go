@@ -817,6 +817,11 @@ func TestExampleManifestsAgree(t *testing.T) {
 			t.Errorf("%s: %s %v is %v, want %v", c.file, c.kind, c.path, got, c.want)
 		}
 	}
+	for _, file := range []string{operator, external, injector, gateway, policy} {
+		if !strings.Contains(example(t, file), "# Not run: it needs a cluster.") {
+			t.Errorf("%s does not say that it was not run", file)
+		}
+	}
 	// The AuthPolicy has the rules of the AuthConfig, which Authorino's code is run on.
 	rules, _ := manifests(t, policy)["AuthPolicy"].at("spec", "rules").(manifest)
 	for part, rule := range rules {

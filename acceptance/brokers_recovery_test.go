@@ -1,0 +1,125 @@
+//go:build brokers
+
+package acceptance
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// Consumers of each kind have a token again after an outage of two minutes, of the authorization server and of Vault,
+// and after the MCP server has refused a token before its end. The log has when.
+func TestBrokersRecover(t *testing.T) {
+	b := bed.New(t, bed.Options{})
+	u := newUpstream(t, b, "", 40*time.Second)
+	commands := exampleBrokers(t)
+	faults := u.behindProxy(t, map[string]any{})
+	p := u.startTokenProxy(t)
+	dir := u.runExample(t, "agent", "agent.hcl", "", map[string]string{"agent.hcl": u.example(t, "vault-agent/agent.hcl")})
+	vaultToken := u.exampleBroker(t).Client.Token()
+	consumers := map[string]func(t *testing.T) error{
+		"mcp-token-proxy": func(t *testing.T) error { return accepted(t, p.url, "") },
+		"Vault Agent": func(t *testing.T) error {
+			content, err := os.ReadFile(filepath.Join(dir, "authorization"))
+			if err != nil {
+				return err
+			}
+			return accepted(t, u.mcp.URL, string(content))
+		},
+	}
+	for language, command := range commands {
+		broker := u.startExample(t, command, "VAULT_ADDR="+b.Vault.Address, "VAULT_TOKEN="+vaultToken)
+		consumers[language] = func(t *testing.T) error {
+			if said := broker.list(t); said != "tools: forecast" {
+				return errors.New(said)
+			}
+			return nil
+		}
+	}
+
+	outage := func(away, back func() error) func() error {
+		return func() error {
+			if err := away(); err != nil {
+				return err
+			}
+			<-time.After(2 * time.Minute)
+			return back()
+		}
+	}
+	for _, trouble := range []struct {
+		name string
+		pass func() error // returns when it is over
+	}{
+		{"the authorization server was away", outage(func() error { return faults.Set(bed.Refused) }, func() error { return faults.Set(bed.NoFault) })},
+		{"Vault was away", outage(b.Nodes[0].Stop, func() error { return b.Nodes[0].Start(t.Context()) })},
+		{"a token was refused", func() error {
+			held := u.token(t, "token/"+u.name)
+			waitForAge(t, held.LastVaultRotation, cooldown+time.Second) // it is in whole seconds
+			u.mcp.Refuse(claims(held.AccessToken).ID)
+			return nil
+		}},
+	} {
+		for name, consume := range consumers {
+			bed.Eventually(t, time.Minute, func() error { return consume(t) })
+			t.Logf("%s holds a token", name)
+		}
+		var ended time.Time // read after over is closed
+		over := make(chan struct{})
+		tests := map[string]func(t *testing.T){"trouble": func(t *testing.T) {
+			defer close(over)
+			if err := trouble.pass(); err != nil {
+				t.Error(err)
+			}
+			ended = time.Now()
+		}}
+		for name, consume := range consumers {
+			tests[name] = func(t *testing.T) {
+				failures := 0
+				bed.Eventually(t, 10*time.Minute, func() error {
+					isOver := false
+					select {
+					case <-over:
+						isOver = true
+					default:
+					}
+					err := consume(t)
+					switch {
+					case err != nil:
+						failures++
+					case !isOver:
+						err = errors.New("the trouble is not over")
+					}
+					return err
+				})
+				t.Logf("%s: a token again after %s; %d tries had none", t.Name(), time.Since(ended).Round(100*time.Millisecond), failures)
+			}
+		}
+		t.Run(trouble.name, func(t *testing.T) { atOnce(t, tests) })
+	}
+}
+
+// accepted reports an error if a request has no token, or one that the MCP server refuses.
+func accepted(t *testing.T, url, authorization string) error {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", authorization)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode == http.StatusServiceUnavailable || response.StatusCode == http.StatusUnauthorized {
+		err = errors.New(response.Status)
+	}
+	return errors.Join(err, response.Body.Close())
+}
