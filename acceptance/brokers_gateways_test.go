@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,12 +84,12 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{})
 }
 
-// startGateway starts a gateway in a directory, until the test ends, which it has to outlive.
+// startGateway starts a gateway in a directory, and stops it with the test. A gateway that ends earlier fails the test.
 func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, env ...string) {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(env, "HOME="+dir, "PATH="+os.Getenv("PATH"))
+	cmd.Env = slices.Concat(env, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")})
 	process, err := b.NewProcess(name, cmd)
 	if err != nil {
 		t.Fatal(err)
