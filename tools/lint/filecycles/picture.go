@@ -19,7 +19,7 @@ const (
 
 // draw puts the picture of the packages, and of the files of the root package, into a page.
 func draw(page string, loaded []*packages.Package) error {
-	text, err := os.ReadFile(page)
+	text, err := os.ReadFile(page) //nolint:gosec // the caller names the page
 	if err != nil {
 		return err
 	}
@@ -30,7 +30,7 @@ func draw(page string, loaded []*packages.Package) error {
 	}
 	root := slices.MinFunc(loaded, func(a, b *packages.Package) int { return strings.Compare(a.PkgPath, b.PkgPath) })
 	picture := mermaid(packageGraph(loaded)) + "\n" + mermaid(graphOf(root))
-	return os.WriteFile(page, []byte(before+begin+picture+end+after), 0o644)
+	return os.WriteFile(page, []byte(before+begin+picture+end+after), 0o600)
 }
 
 // packageGraph is the graph of the packages' imports of each other. A command goes by its directory.
