@@ -9,13 +9,10 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // options are what the command is given.
@@ -44,39 +41,27 @@ func main() {
 	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; none where empty")
 	flag.Parse()
 	o.Seconds, o.TurnSeconds = o.Duration.Seconds(), o.Turn.Seconds()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "profile:", err)
-		os.Exit(1)
-	}
+	measure.Main("profile", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 // longest is less than Vault gives a request, that for its own profile among them.
 const longest = time.Minute
 
-func run(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, o options) error {
 	if o.Readers < 1 || o.Windows < 1 || o.Duration < 2*time.Second || o.Duration > longest || o.Turn <= 0 {
 		return errors.New("there must be a reader, and it must read for two seconds to " + longest.String())
 	}
-	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_, closeErr := b.Close()
-		err = errors.Join(err, closeErr)
-	}()
-	s, err := newStage(ctx, b, o)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	r, err := s.measure(ctx)
-	if err != nil {
-		return err
-	}
-	r.print()
-	return errors.Join(r.write(o.out), r.draw(o.plots))
+	return measure.OnBed(ctx, "info", func(b *bed.Bed) error {
+		s, err := newStage(ctx, b, o)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		r, err := s.measure(ctx)
+		if err != nil {
+			return err
+		}
+		r.print()
+		return errors.Join(r.write(o.out), r.draw(o.plots))
+	})
 }

@@ -9,11 +9,9 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // options are what the command is given.
@@ -36,13 +34,7 @@ func main() {
 	flag.StringVar(&o.bare, "bare", "", "be a bare ReverseProxy to this URL; for the command itself")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "proxy:", err)
-		os.Exit(1)
-	}
+	measure.Main("proxy", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {

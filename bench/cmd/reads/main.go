@@ -13,11 +13,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // options are what the command is given.
@@ -47,16 +46,10 @@ func main() {
 	flag.StringVar(&o.plots, "plots", "", "directory for the plots; none where empty")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "reads:", err)
-		os.Exit(1)
-	}
+	measure.Main("reads", func(ctx context.Context) error { return run(ctx, o) })
 }
 
-func run(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, o options) error {
 	if o.Rounds < 1 || o.Rounds%len(orders) != 0 || o.DefaultRounds < 0 || o.DefaultRounds%len(orders) != 0 || o.Block < 1 || o.Duration <= 0 {
 		return fmt.Errorf("there must be rounds, a multiple of %d, and they must last", len(orders))
 	}
@@ -68,22 +61,16 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	o.Directory = os.TempDir()
-	b, err := bed.Start(ctx, bed.Options{LogLevel: o.LogLevel})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_, closeErr := b.Close()
-		err = errors.Join(err, closeErr)
-	}()
-	s, err := newStage(ctx, b, o)
-	if err != nil {
-		return err
-	}
-	results, err := s.measure(ctx)
-	if err != nil {
-		return err
-	}
-	results.print()
-	return errors.Join(results.write(o.out), results.draw(o.plots))
+	return measure.OnBed(ctx, o.LogLevel, func(b *bed.Bed) error {
+		s, err := newStage(ctx, b, o)
+		if err != nil {
+			return err
+		}
+		results, err := s.measure(ctx)
+		if err != nil {
+			return err
+		}
+		results.print()
+		return errors.Join(results.write(o.out), results.draw(o.plots))
+	})
 }

@@ -9,13 +9,10 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // options are what the command is given.
@@ -40,38 +37,26 @@ func main() {
 	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
 	flag.Parse()
 	o.Seconds, o.LongSecs = o.Duration.Seconds(), o.Long.Seconds()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "stall:", err)
-		os.Exit(1)
-	}
+	measure.Main("stall", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 // longest is such that a refresh that stalls is under way for the whole of a disturbed time.
 const longest = 4 * time.Second
 
-func run(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, o options) error {
 	if o.Rounds < 1 || o.Readers < 1 || o.Duration <= 0 || o.Duration > longest || o.Long <= 0 {
 		return errors.New("there must be a round, a reader and a long time, and a duration of at most " + longest.String())
 	}
-	b, err := bed.Start(ctx, bed.Options{LogLevel: "info"})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_, closeErr := b.Close()
-		err = errors.Join(err, closeErr)
-	}()
-	s, err := newStage(ctx, b, o)
-	if err != nil {
-		return err
-	}
-	results, err := s.measure(ctx)
-	if err != nil {
-		return err
-	}
-	results.print()
-	return errors.Join(results.write(o.out), results.draw(o.plots))
+	return measure.OnBed(ctx, "info", func(b *bed.Bed) error {
+		s, err := newStage(ctx, b, o)
+		if err != nil {
+			return err
+		}
+		results, err := s.measure(ctx)
+		if err != nil {
+			return err
+		}
+		results.print()
+		return errors.Join(results.write(o.out), results.draw(o.plots))
+	})
 }
