@@ -23,7 +23,7 @@ import (
 )
 
 // command writes what goes for a Linux binary of a command, and returns its path.
-func command(t *testing.T, name string, machine elf.Machine) string {
+func command(t *testing.T, file string, machine elf.Machine) string {
 	t.Helper()
 	header := elf.Header64{
 		Ident:   [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
@@ -36,13 +36,13 @@ func command(t *testing.T, name string, machine elf.Machine) string {
 	if err := binary.Write(&content, binary.LittleEndian, header); err != nil {
 		t.Fatal(err)
 	}
-	return write(t, name, content.Bytes())
+	return write(t, file, content.Bytes())
 }
 
 // write writes a file in a directory of its own.
-func write(t *testing.T, name string, content []byte) string {
+func write(t *testing.T, file string, content []byte) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	path := filepath.Join(t.TempDir(), file)
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
