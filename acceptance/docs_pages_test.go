@@ -64,6 +64,8 @@ type readersOwn struct{ page, name, is string }
 // notRun are the commands that no test runs, by page and first line. Why not is said by the page
 // itself, in these words.
 var notRun = map[string]string{
+	"acceptance/README.md: make soak                            # 2 minutes, as in make test": "as in make test",
+
 	"README.md: make demo    # the whole flow, in two minutes":                                  "CI runs demo and tests too",
 	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
@@ -73,7 +75,6 @@ var notRun = map[string]string{
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
 	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
 	"docs/releases.md: IMAGE=ghcr.io/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth":             "This has not been run by this project",
-	"docs/reliability.md: make soak                            # 2 minutes, as in make test":    "as in make test",
 }
 
 // elsewhere are the other blocks that are not for this test, by page and language.
@@ -86,9 +87,9 @@ var elsewhere = map[string]string{
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
 	"docs/providers.md: toml":     "a setting of WSO2's",
-	"docs/reliability.md: text":   "what one run printed",
 	"docs/security.md: hcl":       "TestPoliciesOfTheSecurityPage",
 
+	"acceptance/README.md: text":    "what one run printed",
 	"docs/architecture.md: mermaid": "a picture, which make lint checks",
 	"docs/deployments.md: mermaid":  "a picture",
 }
