@@ -174,7 +174,7 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 	}
 }
 
-// A certificate does not go to the endpoint for all where that for certificates can't be used.
+// A certificate does not go to the endpoint for all if that for certificates can't be used.
 func TestAliasThatCanNotBeUsedIsSaidToCertificatesAlone(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"mtls_endpoint_aliases": fields{"token_endpoint": "https://10.0.0.1/token"}})
 	equal(t, "the warnings of a secret", m.write("config/weather", mcp.client()), nil)

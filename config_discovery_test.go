@@ -124,7 +124,7 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	}
 }
 
-// What discovery finds anew is proved by a token, also where the token would be the same.
+// What discovery finds again is proved by a token, also if the token would be the same.
 func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
 	type party struct {
 		m   *mount
@@ -217,7 +217,7 @@ func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 			thief.asked(t, 0, "after the refused write")
 			as.asked(t, asked, "after the refused write")
 			if kind.name == "plugin-made key" {
-				// A new key is made where the operator says that the issuer is another.
+				// A new key is made if the operator says that the issuer is another.
 				m.write("config/weather", with(kind.bring, fields{"issuer": thief.URL}))
 				thief.asked(t, 0, "after the write with a new key, which it cannot know yet")
 				return
@@ -231,7 +231,7 @@ func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 	}
 }
 
-// verify=false contacts nobody.
+// verify=false contacts no server.
 func TestDiscoveryWithoutVerify(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(mcp.client(), fields{"verify": false}),

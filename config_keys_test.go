@@ -178,7 +178,7 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 	}
 }
 
-// Where a key was written in another form, or the same again, nothing changes.
+// If a key was written in another form, or the same again, nothing changes.
 func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
 	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {

@@ -19,7 +19,7 @@ type routeChange struct {
 	change func(*places) fields
 	// discovers tells that the write, once allowed, has somebody to discover.
 	discovers bool
-	// keysOnly is set where the field goes with signing keys alone.
+	// keysOnly is set if the field goes with signing keys alone.
 	keysOnly bool
 }
 

@@ -97,7 +97,7 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 }
 
 // atLimit checks that a write is accepted at a limit, and one beyond it refused before
-// anything is stored or anybody asked: of a new config, of a stored one and, where they have
+// anything is stored or any server asked: of a new config, of a stored one and, if they have
 // the field, of roles.
 func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	t.Helper()
@@ -167,7 +167,7 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", padded(room+1), "512000 is the most")
 	m.storage.unchanged(t, was)
 
-	// Where a character takes several bytes in storage, a role comes to its end too.
+	// If a character takes several bytes in storage, a role comes to its end too.
 	for name := range params {
 		params[name] = strings.Repeat(`"`, 4<<10)
 	}

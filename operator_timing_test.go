@@ -23,7 +23,7 @@ type operator struct {
 	pause    func() time.Duration
 }
 
-// pauses are how long the operator may wait where it finds the same token again: 0.5 s to 2 s.
+// pauses are how long the operator may wait if it finds the same token again: 0.5 s to 2 s.
 var pauses = map[string]func() time.Duration{
 	"longest": func() time.Duration { return 2 * time.Second },
 	"drawn":   func() time.Duration { return 500*time.Millisecond + rand.N(1500*time.Millisecond) },
@@ -59,7 +59,7 @@ func whole(t *testing.T, data fields, field string) int64 {
 }
 
 // The Vault Secrets Operator, going by what the token path tells it, never leaves an expired token in
-// its Secret, also where it reads early because its own login was renewed.
+// its Secret, also if it reads early because its own login was renewed.
 func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
 		for name, pause := range pauses {
@@ -89,7 +89,7 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	}
 }
 
-// A reader that polls, as the External Secrets Operator does, never holds an expired token where it
+// A reader that polls, as the External Secrets Operator does, never holds an expired token if it
 // polls a second more often than every quarter of the token's lifetime: expires_at is in whole seconds.
 func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {

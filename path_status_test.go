@@ -42,7 +42,7 @@ func TestStatusOfAnEmptyName(t *testing.T) {
 
 // A status shows what a token request would hold, whether written, discovered or a default.
 func TestStatusShowsWhatTheClientDoes(t *testing.T) {
-	kinds := map[string][2]string{ // with the method, where the metadata names client_secret_post alone
+	kinds := map[string][2]string{ // with the method, if the metadata names client_secret_post alone
 		"secret":             {"client_secret", "client_secret_post"},
 		"operator's key":     {"private_key", "private_key_jwt"},
 		"plugin-made key":    {"generated_key", "private_key_jwt"},

@@ -123,7 +123,7 @@ func (r *race) remove(path string, registers ...string) {
 	}
 }
 
-// get reads, or refreshes, and records the values that it sees in registers. Where there is
+// get reads, or refreshes, and records the values that it sees in registers. If there is
 // nothing, that is recorded in the register named missing; with none named it must be there.
 func (r *race) get(op logical.Operation, path, missing string, sees func(fields) map[string]string) {
 	var statuses []int
@@ -148,7 +148,7 @@ func (r *race) get(op logical.Operation, path, missing string, sees func(fields)
 	}
 }
 
-// stamped is the stamp of the token that an answer names; false where it names none, as a
+// stamped is the stamp of the token that an answer names; false if it names none, as a
 // status may.
 func (r *race) stamped(data fields) (stamp, bool) {
 	id, ok := data["token_id"].(string)
@@ -354,7 +354,7 @@ func TestWhateverIsWrittenAtOnceReadersSeeInOrder(t *testing.T) {
 }
 
 // checkStored checks that no token is stored without its config or role, as a fetch might leave it that
-// a delete had overtaken; and, where nothing was invalidated, which leaves it to the shape,
+// a delete had overtaken; and, if nothing was invalidated, which leaves it to the shape,
 // none of another shape than theirs.
 func (r *race) checkStored(shapes bool) {
 	r.t.Helper()

@@ -371,7 +371,7 @@ Raise schema in storage.go, go on reading the entries of schema %d, whose fixtur
 	}
 }
 
-// A field that is left out where it is empty changes the form too, and shows in no entry
+// A field that is left out if it is empty changes the form too, and shows in no entry
 // that has none.
 func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	found := map[string]bool{}

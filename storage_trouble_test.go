@@ -139,7 +139,7 @@ func telling(r tokenRequest) (int, fields) {
 // state is what configs and roles say.
 type state struct {
 	settings map[string]string      // the stored configs and roles, without what is random
-	tells    map[tokens.Name]string // what the tokens tell; none where there is no config or role
+	tells    map[tokens.Name]string // what the tokens tell; none if there is no config or role
 }
 
 // everyone is the names that there may be.
@@ -198,7 +198,7 @@ func settled(t *testing.T, entry string) string {
 }
 
 // TestStorageTroubleAtEveryStep makes each storage call of each deed fail in its turn, until
-// a run of the deed makes fewer calls than that. Whatever fails, and even where it is done
+// a run of the deed makes fewer calls than that. Whatever fails, and even if it is done
 // all the same, then or later: the answer is a clear
 // error or as without trouble; what is stored is what was before or what was to be; no
 // token is served but those that the stored configs and roles ask for; and what failed
@@ -406,7 +406,7 @@ func grantOf(token string) int {
 	return n
 }
 
-// isStored checks that each config and role is stored as it is to be or, where that is
+// isStored checks that each config and role is stored as it is to be or, if that is
 // given, as it was; it reports whether all are as they are to be.
 func (r *run) isStored(want outcome, was map[string]string) (done bool) {
 	r.t.Helper()

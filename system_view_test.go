@@ -33,7 +33,7 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 	})
 }
 
-// Where Vault gives no answer, what it said before holds: a standby must not take itself for active.
+// If Vault gives no answer, what it said before holds: a standby must not take itself for active.
 func TestReplicationStateHoldsWhereVaultGivesNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := inState(consts.ReplicationPerformanceStandby)

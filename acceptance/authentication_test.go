@@ -11,7 +11,7 @@ import (
 
 // Each way in which a client can prove itself gets a token for the MCP server, configured with no
 // more than the MCP server's URL, the client's id and its credentials: the authorization server,
-// the scopes and, where the credentials leave one choice, method and algorithm are found out.
+// the scopes and, if the credentials leave one choice, method and algorithm are found out.
 func TestEveryClientAuthentication(t *testing.T) {
 	t.Parallel()
 	const made = true
@@ -128,7 +128,7 @@ func (u *upstream) kid(t *testing.T) string {
 func (u *upstream) checkConfig(t *testing.T) {
 	t.Helper()
 	config := u.read(t, "config/"+u.name)
-	// The token endpoint of the metadata, also where a client certificate makes an alias of it the
+	// The token endpoint of the metadata, also if a client certificate makes an alias of it the
 	// one to call (RFC 8705 section 5): that it was called, the request has shown.
 	if config["discovered_issuer"] != u.bed.AS.Issuer || config["discovered_token_url"] != u.bed.AS.TokenURL() {
 		t.Errorf("discovered_issuer %v, discovered_token_url %v, want %s and %s",

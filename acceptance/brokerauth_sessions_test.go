@@ -153,7 +153,7 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 }
 
 // What the README says of a stream that is refused, whatever the token. At first the session does without it;
-// where it was cut and cannot be opened again, the session ends. One that has no stream has none to lose.
+// if it was cut and cannot be opened again, the session ends. One that has no stream has none to lose.
 func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -325,7 +325,7 @@ func (b *balancer) waitForStreams(t *testing.T, n int) {
 	})
 }
 
-// A caller who gives up while Vault hangs does not wait for it, neither where there is no token, in Connect or
+// A caller who gives up while Vault hangs does not wait for it, neither if there is no token, in Connect or
 // after the last one has expired, nor while a refused one is being replaced; and the session goes on.
 func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ var _ auth.OAuthHandler = (*brokerauth.Transport)(nil)
 
 // An MCP client of the Go SDK: it has the Transport below it, and as its OAuth handler.
 func Example_mcpClient() {
-	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN where it is no Agent's or Proxy's
+	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN if it is no Agent's or Proxy's
 	if err != nil {
 		log.Fatal(err)
 	}

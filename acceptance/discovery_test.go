@@ -20,7 +20,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 		name       string
 		mcp        bed.MCPOptions
 		where      func(u *upstream) map[string]any
-		scope      string // that comes of it, where the config says nothing
+		scope      string // that comes of it, if the config says nothing
 		discovered bool
 	}{
 		{"challenge", bed.MCPOptions{}, serverURL, both, true},
@@ -107,7 +107,7 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	u.checkConfig(t)
 }
 
-// The credentials belong to the authorization server that they were written for: where the MCP
+// The credentials belong to the authorization server that they were written for: if the MCP
 // server comes to name another, rediscover does not take them there.
 func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 	t.Parallel()

@@ -461,7 +461,7 @@ func followDeployments(w *walkthrough) {
 	})
 }
 
-// has reports whether a command is there; where it is not, it takes the next block off.
+// has reports whether a command is there; if it is not, it takes the next block off.
 func (w *walkthrough) has(command string) bool {
 	w.t.Helper()
 	_, err := exec.LookPath(command)

@@ -170,7 +170,7 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 	return w
 }
 
-// finish fails the test where the page has more than was pasted, or less than was replaced.
+// finish fails the test if the page has more than was pasted, or less than was replaced.
 func (w *walkthrough) finish() {
 	w.t.Helper()
 	for _, b := range w.blocks {

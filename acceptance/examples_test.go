@@ -379,7 +379,7 @@ func (v *playedVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// mcp answers a message, nil where it has written a status. It lists its tools in a session that has been
+// mcp answers a message, nil if it has written a status. It lists its tools in a session that has been
 // initialized as the protocol wants it.
 func (v *playedVault) mcp(w http.ResponseWriter, r *http.Request) any {
 	var message struct {
@@ -477,7 +477,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 	}
 }
 
-// The broker in Python is written for 3.9. Where there is only a newer one this shows that its grammar is, as
+// The broker in Python is written for 3.9. If there is only a newer one this shows that its grammar is, as
 // far as a newer one can tell.
 func TestExampleInPythonParsesAs39(t *testing.T) {
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The public keys are there for everybody where the config publishes them, as a raw JWK Set, and
+// The public keys are there for everybody if the config publishes them, as a raw JWK Set, and
 // the answer is one and the same wherever there is nothing: it tells nobody which configs exist.
 func TestPublishedKeysAreForEverybody(t *testing.T) {
 	t.Parallel()

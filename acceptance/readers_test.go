@@ -97,7 +97,7 @@ func (r *readers) finish() {
 	r.done.Wait()
 }
 
-// check stops the readers and fails the test where any read failed or brought an expired token.
+// check stops the readers and fails the test if any read failed or brought an expired token.
 func (r *readers) check(t *testing.T) {
 	t.Helper()
 	r.finish()

@@ -80,7 +80,7 @@ func TestRefusedRoleChangesNothing(t *testing.T) {
 	}
 }
 
-// A scope that the authorization server drops without a word is told where the config is written
+// A scope that the authorization server drops without a word is told if the config is written
 // and in the status, and the token says what was granted.
 func TestDroppedScopeIsTold(t *testing.T) {
 	t.Parallel()

@@ -89,7 +89,7 @@ func (r *rotation) write(t *testing.T) {
 }
 
 // check waits until both tokens were refreshed and the old ones have run out, and then fails the
-// test where any read of the whole time failed.
+// test if any read of the whole time failed.
 func (r *rotation) check(t *testing.T) {
 	t.Helper()
 	bed.Eventually(t, rotationLifetime, func() error {

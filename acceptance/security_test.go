@@ -103,7 +103,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return status(&api.Secret{}, err)
 		}
 	}
-	// refused is a request that the plugin refuses even where the policy permits it.
+	// refused is a request that the plugin refuses even if the policy permits it.
 	refused := func(ask func(*api.Client) int) func(*api.Client) int {
 		return func(c *api.Client) int {
 			got := ask(c)

@@ -98,7 +98,7 @@ func (u *upstream) configure(t *testing.T, changes map[string]any) {
 	u.write(t, "config/"+u.name, u.settings(changes))
 }
 
-// write writes a path below the mount, and returns the answer where there is one.
+// write writes a path below the mount, and returns the answer if there is one.
 func (u *upstream) write(t *testing.T, path string, data map[string]any) *api.Secret {
 	t.Helper()
 	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
@@ -220,7 +220,7 @@ func timestamp(t *testing.T, data map[string]any, field string) time.Time {
 // server to say.
 func claims(token string) (c jwt.Claims) {
 	if parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256}); err == nil {
-		_ = parsed.UnsafeClaimsWithoutVerification(&c) // nothing where it is no token
+		_ = parsed.UnsafeClaimsWithoutVerification(&c) // nothing if it is no token
 	}
 	return c
 }

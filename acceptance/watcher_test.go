@@ -96,7 +96,7 @@ func (w *watcher) take() (bad []error, failures int) {
 	return bad, failures
 }
 
-// longest is the longest gap that ended since a time; 0 where all rounds were answered.
+// longest is the longest gap that ended since a time; 0 if all rounds were answered.
 func (w *watcher) longest(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

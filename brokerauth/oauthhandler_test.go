@@ -9,7 +9,7 @@ import (
 )
 
 // sdkPost is a POST as the MCP Go SDK makes it with a handler: the header first, if the handler has one for
-// it, then the request, and Authorize where the answer is a 401 or a 403.
+// it, then the request, and Authorize if the answer is a 401 or a 403.
 func sdkPost(t *testing.T, transport *Transport) error {
 	t.Helper()
 	if source, err := transport.TokenSource(t.Context()); source != nil || err != nil {

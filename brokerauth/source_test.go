@@ -41,7 +41,7 @@ func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
 	})
 }
 
-// Where nobody calls, Vault is not read. The first call after the token's end waits for a new one.
+// If nobody calls, Vault is not read. The first call after the token's end waits for a new one.
 func TestIdleSourceReadsNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()
@@ -351,7 +351,7 @@ func TestTokenTellsItsEndAndItsID(t *testing.T) {
 	})
 }
 
-// Vault gives no expired token. Where one looks expired, the broker's clock is ahead, and the token is
+// Vault gives no expired token. If one looks expired, the broker's clock is ahead, and the token is
 // good for its ttl at least.
 func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {

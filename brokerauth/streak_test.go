@@ -21,9 +21,9 @@ func (w *world) ask(client *http.Client, path string) int {
 }
 
 // An MCP server that refuses each token for an hour costs the authorization server a few requests, not one
-// every few seconds. That is so whether the broker asks it by a transport or without one, where another
-// tool takes each of the tokens, before the retry too, where a proxy answers in between, where the plugin
-// replaces tokens by itself as well, and where the authorization server repeats one.
+// every few seconds. That is so whether the broker asks it by a transport or without one, if another
+// tool takes each of the tokens, before the retry too, if a proxy answers in between, if the plugin
+// replaces tokens by itself as well, and if the authorization server repeats one.
 func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 	byTransport := func(w *world, s *Source) func() {
 		client := w.httpClient(s)

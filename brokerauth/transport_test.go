@@ -196,7 +196,7 @@ func TestRequestWithoutBodyIsSentAgain(t *testing.T) {
 	}
 }
 
-// Where the body is gone, the 401 is the answer, whole. The next request has the new token.
+// If the body is gone, the 401 is the answer, whole. The next request has the new token.
 func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true

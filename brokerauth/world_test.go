@@ -197,7 +197,7 @@ func (w *world) refresh(id string) map[string]any {
 // access is the n-th access token.
 func access(n int) string { return fmt.Sprintf("secret-%d", n) }
 
-// serve is the MCP server: it answers with its request's body, or with a 401 where it refuses the
+// serve is the MCP server: it answers with its request's body, or with a 401 if it refuses the
 // token. A path of /moved redirects to another host, which answers with the Authorization header
 // that it was given.
 func (w *world) serve(req *http.Request) (*http.Response, error) {

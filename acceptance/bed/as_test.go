@@ -220,7 +220,7 @@ func issueClient(t *testing.T, ca *CA, name string) *Certificate {
 	return c
 }
 
-// tlsClient trusts the CA and shows the certificate, where there is one.
+// tlsClient trusts the CA and shows the certificate, if there is one.
 func tlsClient(t *testing.T, ca *CA, certificate *Certificate) *http.Client {
 	t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
@@ -230,7 +230,7 @@ func tlsClient(t *testing.T, ca *CA, certificate *Certificate) *http.Client {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Also where the server would not ask for one of this CA.
+		// Also if the server would not ask for one of this CA.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	transport := &http.Transport{TLSClientConfig: config}

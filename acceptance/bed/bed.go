@@ -27,7 +27,7 @@ var ErrNotFound = errors.New("not found (404)")
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
 type Bed struct {
 	Dir   string  // temporary, removed by Close or, if the process ends before, by the next bed
-	Vault *Vault  // as clients see it: behind a balancer where there are several nodes
+	Vault *Vault  // as clients see it: behind a balancer if there are several nodes
 	Nodes []*Node // the servers behind it
 	// Standbys is the cluster through another balancer, which prefers standbys; nil for a single node.
 	Standbys *Vault
@@ -65,7 +65,7 @@ type Options struct {
 	Config string
 
 	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
-	// Start returns errors.ErrUnsupported where the system does not allow that.
+	// Start returns errors.ErrUnsupported if the system does not allow that.
 	Process1 bool
 }
 

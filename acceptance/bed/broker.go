@@ -72,7 +72,7 @@ func (b *Broker) Counts() BrokerCounts {
 	return b.counts
 }
 
-// ListTools returns the names of the server's tools. It connects and initialises first where
+// ListTools returns the names of the server's tools. It connects and initialises first if
 // that has not been done.
 func (b *Broker) ListTools(ctx context.Context) ([]string, error) {
 	if err := b.connect(ctx); err != nil {

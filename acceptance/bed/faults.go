@@ -303,7 +303,7 @@ type faultConn struct {
 
 type faultConnKey struct{}
 
-// serve answers the request of a connection, next where that has no fault.
+// serve answers the request of a connection, next if that has no fault.
 func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	conn, ok := r.Context().Value(faultConnKey{}).(*faultConn)
 	if !ok {

@@ -21,7 +21,7 @@ func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 	client := tlsClient(t, p.ca, nil)
 	for _, c := range []struct {
 		fault  Fault
-		status int    // 0 where there is no answer
+		status int    // 0 if there is no answer
 		body   string // a part of it
 		err    string // a part of it
 	}{

@@ -305,7 +305,7 @@ func (n *Node) Kill() { n.proc.Load().Kill() }
 // PID is the id of the server's process.
 func (n *Node) PID() int { return n.proc.Load().PID() }
 
-// PluginPID is the id of the plugin's process that the server runs, 0 where it runs none.
+// PluginPID is the id of the plugin's process that the server runs, 0 if it runs none.
 func (n *Node) PluginPID() (int, error) {
 	pids, err := children(n.PID(), PluginName)
 	if err != nil || len(pids) == 0 {

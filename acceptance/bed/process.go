@@ -30,7 +30,7 @@ type ProcessUsage struct {
 	Descriptors int   // file descriptors
 }
 
-// startProcess starts cmd with its standard error, and its standard output where cmd does not
+// startProcess starts cmd with its standard error, and its standard output if cmd does not
 // already have one, appended to the file log.
 func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -86,7 +86,7 @@ func (p *Process) ended() bool {
 	}
 }
 
-// Stop asks the process to end, and kills it where it does not within the grace.
+// Stop asks the process to end, and kills it if it does not within the grace.
 func (p *Process) Stop() error {
 	if p.ended() {
 		return nil

@@ -50,7 +50,7 @@ func Usage(pid int) (u ProcessUsage, err error) {
 	return u, nil
 }
 
-// processState gives state and parent of a process from its stat file (proc(5)); nothing where
+// processState gives state and parent of a process from its stat file (proc(5)); nothing if
 // the process has ended.
 func processState(file string) (state string, parent int) {
 	content, err := os.ReadFile(file)

@@ -17,7 +17,7 @@ import (
 	"sync"
 )
 
-// Secrecy knows every client secret, every private key and every access token of a run, and finds them where they
+// Secrecy knows every client secret, every private key and every access token of a run, and finds them if they
 // must not be: in logs, audit logs and error texts.
 type Secrecy struct {
 	mu     sync.Mutex

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// New starts a bed for one test. It is closed when the test ends; where the test failed, the ends
+// New starts a bed for one test. It is closed when the test ends; if the test failed, the ends
 // of all logs are shown.
 func New(t testing.TB, opts Options) *Bed {
 	t.Helper()
@@ -24,7 +24,7 @@ func New(t testing.TB, opts Options) *Bed {
 	return b
 }
 
-// ShowLogs shows the ends of all logs where the test fails.
+// ShowLogs shows the ends of all logs if the test fails.
 func (b *Bed) ShowLogs(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {

@@ -35,7 +35,7 @@ const (
 // it waits after each answer, and how many reads and token requests that makes.
 //
 // What stands for an engine with leases is KV v1 with a "ttl" in the secret, which Vault answers with
-// that lease_duration: it is all that Vault Agent looks at where there is no rotation_period.
+// that lease_duration: it is all that Vault Agent looks at if there is no rotation_period.
 func TestModelAgreesWithVaultAgent(t *testing.T) {
 	b := bed.New(t, bed.Options{Bare: true})
 	clientID := setUp(t, b)
@@ -226,7 +226,7 @@ func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, cli
 // A read is one read of a token by an agent.
 type read struct {
 	asked, answered time.Time
-	ttl             int64 // of the answer; 0 where it has none
+	ttl             int64 // of the answer; 0 if it has none
 }
 
 // auditLog is what Vault's audit log has told so far.

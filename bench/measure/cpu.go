@@ -10,7 +10,7 @@ import (
 )
 
 // CPU is the CPU time that a process and its children have used so far, in steps of a nanosecond;
-// false where the system does not tell, as only Linux does.
+// false if the system does not tell, as only Linux does.
 func CPU(pid int) (time.Duration, bool) {
 	dirs := []string{fmt.Sprintf("/proc/%d", pid)}
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -43,7 +43,7 @@ func CPU(pid int) (time.Duration, bool) {
 	return total, true
 }
 
-// parentOf reads the parent's id from a process's /proc/PID/stat; 0 where the process is gone.
+// parentOf reads the parent's id from a process's /proc/PID/stat; 0 if the process is gone.
 func parentOf(stat string) int {
 	content, err := os.ReadFile(stat)
 	if err != nil {

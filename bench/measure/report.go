@@ -21,9 +21,9 @@ type Environment struct {
 	Go    string `json:"go"`
 	Vault string `json:"vault"`
 	CPUs  int    `json:"cpus"`
-	// Processor is its model, where the system tells.
+	// Processor is its model, if the system tells.
 	Processor string `json:"processor,omitempty"`
-	// Commit is the project's; with "-dirty" where files were changed since.
+	// Commit is the project's; with "-dirty" if files were changed since.
 	Commit string `json:"commit,omitempty"`
 }
 
@@ -69,7 +69,7 @@ func (e Environment) String() string {
 	return fmt.Sprintf("Vault %s, %s, %d CPUs, %s", e.Vault, e.Go, e.CPUs, e.Date)
 }
 
-// WriteJSON writes results to the named file in dir, which it makes where there is none. An empty
+// WriteJSON writes results to the named file in dir, which it makes if there is none. An empty
 // dir is nowhere.
 func WriteJSON(dir, name string, results any) error {
 	if dir == "" {

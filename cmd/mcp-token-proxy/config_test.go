@@ -181,7 +181,7 @@ func runWith(t *testing.T, contents map[string]string, args ...string) (code int
 	return code, stdout.String(), stderr.String()
 }
 
-// -check looks at all that a start would, files too, and contacts nobody.
+// -check looks at all that a start would, files too, and contacts no server.
 func TestCheck(t *testing.T) {
 	route := []string{"-check", "-upstream=https://files.example.com/mcp", "-token-path=mcp-oauth/token/files"}
 	for name, c := range map[string]struct {

@@ -10,7 +10,7 @@ func TestPluginEndsWithItsVault(t *testing.T) {
 	const looks, vaultLives = 100, 60
 	for name, row := range map[string]struct {
 		parent, adopter int
-		want            int // looks at the parent until the plugin ends; all where it lives
+		want            int // looks at the parent until the plugin ends; all if it lives
 	}{
 		"adopted by process 1":   {parent: 4711, adopter: 1, want: vaultLives + 1},
 		"adopted by a subreaper": {parent: 4711, adopter: 42, want: vaultLives + 1},

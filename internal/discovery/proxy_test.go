@@ -17,7 +17,7 @@ import (
 )
 
 func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
-	// The name is inside when the server is asked for a challenge, and outside for the document: where
+	// The name is inside when the server is asked for a challenge, and outside for the document: if
 	// the document came from counts. The outside is a proxy here, whose address says nothing.
 	as := newServer(t, http.NotFound)
 	server := newServer(t, nil)

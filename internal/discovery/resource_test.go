@@ -189,7 +189,7 @@ func (w *world) look(t *testing.T, r Request) (Published, error) {
 	return r.look(t.Context(), network{base: w})
 }
 
-// Where the operator names the authorization server, the MCP server's metadata says the rest.
+// If the operator names the authorization server, the MCP server's metadata says the rest.
 func TestLook(t *testing.T) {
 	w := healthy()
 	w.handlers[challenged] = answers(`{"resource":"https://mcp.example.com/","scopes_supported":["read","openid"]}`)

@@ -95,7 +95,7 @@ func serverDoc(issuer string) string {
 	return fmt.Sprintf(`{"issuer":%q,"token_endpoint":"%s/token"}`, issuer, strings.TrimSuffix(issuer, "/"))
 }
 
-// healthy is a world where everything is as the specifications say.
+// healthy is a world in which everything is as the specifications say.
 func healthy() *world {
 	return &world{handlers: map[string]http.HandlerFunc{
 		serverURL:  challenges(`resource_metadata="` + challenged + `"`),

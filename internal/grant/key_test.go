@@ -414,7 +414,7 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// wantOwnWords fails where an error is not about the field, too long, or repeats a piece of the input
+// wantOwnWords fails if an error is not about the field, too long, or repeats a piece of the input
 // that is long enough to be of use.
 func wantOwnWords(t *testing.T, err error, field, input string) {
 	t.Helper()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Where Retry-After is missing, the end of a rate limit's window is as good.
+// If Retry-After is missing, the end of a rate limit's window is as good.
 func TestEndOfTheRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()

@@ -23,7 +23,7 @@ func TestShapeChangeDropsTheToken(t *testing.T) {
 		if w.stored(weather).AccessToken != "" {
 			t.Error("the token of the old shape is still stored")
 		}
-		w.wantFetches(1) // an unverified write contacts nobody
+		w.wantFetches(1) // an unverified write contacts no server
 		if got := mustRead(t, e, weather); got.ID() == first.ID() || got.Shape != "B" {
 			t.Error("a token of the old shape was served")
 		}
@@ -116,7 +116,7 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 	}
 }
 
-// A refresh that is under way when the credentials change is made again with the new ones, once: also where
+// A refresh that is under way when the credentials change is made again with the new ones, once: also if
 // it fails, which opens a window like any other failure.
 func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 	for name, refuse := range map[string]error{"granted": nil, "refused": &grant.RefusedError{Status: 401, Code: "invalid_client"}} {

@@ -199,7 +199,7 @@ func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
 	}
 }
 
-// TestTextsOfTimesFollowTheTimes: also where the end moves because a server repeats a token.
+// TestTextsOfTimesFollowTheTimes: also if the end moves because a server repeats a token.
 func TestTextsOfTimesFollowTheTimes(t *testing.T) {
 	zone := time.FixedZone("east", 3600)
 	requested := time.Date(2026, 3, 4, 6, 6, 7, 0, zone)

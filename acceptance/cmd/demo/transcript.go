@@ -58,7 +58,7 @@ func (t *transcript) check(held bool, claim string, args ...any) {
 	t.failed = append(t.failed, claim)
 }
 
-// verdict ends the transcript: an error where a claim did not hold.
+// verdict ends the transcript: an error if a claim did not hold.
 func (t *transcript) verdict() error {
 	if len(t.failed) == 0 {
 		t.printf("\nAll held.\n")

@@ -37,7 +37,7 @@ func (s *soak) report() {
 	s.check(calmsHeld, "token requests in each %s without an event: %s", calmTime, calms)
 }
 
-// checkProcess checks what the plugin's process holds after all that, where it should hold as much
+// checkProcess checks what the plugin's process holds after all that, if it should hold as much
 // as before.
 func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	fmt.Println()

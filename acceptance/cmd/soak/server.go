@@ -219,7 +219,7 @@ func (s *server) insist(ctx context.Context, write func() error) (writes int, er
 	}
 }
 
-// read reads a token and checks it. The error is a violation where what came should never have
+// read reads a token and checks it. The error is a violation if what came should never have
 // come, and else the reason why nothing came.
 func (s *server) read(ctx context.Context, client *api.Client, path string) error {
 	before, begun := s.now(), time.Now()

@@ -141,7 +141,7 @@ func indexOf(p *profile.Profile, valueType string) int {
 	return -1
 }
 
-// parse reads a profile and, where there is one, takes an earlier one off it.
+// parse reads a profile and, if there is one, takes an earlier one off it.
 func parse(raw, earlier []byte) (*profile.Profile, error) {
 	p, err := profile.Parse(bytes.NewReader(raw))
 	if err != nil || earlier == nil {

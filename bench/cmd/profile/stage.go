@@ -33,7 +33,7 @@ type stage struct {
 	readers map[string][]*measure.Reader
 }
 
-// The roles of the readers. Whoever logs in gets Vault's default policy too, where the role does not
+// The roles of the readers. Whoever logs in gets Vault's default policy too, if the role does not
 // say otherwise.
 const (
 	usual         = "reader"

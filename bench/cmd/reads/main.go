@@ -53,7 +53,7 @@ func run(ctx context.Context, o options) error {
 	if o.Rounds < 1 || o.Rounds%len(orders) != 0 || o.DefaultRounds < 0 || o.DefaultRounds%len(orders) != 0 || o.Block < 1 || o.Duration <= 0 {
 		return fmt.Errorf("there must be rounds, a multiple of %d, and they must last", len(orders))
 	}
-	// The audit log is in memory, where there is such a place: it is Vault's work that counts, not the
+	// The audit log is in memory, if there is such a place: it is Vault's work that counts, not the
 	// disk's.
 	if memory, err := os.Stat("/dev/shm"); err == nil && memory.IsDir() && os.Getenv("TMPDIR") == "" {
 		if err := os.Setenv("TMPDIR", "/dev/shm"); err != nil {

@@ -12,7 +12,7 @@ import (
 // readerCounts are the numbers of readers, each measured by itself.
 var readerCounts = []int{1, 16, 64}
 
-// warmUp is how long each series is read before a round, where the plugins' processes are new.
+// warmUp is how long each series is read before a round, if the plugins' processes are new.
 const warmUp = time.Second
 
 // orders are the orders in which a round may take the series: each comes first, second, third and
@@ -56,7 +56,7 @@ type series struct {
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p99_9_ms"`
-	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds; 0 where the
+	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds; 0 if the
 	// system does not tell.
 	CPU    float64 `json:"cpu_us_per_read"`
 	Rounds []round `json:"rounds"`

@@ -95,7 +95,7 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	return s, s.compareAnswers(ctx)
 }
 
-// The policies that readers may have. Whoever logs in gets Vault's default policy too, where the role
+// The policies that readers may have. Whoever logs in gets Vault's default policy too, if the role
 // does not say otherwise.
 const (
 	onePolicy   = "one policy"
@@ -136,7 +136,7 @@ func (s *stage) compareAnswers(ctx context.Context) error {
 	return alike(s.answers)
 }
 
-// alike is nil where answers of all series are alike.
+// alike is nil if answers of all series are alike.
 func alike(answers []answer) error {
 	ours := answers[seriesToken]
 	for _, a := range answers {

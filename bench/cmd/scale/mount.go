@@ -390,7 +390,7 @@ func (m *mount) awaitAnswer(ctx context.Context, server string) error {
 // time: when the last dozen are held, all are.
 func (m *mount) awaitTimers(ctx context.Context) error {
 	for i := max(0, m.configs-12); i < m.configs; i++ {
-		// Where a token is not held yet, each question costs storage reads.
+		// If a token is not held yet, each question costs storage reads.
 		err := m.await(ctx, 20*time.Millisecond, func() error { return m.held(ctx, server(i)) })
 		if err != nil {
 			return err

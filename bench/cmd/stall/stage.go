@@ -99,7 +99,7 @@ func (s *stage) newHost(ctx context.Context, name string) (*host, error) {
 }
 
 // lifetimeFor is such that a token is still valid, for some time to spare, when it has fallen due and
-// then been read for a time: it falls due a quarter of its lifetime ahead of its end, or half of it where
+// then been read for a time: it falls due a quarter of its lifetime ahead of its end, or half of it if
 // that is less than 30 s.
 func lifetimeFor(read time.Duration) time.Duration {
 	margin := (read + spare + time.Second - 1).Truncate(time.Second)
