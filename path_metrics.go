@@ -60,7 +60,7 @@ token that may read this path.
 
   path "mcp-oauth/metrics" { capabilities = ["read"] }
 
-It asks neither storage nor an authorization server, and counts from when the mount was
+It contacts neither storage nor an authorization server, and counts since the mount was
 set up in this process.
 
 Requests to authorization servers, reads of tokens, writes to refresh/, refreshes that
