@@ -12,13 +12,13 @@ import (
 // testName is the name of a test in the documentation.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 
-// The security page says of every threat which test shows its answer.
+// Every threat of the security page has a test that shows its answer, and threatTests no other threats.
 func TestEveryThreatHasATest(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	threats := 0
+	exists, threats := testsOfTheProject(t), map[string]bool{}
 	inThreats := false
 	for line := range strings.Lines(string(page)) {
 		switch isRow := strings.HasPrefix(line, "|"); {
@@ -27,15 +27,83 @@ func TestEveryThreatHasATest(t *testing.T) {
 		case !isRow:
 			inThreats = false
 		case inThreats && !strings.HasPrefix(line, "|---"):
-			threats++
-			if !testName.MatchString(line) {
-				t.Errorf("no test shows what answers %s", line)
+			threat, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+			threats[threat] = true
+			if len(threatTests[threat]) == 0 {
+				t.Errorf("no test shows what answers %q", threat)
 			}
 		}
 	}
-	if threats == 0 {
-		t.Error("the page has no table of threats")
+	for threat, tests := range threatTests {
+		if !threats[threat] {
+			t.Errorf("the page does not have the threat %q", threat)
+		}
+		for _, name := range tests {
+			if !exists[name] {
+				t.Errorf("%s: there is no test %s", threat, name)
+			}
+		}
 	}
+}
+
+var (
+	mdFence = regexp.MustCompile("(?s)```.*?```")
+	mdLink  = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	mdTitle = regexp.MustCompile(`(?m)^#+ (.*)$`)
+)
+
+// Every link from a page to another file of the project, or to a heading, leads somewhere.
+func TestLinksLeadSomewhere(t *testing.T) {
+	var pages []string
+	for _, pattern := range []string{"*.md", "docs/*.md", "*/README.md", "*/*/README.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, files...)
+	}
+	links := 0
+	for _, page := range pages {
+		text := readText(t, page)
+		for _, link := range mdLink.FindAllStringSubmatch(mdFence.ReplaceAllString(text, ""), -1) {
+			file, anchor, _ := strings.Cut(link[1], "#")
+			if strings.Contains(file, ":") {
+				continue
+			}
+			links++
+			target := page
+			if file != "" {
+				target = filepath.Join(filepath.Dir(page), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %s: %v", page, link[1], err)
+			} else if anchor != "" && !anchorsOf(readText(t, target))[anchor] {
+				t.Errorf("%s: there is no heading %s", page, link[1])
+			}
+		}
+	}
+	if links < 50 {
+		t.Errorf("%d links were found", links)
+	}
+}
+
+func readText(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// anchorsOf returns the anchors of a page's headings, as GitHub makes them.
+func anchorsOf(page string) map[string]bool {
+	anchors := map[string]bool{}
+	for _, title := range mdTitle.FindAllStringSubmatch(mdFence.ReplaceAllString(page, ""), -1) {
+		anchor := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(title[1]), "")
+		anchors[strings.ReplaceAll(anchor, " ", "-")] = true
+	}
+	return anchors
 }
 
 // Every test that the documentation names exists.

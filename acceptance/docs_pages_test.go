@@ -509,6 +509,17 @@ func followMetrics(w *walkthrough) {
 
 func followSecurity(w *walkthrough) {
 	w.configure(w.t, nil)
+	if err := w.bed.Vault.PutPolicy(w.t.Context(), "operator-of-files", policiesOf(w.t, "../docs/security.md")["operator"]); err != nil {
+		w.t.Fatal(err)
+	}
+	operator := strings.TrimSpace(commandSays(w.t, w.bed, "token", "create", "-policy=operator-of-files", "-field=token"))
+	if w.has("jq") { // what the page's operator read is written back
+		b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
+		cmd := w.shell(w.t.Context(), b.text, operator)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			w.t.Errorf("%v\n%s", err, w.bed.Secrecy.Redact(out))
+		}
+	}
 	fields := w.read(w.t, "config/files")
 	fields["token_id"] = nil // of refresh/
 	w.wantTuned("vault secrets tune", "request", fields)

@@ -33,11 +33,18 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 			"read the config", "write the config", "delete the config", "create the config",
 			"list the roles", "read the role", "write the role", "delete a role",
 			"read the keys", "rotate the keys", "read the status", "read the role's status",
+			"list the configs", "list the roles' statuses",
 		},
-		"monitoring": {"list the status", "read the status", "read the role's status"},
+		"infrastructure as code": {
+			"list the configs", "read the config", "read the other config", "write the config", "write the other config",
+			"allow http", "allow http in the command's words", "allow inner addresses", "publish the keys", "write a key", "have a key made",
+			"delete the config", "create the config", "list the roles", "list the other roles", "read the role", "write the role", "delete a role",
+			"read the keys", "rotate the keys", "list the status", "list the roles' statuses", "read the status", "read the role's status",
+		},
+		"monitoring": {"list the status", "list the roles' statuses", "read the status", "read the role's status"},
 		"auditor": {
 			"list the configs", "read the config", "read the other config", "list the roles", "list the other roles",
-			"read the role", "read the keys", "list the status", "read the status", "read the role's status",
+			"read the role", "read the keys", "list the status", "list the roles' statuses", "read the status", "read the role's status",
 		},
 	} {
 		rules, ok := policies[name]
@@ -164,12 +171,13 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/role/"+u.name+"/gone")
 			return status(&api.Secret{}, err)
 		},
-		"list the other roles":   list("role/" + other.name + "/"),
-		"read the keys":          read("keys/" + u.name),
-		"rotate the keys":        write("keys/"+u.name+"/rotate", nil),
-		"list the status":        list("status/"),
-		"read the status":        read("status/" + u.name),
-		"read the role's status": read("status/" + role),
+		"list the other roles":     list("role/" + other.name + "/"),
+		"read the keys":            read("keys/" + u.name),
+		"rotate the keys":          write("keys/"+u.name+"/rotate", nil),
+		"list the status":          list("status/"),
+		"list the roles' statuses": list("status/" + u.name + "/"),
+		"read the status":          read("status/" + u.name),
+		"read the role's status":   read("status/" + role),
 		"tune the mount": func(c *api.Client) int {
 			_, err := c.Logical().WriteWithContext(t.Context(), "sys/mounts/"+bed.Mount+"/tune", map[string]any{"description": "tuned"})
 			return status(&api.Secret{}, err)
