@@ -9,34 +9,24 @@ import (
 )
 
 func TestThousandReportsOfOneTokenCostOneRefresh(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.latency = time.Second })
 		parallel(1000, func() {
-			if err := s.Replace(t.Context(), access(1)); err != nil {
-				t.Error(err)
-			}
+			w.replace(s, access(1))
 		})
 		w.wantToken(s, 2)
 		w.wantCalls(2, 1)
 		// Those that come late, with a token replaced long ago, cost nothing.
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Error(err)
-		}
+		w.replace(s, access(1))
 		w.wantCalls(2, 1)
 	})
 }
 
 // Another broker had it replaced already.
 func TestTokenReplacedElsewhereIsRead(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number = 2 })
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 		var held int
 		w.with(func(w *world) { held = w.number })
@@ -64,9 +54,7 @@ func TestYoungTokenIsKept(t *testing.T) {
 			t.Errorf("a hundred reports in ten seconds cost %d calls, want about four", n)
 		}
 		pass(windowMost)
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 	})
 }
@@ -86,9 +74,7 @@ func TestRefusedRefreshLeavesTheHeldToken(t *testing.T) {
 		"hangs in between": {func(w *world) { w.latency = time.Hour }, "read", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
+			holding(t, func(t *testing.T, w *world, s *Source) {
 				w.with(c.trouble)
 				failure, ok := errors.AsType[*Error](s.Replace(t.Context(), access(1)))
 				if !ok {
@@ -105,16 +91,12 @@ func TestRefusedRefreshLeavesTheHeldToken(t *testing.T) {
 
 // An answer that was on its way before the refresh holds the refused token. It is not the last word.
 func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		pass(200 * time.Second)
 		w.with(func(w *world) { w.latency = 5 * time.Second })
 		w.wantToken(s, 1) // and starts a read in the background
 		pass(time.Second)
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 		w.wantCalls(3, 1)
 	})
@@ -125,9 +107,7 @@ func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
 func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 	for name, latency := range map[string]time.Duration{"slow": 20 * time.Second, "hanging": time.Hour} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
+			holding(t, func(t *testing.T, w *world, s *Source) {
 				pass(200 * time.Second)
 				w.with(func(w *world) { w.latency = latency })
 				w.wantToken(s, 1) // and starts a read in the background
@@ -183,9 +163,7 @@ func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 		s := w.source()
 		time.AfterFunc(time.Second, func() {
 			w.with(func(w *world) { w.latency = 0 })
-			if err := s.Replace(t.Context(), access(1)); err != nil {
-				t.Error(err)
-			}
+			w.replace(s, access(1))
 		})
 		before := time.Now()
 		if token, err := s.Token(); err != nil || token.AccessToken != access(2) {
@@ -207,9 +185,7 @@ func TestReplacementIsGivenUp(t *testing.T) {
 		"both slow":     {20 * time.Second, 20 * time.Second, "read"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
+			holding(t, func(t *testing.T, w *world, s *Source) {
 				w.with(func(w *world) { w.writing, w.latency = c.writing, c.latency })
 				before := time.Now()
 				err := s.Replace(t.Context(), access(1))
@@ -231,9 +207,7 @@ func TestReplacedTokenIsReadUntilANodeThatLagsHasIt(t *testing.T) {
 				s := w.source()
 				w.hold(s)
 				before := time.Now()
-				if err := s.Replace(t.Context(), access(1)); err != nil {
-					t.Fatal(err)
-				}
+				w.replace(s, access(1))
 				if took := time.Since(before); took < lag || took > 3*lag+time.Second/40 {
 					t.Errorf("it took %s, want not much more than the lag", took)
 				}
@@ -254,9 +228,7 @@ func TestTokenThatIsYetNewerWillDo(t *testing.T) {
 		w.hold(s)
 		time.AfterFunc(time.Second/2, func() { w.with(func(w *world) { w.number = 3 }) })
 		before := time.Now()
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		if took := time.Since(before); took != time.Second {
 			t.Errorf("it took %s, want the second that the refresh took", took)
 		}
@@ -271,9 +243,7 @@ func TestTokenBeforeTheRefusedOneWillNotDo(t *testing.T) {
 		w.lag, w.older = 100*time.Millisecond, true
 		s := w.source()
 		w.hold(s)
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 	})
 }
@@ -313,15 +283,11 @@ func TestTokenThatIsKeptIsNotReadAgain(t *testing.T) {
 // A refresh that waits for a slow authorization server is answered with a 504 while the fetch goes on. The
 // token is named again, which joins that fetch, unless a read shows that it is there.
 func TestRefreshThatTakesLongIsWaitedFor(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.fetching[http.MethodPut] = 3 })
 		before := time.Now()
 		parallel(10, func() {
-			if err := s.Replace(t.Context(), access(1)); err != nil {
-				t.Error(err)
-			}
+			w.replace(s, access(1))
 		})
 		if took := time.Since(before); took != 3*pluginWait {
 			t.Errorf("it took %s, want %s", took, 3*pluginWait)
@@ -334,15 +300,11 @@ func TestRefreshThatTakesLongIsWaitedFor(t *testing.T) {
 }
 
 func TestRefreshThatTakesLongEndsWithTheTokensAppearance(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.fetching[http.MethodPut] = 1000 })
 		time.AfterFunc(7*time.Second, func() { w.with(func(w *world) { w.number = 2 }) })
 		before := time.Now()
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		if took := time.Since(before); took != 2*pluginWait {
 			t.Errorf("it took %s, want %s", took, 2*pluginWait)
 		}
@@ -352,9 +314,7 @@ func TestRefreshThatTakesLongEndsWithTheTokensAppearance(t *testing.T) {
 
 // A failed read moments ago does not keep a replaced token from being read.
 func TestReplacedTokenIsReadWithinTheWindow(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		pass(200 * time.Second)
 		w.with(func(w *world) { w.lost = errLost })
 		w.wantToken(s, 1)
@@ -363,26 +323,20 @@ func TestReplacedTokenIsReadWithinTheWindow(t *testing.T) {
 			t.Fatal("the read has not failed")
 		}
 		w.with(func(w *world) { w.lost = nil })
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 	})
 }
 
 func TestReporterWhoGivesUpDisturbsNobody(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.latency = 5 * time.Second })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := s.Replace(ctx, access(1)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the caller's own deadline", err)
 		}
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Error(err)
-		}
+		w.replace(s, access(1))
 		w.wantCalls(2, 1)
 	})
 }
@@ -391,9 +345,7 @@ func TestReporterWhoGivesUpDisturbsNobody(t *testing.T) {
 func TestTokenIsReplacedThatIsNotHeld(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()
-		if err := s.Replace(t.Context(), access(1)); err != nil {
-			t.Fatal(err)
-		}
+		w.replace(s, access(1))
 		w.wantToken(s, 2)
 		w.wantCalls(1, 1)
 	})

@@ -23,9 +23,7 @@ func TestColdCallersShareOneRead(t *testing.T) {
 }
 
 func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number, w.latency = 2, 5*time.Second })
 		pass(200*time.Second - time.Nanosecond)
 		w.wantToken(s, 1)
@@ -43,9 +41,7 @@ func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
 
 // If nobody calls, Vault is not read. The first call after the token's end waits for a new one.
 func TestIdleSourceReadsNothing(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number = 2 })
 		pass(time.Hour)
 		w.wantCalls(1, 0)
@@ -68,9 +64,7 @@ func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
 		"nonsense":          {func(w *world) { w.ttl = 0 }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
+			holding(t, func(t *testing.T, w *world, s *Source) {
 				end := time.Now().Add(w.lifetime)
 				w.with(c.trouble)
 				for time.Now().Before(end) {

@@ -179,12 +179,8 @@ func TestWhatEndsTheStreak(t *testing.T) {
 		"accepted, but is just replaced": {answers: []answer{{2, http.StatusOK}}, replacing: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
-				if err := s.Replace(t.Context(), access(1)); err != nil {
-					t.Fatal(err)
-				}
+			holding(t, func(t *testing.T, w *world, s *Source) {
+				w.replace(s, access(1))
 				pass(streakFirst)
 				if c.replacing {
 					s.replacing.calls.current = &call{}
@@ -195,9 +191,7 @@ func TestWhatEndsTheStreak(t *testing.T) {
 				if c.replacing {
 					s.replacing.calls.current = nil
 				}
-				if err := s.Replace(t.Context(), access(2)); err != nil {
-					t.Fatal(err)
-				}
+				w.replace(s, access(2))
 				pass(streakFirst) // the window of a streak's first token, and half of that of its second
 				err := s.Replace(t.Context(), access(3))
 				if c.ends && err != nil || !c.ends && !errors.Is(err, ErrNotReplaced) {

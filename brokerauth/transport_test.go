@@ -247,9 +247,7 @@ func TestSecond401IsTheAnswer(t *testing.T) {
 }
 
 func TestRequestsThatSeeOne401CostOneRefresh(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		s := w.source()
-		w.hold(s)
+	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.refused[access(1)], w.latency = true, time.Second })
 		client := w.httpClient(s)
 		parallel(100, func() { wantAnswer(t, post(t, client), http.StatusOK, "hello") })
@@ -344,9 +342,7 @@ func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 		"before the next one is refused": {800 * time.Millisecond, []int{1, 2}, 1600 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				s := w.source()
-				w.hold(s)
+			holding(t, func(t *testing.T, w *world, s *Source) {
 				w.with(func(w *world) {
 					for _, n := range c.refused {
 						w.refused[access(n)] = true

@@ -284,6 +284,23 @@ func (w *world) hold(s *Source) {
 	}
 }
 
+// holding is a story of a source that holds a token.
+func holding(t *testing.T, f func(t *testing.T, w *world, s *Source)) {
+	story(t, func(t *testing.T, w *world) {
+		s := w.source()
+		w.hold(s)
+		f(t, w, s)
+	})
+}
+
+// replace has a token replaced, which must succeed.
+func (w *world) replace(s *Source, rejected string) {
+	w.t.Helper()
+	if err := s.Replace(w.t.Context(), rejected); err != nil {
+		w.t.Error(err)
+	}
+}
+
 // parallel runs n functions at once and waits for them.
 func parallel(n int, f func()) {
 	var all sync.WaitGroup
