@@ -122,7 +122,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	}
 	if resp != nil && req.Operation == logical.HelpOperation {
 		if doc, ok := resp.Data["openapi"].(*framework.OASDocument); ok {
-			mendOpenAPI(doc)
+			completeOpenAPI(doc)
 		}
 	}
 	return resp, err

@@ -7,9 +7,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// brought reports whether the request holds the credentials that the config now has, and
+// suppliesCredentials reports whether the request holds the credentials that the config now has, and
 // says which field they are in.
-func (c *config) brought(d *framework.FieldData, madeKey bool) (field string, ok bool) {
+func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (field string, ok bool) {
 	switch {
 	case len(c.Keys) > 0 && c.KeyType != "":
 		field, ok = "key_type (which makes a new key)", madeKey

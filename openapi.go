@@ -6,10 +6,10 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// mendOpenAPI puts each schema into the place of the reference to it. Vault loses the references
+// completeOpenAPI puts each schema into the place of the reference to it. Vault loses the references
 // in the document of an external plugin, and with them which schema an operation has. It also
 // adds what the framework leaves out: a body that is not JSON.
-func mendOpenAPI(doc *framework.OASDocument) {
+func completeOpenAPI(doc *framework.OASDocument) {
 	for path, item := range doc.Paths {
 		for _, op := range []*framework.OASOperation{item.Get, item.Post, item.Delete} {
 			if op == nil {

@@ -124,7 +124,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.unexpired(old); err != nil {
 		return nil, err
 	}
-	field, trusted := next.brought(d, madeKey)
+	field, trusted := next.suppliesCredentials(d, madeKey)
 	trusted = trusted || old == nil
 	if !trusted && !next.sameRoute(meant) {
 		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must supply %s too: the stored credentials are not sent to a place they were not written for", field)
