@@ -319,16 +319,6 @@ func (w *walkthrough) shim(name, script string) {
 	}
 }
 
-// release builds the plugin as another version, and puts it at a place in the working directory.
-func (w *walkthrough) release(version, file string) {
-	w.t.Helper()
-	place := filepath.Join(w.dir, filepath.Dir(file))
-	if err := os.MkdirAll(place, 0o700); err != nil {
-		w.t.Fatal(err)
-	}
-	(&release{t: w.t, bed: w.bed, plugins: place}).build(version, filepath.Base(file))
-}
-
 // A brokersLogin is what a broker gets for the role-id and secret-id of a page.
 type brokersLogin struct {
 	client *api.Client
