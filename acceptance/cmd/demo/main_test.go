@@ -62,7 +62,8 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	for taught, shown := range map[string]string{
 		"tr -d '\\n' < client-secret | vault write mcp-oauth/config/files": "tr -d '\\n' < client-secret | vault write mcp-oauth/config/weather",
 		"\n  client_secret=-":                       " client_secret=-",
-		"\n  -version=v":                            " -version=v",
+		"\n  -command=\"vault-plugin-mcp-oauth":     " -command=vault-plugin-mcp-oauth",
+		"\n  -version=\"$VERSION\"":                 " -version=v",
 		"\nvault policy write mcp-broker - <<'EOF'": " vault policy write weather-broker - <<'EOF'",
 	} {
 		said := strings.NewReplacer("$ bao ", "$ vault ", "| bao ", "| vault ").Replace(out.String())

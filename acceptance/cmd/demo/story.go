@@ -89,7 +89,8 @@ func (s *story) enablePlugin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s -version: %w", bed.PluginName, err)
 	}
-	_, err = s.must(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "-version="+strings.TrimSpace(string(version)), "secret", bed.PluginName)
+	_, err = s.must(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "-command="+bed.PluginName,
+		"-version="+strings.TrimSpace(string(version)), "secret", bed.PluginName)
 	if err != nil {
 		return err
 	}
