@@ -1,0 +1,37 @@
+package servers
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A machine without the tools is told of all of them at once.
+func TestPrerequisitesNameWhatIsMissing(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	err := Prerequisites(t.Context())
+	if err == nil {
+		t.Fatal("nothing is missing on a machine without commands")
+	}
+	for _, tool := range []string{"Java 17", "Maven", "Python with venv and pip"} {
+		if !strings.Contains(err.Error(), "missing: "+tool) {
+			t.Errorf("%q does not name %s", err, tool)
+		}
+	}
+}
+
+// What Maven brings is run, so its content must be the pinned one.
+func TestAnotherArtifactIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "artifact.zip")
+	if err := os.WriteFile(file, []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // FIPS 180-2 appendix B.1
+	if err := checkSum(file, sum); err != nil {
+		t.Error(err)
+	}
+	if err := checkSum(file, keycloakSum); err == nil || !strings.Contains(err.Error(), "artifact.zip has the SHA-256 "+sum) {
+		t.Errorf("another content: %v", err)
+	}
+}
