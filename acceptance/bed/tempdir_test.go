@@ -24,8 +24,8 @@ func TestDirectoriesOfEndedProcessesAreRemoved(t *testing.T) {
 	if err := ended.lock.Close(); err != nil { // as the end of its process does
 		t.Fatal(err)
 	}
-	starting, err := os.MkdirTemp("", tempDirPrefix) // it has no lock yet
-	if err != nil {
+	starting := filepath.Join(os.TempDir(), tempDirPrefix+"starting")
+	if err := os.Mkdir(starting, 0o700); err != nil { // it has no lock yet
 		t.Fatal(err)
 	}
 	another, err := newTempDir()
