@@ -57,6 +57,7 @@ func newBackend(system *systemView, s store) *backend {
 			b.statusPaths(),
 			b.keysPaths(),
 			b.metricsPaths(),
+			b.settingsPaths(),
 		),
 		InitializeFunc: b.initialize,
 		Invalidate:     b.invalidate,

@@ -41,6 +41,7 @@ var api = map[string][]logical.Operation{
 	"keys/weather/rotate":    {logical.UpdateOperation},
 	"jwks/weather":           {logical.ReadOperation},
 	"metrics":                {logical.ReadOperation},
+	"settings":               {logical.ReadOperation, logical.UpdateOperation},
 }
 
 func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {

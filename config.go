@@ -56,6 +56,7 @@ type config struct {
 	SigningAlg           string        `json:"signing_alg,omitempty"`
 	Certificate          string        `json:"certificate,omitempty"`
 	PublishJWKS          bool          `json:"publish_jwks,omitempty"`
+	PublicID             string        `json:"public_id,omitempty"` // see publicID
 	ClientCertificate    string        `json:"client_certificate,omitempty"`
 	ClientCertificateKey string        `json:"client_certificate_key,omitempty"`
 
@@ -134,7 +135,7 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("certificate", func(c *config) *string { return &c.Certificate }, 64<<10,
 		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isCredential | needsKey | isFile),
 	flagField("publish_jwks", func(c *config) *bool { return &c.PublishJWKS },
-		"Publish the public keys at jwks/<server>, for everybody, as a jwks_uri for the authorization server.").is(needsKey),
+		"Publish the public keys at jwks/<id>, for everybody, as a jwks_uri for the authorization server.").is(needsKey),
 	textField("client_certificate", func(c *config) *string { return &c.ClientCertificate }, 64<<10,
 		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.").is(isCredential | isFile),
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,

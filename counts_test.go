@@ -140,7 +140,7 @@ func TestWarmReadsCallNobody(t *testing.T) {
 		"after a pause":            {func(c *counting) { withToken(c); time.Sleep(replicationStateLife) }, token("weather"), 1},
 		"within a backoff window":  {func(c *counting) { down(c); unavailable(c) }, often(unavailable), 0},
 		"again":                    {func(c *counting) { withToken(c); time.Sleep(replicationStateLife); c.token("weather") }, often(token("weather")), 0},
-		"of published keys":        {withKeys, reading("jwks/weather"), 0},
+		"of published keys":        {withKeys, func(c *counting) { c.read(c.publishedAt("weather")) }, 0},
 		"refresh/ within cooldown": {withToken, func(c *counting) { c.refresh("weather", nil) }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestStorageCalls(t *testing.T) {
 			c.write("config/news", c.as.client())
 		}, listing("status/"), "3 list"},
 		"list of servers with roles": {withRoles, listing("role/"), "2 list"},
-		"public keys":                {withKeys, reading("keys/weather"), "1 get"},
+		"public keys":                {withKeys, reading("keys/weather"), "2 get"},
 		"start with two roles":       {withRoles, func(c *counting) { c.stop(); c.start() }, "9 get, 5 list"},
 		"another node's write":       {withToken, func(c *counting) { c.b.InvalidateKey(c.t.Context(), "config/weather") }, "3 get"},
 	} {

@@ -226,7 +226,7 @@ var fuzzOperations = []logical.Operation{
 
 // fuzzPaths are the paths, with S for a server and R for a role. An empty one is any bytes.
 var fuzzPaths = []string{
-	"config/S", "role/S/R", "token/S", "token/S/R", "refresh/S", "refresh/S/R", "keys/S", "keys/S/rotate", "jwks/S",
+	"config/S", "role/S/R", "token/S", "token/S/R", "refresh/S", "refresh/S/R", "keys/S", "keys/S/rotate", "jwks/S", "settings",
 	"status/S", "status/S/R", "config/", "role/S/", "status/", "config/S/", "metrics", "",
 }
 
@@ -307,7 +307,11 @@ func (w *fuzzWorld) ask(m *mount, in *input) {
 	if path == "" {
 		path = in.text()
 	}
-	path = strings.Replace(path, "S", in.name(), 1)
+	name := in.name()
+	if c, err := m.store().config(m.t.Context(), name); path == jwksPrefix+"S" && err == nil && c.publishes() {
+		name = c.publicID(name)
+	}
+	path = strings.Replace(path, "S", name, 1)
 	path = strings.Replace(path, "R", in.name(), 1)
 	data := with(fields{}, w.bases[in.below(len(w.bases))])
 	for range in.below(6) {

@@ -91,7 +91,11 @@ func onlyKnown(d *framework.FieldData) error {
 }
 
 // limits are those of the variable-length fields of all paths.
-var limits = configTable.limits()
+var limits = func() map[string]limit {
+	all := configTable.limits()
+	maps.Copy(all, settingsTable.limits())
+	return all
+}()
 
 // withinLimits checks the fields that a request holds, before anything is made of them. The
 // framework has seen to their types.

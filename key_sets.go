@@ -13,8 +13,9 @@ import (
 // keySets are the key sets of the configs that publish theirs, in memory: the path that answers
 // with them is unauthenticated, so it must cost no storage read.
 type keySets struct {
-	mu   sync.RWMutex // guards sets
-	sets map[string][]publicKey
+	mu   sync.RWMutex           // guards the maps
+	sets map[string][]publicKey // by public id
+	ids  map[string]string      // the public ids, by server
 
 	// loaded closes when every config has been looked at since the start.
 	loaded   chan struct{}
@@ -22,7 +23,7 @@ type keySets struct {
 }
 
 func newKeySets() *keySets {
-	return &keySets{sets: map[string][]publicKey{}, loaded: make(chan struct{})}
+	return &keySets{sets: map[string][]publicKey{}, ids: map[string]string{}, loaded: make(chan struct{})}
 }
 
 // lookedAtAll notes that every config has been looked at since the start.
@@ -37,10 +38,10 @@ func (k *keySets) update(server string, c *config) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if keys == nil {
-		delete(k.sets, server)
-	} else {
-		k.sets[server] = keys
+	delete(k.sets, k.ids[server])
+	delete(k.ids, server)
+	if id := c.publicID(server); id != "" {
+		k.sets[id], k.ids[server] = keys, id
 	}
 	return nil
 }
@@ -49,9 +50,9 @@ func (k *keySets) update(server string, c *config) error {
 // an authorization server is not told that a key does not exist.
 const keySetWait = 5 * time.Second
 
-// await returns the key set of a server; false if none is published.
-func (k *keySets) await(ctx context.Context, server string) (jwkSet, bool) {
-	set, ok := k.at(server, time.Now())
+// await returns the key set of a public id; false if none is published.
+func (k *keySets) await(ctx context.Context, id string) (jwkSet, bool) {
+	set, ok := k.at(id, time.Now())
 	if ok {
 		return set, true
 	}
@@ -62,13 +63,13 @@ func (k *keySets) await(ctx context.Context, server string) (jwkSet, bool) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return k.at(server, time.Now())
+	return k.at(id, time.Now())
 }
 
-// at is the key set of a server in memory; false if there is none.
-func (k *keySets) at(server string, now time.Time) (jwkSet, bool) {
+// at is the key set of a public id in memory; false if there is none.
+func (k *keySets) at(id string, now time.Time) (jwkSet, bool) {
 	k.mu.RLock()
-	keys, ok := k.sets[server]
+	keys, ok := k.sets[id]
 	k.mu.RUnlock()
 	set := jwkSet{Keys: []json.RawMessage{}, maxAge: jwksMaxAge}
 	// The oldest key of a ring that was rotated became active long ago. One that became active just now has
@@ -125,7 +126,7 @@ func (c *config) publicKeys(now time.Time) ([]publicKey, error) {
 
 // keysToPublish are the public keys of a config that publishes them; nil otherwise.
 func keysToPublish(c *config) ([]publicKey, error) {
-	if c == nil || !c.PublishJWKS {
+	if !c.publishes() {
 		return nil, nil
 	}
 	return c.publicKeys(time.Now())

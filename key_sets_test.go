@@ -19,7 +19,7 @@ import (
 // jwks asks for the key set as an authorization server does, and gives its keys.
 func (m *mount) jwks(server string) []any {
 	m.t.Helper()
-	data := m.data(logical.ReadOperation, "jwks/"+server, nil)
+	data := m.data(logical.ReadOperation, m.publishedAt(server), nil)
 	body, _ := data[logical.HTTPRawBody].([]byte)
 	cache := data[logical.HTTPCacheControlHeader]
 	if cache != "private, max-age=300" && cache != "private, max-age=10" {
@@ -38,6 +38,16 @@ func (m *mount) jwks(server string) []any {
 	}
 	checkSecretFree(m.t, "a key set", string(body))
 	return set["keys"]
+}
+
+// publishedAt is the path of a server's key set, by what is stored. It is no storage call of the mount's.
+func (m *mount) publishedAt(server string) string {
+	m.t.Helper()
+	c, err := store{storage: &m.storage.InmemStorage}.config(m.t.Context(), server)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return jwksPrefix + c.publicID(server)
 }
 
 // unpublished checks that there is no key set, in the words that all who ask for what
@@ -257,7 +267,7 @@ func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 				m := newMount(t)
 				keptFor := func(want, when string) {
 					t.Helper()
-					got := m.data(logical.ReadOperation, "jwks/weather", nil)[logical.HTTPCacheControlHeader]
+					got := m.data(logical.ReadOperation, m.publishedAt("weather"), nil)[logical.HTTPCacheControlHeader]
 					if got != "private, max-age="+want {
 						t.Errorf("%s: %v; want max-age=%s", when, got, want)
 					}
@@ -295,12 +305,12 @@ func TestKeySetIsKeptForItsTimeThroughARotation(t *testing.T) {
 		m.write("config/weather", made(nil))
 		m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 		for range 26 {
-			data := m.data(logical.ReadOperation, "jwks/weather", nil)
+			data := m.data(logical.ReadOperation, m.publishedAt("weather"), nil)
 			if got := data[logical.HTTPCacheControlHeader]; got != "private, max-age=300" {
 				t.Fatalf("at %s the set may be kept: %v", time.Now(), got)
 			}
 			time.Sleep(10 * time.Minute)
-			if data = m.data(logical.ReadOperation, "jwks/weather", nil); data[logical.HTTPCacheControlHeader] != "private, max-age=300" {
+			if data = m.data(logical.ReadOperation, m.publishedAt("weather"), nil); data[logical.HTTPCacheControlHeader] != "private, max-age=300" {
 				t.Fatalf("at %s the set may be kept: %v", time.Now(), data[logical.HTTPCacheControlHeader])
 			}
 			time.Sleep(50 * time.Minute)

@@ -79,6 +79,9 @@ func numberedPairs(n int) any {
 func TestEveryFieldHasItsLimit(t *testing.T) {
 	lengths := atLength(t)
 	for field, limit := range limits {
+		if configFields()[field] == nil {
+			continue // see TestPublicURL
+		}
 		t.Run(field, func(t *testing.T) {
 			_, ofRoles := roleTable.written()[field]
 			value := lengths[field]
@@ -125,7 +128,7 @@ func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 		path := m.b.(*backend).Route(example)
 		for field, schema := range path.Fields {
 			_, limited := limits[field]
-			if limited || field == "server" || field == "role" || schema.Type == framework.TypeBool {
+			if limited || slices.Contains([]string{"server", "role", "id"}, field) || schema.Type == framework.TypeBool {
 				continue
 			}
 			for _, value := range []any{long(1 << 20), 1 << 62, []string{long(1 << 20)}} {

@@ -147,6 +147,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.fitsServer(); err != nil {
 		return nil, err
 	}
+	next.assignPublicID(name.Server, old)
 	now := time.Now()
 	if old == nil || !next.sameCredentials(old) || !next.sameRoute(meant) {
 		next.writeCredentials(now)
@@ -155,7 +156,14 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 
-	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !madeKey}
+	moved, err := b.movedNote(ctx, name.Server, old, next)
+	if err != nil {
+		return nil, err
+	}
+	// The authorization server cannot know a key that was made now, or is at another URL now.
+	unknown := madeKey || moved != "" && next.KeyType != ""
+
+	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !unknown}
 	write.refresh = old != nil && (!next.sameCredentials(old) || !next.sameRoute(old) || !next.Discovered.same(old.Discovered))
 	failing := b.engine.Failing(name)
 	write.fetch = old == nil || write.refresh || failing ||
@@ -167,7 +175,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		}
 		write.fetch = !verified
 	}
-	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource))
+	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource), moved)
 	// A failure is forgotten by a write: the caller may have fixed its cause.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
@@ -193,12 +201,31 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	if madeKey {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
+	} else if unknown {
+		notes = append(notes, fmt.Sprintf("no token was asked for now, because the authorization server does not trust that URL yet: register it, and then write refresh/%s", name.Server))
 	}
 	if granted != nil {
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
 		notes = append(notes, next.lifetimeWarning(granted.ExpiresIn))
 	}
 	return warn(notes...), nil
+}
+
+// movedNote says which URL to register if a write has changed where the public keys are; empty if not.
+func (b *backend) movedNote(ctx context.Context, server string, old, next *config) (string, error) {
+	id := next.publicID(server)
+	if id == "" || id == old.publicID(server) {
+		return "", nil
+	}
+	mount, err := b.store.settings(ctx)
+	if err != nil {
+		return "", err
+	}
+	note := fmt.Sprintf("the public keys are at %s: register that URL as the client's jwks_uri", mount.url(jwksPrefix+id))
+	if old.publishes() {
+		note += "; the earlier one, which was trusted for other credentials or another destination, is gone"
+	}
+	return note, nil
 }
 
 // withRoleHint adds to a refusal what may be behind it if a config's scopes or audience live in its roles: it has

@@ -35,6 +35,8 @@ func (b *backend) keysPaths() []*framework.Path {
 						"active_key_id":      {Type: framework.TypeString, Description: "The kid of the key in use."},
 						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, if a rotation is under way."},
 						"next_key_active_at": {Type: framework.TypeTime, Description: "From when the next key is used (RFC 3339, UTC)."},
+						"jwks_path":          {Type: framework.TypeString, Description: "The path in the mount at which the keys are published, if they are."},
+						"jwks_uri":           {Type: framework.TypeString, Description: "Its URL, to register as the client's jwks_uri, if settings have a public_url."},
 					}),
 				},
 			},
@@ -67,8 +69,8 @@ func (b *backend) keysPaths() []*framework.Path {
 			},
 		},
 		{
-			Pattern:         jwksPrefix + framework.GenericNameRegex("server") + "$",
-			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
+			Pattern:         jwksPrefix + framework.GenericNameRegex("id") + "$",
+			Fields:          map[string]*framework.FieldSchema{"id": publicIDField()},
 			HelpSynopsis:    "The public keys as a JWK Set, for the authorization server.",
 			HelpDescription: strings.TrimSpace(keysHelp),
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwks"},
@@ -117,6 +119,16 @@ func (b *backend) readKeys(ctx context.Context, name tokens.Name, _ *framework.F
 	if pending := c.Keys.pendingAt(now); pending != nil {
 		data["next_key_id"] = pending.ID
 		data["next_key_active_at"] = rfc3339(pending.ActiveFrom)
+	}
+	if id := c.publicID(name.Server); id != "" {
+		mount, err := b.store.settings(ctx)
+		if err != nil {
+			return nil, err
+		}
+		data["jwks_path"] = jwksPrefix + id
+		if mount.PublicURL != "" {
+			data["jwks_uri"] = mount.url(jwksPrefix + id)
+		}
 	}
 	return &logical.Response{Data: data}, nil
 }
@@ -178,14 +190,18 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	}}, nil
 }
 
+func publicIDField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "The name under which a config publishes; keys/<server> shows it.",
+	}
+}
+
 // readJWKS answers an authorization server, which does not log in. Whether there is no
 // such config, or one that does not publish its keys, is not for the world to know.
 func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := nameOf(d)
-	if err != nil {
-		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
-	}
-	set, ok := b.keySets.await(ctx, name.Server)
+	set, ok := b.keySets.await(ctx, d.Get("id").(string))
 	if !ok && b.system.passive() {
 		return nil, logical.ErrReadOnly // as for a token
 	}
@@ -212,11 +228,14 @@ With token_endpoint_auth_method=private_key_jwt the client proves itself by sign
 
   vault read mcp-oauth/keys/weather
   vault write -force mcp-oauth/keys/weather/rotate
-  curl $VAULT_ADDR/v1/mcp-oauth/jwks/weather
+  curl $(vault read -field=jwks_uri mcp-oauth/keys/weather)
 
-keys/<server> gives the public keys as a JWK Set, to be registered by hand. Where the
-config has publish_jwks=true, the same set is at jwks/<server> for everybody, as raw
-JSON: register that URL, <vault>/v1/mcp-oauth/jwks/<server>, as the client's jwks_uri.
+keys/<server> gives the public keys as a JWK Set, to be registered by hand. If the
+config has publish_jwks=true, the same set is at jwks/<id> for everybody, as raw JSON:
+register jwks_uri as keys/<server> shows it, after a write to settings that says the
+mount's URL. A write that changes where the credentials travel, or that brings another
+private_key, makes a new <id>: the old URL is gone, and the new one is trusted by no
+server until it is registered there.
 
 keys/<server>/rotate makes a new key in place of one that the plugin made. It is
 published at once and used after activate_after; the old one stays published for a day

@@ -17,11 +17,12 @@ const (
 	rolePrefix   = "role/"   // role/<server>/<role>
 	tokenPrefix  = "token/"  // token/<server>, token/<server>/<role>
 	provedPrefix = "proved/" // proved/<server>
+	settingsKey  = "settings"
 )
 
 // schema is the version of the stored entries' form. A version that reads a newer
 // form than it knows would lose what it does not know at the next write.
-const schema = 2
+const schema = 3
 
 // storageTimeout bounds each storage call: some are made on contexts without an end.
 const storageTimeout = 10 * time.Second

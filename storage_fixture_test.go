@@ -82,6 +82,7 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	}))
 	m.write("config/made-key", with(unverified, fields{"key_type": "ec-p256", "publish_jwks": true}))
 	m.data(logical.UpdateOperation, "keys/made-key/rotate", nil)
+	m.write("settings", fields{"public_url": "https://vault.example.com/v1/mcp-oauth"})
 	m.write("config/client-certificate", with(unverified, fields{
 		"client_certificate": clientCertificate, "client_certificate_key": clientKey, "ca_cert": ca.pem,
 	}))
@@ -383,7 +384,7 @@ func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 		kind, _, _ := strings.Cut(key, "/")
 		collectKeys(found, kind, stored.Data)
 	}
-	for kind, stored := range map[string]any{"config": config{}, "role": role{}, "token": storedToken{}, "proved": storedProof{}} {
+	for kind, stored := range map[string]any{"config": config{}, "role": role{}, "token": storedToken{}, "proved": storedProof{}, "settings": settings{}} {
 		for _, field := range storedFields(kind, reflect.TypeOf(stored)) {
 			// Tests are not answered from a private network.
 			if !found[field] && field != "config.discovered.policy.private" {

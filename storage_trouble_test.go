@@ -69,6 +69,7 @@ func deeds(as *authServer) []deed {
 		}
 	}
 	cold := func(m *mount) { m.write("config/weather", fields{"scopes": "cold", "verify": false}) }
+	getKeySet := func(m *mount) error { return ask(get, m.publishedAt("weather"), nil)(m) }
 	return []deed{
 		{name: "config create", before: absent, do: ask(create, "config/weather", config)},
 		{name: "config create unverified", before: absent, do: ask(create, "config/weather", with(config, fields{"verify": false}))},
@@ -103,8 +104,10 @@ func deeds(as *authServer) []deed {
 		{name: "status list", do: ask(list, "status/", nil)},
 		{name: "keys read", keyed: true, do: ask(get, "keys/weather", nil)},
 		{name: "keys rotate", keyed: true, do: ask(update, "keys/weather/rotate", nil)},
-		{name: "jwks read", keyed: true, do: ask(get, "jwks/weather", nil), memory: true},
-		{name: "jwks read after a restart", keyed: true, do: restartAnd(ask(get, "jwks/weather", nil)), status: http.StatusNotFound},
+		{name: "jwks read", keyed: true, do: getKeySet, memory: true},
+		{name: "jwks read after a restart", keyed: true, do: restartAnd(getKeySet), status: http.StatusNotFound},
+		{name: "settings read", do: ask(get, "settings", nil)},
+		{name: "settings update", do: ask(update, "settings", fields{"public_url": "https://vault.example.com/v1/mcp-oauth"})},
 		{name: "start", keyed: true, do: restartAnd(nothing)},
 		{name: "start over remains", before: remains, do: restartAnd(nothing)},
 		{name: "invalidate a config", before: func(m *mount) { m.elsewhere("config/weather", fields{"scopes": "c"}) }, do: told("config/weather")},
@@ -185,6 +188,9 @@ func settled(t *testing.T, entry string) string {
 	}
 	for _, field := range []string{"revision", "incarnation", "credentials_id", "credentials_written_at", "credentials_proof"} {
 		delete(stored.Data, field)
+	}
+	if stored.Data["public_id"] != nil {
+		stored.Data["public_id"] = "a public id"
 	}
 	keys, _ := stored.Data["keys"].([]any)
 	for i := range keys {

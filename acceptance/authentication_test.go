@@ -61,9 +61,7 @@ func TestEveryClientAuthentication(t *testing.T) {
 				if answer == nil || len(answer.Warnings) == 0 {
 					t.Error("the write does not warn that the key has to be registered")
 				}
-				if u.client.JWKSURI == "" {
-					u.registerMadeKey(t)
-				}
+				u.registerMadeKey(t)
 			} else if len(atWrite) != 1 {
 				t.Errorf("the write cost %d token requests, want 1", len(atWrite))
 			}

@@ -163,10 +163,16 @@ func madeKey(kind string) credentials {
 }
 
 // registerMadeKey takes the plugin's public key to the authorization server, as its administrator
-// would who was given what keys/ shows.
+// would who was given what keys/ shows: the URL if it is published.
 func (u *upstream) registerMadeKey(t *testing.T) {
 	t.Helper()
-	u.useKeys(t, u.publicKeys(t))
+	uri := u.jwksURI(t)
+	if uri == "" {
+		u.useKeys(t, u.publicKeys(t))
+		return
+	}
+	u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKSURI: uri}
+	u.setClient(t)
 }
 
 // publicKeys reads the public keys as the operator.
@@ -189,20 +195,25 @@ func (u *upstream) publicKeys(t *testing.T) *jose.JSONWebKeySet {
 }
 
 // publishedKey has the plugin make the key, and the authorization server fetch its public part
-// from Vault.
+// from Vault. The client is registered with its URL after the config's write, see registerMadeKey.
 func publishedKey(kind string) credentials {
-	return func(t *testing.T, u *upstream) map[string]any {
-		t.Helper()
-		u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKSURI: u.jwksURI()}
-		u.setClient(t)
+	return func(*testing.T, *upstream) map[string]any {
 		return map[string]any{"key_type": kind, "publish_jwks": true}
 	}
 }
 
-// jwksURI is where Vault answers everybody with the upstream's public keys.
-func (u *upstream) jwksURI() string {
-	return u.bed.Vault.Address + "/v1/" + bed.Mount + "/jwks/" + u.name
+// jwksURI is where Vault answers everybody with the upstream's public keys; empty if it does not.
+func (u *upstream) jwksURI(t *testing.T) string {
+	t.Helper()
+	path, _ := u.read(t, "keys/"+u.name)["jwks_path"].(string)
+	if path == "" {
+		return ""
+	}
+	return u.mountURL() + path
 }
+
+// mountURL is the mount's URL, with a slash at its end.
+func (u *upstream) mountURL() string { return u.bed.Vault.Address + "/v1/" + bed.Mount + "/" }
 
 // certificate issues a client certificate, and registers the client with what register takes of it.
 func certificate(register func(*bed.Client, *bed.Certificate)) credentials {

@@ -309,13 +309,14 @@ func followKeys(w *walkthrough) {
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {
 		t.Errorf("before the key is registered a read has the status %d, want 400", status)
 	}
-	publishedKey("ec-p256")(t, w.upstream)
+	w.registerMadeKey(t)
 	w.paste("vault write mcp-oauth/config/files client_id=mcp-broker")
 	w.token(t, "token/files")
 
 	w.checkRotation(w.paste("vault write -f mcp-oauth/keys/files/rotate"), 0)
 	w.fresh()
 	w.write(t, "config/files", w.discovered(publishedKey("ec-p256")(t, w.upstream)))
+	w.registerMadeKey(t)
 	w.checkRotation(w.paste("vault write mcp-oauth/keys/files/rotate"), 23*time.Hour)
 
 	w.fresh()

@@ -98,13 +98,16 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	if err := u.root.Sys().EnableAuthWithOptionsWithContext(t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
 		t.Fatal(err)
 	}
-	u.client = bed.Client{
-		ID: u.client.ID, Scope: u.client.Scope, AuthMethod: "private_key_jwt",
-		JWKSURI: fmt.Sprintf("%s/v1/%s/%s/jwks/files", b.Vault.Address, namespace, bed.Mount),
-	}
+	mount := fmt.Sprintf("%s/v1/%s/%s", b.Vault.Address, namespace, bed.Mount)
+	u.write(t, "settings", map[string]any{"public_url": mount})
 	u.write(t, "config/files", u.discovered(map[string]any{
 		"token_endpoint_auth_method": "private_key_jwt", "key_type": "ec-p256", "publish_jwks": true,
 	}))
+	uri, _ := u.read(t, "keys/files")["jwks_uri"].(string)
+	if !strings.HasPrefix(uri, mount+"/jwks/files-") {
+		t.Errorf("keys/files shows the jwks_uri %q", uri)
+	}
+	u.client = bed.Client{ID: u.client.ID, Scope: u.client.Scope, AuthMethod: "private_key_jwt", JWKSURI: uri}
 	u.setClient(t)
 	rules := `path "` + bed.Mount + `/token/files" { capabilities = ["read"] }`
 	if err := at.PutPolicy(t.Context(), "files", rules); err != nil {

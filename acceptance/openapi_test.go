@@ -139,8 +139,8 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		"mcp-oauth-delete-config", "mcp-oauth-delete-role", "mcp-oauth-list-configs",
 		"mcp-oauth-list-role-statuses", "mcp-oauth-list-roles", "mcp-oauth-list-servers-with-roles", "mcp-oauth-list-statuses", "mcp-oauth-read-config", "mcp-oauth-read-jwks", "mcp-oauth-read-keys",
 		"mcp-oauth-read-metrics", "mcp-oauth-read-role", "mcp-oauth-read-role-status", "mcp-oauth-read-role-token",
-		"mcp-oauth-read-status", "mcp-oauth-read-token", "mcp-oauth-refresh-role-token", "mcp-oauth-refresh-token",
-		"mcp-oauth-rotate-keys", "mcp-oauth-write-config", "mcp-oauth-write-role",
+		"mcp-oauth-read-settings", "mcp-oauth-read-status", "mcp-oauth-read-token", "mcp-oauth-refresh-role-token", "mcp-oauth-refresh-token",
+		"mcp-oauth-rotate-keys", "mcp-oauth-write-config", "mcp-oauth-write-role", "mcp-oauth-write-settings",
 	}
 	if got := slices.Sorted(maps.Keys(at)); !slices.Equal(got, want) {
 		t.Errorf("the operations are %q, want %q", got, want)
@@ -225,7 +225,10 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	d.does(t, http.MethodGet, "keys/{server}", "keys/"+key, nil)
 	d.does(t, http.MethodPost, "keys/{server}/rotate", "keys/"+key+"/rotate", nil)
 	d.does(t, http.MethodGet, "keys/{server}", "keys/"+key, nil)
-	d.does(t, http.MethodGet, "jwks/{server}", "jwks/"+key, nil)
+	published, _ := u.read(t, "keys/"+key)["jwks_path"].(string)
+	d.does(t, http.MethodGet, "jwks/{id}", published, nil)
+	d.does(t, http.MethodPost, "settings", "settings", map[string]any{"public_url": strings.TrimSuffix(u.mountURL(), "/")})
+	d.does(t, http.MethodGet, "settings", "settings", nil)
 
 	found := u.name + "-found"
 	u.write(t, "config/"+found, u.discovered(map[string]any{"client_secret": u.client.Secret}))
@@ -399,7 +402,8 @@ func TestPathHelpTeaches(t *testing.T) {
 		"/status/weather/r":     {"idle (", "vault read mcp-oauth/status/weather"},
 		"/keys/weather":         {"JWK Set", "vault read mcp-oauth/keys/weather"},
 		"/keys/weather/rotate":  {"activate_after (duration (sec))", "vault write -force mcp-oauth/keys/weather/rotate"},
-		"/jwks/weather":         {"jwks_uri", "curl $VAULT_ADDR/v1/mcp-oauth/jwks/weather"},
+		"/jwks/weather":         {"jwks_uri", "curl $(vault read -field=jwks_uri mcp-oauth/keys/weather)"},
+		"/settings":             {"public_url (string)", "vault write mcp-oauth/settings public_url="},
 		"/metrics":              {"Prometheus", `capabilities = ["read"]`, "vault read -format=raw"},
 	} {
 		help := commandSays(t, b, "path-help", bed.Mount+path)

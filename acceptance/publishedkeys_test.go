@@ -19,9 +19,11 @@ func TestPublishedKeysAreForEverybody(t *testing.T) {
 	b := shared(t)
 	published, private := newUpstream(t, b, "-published", 5*time.Minute), newUpstream(t, b, "-private", 5*time.Minute)
 	published.write(t, "config/"+published.name, published.discovered(publishedKey("ec-p256")(t, published)))
+	published.registerMadeKey(t)
+	uri := published.client.JWKSURI
 	private.write(t, "config/"+private.name, private.discovered(map[string]any{"key_type": "ec-p256"}))
 
-	status, header, body := get(t, published.jwksURI())
+	status, header, body := get(t, uri)
 	if status != http.StatusOK || !strings.HasPrefix(header.Get("Content-Type"), "application/json") {
 		t.Errorf("status %d, %s, want a JWK Set", status, header.Get("Content-Type"))
 	}
@@ -32,14 +34,14 @@ func TestPublishedKeysAreForEverybody(t *testing.T) {
 		t.Errorf("the key set is %s, want the public key %s", body, kid)
 	}
 
-	_, _, none := get(t, published.jwksURI()+"-not")
-	for _, url := range []string{published.jwksURI() + "-not", private.jwksURI()} {
+	_, _, none := get(t, uri+"-not")
+	for _, url := range []string{uri + "-not", private.mountURL() + "jwks/" + private.name, published.mountURL() + "jwks/" + published.name} {
 		if status, _, body := get(t, url); status != http.StatusNotFound || body != none {
 			t.Errorf("%s: status %d, %s, want the same 404 for all", url, status, body)
 		}
 	}
 	published.write(t, "config/"+published.name, map[string]any{"publish_jwks": false})
-	if status, _, body := get(t, published.jwksURI()); status != http.StatusNotFound || body != none {
+	if status, _, body := get(t, uri); status != http.StatusNotFound || body != none {
 		t.Errorf("no longer published: status %d, %s, want the same 404", status, body)
 	}
 }
@@ -81,6 +83,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 	const activateAfter = 5 * time.Minute
 	u := newUpstream(t, shared(t), "", rotationLifetime)
 	u.write(t, "config/"+u.name, u.discovered(publishedKey("ec-p256")(t, u)))
+	u.registerMadeKey(t)
 	readers := startReaders(t, u, "token/"+u.name)
 	old := u.kid(t)
 	// The server has fetched the key set just now, for the first token.
@@ -127,7 +130,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 				r.Time.Sub(rotated).Round(time.Millisecond), r.Status, r.Error, r.Assertion.KeyID, want)
 		}
 	}
-	fetches, err := u.bed.AS.KeyFetches(t.Context(), u.jwksURI())
+	fetches, err := u.bed.AS.KeyFetches(t.Context(), u.jwksURI(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +145,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 // checkPublished checks that both keys are in the key set that everybody may fetch.
 func checkPublished(t *testing.T, u *upstream, kids ...string) {
 	t.Helper()
-	_, _, body := get(t, u.jwksURI())
+	_, _, body := get(t, u.jwksURI(t))
 	for _, kid := range kids {
 		if !strings.Contains(body, `"`+kid+`"`) {
 			t.Errorf("key %s is not published in %s", kid, body)

@@ -35,7 +35,7 @@ func checkRecipe(t *testing.T, s *served) {
 	w.own = []readersOwn{
 		{is: c.mcp.URL, name: "https://mcp.example.com/mcp"},
 		{is: "config/" + c.name, name: "config/files"},
-		{is: "jwks/" + c.name, name: "jwks/files"},
+		{is: "keys/" + c.name, name: "keys/files"},
 		{is: s.bed.Vault.Address, name: "https://VAULT"},
 	}
 	for name, is := range recipe.Own {
@@ -65,6 +65,9 @@ func checkRecipe(t *testing.T, s *served) {
 			t.Fatal(err)
 		} else if config {
 			t.Logf("%s\n%s", b, s.bed.Secrecy.Redact([]byte(out)))
+			if recipe.Issuer != "" {
+				c.registerKeys(t)
+			}
 			w.awaitToken(t)
 			w.token(t, "token/"+c.name)
 		}
@@ -86,8 +89,10 @@ func methodIn(command string) string {
 // createFor creates at the server the client that a page says in words, and the file of its secret.
 func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 	t.Helper()
-	c.as.ID, c.as.Method, c.as.JWKSURI, c.as.Algorithm = "mcp-broker", method, c.jwksURI(), "ES256"
-	c.register(t)
+	c.as.ID, c.as.Method, c.as.Algorithm = "mcp-broker", method, "ES256"
+	if method != "private_key_jwt" { // the URL of its keys is known later
+		c.register(t)
+	}
 	w.put("client-secret", c.as.Secret+"\n")
 }
 

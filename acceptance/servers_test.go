@@ -105,17 +105,28 @@ func (s *served) newClient(t *testing.T, method string, change func(*servers.Cli
 	}
 	c.as = servers.Client{ID: c.name, Method: method, Audience: c.mcp.URL, Scopes: servers.Scopes}
 	switch method {
-	case "private_key_jwt":
-		c.as.JWKSURI = c.jwksURI()
-	case "tls_client_auth":
+	case "private_key_jwt", "tls_client_auth":
 	default:
 		c.as.Secret = rand.Text()
 	}
 	if change != nil {
 		change(&c.as)
 	}
-	c.register(t)
+	if method != "private_key_jwt" || c.as.Attributes != nil {
+		c.register(t) // else by registerKeys: the URL of the keys is known after the config's write
+	}
 	return c
+}
+
+// registerKeys registers a client of private_key_jwt with the URL of its keys, if they are published.
+func (c *clientOf) registerKeys(t *testing.T) {
+	t.Helper()
+	if c.as.Method != "private_key_jwt" {
+		return
+	}
+	if c.as.JWKSURI = c.jwksURI(t); c.as.JWKSURI != "" {
+		c.register(t)
+	}
 }
 
 // register makes the server take c.as as it is now.
@@ -152,6 +163,7 @@ func (s *served) hasDefault(method string) bool {
 func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 	t.Helper()
 	c.write(t, "config/"+c.name, c.fields(changes))
+	c.registerKeys(t)
 	c.awaitToken(t)
 	return c.token(t, "token/"+c.name)
 }

@@ -1,5 +1,5 @@
 # A client without a secret: the plugin makes its key, and the authorization server fetches the public half
-# from https://<vault>/v1/mcp-oauth/jwks/files. So Terraform's state holds nothing to be kept secret.
+# from the jwks_uri that mcp-oauth/keys/files shows. So Terraform's state holds nothing to be kept secret.
 # Not run with Terraform: what it writes was written to a real Vault.
 terraform {
   required_version = ">= 1.3"

@@ -1,0 +1,109 @@
+package mcpoauth
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
+)
+
+func (b *backend) settingsPaths() []*framework.Path {
+	return []*framework.Path{{
+		Pattern:         settingsKey + "$",
+		Fields:          settingsTable.written(),
+		HelpSynopsis:    "The mount's URL, as authorization servers see it.",
+		HelpDescription: strings.TrimSpace(settingsHelp),
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "settings"},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:    b.serveOperator(b.readSettings),
+				Summary:     "Read the mount's settings.",
+				Description: "Unset ones are empty.",
+				Responses:   responses(http.StatusOK, "The settings", settingsTable.read()),
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.serveWrite(b.writeSettings),
+				Summary:                     "Change the mount's settings.",
+				Description:                 "An update changes only the fields given.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses: map[int][]framework.Response{
+					http.StatusNoContent: {{Description: "Stored"}},
+					http.StatusOK:        {{Description: "Stored, with warnings"}},
+				},
+			},
+		},
+	}}
+}
+
+func (b *backend) readSettings(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
+	stored, err := b.store.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: settingsTable.response(&stored)}, nil
+}
+
+func (b *backend) writeSettings(ctx context.Context, _ tokens.Name, d *framework.FieldData) (*logical.Response, error) {
+	stored, err := b.store.settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	settingsTable.update(&stored, d)
+	if stored.PublicURL, err = canonicalPublicURL(stored.PublicURL); err != nil {
+		return nil, err
+	}
+	if err := b.store.putSettings(ctx, stored); err != nil {
+		return nil, err
+	}
+	return warn(portWarning(stored.PublicURL)), nil
+}
+
+// canonicalPublicURL checks the mount's URL, and returns it in the form in which authorization servers compare
+// URLs built on it: scheme and host in lower case, no slash at the end.
+func canonicalPublicURL(raw string) (string, error) {
+	if raw == "" {
+		return "", nil
+	}
+	if err := (&config{}).validEndpoint("public_url", raw); err != nil {
+		return "", err
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", badRequest("public_url is not a URL")
+	}
+	trimmed := strings.TrimRight(u.EscapedPath(), "/")
+	switch {
+	case strings.Contains(raw, "?"):
+		return "", badRequest("public_url must not hold a query (?...)")
+	case trimmed == "" || path.Clean(trimmed) != trimmed:
+		return "", badRequest("public_url must end in the path of the mount, as in https://vault.example.com/v1/mcp-oauth, without empty, \".\" or \"..\" segments")
+	}
+	return strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Host) + trimmed, nil
+}
+
+// portWarning warns of a public URL that some authorization servers don't fetch from; empty if there is none.
+func portWarning(publicURL string) string {
+	u, err := url.Parse(publicURL)
+	if err != nil || publicURL == "" || u.Port() == "443" || u.Port() == "" && u.Scheme == "https" {
+		return ""
+	}
+	return "public_url has another port than 443: some authorization servers, such as Anthropic's, fetch from that port only"
+}
+
+const settingsHelp = `
+Settings of the mount, for operators.
+
+  vault write mcp-oauth/settings public_url=https://vault.example.com/v1/mcp-oauth
+  vault read mcp-oauth/settings
+
+public_url is the mount's URL as authorization servers see it, in a namespace with the
+namespace's path: https://vault.example.com/v1/team-a/mcp-oauth. The URLs that keys/
+shows begin with it. It is never taken from a request.
+`
