@@ -165,6 +165,12 @@ func TestMetadataNeedsNeitherPKCENorContentType(t *testing.T) {
 	if !slices.Equal(got.Warnings, want) {
 		t.Errorf("%q", got.Warnings)
 	}
+	for wanted, warnings := range map[string]int{"urn:ietf:params:oauth:grant-type:jwt-bearer": 2, "authorization_code": 1} {
+		got, err := w.search(t, Request{GrantType: wanted})
+		if err != nil || len(got.Warnings) != warnings || warnings > 1 && !strings.Contains(got.Warnings[1], wanted) {
+			t.Errorf("%s: %q, %v", wanted, got.Warnings, err)
+		}
+	}
 }
 
 func TestAuthorizationServersInOrder(t *testing.T) {

@@ -15,6 +15,9 @@ type Request struct {
 	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), as the server spells
 	// it. If it is set, Do begins there, and does not call ServerURL.
 	Issuer string
+	// GrantType is the grant_type that the authorization server is wanted for, and that a warning is about if the
+	// metadata does not list it; "" is client_credentials.
+	GrantType string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
 	CACert string
 	// AllowPrivate permits loopback and private addresses in URLs that documents name.

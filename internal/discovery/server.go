@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -81,8 +82,8 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 		}
 	}
 	// Many servers that have the grant don't list it.
-	if m.grantTypes != nil && !slices.Contains(m.grantTypes, "client_credentials") {
-		found.Warnings = append(found.Warnings, "the authorization server's metadata does not list the client_credentials grant")
+	if wanted := cmp.Or(s.GrantType, "client_credentials"); m.grantTypes != nil && !slices.Contains(m.grantTypes, wanted) {
+		found.Warnings = append(found.Warnings, "the authorization server's metadata does not list the "+wanted+" grant")
 	}
 	return found, ""
 }

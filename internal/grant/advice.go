@@ -45,9 +45,14 @@ func (r *Request) advice(e *RefusedError) string {
 		return r.credentialsSent()
 	case mentions("user-agent", "required header", "missing header"):
 		return "a gateway may want a header of its own: extra_headers= sends it"
+	case r.Grant == JWTBearer && (e.Code == "invalid_grant" || mentions("assertion", "jwt", "issuer", "subject")):
+		return r.grantSent()
 	case e.clientRefused(), r.AuthMethod == PrivateKeyJWT && mentions("assertion", "jwt"):
 		return r.credentialsSent()
 	case e.Code == "unauthorized_client", e.Code == "unsupported_grant_type":
+		if r.Grant == JWTBearer {
+			return "check that the authorization server has the JWT bearer grant (RFC 7523), and allows it for the client and this issuer"
+		}
 		return "check client_id, and that the client is allowed the client credentials grant at the authorization server"
 	case e.Code == "access_denied":
 		return r.scopesSent() + "; " + r.targetSent()
@@ -95,6 +100,12 @@ func (r *Request) targetSent() string {
 	return resource + " and " + audience + " were sent: " + change
 }
 
+// grantSent says what the assertion of JWTBearer held, and what may be wrong with it.
+func (r *Request) grantSent() string {
+	return "the assertion is the grant: " + r.Assertion.sent() +
+		": check that the server trusts that issuer, knows the subject, and fetches the keys, and assertion_subject= and assertion_audience="
+}
+
 // credentialsSent says how the client authenticated, and what may be wrong with it.
 func (r *Request) credentialsSent() string {
 	method := string(r.AuthMethod) + " was used"
@@ -110,7 +121,13 @@ func (r *Request) credentialsSent() string {
 		return advice + "; they hold characters that the form encoding of RFC 6749 section 2.3.1 changes, and were sent encoded: raw_basic_auth=true sends them as they are"
 	case ClientSecretPost:
 		return method + ": check client_id and client_secret, or write token_endpoint_auth_method=" + string(ClientSecretBasic)
+	case None:
+		return "no client authentication was sent: write client_id and client_secret, if the server wants a client beside the assertion"
 	case PrivateKeyJWT:
+		if r.Assertion.Issuer != "" {
+			return method + ": " + r.Assertion.sent() +
+				": check that the server trusts that issuer, subject and audience, and fetches the keys, and client_id="
+		}
 		return method + ": " + r.Assertion.sent() +
 			": check that the server knows the public key, and assertion_audience=, assertion_type=, signing_alg= and key_id="
 	case TLSClientAuth:

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -17,17 +18,22 @@ import (
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // An assertion is good from assertionEarly before it was made, since servers refuse an iat or nbf that
-// is ahead of their clock, and not all allow for any difference. It lives for assertionLife in all,
-// longer than any request takes and as short as strict servers ask.
+// is ahead of their clock, and not all allow for any difference. Unless Lifetime says otherwise it lives for
+// assertionLife in all, longer than any request takes and as short as strict servers ask.
 const (
 	assertionLife  = 60 * time.Second
 	assertionEarly = 5 * time.Second
 )
 
-// Assertion is what client assertions (RFC 7523 section 2.2) are made of.
+// Assertion is what assertions (RFC 7523 sections 2.1 and 2.2) are made of.
 type Assertion struct {
 	// Key signs, with its Alg, and is named by its ID. Without an ID no kid is sent.
 	Key *Key
+	// Issuer and Subject are the iss and sub claims of an issuer that asserts who the client is, and must differ.
+	// Both are "" for a client that speaks for itself: they are the client_id then (RFC 7523 section 3).
+	Issuer, Subject string
+	// Lifetime is how long an assertion is valid; 0 is 60 seconds.
+	Lifetime time.Duration
 	// Audience is the aud claim, sent as a single string: the issuer's identifier, the token endpoint's
 	// URL, or what else the authorization server wants to be called.
 	Audience string
@@ -63,6 +69,10 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 		return "", unsendable("%s needs a private_key", PrivateKeyJWT)
 	case a.Audience == "":
 		return "", unsendable("%s needs an assertion_audience", PrivateKeyJWT)
+	case a.Issuer == "" && clientID == "":
+		return "", unsendable("%s needs a client_id", PrivateKeyJWT)
+	case a.Issuer != "" && (a.Subject == "" || a.Subject == a.Issuer):
+		return "", unsendable("assertion_subject must be there, and other than the issuer")
 	}
 	if err := a.Key.fits(a.Key.Alg); err != nil {
 		return "", unsendable("%s", err)
@@ -76,11 +86,14 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	}
 	issued := now.Add(-assertionEarly)
 	claims["iss"], claims["sub"] = clientID, clientID
+	if a.Issuer != "" {
+		claims["iss"], claims["sub"] = a.Issuer, a.Subject
+	}
 	claims["aud"] = a.Audience  // an array would be refused by strict servers
 	claims["jti"] = rand.Text() // at least 128 bits
 	// Whole seconds: servers fail on fractions.
 	claims["iat"], claims["nbf"] = issued.Unix(), issued.Unix()
-	claims["exp"] = issued.Add(assertionLife).Unix()
+	claims["exp"] = issued.Add(cmp.Or(a.Lifetime, assertionLife)).Unix()
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", unsigned()
@@ -123,7 +136,11 @@ func (a *Assertion) sent() string {
 	if a.Key.ID != "" {
 		kid = "kid " + quoted(a.Key.ID)
 	}
-	return fmt.Sprintf("the assertion had aud %s, typ %s, alg %s and %s", quoted(a.Audience), a.typ(), a.Key.Alg, kid)
+	var who string
+	if a.Issuer != "" {
+		who = fmt.Sprintf("iss %s, sub %s, ", quoted(a.Issuer), quoted(a.Subject))
+	}
+	return fmt.Sprintf("the assertion had %saud %s, typ %s, alg %s and %s", who, quoted(a.Audience), a.typ(), a.Key.Alg, kid)
 }
 
 // unsigned is the error of a key that fails at work. The library's own words are not for an error that

@@ -17,6 +17,9 @@ const (
 	// SelfSignedTLSClientAuth is TLSClientAuth for a server that knows the certificate itself (RFC 8705
 	// section 2.2). What is sent is the same.
 	SelfSignedTLSClientAuth AuthMethod = "self_signed_tls_client_auth"
+	// None authenticates no client: the assertion of JWTBearer speaks for itself (RFC 7521 section 4.1). Of a
+	// client only client_id is sent, if there is one.
+	None AuthMethod = "none"
 )
 
 // Certificate reports whether the client authenticates with its certificate.

@@ -1,5 +1,5 @@
-// Package grant makes one OAuth 2.0 client credentials token request (RFC 6749 section 4.4): it
-// authenticates the client, sends the parameters, judges the answer and types the errors.
+// Package grant makes one OAuth 2.0 token request, with the client credentials grant (RFC 6749 section 4.4) or
+// with a JWT as the grant (RFC 7523 section 2.1): it authenticates the client, sends the parameters, judges the answer and types the errors.
 //
 // The request itself is golang.org/x/oauth2/clientcredentials'. What that library leaves open (odd
 // answers, redirects, timeouts, errors that carry secrets) is closed in the http.RoundTripper that it
@@ -125,6 +125,11 @@ func (r *Request) config() (*clientcredentials.Config, error) {
 	if len(r.Resources) > 0 {
 		params["resource"] = r.Resources
 	}
+	if r.Grant == JWTBearer {
+		if err := r.bear(params); err != nil {
+			return nil, err
+		}
+	}
 	if r.Audience != "" {
 		params.Set("audience", r.Audience)
 	}
@@ -140,12 +145,34 @@ func (r *Request) config() (*clientcredentials.Config, error) {
 	return config, nil
 }
 
+// bear adds the assertion that is the grant (RFC 7523 section 2.1).
+func (r *Request) bear(params url.Values) error {
+	switch {
+	case r.AuthMethod == PrivateKeyJWT:
+		return unsendable("grant=jwt_bearer does not go with %s: one key must not sign both", PrivateKeyJWT)
+	case r.Assertion == nil || r.Assertion.Issuer == "":
+		return unsendable("grant=jwt_bearer needs identity=issuer")
+	case len(r.Resources) != 1:
+		return unsendable("grant=jwt_bearer asks for exactly one resource, and this is for %d: write resource=", len(r.Resources))
+	}
+	assertion, err := r.Assertion.sign(r.ClientID, time.Now())
+	if err != nil {
+		return err
+	}
+	params.Set("grant_type", r.Grant.Parameter())
+	params.Set("assertion", assertion)
+	return nil
+}
+
 // authenticate adds what the client authenticates with.
 func (r *Request) authenticate(config *clientcredentials.Config) error {
 	// Always explicit: the library's auto-detection repeats the request, secret included, on any error.
 	// In the body, client_id is sent with an assertion too: RFC 7521 section 4.2 leaves that open, and
 	// some servers find the client by it.
 	config.AuthStyle = oauth2.AuthStyleInParams
+	if r.AuthMethod == None && r.Grant == JWTBearer {
+		return nil
+	}
 	switch r.AuthMethod {
 	case ClientSecretBasic:
 		if r.RawBasicAuth && strings.Contains(r.ClientID, ":") {
@@ -204,5 +231,6 @@ const unasked = "the server asked for no client certificate: token_url must be i
 
 // secrets are the request's secrets, for the cleaner.
 func (r *Request) secrets(config *clientcredentials.Config) []string {
-	return append(slices.Collect(maps.Values(r.ExtraHeaders)), r.ClientSecret, config.EndpointParams.Get("client_assertion"))
+	return append(slices.Collect(maps.Values(r.ExtraHeaders)), r.ClientSecret,
+		config.EndpointParams.Get("client_assertion"), config.EndpointParams.Get("assertion"))
 }

@@ -13,7 +13,10 @@ type Request struct {
 	// TokenURL is the token endpoint: an absolute http or https URL without user information. Whether
 	// http is allowed is for the caller to say.
 	TokenURL string
-	// ClientID is the client's identifier at the authorization server.
+	// Grant is the grant type; "" is ClientCredentials.
+	Grant Type
+	// ClientID is the client's identifier at the authorization server; "" is not sent, for servers that know the
+	// client by its assertion.
 	ClientID string
 	// AuthMethod says how the client authenticates. There is no default: a guess would send the secret
 	// twice.
@@ -23,7 +26,8 @@ type Request struct {
 	// RawBasicAuth sends client_id and secret of client_secret_basic as they are, without the form-encoding
 	// of RFC 6749 section 2.3.1, for servers that don't decode it. client_id must hold no colon then.
 	RawBasicAuth bool
-	// Assertion makes the assertions of private_key_jwt. They appear in no error.
+	// Assertion makes the assertions of private_key_jwt, or of JWTBearer: one key is never used for both, because
+	// servers take one for the other. They appear in no error.
 	Assertion *Assertion
 	// Certificate is the client certificate and key of tls_client_auth and self_signed_tls_client_auth, as
 	// ParseClientCertificate returns it.
