@@ -6,7 +6,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// assertion is what client assertions are made of at now.
+// assertion is what assertions are made of at now.
 func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 	active := c.Keys.activeAt(now)
 	if active < 0 {
@@ -19,7 +19,12 @@ func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 	if c.KeyID != nil && *c.KeyID == "" {
 		key.ID = "" // it is published with its name all the same
 	}
-	a := &grant.Assertion{Key: key, Audience: c.assertionAudience(), Type: c.AssertionType, Claims: decoded(c.AssertionClaims)}
+	a := &grant.Assertion{
+		Key: key, Audience: c.assertionAudience(), Type: c.AssertionType, Lifetime: c.assertionTTL(), Claims: decoded(c.AssertionClaims),
+	}
+	if c.Identity == identityIssuer {
+		a.Issuer, a.Subject = c.issuerURL(), c.subject()
+	}
 	if c.Certificate != "" {
 		if a.Certificate, err = grant.ParseCertificate(c.Certificate, key); err != nil {
 			return nil, err
@@ -54,10 +59,11 @@ func (c *config) assertionAudience() string {
 	case audienceTokenEndpoint:
 		return c.tokenURL()
 	case "":
-		if issuer := c.issuer(); issuer != "" {
-			return issuer
+		issuer := c.issuer()
+		if c.Grant == grant.JWTBearer || issuer == "" && c.Identity != identityDocument {
+			return c.tokenURL()
 		}
-		return c.tokenURL()
+		return issuer
 	default:
 		return c.AssertionAudience
 	}

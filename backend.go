@@ -47,7 +47,7 @@ func newBackend(system *systemView, s store) *backend {
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, tokenPrefix},
 			LocalStorage:    []string{tokenPrefix, provedPrefix},
-			Unauthenticated: []string{jwksPrefix + "*"},
+			Unauthenticated: []string{jwksPrefix + "*", issuerPrefix + "*", documentPrefix + "*"},
 		},
 		Paths: framework.PathAppend(
 			b.tokenPaths(), // first, because the framework tries one pattern after the other
@@ -56,6 +56,7 @@ func newBackend(system *systemView, s store) *backend {
 			b.refreshPaths(),
 			b.statusPaths(),
 			b.keysPaths(),
+			b.publishedPaths(),
 			b.metricsPaths(),
 			b.settingsPaths(),
 		),
@@ -104,7 +105,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if name, ok := plainTokenRead(req); ok {
 		return b.serveTokenRead(ctx, name)
 	}
-	if strings.HasPrefix(req.Path, jwksPrefix) {
+	if isPublic(req.Path) {
 		req.Data = nil // an anonymous caller gets the same 404 for every name
 	}
 	if err := prepare(req); err != nil {
@@ -112,6 +113,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedPath) {
+		if isPublic(req.Path) {
+			return nil, notPublished()
+		}
 		if faulty := faultyName(req.Path); faulty != nil {
 			return fail(tokens.Name{}, faulty)
 		}

@@ -40,8 +40,11 @@ var api = map[string][]logical.Operation{
 	"keys/weather":           {logical.ReadOperation},
 	"keys/weather/rotate":    {logical.UpdateOperation},
 	"jwks/weather":           {logical.ReadOperation},
-	"metrics":                {logical.ReadOperation},
-	"settings":               {logical.ReadOperation, logical.UpdateOperation},
+	"issuer/weather/jwks":    {logical.ReadOperation},
+	"issuer/weather/.well-known/openid-configuration": {logical.ReadOperation},
+	"client/weather": {logical.ReadOperation},
+	"metrics":        {logical.ReadOperation},
+	"settings":       {logical.ReadOperation, logical.UpdateOperation},
 }
 
 func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {

@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -44,21 +45,26 @@ type config struct {
 	Discovered *discovered `json:"discovered,omitempty"` // nil if nothing had to be
 	Published  *published  `json:"published,omitempty"`  // nil if the MCP server was not looked at beside Issuer or TokenURL
 
-	ClientID   string           `json:"client_id"`
+	Identity   identity         `json:"identity,omitempty"`
+	Grant      grant.Type       `json:"grant,omitempty"`                      // empty: the default
+	ClientID   string           `json:"client_id"`                            // see clientID
 	AuthMethod grant.AuthMethod `json:"token_endpoint_auth_method,omitempty"` // empty: the default
 
 	// The credentials: one of a secret, signing keys and a client certificate.
-	ClientSecret         string        `json:"client_secret,omitempty"`
-	RawBasicAuth         bool          `json:"raw_basic_auth,omitempty"`
-	KeyType              grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
-	Keys                 keyRing       `json:"keys,omitempty"`
-	KeyID                *string       `json:"key_id,omitempty"` // nil: the key's own; empty: none is sent
-	SigningAlg           string        `json:"signing_alg,omitempty"`
-	Certificate          string        `json:"certificate,omitempty"`
-	PublishJWKS          bool          `json:"publish_jwks,omitempty"`
-	PublicID             string        `json:"public_id,omitempty"` // see publicID
-	ClientCertificate    string        `json:"client_certificate,omitempty"`
-	ClientCertificateKey string        `json:"client_certificate_key,omitempty"`
+	ClientSecret string        `json:"client_secret,omitempty"`
+	RawBasicAuth bool          `json:"raw_basic_auth,omitempty"`
+	KeyType      grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
+	Keys         keyRing       `json:"keys,omitempty"`
+	KeyID        *string       `json:"key_id,omitempty"` // nil: the key's own; empty: none is sent
+	SigningAlg   string        `json:"signing_alg,omitempty"`
+	Certificate  string        `json:"certificate,omitempty"`
+	PublishJWKS  bool          `json:"publish_jwks,omitempty"`
+	PublicID     string        `json:"public_id,omitempty"` // see publicID
+	// PublicURL is the mount's, as it was when Identity was written last; empty for identityStatic. Settings that
+	// change must not take away an identity that authorization servers trust.
+	PublicURL            string `json:"public_url,omitempty"`
+	ClientCertificate    string `json:"client_certificate,omitempty"`
+	ClientCertificateKey string `json:"client_certificate_key,omitempty"`
 
 	// CredentialsID is drawn when credentials are written: a new secret, key, certificate or client_id, or
 	// the same for another route. Empty in entries of schema 1, which did not record it.
@@ -71,6 +77,8 @@ type config struct {
 
 	AssertionAudience string                     `json:"assertion_audience,omitempty"` // empty: the default
 	AssertionType     string                     `json:"assertion_type,omitempty"`     // empty: the default
+	AssertionSubject  string                     `json:"assertion_subject,omitempty"`  // empty: the default
+	AssertionTTL      time.Duration              `json:"assertion_ttl,omitempty"`      // 0: the default
 	AssertionClaims   map[string]json.RawMessage `json:"assertion_claims,omitempty"`
 
 	tokenParams
@@ -86,6 +94,21 @@ type config struct {
 	AllowPrivateAddresses bool          `json:"allow_private_addresses,omitempty"`
 }
 
+// grantType is the grant type in effect.
+func (c *config) grantType() grant.Type { return cmp.Or(c.Grant, grant.ClientCredentials) }
+
+// assertionTTL is the lifetime of assertions in effect.
+func (c *config) assertionTTL() time.Duration {
+	return cmp.Or(c.AssertionTTL, c.defaultAssertionTTL())
+}
+
+func (c *config) defaultAssertionTTL() time.Duration {
+	if c.Grant == grant.JWTBearer {
+		return defaultAssertionTTLBearer
+	}
+	return defaultAssertionTTL
+}
+
 // configTable defines the fields of config/<server>, in the words of RFC 6749 and 8707. To add a field, add it to
 // config and to this table, and use it: nothing else lists the fields.
 var configTable = slices.Concat(fieldTable[config]{
@@ -96,8 +119,36 @@ var configTable = slices.Concat(fieldTable[config]{
 		"The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and no server that server_url names.").is(isRoute),
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
 		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
+	{
+		name: "identity", traits: isCredential,
+		schema: framework.FieldSchema{
+			Type:          framework.TypeString,
+			AllowedValues: []any{"", staticName, string(identityIssuer), string(identityDocument)},
+			Description:   "Who the authorization server trusts: static is a client that is registered with credentials; issuer is this mount, as the issuer of assertions about the client; document is a client whose id is the URL of its description. The last two need no secret and no registered key, but public_url in settings. Default: static.",
+		},
+		set: func(c *config, d *framework.FieldData) {
+			if c.Identity = identity(d.Get("identity").(string)); c.Identity == staticName {
+				c.Identity = identityStatic
+			}
+		},
+		value: func(c *config) any { return c.Identity.String() },
+	},
+	{
+		name: "grant", traits: isCredential,
+		schema: framework.FieldSchema{
+			Type:          framework.TypeString,
+			AllowedValues: []any{"", string(grant.ClientCredentials), string(grant.JWTBearer)},
+			Description:   "The grant that tokens are asked for with: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.",
+		},
+		set: func(c *config, d *framework.FieldData) {
+			if c.Grant = grant.Type(d.Get("grant").(string)); c.Grant == grant.ClientCredentials {
+				c.Grant = ""
+			}
+		},
+		value: func(c *config) any { return string(c.grantType()) },
+	},
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server. Required.").is(isCredential),
+		"The client's identifier at the authorization server. Required, except with identity=issuer, if the server knows the client by the assertion, and with identity=document, which makes it.").is(isCredential),
 	textField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, 0,
 		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.").
 		oneOf(string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)),
@@ -145,6 +196,23 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
 		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential|needsKey).
 		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),
+	textField("assertion_subject", func(c *config) *string { return &c.AssertionSubject }, 1<<10,
+		"The sub of assertions with identity=issuer. Default: the server's name.").is(isCredential | needsKey),
+	{
+		name: "assertion_ttl", traits: isCredential,
+		schema: framework.FieldSchema{
+			Type:        framework.TypeDurationSecond,
+			Description: "How long an assertion is valid: 10s to 1h. Some authorization servers' tokens end with it. Default: 60; 300 with grant=jwt_bearer.",
+		},
+		set: func(c *config, d *framework.FieldData) {
+			setSeconds(d, "assertion_ttl", &c.AssertionTTL, 0)
+			if c.AssertionTTL == c.defaultAssertionTTL() {
+				c.AssertionTTL = 0 // a default that is written back goes on being one
+			}
+		},
+		value:  func(c *config) any { return seconds(c.assertionTTL()) },
+		readAs: &framework.FieldSchema{Type: framework.TypeInt64, Description: "How long an assertion is valid. In seconds."},
+	},
 	{
 		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{

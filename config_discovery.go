@@ -71,6 +71,7 @@ func (c *config) search() *discovery.Request {
 	return &discovery.Request{
 		ServerURL:         c.ServerURL,
 		Issuer:            c.Issuer,
+		GrantType:         c.grantType().Parameter(),
 		CACert:            c.CACert,
 		AllowPrivate:      c.AllowPrivateAddresses,
 		AllowInsecureHTTP: c.AllowInsecureHTTP,

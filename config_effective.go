@@ -35,7 +35,9 @@ func (c *config) authMethod() grant.AuthMethod {
 	switch {
 	case c.AuthMethod != "":
 		return c.AuthMethod
-	case len(c.Keys) > 0:
+	case c.Grant == grant.JWTBearer && c.ClientSecret == "" && c.ClientCertificate == "":
+		return grant.None
+	case c.Grant != grant.JWTBearer && len(c.Keys) > 0:
 		return grant.PrivateKeyJWT
 	case c.ClientCertificate != "" || c.ClientCertificateKey != "":
 		if c.serverNames(grant.SelfSignedTLSClientAuth) && !c.serverNames(grant.TLSClientAuth) {
@@ -107,10 +109,10 @@ func (c *config) resources() []string {
 	}
 }
 
-// supportedAlgs are the signing algorithms that the metadata names; none if there is
+// supportedAlgs are the signing algorithms that the metadata names for client assertions; none if there is
 // no metadata.
 func (c *config) supportedAlgs() []string {
-	if c.Discovered == nil {
+	if c.Discovered == nil || c.Grant == grant.JWTBearer {
 		return nil
 	}
 	return c.Discovered.SigningAlgs

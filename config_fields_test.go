@@ -46,6 +46,10 @@ var noCredentials = fields{
 	"assertion_audience": "",
 	"assertion_type":     "",
 	"assertion_claims":   map[string]any{},
+	"assertion_subject":  "",
+	"assertion_ttl":      int64(60),
+	"identity":           "static",
+	"grant":              "client_credentials",
 }
 
 // defaultConfig is what a config of a client with nothing but the necessary reads as.
@@ -83,7 +87,10 @@ func sameFields(t *testing.T, got, want fields) {
 }
 
 func TestEveryConfigFieldRoundTrips(t *testing.T) {
-	known := map[string]bool{"server": true, "omit_resource": true, "verify": true, "rediscover": true}
+	known := map[string]bool{
+		"server": true, "omit_resource": true, "verify": true, "rediscover": true,
+		"assertion_subject": true, // see TestIdentityRoundTrips
+	}
 	for _, kind := range credentialKinds(t) {
 		t.Run(kind.name, func(t *testing.T) {
 			m, want := newMount(t), with(fullConfig(t), kind.full)

@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -21,15 +22,25 @@ func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err
 }
 
 func (c *config) setKeys(d *framework.FieldData, old *config) (made bool, err error) {
-	pem, givenKey := d.GetOk("private_key")
-	kind, givenType := d.GetOk("key_type")
+	givenPEM, givenKey := d.GetOk("private_key")
+	givenKind, givenType := d.GetOk("key_type")
+	pem, _ := givenPEM.(string)
+	name, _ := givenKind.(string)
+	kind := grant.KeyType(name)
+	repurposed := old != nil && !c.samePurpose(old)
 	switch {
-	case givenKey && givenType && pem != "" && kind != "":
+	case pem != "" && kind != "":
 		return false, badRequest("private_key and key_type contradict each other: write private_key for a key of your own, or key_type for one that the plugin makes")
-	case givenKey && pem != "":
-		return false, c.takeKey(pem.(string), d)
-	case givenType && kind != "":
-		return c.makeKey(grant.KeyType(kind.(string)), old)
+	case pem != "" && c.Identity != identityStatic:
+		return false, badRequest("private_key does not go with identity=%s: the plugin makes the key, which never leaves it", c.Identity)
+	case pem != "":
+		return false, c.takeKey(pem, d)
+	case c.Identity != identityStatic && (repurposed || len(c.Keys) == 0), repurposed && c.KeyType != "" && !givenKey:
+		return c.makeKey(cmp.Or(kind, c.KeyType, defaultKeyType), nil)
+	case kind != "":
+		return c.makeKey(kind, old)
+	case c.Identity != identityStatic:
+		return false, nil // an empty one asks for a key that the plugin made: there is one
 	case !givenKey && givenType && c.KeyType != "" && c.AuthMethod == grant.PrivateKeyJWT:
 		return false, nil // an empty key_type asks for a key of the default type: there is one
 	case givenKey || givenType && c.KeyType != "": // empty

@@ -3,31 +3,40 @@ package mcpoauth
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
 // suppliesCredentials reports whether the request holds the credentials that the config now has, and
-// says which field they are in.
+// says which fields they are in.
 func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (field string, ok bool) {
+	var fields []string
+	ok = true
+	need := func(field string, given bool) {
+		fields = append(fields, field)
+		ok = ok && given
+	}
+	given := func(field string) bool {
+		_, ok := d.GetOk(field)
+		return ok
+	}
 	switch {
 	case len(c.Keys) > 0 && c.KeyType != "":
-		field, ok = "key_type (which makes a new key)", madeKey
+		need("key_type (which makes a new key)", madeKey)
 	case len(c.Keys) > 0:
-		field = "private_key"
-	case c.ClientCertificate != "":
-		field = "client_certificate_key"
-	default:
-		field = "client_secret"
+		need("private_key", given("private_key"))
 	}
-	if c.KeyType == "" || len(c.Keys) == 0 {
-		_, ok = d.GetOk(field)
+	switch { // beside a key there are others with grant=jwt_bearer only
+	case c.ClientCertificate != "":
+		need("client_certificate_key", given("client_certificate_key"))
+	case c.ClientSecret != "" || len(c.Keys) == 0:
+		need("client_secret", given("client_secret"))
 	}
 	if len(c.ExtraHeaders) > 0 {
-		field += " and extra_headers"
-		ok = ok && suppliesHeaders(d)
+		need("extra_headers", suppliesHeaders(d))
 	}
-	return field, ok
+	return strings.Join(fields, " and "), ok
 }
 
 // sameRoute reports whether the credentials would travel to the same place under the
@@ -56,12 +65,12 @@ func (b *backend) writtenFor(ctx context.Context, server string, old, next *conf
 
 // sameCredentials reports whether the client would identify itself in the same way.
 func (c *config) sameCredentials(o *config) bool {
-	return fingerprint(c.identity()) == fingerprint(o.identity())
+	return fingerprint(c.credentials()) == fingerprint(o.credentials())
 }
 
-// identity is what the client identifies itself with. It holds secrets.
-func (c *config) identity() any {
-	return append(configTable.values(c, isCredential), c.authMethod(), c.Keys, c.ExtraHeaders)
+// credentials are what the client identifies itself with. They hold secrets.
+func (c *config) credentials() any {
+	return append(configTable.values(c, isCredential), c.authMethod(), c.Keys, c.ExtraHeaders, c.PublicURL)
 }
 
 // sameEndpoint returns an error if the token endpoint in effect, the alias for client certificates

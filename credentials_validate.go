@@ -14,8 +14,11 @@ var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost
 
 // validCredentials checks what can be checked without knowing the authorization server.
 func (c *config) validCredentials() error {
+	if err := c.validIdentity(); err != nil {
+		return err
+	}
 	switch {
-	case c.ClientID == "":
+	case c.ClientID == "" && c.Identity == identityStatic:
 		return badRequest("client_id is missing: write the client's identifier at the authorization server")
 	case !isPrintable(c.ClientID):
 		return badRequest("client_id must be printable characters")
@@ -24,6 +27,9 @@ func (c *config) validCredentials() error {
 	}
 	hasSecret, hasKey := c.ClientSecret != "", len(c.Keys) > 0
 	hasCertificate := c.ClientCertificate != "" || c.ClientCertificateKey != ""
+	if c.Grant == grant.JWTBearer && !(hasSecret && hasCertificate) {
+		return c.validBeside(hasSecret, hasCertificate)
+	}
 	if hasSecret && (hasKey || hasCertificate) || hasKey && hasCertificate {
 		return badRequest("a config holds one kind of credentials: empty the others in the same write, as in client_secret=\"\" or private_key=\"\" or client_certificate=\"\" client_certificate_key=\"\"")
 	}
@@ -71,11 +77,38 @@ func (c *config) validSecret() error {
 	return nil
 }
 
+// validBeside checks the keys of the JWT bearer grant, and the credentials of the client that authenticates beside
+// the assertion, if there is one.
+func (c *config) validBeside(hasSecret, hasCertificate bool) error {
+	method := c.authMethod()
+	switch {
+	case (hasSecret || hasCertificate) && c.ClientID == "":
+		return badRequest("client_id is missing: a client that authenticates beside the assertion has one")
+	case hasSecret && method.Certificate() || hasCertificate && !method.Certificate():
+		return badRequest("token_endpoint_auth_method %s does not go with the credentials: leave it out", c.AuthMethod)
+	case c.RawBasicAuth && (method != grant.ClientSecretBasic || strings.Contains(c.ClientID, ":")):
+		return badRequest("raw_basic_auth goes with client_secret_basic and a client_id without a colon: write raw_basic_auth=false")
+	}
+	if err := c.validKeys(true); err != nil {
+		return err
+	}
+	switch {
+	case hasSecret:
+		return c.validSecret()
+	case hasCertificate:
+		return c.validClientCertificate()
+	}
+	return nil
+}
+
 // validKeys checks the fields that go with signing keys.
 func (c *config) validKeys(hasKey bool) error {
 	if !hasKey {
 		if field := configTable.firstGiven(c, needsKey); field != "" {
 			return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", field)
+		}
+		if c.AssertionTTL != 0 {
+			return badRequest("assertion_ttl goes with a signing key: write private_key or key_type, or leave it out")
 		}
 		return nil
 	}
@@ -88,6 +121,8 @@ func (c *config) validKeys(hasKey bool) error {
 		return badRequest("key_id must be printable ASCII characters")
 	case !isPrintable(c.AssertionAudience):
 		return badRequest("assertion_audience must be printable characters")
+	case c.assertionTTL() < minAssertionTTL || c.assertionTTL() > maxAssertionTTL:
+		return badRequest("assertion_ttl must be between %s and %s", minAssertionTTL, maxAssertionTTL)
 	}
 	if !slices.Contains([]string{"", grant.TypeJWT, grant.TypeClientAuthentication}, c.AssertionType) {
 		return badRequest("assertion_type %s is not supported: write JWT or client-authentication+jwt", quote(c.AssertionType))
@@ -134,7 +169,10 @@ func (c *config) unexpired(old *config) error {
 
 // fitsServer checks the credentials against what is known of the authorization server.
 func (c *config) fitsServer() error {
-	if c.AuthMethod == "" && c.Discovered != nil && c.TokenURL == "" &&
+	if err := c.oneResource(nil); err != nil {
+		return err
+	}
+	if c.AuthMethod == "" && c.authMethod() != grant.None && c.Discovered != nil && c.TokenURL == "" &&
 		len(c.Discovered.AuthMethods) > 0 && !c.serverNames(c.authMethod()) {
 		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use it all the same",
 			quote(strings.Join(c.Discovered.AuthMethods, " ")), c.authMethod())
@@ -148,7 +186,9 @@ func (c *config) fitsServer() error {
 	if len(c.Keys) == 0 {
 		return nil
 	}
-	if c.assertionAudience() == "" {
+	if audience := c.assertionAudience(); c.Identity != identityStatic && strings.ContainsAny(audience, " ,\t") {
+		return badRequest("assertion_audience is one value with identity=%s: an assertion for several audiences could be used at each of them", c.Identity)
+	} else if audience == "" {
 		return badRequest("assertion_audience=issuer needs the issuer: write issuer, or the audience itself")
 	}
 	if _, err := c.key(c.Keys[len(c.Keys)-1]); err != nil {

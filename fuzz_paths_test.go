@@ -158,6 +158,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 	token := w.plain.URL + "/token"
 	signing := fields{"token_url": token, "client_id": "vault", "private_key": key, "publish_jwks": true}
 	made := fields{"token_url": token, "client_id": "vault", "key_type": "ed25519", "publish_jwks": true}
+	trusting := fields{"token_url": token, "identity": "issuer", "key_type": "ec-p256", "resource": "urn:a:b"}
 	w.bases = []fields{
 		nil,
 		{"token_url": token, "client_id": "vault", "client_secret": secret},
@@ -166,6 +167,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		signing,
 		made,
 		{"token_url": w.tls.URL + "/token", "client_id": "vault", "ca_cert": ca, "client_certificate": certificate, "client_certificate_key": key},
+		trusting,
 	}
 	urls := []any{
 		token, w.plain.URL, w.plain.URL + "/mcp", w.plain.URL + "/refused", w.plain.URL + "/echo", w.plain.URL + "/down",
@@ -196,9 +198,13 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		"extra_params":               {"a=b", fields{"a": "b", "": "c"}, fields{"client_secret": "x"}, []any{"a=b", "c=d"}, "a"},
 		"extra_headers":              {"x-key=" + secret, fields{"x-key": secret, "X-Key": secret}, []any{"x-key"}, fields{"host": "x"}, `{"x-key":"a","x-key":"b"}`},
 		"token_id":                   {"0123456789abcdef", "0123456789ABCDEF"},
+		"identity":                   {"issuer", "document", "static", "x"},
+		"grant":                      {"jwt_bearer", "client_credentials", "x"},
+		"assertion_subject":          {"agent", "ü", "a\nb", publicURL + "/issuer/a"},
+		"public_url":                 append([]any{publicURL, publicURL + "/", publicURL + "/../x"}, urls...),
 		"activate_after":             {"5m", "300", 299, "30d", "1e3"},
 	}
-	for _, duration := range []string{"default_ttl", "max_ttl", "idle_timeout", "request_timeout"} {
+	for _, duration := range []string{"default_ttl", "max_ttl", "idle_timeout", "request_timeout", "assertion_ttl"} {
 		w.values[duration] = []any{"1s", 5, "500ms", "-1s", "0", "9223372036854775807", "1h1m"}
 	}
 
@@ -213,6 +219,8 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 	m.write("config/found", w.bases[2])
 	m.write("config/keyed", with(signing, unverified))
 	m.write("config/made", with(made, unverified))
+	m.write("settings", fields{"public_url": publicURL})
+	m.write("config/trusting", with(trusting, unverified))
 	w.stored = m.storage.entries(t)
 }
 
@@ -227,11 +235,12 @@ var fuzzOperations = []logical.Operation{
 // fuzzPaths are the paths, with S for a server and R for a role. An empty one is any bytes.
 var fuzzPaths = []string{
 	"config/S", "role/S/R", "token/S", "token/S/R", "refresh/S", "refresh/S/R", "keys/S", "keys/S/rotate", "jwks/S", "settings",
+	"issuer/S/jwks", "issuer/S/.well-known/openid-configuration", "client/S",
 	"status/S", "status/S/R", "config/", "role/S/", "status/", "config/S/", "metrics", "",
 }
 
 // fuzzNames are names of servers and roles. An empty one is any bytes.
-var fuzzNames = []string{"weather", "found", "keyed", "made", "reader", "new", "rotate", "a..b", strings.Repeat("n", 257), ""}
+var fuzzNames = []string{"weather", "found", "keyed", "made", "trusting", "reader", "new", "rotate", "a..b", strings.Repeat("n", 257), ""}
 
 // input is what is left of the bytes that requests are made of. Past its end all is zero.
 type input struct{ rest []byte }
@@ -308,7 +317,7 @@ func (w *fuzzWorld) ask(m *mount, in *input) {
 		path = in.text()
 	}
 	name := in.name()
-	if c, err := m.store().config(m.t.Context(), name); path == jwksPrefix+"S" && err == nil && c.publishes() {
+	if c, err := m.store().config(m.t.Context(), name); isPublic(path) && err == nil && c.publishes() {
 		name = c.publicID(name)
 	}
 	path = strings.Replace(path, "S", name, 1)

@@ -55,7 +55,7 @@ func (m *mount) publishedAt(server string) string {
 func (m *mount) unpublished(names ...string) {
 	m.t.Helper()
 	for _, name := range names {
-		if got := m.refused(http.StatusNotFound, logical.ReadOperation, "jwks/"+name, nil); got != "no key set here" {
+		if got := m.refused(http.StatusNotFound, logical.ReadOperation, "jwks/"+name, nil); got != "nothing is published here" {
 			m.t.Errorf("jwks/%s answers %q, which tells it from others", name, got)
 		}
 	}
@@ -225,16 +225,16 @@ func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	for after, want := range map[time.Duration]int{0: 2, 25 * time.Hour: 1, 9999 * time.Hour: 1} {
-		set, ok := sets.at("weather", time.Now().Add(after))
-		if !ok || len(set.Keys) != want {
-			t.Errorf("after %s %d keys are published, %t; want %d", after, len(set.Keys), ok, want)
+		set, ok := sets.of("weather", []identity{identityStatic})
+		if keys := set.at(time.Now().Add(after)); !ok || len(keys) != want {
+			t.Errorf("after %s %d keys are published, %t; want %d", after, len(keys), ok, want)
 		}
 	}
 	for _, gone := range []*config{{Keys: c.Keys}, nil} {
 		if err := sets.update("weather", gone); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := sets.at("weather", time.Now()); ok {
+		if _, ok := sets.of("weather", []identity{identityStatic}); ok {
 			t.Error("a set is published of a config that publishes none")
 		}
 		if err := sets.update("weather", c); err != nil {

@@ -43,13 +43,16 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 		"client_certificate":     pem("client_certificate", certificate, tls),
 		"client_certificate_key": pem("client_certificate_key", key, tls),
 		"assertion_audience":     func(n int) fields { return with(signing, fields{"assertion_audience": long(n)}) },
-		"assertion_claims":       func(n int) fields { return with(signing, fields{"assertion_claims": fields{"a": long(n)}}) },
-		"scopes":                 text("scopes"),
-		"resource":               func(n int) fields { return fields{"resource": []string{urlOf(n)}} },
-		"audience":               text("audience"),
-		"extra_params":           func(n int) fields { return fields{"extra_params": fields{"tenant": long(n)}} },
-		"extra_headers":          func(n int) fields { return fields{"extra_headers": fields{"x-key": long(n)}} },
-		"ca_cert":                pem("ca_cert", certificate, fields{"client_secret": secret}),
+		"assertion_subject": func(n int) fields {
+			return with(signing, fields{"private_key": "", "identity": "issuer", "client_id": "", "assertion_subject": long(n)})
+		},
+		"assertion_claims": func(n int) fields { return with(signing, fields{"assertion_claims": fields{"a": long(n)}}) },
+		"scopes":           text("scopes"),
+		"resource":         func(n int) fields { return fields{"resource": []string{urlOf(n)}} },
+		"audience":         text("audience"),
+		"extra_params":     func(n int) fields { return fields{"extra_params": fields{"tenant": long(n)}} },
+		"extra_headers":    func(n int) fields { return fields{"extra_headers": fields{"x-key": long(n)}} },
+		"ca_cert":          pem("ca_cert", certificate, fields{"client_secret": secret}),
 	}
 }
 
@@ -104,7 +107,7 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 // the field, of roles.
 func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	t.Helper()
-	as, m := newAuthServer(t), newMount(t)
+	as, m := newAuthServer(t), newIssuerMount(t)
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), beyond), says...)
 	m.configure(as, at)
 	was := m.storage.entries(t)

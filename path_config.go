@@ -118,6 +118,16 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err != nil {
 		return nil, err
 	}
+	var mount settings
+	if next.publishes() {
+		if mount, err = b.store.settings(ctx); err != nil {
+			return nil, err
+		}
+	}
+	_, givenIdentity := d.GetOk("identity")
+	if err := next.pinPublicURL(old, givenIdentity, mount); err != nil {
+		return nil, err
+	}
 	if err := next.validate(); err != nil {
 		return nil, err
 	}
@@ -156,10 +166,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 
-	moved, err := b.movedNote(ctx, name.Server, old, next)
-	if err != nil {
-		return nil, err
-	}
+	moved := next.movedNote(name.Server, old, mount)
 	// The authorization server cannot know a key that was made now, or is at another URL now.
 	unknown := madeKey || moved != "" && next.KeyType != ""
 
@@ -176,6 +183,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		write.fetch = !verified
 	}
 	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource), moved)
+	notes = append(notes, next.identityWarnings()...)
 	// A failure is forgotten by a write: the caller may have fixed its cause.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
@@ -199,10 +207,10 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err != nil {
 		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
 	}
-	if madeKey {
+	if madeKey && next.Identity == identityStatic {
 		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
 	} else if unknown {
-		notes = append(notes, fmt.Sprintf("no token was asked for now, because the authorization server does not trust that URL yet: register it, and then write refresh/%s", name.Server))
+		notes = append(notes, fmt.Sprintf("no token was asked for now, because the authorization server does not trust that yet: keys/%s shows what to enter there; then write refresh/%s", name.Server, name.Server))
 	}
 	if granted != nil {
 		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
@@ -211,21 +219,26 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	return warn(notes...), nil
 }
 
-// movedNote says which URL to register if a write has changed where the public keys are; empty if not.
-func (b *backend) movedNote(ctx context.Context, server string, old, next *config) (string, error) {
-	id := next.publicID(server)
+// movedNote says what to enter at the authorization server if a write has changed where the public keys are;
+// empty if not.
+func (c *config) movedNote(server string, old *config, mount settings) string {
+	id := c.publicID(server)
 	if id == "" || id == old.publicID(server) {
-		return "", nil
+		return ""
 	}
-	mount, err := b.store.settings(ctx)
-	if err != nil {
-		return "", err
+	var note string
+	switch c.Identity {
+	case identityIssuer:
+		note = fmt.Sprintf("enter at the authorization server the issuer %s, the subject %s and the audience %s", c.issuerURL(), quote(c.subject()), quote(c.assertionAudience()))
+	case identityDocument:
+		note = fmt.Sprintf("the client's id at the authorization server is %s", c.documentURL())
+	default:
+		note = fmt.Sprintf("the public keys are at %s: register that URL as the client's jwks_uri", mount.url(jwksPrefix+id))
 	}
-	note := fmt.Sprintf("the public keys are at %s: register that URL as the client's jwks_uri", mount.url(jwksPrefix+id))
 	if old.publishes() {
-		note += "; the earlier one, which was trusted for other credentials or another destination, is gone"
+		note += "; the earlier URL, which was trusted for other credentials or another destination, is gone"
 	}
-	return note, nil
+	return note
 }
 
 // withRoleHint adds to a refusal what may be behind it if a config's scopes or audience live in its roles: it has
@@ -263,7 +276,8 @@ read; rediscover=true looks again.
 
 The client proves itself with client_secret, with a signing key (private_key, or
 key_type for one that the plugin makes and never lets out), or with client_certificate
-and client_certificate_key.
+and client_certificate_key. With identity=issuer or identity=document it needs none of
+them: the authorization server trusts this mount, see keys/<server> and settings.
 
 A write obtains a token with the new settings first. Where that fails the write fails
 with the authorization server's error, nothing is stored, and the old config and token

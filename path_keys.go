@@ -14,9 +14,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// jwksPrefix is the path that answers who does not log in.
-const jwksPrefix = "jwks/"
-
 func (b *backend) keysPaths() []*framework.Path {
 	return []*framework.Path{
 		{
@@ -37,6 +34,10 @@ func (b *backend) keysPaths() []*framework.Path {
 						"next_key_active_at": {Type: framework.TypeTime, Description: "From when the next key is used (RFC 3339, UTC)."},
 						"jwks_path":          {Type: framework.TypeString, Description: "The path in the mount at which the keys are published, if they are."},
 						"jwks_uri":           {Type: framework.TypeString, Description: "Its URL, to register as the client's jwks_uri, if settings have a public_url."},
+						"issuer":             {Type: framework.TypeString, Description: "With identity=issuer: the issuer to enter at the authorization server (iss)."},
+						"subject":            {Type: framework.TypeString, Description: "With identity=issuer: the subject to enter there (sub)."},
+						"audience":           {Type: framework.TypeString, Description: "With identity=issuer or document: the audience of assertions (aud)."},
+						"document_url":       {Type: framework.TypeString, Description: "With identity=document: the URL that is the client's id at the authorization server."},
 					}),
 				},
 			},
@@ -65,28 +66,6 @@ func (b *backend) keysPaths() []*framework.Path {
 						"key_id":    {Type: framework.TypeString, Description: "The kid of the new key."},
 						"active_at": {Type: framework.TypeTime, Description: "From when it is used (RFC 3339, UTC)."},
 					}),
-				},
-			},
-		},
-		{
-			Pattern:         jwksPrefix + framework.GenericNameRegex("id") + "$",
-			Fields:          map[string]*framework.FieldSchema{"id": publicIDField()},
-			HelpSynopsis:    "The public keys as a JWK Set, for the authorization server.",
-			HelpDescription: strings.TrimSpace(keysHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "jwks"},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback:    b.readJWKS,
-					Summary:     "Read the public keys as a raw JWK Set (RFC 7517), if publish_jwks is set.",
-					Description: "For the authorization server, which needs no Vault token: the client's jwks_uri.",
-					Responses: map[int][]framework.Response{
-						http.StatusOK: {{
-							Description: "The JWK Set", MediaType: "application/json",
-							Fields: map[string]*framework.FieldSchema{
-								"keys": {Type: framework.TypeSlice, Description: "The public keys as JWKs."},
-							},
-						}},
-					},
 				},
 			},
 		},
@@ -121,14 +100,24 @@ func (b *backend) readKeys(ctx context.Context, name tokens.Name, _ *framework.F
 		data["next_key_active_at"] = rfc3339(pending.ActiveFrom)
 	}
 	if id := c.publicID(name.Server); id != "" {
-		mount, err := b.store.settings(ctx)
-		if err != nil {
-			return nil, err
+		mount := settings{PublicURL: c.PublicURL}
+		if c.Identity == identityStatic {
+			if mount, err = b.store.settings(ctx); err != nil {
+				return nil, err
+			}
 		}
-		data["jwks_path"] = jwksPrefix + id
+		path := c.Identity.jwksPath(id)
+		data["jwks_path"] = path
 		if mount.PublicURL != "" {
-			data["jwks_uri"] = mount.url(jwksPrefix + id)
+			data["jwks_uri"] = mount.url(path)
 		}
+	}
+	switch c.Identity {
+	case identityStatic:
+	case identityIssuer:
+		data["issuer"], data["subject"], data["audience"] = c.issuerURL(), c.subject(), c.assertionAudience()
+	case identityDocument:
+		data["document_url"], data["audience"] = c.documentURL(), c.assertionAudience()
 	}
 	return &logical.Response{Data: data}, nil
 }
@@ -190,41 +179,9 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	}}, nil
 }
 
-func publicIDField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "The name under which a config publishes; keys/<server> shows it.",
-	}
-}
-
-// readJWKS answers an authorization server, which does not log in. Whether there is no
-// such config, or one that does not publish its keys, is not for the world to know.
-func (b *backend) readJWKS(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	set, ok := b.keySets.await(ctx, d.Get("id").(string))
-	if !ok && b.system.passive() {
-		return nil, logical.ErrReadOnly // as for a token
-	}
-	if !ok {
-		return nil, logical.CodedError(http.StatusNotFound, "no key set here")
-	}
-	body, err := json.Marshal(set)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the key set: %w", err)
-	}
-	return &logical.Response{Data: map[string]any{
-		logical.HTTPContentType: "application/json",
-		logical.HTTPRawBody:     body,
-		logical.HTTPStatusCode:  http.StatusOK,
-		// For the authorization server's own cache: a shared one between might add its
-		// time to that.
-		logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(set.maxAge)),
-	}}, nil
-}
-
 const keysHelp = `
-With token_endpoint_auth_method=private_key_jwt the client proves itself by signing
-(RFC 7523 section 2.2). The authorization server must know the public key.
+With token_endpoint_auth_method=private_key_jwt, or an identity, the client proves
+itself by signing (RFC 7523). The authorization server must know the public key.
 
   vault read mcp-oauth/keys/weather
   vault write -force mcp-oauth/keys/weather/rotate
@@ -236,6 +193,10 @@ register jwks_uri as keys/<server> shows it, after a write to settings that says
 mount's URL. A write that changes where the credentials travel, or that brings another
 private_key, makes a new <id>: the old URL is gone, and the new one is trusted by no
 server until it is registered there.
+
+With identity=issuer keys/<server> shows issuer, subject and audience, to be entered at
+the authorization server, which fetches the issuer's metadata and keys at issuer/<id>/.
+With identity=document it shows document_url, which is the client's id there.
 
 keys/<server>/rotate makes a new key in place of one that the plugin made. It is
 published at once and used after activate_after; the old one stays published for a day

@@ -122,6 +122,9 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	if err := next.validate(); err != nil {
 		return nil, err
 	}
+	if err := c.oneResource(next); err != nil {
+		return nil, err
+	}
 
 	write := verifiedWrite{name: name, terms: b.store.proving(name.Server, c, c.terms(next)), verify: d.Get("verify").(bool)}
 	write.after = func(context.Context, tokens.Name) (*tokens.Terms, error) { return write.terms, nil }

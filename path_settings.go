@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -62,7 +63,20 @@ func (b *backend) writeSettings(ctx context.Context, _ tokens.Name, d *framework
 	if err := b.store.putSettings(ctx, stored); err != nil {
 		return nil, err
 	}
-	return warn(portWarning(stored.PublicURL)), nil
+	return warn(portWarning(stored.PublicURL), elsewhereWarning(b.keySets.identitiesElsewhere(stored.PublicURL))), nil
+}
+
+// elsewhereWarning names configs whose identity stays at an earlier public URL; empty if there are none.
+func elsewhereWarning(servers []string) string {
+	const most = 10
+	if len(servers) == 0 {
+		return ""
+	}
+	names, more := servers, ""
+	if len(names) > most {
+		names, more = names[:most], fmt.Sprintf(" and %d more", len(servers)-most)
+	}
+	return fmt.Sprintf("the identities of %s%s keep the URL that authorization servers trust: write identity again to each config that is to have the new one", strings.Join(names, ", "), more)
 }
 
 // canonicalPublicURL checks the mount's URL, and returns it in the form in which authorization servers compare
@@ -86,15 +100,6 @@ func canonicalPublicURL(raw string) (string, error) {
 		return "", badRequest("public_url must end in the path of the mount, as in https://vault.example.com/v1/mcp-oauth, without empty, \".\" or \"..\" segments")
 	}
 	return strings.ToLower(u.Scheme) + "://" + strings.ToLower(u.Host) + trimmed, nil
-}
-
-// portWarning warns of a public URL that some authorization servers don't fetch from; empty if there is none.
-func portWarning(publicURL string) string {
-	u, err := url.Parse(publicURL)
-	if err != nil || publicURL == "" || u.Port() == "443" || u.Port() == "" && u.Scheme == "https" {
-		return ""
-	}
-	return "public_url has another port than 443: some authorization servers, such as Anthropic's, fetch from that port only"
 }
 
 const settingsHelp = `

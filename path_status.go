@@ -129,6 +129,7 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	}
 	maps.Copy(data, c.inEffect(r))
 	notes := append([]string{}, c.findings()...)
+	notes = append(notes, c.identityWarnings()...)
 	if warning := c.certificateWarning(now); warning != "" {
 		notes = append(notes, warning)
 	}

@@ -6,7 +6,9 @@ import (
 )
 
 // publishes reports whether authorization servers may fetch the config's public keys.
-func (c *config) publishes() bool { return c != nil && c.PublishJWKS }
+func (c *config) publishes() bool {
+	return c != nil && (c.PublishJWKS || c.Identity != identityStatic)
+}
 
 // publicID is the name in the URLs of what the config of a server publishes; empty if it publishes nothing.
 // Entries of schema 2 published under the server's own name, and keep that until another is drawn (see trusted_for.go).
@@ -28,3 +30,6 @@ const publicIDChars = 16
 func newPublicID(server string) string {
 	return server + "-" + strings.ToLower(rand.Text()[:publicIDChars])
 }
+
+// serverOf is the server's name in a public id.
+func serverOf(id string) string { return id[:max(0, len(id)-publicIDChars-1)] }

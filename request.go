@@ -23,13 +23,15 @@ func (c *config) request(r *role) (*grant.Request, error) {
 		// The operator named that server, and discovery was led through the proxy to it.
 		q.Proxied = discovery.SameOrigin(q.TokenURL, c.discoverySource())
 	}
-	switch q.AuthMethod {
-	case grant.PrivateKeyJWT:
+	if q.AuthMethod == grant.PrivateKeyJWT || q.Grant == grant.JWTBearer {
 		assertion, err := c.assertion(time.Now())
 		if err != nil {
 			return nil, err
 		}
 		q.Assertion = assertion
+	}
+	switch q.AuthMethod {
+	case grant.PrivateKeyJWT, grant.None:
 	case grant.TLSClientAuth, grant.SelfSignedTLSClientAuth:
 		certificate, err := grant.ParseClientCertificate(c.ClientCertificate, c.ClientCertificateKey)
 		if err != nil {
@@ -46,7 +48,8 @@ func (c *config) request(r *role) (*grant.Request, error) {
 func (c *config) parameters(r *role) *grant.Request {
 	q := &grant.Request{
 		TokenURL:    c.tokenURL(),
-		ClientID:    c.ClientID,
+		Grant:       c.grantType(),
+		ClientID:    c.clientID(),
 		Scopes:      c.scopes(),
 		Resources:   c.resources(),
 		Audience:    c.Audience,
@@ -88,7 +91,7 @@ func (c *config) terms(r *role) *tokens.Terms {
 	q := c.parameters(r)
 	t := &tokens.Terms{
 		Shape:       c.shape(q),
-		Client:      fingerprint([]string{q.TokenURL, q.ClientID}),
+		Client:      fingerprint(append([]string{q.TokenURL, q.ClientID}, c.assertedAs(q)...)),
 		DefaultTTL:  c.DefaultTTL,
 		MaxTTL:      c.MaxTTL,
 		IdleTimeout: c.IdleTimeout,
@@ -120,5 +123,15 @@ func (c *config) shape(q *grant.Request) string {
 		Resources   []string `json:",omitempty"`
 		Audience    string
 		ExtraParams map[string]string `json:",omitempty"`
-	}{c.Incarnation, q.TokenURL, q.ClientID, q.Scopes, q.Resources, q.Audience, q.ExtraParams})
+		AssertedAs  []string          `json:",omitempty"`
+	}{c.Incarnation, q.TokenURL, q.ClientID, q.Scopes, q.Resources, q.Audience, q.ExtraParams, c.assertedAs(q)})
+}
+
+// assertedAs is who the authorization server knows the client as if that is not said by its client_id, or not by
+// that alone: grant, issuer and subject of the assertions. It is nil if client_id says it.
+func (c *config) assertedAs(q *grant.Request) []string {
+	if q.ClientID != "" && q.Grant == grant.ClientCredentials {
+		return nil
+	}
+	return []string{string(q.Grant), c.issuerURL(), c.subject()}
 }

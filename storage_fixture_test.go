@@ -82,7 +82,12 @@ func writeOneOfEach(t *testing.T, m *mount) {
 	}))
 	m.write("config/made-key", with(unverified, fields{"key_type": "ec-p256", "publish_jwks": true}))
 	m.data(logical.UpdateOperation, "keys/made-key/rotate", nil)
-	m.write("settings", fields{"public_url": "https://vault.example.com/v1/mcp-oauth"})
+	m.write("settings", fields{"public_url": publicURL})
+	m.write("config/issuer", with(unverified, fields{
+		"client_id": "", "identity": "issuer", "grant": "jwt_bearer", "key_type": "ec-p256", "assertion_subject": "agent",
+		"assertion_ttl": 120, "resource": "https://a.example.com",
+	}))
+	m.write("config/document", with(unverified, fields{"client_id": "", "identity": "document", "key_type": "ec-p256", "assertion_audience": "https://as.example.com/"}))
 	m.write("config/client-certificate", with(unverified, fields{
 		"client_certificate": clientCertificate, "client_certificate_key": clientKey, "ca_cert": ca.pem,
 	}))
@@ -209,6 +214,20 @@ func entriesAreRead(t *testing.T, of int) {
 		maps.Copy(configs["secret"], fields{
 			"discovered_scopes": []string{"forecast:read"}, "discovered_resource": "https://weather.example.com/", "discovered_at": "2026-03-01T12:00:00Z",
 		})
+	}
+	if of > 2 {
+		configs["issuer"] = with(plain, fields{
+			"client_id": "", "identity": "issuer", "grant": "jwt_bearer", "key_type": "ec-p256", "assertion_subject": "agent",
+			"assertion_ttl": int64(120), "resource": []string{"https://a.example.com"},
+		})
+		configs["document"] = with(plain, fields{
+			"client_id": "", "identity": "document", "key_type": "ec-p256", "assertion_audience": "https://as.example.com/",
+		})
+		for server, url := range map[string]string{"issuer": "issuer/issuer-mfrggzdfmztwq2lj/jwks", "document": "jwks/document-nn3w4zlqovzxi33p"} {
+			if got := m.read("keys/" + server)["jwks_uri"]; got != publicURL+"/"+url {
+				t.Errorf("the keys of %s are at %v", server, got)
+			}
+		}
 	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))
 	for server, want := range configs {

@@ -61,7 +61,7 @@ func TestSpecialPaths(t *testing.T) {
 	special := newMount(t).b.SpecialPaths()
 	equal(t, "the seal wrapped prefixes", special.SealWrapStorage, []string{"config/", "token/"})
 	equal(t, "the local prefixes", special.LocalStorage, []string{"token/", "proved/"})
-	equal(t, "the unauthenticated paths", special.Unauthenticated, []string{"jwks/*"})
+	equal(t, "the unauthenticated paths", special.Unauthenticated, []string{"jwks/*", "issuer/*", "client/*"})
 	equal(t, "the root paths", special.Root, nil)
 }
 

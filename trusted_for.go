@@ -15,13 +15,26 @@ func (c *config) assignPublicID(server string, old *config) {
 }
 
 // signsFor reports whether the assertions of c are for the same party as those of o, what discovery found
-// included, and signed by keys in the same hands: the plugin's, or the very key that the operator wrote.
+// included, say the same of the client, and are signed by keys in the same hands: the plugin's, or the very key
+// that the operator wrote.
 func (c *config) signsFor(o *config) bool {
-	return c.sameRoute(o) &&
+	return c.sameRoute(o) && c.samePurpose(o) && c.PublicURL == o.PublicURL && c.saysTheSame(o) &&
 		origin(c.tokenURL()) == origin(o.tokenURL()) &&
 		discovery.SameIssuer(c.issuer(), o.issuer()) &&
 		c.assertionAudience() == o.assertionAudience() &&
 		c.operatorsKey() == o.operatorsKey()
+}
+
+// samePurpose reports whether the keys sign the same kind of statement. One key is never used for two:
+// authorization servers take a JWT that is a grant for the authentication of a client, and the other way round.
+func (c *config) samePurpose(o *config) bool {
+	return c.Identity == o.Identity && c.grantType() == o.grantType()
+}
+
+// saysTheSame reports whether an issuer's assertions say the same of the client.
+func (c *config) saysTheSame(o *config) bool {
+	return c.Identity == identityStatic ||
+		c.AssertionSubject == o.AssertionSubject && fingerprint(c.AssertionClaims) == fingerprint(o.AssertionClaims)
 }
 
 // operatorsKey is the signing key that the operator wrote, in PEM form; empty for a key that the plugin made.

@@ -172,7 +172,7 @@ func (m *mount) check(req *logical.Request, resp *logical.Response) {
 		m.t.Errorf("%s %s answers with a lease", req.Operation, req.Path)
 	}
 	// Of a raw body see jwks.
-	if !strings.HasPrefix(req.Path, tokenPrefix) && !strings.HasPrefix(req.Path, jwksPrefix) {
+	if !strings.HasPrefix(req.Path, tokenPrefix) && !isPublic(req.Path) {
 		all, err := json.Marshal(resp)
 		if err != nil {
 			m.t.Fatal(err)

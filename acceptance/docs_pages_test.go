@@ -44,6 +44,8 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
 		// The bed's authorization server for mutual TLS has a certificate of a private authority.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
+		{"docs/identity.md", "https://files.example.com/mcp", w.mcp.URL},
+		{"docs/identity.md", "https://vault.example.com", w.bed.Vault.Address},
 		{"docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/metrics.md", "/var/lib/vault-agent-prometheus", w.dir + "/var/lib/vault-agent-prometheus"},
 		{"docs/metrics.md", "-o prometheus", "-o " + strconv.Itoa(os.Getuid())},
@@ -70,6 +72,7 @@ var notRun = map[string]string{
 	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
 	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "as `make test-brokers` runs it",
+	"docs/identity.md: vault write -f mcp-oauth/refresh/files":                                  "are run by `make test-servers`",
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
@@ -83,6 +86,7 @@ var elsewhere = map[string]string{
 	"docs/deployments.md: python": "TestBrokersLoseNoCall, but for the dots",
 	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
 	"docs/migrate.md: yaml":       "what a broker had before",
+	"docs/identity.md: mermaid":   "a picture",
 	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestDeclaredPluginFromAnImage, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
@@ -104,6 +108,7 @@ var pages = []struct {
 	{"docs/operations.md", followOperations},
 	{"docs/discovery.md", followDiscovery},
 	{"docs/keys.md", followKeys},
+	{"docs/identity.md", followIdentity},
 	{"docs/migrate.md", followMigrate},
 	{"docs/deployments.md", followDeployments},
 	{"docs/metrics.md", followMetrics},
@@ -298,6 +303,17 @@ func followDiscovery(w *walkthrough) {
 		w.t.Error("the MCP server was not asked again")
 	}
 	w.token(w.t, "token/files")
+}
+
+// Up to what an administrator enters at the authorization server; that of the other tests takes no issuers.
+func followIdentity(w *walkthrough) {
+	out := w.paste("vault write mcp-oauth/settings")
+	for _, field := range []string{"issuer", "subject", "audience", "jwks_uri"} {
+		shown, _ := w.read(w.t, "keys/files")[field].(string)
+		if shown == "" || !strings.Contains(out, shown) {
+			w.t.Errorf("the page's commands do not show %s, %q:\n%s", field, shown, out)
+		}
+	}
 }
 
 func followKeys(w *walkthrough) {

@@ -115,7 +115,7 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 		for _, parameter := range item.Parameters {
 			sentence(path+" "+parameter.Name, parameter.Description)
 		}
-		if want := strings.HasPrefix(path, "jwks/"); item.Open != want {
+		if want := regexp.MustCompile(`^(jwks|issuer|client)/`).MatchString(path); item.Open != want {
 			t.Errorf("%s: without a login: %t, want %t", path, item.Open, want)
 		}
 		for _, method := range item.Methods {
@@ -137,7 +137,8 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 	}
 	want := []string{
 		"mcp-oauth-delete-config", "mcp-oauth-delete-role", "mcp-oauth-list-configs",
-		"mcp-oauth-list-role-statuses", "mcp-oauth-list-roles", "mcp-oauth-list-servers-with-roles", "mcp-oauth-list-statuses", "mcp-oauth-read-config", "mcp-oauth-read-jwks", "mcp-oauth-read-keys",
+		"mcp-oauth-list-role-statuses", "mcp-oauth-list-roles", "mcp-oauth-list-servers-with-roles", "mcp-oauth-list-statuses", "mcp-oauth-read-client", "mcp-oauth-read-config", "mcp-oauth-read-issuer",
+		"mcp-oauth-read-issuer-jwks", "mcp-oauth-read-jwks", "mcp-oauth-read-keys",
 		"mcp-oauth-read-metrics", "mcp-oauth-read-role", "mcp-oauth-read-role-status", "mcp-oauth-read-role-token",
 		"mcp-oauth-read-settings", "mcp-oauth-read-status", "mcp-oauth-read-token", "mcp-oauth-refresh-role-token", "mcp-oauth-refresh-token",
 		"mcp-oauth-rotate-keys", "mcp-oauth-write-config", "mcp-oauth-write-role", "mcp-oauth-write-settings",
@@ -229,6 +230,20 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	d.does(t, http.MethodGet, "jwks/{id}", published, nil)
 	d.does(t, http.MethodPost, "settings", "settings", map[string]any{"public_url": strings.TrimSuffix(u.mountURL(), "/")})
 	d.does(t, http.MethodGet, "settings", "settings", nil)
+	trusted := map[string]string{}
+	for identity, field := range map[string]string{"issuer": "issuer", "document": "document_url"} {
+		name := u.name + "-" + identity
+		d.does(t, http.MethodPost, "config/{server}", "config/"+name, map[string]any{
+			"token_url": u.bed.AS.TokenURL(), "issuer": u.bed.AS.Issuer, "identity": identity, "key_type": "ec-p256",
+		})
+		d.does(t, http.MethodGet, "config/{server}", "config/"+name, nil)
+		d.does(t, http.MethodGet, "keys/{server}", "keys/"+name, nil)
+		url, _ := u.read(t, "keys/"+name)[field].(string)
+		trusted[identity] = strings.TrimPrefix(url, u.mountURL())
+	}
+	d.does(t, http.MethodGet, "issuer/{id}/jwks", trusted["issuer"]+"/jwks", nil)
+	d.does(t, http.MethodGet, "issuer/{id}/.well-known/openid-configuration", trusted["issuer"]+"/.well-known/openid-configuration", nil)
+	d.does(t, http.MethodGet, "client/{id}", trusted["document"], nil)
 
 	found := u.name + "-found"
 	u.write(t, "config/"+found, u.discovered(map[string]any{"client_secret": u.client.Secret}))

@@ -1,0 +1,80 @@
+package mcpoauth
+
+import (
+	"strings"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
+)
+
+// Bounds on the lifetime of an assertion.
+const (
+	minAssertionTTL = 10 * time.Second
+	maxAssertionTTL = time.Hour
+)
+
+// validIdentity checks the fields that say who the authorization server trusts, and by which grant.
+func (c *config) validIdentity() error {
+	switch c.Identity {
+	case identityStatic, identityIssuer, identityDocument:
+	default:
+		return badRequest("identity %s is not supported: write static, issuer or document", quote(string(c.Identity)))
+	}
+	switch c.grantType() {
+	case grant.ClientCredentials, grant.JWTBearer:
+	default:
+		return badRequest("grant %s is not supported: write client_credentials or jwt_bearer", quote(string(c.Grant)))
+	}
+	switch {
+	case c.Grant == grant.JWTBearer && c.Identity != identityIssuer:
+		return badRequest("grant=jwt_bearer goes with identity=issuer: write both, or neither")
+	case c.AssertionSubject != "" && c.Identity != identityIssuer:
+		return badRequest("assertion_subject goes with identity=issuer: with identity=%s the subject is the client's id", c.Identity)
+	case !isPrintable(c.AssertionSubject):
+		return badRequest("assertion_subject must be printable characters")
+	case c.Identity == identityStatic:
+		return nil
+	case strings.HasPrefix(c.AssertionSubject, settings{PublicURL: c.PublicURL}.url(issuerPrefix)):
+		// One of the mount's issuers: iss = sub is what a client says of itself.
+		return badRequest("assertion_subject must not be an issuer: iss = sub is an assertion of another kind")
+	case c.Identity == identityDocument && c.ClientID != "":
+		return badRequest("client_id does not go with identity=document: the client's id is the document's URL, which keys/ shows; write client_id=\"\"")
+	case c.PublishJWKS:
+		return badRequest("publish_jwks goes with identity=static: with identity=%s the keys are published anyway; write publish_jwks=false", c.Identity)
+	case c.KeyID != nil:
+		return badRequest("key_id does not go with identity=%s: authorization servers find the key by its thumbprint; write key_id=thumbprint", c.Identity)
+	case c.Grant == grant.JWTBearer && c.AuthMethod == grant.PrivateKeyJWT:
+		return badRequest("token_endpoint_auth_method=private_key_jwt does not go with grant=jwt_bearer: one key must not sign both the grant and the client's authentication")
+	case c.Grant == grant.JWTBearer && c.AssertionType == grant.TypeClientAuthentication:
+		return badRequest("assertion_type=%s does not go with grant=jwt_bearer: the assertion is no client authentication", grant.TypeClientAuthentication)
+	case c.Grant == grant.JWTBearer && c.AuthMethod != "" && c.ClientSecret == "" && c.ClientCertificate == "":
+		return badRequest("token_endpoint_auth_method=%s needs client_secret, or a client certificate: without one no client is authenticated", c.AuthMethod)
+	case c.Grant != grant.JWTBearer && c.AuthMethod != "" && c.AuthMethod != grant.PrivateKeyJWT:
+		return badRequest("token_endpoint_auth_method with identity=%s is private_key_jwt: leave it out", c.Identity)
+	}
+	return nil
+}
+
+// oneResource checks that the JWT bearer grant asks for exactly one resource. r is nil for the config itself.
+func (c *config) oneResource(r *role) error {
+	resources := c.parameters(r).Resources
+	if c.Grant != grant.JWTBearer || len(resources) == 1 {
+		return nil
+	}
+	return badRequest("grant=jwt_bearer asks for exactly one resource, and this is for %d: write resource=", len(resources))
+}
+
+// pinPublicURL has an identity take the mount's URL, if the write says who the config is.
+func (c *config) pinPublicURL(old *config, given bool, mount settings) error {
+	switch {
+	case c.Identity != identityIssuer && c.Identity != identityDocument:
+		c.PublicURL = ""
+		return nil
+	case old != nil && c.Identity == old.Identity && !given:
+		return nil
+	case mount.PublicURL == "":
+		return badRequest("identity=%s needs the mount's URL, as authorization servers see it: write settings public_url=https://vault.example.com/v1/mcp-oauth first", c.Identity)
+	}
+	c.PublicURL = mount.PublicURL
+	return nil
+}

@@ -1,0 +1,42 @@
+package mcpoauth
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+)
+
+// maxDocumentURL is how long a client_id is taken by all servers that read documents: Auth0's limit in bytes.
+const maxDocumentURL = 120
+
+// entraAudience is the audience of Microsoft Entra ID's federated credentials.
+const entraAudience = "api://AzureADTokenExchange"
+
+// identityWarnings warn of what some authorization servers refuse in an identity.
+func (c *config) identityWarnings() []string {
+	if c.Identity == identityStatic {
+		return nil
+	}
+	var all []string
+	if warning := portWarning(c.PublicURL); warning != "" {
+		all = append(all, warning)
+	}
+	if u := c.documentURL(); c.Identity == identityDocument && len(u) > maxDocumentURL {
+		all = append(all, fmt.Sprintf("the document's URL has %d bytes: some authorization servers, such as Auth0, take %d; a shorter name of the server or of the mount shortens it", len(u), maxDocumentURL))
+	}
+	if len(c.Keys) > 0 && strings.EqualFold(c.assertionAudience(), entraAudience) {
+		if key, err := c.key(c.Keys[len(c.Keys)-1]); err == nil && key.Alg != "RS256" {
+			all = append(all, fmt.Sprintf("assertions are signed with %s, and Microsoft Entra ID takes RS256 only: write key_type=rsa-2048, and no signing_alg", key.Alg))
+		}
+	}
+	return all
+}
+
+// portWarning warns of a public URL that some authorization servers don't fetch from; empty if there is none.
+func portWarning(publicURL string) string {
+	u, err := url.Parse(publicURL)
+	if err != nil || publicURL == "" || u.Port() == "443" || u.Port() == "" && u.Scheme == "https" {
+		return ""
+	}
+	return "public_url has another port than 443: some authorization servers, such as Anthropic's, fetch from that port only"
+}

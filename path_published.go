@@ -1,0 +1,152 @@
+package mcpoauth
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// publicPrefixes are the paths that are answered without a Vault token.
+var publicPrefixes = []string{jwksPrefix, issuerPrefix, documentPrefix}
+
+// isPublic reports whether a path is answered without a Vault token.
+func isPublic(path string) bool {
+	for _, prefix := range publicPrefixes {
+		if strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// publication is one kind of document that authorization servers fetch, each at the public id of a config.
+type publication struct {
+	pattern, suffix       string // suffix: of the OpenAPI operation
+	synopsis, description string
+	response              string
+	fields                map[string]*framework.FieldSchema
+	of                    []identity // the identities that have it
+	document              func(keySet, string, time.Time) any
+}
+
+func (b *backend) publishedPaths() []*framework.Path {
+	text := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
+	}
+	texts := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeStringSlice, Description: description}
+	}
+	keys := map[string]*framework.FieldSchema{"keys": {Type: framework.TypeSlice, Description: "The public keys as JWKs."}}
+	id := framework.GenericNameRegex("id")
+	var paths []*framework.Path
+	for _, p := range []publication{
+		{
+			pattern: jwksPrefix + id, suffix: "jwks",
+			synopsis:    "Read the public keys as a raw JWK Set (RFC 7517), if publish_jwks is set, or with identity=document.",
+			description: "For the authorization server, which needs no Vault token: the client's jwks_uri.",
+			response:    "The JWK Set", fields: keys,
+			of: []identity{identityStatic, identityDocument}, document: jwksDocument,
+		},
+		{
+			pattern: issuerPrefix + id + "/jwks", suffix: "issuer-jwks",
+			synopsis:    "Read an issuer's public keys as a raw JWK Set (RFC 7517), with identity=issuer.",
+			description: "For the authorization server, which needs no Vault token: the jwks_uri of the issuer's metadata.",
+			response:    "The JWK Set", fields: keys,
+			of: []identity{identityIssuer}, document: jwksDocument,
+		},
+		{
+			pattern: issuerPrefix + id + `/\.well-known/openid-configuration`, suffix: "issuer",
+			synopsis:    "Read an issuer's metadata (OpenID Connect Discovery), with identity=issuer.",
+			description: "For the authorization server, which needs no Vault token, to find the issuer's keys.",
+			response:    "The metadata", fields: map[string]*framework.FieldSchema{
+				"issuer":                                text("The issuer."),
+				"jwks_uri":                              text("The URL of its public keys."),
+				"response_types_supported":              texts("What OpenID Connect demands."),
+				"subject_types_supported":               texts("What OpenID Connect demands."),
+				"id_token_signing_alg_values_supported": texts("The algorithms of the keys."),
+			},
+			of: []identity{identityIssuer}, document: issuerDocument,
+		},
+		{
+			pattern: documentPrefix + id, suffix: "client",
+			synopsis:    "Read a client's description (Client ID Metadata Document), with identity=document.",
+			description: "For the authorization server, which needs no Vault token: this URL is the client's id there.",
+			response:    "The document", fields: map[string]*framework.FieldSchema{
+				"client_id":                  text("The document's URL."),
+				"client_name":                text("The server's name."),
+				"redirect_uris":              texts("A URL at which nothing is: no user logs in here."),
+				"grant_types":                texts("The grant."),
+				"response_types":             texts("None."),
+				"token_endpoint_auth_method": text("How the client authenticates."),
+				"jwks_uri":                   text("The URL of its public keys."),
+			},
+			of: []identity{identityDocument}, document: clientDocument,
+		},
+	} {
+		paths = append(paths, &framework.Path{
+			Pattern:         p.pattern + "$",
+			Fields:          map[string]*framework.FieldSchema{"id": publicIDField()},
+			HelpSynopsis:    p.synopsis,
+			HelpDescription: strings.TrimSpace(keysHelp),
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: p.suffix},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:    b.servePublic(p),
+					Summary:     p.synopsis,
+					Description: p.description,
+					Responses: map[int][]framework.Response{
+						http.StatusOK: {{Description: p.response, MediaType: "application/json", Fields: p.fields}},
+					},
+				},
+			},
+		})
+	}
+	return paths
+}
+
+func publicIDField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "The name under which a config publishes; keys/<server> shows it.",
+	}
+}
+
+// notPublished is the one answer for all that is not published: it does not say whether there is no such config, or
+// one that publishes something else or nothing.
+func notPublished() error {
+	return logical.CodedError(http.StatusNotFound, "nothing is published here")
+}
+
+// servePublic answers callers without a Vault token, from memory.
+func (b *backend) servePublic(p publication) framework.OperationFunc {
+	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		id, _ := d.Get("id").(string)
+		set, ok := b.keySets.await(ctx, id, p.of)
+		if !ok && b.system.passive() {
+			return nil, logical.ErrReadOnly // as for a token
+		}
+		if !ok {
+			return nil, notPublished()
+		}
+		now := time.Now()
+		body, err := json.Marshal(p.document(set, id, now))
+		if err != nil {
+			return nil, fmt.Errorf("encoding what is published: %w", err)
+		}
+		return &logical.Response{Data: map[string]any{
+			logical.HTTPContentType: "application/json",
+			logical.HTTPRawBody:     body,
+			logical.HTTPStatusCode:  http.StatusOK,
+			// For the authorization server's own cache: a shared one between might add its
+			// time to that.
+			logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(set.maxAge(now))),
+		}}, nil
+	}
+}
