@@ -25,6 +25,11 @@ var claimsOf = map[string][]serverClaim{
 		{"public host name", checkPublicHostName},
 		{"uploaded certificate", checkUploadedCertificate},
 		{"two keys at once", checkTwoKeysAtOnce},
+		{"federated client", checkFederatedClient},
+		{"caught assertion", checkCaughtAssertion},
+		{"jwt bearer", checkJWTBearer},
+		{"document", checkDocument},
+		{"assertions of an issuer", checkAssertionsOfAnIssuer},
 	},
 	"Keycloak with resource-indicators": {
 		{"unknown resource", checkUnknownResource},

@@ -29,6 +29,12 @@ func checkLife(t *testing.T, s *served) {
 		c.write(t, "keys/"+c.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
 		byMethod["private_key_jwt"] = c
 	}
+	if _, federates := s.Server.(*servers.Keycloak); federates {
+		c := s.newFederated(t)
+		c.obtain(t)
+		c.write(t, "keys/"+c.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
+		byMethod["identity"] = c
+	}
 	rotated := time.Now()
 	t.Parallel()
 	secret := s.newClient(t, s.secretMethods()[0], func(c *servers.Client) { c.ID += "-secret" })
@@ -74,7 +80,11 @@ func checkLife(t *testing.T, s *served) {
 		return nil
 	})
 
-	if c := byMethod["private_key_jwt"]; c != nil {
+	for _, method := range []string{"private_key_jwt", "identity"} {
+		c := byMethod[method]
+		if c == nil {
+			continue
+		}
 		awaitTime(t, rotated.Add(activateAfter+time.Second))
 		c.awaitRefresh(t, c.token(t, "token/"+c.name))
 		if keys := c.read(t, "keys/"+c.name); keys["next_key_id"] != nil {

@@ -105,7 +105,7 @@ func (s *served) newClient(t *testing.T, method string, change func(*servers.Cli
 	}
 	c.as = servers.Client{ID: c.name, Method: method, Audience: c.mcp.URL, Scopes: servers.Scopes}
 	switch method {
-	case "private_key_jwt", "tls_client_auth":
+	case "private_key_jwt", "federated-jwt", "tls_client_auth":
 	default:
 		c.as.Secret = rand.Text()
 	}

@@ -51,6 +51,8 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 	case "private_key_jwt":
 		client["clientAuthenticatorType"] = "client-jwt"
 		attributes["use.jwks.url"], attributes["jwks.url"] = "true", c.JWKSURI
+	case "federated-jwt": // whose issuer and subject are attributes
+		client["clientAuthenticatorType"] = c.Method
 	case "tls_client_auth":
 		client["clientAuthenticatorType"] = "client-x509"
 		attributes["x509.subjectdn"], attributes["x509.casubjectdn"] = c.Subject, k.ca.Subject

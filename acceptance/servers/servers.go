@@ -49,7 +49,7 @@ var Kinds = []Kind{keycloak, keycloakWithResourceIndicators, spring, hydra, auth
 type Client struct {
 	ID        string   `json:"id"`
 	Secret    string   `json:"secret"`
-	Method    string   `json:"method"`    // client authentication method; Kind.Methods
+	Method    string   `json:"method"`    // client authentication method; Kind.Methods, or at Keycloak federated-jwt
 	JWKSURI   string   `json:"jwksURI"`   // for private_key_jwt
 	Algorithm string   `json:"algorithm"` // of its assertions, for servers that take one of a client; Kind.Algorithms
 	Subject   string   `json:"subject"`   // distinguished name of its certificate (RFC 4514), for tls_client_auth

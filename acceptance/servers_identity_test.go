@@ -1,0 +1,202 @@
+//go:build servers
+
+package acceptance
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
+)
+
+// newIdentity starts an MCP server, and writes a config with an identity for it, which no server trusts yet.
+func (s *served) newIdentity(t *testing.T, fields map[string]any) *clientOf {
+	t.Helper()
+	c := s.newClient(t, "federated-jwt", func(c *servers.Client) { c.ID += "-identity" })
+	c.name += "-identity"
+	c.write(t, "settings", map[string]any{"public_url": strings.TrimSuffix(c.mountURL(), "/")})
+	c.write(t, "config/"+c.name, c.identity(fields))
+	return c
+}
+
+// identity are the fields of a config without a secret, with more.
+func (c *clientOf) identity(more map[string]any) map[string]any {
+	fields := c.fields(more)
+	if more["client_id"] == nil {
+		delete(fields, "client_id")
+	}
+	return fields
+}
+
+// shown is what keys/ shows to be entered at the server.
+func (c *clientOf) shown(t *testing.T, field string) string {
+	t.Helper()
+	value, _ := c.read(t, "keys/"+c.name)[field].(string)
+	if value == "" {
+		t.Fatalf("keys/%s shows no %s", c.name, field)
+	}
+	return value
+}
+
+// newFederated is a client that the server knows by the issuer and the subject of its config.
+func (s *served) newFederated(t *testing.T) *clientOf {
+	t.Helper()
+	c := s.newIdentity(t, map[string]any{"identity": "issuer"})
+	c.trusted(t, map[string]string{"supportsClientAssertions": "true"})
+	c.as.Attributes = map[string]string{"jwt.credential.issuer": c.name, "jwt.credential.sub": c.shown(t, "subject")}
+	c.register(t)
+	return c
+}
+
+// obtain reads a token that may have to be obtained first, which takes a busy server its time.
+func (c *clientOf) obtain(t *testing.T) *bed.Token {
+	t.Helper()
+	c.awaitToken(t)
+	return c.token(t, "token/"+c.name)
+}
+
+// trusted has the server trust the issuer of the config.
+func (c *clientOf) trusted(t *testing.T, settings map[string]string) {
+	t.Helper()
+	if err := c.server.keycloak().TrustIssuer(t.Context(), c.name, c.shown(t, "issuer"), settings); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The mount as the issuer of client assertions: no secret, no registered key. Of its rotation see checkLife.
+func checkFederatedClient(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newFederated(t)
+	if got, want := c.shown(t, "audience"), s.Issuer("").URL; got != want {
+		t.Errorf("keys/ shows the audience %q, want %q", got, want)
+	}
+	c.obtain(t)
+	// With the client's id too, which is the server's own name of it.
+	c.write(t, "config/"+c.name, map[string]any{"client_id": c.as.ID})
+
+	// Another subject is no client's.
+	c.write(t, "config/"+c.name, map[string]any{"client_id": "", "assertion_subject": "other"})
+	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "")
+}
+
+// What was caught elsewhere is from an issuer that the server does not trust.
+func checkCaughtAssertion(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newFederated(t)
+	c.obtain(t)
+
+	thief := startThief(t)
+	c.write(t, "config/"+c.name, map[string]any{
+		"token_url": thief.URL, "issuer": s.Issuer("").URL, "assertion_audience": s.Issuer("").URL, "key_type": "rsa-2048",
+	})
+	readStatus(t.Context(), c.root, "token/"+c.name)
+	caught := thief.form(t)
+	status, answer := exchangeForm(t, s.Issuer("").URL+"/protocol/openid-connect/token", caught)
+	if status == http.StatusOK {
+		t.Errorf("an assertion that was sent to another host is answered with %s", answer)
+	}
+	t.Logf("the caught assertion is answered with %d %s", status, s.bed.Secrecy.Redact([]byte(answer)))
+}
+
+// The assertion as the grant, for a user that stands for the subject; the server wants a confidential client besides.
+func checkJWTBearer(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	c := s.newClient(t, "client_secret_basic", func(c *servers.Client) {
+		c.Attributes = map[string]string{"oauth2.jwt.authorization.grant.enabled": "true"}
+	})
+	c.write(t, "settings", map[string]any{"public_url": strings.TrimSuffix(c.mountURL(), "/")})
+	c.write(t, "config/"+c.name, c.fields(map[string]any{"identity": "issuer", "grant": "jwt_bearer", "assertion_subject": "agent"}))
+	c.trusted(t, map[string]string{"jwtAuthorizationGrantEnabled": "true", "jwtAuthorizationGrantLimitAccessTokenExp": "true"})
+	if err := s.keycloak().LinkUser(t.Context(), c.name, "agent"); err != nil {
+		t.Fatal(err)
+	}
+	c.as.Attributes["oauth2.jwt.authorization.grant.idp"] = c.name
+	c.register(t)
+	token := c.obtain(t)
+	if left := time.Until(token.ExpiresAt); left > servers.Lifetime*time.Second {
+		t.Errorf("the token is valid for %s", left)
+	}
+	// The token ends with the assertion.
+	c.write(t, "config/"+c.name, map[string]any{"assertion_ttl": "20s"})
+	if left := time.Until(c.obtain(t).ExpiresAt); left > 20*time.Second {
+		t.Errorf("with assertion_ttl=20s the token is valid for %s", left)
+	}
+	c.write(t, "config/"+c.name, map[string]any{"assertion_subject": "nobody"})
+	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "invalid_grant")
+}
+
+// A client by the URL of its description, after one authorization request.
+func checkDocument(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	in, k := s.inRealm(t, "documents", nil)
+	if err := k.TakeDocuments(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c := in.newIdentity(t, map[string]any{"identity": "document", "scopes": "profile"})
+	document := c.shown(t, "document_url")
+	status, page, err := k.Authorize(t.Context(), document, document+"/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := k.ClientOf(t.Context(), document)
+	if err != nil || known == nil {
+		t.Fatalf("after an authorization request, which is answered with %d, the server knows %v, %v:\n%s", status, known, err, page)
+	}
+	c.write(t, "config/"+c.name, map[string]any{"max_ttl": "1h", "verify": true})
+	c.awaitToken(t)
+	if got := readStatus(t.Context(), c.root, "token/"+c.name); got != http.StatusOK {
+		t.Errorf("a read has the status %d", got)
+	}
+}
+
+// What the server refuses of assertions by an issuer that it trusts, which the plugin must not send.
+func checkAssertionsOfAnIssuer(t *testing.T, s *served) {
+	t.Parallel()
+	s.whileUp(t)
+	issuer := startIssuer(t)
+	c := s.newClient(t, "federated-jwt", func(c *servers.Client) { c.Scopes = servers.Scopes })
+	if err := s.keycloak().TrustIssuer(t.Context(), c.name, issuer.URL, map[string]string{"supportsClientAssertions": "true"}); err != nil {
+		t.Fatal(err)
+	}
+	c.as.Attributes = map[string]string{"jwt.credential.issuer": c.name, "jwt.credential.sub": "agent"}
+	c.register(t)
+	realm := s.Issuer("").URL
+	now := time.Now()
+	reused := "used before"
+	for _, test := range []struct {
+		name   string
+		change func(claims map[string]any)
+		ok     bool
+	}{
+		{"as the plugin's", func(claims map[string]any) { claims["jti"] = reused }, true},
+		{"reused jti", func(claims map[string]any) { claims["jti"] = reused }, false},
+		{"no jti", func(claims map[string]any) { delete(claims, "jti") }, false},
+		{"another sub", func(claims map[string]any) { claims["sub"] = "other" }, false},
+		{"another iss", func(claims map[string]any) { claims["iss"] = issuer.URL + "/other" }, false},
+		{"iss = sub", func(claims map[string]any) { claims["sub"] = issuer.URL }, false},
+		{"two audiences", func(claims map[string]any) { claims["aud"] = []string{realm, "https://other.example.com"} }, false},
+		{"expired", func(claims map[string]any) {
+			claims["iat"], claims["exp"] = now.Add(-10*time.Minute).Unix(), now.Add(-5*time.Minute).Unix()
+		}, false},
+	} {
+		claims := map[string]any{
+			"iss": issuer.URL, "sub": "agent", "aud": realm, "jti": newSecret(),
+			"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Minute).Unix(),
+		}
+		test.change(claims)
+		status, answer := exchangeForm(t, realm+"/protocol/openid-connect/token", map[string][]string{
+			"grant_type": {"client_credentials"}, "client_assertion": {issuer.sign(t, claims)},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		})
+		if (status == http.StatusOK) != test.ok {
+			t.Errorf("%s: %d %s", test.name, status, s.bed.Secrecy.Redact([]byte(answer)))
+		}
+	}
+}
