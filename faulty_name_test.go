@@ -39,9 +39,12 @@ func TestNameThatIsNotAllowedGetsTheRule(t *testing.T) {
 			m.refused(http.StatusBadRequest, op, test.path, nil, `the name "`+test.name+`" `+rule)
 		}
 	}
-	for _, path := range []string{"metrics/x", "elsewhere", "", "keys/weather/rotates", "jwks/a@b", "jwks/a/b"} {
+	for _, path := range []string{"metrics/x", "elsewhere", "", "keys/weather/rotates"} {
 		if _, err := m.do(logical.ReadOperation, path, nil); !errors.Is(err, logical.ErrUnsupportedPath) && !errors.Is(err, logical.ErrUnsupportedOperation) {
 			t.Errorf("%s: %v", path, err)
 		}
+	}
+	for _, path := range []string{"jwks/a@b", "jwks/a/b", "issuer/a@b/jwks", "issuer/a", "client/a/b"} { // one answer for all that is not there
+		m.refused(http.StatusNotFound, logical.ReadOperation, path, nil, "nothing is published here")
 	}
 }

@@ -105,6 +105,7 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.write("config/weather", made(nil))
+		at := m.publishedAt("weather")
 		m.jwks("weather")
 		synctest.Wait() // until all is loaded
 		// The fourth call is the put: the existence check, the write and, under the lock, the
@@ -131,10 +132,10 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 		if n := away.struck.Load(); n < 5 || n > 20 {
 			t.Errorf("%d storage calls in ten minutes; want those of one that tries every minute in the end", n)
 		}
-		m.jwks("weather")
+		m.data(logical.ReadOperation, at, nil)
 		m.storage.trouble.Store(nil)
 		time.Sleep(time.Minute)
-		m.unpublished("weather")
+		m.refused(http.StatusNotFound, logical.ReadOperation, at, nil, "nothing is published here")
 		before := m.storage.calls.Load()
 		time.Sleep(time.Hour)
 		if n := m.storage.calls.Load() - before; n != 0 {
