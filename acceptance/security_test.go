@@ -34,10 +34,15 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 			"list the roles", "read the role", "write the role", "delete a role",
 			"read the keys", "rotate the keys", "read the status", "read the role's status",
 			"list the configs", "list the roles' statuses",
+			"refresh the token", "refresh the token by its id", "refresh the token by a null", "refresh the token by no text",
+			"refresh the own role's token", "refresh the own role's token by its id", "refresh the role's token by its id",
 		},
 		"infrastructure as code": {
 			"list the configs", "read the config", "read the other config", "write the config", "write the other config",
 			"allow http", "allow http in the command's words", "allow inner addresses", "publish the keys", "write a key", "have a key made",
+			"write the identity", "write the grant", "write the subject", "write the claims", "read the settings", "write the settings",
+			"refresh the token", "refresh the token by its id", "refresh the token by a null", "refresh the token by no text",
+			"refresh the own role's token", "refresh the own role's token by its id", "refresh the role's token by its id", "refresh the other token by its id",
 			"delete the config", "create the config", "list the roles", "list the other roles", "read the role", "write the role", "delete a role",
 			"read the keys", "rotate the keys", "list the status", "list the roles' statuses", "read the status", "read the role's status",
 		},
@@ -152,6 +157,12 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"publish the keys":                       write(config, map[string]any{"publish_jwks": true}),
 		"write a key":                            write(config, map[string]any{"private_key": ""}), // which is none
 		"have a key made":                        write(config, map[string]any{"key_type": "ec-p256"}),
+		"write the identity":                     write(config, map[string]any{"identity": "static"}),
+		"write the grant":                        write(config, map[string]any{"grant": "client_credentials"}),
+		"write the subject":                      write(config, map[string]any{"assertion_subject": ""}),
+		"write the claims":                       write(config, map[string]any{"assertion_claims": map[string]any{}}),
+		"read the settings":                      read("settings"),
+		"write the settings":                     write("settings", nil), // which changes nothing
 		"delete the config": func(c *api.Client) int {
 			defer restore()
 			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config)
