@@ -55,7 +55,7 @@ func TestREADMECommands(t *testing.T) {
 	entity := login.entity
 	u.write(t, "role/files/other", map[string]any{"scopes": "tools:list"})
 	w.wantStatuses(w.login(), map[string]int{
-		"token/files/" + entity: http.StatusOK, "token/files/other": http.StatusForbidden,
+		"token/files/" + entity: http.StatusOK, "token/files/other": http.StatusForbidden, "token/files": http.StatusForbidden,
 		"role/files/" + entity: http.StatusForbidden,
 	})
 	token := u.token(t, "token/files/"+entity)
