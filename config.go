@@ -161,7 +161,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
 	}}.is(isSecret | isFile),
 	textField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, 0,
-		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key.").
+		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").
 		oneOf(string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)).handled(),
 	{
 		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isCredential | needsKey,
@@ -192,7 +192,7 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
 		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isCredential | isFile),
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
-		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint.").is(isRoute | needsKey),
+		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint; with grant=jwt_bearer the token endpoint.").is(isRoute | needsKey),
 	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
 		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential|needsKey).
 		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),

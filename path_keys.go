@@ -33,7 +33,7 @@ func (b *backend) keysPaths() []*framework.Path {
 						"next_key_id":        {Type: framework.TypeString, Description: "The kid of the key to come, if a rotation is under way."},
 						"next_key_active_at": {Type: framework.TypeTime, Description: "From when the next key is used (RFC 3339, UTC)."},
 						"jwks_path":          {Type: framework.TypeString, Description: "The path in the mount at which the keys are published, if they are."},
-						"jwks_uri":           {Type: framework.TypeString, Description: "Its URL, to register as the client's jwks_uri, if settings have a public_url."},
+						"jwks_uri":           {Type: framework.TypeString, Description: "Its URL, to register as the client's jwks_uri, once public_url is set in settings."},
 						"issuer":             {Type: framework.TypeString, Description: "With identity=issuer: the issuer to enter at the authorization server (iss)."},
 						"subject":            {Type: framework.TypeString, Description: "With identity=issuer: the subject to enter there (sub)."},
 						"audience":           {Type: framework.TypeString, Description: "With identity=issuer or document: the audience of assertions (aud)."},
