@@ -33,7 +33,6 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"README.md", "/etc/vault.d/plugins", w.bed.PluginDir()},
 		{"README.md", "https://files.example.com/mcp", w.mcp.URL},
 		{"README.md", "scopes=files:read", "scopes=tools:list"},
-		{"brokerauth/README.md", "weather", w.name},
 		{"docs/deployments.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/deployments.md", "https://files.example.com/mcp", w.mcp.URL},
 		{"docs/deployments.md", "127.0.0.1:8100", "127.0.0.1:" + port},
@@ -42,6 +41,7 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/deployments.md", "https://idp.example.com/realms/mcp", w.bed.AS.Issuer},
 		{"docs/deployments.md", "bound_audiences=mcp-gateway", "bound_audiences=" + w.mcp.URL},
 		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
+		{"docs/keys.md", "https://vault.example.com", w.bed.Vault.Address},
 		// The bed's authorization server for mutual TLS has a certificate of a private authority.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
 		{"docs/identity.md", "https://files.example.com/mcp", w.mcp.URL},
@@ -71,8 +71,8 @@ var notRun = map[string]string{
 	"README.md: make demo    # the whole flow, in two minutes":                                  "CI runs demo and tests too",
 	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
-	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "as `make test-brokers` runs it",
-	"docs/identity.md: vault write -f mcp-oauth/refresh/files":                                  "are run by `make test-servers`",
+	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "it was run with 0.7.1",
+	"docs/identity.md: vault write -f mcp-oauth/refresh/files":                                  "Once the authorization server has them",
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
@@ -87,6 +87,7 @@ var elsewhere = map[string]string{
 	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
 	"docs/migrate.md: yaml":       "what a broker had before",
 	"docs/identity.md: mermaid":   "a picture",
+	"docs/identity.md: text":      "what the command prints",
 	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestDeclaredPluginFromAnImage, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
@@ -96,6 +97,7 @@ var elsewhere = map[string]string{
 	"acceptance/README.md: text":    "what one run printed",
 	"docs/architecture.md: mermaid": "a picture, which make lint checks",
 	"docs/deployments.md: mermaid":  "a picture",
+	"docs/deployments.md: text":     "a formula",
 }
 
 // pages are those that have commands, in the order in which they are followed, and how.
@@ -288,7 +290,10 @@ func followOperations(w *walkthrough) {
 			t.Errorf("%s: %v\n%s", script, err, w.bed.Secrecy.Redact(out))
 		}
 	}
-	w.paste("vault secrets move")
+	move := w.next("sh", "vault secrets move")
+	if out, err := w.shell(t.Context(), move.text, installer).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", move, err, w.bed.Secrecy.Redact(out))
+	}
 	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
 		t.Error("the move replaced the token")
 	}
@@ -318,7 +323,7 @@ func followIdentity(w *walkthrough) {
 
 func followKeys(w *walkthrough) {
 	t := w.t
-	if out := w.paste("vault write mcp-oauth/config/files"); !strings.Contains(out, "WARNING") {
+	if out := w.paste("vault write mcp-oauth/settings"); !strings.Contains(out, "a signing key was made") {
 		t.Errorf("the write does not warn that the key is to be registered:\n%s", out)
 	}
 	// Read too early, and registered by its URL then.
