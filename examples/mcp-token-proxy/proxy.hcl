@@ -18,8 +18,9 @@ monitoring {
   address = "127.0.0.1:8301"
 }
 
-# As in Vault Agent's configuration. Other methods: "kubernetes" with role, and "token_file" with token_file_path,
-# for the sink of a Vault Agent. Without auto_auth: VAULT_TOKEN, or the address of a Vault Proxy that logs in.
+# As in Vault Agent's configuration, without remove_secret_id_file_after_reading: the file stays. Other methods:
+# "kubernetes" with role, and "token_file" with token_file_path, for the sink of a Vault Agent. Without auto_auth:
+# VAULT_TOKEN, or the address of a Vault Proxy that logs in.
 auto_auth {
   method "approle" {
     config = {
