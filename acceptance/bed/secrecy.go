@@ -17,8 +17,8 @@ import (
 	"sync"
 )
 
-// Secrecy knows every client secret, every private key and every access token of a run, and finds them if they
-// must not be: in logs, audit logs and error texts.
+// Secrecy knows every client secret, every private key and every access token of a run, and finds them where
+// they must not be: in logs, audit logs and error texts.
 type Secrecy struct {
 	mu     sync.Mutex
 	values map[string]string // what must not appear, to what it is

@@ -16,8 +16,8 @@ import (
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
-// config is the configuration: what a file says, or the flags for one route. Its blocks are those of Vault Agent
-// if that has them.
+// config is the configuration: what a file says, or the flags for one route. Its blocks are those of
+// Vault Agent where that has such a block.
 type config struct {
 	Listeners  []listener    `hcl:"listener"`
 	Monitoring monitoring    `hcl:"monitoring"`

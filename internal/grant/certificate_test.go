@@ -358,7 +358,7 @@ func TestParseCACert(t *testing.T) {
 		{"empty", "", notPEM},
 		{"a path", "/etc/ssl/ca.pem", notPEM},
 		{"base64 without lines", "MIIBszCCAVmgAwIBAgIUQ", notPEM},
-		{"written-out line breaks", strings.ReplaceAll(one, "\n", `\n`), `ca_cert holds a written-out \n if PEM needs line breaks` + reads},
+		{"written-out line breaks", strings.ReplaceAll(one, "\n", `\n`), `ca_cert holds \n in letters; PEM needs real line breaks` + reads},
 		{"private key", pemOf("PRIVATE KEY", []byte("x")), "ca_cert: PEM block 1 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
 		{"certificate and key", one + pemOf("EC PRIVATE KEY", []byte("x")), "ca_cert: PEM block 2 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
 		{"request", pemOf("CERTIFICATE REQUEST", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},

@@ -190,7 +190,7 @@ func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
 		{"a JWK on P-521", jwkOf(t, "P-521"), "private_key is a key on the curve P-521: use one on P-256 or P-384"},
 		{"an RSA 1024 JWK", jwkOf(t, "RSA 1024"), "private_key is an RSA key of 1024 bits: use one of 2048 to 8192"},
 		{"base64 without lines", strings.Join(strings.Split(good, "\n")[1:3], ""), notPEM},
-		{"written-out line breaks", strings.ReplaceAll(good, "\n", `\n`), `private_key holds a written-out \n if PEM needs line breaks` + reads},
+		{"written-out line breaks", strings.ReplaceAll(good, "\n", `\n`), `private_key holds \n in letters; PEM needs real line breaks` + reads},
 		{"spaces for line breaks", strings.ReplaceAll(good, "\n", " "), damaged},
 		{"damaged", strings.Replace(good, "M", "*", 1), damaged},
 		{"cut short", good[:len(good)/2], damaged},

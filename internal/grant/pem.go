@@ -52,7 +52,7 @@ func (f pemField) blocks(text string) ([]*pem.Block, error) {
 		return nil, fmt.Errorf(`%s must hold %s in PEM form ("-----BEGIN %s-----")%s`, f.name, f.all, f.label, reads)
 	}
 	if strings.Contains(text, `-----\n`) {
-		return nil, fmt.Errorf(`%s holds a written-out \n if PEM needs line breaks%s`, f.name, reads)
+		return nil, fmt.Errorf(`%s holds \n in letters; PEM needs real line breaks%s`, f.name, reads)
 	}
 	var blocks []*pem.Block
 	rest := []byte(text)

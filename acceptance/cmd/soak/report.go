@@ -37,8 +37,7 @@ func (s *soak) report() {
 	s.check(calmsHeld, "token requests in each %s without an event: %s", calmTime, calms)
 }
 
-// checkProcess checks what the plugin's process holds after all that, if it should hold as much
-// as before.
+// checkProcess checks what the plugin's process holds after all that: as much as before.
 func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	fmt.Println()
 	s.check(before.pid == after.pid, "the plugin's process lived through the last third: %d, %d", before.pid, after.pid)
