@@ -127,14 +127,17 @@ func checkTwoKeysAtOnce(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
 	c := s.newClient(t, "private_key_jwt", nil)
+	begun := time.Now() // before Keycloak fetches the first key
 	c.configure(t, map[string]any{"key_type": "ec-p256", "publish_jwks": true})
-	fetched := time.Now() // or a moment before
 	c.write(t, "config/"+c.name, map[string]any{"key_type": "ed25519"})
 	verify := func() error {
 		_, err := c.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/config/"+c.name, map[string]any{"client_id": c.as.ID})
 		return err
 	}
-	if err := verify(); time.Since(fetched) < 8*time.Second && (err == nil || !strings.Contains(err.Error(), "Unable to load public key")) {
+	err := verify()
+	if took := time.Since(begun); took >= 10*time.Second {
+		t.Logf("not checked that the second key is refused: it was sent %s after the first, when Keycloak may fetch again", took.Round(time.Second))
+	} else if err == nil || !strings.Contains(err.Error(), "Unable to load public key") {
 		t.Errorf("the second key is answered with %v, want its refusal", err)
 	}
 	bed.Eventually(t, 30*time.Second, verify)

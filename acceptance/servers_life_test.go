@@ -62,18 +62,19 @@ func checkLife(t *testing.T, s *served) {
 	}
 	forgotten.replaceRefused(t, held)
 	for method, c := range byMethod {
-		bed.Eventually(t, time.Minute, func() error {
-			_, err := c.bed.ReadToken(t.Context(), c.root, "token/"+c.name)
+		var held *bed.Token
+		bed.Eventually(t, refreshLimit, func() (err error) {
+			held, err = c.bed.ReadToken(t.Context(), c.root, "token/"+c.name)
 			return err
 		})
-		c.awaitRefresh(t, c.token(t, "token/"+c.name))
+		c.awaitRefresh(t, held)
 		readers[method].forgive(t, down, up)
 	}
 	kid := signingKey(t, secret.token(t, "token/"+secret.name))
 	if err := s.NewSigningKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	bed.Eventually(t, 2*servers.Lifetime*time.Second, func() error {
+	bed.Eventually(t, refreshLimit, func() error {
 		if signingKey(t, secret.token(t, "token/"+secret.name)) == kid {
 			return fmt.Errorf("tokens are still signed with %s", kid)
 		}
@@ -107,7 +108,7 @@ func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 		return
 	}
 	// A token younger than 10 s is not replaced, and a failure while the server was down leaves a backoff window.
-	bed.Eventually(t, 30*time.Second, func() error {
+	bed.Eventually(t, refreshLimit, func() error {
 		reported := map[string]any{"token_id": held.TokenID}
 		if _, err := c.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/refresh/"+c.name, reported); err != nil {
 			return err
