@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -25,7 +24,10 @@ func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...
 		if _, err := os.Stat(path); err == nil {
 			return nil // another process made it meanwhile
 		}
-		partial := fmt.Sprintf("%s.%d", path, os.Getpid())
+		partial := path + ".partial" // belongs to the holder of the lock; one that was killed has left it
+		if err := os.RemoveAll(partial); err != nil {
+			return err
+		}
 		defer os.RemoveAll(partial)
 		if err := build(partial); err != nil {
 			return err

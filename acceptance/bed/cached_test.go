@@ -1,0 +1,37 @@
+package bed
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// What a build that was killed or has failed leaves behind does not stand in the way of the next one.
+func TestCachedBuildsAgainAfterAnAbortedBuild(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	cached := func(build func(dir string) error) (string, error) {
+		return Cached(t.Context(), "tool-", []byte("pin"), t.Logf, build)
+	}
+	errAborted := errors.New("aborted")
+	var leftover string
+	if _, err := cached(func(dir string) error { leftover = dir; return errAborted }); !errors.Is(err, errAborted) {
+		t.Fatalf("got %v, want the error of the build", err)
+	}
+	if err := os.MkdirAll(filepath.Join(leftover, "half"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	builds := 0
+	for range 2 {
+		path, err := cached(func(dir string) error { builds++; return os.Mkdir(dir, 0o700) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
+			t.Errorf("the cache has %v of the aborted build: %v", entries, err)
+		}
+	}
+	if _, err := os.Stat(leftover); builds != 1 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%d builds, want one; what the aborted build left: %v", builds, err)
+	}
+}
