@@ -539,12 +539,11 @@ func followSecurity(w *walkthrough) {
 		w.t.Fatal(err)
 	}
 	operator := strings.TrimSpace(commandSays(w.t, w.bed, "token", "create", "-policy=operator-of-files", "-field=token"))
-	if w.has("jq") { // what the page's operator read is written back
-		b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
-		cmd := w.shell(w.t.Context(), b.text, operator)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			w.t.Errorf("%v\n%s", err, w.bed.Secrecy.Redact(out))
-		}
+	// What the page's operator read is written back.
+	b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
+	cmd := w.shell(w.t.Context(), b.text, operator)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		w.t.Errorf("%v\n%s", err, w.bed.Secrecy.Redact(out))
 	}
 	fields := w.read(w.t, "config/files")
 	fields["token_id"] = nil // of refresh/
@@ -566,11 +565,9 @@ func followProviders(w *walkthrough) {
 	w.put("consumer-secret", w.client.Secret)
 
 	w.write(t, "config/files", w.discovered(map[string]any{"key_type": "ec-p256"}))
-	if w.has("jq") {
-		var keys struct{ Keys []map[string]any }
-		if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
-			t.Errorf("what was printed is no JWK Set: %v", err)
-		}
+	var keys struct{ Keys []map[string]any }
+	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
+		t.Errorf("what was printed is no JWK Set: %v", err)
 	}
 
 	w.fresh()

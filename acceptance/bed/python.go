@@ -30,7 +30,7 @@ func installPython(ctx context.Context, log func(format string, args ...any)) (s
 		}
 		pins = append(pins, content...)
 	}
-	version, err := exec.CommandContext(ctx, "python3", "-c", "import sys, venv; assert sys.version_info >= (3, 10); print(sys.version)").Output()
+	version, err := exec.CommandContext(ctx, "python3", "-c", "import ensurepip, sys, venv; assert sys.version_info >= (3, 10); print(sys.version)").Output()
 	if err != nil {
 		return "", ErrNoPython
 	}

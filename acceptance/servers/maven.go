@@ -62,7 +62,7 @@ func Prerequisites(ctx context.Context) error {
 	}{
 		{"Java 17 or newer, with its compiler", []string{"javac", "--release", "17", "-version"}},
 		{"Maven", []string{"mvn", "-version"}},
-		{"Python with venv and pip", []string{"python3", "-c", "import venv, pip"}},
+		{"Python with venv and pip", []string{"python3", "-c", "import ensurepip, pip, venv"}},
 		{"a C compiler, for Hydra's database", []string{"cc", "--version"}},
 		{"curl, for a recipe", []string{"curl", "--version"}},
 		{"jq, for a recipe", []string{"jq", "--version"}},
