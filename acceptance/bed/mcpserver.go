@@ -252,7 +252,9 @@ func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet
 		return "", nil, fmt.Errorf("keys of the authorization server: %w", err)
 	}
 	s.mu.Lock()
-	s.keys = keys
+	if s.issuer == from { // else Trust was called meanwhile
+		s.keys = keys
+	}
 	s.mu.Unlock()
 	return from.URL, keys, nil
 }
