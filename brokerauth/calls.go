@@ -123,10 +123,18 @@ func (c *call) wait(ctx context.Context) error {
 	}
 }
 
-// A replacement is the attempt to have one token replaced.
+// A replacement is the attempt to have one token replaced. The mutex that guards it is its owner's.
 type replacement struct {
-	id    string // of the refused token
-	calls calls
+	id        string    // of the refused token
+	obtained  time.Time // when the refused token was obtained, by Vault's clock; zero if it was not held
+	successor string    // the id that Vault named last, "" before
+	calls     calls
+}
+
+// isReplacedBy reports whether a token is the named successor of the refused one, or another token that is no older
+// than the refused one. A standby that lags far behind has an older one.
+func (r *replacement) isReplacedBy(t *token) bool {
+	return t != nil && t.id != r.id && (t.id == r.successor || !t.obtained.Before(r.obtained))
 }
 
 // whileFetching calls do again while Vault answers 504, which says that the plugin is still fetching. If ctx is

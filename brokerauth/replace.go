@@ -45,16 +45,21 @@ func (s *Source) replace(id string) (*call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if s.held.validAt(now) && s.held.id != id {
+	replacing := s.replacing
+	if replacing == nil || replacing.id != id {
+		replacing = &replacement{id: id}
+		if s.held != nil && s.held.id == id {
+			replacing.obtained = s.held.obtained
+		}
+	}
+	if s.held.validAt(now) && replacing.isReplacedBy(s.held) {
 		return nil, nil
 	}
 	if err := s.streak.refuse(id, s.held.ttl(), now); err != nil {
 		return nil, err
 	}
-	if s.replacing == nil || s.replacing.id != id {
-		s.replacing = &replacement{id: id}
-	}
-	return s.replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, id) })
+	s.replacing = replacing
+	return replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, replacing) })
 }
 
 // successorWait is how long a read may still bring the refused token after Vault has named its successor: a
@@ -63,11 +68,11 @@ const successorWait = time.Second
 
 // refresh names the refused token to Vault and reads the one in its place. While Vault answers 504, the fetch
 // goes on: a read may bring its token, and naming the refused one again waits for it.
-func (s *Source) refresh(ctx context.Context, id string) error {
+func (s *Source) refresh(ctx context.Context, r *replacement) error {
 	return whileFetching(ctx, func() error {
-		err := s.refreshOnce(ctx, id)
+		err := s.refreshOnce(ctx, r)
 		switch {
-		case (err == nil || isGatewayTimeout(err)) && s.replaced(id):
+		case (err == nil || isGatewayTimeout(err)) && s.replaced(r):
 			return nil
 		case err == nil:
 			return errStillHeld
@@ -77,8 +82,8 @@ func (s *Source) refresh(ctx context.Context, id string) error {
 }
 
 // refreshOnce names the refused token to Vault, and reads its successor if there is or may be one.
-func (s *Source) refreshOnce(ctx context.Context, id string) error {
-	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": id})
+func (s *Source) refreshOnce(ctx context.Context, r *replacement) error {
+	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": r.id})
 	if err != nil {
 		err := failed("refresh", s.refreshPath, err)
 		if isGatewayTimeout(err) {
@@ -95,52 +100,41 @@ func (s *Source) refreshOnce(ctx context.Context, id string) error {
 	switch successor {
 	case "":
 		return failed("refresh", s.refreshPath, errNotARefresh)
-	case id:
+	case r.id:
 		return errStillHeld
 	}
-	return s.readSuccessor(ctx, id, successor)
+	s.mu.Lock()
+	r.successor = successor
+	s.mu.Unlock()
+	return s.readSuccessor(ctx, r)
 }
 
-// readSuccessor reads until the token path answers with the named successor or another token that is no older than
-// the refused one, or until successorWait is over.
-func (s *Source) readSuccessor(ctx context.Context, refused, successor string) error {
-	began, obtained := time.Now(), s.obtained(refused)
+// readSuccessor reads until the token path answers with a token that replaces the refused one, or until successorWait
+// is over.
+func (s *Source) readSuccessor(ctx context.Context, r *replacement) error {
+	began := time.Now()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		err := s.readNow(ctx).wait(context.Background()) // it ends with ctx
-		if err != nil || s.holdsSuccessor(refused, successor, obtained) || time.Since(began)+pause > successorWait {
+		if err != nil || s.holdsSuccessor(r) || time.Since(began)+pause > successorWait {
 			return err
 		}
 		wait(ctx, time.NewTimer(pause))
 	}
 }
 
-// obtained returns when the token of this id was obtained, by Vault's clock, if it is the held one.
-func (s *Source) obtained(id string) time.Time {
+// holdsSuccessor reports whether the held token replaces the refused one.
+func (s *Source) holdsSuccessor(r *replacement) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held == nil || s.held.id != id {
-		return time.Time{}
-	}
-	return s.held.obtained
+	return r.isReplacedBy(s.held)
 }
 
-// holdsSuccessor reports whether the named successor of a refused token is held, or another token that is no
-// older than the refused one, which was obtained at this time. A standby that lags far behind has an older one.
-func (s *Source) holdsSuccessor(refused, successor string, obtained time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.held == nil || s.held.id == refused {
-		return false
-	}
-	return s.held.id == successor || !s.held.obtained.Before(obtained)
-}
-
-// replaced reports whether a token other than the refused one is held, and counts it as its successor.
-func (s *Source) replaced(id string) bool {
+// replaced reports whether a valid token that replaces the refused one is held, and counts it as its successor.
+func (s *Source) replaced(r *replacement) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if !s.held.validAt(now) || s.held.id == id {
+	if !s.held.validAt(now) || !r.isReplacedBy(s.held) {
 		return false
 	}
 	s.streak.replace(s.held.ttl(), now)

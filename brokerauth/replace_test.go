@@ -248,6 +248,33 @@ func TestTokenBeforeTheRefusedOneWillNotDo(t *testing.T) {
 	})
 }
 
+// A standby that goes on with the token before the refused one has not replaced it, however often that is reported. Once
+// it has caught up, the refused token is replaced.
+func TestTokenBeforeTheRefusedOneIsNoReplacement(t *testing.T) {
+	story(t, func(t *testing.T, w *world) {
+		w.lag, w.older = 5*time.Second, true
+		s := w.source()
+		w.hold(s)
+		for range 2 {
+			if err := s.Replace(t.Context(), access(1)); !errors.Is(err, ErrNotReplaced) {
+				t.Errorf("got %v, want ErrNotReplaced", err)
+			}
+		}
+		pass(w.lag)
+		w.replace(s, access(1))
+		w.wantToken(s, 2)
+	})
+}
+
+// The clock of the node that obtained the successor may be behind that of the node before it.
+func TestNamedSuccessorWillDoThoughItSeemsOlder(t *testing.T) {
+	holding(t, func(t *testing.T, w *world, s *Source) {
+		w.with(func(w *world) { w.skew = -time.Minute })
+		w.replace(s, access(1))
+		w.wantToken(s, 2)
+	})
+}
+
 // A node that goes on with the old token is asked for a second. That is told, not tried for ever.
 func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
