@@ -54,8 +54,7 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// GoBuild prepares the build of a package's binary with the flags of make build, so that what is tested
-// and measured is what is shipped.
+// GoBuild prepares the build of a package's binary as make build does it, without a commit in the version.
 func GoBuild(ctx context.Context, binary, packagePath string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, packagePath)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
