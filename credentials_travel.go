@@ -2,7 +2,6 @@ package mcpoauth
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -43,8 +42,7 @@ func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (fiel
 // same protection: if this changes they must be given again, or a caller who may update a
 // config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
-	return c.discoverySource() == o.discoverySource() &&
-		slices.Equal(configTable.values(c, isRoute), configTable.values(o, isRoute))
+	return c.discoverySource() == o.discoverySource() && configTable.equal(c, o, isRoute)
 }
 
 // writtenFor is the config that the stored credentials were written for: old, nil for a new config. Until the

@@ -228,6 +228,11 @@ func (t fieldTable[T]) values(of *T, which traits) []any {
 	return values
 }
 
+// equal reports whether a and b have the same values in the fields that have one of the traits.
+func (t fieldTable[T]) equal(a, b *T, which traits) bool {
+	return fingerprint(t.values(a, which)) == fingerprint(t.values(b, which))
+}
+
 // firstGiven returns the name of the first field that has one of the traits and is not empty; "" if none is.
 func (t fieldTable[T]) firstGiven(of *T, which traits) string {
 	i := slices.IndexFunc(t, func(f field[T]) bool {

@@ -93,6 +93,7 @@ func onlyKnown(d *framework.FieldData) error {
 // limits are those of the variable-length fields of all paths.
 var limits = func() map[string]limit {
 	all := configTable.limits()
+	maps.Copy(all, roleTable.limits())
 	maps.Copy(all, settingsTable.limits())
 	return all
 }()
