@@ -70,7 +70,7 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 			return err
 		}
 		request.Header.Set("Content-Type", "application/json")
-		response, err := http.DefaultClient.Do(request)
+		response, err := bed.HTTPClient.Do(request)
 		if err != nil {
 			return err
 		}
@@ -127,10 +127,15 @@ func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
 	return callsOf(session, tool)
 }
 
+// callLimit is how long a call may take; one that takes longer is lost.
+const callLimit = 30 * time.Second
+
 // callsOf returns the calls of a session.
 func callsOf(session *mcp.ClientSession, tool string) calling {
 	return func(t *testing.T) string {
-		result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: tool, Arguments: map[string]any{"city": "Oslo"}})
+		ctx, cancel := context.WithTimeout(t.Context(), callLimit)
+		defer cancel()
+		result, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: map[string]any{"city": "Oslo"}})
 		if err != nil {
 			return err.Error()
 		}
@@ -146,6 +151,8 @@ func callsOf(session *mcp.ClientSession, tool string) calling {
 
 // hasTool reports an error unless the gateway lists the tool.
 func hasTool(ctx context.Context, session *mcp.ClientSession, tool string) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
 	listed, err := session.ListTools(ctx, nil)
 	if err != nil {
 		return err

@@ -154,7 +154,7 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 		}
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("Authorization", authorization)
-		response, err := http.DefaultClient.Do(request)
+		response, err := bed.HTTPClient.Do(request)
 		if err != nil {
 			return 0, err
 		}

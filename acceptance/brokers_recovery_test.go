@@ -114,7 +114,7 @@ func accepted(t *testing.T, url, authorization string) error {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Authorization", authorization)
-	response, err := http.DefaultClient.Do(request)
+	response, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		return err
 	}

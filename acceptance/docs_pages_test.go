@@ -450,7 +450,7 @@ func followDeployments(w *walkthrough) {
 			return err
 		}
 		request.Header.Set("X-Vault-Request", "true")
-		response, err := http.DefaultClient.Do(request)
+		response, err := bed.HTTPClient.Do(request)
 		if err != nil {
 			return err
 		}

@@ -236,7 +236,7 @@ func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 			return 0, err
 		}
 		request.Header = header
-		response, err := http.DefaultClient.Do(request)
+		response, err := bed.HTTPClient.Do(request)
 		if err != nil {
 			return 0, err
 		}

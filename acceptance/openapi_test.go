@@ -304,7 +304,7 @@ func (d *documented) does(t *testing.T, verb, template, path string, data map[st
 		t.Fatal(err)
 	}
 	request.Header.Set("X-Vault-Token", d.bed.Vault.RootToken)
-	resp, err := http.DefaultClient.Do(request)
+	resp, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

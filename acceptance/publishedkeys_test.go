@@ -160,7 +160,7 @@ func get(t *testing.T, url string) (status int, header http.Header, body string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(req)
+	response, err := bed.HTTPClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,7 @@ func callMCP(ctx context.Context, endpoint, authorization string) (int, error) {
 	req.Header.Set("Authorization", authorization)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
-	response, err := http.DefaultClient.Do(req)
+	response, err := bed.HTTPClient.Do(req)
 	if err != nil {
 		return 0, err
 	}

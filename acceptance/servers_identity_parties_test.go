@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // A thief is a host that catches token requests.
@@ -54,7 +56,7 @@ func exchangeForm(t *testing.T, endpoint string, form url.Values) (status int, a
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	response, err := http.DefaultClient.Do(request)
+	response, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

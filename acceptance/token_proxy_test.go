@@ -101,7 +101,7 @@ func (p *tokenProxy) get(t *testing.T, url string) (status int, body string, err
 	if err != nil {
 		return 0, "", err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		return 0, "", err
 	}

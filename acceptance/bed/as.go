@@ -325,7 +325,7 @@ func (as *AuthorizationServer) exchange(ctx context.Context, method, path string
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := HTTPClient.Do(req)
 	if err != nil {
 		return err
 	}

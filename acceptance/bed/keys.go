@@ -15,7 +15,7 @@ func fetchKeys(ctx context.Context, url string) (*jose.JSONWebKeySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := HTTPClient.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
+
+// HTTPClient gives a request up after half a minute. The limit of Poll does not end a call of f, so a request that hangs
+// must end by itself.
+var HTTPClient = &http.Client{Timeout: 30 * time.Second}
 
 // StopPolling returns an error after which Poll does not call f again.
 func StopPolling(err error) error { return stopPolling{err} }

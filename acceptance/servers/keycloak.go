@@ -146,7 +146,7 @@ func get(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		return err
 	}

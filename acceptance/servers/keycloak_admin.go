@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // setUp creates the realm and its client scopes.
@@ -199,7 +201,7 @@ func (k *Keycloak) login(ctx context.Context) (string, error) {
 
 // exchange sends a request and decodes the answer, if any is wanted. Any status but 2xx is an error.
 func exchange(request *http.Request, answer any) error {
-	response, err := http.DefaultClient.Do(request)
+	response, err := bed.HTTPClient.Do(request)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // TrustIssuer makes the realm trust an issuer's assertions, as an identity provider of the name. The server fetches
@@ -83,7 +85,7 @@ func (k *Keycloak) Authorize(ctx context.Context, clientID, redirectURI string) 
 	if err != nil {
 		return 0, "", err
 	}
-	client := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: bed.HTTPClient.Timeout, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, "", err
