@@ -46,7 +46,7 @@ func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	}
 	key := "sk-" + rand.Text()
 	startGateway(t, b, "litellm", dir,
-		[]string{filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
+		[]string{python, filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
 		"LITELLM_MASTER_KEY="+key,
 		"LITELLM_LOCAL_MODEL_COST_MAP=True") // else it is fetched from GitHub
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{"X-Litellm-Api-Key", "Bearer " + key})
@@ -57,7 +57,7 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
 	startGateway(t, b, "contextforge", dir,
-		[]string{filepath.Join(filepath.Dir(python), "mcpgateway"), "--host", "127.0.0.1", "--port", port},
+		[]string{python, filepath.Join(filepath.Dir(python), "mcpgateway"), "--host", "127.0.0.1", "--port", port},
 		"SSRF_ALLOW_LOCALHOST=true", // what it needs for a proxy on loopback
 		"DATABASE_URL=sqlite:///"+filepath.Join(dir, "gateway.db"), "CACHE_TYPE=memory",
 		"RATE_LIMITING_ENABLED=false", // else 100 calls of a client a minute

@@ -3,8 +3,7 @@
 package acceptance
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,36 +23,29 @@ func brokerFile(t *testing.T, name string) string {
 }
 
 // pythonWith returns a Python that has the packages of a requirements file, and no others. It is kept in the
-// user's cache directory.
+// user's cache directory. Scripts beside it are to be run by it: their first lines name the place where they were built.
 func pythonWith(t *testing.T, requirements string) string {
 	t.Helper()
-	content, err := os.ReadFile(brokerFile(t, requirements))
+	pin, err := os.ReadFile(brokerFile(t, requirements))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	hash := sha256.Sum256(content)
-	name := strings.TrimSuffix(requirements, ".txt") + "-" + hex.EncodeToString(hash[:4])
-	dir := filepath.Join(cache, "vault-plugin-mcp-oauth", "brokers-"+name)
-	python, done := filepath.Join(dir, "bin", "python"), filepath.Join(dir, "done")
-	if _, err := os.Stat(done); err == nil {
-		return python
-	}
-	for _, command := range [][]string{
-		{"python3", "-m", "venv", "--clear", dir},
-		{python, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r", brokerFile(t, requirements)},
-	} {
-		if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
+	pythonIn := func(dir string) string { return filepath.Join(dir, "bin", "python") }
+	dir, err := bed.Cached(t.Context(), "brokers-"+strings.TrimSuffix(requirements, ".txt")+"-", pin, t.Logf, func(dir string) error {
+		for _, command := range [][]string{
+			{"python3", "-m", "venv", dir},
+			{pythonIn(dir), "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r", brokerFile(t, requirements)},
+		} {
+			if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
+			}
 		}
-	}
-	if err := os.WriteFile(done, nil, 0o600); err != nil {
+		return nil
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return python
+	return pythonIn(dir)
 }
 
 // pythonBroker is the command of a broker in Python, beside what the examples have one copy.
