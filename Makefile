@@ -10,7 +10,7 @@ OUT      ?= bench/results
 # that takes six minutes runs on the first.
 SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 
-COMMIT   := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+COMMIT   := $(shell git rev-parse HEAD 2>/dev/null)
 
 # The flags are those of the plugin's build: then both share what is compiled.
 GO_RUN   := CGO_ENABLED=0 go run -trimpath

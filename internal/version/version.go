@@ -2,6 +2,7 @@
 package version
 
 import (
+	"cmp"
 	"regexp"
 	"runtime/debug"
 )
@@ -13,8 +14,8 @@ const next = "v0.2.0"
 var release, commit string
 
 // String returns the version that the plugin reports to Vault, a semantic version with its "v": of a release its
-// tag, of another build the next version with "-dev.<commit>", or with "-dev" if the commit isn't known. The
-// -version of a registration must be the same.
+// tag, of another build the next version with "-dev.<commit>", or with "-dev" if the commit isn't known. ".dirty" at its
+// end says that the files were not those of the commit. The -version of a registration must be the same.
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return of(release, commit, info)
@@ -28,21 +29,25 @@ func of(release, commit string, info *debug.BuildInfo) string {
 	if release != "" {
 		return release
 	}
-	if commit == "" && info != nil {
-		if tagged.MatchString(info.Main.Version) { // go install ...@v0.2.0
+	recorded := map[string]string{}
+	if info != nil {
+		if commit == "" && tagged.MatchString(info.Main.Version) { // go install ...@v0.2.0
 			return info.Main.Version
 		}
 		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				commit = setting.Value[:min(len(setting.Value), commitDigits)]
-			}
+			recorded[setting.Key] = setting.Value
 		}
 	}
-	if commit == "" {
-		return next + "-dev"
+	version := next + "-dev"
+	if commit = cmp.Or(commit, recorded["vcs.revision"]); commit != "" {
+		version += "." + shortened.FindString(commit)
 	}
-	return next + "-dev." + commit
+	if recorded["vcs.modified"] == "true" {
+		version += ".dirty"
+	}
+	return version
 }
 
-// commitDigits is how much of a commit's hash a version has, in the Makefile too.
-const commitDigits = 12
+// shortened matches what a version has of a commit's hash: 12 digits, or more until one is a letter. A semantic version
+// has no number that begins with 0.
+var shortened = regexp.MustCompile(`^(0\d{11,}[a-f]?|.{1,12})`)
