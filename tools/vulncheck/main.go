@@ -12,7 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
+	"strings"
+	"time"
 
 	"golang.org/x/vuln/scan"
 )
@@ -24,7 +27,7 @@ func main() {
 	}
 }
 
-// run is main. Its error is that a binary has a vulnerability, or can't be read.
+// run is main. Its error is that a binary has a vulnerability, or can't be checked.
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags := flag.NewFlagSet("vulncheck", flag.ContinueOnError)
 	flags.SetOutput(errs)
@@ -35,6 +38,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	if flags.NArg() == 0 {
 		return errors.New("give at least one binary")
 	}
+	unreachable := probe(ctx, *db)
 	var found []error
 	for _, binary := range flags.Args() {
 		fmt.Fprintln(out, binary)
@@ -42,24 +46,51 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 		if err != nil {
 			return err
 		}
+		if unreachable != nil {
+			fmt.Fprintf(out, "%s can't be reached (%v): comparing %d linked modules with %d minimum versions instead\n",
+				*db, unreachable, len(linked), len(minimum))
+			found = append(found, belowMinimum(linked, minimum)...)
+			continue
+		}
 		vulnerable, err := ask(ctx, *db, binary, out)
 		if err != nil {
-			fmt.Fprintf(out, "%s can't be asked (%v): comparing %d linked modules with %d minimum versions instead\n",
-				*db, err, len(linked), len(minimum))
-			found = append(found, belowMinimum(linked, minimum)...)
-		} else if vulnerable {
+			return fmt.Errorf("govulncheck of %s: %w", binary, err)
+		}
+		if vulnerable {
 			found = append(found, fmt.Errorf("%s has known vulnerabilities", binary))
 		}
 	}
 	return errors.Join(found...)
 }
 
+// probeTimeout is how long the database may take to answer that it is there.
+var probeTimeout = 30 * time.Second
+
+// probe returns an error if there is no answer, of whatever kind, from a database that is reached by a network.
+func probe(ctx context.Context, db string) error {
+	if !strings.HasPrefix(db, "http") {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimRight(db, "/")+"/index/db.json", http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
+}
+
 // exitVulnerable is govulncheck's exit code if it has found vulnerabilities.
 const exitVulnerable = 3
 
-// ask runs govulncheck on a binary, and reports whether that has vulnerabilities. An error is that the database could
-// not be asked.
+// ask runs govulncheck on a binary, for two minutes at most, and reports whether that has vulnerabilities.
 func ask(ctx context.Context, db, binary string, out io.Writer) (vulnerable bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
 	cmd := scan.Command(ctx, "-mode=binary", "-db="+db, binary)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {

@@ -3,10 +3,13 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // check runs the command on the test's own binary, which has golang.org/x/mod linked in.
@@ -34,7 +37,7 @@ func TestDatabaseKnowsAVulnerability(t *testing.T) {
 			if (err != nil) != row.vulnerable || strings.Contains(out, "GO-2026-0001") != row.vulnerable {
 				t.Errorf("%v, and it prints:\n%s", err, out)
 			}
-			if strings.Contains(out, "can't be asked") {
+			if strings.Contains(out, "can't be reached") {
 				t.Errorf("the database was not asked:\n%s", out)
 			}
 		})
@@ -47,12 +50,46 @@ func TestMinimumVersionsStandInForTheDatabase(t *testing.T) {
 	for version, vulnerable := range map[string]bool{"v0.1.0": false, "v999.0.0": true} {
 		minimum = []fixed{{"golang.org/x/mod", version, "GO-2026-0002"}, {"example.com/other", "v999.0.0", "GO-2026-0003"}}
 		out, err := check(t, "http://127.0.0.1:1")
-		if !strings.Contains(out, "http://127.0.0.1:1 can't be asked") || !strings.Contains(out, "with 2 minimum versions instead") {
+		if !strings.Contains(out, "http://127.0.0.1:1 can't be reached") || !strings.Contains(out, "with 2 minimum versions instead") {
 			t.Errorf("it does not say that the database can't be reached:\n%s", out)
 		}
 		if (err != nil) != vulnerable || vulnerable && !strings.Contains(err.Error(), "has GO-2026-0002, which v999.0.0 fixes") {
 			t.Errorf("with the minimum %s: %v", version, err)
 		}
+	}
+}
+
+// Only a database that is out of reach has a stand-in: another failure of the check is an error.
+func TestFailedCheckIsAnError(t *testing.T) {
+	t.Run("broken", func(t *testing.T) {
+		db := database(t, "golang.org/x/mod")
+		if err := os.WriteFile(filepath.Join(strings.TrimPrefix(db, "file://"), "ID", "GO-2026-0001.json"), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := check(t, db); err == nil || strings.Contains(out, "minimum versions") {
+			t.Errorf("%v, and it prints:\n%s", err, out)
+		}
+	})
+	t.Run("served by another site", func(t *testing.T) {
+		site := httptest.NewServer(http.NotFoundHandler())
+		defer site.Close()
+		if out, err := check(t, site.URL); err == nil || strings.Contains(out, "minimum versions") {
+			t.Errorf("%v, and it prints:\n%s", err, out)
+		}
+	})
+}
+
+// A database that accepts connections and does not answer is out of reach.
+func TestDatabaseThatHangs(t *testing.T) {
+	old := probeTimeout
+	defer func() { probeTimeout = old }()
+	probeTimeout = 100 * time.Millisecond
+	answer := make(chan struct{})
+	site := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-answer }))
+	defer site.Close()
+	defer close(answer)
+	if out, _ := check(t, site.URL); !strings.Contains(out, "can't be reached") {
+		t.Errorf("it does not say that the database can't be reached:\n%s", out)
 	}
 }
 
