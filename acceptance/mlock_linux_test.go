@@ -1,10 +1,12 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,23 +22,23 @@ import (
 func TestPluginLocksItsMemory(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.HashiCorpVault)
-	if _, err := exec.LookPath("setcap"); err != nil || os.Getuid() != 0 {
-		t.Log("NOT RUN: it takes root and setcap to give files capabilities. What the plugin logs, a unit test shows.")
+	dir := t.TempDir()
+	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
+	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
+		if err := os.MkdirAll(d, 0o755); err != nil { // another user runs what is in it
+			t.Fatal(err)
+		}
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := givesCapabilities(t, dir); err != nil {
+		t.Logf("NOT RUN: it takes root and setcap to give files capabilities (%v). What the plugin logs, a unit test shows.", err)
 		return
 	}
 	binary, err := bed.FindBinary(t.Context(), os.Getenv("VAULT_BIN"), t.Logf)
 	if err != nil {
 		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
-	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
-		if err := os.MkdirAll(d, 0o755); err != nil { //nolint:gosec // G301: another user runs what is in it
-			t.Fatal(err)
-		}
-		if err := os.Chmod(d, 0o755); err != nil { //nolint:gosec // G302: as above
-			t.Fatal(err)
-		}
 	}
 	sum, err := bed.BuildPlugin(t.Context(), plugins, t.Logf)
 	if err != nil {
@@ -46,7 +48,7 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	port := freePort(t)
 	config := fmt.Sprintf("disable_mlock = false\napi_addr = \"http://127.0.0.1:%s\"\nplugin_directory = %q\nstorage \"inmem\" {}\n"+
 		"listener \"tcp\" {\n  address = \"127.0.0.1:%[1]s\"\n  tls_disable = true\n}\n", port, plugins)
-	if err := os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644); err != nil { //nolint:gosec // G306: as above
+	if err := os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	command := func(name string, args ...string) {
@@ -66,7 +68,7 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	defer output.Close()
 	server := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -l 64 && exec "$0" "$@"`, vault, "server", "-config="+filepath.Join(dir, "vault.hcl"))
 	server.Dir, server.Stdout, server.Stderr = dir, output, output
-	server.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	server.SysProcAttr = asNobody
 	server.Cancel = func() error { return server.Process.Signal(syscall.SIGTERM) }
 	server.WaitDelay = 20 * time.Second
 	if err := server.Start(); err != nil {
@@ -119,4 +121,33 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	if err := enable(); err != nil {
 		t.Errorf("the engine with the capability: %v\n%s", err, logged())
 	}
+}
+
+// asNobody has a command run as an unprivileged user.
+var asNobody = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+
+// givesCapabilities returns an error unless a file in a directory can be given the capability to lock memory, with effect.
+// Root in a container may not be allowed to, and a file system that is mounted with nosuid ignores it.
+func givesCapabilities(t *testing.T, dir string) error {
+	t.Helper()
+	const ipcLock = 14 // its number, in capabilities(7)
+	probe := filepath.Join(dir, "cat")
+	for _, command := range []string{`cp "$(command -v cat)" "$0"`, `chmod 755 "$0"`, `setcap cap_ipc_lock=+ep "$0"`} {
+		if out, err := exec.CommandContext(t.Context(), "sh", "-c", command, probe).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", command, err, strings.TrimSpace(string(out)))
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), probe, "/proc/self/status")
+	cmd.SysProcAttr = asNobody
+	status, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("run a file that has the capability: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(status), "CapEff:")
+	line, _, _ := strings.Cut(rest, "\n")
+	effective, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	if err == nil && effective&(1<<ipcLock) == 0 {
+		err = errors.New("the file's capability has no effect")
+	}
+	return err
 }
