@@ -177,7 +177,7 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 		t.Errorf("reading a token that is refused: status %d", got)
 	}
 	there := scrapedLabels(t, u.root)
-	there = append(there, labels.FromStrings(labels.MetricName, "up", "job", exampleJob(t).JobName))
+	there = append(there, labels.FromStrings(model.MetricNameLabel, "up", "job", exampleJob(t).JobName))
 
 	exprs := map[string][]string{}
 	for name, rule := range alerts(t) {
@@ -205,8 +205,8 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 func TestMissingSeriesAreFound(t *testing.T) {
 	t.Parallel()
 	there := []labels.Labels{
-		labels.FromStrings(labels.MetricName, "a", "state", "up"), labels.FromStrings(labels.MetricName, "a", "state", "down"),
-		labels.FromStrings(labels.MetricName, "b"),
+		labels.FromStrings(model.MetricNameLabel, "a", "state", "up"), labels.FromStrings(model.MetricNameLabel, "a", "state", "down"),
+		labels.FromStrings(model.MetricNameLabel, "b"),
 	}
 	for text, want := range map[string]int{
 		`a > 0 unless on (mount) b`:                               0,
@@ -253,7 +253,7 @@ func missingIn(expr parser.Expr, there []labels.Labels) []string {
 			for _, label := range madeOf(sum.Grouping, path[i+1:]) {
 				if !filledIn(selector, label) {
 					wanted = append(wanted, []*labels.Matcher{
-						labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, selector.Name),
+						labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, selector.Name),
 						labels.MustNewMatcher(labels.MatchNotEqual, label, ""),
 					})
 				}

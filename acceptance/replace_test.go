@@ -52,7 +52,7 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 			t.Fatal(err)
 		}
 		content = append(content, []byte(time.Now().String())...)
-		if err := os.WriteFile(file, content, 0o700); err != nil { //nolint:gosec // G306: it is run
+		if err := os.WriteFile(file, content, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Rename(file, filepath.Join(r.plugins, bed.PluginName)); err != nil {
