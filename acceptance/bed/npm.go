@@ -53,3 +53,9 @@ func installed(dir string) bool {
 	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
 	return err == nil && !done.ModTime().Before(lock.ModTime())
 }
+
+// InstallConformanceSuite installs the conformance suite of the Model Context Protocol into acceptance/conformance. It
+// returns the directory.
+func InstallConformanceSuite(ctx context.Context, log func(format string, args ...any)) (string, error) {
+	return installPackages(ctx, "conformance", log)
+}
