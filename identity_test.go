@@ -318,6 +318,14 @@ func TestFaultyIdentities(t *testing.T) {
 	}{
 		{issuer, fields{"identity": "other"}, "write static, issuer or document"},
 		{issuer, fields{"grant": "other"}, "write client_credentials or jwt_bearer"},
+		// Before a key is looked at or made.
+		{issuer, fields{"identity": "other", "private_key": key}, "write static, issuer or document"},
+		{issuer, fields{"identity": "other", "key_type": "other"}, "write static, issuer or document"},
+		{issuer, fields{"grant": "other", "key_type": "other"}, "write client_credentials or jwt_bearer"},
+		{issuer, fields{"token_url": "other", "key_type": "other"}, "token_url"},
+		{issuer, fields{"assertion_ttl": "9s", "key_type": "other"}, "between 10s and 1h"},
+		{static, fields{"token_endpoint_auth_method": "other", "client_secret": "", "key_type": "other"}, "token_endpoint_auth_method"},
+		{static, fields{"client_id": "", "client_secret": "", "key_type": "other"}, "client_id is missing"},
 		{static, fields{"grant": "jwt_bearer"}, "goes with identity=issuer"},
 		{document, fields{"grant": "jwt_bearer"}, "goes with identity=issuer"},
 		{static, fields{"assertion_subject": "a"}, "goes with identity=issuer"},
@@ -359,6 +367,7 @@ func TestFaultyIdentities(t *testing.T) {
 	m.storage.unchanged(t, was)
 	unsettled := newMount(t)
 	unsettled.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", issuer, "settings public_url=")
+	unsettled.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(issuer, fields{"key_type": "other"}), "settings public_url=")
 
 	m.write("config/weather", bearer)
 	for _, resources := range []fields{{"resource": "https://a.example.com,https://b.example.com"}, {"omit_resource": true}} {

@@ -114,10 +114,6 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err != nil {
 		return nil, err
 	}
-	madeKey, err := next.updateKeys(d, meant)
-	if err != nil {
-		return nil, err
-	}
 	var mount settings
 	if next.publishes() {
 		if mount, err = b.store.settings(ctx); err != nil {
@@ -129,6 +125,13 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 	if err := next.validate(); err != nil {
+		return nil, err
+	}
+	madeKey, err := next.updateKeys(d, meant)
+	if err != nil {
+		return nil, err
+	}
+	if err := next.validCredentials(); err != nil {
 		return nil, err
 	}
 	if err := next.unexpired(old); err != nil {

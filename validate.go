@@ -21,8 +21,8 @@ func validName(name tokens.Name) error {
 	return nil
 }
 
-// validate checks a config as a whole, and says of the first fault what to write
-// instead.
+// validate checks what the keys don't decide, and says of the first fault what to write instead. It comes before
+// updateKeys, so that no key is made for a write that can't succeed; validCredentials comes after it.
 func (c *config) validate() error {
 	if c.ServerURL == "" && c.Issuer == "" && c.TokenURL == "" {
 		return badRequest("server_url is missing: write the MCP server's URL, from which its authorization server is discovered, or the authorization server's issuer or token_url")
@@ -43,7 +43,13 @@ func (c *config) validate() error {
 	if strings.Contains(c.Issuer, "?") {
 		return badRequest("issuer must not hold a query (RFC 8414 section 2)")
 	}
-	if err := c.validCredentials(); err != nil {
+	if err := c.validIdentity(); err != nil {
+		return err
+	}
+	if err := c.validClient(); err != nil {
+		return err
+	}
+	if err := c.validAssertion(); err != nil {
 		return err
 	}
 	return configTable.check(c)
