@@ -24,7 +24,7 @@ func (c *config) discoverySource() string {
 }
 
 // resolve discovers the authorization server if that is needed: it never was, or what
-// discovery starts from has changed, or the operator asks for it. If the operator named
+// discovery starts from or the grant has changed, or the operator asks for it. If the operator named
 // the server, the MCP server is looked at for the rest. It returns what the operator should
 // know of what was found now.
 func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
@@ -35,7 +35,9 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 	}
 	// An issuer and a server_url may be the same text, and mean another search.
 	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
-	discover := source != "" && (c.Discovered == nil || !same || rediscover)
+	// The warnings are about the grant. They stay as they are if no server may be contacted.
+	regranted := old != nil && old.grantType() != c.grantType() && verify
+	discover := source != "" && (c.Discovered == nil || !same || rediscover || regranted)
 	if !verify && discover {
 		return nil, badRequest("verify=false contacts no server, and the authorization server has yet to be discovered: write token_url, or leave out verify=false")
 	}

@@ -76,3 +76,28 @@ func TestWarningsOfDiscovery(t *testing.T) {
 		t.Errorf("the warnings are %q", warnings)
 	}
 }
+
+// The warning is of the grant that the config has now, without another discovery.
+func TestWarningOfTheGrantFollowsTheGrant(t *testing.T) {
+	m, _, mcp := discoverable(t, fields{"grant_types_supported": []string{"authorization_code"}})
+	m.write("settings", fields{"public_url": publicURL})
+	m.write("config/weather", with(mcp.client(), fields{"client_id": "", "client_secret": "", "identity": "issuer"}))
+	const of = "does not list the "
+	for _, test := range []struct{ grant, parameter string }{
+		{"jwt_bearer", "urn:ietf:params:oauth:grant-type:jwt-bearer"}, {"client_credentials", "client_credentials"},
+	} {
+		grant, warning := test.grant, of+test.parameter+" grant"
+		if got := strings.Join(m.write("config/weather", fields{"grant": grant}), "\n"); strings.Count(got, of) != 1 || !strings.Contains(got, warning) {
+			t.Errorf("the write of grant=%s warns %q", grant, got)
+		}
+		m.stop()
+		m.start()
+		if got := strings.Join(m.read("status/weather")["warnings"].([]string), "\n"); strings.Count(got, of) != 1 || !strings.Contains(got, warning) {
+			t.Errorf("with grant=%s the status warns %q", grant, got)
+		}
+		if got := strings.Join(m.write("config/weather", fields{"max_ttl": "1h"}), "\n"); strings.Contains(got, of) {
+			t.Errorf("a write that changes neither warns %q", got)
+		}
+		m.write("config/weather", fields{"max_ttl": "2h"})
+	}
+}

@@ -7,7 +7,7 @@ import (
 )
 
 // discovered is what discovery found, pinned in the config: it is looked for again
-// only if the operator writes another server_url or issuer, or rediscover=true.
+// only if the operator writes another server_url, issuer or grant, or rediscover=true.
 type discovered struct {
 	Issuer       string           `json:"issuer"`
 	TokenURL     string           `json:"token_url"`
