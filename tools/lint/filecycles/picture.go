@@ -30,7 +30,7 @@ func draw(page string, loaded []*packages.Package) error {
 	}
 	root := slices.MinFunc(loaded, func(a, b *packages.Package) int { return strings.Compare(a.PkgPath, b.PkgPath) })
 	picture := mermaid(packageGraph(loaded)) + "\n" + mermaid(graphOf(root))
-	return os.WriteFile(page, []byte(before+begin+picture+end+after), 0o600)
+	return os.WriteFile(page, []byte(before+begin+picture+end+after), 0o600) //nolint:gosec // as above
 }
 
 // packageGraph is the graph of the packages' imports of each other. A command goes by its directory.
