@@ -23,6 +23,7 @@ func TestDeclaredPlugin(t *testing.T) {
 	p := buildDeclared(t)
 	b := bed.New(t, bed.Options{Bare: true, Config: p.declaration(t, "command")})
 	p.serves(t, b)
+	needsItsV(t, b.Nodes[0])
 }
 
 // As above from an image, which is made and pushed as a release's is. OpenBao fetches it on command and at its start.
@@ -108,14 +109,17 @@ func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	u := newUpstream(t, b, "", 5*time.Minute)
 	u.configure(t, nil)
 	u.token(t, "token/"+u.name)
+}
 
-	// A version without its v keeps the node from becoming active, however often it tries.
+// needsItsV checks that a version without its v keeps the node from becoming active, however often it tries.
+func needsItsV(t *testing.T, node *bed.Node) {
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	active := make(chan error, 1)
-	go func() { active <- b.Nodes[0].Reconfigure(ctx, `version   = "v`, `version   = "`) }()
+	go func() { active <- node.Reconfigure(ctx, `version   = "v`, `version   = "`) }()
 	bed.Eventually(t, time.Minute, func() error {
-		log, err := os.ReadFile(b.Nodes[0].Log)
+		log, err := os.ReadFile(node.Log)
 		if n := strings.Count(string(log), "plugin version mismatch: "+bed.PluginName); err == nil && n < 3 {
 			err = fmt.Errorf("the node's log has %d mismatches of the version", n)
 		}
