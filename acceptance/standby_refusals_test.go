@@ -26,10 +26,12 @@ func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
 		"brokerauth": s.startBrokerauth,
 		"proxy":      s.startTokenProxies,
 	} {
-		t.Run(name, func(t *testing.T) { s.replaceAll(t, start(t)) })
+		t.Run(name, func(t *testing.T) { s.replaceAll(t, start) })
 	}
 	for language, command := range copiedExamples(t, standbyDrivers) {
-		t.Run(language, func(t *testing.T) { s.replaceAll(t, s.startDrivers(t, command)) })
+		t.Run(language, func(t *testing.T) {
+			s.replaceAll(t, func(t *testing.T) brokers { return s.startDrivers(t, command) })
+		})
 	}
 }
 
@@ -93,9 +95,10 @@ func (s *standbyServers) each(do func(i int) error) (failed int, why error) {
 
 // replaceAll has all servers refuse their tokens, and calls each through its broker, before and after. Each is to
 // see one request with the refused token, and no call is to fail.
-func (s *standbyServers) replaceAll(t *testing.T, call brokers) {
+func (s *standbyServers) replaceAll(t *testing.T, start func(*testing.T) brokers) {
 	t.Helper()
-	held := s.oldEnough(t)
+	held := s.oldEnough(t) // before the brokers start: one whose standby lags would hold the token of before
+	call := start(t)
 	if _, err := call(); err != nil {
 		t.Fatalf("before any token was refused: %v", err)
 	}
