@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A declaration of docs/openbao.md, as pasted but for the sum and the version, takes the place of the registration.
+// A declaration of docs/openbao.md, pasted with another sum and version, replaces the registration.
 func TestDeclaredPlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)

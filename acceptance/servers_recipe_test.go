@@ -97,7 +97,7 @@ func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 }
 
 // certify issues the reader a client certificate, and returns its subject. The server's own is of the same authority,
-// which nobody else trusts.
+// which no other process trusts.
 func (w *walkthrough) certify(ca *bed.CA) string {
 	w.t.Helper()
 	issued, err := ca.Client("recipe")

@@ -38,7 +38,7 @@ func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
 // brokers call each server once, and return how many calls have failed, and why.
 type brokers func() (failed int, why error)
 
-// standbyServers are MCP servers, each of which has a broker that reads its token at a standby.
+// standbyServers are MCP servers. Each has a broker that reads its token at a standby.
 type standbyServers struct {
 	*cluster
 	servers []*upstream

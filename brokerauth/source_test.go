@@ -39,7 +39,7 @@ func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
 	})
 }
 
-// If nobody calls, Vault is not read. The first call after the token's end waits for a new one.
+// Without a call Vault is not read. The first call after the token's end waits for a new one.
 func TestIdleSourceReadsNothing(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number = 2 })

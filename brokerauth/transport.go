@@ -40,8 +40,8 @@ type Transport struct {
 }
 
 // NewTransport returns a Transport for the MCP server at serverURL, such as
-// https://mcp.example.com/mcp. If that is plain http, the token travels in the clear: whoever is on the
-// way can use it. That is for loopback.
+// https://mcp.example.com/mcp. If that is plain http, the token travels in the clear: anybody on
+// the way can use it. That is for loopback.
 func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	u, err := url.Parse(serverURL)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {

@@ -341,8 +341,8 @@ func (n *Node) close() error {
 // givenPorts are the ports that FreePorts has given.
 var givenPorts sync.Map
 
-// FreePorts returns n ports of the loopback address that are free, and that FreePorts gives to nobody
-// else. They are below those that the kernel gives to who asks for any (32768 and above, on Linux), so
+// FreePorts returns n ports of the loopback address that are free, and that it gives to no other
+// caller. They are below those that the kernel chooses if a program asks for any (32768 and above, on Linux), so
 // that a server that was down finds its port free when it comes back.
 func FreePorts(n int) ([]int, error) {
 	var ports []int

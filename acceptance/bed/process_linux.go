@@ -25,7 +25,7 @@ func asProcess1(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Running reports whether a process runs. One that has ended and that nobody has waited for does not.
+// Running reports whether a process runs. One that has ended does not, also before its parent has waited for it.
 func Running(pid int) bool {
 	state, _ := processState(fmt.Sprintf("/proc/%d/stat", pid))
 	return state != "" && state != "Z"

@@ -38,11 +38,12 @@ func (h *heard) String() string {
 	return h.text.String()
 }
 
-// What make dev starts stays until it is interrupted, and ends well then.
-func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
+// interruptAt runs the kept demo and interrupts it when it says a word. It returns what the demo said, and how it ended.
+func interruptAt(t *testing.T, word string) (said string, err error) {
+	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	out := &heard{word: "Ctrl-C", said: make(chan struct{})}
+	out := &heard{word: word, said: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, true, out) }()
 	select {
@@ -51,7 +52,14 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("it ended by itself: %v\n%s", err, out)
 	}
-	if err := <-ended; err != nil || !strings.HasSuffix(out.String(), "All held.\n") {
+	err = <-ended
+	return out.String(), err
+}
+
+// What make dev starts stays until it is interrupted, and ends well then.
+func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
+	out, err := interruptAt(t, "Ctrl-C")
+	if err != nil || !strings.HasSuffix(out, "All held.\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// It teaches the README's commands.
@@ -66,7 +74,7 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 		"\n  -version=\"$VERSION\"":                 " -version=v",
 		"\nvault policy write mcp-broker - <<'EOF'": " vault policy write weather-broker - <<'EOF'",
 	} {
-		said := strings.NewReplacer("$ bao ", "$ vault ", "| bao ", "| vault ").Replace(out.String())
+		said := strings.NewReplacer("$ bao ", "$ vault ", "| bao ", "| vault ").Replace(out)
 		if !strings.Contains(string(readme), taught) || !strings.Contains(said, shown) {
 			t.Errorf("the README has not %q, or the demo not %q", taught, shown)
 		}
@@ -75,18 +83,8 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 
 // Interrupted during its set-up, it ends well too.
 func TestKeptDemoMayBeInterruptedEarly(t *testing.T) {
-	ctx, interrupt := context.WithCancel(t.Context())
-	defer interrupt()
-	out := &heard{word: "== 2.", said: make(chan struct{})}
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, true, out) }()
-	select {
-	case <-out.said:
-		interrupt()
-	case err := <-ended:
-		t.Fatalf("it ended by itself: %v\n%s", err, out)
-	}
-	if err := <-ended; err != nil || !strings.Contains(out.String(), "Stopping.") {
+	out, err := interruptAt(t, "== 2.")
+	if err != nil || !strings.Contains(out, "Stopping.") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
