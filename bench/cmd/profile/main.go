@@ -1,6 +1,6 @@
 // Command profile says where the CPU time of a warm token read goes, on a real Vault: by process, and
-// within Vault and the plugin by layer, from profiles of both that are taken while readers read. It
-// says what the plugin allocates for a read too, and what an audit log and Vault's default policy cost.
+// within Vault and the plugin by layer, from profiles of both that are taken while readers read. It also
+// says how much the plugin allocates for a read.
 //
 // It is to tell, not to fail: whatever the figures are it exits 0.
 package main
@@ -17,16 +17,13 @@ import (
 
 // options are what the command is given.
 type options struct {
-	Readers     int           `json:"readers"`
-	Windows     int           `json:"windows"`
-	Duration    time.Duration `json:"-"`
-	Rounds      int           `json:"rounds"`
-	Turn        time.Duration `json:"-"`
-	Seconds     float64       `json:"seconds"`      // Duration, for JSON
-	TurnSeconds float64       `json:"turn_seconds"` // Turn
-	out         string
-	plots       string
-	profiles    string
+	Readers  int           `json:"readers"`
+	Windows  int           `json:"windows"`
+	Duration time.Duration `json:"-"`
+	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	out      string
+	plots    string
+	profiles string
 }
 
 func main() {
@@ -34,13 +31,11 @@ func main() {
 	flag.IntVar(&o.Readers, "readers", 16, "readers of the token")
 	flag.IntVar(&o.Windows, "windows", 8, "how often to profile")
 	flag.DurationVar(&o.Duration, "duration", 40*time.Second, "how long to read for the profiles each time; at most "+longest.String())
-	flag.IntVar(&o.Rounds, "rounds", 6, "rounds with this and without that; 0 leaves that part out; of multiples of 3 each order of turns comes up as often")
-	flag.DurationVar(&o.Turn, "turn", 3*time.Second, "how long each turn of a round is")
 	flag.StringVar(&o.out, "out", "", "directory for profile.json; none where empty")
 	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; none where empty")
 	flag.Parse()
-	o.Seconds, o.TurnSeconds = o.Duration.Seconds(), o.Turn.Seconds()
+	o.Seconds = o.Duration.Seconds()
 	measure.Main("profile", func(ctx context.Context) error { return run(ctx, o) })
 }
 
@@ -48,7 +43,7 @@ func main() {
 const longest = time.Minute
 
 func run(ctx context.Context, o options) error {
-	if o.Readers < 1 || o.Windows < 1 || o.Duration < 2*time.Second || o.Duration > longest || o.Turn <= 0 {
+	if o.Readers < 1 || o.Windows < 1 || o.Duration < 2*time.Second || o.Duration > longest {
 		return errors.New("there must be a reader, and it must read for two seconds to " + longest.String())
 	}
 	return measure.OnBed(ctx, "info", func(b *bed.Bed) error {

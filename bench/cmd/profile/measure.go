@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/pprof/profile"
-	"github.com/hashicorp/vault/api"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
@@ -28,14 +27,11 @@ type results struct {
 	Vault  []share `json:"vault_cpu_us"`
 	Plugin []share `json:"plugin_cpu_us"`
 	// What the plugin's process allocates for a read.
-	Objects   float64 `json:"plugin_objects_per_read"`
-	Bytes     float64 `json:"plugin_bytes_per_read"`
-	ObjectsBy []share `json:"plugin_objects"`
-	BytesBy   []share `json:"plugin_bytes"`
-	// Reads of each setting in turn, and what the others save.
-	Rounds     [][settings]window `json:"rounds,omitempty"`
-	Costs      []cost             `json:"costs,omitempty"`
-	ASRequests int                `json:"authorization_server_requests"` // in all, the first token's included
+	Objects    float64 `json:"plugin_objects_per_read"`
+	Bytes      float64 `json:"plugin_bytes_per_read"`
+	ObjectsBy  []share `json:"plugin_objects"`
+	BytesBy    []share `json:"plugin_bytes"`
+	ASRequests int     `json:"authorization_server_requests"` // in all, the first token's included
 }
 
 // A window is a time of reading.
@@ -50,71 +46,29 @@ type window struct {
 
 func (w window) all() float64 { return w.Vault + w.Plugin + w.Readers }
 
-// The settings that take turns.
-const (
-	asUsual = iota
-	noAudit
-	noDefaultPolicy
-	settings
-)
-
-// costNames are what is saved by the settings.
-var costNames = [settings]string{noAudit: "audit log", noDefaultPolicy: "Vault's `default` policy"}
-
-// A cost is what something costs: with it in terms of without, as ratios within a round.
-type cost struct {
-	What       string        `json:"what"`
-	Throughput measuredRatio `json:"throughput"`
-	Vault      measuredRatio `json:"vault_cpu_per_read"`
-	All        measuredRatio `json:"cpu_per_read"`
-	VaultMore  float64       `json:"vault_cpu_more_us"` // median of the differences
-}
-
-// A measuredRatio is the median over the rounds, and the lowest and highest.
-type measuredRatio struct {
-	Median float64 `json:"median"`
-	Lowest float64 `json:"lowest"`
-	Most   float64 `json:"highest"`
-}
-
 func (s *stage) measure(ctx context.Context) (*results, error) {
 	r := &results{Options: s.options}
 	var err error
 	if r.Environment, err = measure.Here(ctx, s.root); err != nil {
 		return nil, err
 	}
-	if err := s.connect(ctx, usual); err != nil {
+	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := measure.Read(ctx, warmUp, s.readers[usual]); err != nil {
+	if _, err := measure.Read(ctx, warmUp, s.readers); err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "profile: %d times %s with profiles\n", s.Windows, s.Duration)
 	if err := s.profile(ctx, r); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(os.Stderr, "profile: %d rounds of %d turns of %s\n", s.Rounds, settings, s.Turn)
-	if err := s.connect(ctx, noDefault); err != nil {
-		return nil, err
-	}
-	if _, err := measure.Read(ctx, warmUp, s.readers[noDefault]); err != nil {
-		return nil, err
-	}
-	for i := range s.Rounds {
-		round, err := s.round(ctx, i)
-		if err != nil {
-			return nil, err
-		}
-		r.Rounds = append(r.Rounds, round)
-	}
-	r.Costs = costs(r.Rounds)
 	requests, err := s.bed.AS.Requests(ctx, name)
 	r.ASRequests = len(requests)
 	return r, err
 }
 
-// window lets the readers of a role read for a time, and does what else is to be done meanwhile.
-func (s *stage) window(ctx context.Context, role string, duration time.Duration, meanwhile func(context.Context) error) (w window, err error) {
+// window has the readers read for s.Duration while meanwhile runs.
+func (s *stage) window(ctx context.Context, meanwhile func(context.Context) error) (w window, err error) {
 	c, err := s.counters(ctx)
 	if err != nil {
 		return w, err
@@ -137,12 +91,10 @@ func (s *stage) window(ctx context.Context, role string, duration time.Duration,
 	group, inner := errgroup.WithContext(ctx)
 	var seen []measure.Series
 	group.Go(func() (err error) {
-		seen, err = measure.Read(inner, duration, s.readers[role])
+		seen, err = measure.Read(inner, s.Duration, s.readers)
 		return err
 	})
-	if meanwhile != nil {
-		group.Go(func() error { return meanwhile(inner) })
-	}
+	group.Go(func() error { return meanwhile(inner) })
 	if err := group.Wait(); err != nil {
 		return w, err
 	}
@@ -174,7 +126,7 @@ func (s *stage) profile(ctx context.Context, r *results) error {
 	var windows []window
 	for range s.Windows {
 		var ofVault, ofPlugin []byte
-		w, err := s.window(ctx, usual, s.Duration, func(ctx context.Context) error {
+		w, err := s.window(ctx, func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() (err error) {
 				ofVault, err = s.vaultProfile(ctx, seconds)
@@ -274,71 +226,4 @@ func (s *stage) keep(profiles map[string]*profile.Profile) error {
 		}
 	}
 	return nil
-}
-
-// round measures each setting, and begins with another one each time.
-func (s *stage) round(ctx context.Context, number int) (r [settings]window, err error) {
-	for turn := range settings {
-		setting := (number + turn) % settings
-		role := usual
-		if setting == noDefaultPolicy {
-			role = noDefault
-		}
-		if err := s.setAudit(ctx, setting != noAudit); err != nil {
-			return r, err
-		}
-		if _, err := measure.Read(ctx, warmUp/4, s.readers[role]); err != nil {
-			return r, err
-		}
-		if r[setting], err = s.window(ctx, role, s.Turn, nil); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
-}
-
-// setAudit enables or disables the audit log.
-func (s *stage) setAudit(ctx context.Context, on bool) error {
-	const device = "file"
-	devices, err := s.root.Sys().ListAuditWithContext(ctx)
-	if err != nil {
-		return err
-	}
-	switch enabled := devices[device+"/"] != nil; {
-	case on && !enabled:
-		return s.root.Sys().EnableAuditWithOptionsWithContext(ctx, device, &api.EnableAuditOptions{
-			Type: "file", Options: map[string]string{"file_path": s.bed.Vault.AuditLog},
-		})
-	case !on && enabled:
-		return s.root.Sys().DisableAuditWithContext(ctx, device)
-	default:
-		return nil
-	}
-}
-
-func costs(rounds [][settings]window) (all []cost) {
-	if len(rounds) == 0 {
-		return nil
-	}
-	for setting := asUsual + 1; setting < settings; setting++ {
-		of := func(figure func(window) float64) measuredRatio {
-			var ratios []float64
-			for _, r := range rounds {
-				ratios = append(ratios, figure(r[asUsual])/figure(r[setting]))
-			}
-			return measuredRatio{measure.Median(ratios), measure.Quantile(ratios, 0), measure.Quantile(ratios, 1)}
-		}
-		var more []float64
-		for _, r := range rounds {
-			more = append(more, r[asUsual].Vault-r[setting].Vault)
-		}
-		all = append(all, cost{
-			What:       costNames[setting],
-			Throughput: of(func(w window) float64 { return w.Throughput }),
-			Vault:      of(func(w window) float64 { return w.Vault }),
-			All:        of(window.all),
-			VaultMore:  measure.Median(more),
-		})
-	}
-	return all
 }

@@ -163,23 +163,3 @@ func TestLargestShareComesFirst(t *testing.T) {
 		t.Errorf("in the order %v, want %v", places, want)
 	}
 }
-
-func TestCosts(t *testing.T) {
-	if costs(nil) != nil {
-		t.Error("no rounds have costs")
-	}
-	var round [settings]window
-	round[asUsual] = window{Throughput: 100, Vault: 60, Plugin: 10, Readers: 10}
-	round[noAudit] = window{Throughput: 125, Vault: 40, Plugin: 10, Readers: 10}
-	round[noDefaultPolicy] = window{Throughput: 200, Vault: 30, Plugin: 5, Readers: 5}
-	for i, want := range []cost{
-		{What: "audit log", Throughput: measuredRatio{0.8, 0.8, 0.8}, Vault: measuredRatio{1.5, 1.5, 1.5}, VaultMore: 20},
-		{What: "Vault's `default` policy", Throughput: measuredRatio{0.5, 0.5, 0.5}, Vault: measuredRatio{2, 2, 2}, VaultMore: 30},
-	} {
-		got := costs([][settings]window{round, round})[i]
-		want.All = measuredRatio{80 / round[i+1].all(), 80 / round[i+1].all(), 80 / round[i+1].all()}
-		if got != want {
-			t.Errorf("got %+v, want %+v", got, want)
-		}
-	}
-}

@@ -40,15 +40,6 @@ func (r *results) print() {
 	plugin = append(plugin, []string{"all", measure.Decimals(w.Plugin, 1), percent(100), "", measure.Decimals(r.Objects, 1), measure.Count(r.Bytes)})
 	measure.Table(os.Stdout, []string{"in the plugin", "µs", "", "samples", "objects", "bytes"}, plugin...)
 	fmt.Println("\nOf n samples a figure is known to 2/√n of it, with a confidence of 95 %.")
-	if len(r.Costs) == 0 {
-		return
-	}
-	fmt.Printf("\nWith it to without, as ratios within %d interleaved rounds of turns of %s: median (lowest-highest)\n", len(r.Rounds), r.Options.Turn)
-	var costs [][]string
-	for _, c := range r.Costs {
-		costs = append(costs, []string{c.What, c.Throughput.String(), c.Vault.String()})
-	}
-	measure.Table(os.Stdout, []string{"", "throughput", "Vault's CPU for each read"}, costs...)
 }
 
 // ranked are the places of shares, the largest first, without what no sample fell to.
@@ -60,10 +51,6 @@ func ranked(shares []share) (places []int) {
 	}
 	slices.SortStableFunc(places, func(a, b int) int { return cmp.Compare(shares[b].PerRead, shares[a].PerRead) })
 	return places
-}
-
-func (r measuredRatio) String() string {
-	return fmt.Sprintf("%.2f (%.2f-%.2f)", r.Median, r.Lowest, r.Most)
 }
 
 func (r *results) write(dir string) error { return measure.WriteJSON(dir, "profile.json", r) }

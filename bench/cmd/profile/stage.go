@@ -26,20 +26,13 @@ const (
 // A stage is a Vault with the plugin and one token, and readers of it.
 type stage struct {
 	options
-	bed    *bed.Bed
-	root   *api.Client
-	plugin *http.Client // of the plugin's socket
-	// Readers by the name of their role.
-	readers map[string][]*measure.Reader
+	bed     *bed.Bed
+	root    *api.Client
+	plugin  *http.Client // of the plugin's socket
+	readers []*measure.Reader
 }
 
-// The roles of the readers. Whoever logs in gets Vault's default policy too, if the role does not
-// say otherwise.
-const (
-	usual         = "reader"
-	noDefault     = "reader-no-default-policy"
-	readersPolicy = "reader"
-)
+const readers = "reader" // their role and policy
 
 func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	s := &stage{options: o, bed: b}
@@ -55,17 +48,16 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 		return nil, err
 	}
 	rules := fmt.Sprintf("path %q { capabilities = [\"read\"] }\n", tokenPath)
-	if err := b.Vault.PutPolicy(ctx, readersPolicy, rules); err != nil {
+	if err := b.Vault.PutPolicy(ctx, readers, rules); err != nil {
 		return nil, err
 	}
-	s.readers = make(map[string][]*measure.Reader)
 	return s, nil
 }
 
-// connect logs in to a new role and connects its readers. They must read soon: Vault closes a
-// connection that brings no request in its first ten seconds.
-func (s *stage) connect(ctx context.Context, role string) error {
-	token, err := measure.LogIn(ctx, s.bed, role, readersPolicy, role == usual)
+// connect logs in and connects the readers. They must read soon: Vault closes a connection that sends
+// no request in its first ten seconds.
+func (s *stage) connect(ctx context.Context) error {
+	token, err := measure.LogIn(ctx, s.bed, readers, readers, true)
 	if err != nil {
 		return err
 	}
@@ -74,16 +66,14 @@ func (s *stage) connect(ctx context.Context, role string) error {
 		if err != nil {
 			return err
 		}
-		s.readers[role] = append(s.readers[role], r)
+		s.readers = append(s.readers, r)
 	}
 	return nil
 }
 
 func (s *stage) close() (err error) {
-	for _, group := range s.readers {
-		for _, r := range group {
-			err = errors.Join(err, r.Close())
-		}
+	for _, r := range s.readers {
+		err = errors.Join(err, r.Close())
 	}
 	return err
 }
