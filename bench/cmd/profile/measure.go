@@ -77,7 +77,7 @@ func (s *stage) window(ctx context.Context, meanwhile func(context.Context) erro
 	var used [len(pids)]time.Duration
 	count := func(sign time.Duration) error {
 		for i, pid := range pids {
-			cpu, err := cpuOf(pid)
+			cpu, err := measure.CPU(pid)
 			if err != nil {
 				return err
 			}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,10 +42,11 @@ type throughput struct {
 
 func (s *stage) measure(ctx context.Context, o options) (*results, error) {
 	r := &results{Options: o}
-	var err error
-	if r.Idle, _, err = memory(s.token.cmd.Process.Pid); err != nil {
+	idle, err := measure.MemoryOf(s.token.cmd.Process.Pid)
+	if err != nil {
 		return nil, err
 	}
+	r.Idle = mebibytes(idle.Resident)
 	for _, p := range []*process{s.bare, s.token} {
 		mib, peak, err := s.withStreams(ctx, p, o.Streams)
 		if err != nil {
@@ -88,12 +88,15 @@ type turn struct {
 }
 
 func (p *process) turn(ctx context.Context, n int, duration time.Duration) (turn, error) {
-	before, known := measure.CPU(p.cmd.Process.Pid)
-	if !known {
-		return turn{}, errors.New("the system does not tell a process's CPU time: this is for Linux")
+	before, err := measure.CPU(p.cmd.Process.Pid)
+	if err != nil {
+		return turn{}, err
 	}
 	count, elapsed, err := calls(ctx, p.url, n, duration)
-	after, _ := measure.CPU(p.cmd.Process.Pid)
+	if err != nil {
+		return turn{}, err
+	}
+	after, err := measure.CPU(p.cmd.Process.Pid)
 	return turn{count / elapsed.Seconds(), float64((after - before).Microseconds()) / count}, err
 }
 
@@ -161,23 +164,8 @@ func (s *stage) withStreams(ctx context.Context, p *process, n int) (mib, peak f
 		}
 		streams = append(streams, stream)
 	}
-	return memory(p.cmd.Process.Pid)
+	m, err := measure.MemoryOf(p.cmd.Process.Pid)
+	return mebibytes(m.Resident), mebibytes(m.Peak), err
 }
 
-// memory reads a process's resident memory and its peak from its status file (proc(5)), in MiB; so on Linux only.
-func memory(pid int) (resident, peak float64, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		var kib float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
-			resident = kib / 1024
-		}
-		if _, err := fmt.Sscanf(line, "VmHWM: %f kB", &kib); err == nil {
-			peak = kib / 1024
-		}
-	}
-	return resident, peak, nil
-}
+func mebibytes(bytes int64) float64 { return float64(bytes) / (1 << 20) }

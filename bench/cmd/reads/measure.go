@@ -43,7 +43,7 @@ type load struct {
 	// Within one round it would be the token path's ratio to the floor plugin.
 	Share float64 `json:"token_to_kv_of_floor_to_kv"`
 	// CPURatios are of Vault's and its plugins' CPU time for each read.
-	CPURatios map[string]ratio `json:"cpu_ratios,omitempty"`
+	CPURatios map[string]ratio `json:"cpu_ratios"`
 }
 
 // A series is what the readers of one thing saw.
@@ -56,8 +56,7 @@ type series struct {
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p99_9_ms"`
-	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds; 0 if the
-	// system does not tell.
+	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds.
 	CPU    float64 `json:"cpu_us_per_read"`
 	Rounds []round `json:"rounds"`
 
@@ -170,15 +169,16 @@ func (s *stage) load(ctx context.Context, policies string, readers, rounds int) 
 func (l *load) compare() {
 	l.Ratios = l.ratios(func(r round) float64 { return r.Throughput })
 	l.Share = l.Ratios[tokenToKV].Median / l.Ratios[floorToKV].Median
-	if l.Series[seriesToken].CPU > 0 {
-		l.CPURatios = l.ratios(func(r round) float64 { return r.CPU })
-	}
+	l.CPURatios = l.ratios(func(r round) float64 { return r.CPU })
 }
 
 // take lets a group of readers read their series for one turn of a round.
 func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure.Reader) error {
 	pid := s.bed.Nodes[0].PID()
-	before, known := measure.CPU(pid)
+	before, err := measure.TreeCPU(pid)
+	if err != nil {
+		return err
+	}
 	seen, err := measure.Read(ctx, s.Duration, group)
 	if err != nil {
 		return err
@@ -187,14 +187,12 @@ func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure
 		return err
 	}
 	r := round{Turn: turn, Throughput: seen[0].Throughput()}
-	if known {
-		after, ok := measure.CPU(pid)
-		if !ok {
-			return fmt.Errorf("the system does not tell any more what CPU time process %d has used", pid)
-		}
-		of.cpu += after - before
-		r.CPU = perRead(after-before, len(seen[0].Latencies))
+	after, err := measure.TreeCPU(pid)
+	if err != nil {
+		return err
 	}
+	of.cpu += after - before
+	r.CPU = perRead(after-before, len(seen[0].Latencies))
 	of.Rounds = append(of.Rounds, r)
 	of.latencies = append(of.latencies, seen[0].Latencies...)
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
@@ -137,14 +138,14 @@ func (r *engineReport) measureLoading(ctx context.Context, o options) error {
 	r.Loaded = time.Since(begun).Seconds()
 	r.Heap = float64(heap()-before) / float64(r.Names)
 	r.Idle = use{Lifetime: seconds(w.lifetime), Over: o.Idle}
-	used, err := cpuOf(os.Getpid())
+	used, err := measure.CPU(os.Getpid())
 	if err != nil {
 		return err
 	}
 	if err := pause(ctx, time.Duration(o.Idle)); err != nil {
 		return err
 	}
-	after, err := cpuOf(os.Getpid())
+	after, err := measure.CPU(os.Getpid())
 	if err != nil {
 		return err
 	}

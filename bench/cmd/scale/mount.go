@@ -458,16 +458,18 @@ func (m *mount) cpu() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	return cpuOf(pid)
+	return measure.CPU(pid)
 }
 
-// memory is what the plugin's process holds.
+type memory = measure.Memory
+
+// memory returns the memory of the plugin's process.
 func (m *mount) memory() (memory, error) {
 	pid, err := m.node.PluginPID()
 	if err != nil {
 		return memory{}, err
 	}
-	return memoryOf(pid)
+	return measure.MemoryOf(pid)
 }
 
 // forgetPeak has the process's peak of memory count from now on.
@@ -476,7 +478,7 @@ func (m *mount) forgetPeak() error {
 	if err != nil {
 		return err
 	}
-	return forgetPeak(pid)
+	return measure.ForgetPeak(pid)
 }
 
 // memoryAtRest is that after the plugin has been left alone for long enough.

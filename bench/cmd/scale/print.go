@@ -99,13 +99,9 @@ func (m *mountReport) print() {
 	target("and whatever is asked", m.peak())
 }
 
-// String is the share of one CPU in percent. CPU time is counted in ticks: of nothing or one it is only
-// known that it was no more than one.
+// String returns the share of one CPU in percent.
 func (u use) String() string {
-	if time.Duration(u.CPU) <= clockTick {
-		return fmt.Sprintf("at most %.2f %%", 100*float64(clockTick)/float64(u.Over))
-	}
-	return fmt.Sprintf("%.2f %%", 100*u.share())
+	return fmt.Sprintf("%.3f %%", 100*u.share())
 }
 
 func (m *mountReport) last() step { return m.Steps[len(m.Steps)-1] }

@@ -6,24 +6,7 @@ import (
 	"time"
 )
 
-// Nothing counted is not nothing used, and one tick is up to one.
-func TestShareOfCPU(t *testing.T) {
-	for _, row := range []struct {
-		use  use
-		want string
-	}{
-		{use{Over: seconds(30 * time.Second)}, "at most 0.03 %"},
-		{use{Over: seconds(time.Minute)}, "at most 0.02 %"},
-		{use{Over: seconds(time.Minute), CPU: seconds(10 * time.Millisecond)}, "at most 0.02 %"},
-		{use{Over: seconds(time.Minute), CPU: seconds(30 * time.Millisecond)}, "0.05 %"},
-	} {
-		if got := row.use.String(); got != row.want {
-			t.Errorf("%v of CPU in %v is %q, want %q", time.Duration(row.use.CPU), time.Duration(row.use.Over), got, row.want)
-		}
-	}
-}
-
-// The peak of what holds tokens does not hide behind, nor hides, what asking for all of them takes.
+// The peaks of holding tokens, of an outage, and of requests for all tokens are kept apart.
 func TestPeaksAreOfAllTimes(t *testing.T) {
 	m := &mountReport{
 		Steps: []step{{Memory: memory{Peak: 1}, Fetched: memory{Peak: 4}}}, WritePeak: 3, AtWork: memory{Peak: 5},
