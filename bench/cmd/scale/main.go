@@ -1,13 +1,9 @@
-// Command scale measures what many tokens cost.
+// Command scale measures the plugin's process on a real Vault with thousands of configs, each with a token: how soon
+// after a restart it answers, how long it takes to set all timers, its memory and its CPU time while idle, how long
+// lists take, and whether all tokens that fell due in an outage of Vault are replaced in time.
 //
-// On a real Vault: the plugin's process with thousands of configs, each with a token. How soon after
-// a restart it answers, how long it takes to set all timers, what memory and idle CPU it takes,
-// how long lists take, and whether all tokens are replaced in time that fell due in an outage of Vault. Its authorization server is a handler of this process, because an OpenID
-// provider would need minutes for so many tokens.
-//
-// In this process: the engine alone with many more names, over storage and an authorization server
-// that only wait. How long loading takes, what a name costs in memory, and how fast tokens that fall
-// due all at once are replaced within the bounds on fetches.
+// Its authorization server is a handler of this process, because an OpenID provider would need minutes for so many
+// tokens.
 package main
 
 import (
@@ -15,10 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
@@ -26,12 +18,10 @@ import (
 
 // options are what the command is given. For JSON, times are in seconds.
 type options struct {
-	Configs int     `json:"configs"` // on the real Vault
-	Names   int     `json:"names"`   // in the engine alone
-	Rounds  int     `json:"rounds"`  // restarts at each step
-	Idle    seconds `json:"idle"`    // over which CPU is measured
-	Rest    seconds `json:"rest"`    // before memory at rest is measured
-	Burst   seconds `json:"burst"`   // for how long tokens that are due at once are to keep the engine busy
+	Configs int     `json:"configs"`
+	Rounds  int     `json:"rounds"` // restarts at each step
+	Idle    seconds `json:"idle"`   // over which CPU is measured
+	Rest    seconds `json:"rest"`   // before memory at rest is measured
 	out     string
 	plots   string
 }
@@ -42,31 +32,21 @@ func (s seconds) MarshalJSON() ([]byte, error) { return json.Marshal(time.Durati
 
 func main() {
 	var o options
-	flag.IntVar(&o.Configs, "configs", 10_000, "configs with tokens on the real Vault; 0 leaves them out")
-	flag.IntVar(&o.Names, "names", 100_000, "names in the engine alone; 0 leaves that part out")
+	flag.IntVar(&o.Configs, "configs", 10_000, "configs, each with a token")
 	flag.IntVar(&o.Rounds, "rounds", 3, "restarts of the plugin at each number of configs")
-	flag.DurationVar((*time.Duration)(&o.Idle), "idle", time.Minute, "how long to watch the CPU of a plugin that nobody asks for anything")
-	flag.DurationVar((*time.Duration)(&o.Rest), "rest", 150*time.Second, "how long to leave the plugin alone, the above and the engine's part included, before its memory at rest is read: Go collects garbage at least every two minutes, and then gives memory back")
-	flag.DurationVar((*time.Duration)(&o.Burst), "burst", 5*time.Second, "how long each burst of due refreshes is to take")
+	flag.DurationVar((*time.Duration)(&o.Idle), "idle", time.Minute, "how long to measure the CPU time of the idle plugin")
+	flag.DurationVar((*time.Duration)(&o.Rest), "rest", 150*time.Second, "how long the plugin is idle before its memory at rest is read: Go collects garbage at least every two minutes, and then returns memory")
 	flag.StringVar(&o.out, "out", "", "directory for scale.json")
 	flag.StringVar(&o.plots, "plots", "", "directory for the plots")
 	flag.Parse()
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "scale:", err)
-		os.Exit(1)
-	}
+	measure.Main("scale", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 // report is what is written as JSON. Times are in seconds, memory in bytes.
 type report struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`
-	Mount       *mountReport        `json:"mount,omitempty"`
-	Engine      *engineReport       `json:"engine,omitempty"`
+	Mount       *mountReport        `json:"mount"`
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -83,29 +63,20 @@ func run(ctx context.Context, o options) (err error) {
 	if r.Environment, err = measure.Here(ctx, root); err != nil {
 		return err
 	}
-	if o.Configs > 0 {
-		if r.Mount, err = m.measure(ctx, o); err != nil {
-			return err
-		}
+	if r.Mount, err = m.measure(ctx, o); err != nil {
+		return err
 	}
-	if o.Names > 0 {
-		if r.Engine, err = measureEngine(ctx, o); err != nil {
-			return err
-		}
+	if r.Mount.AtRest, err = m.memoryAtRest(ctx, o); err != nil {
+		return err
 	}
-	if r.Mount != nil {
-		if r.Mount.AtRest, err = m.memoryAtRest(ctx, o); err != nil {
-			return err
-		}
-		if r.Mount.Busy, err = m.busy(ctx, o); err != nil {
-			return err
-		}
-		if r.Mount.AtWork, err = m.memory(); err != nil {
-			return err
-		}
-		if r.Mount.Outages, err = m.outages(ctx); err != nil {
-			return err
-		}
+	if r.Mount.Busy, err = m.busy(ctx, o); err != nil {
+		return err
+	}
+	if r.Mount.AtWork, err = m.memory(); err != nil {
+		return err
+	}
+	if r.Mount.Outages, err = m.outages(ctx); err != nil {
+		return err
 	}
 	r.print()
 	return errors.Join(measure.WriteJSON(o.out, "scale.json", r), r.plot(o.plots))

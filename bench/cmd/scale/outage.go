@@ -15,6 +15,18 @@ import (
 // end, a tenth of that sooner by jitter, and so fall due 87 to 90 s after they were asked for.
 const outageLifetime = 2 * time.Minute
 
+const (
+	fetchLatency = 100 * time.Millisecond // of a token request
+	// The engine's bounds on concurrent background refreshes.
+	placesPerHost = 6
+	placesOverAll = 192
+)
+
+// bound returns how many tokens a second the engine's bounds allow so many hosts to replace.
+func bound(hosts int) float64 {
+	return float64(min(placesPerHost*hosts, placesOverAll)) / fetchLatency.Seconds()
+}
+
 // outageHosts are the numbers of authorization servers that tokens come from.
 var outageHosts = []int{10, 100}
 
@@ -28,7 +40,7 @@ type outage struct {
 	Left    float64 `json:"least_left"` // of an old token's life, when the server answered
 	Seconds float64 `json:"seconds"`    // from the outage's end to the last answer
 	Rate    float64 `json:"refreshes_per_second"`
-	Bound   float64 `json:"bound_per_second"` // what the bounds on fetches allow
+	Bound   float64 `json:"bound_per_second"` // see bound
 	Memory  memory  `json:"memory"`           // just after
 
 	done map[string]bool // clients whose token was replaced

@@ -23,12 +23,7 @@ func inMiB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/mib) 
 
 func (r *report) print() {
 	fmt.Printf("Scale. %s.\n", r.Environment)
-	if r.Mount != nil {
-		r.Mount.print()
-	}
-	if r.Engine != nil {
-		r.Engine.print()
-	}
+	r.Mount.print()
 }
 
 func (m *mountReport) print() {
@@ -139,63 +134,19 @@ func (m *mountReport) outagePeak() int64 {
 	return peak
 }
 
-func (e *engineReport) print() {
-	fmt.Printf("\nThe engine alone, %s names; a storage read takes %.2f ms, a token request %.0f ms\n", measure.Count(e.Names), 1000*e.GetTime, 1000*e.FetchTime)
-	fmt.Printf("all timers set after %.1f s; first answer after %.1f ms; slowest read while loading %.1f ms\n", e.Loaded, 1000*e.First, 1000*e.Reads)
-	fmt.Printf("heap of a name: %s bytes, of which the access token %s\n", measure.Count(e.Heap), measure.Count(e.Token))
-	fmt.Printf("CPU while nobody asks, no token due: %s of one CPU\n", e.Idle)
-	fmt.Printf("memory of a due refresh that waits for its turn: %s bytes\n", measure.Count(e.Queued))
-	var bursts [][]string
-	for _, b := range e.Bursts {
-		bursts = append(bursts, []string{
-			measure.Count(b.Hosts), measure.Count(b.Names), measure.Decimals(b.Margin, 1) + " s", measure.Count(b.Late), measure.Count(b.Rate), measure.Count(b.Bound),
-		})
-	}
-	measure.Table(os.Stdout, []string{
-		"hosts", "tokens due at once", "valid for", "too late",
-		fmt.Sprintf("replaced a second, requests of %d ms", fetchLatency.Milliseconds()), "bounds allow",
-	}, bursts...)
-	fmt.Println("\nMost tokens that may fall due at once and are replaced in time: computed from the bounds;\na machine may manage fewer (see the tokens fetched a second)")
-	var limits [][]string
-	for _, l := range e.Limits {
-		limits = append(limits, []string{inWords(l.Lifetime), inWords(l.Fetch), measure.Count(l.PerHost), measure.Count(l.OverAll)})
-	}
-	measure.Table(os.Stdout, []string{"lifetime", "token request", "of one host", "over all"}, limits...)
-}
-
-func inWords(s float64) string { return time.Duration(s * float64(time.Second)).String() }
-
-// plot draws what the report has.
+// plot draws the memory by number of tokens.
 func (r *report) plot(dir string) error {
 	if dir == "" {
 		return nil
 	}
-	if m := r.Mount; m != nil {
-		var fetched, loaded plotter.XYs
-		for _, s := range m.Steps {
-			fetched = append(fetched, plotter.XY{X: float64(s.Configs), Y: float64(s.Fetched.Resident) / mib})
-			loaded = append(loaded, plotter.XY{X: float64(s.Configs), Y: float64(s.Memory.Resident) / mib})
-		}
-		err := chart.Lines(filepath.Join(dir, "scale-memory.svg"), "Memory of the plugin's process", "tokens", "MiB resident", []chart.Line{
-			{Name: "all tokens just fetched", XYs: fetched},
-			{Name: "all tokens just loaded", XYs: loaded},
-			{Name: "bound for 10,000", XYs: plotter.XYs{{X: 0, Y: most / mib}, {X: float64(m.last().Configs), Y: most / mib}}},
-		})
-		if err != nil {
-			return err
-		}
+	var fetched, loaded plotter.XYs
+	for _, s := range r.Mount.Steps {
+		fetched = append(fetched, plotter.XY{X: float64(s.Configs), Y: float64(s.Fetched.Resident) / mib})
+		loaded = append(loaded, plotter.XY{X: float64(s.Configs), Y: float64(s.Memory.Resident) / mib})
 	}
-	if e := r.Engine; e != nil {
-		var measured, bound plotter.XYs
-		for _, b := range e.Bursts[:len(e.Bursts)-1] { // the last is of as many hosts as the one before
-			measured = append(measured, plotter.XY{X: float64(b.Hosts), Y: b.Rate})
-			bound = append(bound, plotter.XY{X: float64(b.Hosts), Y: b.Bound})
-		}
-		return chart.Lines(filepath.Join(dir, "scale-refresh.svg"), "Tokens due at once; a token request takes "+inWords(e.FetchTime),
-			"authorization servers", "tokens replaced a second", []chart.Line{
-				{Name: "measured", XYs: measured},
-				{Name: "as the bounds allow", XYs: bound},
-			}, chart.LogX, chart.LogY)
-	}
-	return nil
+	return chart.Lines(filepath.Join(dir, "scale-memory.svg"), "Memory of the plugin's process", "tokens", "MiB resident", []chart.Line{
+		{Name: "all tokens just fetched", XYs: fetched},
+		{Name: "all tokens just loaded", XYs: loaded},
+		{Name: "bound for 10,000", XYs: plotter.XYs{{X: 0, Y: most / mib}, {X: float64(r.Mount.last().Configs), Y: most / mib}}},
+	})
 }
