@@ -69,7 +69,7 @@ func (multiples) Ticks(least, most float64) []plot.Tick {
 // inFull writes a number without an exponent.
 func inFull(v float64) string { return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64) }
 
-// LabelX labels the given places of the horizontal axis, and no other.
+// LabelX labels only the given places of the horizontal axis.
 func LabelX(at []float64, labels ...string) Option {
 	ticks := make(plot.ConstantTicks, len(at))
 	for i := range ticks {
@@ -141,7 +141,7 @@ func Bars(file, title, y string, groups []string, sets []Set, options ...Option)
 	return save(p, file, options)
 }
 
-// Marks draws a mark for each value where Bars draws a bar.
+// Marks draws a mark for each value instead of a bar.
 func Marks(file, title, y string, groups []string, sets []Set, options ...Option) error {
 	p := newPlot(title, "", y)
 	for i, set := range sets {
@@ -189,7 +189,7 @@ func mark(i int) draw.GlyphStyle {
 const (
 	width, height = 600, 380 // of a plot, in points: three quarters of a pixel
 	edge          = 8        // around it
-	share         = 0.7      // of a group's place: what its bars take
+	share         = 0.7      // of a group's width: the part that its bars take
 )
 
 // sans is the typeface of all text.

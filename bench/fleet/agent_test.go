@@ -24,9 +24,9 @@ const (
 	enginePath = "engine/token/weather" // below bed.Mount
 	leasedPath = "leased/weather"
 
-	agentLifetime = 20 * time.Second // of the tokens, and of what stands for a lease
+	agentLifetime = 20 * time.Second // of the tokens, and of the secret in place of a lease
 	// These are how much longer than the model says an agent may wait: most of the time, and at all. The
-	// first is what the model is worth; the second is for a machine that is busy at times.
+	// first bounds the model's error; the second allows for a busy machine.
 	lateMostly, lateAtAll = 1.05, 2
 )
 
@@ -34,7 +34,7 @@ const (
 // from the plugin in a real Vault, by Vault's audit log: how often each reads when it starts, how long
 // it waits after each answer, and how many reads and token requests that makes.
 //
-// What stands for an engine with leases is KV v1 with a "ttl" in the secret, which Vault answers with
+// In place of an engine with leases there is KV v1 with a "ttl" in the secret, which Vault answers with
 // that lease_duration: it is all that Vault Agent looks at if there is no rotation_period.
 func TestModelAgreesWithVaultAgent(t *testing.T) {
 	b := bed.New(t, bed.Options{Bare: true})
@@ -139,7 +139,7 @@ func setUp(t *testing.T, b *bed.Bed) string {
 	return client.ID
 }
 
-// checkGaps compares the time from each answer to the next read with what the answer asks for.
+// checkGaps compares the time from each answer to the next read with the answer's ttl.
 func checkGaps(t *testing.T, what string, audit *auditLog, agents []string, wait func(read) (least, most time.Duration)) {
 	t.Helper()
 	var gaps []time.Duration
@@ -229,7 +229,7 @@ type read struct {
 	ttl             int64 // of the answer; 0 if it has none
 }
 
-// auditLog is what Vault's audit log has told so far.
+// auditLog holds the reads found in Vault's audit log so far.
 type auditLog struct {
 	file    *os.File
 	rest    []byte               // of a line that is not complete
@@ -248,7 +248,7 @@ func openAudit(t *testing.T, name string) *auditLog {
 	return &auditLog{file: file, asked: map[string]time.Time{}, reads: map[string][]read{}, lookups: map[string]int{}}
 }
 
-// read takes in what is new in the log.
+// read adds the new entries of the log.
 func (a *auditLog) read(t *testing.T) {
 	t.Helper()
 	more, err := io.ReadAll(a.file)

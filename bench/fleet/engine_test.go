@@ -16,13 +16,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// around is what is around a real engine: storage and an authorization server. It counts what the
+// around is the storage and the authorization server of a real engine. It counts what the
 // simulation counts, by the second.
 type around struct {
 	fleet Fleet
 	begun time.Time
 
-	mu                     sync.Mutex               // guards what follows
+	mu                     sync.Mutex               // guards the fields below
 	asked                  map[string]time.Duration // when each access token was asked for
 	reads, fetches, writes []int32
 }
@@ -111,7 +111,7 @@ func compareWithEngine(t *testing.T, f Fleet) {
 
 	obtainEarlier(t, e, f)
 	var mu sync.Mutex
-	var shares []float64 // of its range, where each drawn ttl is
+	var shares []float64 // of its range: the range of each drawn ttl
 	check := func(answer tokens.Answer) {
 		now := time.Since(a.begun)
 		a.mu.Lock()
@@ -147,7 +147,7 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	}
 	agents.Wait()
 	e.Close()
-	synctest.Wait() // what was under way ends within the bubble, and counts no more
+	synctest.Wait() // requests in flight end within the bubble and no longer count
 
 	slices.Sort(shares)
 	for _, q := range []float64{0.1, 0.25, 0.5, 0.75, 0.9} {
@@ -172,7 +172,7 @@ func compareWithEngine(t *testing.T, f Fleet) {
 // simulations is how many a run of the engine is compared with.
 const simulations = 200
 
-// totals are what a run is compared by.
+// totals are the figures of a run that are compared.
 type totals [4]int
 
 var totalNames = [len(totals{})]string{"reads", "requests", "writes", "most reads in a tenth of the margin"}

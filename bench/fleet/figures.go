@@ -14,7 +14,7 @@ type Figures struct {
 	Later         int32   `json:"peak_later"` // in the last two lifetimes of the time looked at
 }
 
-// A Result is what a fleet does under a scheme.
+// A Result holds the figures of a fleet under a scheme.
 type Result struct {
 	Scheme   string  `json:"scheme"`
 	Lifetime float64 `json:"token_lifetime_seconds"`
@@ -69,7 +69,7 @@ func (l *Load) started() time.Duration {
 	return (l.Fleet.Spread + l.Fleet.Latency + 2*time.Second).Truncate(time.Second)
 }
 
-// start tells how a fleet's agents start.
+// start describes how a fleet's agents start.
 func (f Fleet) start() string {
 	how := "at once"
 	if f.Spread > 0 {

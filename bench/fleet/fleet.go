@@ -20,7 +20,7 @@
 // The first tokens are obtained for the first readers, and so all at the same time, or with
 // Fleet.Before by config writes at different times. Leases are always for readers.
 //
-// Reads take no time, and nothing fails; an authorization server answers after Fleet.Latency. So
+// Reads take no time and never fail; an authorization server answers after Fleet.Latency. So
 // the counts are what a fleet offers, whether or not a Vault of some size takes it. Not counted are what
 // an agent does once, when it starts, whatever the engine: a login, and for each path a look at its mount.
 package fleet
@@ -30,7 +30,7 @@ import (
 	"time"
 )
 
-// A Fleet is who reads what.
+// A Fleet describes the brokers, the servers and their tokens.
 type Fleet struct {
 	Brokers  int
 	Servers  int
@@ -45,7 +45,7 @@ type Fleet struct {
 // A Scheme is how a secrets engine answers a read.
 type Scheme int
 
-// The schemes; the package's documentation tells what each does.
+// The schemes are described in the package's documentation.
 const (
 	Engine Scheme = iota
 	LeasePerRead
@@ -56,11 +56,11 @@ func (s Scheme) String() string {
 	return [...]string{"this engine", "lease for each read", "polling"}[s]
 }
 
-// pollEvery is how often Vault Agent reads what has neither lease nor ttl
+// pollEvery is the interval at which Vault Agent reads a secret that has neither lease nor ttl
 // (static_secret_render_interval).
 const pollEvery = 5 * time.Minute
 
-// A Load is what a fleet does in each second of the time looked at.
+// A Load counts a fleet's requests in each second of the simulated time.
 type Load struct {
 	Fleet  Fleet
 	Scheme Scheme
@@ -177,7 +177,7 @@ func (l *Load) follow(rng *rand.Rand, tokens []token, start time.Duration) {
 	l.expired += expired.Seconds()
 }
 
-// lease counts what obtaining a token for one read costs.
+// lease counts the requests and storage writes of a lease for one read.
 func (l *Load) lease(at time.Duration) token {
 	t := newToken(at, l.Fleet.Lifetime, l.Fleet.Latency, 0)
 	l.count(l.Fetches, at, 1)
@@ -189,8 +189,8 @@ func (l *Load) lease(at time.Duration) token {
 	return t
 }
 
-// wait is how long an agent waits, by Vault Agent's rules, before it reads again what it was
-// answered at now (consul-template's leaseCheckWait).
+// wait returns how long an agent waits before it reads a secret again that it got at now, by Vault
+// Agent's rules (consul-template's leaseCheckWait).
 func (l *Load) wait(rng *rand.Rand, t token, now time.Duration) time.Duration {
 	draw := rng.Float64()
 	switch l.Scheme {
@@ -203,7 +203,7 @@ func (l *Load) wait(rng *rand.Rand, t token, now time.Duration) time.Duration {
 	}
 }
 
-// ofLease is the time after which Vault Agent reads again what has a lease that can't be renewed.
+// ofLease returns the time after which Vault Agent reads a secret again whose lease can't be renewed.
 func ofLease(lease time.Duration, draw float64) time.Duration {
 	return time.Duration((0.85 + 0.1*draw) * float64(lease))
 }

@@ -32,8 +32,8 @@ func TestSameSeedGivesSameLoad(t *testing.T) {
 	}
 }
 
-// What brokers cause must not depend on how many there are, and what each of their reads causes must:
-// that is what tells the schemes apart.
+// Token requests and storage writes must not depend on the number of brokers, except in the scheme with a
+// lease for each read.
 func TestLoadOfEachScheme(t *testing.T) {
 	f := Fleet{Brokers: 30, Servers: 4, Lifetime: 5 * time.Minute, Horizon: 2 * time.Hour, Latency: 200 * time.Millisecond}
 	pairs := f.Brokers * f.Servers

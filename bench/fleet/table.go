@@ -8,8 +8,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// Tables prints results: reads for each way to start, and what the first of these costs. Each way has
-// the same results in the same order.
+// Tables prints the reads for each way to start, and the other figures for the first way. The results of
+// each way are in the same order.
 func Tables(w io.Writer, starts [][]Result) {
 	if len(starts) == 0 {
 		return

@@ -2,8 +2,8 @@ package fleet
 
 import "time"
 
-// token is what of a tokens.Token decides when it is read and refreshed. Its times count from the
-// simulation's begin. The formulas are those of internal/tokens/token.go, with the random draws
+// token holds the times of a tokens.Token that decide when it is read and refreshed, counted from the
+// simulation's start. The formulas are those of internal/tokens/token.go, with the random draws
 // handed in; TestModelAgreesWithEngine compares the two.
 type token struct {
 	obtained  time.Duration // when readers can have it

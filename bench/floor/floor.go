@@ -1,5 +1,5 @@
 // Package floor is the least that an external secrets engine can do: a read that answers a
-// constant. What it costs is Vault's, the plugin boundary's and the framework's.
+// constant. So a read costs only the work of Vault, the plugin boundary and the framework.
 //
 // It knows the replication state without asking Vault at each request, as the engine it is
 // compared with does.
@@ -35,7 +35,7 @@ func Answer(tokenBytes int, scope string) map[string]any {
 // Path is the only path of the plugin: as long as the token path of a config named "reads".
 const Path = "token/reads"
 
-// Version is what the plugin reports, so that Vault has of it what it has of others for its audit log.
+// Version is reported to Vault, so that audit log entries are as long as those of the measured plugin.
 const Version = "v0.1.0"
 
 // Factory makes backends whose only path answers answer.

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What the commands print goes into the documentation as it is.
+// The commands' tables are pasted into the documentation.
 func TestTableIsMarkdown(t *testing.T) {
 	var out strings.Builder
 	Table(&out, []string{"readers", "", "", "reads/s"},

@@ -49,7 +49,7 @@ func TestIntervalHoldsTheMedian(t *testing.T) {
 	}
 }
 
-// What this process and its child do is counted, on systems that tell.
+// The CPU time of this process and of its child is counted.
 func TestCPU(t *testing.T) {
 	burn := exec.Command("sh", "-c", "while :; do :; done")
 	if err := burn.Start(); err != nil {

@@ -1,4 +1,4 @@
-// Package measure puts readers on a Vault and says what they saw.
+// Package measure runs readers of a Vault and computes figures of their reads.
 package measure
 
 import (
@@ -76,7 +76,7 @@ func (r *Reader) Read() error {
 	return nil
 }
 
-// A Series is what some readers saw in one round.
+// A Series holds the reads of a group of readers in one round.
 type Series struct {
 	Latencies []time.Duration // of all reads, in no order
 	Took      time.Duration
@@ -93,7 +93,7 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 	defer cancel()
 	var (
 		work   sync.WaitGroup
-		mu     sync.Mutex // guards what follows
+		mu     sync.Mutex // guards the fields below
 		failed error
 	)
 	series := make([]Series, len(groups))
@@ -116,8 +116,8 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 	return series, failed
 }
 
-// until reads until ctx ends. The read under way then is finished and counted, so that what takes
-// long is in the figures.
+// until reads until ctx ends. The last read is finished and counted, so that slow reads are in the
+// figures.
 func (r *Reader) until(ctx context.Context) ([]time.Duration, error) {
 	var latencies []time.Duration
 	for over := false; !over; over = ctx.Err() != nil {

@@ -15,13 +15,13 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// An Environment is what figures depend on.
+// An Environment describes the machine and the versions that figures depend on.
 type Environment struct {
 	Date  string `json:"date"`
 	Go    string `json:"go"`
 	Vault string `json:"vault"`
 	CPUs  int    `json:"cpus"`
-	// Processor is its model, if the system tells.
+	// Processor is its model, if known.
 	Processor string `json:"processor,omitempty"`
 	// Commit is the project's; with "-dirty" if files were changed since.
 	Commit string `json:"commit,omitempty"`

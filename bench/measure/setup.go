@@ -17,10 +17,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Scope is what the measured tokens are for.
+// Scope is the scope of the measured tokens.
 const Scope = "tools:list tools:call"
 
-// lifetime is such that a token is not refreshed while it is measured.
+// lifetime is so long that a token is not refreshed during the measurement.
 const lifetime = time.Hour
 
 // MountCommand builds a command of bench/cmd into the bed's plugin directory, and mounts it under each of the names,
@@ -110,7 +110,7 @@ func LogIn(ctx context.Context, b *bed.Bed, role, policy string, withDefault boo
 	if id, err = b.Vault.Login(ctx, role); err != nil {
 		return "", err
 	}
-	// The default policy is what lets a token look itself up.
+	// Only the default policy permits a token to look itself up.
 	self, err := id.Client.Auth().Token().LookupSelfWithContext(ctx)
 	if err == nil {
 		return "", fmt.Errorf("the token that is to have one policy has %v", self.Data["policies"])

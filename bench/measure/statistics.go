@@ -35,7 +35,7 @@ func Milliseconds(latencies []time.Duration, q float64) float64 {
 	return Quantile(ms, q)
 }
 
-// Interval is where the median of values lies with a confidence of 95 %, by the bootstrap: the middle
+// Interval returns the 95 % confidence interval of the median of values, by the bootstrap: the middle
 // 95 % of the medians of samples drawn from values, with the same draws each time.
 func Interval(values []float64) (low, high float64) {
 	if len(values) == 0 {

@@ -1,6 +1,5 @@
-// Command fleet simulates what a fleet of Vault Agents asks of Vault and of authorization servers
-// under three kinds of secrets engine, see package fleet. It needs nothing but itself, and the same
-// seed gives the same figures.
+// Command fleet simulates the requests of a fleet of Vault Agents to Vault and to authorization servers
+// under three kinds of secrets engine, see package fleet. The same seed gives the same figures.
 package main
 
 import (
@@ -30,8 +29,8 @@ func main() {
 	var o options
 	flag.IntVar(&o.fleet.Brokers, "brokers", 1000, "brokers, each with a Vault Agent")
 	flag.IntVar(&o.fleet.Servers, "servers", 100, "MCP servers, whose tokens each agent reads")
-	flag.DurationVar(&o.fleet.Latency, "latency", 200*time.Millisecond, "what authorization servers take to answer")
-	flag.Uint64Var(&o.fleet.Seed, "seed", 1, "what the simulation draws from")
+	flag.DurationVar(&o.fleet.Latency, "latency", 200*time.Millisecond, "time in which an authorization server answers")
+	flag.Uint64Var(&o.fleet.Seed, "seed", 1, "seed of the random numbers")
 	flag.StringVar(&o.out, "out", "", "directory to write fleet.json to")
 	flag.StringVar(&o.plots, "plots", "", "directory to draw fleet-*.svg into")
 	flag.Parse()
@@ -88,9 +87,9 @@ func run(o options) error {
 	}
 	fleet.Tables(os.Stdout, byStart)
 	fmt.Print(`
-Where the first readers obtain all tokens at one time, these fall due together, and a start that is
-spread changes nothing: what spreads the reads is that the tokens were obtained at different times, as
-by config writes. A lease is each reader's own.
+If the first readers obtain all tokens at one time, these fall due together, even if the agents start at
+different times. The reads spread if the tokens were obtained at different times, as by config writes.
+Each reader has a lease of its own.
 `)
 	if o.out == "" {
 		return nil

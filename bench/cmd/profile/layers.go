@@ -8,10 +8,10 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// A layer is what some functions are for. Each sample of a profile goes to one layer: the stack is
-// looked through from the innermost call outwards, and the first function that begins as one of a
-// layer's does decides. So what no layer names, such as encoding/json, memory allocation or a system
-// call, counts for whoever called it. Within one function the first layer of a table decides.
+// A layer is a group of functions with one purpose. Each sample of a profile goes to one layer. The stack
+// is searched from the innermost call outwards, and the first function whose name begins with a prefix of a
+// layer decides. A function that no layer names, such as memory allocation or a system call, counts for its
+// caller. If several layers match one function, the first in the table decides.
 type layer struct {
 	name  string
 	short string // for the plot
@@ -23,15 +23,15 @@ const (
 	ourModule   = "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 )
 
-// runtimeLayer is Go's work beside any call: what it does at the expense of a call, such as allocating,
-// is the caller's.
+// runtimeLayer is the Go runtime's work outside calls. Work within a call, such as allocating, counts for
+// the caller.
 var runtimeLayer = layer{"garbage collection and scheduling", "GC and\nscheduling", []string{
 	"runtime.bgscavenge", "runtime.bgsweep", "runtime.deductSweepCredit", "runtime.findRunnable", "runtime.gcAssistAlloc",
 	"runtime.gcBgMarkWorker", "runtime.gcDrain", "runtime.gcStart", "runtime.gopreempt_m", "runtime.mcall",
 	"runtime.mstart", "runtime.schedule", "runtime.sysmon", "runtime.wbBufFlush",
 }}
 
-// other takes what no layer names.
+// other takes the samples that match no layer.
 const other = "other"
 
 // vaultLayers are those of Vault's process.
@@ -65,7 +65,7 @@ var pluginLayers = []layer{
 	{"gRPC and protobuf", "gRPC", []string{"google.golang.org/grpc", "google.golang.org/protobuf", "golang.org/x/net/http2", "github.com/hashicorp/go-plugin"}},
 }
 
-// layerOf finds a sample's layer.
+// layerOf returns the name of a sample's layer.
 func layerOf(sample *profile.Sample, layers []layer) string {
 	runtimeAlone := true
 	for _, location := range sample.Location { // the innermost call comes first
@@ -131,7 +131,7 @@ func attribute(p *profile.Profile, valueType string, layers []layer, total float
 	return append(shares, of(other)), nil
 }
 
-// indexOf is where a profile's samples have the values of a type; -1 where they have none.
+// indexOf returns the index of a type of values in a profile's samples, or -1.
 func indexOf(p *profile.Profile, valueType string) int {
 	for i, t := range p.SampleType {
 		if t.Type == valueType {

@@ -1,8 +1,8 @@
-// Command profile says where the CPU time of a warm token read goes, on a real Vault: by process, and
+// Command profile shows how the CPU time of a warm token read on a real Vault divides: by process, and
 // within Vault and the plugin by layer, from profiles of both that are taken while readers read. It also
 // says how much the plugin allocates for a read.
 //
-// It is to tell, not to fail: whatever the figures are it exits 0.
+// The figures do not change its exit status.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are what the command is given.
+// options are the command's flags.
 type options struct {
 	Readers  int           `json:"readers"`
 	Windows  int           `json:"windows"`
@@ -29,11 +29,11 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.Readers, "readers", 16, "readers of the token")
-	flag.IntVar(&o.Windows, "windows", 8, "how often to profile")
+	flag.IntVar(&o.Windows, "windows", 8, "number of profiles")
 	flag.DurationVar(&o.Duration, "duration", 40*time.Second, "how long to read for the profiles each time; at most "+longest.String())
-	flag.StringVar(&o.out, "out", "", "directory for profile.json; none where empty")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
-	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; none where empty")
+	flag.StringVar(&o.out, "out", "", "directory for profile.json; if empty, none")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plot; if empty, none")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; if empty, none")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
 	measure.Main("profile", func(ctx context.Context) error { return run(ctx, o) })

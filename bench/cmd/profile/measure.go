@@ -26,7 +26,7 @@ type results struct {
 	// CPU per read by layer, in µs, of the CPU that the processes took.
 	Vault  []share `json:"vault_cpu_us"`
 	Plugin []share `json:"plugin_cpu_us"`
-	// What the plugin's process allocates for a read.
+	// The plugin's allocations for a read.
 	Objects    float64 `json:"plugin_objects_per_read"`
 	Bytes      float64 `json:"plugin_bytes_per_read"`
 	ObjectsBy  []share `json:"plugin_objects"`

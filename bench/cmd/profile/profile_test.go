@@ -63,7 +63,7 @@ func TestSamplesGoToTheInnermostLayer(t *testing.T) {
 		name   string
 		stacks []stack
 		layers []layer
-		want   []float64 // in the order of the layers, then what is left
+		want   []float64 // in the order of the layers, then of no layer
 	}{
 		{"Vault", vault, vaultLayers, []float64{128 + 256 + 512, 2, 1, 4, 8, 16, 32, 64, 1024}},
 		{"plugin", plugin, pluginLayers, []float64{0, 1, 2, 4, 8, 16, 32, 0}},
@@ -90,7 +90,7 @@ func TestSamplesGoToTheInnermostLayer(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotThereIsAnError(t *testing.T) {
+func TestProfileWithoutValuesIsAnError(t *testing.T) {
 	if _, err := attribute(made(stack{"main.main", 1}), "alloc_space", pluginLayers, 1); err == nil {
 		t.Error("a CPU profile has no allocations")
 	}
@@ -102,7 +102,7 @@ func TestWhatIsNotThereIsAnError(t *testing.T) {
 	}
 }
 
-// What was allocated before the reads is not theirs.
+// Allocations before the reads do not count.
 func TestEarlierProfileIsTakenOff(t *testing.T) {
 	encode := func(p *profile.Profile) []byte {
 		var out bytes.Buffer

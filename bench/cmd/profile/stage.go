@@ -90,7 +90,7 @@ func (s *stage) enablePlugin(ctx context.Context) error {
 	return measure.MountCommand(ctx, s.bed, "profiled-plugin", []string{"-profile-socket=" + socket}, mount)
 }
 
-// fromPlugin reads what the plugin's process serves at a path.
+// fromPlugin reads a path of the plugin's socket.
 func (s *stage) fromPlugin(ctx context.Context, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+path, nil)
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *stage) fromPlugin(ctx context.Context, path string) ([]byte, error) {
 	return body, err
 }
 
-// counters are what the plugin's process says of itself.
+// counters are the plugin's own figures.
 type counters struct {
 	PID      int    `json:"pid"`
 	VaultPID int    `json:"vault_pid"`

@@ -1,8 +1,8 @@
-// Command proxy measures what mcp-token-proxy costs: its throughput against that of a bare httputil.ReverseProxy to
-// the same MCP server, the two in turns, and its memory with many open streams.
+// Command proxy compares the throughput of mcp-token-proxy with that of a bare httputil.ReverseProxy to the same MCP
+// server, the two in turns, and measures the memory of both with many open streams.
 //
-// The MCP server and Vault are handlers of this process: a proxy reads Vault once per ttl, and what is compared is
-// the way of a request through it. Whatever the figures are, the command exits 0.
+// The MCP server and Vault are handlers of this process: a proxy reads Vault once per ttl, so only the way of a
+// request through the proxy counts. The figures do not change the exit status.
 package main
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are what the command is given.
+// options are the command's flags.
 type options struct {
 	Rounds   int           `json:"rounds"`
 	Duration time.Duration `json:"-"`
@@ -29,7 +29,7 @@ func main() {
 	flag.IntVar(&o.Rounds, "rounds", 15, "rounds; in each the two proxies take turns, twice")
 	flag.DurationVar(&o.Duration, "duration", 500*time.Millisecond, "how long each turn lasts")
 	flag.IntVar(&o.Streams, "streams", 1000, "open streams for the memory")
-	flag.StringVar(&o.out, "out", "", "directory for proxy.json; none where empty")
+	flag.StringVar(&o.out, "out", "", "directory for proxy.json; if empty, none")
 	flag.String("plots", "", "for the other commands: there is no plot")
 	flag.StringVar(&o.bare, "bare", "", "be a bare ReverseProxy to this URL; for the command itself")
 	flag.Parse()

@@ -34,7 +34,7 @@ type throughput struct {
 	Token       []float64 `json:"token"`
 	Ratios      []float64 `json:"ratios"` // in each round
 	Ratio       float64   `json:"ratio"`  // their median
-	Low         float64   `json:"low"`    // where the median lies, with a confidence of 95 %
+	Low         float64   `json:"low"`    // of the median, with a confidence of 95 %
 	High        float64   `json:"high"`
 	BareCPU     float64   `json:"bare_cpu_us"` // CPU time of the proxy for a call, in microseconds
 	TokenCPU    float64   `json:"token_cpu_us"`
@@ -81,7 +81,7 @@ func (s *stage) measure(ctx context.Context, o options) (*results, error) {
 	return r, nil
 }
 
-// A turn is what was measured of one proxy for a while.
+// A turn is one measurement of one proxy.
 type turn struct {
 	rate float64 // calls per second
 	cpu  float64 // the proxy's CPU time for a call, in microseconds
@@ -100,7 +100,7 @@ func (p *process) turn(ctx context.Context, n int, duration time.Duration) (turn
 	return turn{count / elapsed.Seconds(), float64((after - before).Microseconds()) / count}, err
 }
 
-// calls makes calls on n connections for a while, and returns how many, and in what time.
+// calls makes calls on n connections for a duration, and returns their number and the time that they took.
 func calls(ctx context.Context, url string, n int, duration time.Duration) (float64, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, duration+10*time.Second)
 	defer cancel()

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What is measured is there, and in the order of what can be. The figures of so short a run say no more.
+// All figures are present and plausible. So short a run shows no more.
 func TestMeasure(t *testing.T) {
 	s, err := newStage(t.Context())
 	if err != nil {

@@ -1,10 +1,9 @@
-// Command reads measures what a warm token read costs, on a real Vault, against two others in the
-// same rounds: a plugin that answers a constant with the same fields and sizes, and KV v2 with a
-// secret of the same fields and sizes. The plugin that answers a constant runs twice, and the token path
-// is compared with the mean of both too. All that for readers with one policy, and for readers who have
-// Vault's default policy too.
+// Command reads compares a warm token read on a real Vault, in the same rounds, with reads of a plugin
+// that answers a constant and of a KV v2 secret, both with fields of the same names and sizes. The plugin
+// that answers a constant runs twice; the token path is also compared with the mean of both. Readers have
+// one policy, and in a second part Vault's default policy too.
 //
-// It is to tell, not to fail: whatever the figures are it exits 0.
+// The figures do not change its exit status.
 package main
 
 import (
@@ -19,7 +18,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are what the command is given.
+// options are the command's flags.
 type options struct {
 	Rounds        int           `json:"rounds"`
 	DefaultRounds int           `json:"rounds_with_default_policy"`
@@ -42,8 +41,8 @@ func main() {
 	flag.DurationVar(&o.Duration, "duration", 300*time.Millisecond, "how long each series is read in a round")
 	flag.BoolVar(&o.Audit, "audit", true, "whether Vault writes a file audit log, as in production")
 	flag.StringVar(&o.LogLevel, "log-level", "info", "Vault's log level")
-	flag.StringVar(&o.out, "out", "", "directory for reads.json; none where empty")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plots; none where empty")
+	flag.StringVar(&o.out, "out", "", "directory for reads.json; if empty, none")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plots; if empty, none")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
 	measure.Main("reads", func(ctx context.Context) error { return run(ctx, o) })

@@ -34,7 +34,7 @@ type results struct {
 	ASRequests  int                 `json:"authorization_server_requests"` // in all, the first token's included
 }
 
-// A load is what was measured with one number of readers.
+// A load holds the figures for one number of readers.
 type load struct {
 	Readers int                 `json:"readers"`
 	Series  [seriesCount]series `json:"series"`
@@ -46,7 +46,7 @@ type load struct {
 	CPURatios map[string]ratio `json:"cpu_ratios"`
 }
 
-// A series is what the readers of one thing saw.
+// A series holds the figures of one path that was read.
 type series struct {
 	Name  string `json:"name"`
 	Reads int    `json:"reads"` // in all rounds
@@ -202,7 +202,7 @@ func perRead(cpu time.Duration, reads int) float64 {
 	return float64(cpu) / float64(time.Microsecond) / float64(reads)
 }
 
-// sum fills in what is of all rounds.
+// sum computes the figures over all rounds.
 func (s *series) sum() {
 	var throughputs []float64
 	for _, r := range s.Rounds {

@@ -93,7 +93,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// What is not alike is not compared.
+// Different answers are not compared.
 func TestAnswersMustBeAlike(t *testing.T) {
 	like := func(bytes int, change func(fields map[string]any)) answer {
 		fields := map[string]any{"access_token": "x", "ttl": 1.0}

@@ -50,7 +50,7 @@ type stage struct {
 	answers []answer
 }
 
-// An answer is what reading a series brings.
+// An answer is the response to one read of a series.
 type answer struct {
 	Series        string `json:"series"`
 	FieldBytes    int    `json:"field_bytes"`    // of the fields alone
@@ -95,8 +95,8 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	return s, s.compareAnswers(ctx)
 }
 
-// The policies that readers may have. Whoever logs in gets Vault's default policy too, if the role
-// does not say otherwise.
+// The policies that readers may have. A login gives Vault's default policy too, unless the
+// role excludes it.
 const (
 	onePolicy   = "one policy"
 	withDefault = "the default policy too"

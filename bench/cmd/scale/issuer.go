@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// restLifetime is such that no token falls due while the process is measured.
+	// restLifetime is so long that no token falls due during the measurement.
 	restLifetime = 24 * time.Hour
 	// busyLifetime is that of tokens of which some fall due all the time.
 	busyLifetime = time.Hour
@@ -33,7 +33,7 @@ type issuer struct {
 	latency   atomic.Int64                     // of each answer, in nanoseconds
 	issued    atomic.Int64
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	held   map[string]time.Time
 	outage *outage // being measured
 }
@@ -57,7 +57,7 @@ func startIssuer() *issuer {
 		i.replaced(client, asked.Truncate(time.Second).Add(lifetime))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(map[string]any{ // the client sees what fails here
+		_ = json.NewEncoder(w).Encode(map[string]any{ // the client notices a failure
 			"access_token": base64.RawURLEncoding.EncodeToString(random),
 			"token_type":   "Bearer",
 			"expires_in":   int64(lifetime / time.Second),

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are what the command is given. For JSON, times are in seconds.
+// options are the command's flags. In JSON, times are in seconds.
 type options struct {
 	Configs int     `json:"configs"`
 	Rounds  int     `json:"rounds"` // restarts at each step
@@ -42,7 +42,7 @@ func main() {
 	measure.Main("scale", func(ctx context.Context) error { return run(ctx, o) })
 }
 
-// report is what is written as JSON. Times are in seconds, memory in bytes.
+// report is the JSON output. Times are in seconds, memory in bytes.
 type report struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`

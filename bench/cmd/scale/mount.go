@@ -20,7 +20,7 @@ import (
 // clients is how many requests to Vault are made at a time.
 const clients = 16
 
-// mountReport is what was measured on the real Vault.
+// mountReport holds all figures.
 type mountReport struct {
 	Steps       []step  `json:"steps"`
 	Written     float64 `json:"configs_written_per_second"`
@@ -38,7 +38,7 @@ type mountReport struct {
 	Outages []*outage `json:"outages"`
 }
 
-// step is what was measured with a number of configs, each with a token.
+// step holds the figures for one number of configs, each with a token.
 type step struct {
 	Configs int     `json:"configs"`
 	First   float64 `json:"first_answer"` // from the plugin's end
@@ -58,11 +58,11 @@ type asked struct {
 	Peak    int64   `json:"peak_memory"` // of the plugin's process
 }
 
-// use is what the plugin's process uses while nobody asks for anything.
+// use is the CPU time of the idle plugin process.
 type use struct {
 	Lifetime  seconds `json:"token_lifetime"`
 	Over      seconds `json:"watched"`
-	CPU       seconds `json:"cpu"`       // counted in ticks of 10 ms: 0 is less than that
+	CPU       seconds `json:"cpu"`
 	Refreshes int64   `json:"refreshes"` // of tokens that fell due meanwhile
 }
 
@@ -77,7 +77,7 @@ type mount struct {
 	http    *http.Client
 	configs int // written, each with a token
 
-	alone time.Time // since when nobody has asked for anything
+	alone time.Time // start of the idle time
 }
 
 func startMount(ctx context.Context) (*mount, error) {
@@ -185,7 +185,7 @@ func (m *mount) measure(ctx context.Context, o options) (*mountReport, error) {
 	return r, m.atFullScale(ctx, o, r)
 }
 
-// atFullScale measures what is of interest with all configs only.
+// atFullScale measures lists, metrics and idleness with all configs.
 func (m *mount) atFullScale(ctx context.Context, o options, r *mountReport) (err error) {
 	for _, q := range []struct {
 		what string
@@ -355,7 +355,7 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 	return s, err
 }
 
-// restart kills the plugin's process and tells how long its clients go without an answer.
+// restart kills the plugin's process and returns how long its clients get no answer.
 func (m *mount) restart(ctx context.Context, server string) (time.Duration, error) {
 	if _, err := m.node.KillPlugin(); err != nil {
 		return 0, err
@@ -365,7 +365,7 @@ func (m *mount) restart(ctx context.Context, server string) (time.Duration, erro
 	return time.Since(begun), err
 }
 
-// remount unseals Vault, once sealed, and tells how long that takes to the first answer.
+// remount seals and unseals Vault, and returns the time from unsealing to the first answer.
 func (m *mount) remount(ctx context.Context, server string) (time.Duration, error) {
 	begun := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
@@ -421,7 +421,7 @@ func (m *mount) held(ctx context.Context, server string) error {
 	return nil
 }
 
-// await asks until the answer is what is waited for.
+// await calls ask until it returns nil.
 func (m *mount) await(ctx context.Context, every time.Duration, ask func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -436,7 +436,7 @@ func (m *mount) await(ctx context.Context, every time.Duration, ask func() error
 	}
 }
 
-// watch tells what the plugin uses while nobody asks for anything.
+// watch measures the idle plugin's CPU time.
 func (m *mount) watch(ctx context.Context, lifetime time.Duration, o options) (use, error) {
 	u := use{Lifetime: seconds(lifetime), Over: o.Idle, Refreshes: -m.issuer.issued.Load()}
 	before, err := m.cpu()

@@ -47,7 +47,7 @@ type outage struct {
 	last time.Time
 }
 
-// outages measures what happens to tokens that all fell due while Vault was sealed.
+// outages measures how tokens are replaced that all fell due while Vault was sealed.
 func (m *mount) outages(ctx context.Context) (all []*outage, err error) {
 	for _, hosts := range outageHosts {
 		fmt.Fprintf(os.Stderr, "scale: an outage of Vault in which %d tokens of %d hosts fall due\n", m.configs, hosts)
@@ -129,7 +129,7 @@ func (i *issuer) ends() (first, last time.Time) {
 	return first, last
 }
 
-// watch has what is replaced from now on count for an outage, or for none.
+// watch counts tokens that are replaced from now on for an outage; nil stops counting.
 func (i *issuer) watch(o *outage) {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -101,7 +101,7 @@ func (u use) String() string {
 
 func (m *mountReport) last() step { return m.Steps[len(m.Steps)-1] }
 
-// perToken is what each token but the first adds to the process.
+// perToken returns the bytes that each token after the first adds to the process.
 func (m *mountReport) perToken(of1, ofAll memory) float64 {
 	return float64(ofAll.Anonymous-of1.Anonymous) / float64(max(1, m.last().Configs-m.Steps[0].Configs))
 }
@@ -115,8 +115,8 @@ func (m *mountReport) peak() int64 {
 	return peak
 }
 
-// holdingPeak is the most while tokens were written, fetched, loaded, held and replaced. At rest that is what
-// the process has then: its peak is still that of what was asked before.
+// holdingPeak returns the peak while tokens were written, fetched, loaded, held and replaced. At rest the current
+// memory counts, because the peak is still that of the requests before.
 func (m *mountReport) holdingPeak() int64 {
 	peak := max(m.WritePeak, m.AtRest.Resident, m.AtWork.Peak)
 	for _, s := range m.Steps {

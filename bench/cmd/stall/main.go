@@ -2,7 +2,7 @@
 // or ten of them take 5 s for an answer, never answer, or trickle, while the tokens that come from
 // there fall due and are being refreshed. Undisturbed and disturbed times take turns in one run.
 //
-// It is to tell, not to fail: whatever the figures are it exits 0.
+// The figures do not change its exit status.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are what the command is given.
+// options are the command's flags.
 type options struct {
 	Rounds   int           `json:"rounds"`
 	Duration time.Duration `json:"-"`
@@ -30,11 +30,11 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.Rounds, "rounds", 8, "rounds; in each all cases take turns, each with one disturbed time among four undisturbed ones")
-	flag.DurationVar(&o.Duration, "duration", 600*time.Millisecond, "how long is read at a time; at most "+longest.String())
-	flag.DurationVar(&o.Long, "long", 12*time.Second, "how long is read once for each case of ten servers, undisturbed, disturbed and undisturbed again: long enough for slow answers, timeouts and retries")
+	flag.DurationVar(&o.Duration, "duration", 600*time.Millisecond, "duration of one measurement; at most "+longest.String())
+	flag.DurationVar(&o.Long, "long", 12*time.Second, "duration of each part of the long measurement (undisturbed, disturbed, undisturbed again) with ten servers: long enough for slow answers, timeouts and retries")
 	flag.IntVar(&o.Readers, "readers", 8, "readers of the names whose refresh stalls, and as many of other names")
-	flag.StringVar(&o.out, "out", "", "directory for stall.json; none where empty")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plot; none where empty")
+	flag.StringVar(&o.out, "out", "", "directory for stall.json; if empty, none")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plot; if empty, none")
 	flag.Parse()
 	o.Seconds, o.LongSecs = o.Duration.Seconds(), o.Long.Seconds()
 	measure.Main("stall", func(ctx context.Context) error { return run(ctx, o) })

@@ -71,7 +71,7 @@ type stallCase struct {
 	Hosts      int     `json:"authorization_servers"` // each with one token, which is being refreshed
 	UnderWay   []int   `json:"refreshes_under_way"`   // at the end of each disturbed time
 	Ended      int     `json:"tokens_that_ended"`     // within a disturbed time: their readers had to wait
-	Refreshing readers `json:"refreshing_names"`      // what readers of those tokens saw
+	Refreshing readers `json:"refreshing_names"`      // figures of the readers of those tokens
 	Others     readers `json:"other_names"`
 	Attempts   int     `json:"token_requests_in_long_stall,omitempty"`
 
@@ -79,7 +79,7 @@ type stallCase struct {
 	ill, well []*host
 }
 
-// readers are what one group of readers saw. The first five are by round, and come in this order.
+// readers holds the figures of one group of readers. The first five are by round, in this order.
 type readers struct {
 	Before  []figures `json:"undisturbed_before"`
 	Control []figures `json:"undisturbed_control"`

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A machine that grows slower all the time is no stall: each time is compared with both its neighbours.
+// A machine that becomes slower steadily is not a stall: each time is compared with both its neighbours.
 func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
 	of := func(p99 ...float64) []figures {
 		all := make([]figures, len(p99))

@@ -78,7 +78,7 @@ type verdict struct {
 	judged, beyond int
 }
 
-// of prints a ratio, and says where it is beyond the noise.
+// of prints a ratio, and marks one beyond the noise.
 func (v *verdict) of(ratio float64) string {
 	v.judged++
 	switch printed := measure.Decimals(ratio, 2); {
@@ -99,7 +99,7 @@ func (v verdict) String() string {
 	return "met"
 }
 
-// each calls f for what each group of readers saw.
+// each calls f for each group of readers.
 func (r *results) each(f func(c *stallCase, names string, group readers)) {
 	for _, c := range r.Cases {
 		f(c, refreshingNames, c.Refreshing)

@@ -19,7 +19,7 @@ const (
 	// them an address of its own with one name.
 	hosts = 10
 	scope = "tools:list tools:call"
-	// lifetime is such that no token falls due but those that are to.
+	// lifetime is so long that only the shortened tokens fall due.
 	lifetime = time.Hour
 	// spare is how much longer a token that falls due is valid than it is read while its server stalls.
 	spare = 5 * time.Second
