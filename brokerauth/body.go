@@ -7,26 +7,26 @@ import (
 	"sync"
 )
 
-// defaultKeptBody is as much of a request's body as is kept, in bytes.
+// defaultKeptBody is the default of Transport.KeptBody, in bytes.
 const defaultKeptBody = 4 << 20
 
-var errBodyNotKept = errors.New("it is longer than what is kept")
+var errBodyNotKept = errors.New("the request's body is longer than KeptBody")
 
-// A keptBody is the body of a request that has no GetBody, such as a proxy's, with what was read of it kept
-// for a second sending. The body is read through one reader at a time: that opened last.
+// A keptBody is the body of a request without GetBody, such as a proxy's. It keeps the bytes that were read, so
+// that the request can be sent a second time. Only the reader that was opened last may read the body.
 type keptBody struct {
 	body  io.ReadCloser
 	limit int
 
-	reading chan struct{} // holds a value while body is read, which may take long; before mu
+	reading chan struct{} // holds a value while body is read, which may take long; taken before mu
 
-	mu       sync.Mutex // guards what follows
-	kept     []byte     // all that was read of body, unless lost
-	lost     bool       // kept is empty, and the latest reader goes on with body
-	err      error      // that reading body ended with
+	mu       sync.Mutex // guards the fields below
+	kept     []byte     // all bytes read from body, unless lost
+	lost     bool       // kept was dropped; the latest reader continues with body
+	err      error      // the error that ended reading body
 	latest   *bodyReader
-	finished bool // no other reader will be opened
-	closed   bool // body is
+	finished bool // readers can't be opened any more
+	closed   bool // body was closed
 }
 
 // keepBody keeps up to limit bytes of a body.
@@ -34,7 +34,7 @@ func keepBody(body io.ReadCloser, limit int) *keptBody {
 	return &keptBody{body: body, limit: limit, reading: make(chan struct{}, 1)}
 }
 
-// open returns a reader of the whole body, and ends any that was opened before. It is a GetBody.
+// open returns a reader of the whole body, and ends the reader before. It is a GetBody.
 func (k *keptBody) open() (io.ReadCloser, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -45,7 +45,8 @@ func (k *keptBody) open() (io.ReadCloser, error) {
 	return k.latest, nil
 }
 
-// finish lets go of what is kept once the latest reader has had it. The body is closed with that reader.
+// finish says that the request is not sent again: the kept bytes are dropped once the latest reader has read
+// them, and the body is closed with that reader.
 func (k *keptBody) finish() {
 	k.mu.Lock()
 	k.finished = true
@@ -57,15 +58,15 @@ func (k *keptBody) finish() {
 	}
 }
 
-// drop lets go of what is kept, once the latest reader has had it, if it is too long or of no further use. k.mu
-// is held.
+// drop drops the kept bytes that the latest reader has read, if they are too many or finish was called. k.mu is
+// held.
 func (k *keptBody) drop() {
 	if k.latest.read >= len(k.kept) && (k.finished || len(k.kept) > k.limit) {
 		k.kept, k.lost = nil, true
 	}
 }
 
-// closes reports whether the caller is to close body now, after it has let go of k.mu: that may wait for a read.
+// closes reports whether the caller must close body now. It unlocks k.mu first, because closing may wait for a read.
 func (k *keptBody) closes() bool {
 	if !k.finished || !k.latest.ended || k.closed {
 		return false
@@ -81,8 +82,8 @@ type bodyReader struct {
 	ended bool // Close was called; guarded by mu
 }
 
-// Read implements [io.Reader]. It fails once another reader was opened. What it reads of the body at that
-// moment is kept for the other one.
+// Read implements [io.Reader]. It fails once another reader was opened. Bytes that it is reading at that moment
+// are kept for the other reader.
 func (r *bodyReader) Read(p []byte) (int, error) {
 	r.reading <- struct{}{}
 	defer func() { <-r.reading }()
@@ -104,7 +105,7 @@ func (r *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readKept reads from what is kept. done is false if there is no more of it, and the body has not ended.
+// readKept reads from the kept bytes. done is false if the next bytes must be read from the body.
 func (r *bodyReader) readKept(p []byte) (n int, done bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,7 +121,7 @@ func (r *bodyReader) readKept(p []byte) (n int, done bool, err error) {
 	return 0, r.err != nil, r.err
 }
 
-// Close implements [io.Closer]. The body itself is closed with its latest reader, after finish.
+// Close implements [io.Closer]. It closes the body itself if this is the latest reader and finish was called.
 func (r *bodyReader) Close() error {
 	r.mu.Lock()
 	r.ended = true

@@ -12,36 +12,35 @@ import (
 // callTimeout bounds one call to Vault, the retries of Vault's client included.
 const callTimeout = 30 * time.Second
 
-// After a failure Vault is left in peace for the first window, which doubles with each failure in a
-// row up to the most. Vault may be back in a second; and when it is, no broker should need a minute
-// to notice.
+// The backoff window after a failure. It begins short, because Vault may be back in a second, doubles with each
+// further failure, and stays short enough that a broker soon notices that Vault is back.
 const (
 	windowFirst = time.Second
 	windowMost  = 30 * time.Second
 )
 
-// slowPace is the least time from one request to the next while Vault answers 504. The plugin answers so after
-// some seconds, but something in between may do so at once.
+// slowPace is the least time between requests while Vault answers 504. The plugin answers 504 after some seconds,
+// but a proxy before Vault may do so at once.
 const slowPace = time.Second
 
-// calls are calls of one kind: one at a time, and none within the window after a failure. The mutex
-// that guards them is their owner's.
+// calls makes calls of one kind: one at a time, and none in the backoff window after a failure. It is guarded by
+// its owner's mutex.
 type calls struct {
 	current  *call // under way, or nil
 	err      error // of the last one
-	failures int   // in a row, of one kind: with ErrNotReplaced, or other
+	failures int   // consecutive ones of one kind: ErrNotReplaced, or others
 	until    time.Time
 }
 
-// A call is one call to Vault, which any number may wait for. The mutex is that of the calls.
+// A call is one call to Vault. Any number of goroutines may wait for it. It is guarded by the mutex of its calls.
 type call struct {
 	done      chan struct{}
 	err       error // to be read once done is closed
-	overtaken *call // by this one, or nil
+	overtaken *call // the call that this one replaced, or nil
 }
 
-// end releases who waits for the call, and, if it succeeded, who waits for one that it overtook. mu is
-// held.
+// end releases the goroutines that wait for the call and, if it succeeded, those that wait for the call that it
+// overtook. The mutex is held.
 func (c *call) end(err error) {
 	select {
 	case <-c.done: // overtaken
@@ -56,11 +55,10 @@ func (c *call) end(err error) {
 	c.overtaken = nil
 }
 
-// join returns the call under way, or starts one that does do. Within the window after a failure it
-// returns that failure instead. mu is held; do is called without.
+// join returns the call in flight, or starts one that runs do. In the backoff window it returns the last failure
+// instead. mu is held by the caller, and not held while do runs.
 //
-// The call has a context of its own, so that a caller who gives up disturbs no other, and its
-// goroutine ends with it.
+// The call has a context of its own: a caller that gives up does not cancel it for others.
 func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, error) {
 	if c.current != nil {
 		return c.current, nil
@@ -71,9 +69,9 @@ func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, err
 	return c.begin(context.Background(), mu, do), nil
 }
 
-// begin starts a call whatever came of earlier ones. It takes the place of the one under way, if any: who
-// waits for that waits for the first of the two to succeed, or for its own end. mu is held; do is called
-// without, until ctx is done at the latest.
+// begin starts a call even in the backoff window. It replaces a call in flight: goroutines that wait for the old
+// call return when it ends or when the new one succeeds. mu is held by the caller, and not held while do runs. do
+// ends when ctx is done.
 func (c *calls) begin(ctx context.Context, mu *sync.Mutex, do func(context.Context) error) *call {
 	current := &call{done: make(chan struct{}), overtaken: c.current}
 	c.current = current
@@ -91,7 +89,7 @@ func (c *calls) begin(ctx context.Context, mu *sync.Mutex, do func(context.Conte
 	return current
 }
 
-// conclude notes how the call under way ended. The mutex is held.
+// conclude records the result of the call in flight. The mutex is held.
 func (c *calls) conclude(err error) {
 	previous := c.err
 	c.current, c.err = nil, err
@@ -102,18 +100,18 @@ func (c *calls) conclude(err error) {
 	most := windowMost
 	kept := errors.Is(err, ErrNotReplaced)
 	if kept {
-		most = streakMost // Vault is there. What repeats a token is the authorization server
+		most = streakMost // Vault answers; the authorization server repeats the token
 	}
 	if kept != errors.Is(previous, ErrNotReplaced) {
-		c.failures = 0 // a token that is still held after an outage is the first of its kind
+		c.failures = 0 // failures of the other kind do not count
 	}
 	window := min(windowFirst<<min(c.failures, 16), most)
 	c.failures++
-	// Brokers that noticed the same failure should not come back at one instant.
+	// Jitter: brokers that got the same failure should not retry at the same time.
 	c.until = time.Now().Add(window - rand.N(window/4)) //nolint:gosec // spreads load, guards nothing
 }
 
-// wait waits until the call is done, and returns its error, or until ctx is.
+// wait returns the call's error once the call has ended, or an error once ctx is done.
 func (c *call) wait(ctx context.Context) error {
 	select {
 	case <-c.done:
@@ -123,22 +121,22 @@ func (c *call) wait(ctx context.Context) error {
 	}
 }
 
-// A replacement is the attempt to have one token replaced. The mutex that guards it is its owner's.
+// A replacement is the attempt to replace one refused token. It is guarded by its owner's mutex.
 type replacement struct {
 	id        string    // of the refused token
 	obtained  time.Time // when the refused token was obtained, by Vault's clock; zero if it was not held
-	successor string    // the id that Vault named last, "" before
+	successor string    // the id of the new token in Vault's last answer, or ""
 	calls     calls
 }
 
-// isReplacedBy reports whether a token is the named successor of the refused one, or another token that is no older
-// than the refused one. A standby that lags far behind has an older one.
+// isReplacedBy reports whether t is the successor that Vault named, or another token that is not older than the
+// refused one. A standby that lags may still return an older token.
 func (r *replacement) isReplacedBy(t *token) bool {
 	return t != nil && t.id != r.id && (t.id == r.successor || !t.obtained.Before(r.obtained))
 }
 
-// whileFetching calls do again while Vault answers 504, which says that the plugin is still fetching. If ctx is
-// done first, the 504 is the error.
+// whileFetching repeats do while Vault answers 504: the plugin is still fetching the token. If ctx is done first,
+// it returns the 504.
 func whileFetching(ctx context.Context, do func() error) error {
 	var slow error
 	for {

@@ -9,26 +9,26 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// An Error is why Vault gave no token. It holds no token.
+// An Error is a failed read or refresh of a token in Vault. It never contains a token.
 type Error struct {
-	// Op is what was tried: "read" the token path, or "refresh".
+	// Op is the failed operation: "read" or "refresh".
 	Op string
 
 	// Path is the path in Vault, relative to the client's namespace.
 	Path string
 
-	// StatusCode is the HTTP status of Vault's answer: 404 if there is no such config or role, 403
-	// if the Vault token is not valid or has no policy for it, 400 if the authorization server
-	// refused the plugin, 502 if that could not be reached, 504 if
-	// it has not answered yet, 503 where Vault is sealed. It is 0 where
-	// no answer came, or one that cannot be understood.
+	// StatusCode is the HTTP status of Vault's answer: 404 if the config or role does not exist, 403 if
+	// the Vault token is not valid or its policies do not permit the path, 400 if the authorization
+	// server refused the plugin's request, 502 if the plugin can't reach the authorization server, 504
+	// if the authorization server has not answered yet, 503 if Vault is sealed. It is 0 if Vault did not
+	// answer, or if the answer is not a token's.
 	StatusCode int
 
-	// Err is the cause: an [*api.ResponseError] where Vault answered with one.
+	// Err is the cause: an [*api.ResponseError] if Vault answered with an error.
 	Err error
 }
 
-// Error says in one line what was tried, what came of it and, where Vault told, why.
+// Error returns the operation, the path, the status and Vault's reason in one line.
 func (e *Error) Error() string {
 	return fmt.Sprintf("brokerauth: %s %s: %s", e.Op, e.Path, e.reason())
 }
@@ -46,24 +46,24 @@ func (e *Error) reason() string {
 		return "Vault answered 403: the Vault token is not valid, or its policies do not allow this"
 	}
 	reason := fmt.Sprintf("Vault answered %d", e.StatusCode)
-	// What is not Vault's JSON comes from something in between, and may be a page of HTML.
+	// A body that is not Vault's JSON comes from a proxy before Vault, and may be a page of HTML.
 	if answer, ok := errors.AsType[*api.ResponseError](e.Err); ok && !answer.RawError && len(answer.Errors) > 0 {
 		reason += ": " + strings.Join(answer.Errors, "; ")
 	}
 	return reason
 }
 
-// isGatewayTimeout reports whether Vault answered 504: the plugin is still waiting for the authorization server,
-// and goes on with that.
+// isGatewayTimeout reports whether Vault answered 504: the plugin's request to the authorization server is still
+// in flight, and continues.
 func isGatewayTimeout(err error) bool {
 	failure, ok := errors.AsType[*Error](err)
 	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
 
-// errNotFound is a 404 without a text of Vault's client.
+// errNotFound is a 404 for which Vault's client returns no error.
 var errNotFound = errors.New("not found")
 
-// failed is what err of Vault's client says about the path. A 404 may be none there.
+// failed returns the Error for a path, from the error of Vault's client. If that is nil, Vault answered 404.
 func failed(op, path string, err error) *Error {
 	if err == nil {
 		return &Error{Op: op, Path: path, StatusCode: http.StatusNotFound, Err: errNotFound}
@@ -75,7 +75,7 @@ func failed(op, path string, err error) *Error {
 	return e
 }
 
-// ErrNotReplaced says that the token that the MCP server refused is still the one to be had: it is
-// younger than the plugin's cooldown of 10 seconds, or the authorization server hands it out again, or it
-// came in place of another refused one not long ago.
+// ErrNotReplaced says that the refused token was not replaced, for one of three reasons: it is younger than the
+// plugin's cooldown of 10 seconds, the authorization server returns the same token again, or it replaced another
+// refused token recently.
 var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")

@@ -13,20 +13,20 @@ import (
 // (github.com/modelcontextprotocol/go-sdk/auth, v1.8.0), for StreamableClientTransport.OAuthHandler. The
 // same Transport has to be in the HTTPClient beside it.
 //
-// Both results are nil: the SDK sets no Authorization header then. The Transport does, so that net/http has
-// none to take along to another origin, and a wait for Vault is that of the call, with its deadline.
+// Both results are nil, so the SDK sets no Authorization header. The Transport sets it: net/http then can't carry
+// it to another origin, and a wait for Vault counts against the call's own deadline.
 func (t *Transport) TokenSource(context.Context) (oauth2.TokenSource, error) {
-	return nil, nil //nolint:nilnil // what the SDK asks for
+	return nil, nil //nolint:nilnil // the SDK expects this
 }
 
-// Authorize says why a 401 is the answer to a request of the MCP Go SDK. The error fails the one call, and
-// the SDK goes on with the session, which it would end without a handler. The response's body is closed.
+// Authorize returns the reason for the 401 to a request of the MCP Go SDK. The error fails this one call, and the
+// session continues; without a handler, the SDK would end the session. The response's body is closed.
 //
-// It is never nil, and the SDK does not send the request again: the Transport has had the token replaced,
-// and has sent it again, if that was possible. The error wraps those of [Source.Replace].
+// The error is never nil, so the SDK does not send the request again: the Transport has already replaced the token
+// and sent the request again, if it could. The error wraps those of [Source.Replace].
 //
-// Another status, such as the 403 of a token that lacks a scope (RFC 6750 section 3.1), is an error too: the
-// next token would be no better.
+// Another status, such as the 403 for a token without a required scope (RFC 6750 section 3.1), is an error too: a
+// new token would have the same scopes.
 func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http.Response) error {
 	response.Body.Close()
 	if response.StatusCode != http.StatusUnauthorized {
@@ -40,8 +40,8 @@ func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http
 		"or the HTTPClient does not have this Transport")
 }
 
-// Refusal returns why a 401 is the answer to a request that a [Transport] sent with a token, and nil for any
-// other response. It wraps the errors of [Source.Replace].
+// Refusal returns the reason for a 401 to a request that a [Transport] sent with a token, and nil for any other
+// response. It wraps the errors of [Source.Replace].
 func Refusal(response *http.Response) error {
 	if response.Request == nil {
 		return nil

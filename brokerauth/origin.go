@@ -8,14 +8,15 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// An origin is where a token may go: the scheme, host and port of the MCP server's URL (RFC 6454 section 4).
+// An origin is the only origin that may get a token: the scheme, host and port of the MCP server's URL (RFC 6454
+// section 4).
 type origin struct {
 	scheme string
-	host   string // with its port as in the URL: the server's host as the caller wrote it
+	host   string // host and port as the caller wrote them
 	ascii  string // scheme, host and port, the host in IDNA ASCII, as net/http connects to it
 }
 
-// newOrigin returns the origin of an MCP server's URL, and whether its host has an IDNA ASCII form.
+// newOrigin returns the origin of an MCP server's URL. It returns false if the host has no IDNA ASCII form.
 func newOrigin(u *url.URL) (origin, bool) {
 	host := u.Hostname()
 	if !isASCII(host) {
@@ -27,9 +28,8 @@ func newOrigin(u *url.URL) (origin, bool) {
 	return origin{u.Scheme, u.Host, serialized(u.Scheme, host, u.Port())}, true
 }
 
-// contains reports whether a request to u goes to this origin. A host that is not ASCII is another one, unless
-// it is written as the server's own: case mappings turn U+0130 and U+212A into ASCII letters, which makes two
-// hosts one.
+// contains reports whether a request to u goes to this origin. A host that is not ASCII must be written exactly as
+// in the server's URL: case mappings turn U+0130 and U+212A into ASCII letters, so that two hosts would become one.
 func (o origin) contains(u *url.URL) bool {
 	host := u.Hostname()
 	if !isASCII(host) {

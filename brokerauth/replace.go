@@ -8,28 +8,26 @@ import (
 	"time"
 )
 
-// errStillHeld is what Vault says by naming the refused token.
+// errStillHeld is Vault's answer to a refresh that still names the refused token.
 var errStillHeld = fmt.Errorf("%w: it is too young for that, or the authorization server repeats it", ErrNotReplaced)
 
-var errNotARefresh = errors.New("the answer is not that of a refresh path of vault-plugin-mcp-oauth")
+var errNotARefresh = errors.New("the answer does not come from a refresh path of vault-plugin-mcp-oauth")
 
-// Replace has Vault replace an access token that the MCP server refused (401, RFC 6750 section 3.1),
-// and reads the new one. When it returns nil, Token returns another token than that. A [Transport] calls
-// it by itself.
+// Replace asks Vault to replace an access token that the MCP server refused (401, RFC 6750 section 3.1), and reads
+// the new token. If it returns nil, Token returns a different token. A [Transport] calls it itself.
 //
-// However many report one token, Vault is asked once; and not at all if another token is held by
-// now. A standby that answers the read may lag behind: the token path is read for a second, until it has the
-// token that Vault named. After a failure, the same token is not named again for a second, then for two and so on up to
-// 30 seconds, or to 15 minutes where Vault still holds it: the failure is returned at once.
+// If several goroutines report one token, Vault is asked once. If another token is held by then, Vault is not
+// asked. Because a standby may lag, the token path is read repeatedly for a second until it returns the token that
+// Vault named. After a failure there is a backoff window, of one second at first and up to 30 seconds, or up to 15
+// minutes if Vault still holds the token. In the window the failure is returned at once.
 //
-// If the new token is refused in turn, it is not replaced within half a minute of the first, nor the
-// next one within a minute, and so on up to 15 minutes: an MCP server that refuses each token would
-// otherwise cost the authorization server a request every few seconds. That ends with a token that the
-// server has not refused by then and accepts (a status of 2xx), which a [Transport] notices. Without one the
-// source hears of refused tokens only; so it ends too when none was refused for the ttl of the last one.
+// If the MCP server refuses the new token too, it is replaced after half a minute at the earliest, the next one
+// after a minute, and so on up to 15 minutes. Otherwise an MCP server that refuses every token would cost the
+// authorization server a request every few seconds. This ends when a [Transport] sees the server accept a token
+// (status 2xx), or when no token was refused for the ttl of the last one.
 //
-// The error wraps [ErrNotReplaced], is an [*Error], whose StatusCode is 403 if the broker's policy
-// does not let it write the refresh path, or wraps that of ctx.
+// The error wraps [ErrNotReplaced], or is an [*Error] (StatusCode 403 if the broker's policy does not permit to
+// write the refresh path), or wraps the error of ctx.
 func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	id := tokenID(accessToken)
 	replacing, err := s.replace(id)
@@ -39,8 +37,7 @@ func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	return replacing.wait(ctx)
 }
 
-// replace returns the call to wait for, or, if there is none, why. That is nil if another token
-// is held.
+// replace returns the call to wait for, or an error. Both are nil if another token is held already.
 func (s *Source) replace(id string) (*call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,12 +59,12 @@ func (s *Source) replace(id string) (*call, error) {
 	return replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, replacing) })
 }
 
-// successorWait is how long a read may still bring the refused token after Vault has named its successor: a
-// standby that answers reads lags behind the active node, by about a tenth of a second.
+// successorWait bounds how long reads may still return the refused token after Vault has named its successor. A
+// standby that answers reads lags behind the active node by about a tenth of a second.
 const successorWait = time.Second
 
-// refresh names the refused token to Vault and reads the one in its place. While Vault answers 504, the fetch
-// goes on: a read may bring its token, and naming the refused one again waits for it.
+// refresh names the refused token to Vault and reads the new one. While Vault answers 504, the plugin's fetch
+// continues: a read may return its token, and naming the refused token again waits for it.
 func (s *Source) refresh(ctx context.Context, r *replacement) error {
 	return whileFetching(ctx, func() error {
 		err := s.refreshOnce(ctx, r)
@@ -81,13 +78,13 @@ func (s *Source) refresh(ctx context.Context, r *replacement) error {
 	})
 }
 
-// refreshOnce names the refused token to Vault, and reads its successor if there is or may be one.
+// refreshOnce names the refused token to Vault, and reads the successor unless Vault says that it has none.
 func (s *Source) refreshOnce(ctx context.Context, r *replacement) error {
 	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": r.id})
 	if err != nil {
 		err := failed("refresh", s.refreshPath, err)
 		if isGatewayTimeout(err) {
-			if err := s.readNow(ctx).wait(context.Background()); err != nil { // it ends with ctx
+			if err := s.readNow(ctx).wait(context.Background()); err != nil { // the read ends with ctx
 				return err
 			}
 		}
@@ -109,8 +106,8 @@ func (s *Source) refreshOnce(ctx context.Context, r *replacement) error {
 	return s.readSuccessor(ctx, r)
 }
 
-// readSuccessor reads until the token path answers with a token that replaces the refused one, or until successorWait
-// is over.
+// readSuccessor reads the token path until it returns a token that replaces the refused one, or until
+// successorWait is over.
 func (s *Source) readSuccessor(ctx context.Context, r *replacement) error {
 	began := time.Now()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
@@ -129,7 +126,7 @@ func (s *Source) holdsSuccessor(r *replacement) bool {
 	return r.isReplacedBy(s.held)
 }
 
-// replaced reports whether a valid token that replaces the refused one is held, and counts it as its successor.
+// replaced reports whether a valid token that replaces the refused one is held. If so, it adds it to the streak.
 func (s *Source) replaced(r *replacement) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,27 +138,27 @@ func (s *Source) replaced(r *replacement) bool {
 	return true
 }
 
-// readNow starts a read whatever came of earlier ones: Vault has just answered. One that is under way
-// began before that: it may hang, or bring the refused token.
+// readNow starts a read even in the backoff window, because Vault has just answered. It does not wait for a read in
+// flight, which may hang or return the refused token.
 func (s *Source) readNow(ctx context.Context) *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reads.begin(ctx, &s.mu, s.read)
 }
 
-// answered notes what the MCP server made of a token: that it refused it (401), or that it took it (2xx).
-// Any other answer may come from a proxy or a rate limiter, which have not looked at it.
+// answered records that the MCP server refused a token (401) or accepted it (2xx). Another status may come from a
+// proxy or a rate limiter that does not check tokens.
 func (s *Source) answered(with *token, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// While a token is being replaced, the streak does not have its successor yet.
+	// While a replacement is in flight, the streak does not include the successor yet.
 	replacing := s.replacing != nil && s.replacing.calls.current != nil
 	if s.streak.count == 0 || replacing || s.held.id != with.id {
 		return
 	}
 	switch {
 	case status == http.StatusUnauthorized:
-		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // no caller asks for another yet
+		_ = s.streak.refuse(s.held.id, s.held.ttl(), time.Now()) // the caller has not asked for a replacement yet
 	case status >= 200 && status < 300:
 		s.streak.accept(s.held.id, time.Now())
 	}

@@ -1,10 +1,10 @@
-// Package brokerauth is for brokers in Go: it brings the access tokens that the plugin keeps in
-// Vault to the requests that need them.
+// Package brokerauth is for brokers in Go: it reads the access tokens that the plugin keeps in Vault and adds them
+// to requests.
 //
-// A [Source] is an [oauth2.TokenSource] over a Vault client and a token path. A [Transport] is an
-// [http.RoundTripper] that authorizes the requests to one MCP server with it, and has a token
-// replaced that the server refuses. An MCP client of the Go SDK has the Transport twice, below it and as
-// its OAuth handler, so that a refused token never ends its session if the failure of one call will do:
+// A [Source] is an [oauth2.TokenSource] that reads a token path with a Vault client. A [Transport] is an
+// [http.RoundTripper] that adds the token to the requests to one MCP server, and replaces a token that the server
+// refuses. An MCP client of the Go SDK uses the Transport twice, in its HTTP client and as its OAuth handler, so that
+// a refused token fails one call at most and does not end the session:
 //
 //	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather"})
 //	bearer, err := brokerauth.NewTransport(source, endpoint)
@@ -12,27 +12,23 @@
 //
 // # Who logs in to Vault
 //
-// This package never logs in, and uses whatever token, address and
-// namespace the client has at each call. So it works with a Vault token that something else renews
-// (an [api.LifetimeWatcher] and [api.Client.SetToken]), and, with no token at all in the client,
-// with the listener of a Vault Agent or Vault Proxy that has auto-auth. Paths are relative to the
-// client's namespace.
+// This package never logs in. It uses the token, address and namespace that the client has at each call. So it
+// works with a Vault token that the broker renews (an [api.LifetimeWatcher] and [api.Client.SetToken]), and
+// without a token at the listener of a Vault Agent or Vault Proxy with auto-auth. Paths are relative to the client's
+// namespace.
 //
 // # When Vault is away
 //
-// A broker that holds a valid token does not wait for Vault. When it is time to read again (the
-// ttl of Vault's answer, in seconds, is over) a call still returns the held token at once, and
-// starts one read in the background. While reads fail, for whatever reason, the held token is
-// handed out until it expires; Vault is asked again after a second, then after two, four and so
-// on up to 30, less some jitter. [Source.Err] returns why the last read failed. A broker whose access
-// is taken away in Vault thus keeps the token that it has until that expires.
+// A broker that holds a valid token does not wait for Vault. When the ttl of Vault's answer is over, a call still
+// returns the held token at once, and starts one read in the background. While reads fail, the held token is
+// returned until it expires, and Vault is asked again after 1, 2, 4 and so on up to 30 seconds, less jitter.
+// [Source.Err] returns the last failure. So a broker that loses its access in Vault keeps its token until that
+// expires.
 //
-// When that is depends on this machine's clock being right. If it is ahead of Vault's, a token serves
-// for its ttl at least, and if it is behind, from the read on for no longer than the lifetime that the
-// token was issued with: too long by its age at the read at most.
+// If this machine's clock is ahead of Vault's, a token is used for at least its ttl. If the clock is behind, a token
+// is used for at most its full lifetime after the read: too long by its age at the read.
 //
-// Nothing runs between calls: a Source needs no closing, and a call to Vault is given up after 30
-// seconds.
+// Nothing runs between calls, so a Source need not be closed. A call to Vault ends after 30 seconds.
 package brokerauth
 
 import (
@@ -46,37 +42,34 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Config says where in Vault a token is.
+// Config names a token in Vault.
 type Config struct {
-	// Vault is the client to read with. It may be changed while in use in the ways that it allows
-	// itself, such as SetToken.
+	// Vault is the client to read with. Its own methods, such as SetToken, may be called while it is in use.
 	Vault *api.Client
 
-	// TokenPath is the path of the token, relative to the client's namespace: the plugin's mount,
-	// then token/ and the MCP server's name, or its name and a role's. An example is
-	// mcp-oauth/token/weather.
+	// TokenPath is the token's path, relative to the client's namespace: mount/token/server or
+	// mount/token/server/role, for example mcp-oauth/token/weather.
 	TokenPath string
 
-	// RefreshPath is where the plugin has a refused token replaced. Default: TokenPath with refresh/
-	// in place of token/. To be set only if a server named token makes that ambiguous.
+	// RefreshPath is the path that replaces a refused token. Default: TokenPath with refresh/ in place of
+	// token/. Set it only if a server named token makes the default ambiguous.
 	RefreshPath string
 }
 
-// A Source hands out the access token of one MCP server. It is an [oauth2.TokenSource]. Several goroutines
-// may use it at once.
+// A Source returns the access token of one MCP server. It is an [oauth2.TokenSource], and safe for concurrent use.
 //
-// Don't put it behind [oauth2.ReuseTokenSource], nor in [oauth2.NewClient], which does so: a token
-// that was replaced would be used until it expires.
+// Don't wrap it in [oauth2.ReuseTokenSource] or [oauth2.NewClient], which uses that: they would use a replaced token
+// until it expires.
 type Source struct {
 	vault       *api.Client
 	tokenPath   string
 	refreshPath string
 
-	mu        sync.Mutex   // guards what follows
-	held      *token       // the last one read, nil before the first
+	mu        sync.Mutex   // guards the fields below
+	held      *token       // the last token read, or nil
 	reads     calls        // of the token path
-	replacing *replacement // the latest one, nil before the first
-	streak    streak       // of replacements that were refused in turn
+	replacing *replacement // the latest replacement, or nil
+	streak    streak       // consecutive refused tokens
 }
 
 // NewSource returns a Source. It does not contact Vault.
@@ -101,17 +94,16 @@ func NewSource(c Config) (*Source, error) {
 	return s, nil
 }
 
-// Token returns a token that is valid now. It waits for Vault only if none is held: at first,
-// and after one has expired while Vault was away; then for 30 seconds at most. The error is an
-// [*Error].
+// Token returns a valid token. It waits for Vault only if it holds no valid token: at first, and after the token
+// has expired while Vault did not answer. It waits 30 seconds at most. The error is an [*Error].
 //
-// The token's Extra holds token_id and scope, see the plugin's token path.
+// The token's Extra has token_id and scope, as in the answer of the plugin's token path.
 func (s *Source) Token() (*oauth2.Token, error) {
 	return s.TokenContext(context.Background())
 }
 
-// TokenContext is Token with a context to wait on. A read that others may be waiting for goes on
-// when ctx is done. The error is an [*Error], or wraps that of ctx.
+// TokenContext is Token with a context. When ctx is done, the caller returns, but the read continues, because others
+// may wait for it. The error is an [*Error], or wraps the error of ctx.
 func (s *Source) TokenContext(ctx context.Context) (*oauth2.Token, error) {
 	valid, err := s.valid(ctx)
 	if err != nil {
@@ -133,7 +125,7 @@ func (s *Source) valid(ctx context.Context) (*token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held.validAt(time.Now()) {
-		return s.held, nil // from whichever read
+		return s.held, nil // from this read or another
 	}
 	if err == nil {
 		err = failed("read", s.tokenPath, errExpired)
@@ -141,24 +133,24 @@ func (s *Source) valid(ctx context.Context) (*token, error) {
 	return nil, err
 }
 
-// Err returns why the last read of the token path failed, nil if it did not. A broker may be
-// served with the held token nevertheless: it is for health checks and logs.
+// Err returns the error of the last read of the token path, or nil. It is for health checks and logs: the held token
+// may still be valid.
 func (s *Source) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reads.err
 }
 
-// RetryAfter returns how long it is until Vault is asked for a token again: 0 unless the last read failed a
-// moment ago. Until then Token fails at once if no valid token is held.
+// RetryAfter returns the time until Vault may be asked for a token again: 0, unless the last read has just failed.
+// Until then Token fails at once if it holds no valid token.
 func (s *Source) RetryAfter() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return max(0, time.Until(s.reads.until))
 }
 
-// look returns the held token if it is valid; else the read to wait for, or why there is none.
-// It starts a read if one is due.
+// look returns the held token if it is valid, else the read to wait for, or the error of the last read. It starts a
+// read if one is due.
 func (s *Source) look() (*token, *call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,12 +165,11 @@ func (s *Source) look() (*token, *call, error) {
 	return s.held, nil, nil
 }
 
-// errExpired is of an answer that came too late.
 var errExpired = errors.New("the token had expired when the answer came")
 
-// read reads the token path and holds what it finds.
+// read reads the token path and holds its token.
 func (s *Source) read(ctx context.Context) error {
-	// The answer to a slow read may be of no use any more. The next one is of another token.
+	// The token in the answer to a slow read may have expired. The next answer has another token.
 	for range 2 {
 		secret, asked, err := s.answer(ctx)
 		if err != nil {
@@ -195,8 +186,8 @@ func (s *Source) read(ctx context.Context) error {
 	return failed("read", s.tokenPath, errExpired)
 }
 
-// answer reads the token path, and returns when that read began. It reads again while Vault answers 504: the
-// plugin is still fetching the token.
+// answer reads the token path, and returns when the read began. It reads again while Vault answers 504, which means
+// that the plugin is still fetching the token.
 func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
 	var asked time.Time
 	var secret *api.Secret
@@ -212,8 +203,8 @@ func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
 	return secret, asked, err
 }
 
-// hold holds a token that was read, unless it has expired. An old answer never takes the place of a
-// newer one: a read may have been overtaken by that of a replaced token.
+// hold stores a token that was read, unless it has expired or a read that began later has stored one. It reports
+// whether the token is valid.
 func (s *Source) hold(read *token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,26 +6,25 @@ import (
 	"time"
 )
 
-// A server may refuse each token, for its audience, say, or for want of a scope that one tool needs. So that
-// this does not cost the authorization server a request every few seconds for ever, a token that came in
-// place of a refused one is replaced in turn after the first window at the earliest, the next one after
-// twice that, and so on up to the most.
+// An MCP server may refuse every token, for example because of the audience. So that this does not cost the
+// authorization server a request every few seconds, a token that replaced a refused one is itself replaced after
+// streakFirst at the earliest, the next one after twice that, and so on up to streakMost.
 const (
 	streakFirst = 30 * time.Second
 	streakMost  = 15 * time.Minute
 )
 
-// A streak is of tokens that were obtained one in place of the other, as the MCP server refused each. The
-// mutex that guards it is its owner's.
+// A streak is a row of tokens that each replaced the one before because the MCP server refused that. It is guarded
+// by its owner's mutex.
 type streak struct {
-	count   int       // of such tokens
-	until   time.Time // the latest is not replaced before
-	ends    time.Time // the streak, unless a token is refused by then
-	refused string    // id of the token refused last, "" if none of them was
+	count   int       // replaced tokens
+	until   time.Time // earliest replacement of the latest token
+	ends    time.Time // end of the streak if no token is refused by then
+	refused string    // id of the token refused last, or ""
 }
 
-// refuse notes that a token with this id and ttl was refused at now. It returns why it is not to be
-// replaced yet, or nil.
+// refuse records that a token with this id and ttl was refused at now. It returns an error if the token may not be
+// replaced yet.
 func (k *streak) refuse(id string, ttl time.Duration, now time.Time) error {
 	if k.count > 0 && !now.Before(k.ends) {
 		*k = streak{}
@@ -35,13 +34,13 @@ func (k *streak) refuse(id string, ttl time.Duration, now time.Time) error {
 	}
 	k.refused, k.ends = id, now.Add(ttl)
 	if wait := k.until.Sub(now); wait > 0 {
-		return fmt.Errorf("%w: the MCP server refuses one after the other, so the next one is due in %s",
+		return fmt.Errorf("%w: the MCP server refuses each new token, so the next one is fetched in %s at the earliest",
 			ErrNotReplaced, wait.Round(time.Second))
 	}
 	return nil
 }
 
-// replace notes that one with this ttl has taken the refused token's place at now.
+// replace records that a token with this ttl has replaced the refused one at now.
 func (k *streak) replace(ttl time.Duration, now time.Time) {
 	window := min(streakFirst<<min(k.count, 16), streakMost)
 	*k = streak{
@@ -51,9 +50,9 @@ func (k *streak) replace(ttl time.Duration, now time.Time) {
 	}
 }
 
-// accept notes that the MCP server took the token with this id at now. If it has refused it to another
-// request, that tells nothing: the next one would be refused to that request too. Nor does it before the
-// window is over, as the other request may be under way.
+// accept records that the MCP server accepted the token with this id at now, which ends the streak. It does not if
+// the server refused the same token to another request, nor before the window is over, because another request may
+// still be in flight.
 func (k *streak) accept(id string, now time.Time) {
 	if k.refused != id && !now.Before(k.until) {
 		*k = streak{}

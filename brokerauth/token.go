@@ -11,22 +11,21 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// A token is one answer of the token path, with the times that govern it by this machine's clocks.
-// It is immutable.
+// A token is one answer of the token path, with its times by this machine's clocks. It is immutable.
 type token struct {
 	id       string        // token_id
-	value    *oauth2.Token // never handed out itself, as its fields can be set
-	header   string        // of the Authorization header
+	value    *oauth2.Token // never returned itself, because its fields can be set
+	header   string        // value of the Authorization header
 	obtained time.Time     // when Vault obtained it: a whole second, by Vault's clock
 	asked    time.Time     // when the read began
-	readAt   time.Time     // when reading again is worth while
+	readAt   time.Time     // when the token path should be read again
 	expires  time.Time
 }
 
-// errNotAToken hides what the answer was: some of it may be a secret.
-var errNotAToken = errors.New("the answer is not that of a token path of vault-plugin-mcp-oauth")
+// errNotAToken does not show the answer, which may contain a secret.
+var errNotAToken = errors.New("the answer does not come from a token path of vault-plugin-mcp-oauth")
 
-// parseToken makes a token of Vault's answer to a read that began at asked.
+// parseToken parses Vault's answer to a read that began at asked.
 func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 	data, err := json.Marshal(secret.Data)
 	if err != nil {
@@ -44,10 +43,9 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		answer.ObtainedAt.IsZero() {
 		return nil, errNotAToken
 	}
-	// Vault gives no expired token, both times by one clock, and a ttl that ends before the token does,
-	// except the least, a second, in a token's last one. If the token looks expired, or good for less
-	// than a longer ttl, this machine's clock is ahead of Vault's; if it looks good for longer than its
-	// whole lifetime, it is behind.
+	// Vault never returns an expired token, and a ttl ends before the token does, unless it is the least
+	// ttl, one second. So if the token looks expired, or valid for less than a longer ttl, this machine's
+	// clock is ahead of Vault's. If it looks valid for longer than its lifetime, the clock is behind.
 	ttl := time.Duration(answer.TTL) * time.Second
 	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)
 	remaining := min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime)
@@ -58,7 +56,7 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		id:       tokenID(answer.AccessToken),
 		obtained: answer.ObtainedAt,
 		asked:    asked,
-		// With a monotonic reading, to be compared with both clocks.
+		// With a monotonic reading, for comparison with both clocks.
 		expires: asked.Add(remaining),
 		readAt:  asked.Add(ttl),
 	}
@@ -77,13 +75,13 @@ func (t *token) handOut() *oauth2.Token {
 	return &value
 }
 
-// validAt reports whether the token may be handed out at now. A nil one may not.
+// validAt reports whether the token may be used at now. A nil token may not.
 func (t *token) validAt(now time.Time) bool { return t != nil && left(t.expires, now) > 0 }
 
 // dueAt reports whether the token should be read again at now.
 func (t *token) dueAt(now time.Time) bool { return left(t.readAt, now) <= 0 }
 
-// ttl is for how long after the read the token is not due. That of a nil one is 0.
+// ttl returns the time from the read until the token is due. It is 0 for a nil token.
 func (t *token) ttl() time.Duration {
 	if t == nil {
 		return 0
@@ -91,14 +89,13 @@ func (t *token) ttl() time.Duration {
 	return t.readAt.Sub(t.asked)
 }
 
-// left is the time from now to at, by the clock that says less: the monotonic one stands still while
-// a machine sleeps, and the wall clock may be set back.
+// left returns the time from now to at, by the clock that gives less: the monotonic clock stops while a machine
+// sleeps, and the wall clock may be set back.
 func left(at, now time.Time) time.Duration {
 	return min(at.Sub(now), at.Round(0).Sub(now.Round(0)))
 }
 
-// tokenID names an access token without giving it away, as the plugin does: the first 16
-// hexadecimal digits of its SHA-256.
+// tokenID returns the plugin's token_id of an access token: the first 16 hexadecimal digits of its SHA-256.
 func tokenID(accessToken string) string {
 	sum := sha256.Sum256([]byte(accessToken))
 	return hex.EncodeToString(sum[:8])

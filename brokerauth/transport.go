@@ -8,40 +8,37 @@ import (
 	"net/url"
 )
 
-// A Transport is an [http.RoundTripper] that authorizes the requests to one MCP server. Several
-// goroutines may use it at once.
+// A Transport is an [http.RoundTripper] that adds access tokens to the requests to one MCP server. It is safe for
+// concurrent use.
 //
-// It adds the Authorization header (RFC 6750 section 2.1) if a request goes to the server's
-// origin: the scheme, host and port of its URL, the host in IDNA ASCII. Requests to any other origin, such as
-// those that a redirect leads to, pass as they are: a token is good for one server, and no other should see it.
+// It adds the Authorization header (RFC 6750 section 2.1) only to requests to the server's own origin: the scheme,
+// host and port of its URL, the host in IDNA ASCII. It does not change requests to other origins, such as those
+// after a redirect, because they must not get the token.
 //
-// If the server answers with a 401, it has the token replaced (see [Source.Replace]) and sends
-// the request once more, whatever its method: a server that refuses a token has done nothing. For that, the body
-// of a request without GetBody is kept, as far as KeptBody goes. If it is longer, and if no new token was
-// to be had, the 401 is the answer, and [Refusal] says why; a later request will have the new token, if there
-// is one. After any other failure no request is sent again.
+// If the server answers 401, the Transport replaces the token (see [Source.Replace]) and sends the request once
+// more, whatever its method: a server that refuses a token has not processed the request. For this it keeps up to
+// KeptBody bytes of the body of a request without GetBody. If the body is longer, or if the token was not replaced,
+// the caller gets the 401, and [Refusal] returns the reason. After other failures a request is not sent again.
 //
-// So an [net/http/httputil.ReverseProxy] may have it as its Transport. To pass a request's trailer on, its
+// It can be the Transport of an [net/http/httputil.ReverseProxy]. To forward a request's trailer, the proxy's
 // Rewrite sets Out.Trailer to In.Trailer.
 //
-// The MCP Go SDK (v1.8.0) ends a session on a 401 that is the answer, unless its body is a
-// JSON-RPC error. In the SDK's clients a Transport should be the OAuth handler as well, which makes it
-// the failure of one call, see [Transport.Authorize].
+// The MCP Go SDK (v1.8.0) ends a session on a 401, unless its body is a JSON-RPC error. Set the Transport as the
+// OAuth handler of the SDK's client too: then a 401 fails only one call, see [Transport.Authorize].
 type Transport struct {
-	// Base makes the requests. Default: http.DefaultTransport. Not to be changed after first use.
+	// Base makes the requests. Default: http.DefaultTransport. Don't change it after first use.
 	Base http.RoundTripper
 
-	// KeptBody is how much of the body of a request without GetBody is kept in memory, in bytes, to send the
-	// request again. Default: 4 MiB. None if it is negative. Not to be changed after first use.
+	// KeptBody is the number of bytes of the body of a request without GetBody that are kept in memory, to send
+	// the request again. Default: 4 MiB. If it is negative, nothing is kept. Don't change it after first use.
 	KeptBody int64
 
 	source *Source
 	origin origin
 }
 
-// NewTransport returns a Transport for the MCP server at serverURL, such as
-// https://mcp.example.com/mcp. If that is plain http, the token travels in the clear: anybody on
-// the way can use it. That is for loopback.
+// NewTransport returns a Transport for the MCP server at serverURL, such as https://mcp.example.com/mcp. Use plain
+// http only on loopback: it sends the token unencrypted.
 func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	u, err := url.Parse(serverURL)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
@@ -54,9 +51,8 @@ func NewTransport(source *Source, serverURL string) (*Transport, error) {
 	return &Transport{source: source, origin: o}, nil
 }
 
-// RoundTrip implements [http.RoundTripper]. If no token is held and none is to be had it fails as
-// [Source.TokenContext] does, without a request. It fails too if the request's context is done before a
-// refused token has been replaced.
+// RoundTrip implements [http.RoundTripper]. If it can't get a token, it fails as [Source.TokenContext] does, and
+// sends nothing. It also fails if the request's context is done before a refused token has been replaced.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !t.origin.contains(req.URL) {
 		return t.base().RoundTrip(req)
@@ -76,7 +72,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	second, successor, why := t.again(sent, held.value.AccessToken)
 	if why == nil {
-		// Reading it, for the sake of the connection, could take as long as the server likes.
+		// It is not read to its end to keep the connection: that could take as long as the server likes.
 		response.Body.Close()
 		response, err = t.send(second, successor)
 		if err != nil || response.StatusCode != http.StatusUnauthorized {
@@ -93,8 +89,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// first returns the request to be sent first, which has a GetBody if its body can be sent again, and a function
-// to call when no other will be sent.
+// first returns the request to send first, with a GetBody if its body can be sent again, and a function to call
+// when the request will not be sent again.
 func (t *Transport) first(req *http.Request) (first *http.Request, finish func()) {
 	first = cloned(req)
 	limit := t.KeptBody
@@ -106,19 +102,19 @@ func (t *Transport) first(req *http.Request) (first *http.Request, finish func()
 	}
 	kept := keepBody(req.Body, int(limit))
 	first.GetBody = kept.open
-	first.Body, _ = kept.open() // nothing of it has been read
+	first.Body, _ = kept.open() // it can't fail before the first read
 	return first, kept.finish
 }
 
-// cloned returns a request that may be changed. Its trailer is that of the original, whose values come at the
-// end of the body.
+// cloned returns a copy that may be changed. It shares the trailer of the original, whose values are set at the end
+// of the body.
 func cloned(req *http.Request) *http.Request {
 	clone := req.Clone(req.Context())
 	clone.Trailer = req.Trailer
 	return clone
 }
 
-// send sends a request, which is changed, with the token.
+// send sends a request with the token. It changes the request's header.
 func (t *Transport) send(req *http.Request, with *token) (*http.Response, error) {
 	req.Header["Authorization"] = []string{with.header}
 	response, err := t.base().RoundTrip(req)
@@ -133,8 +129,8 @@ var (
 	errBodyGone         = errors.New("brokerauth: the request's body cannot be sent again")
 )
 
-// again is the request once more and the token to send it with in place of the refused one, or why there
-// is no new one or the body cannot be sent again.
+// again returns a copy of the request and the new token to send it with. It fails if the token was not replaced or
+// the body can't be sent again.
 func (t *Transport) again(req *http.Request, refused string) (*http.Request, *token, error) {
 	if err := t.source.Replace(req.Context(), refused); err != nil {
 		return nil, nil, err
@@ -162,10 +158,10 @@ func (t *Transport) base() http.RoundTripper {
 	return http.DefaultTransport
 }
 
-// refusalKey is of the context of a refused request: why its 401 is the answer, an error.
+// refusalKey is the context key of the reason for a 401, an error.
 type refusalKey struct{}
 
-// explain has the 401 to a request tell Authorize why it is the answer.
+// explain attaches the reason for a 401 to the response, for Refusal.
 func explain(response *http.Response, req *http.Request, refusal error) {
 	response.Request = req.WithContext(context.WithValue(req.Context(), refusalKey{}, refusal))
 }
