@@ -304,10 +304,10 @@ func TestErrorsSayWhatToDoAndHoldNoToken(t *testing.T) {
 		"503":          {503, `{"errors":["Vault is sealed"]}`, "Vault answered 503: Vault is sealed"},
 		"a page":       {502, `<html>secret-page</html>`, "Vault answered 502"},
 		"not JSON":     {200, `secret-1`, "invalid character"},
-		"another path": {200, `{"data":{"access_token":"secret-1","value":"secret-2"}}`, "not that of a token path"},
-		"no rotation":  {200, `{"data":{"access_token":"secret-1","ttl":200,"expires_at":"2030-01-01T00:00:00Z"}}`, "not that of a token path"},
-		"ttl as text":  {200, `{"data":{"access_token":"secret-1","ttl":"200","expires_at":"2030-01-01T00:00:00Z","last_vault_rotation":"2029-12-31T23:55:00Z"}}`, "not that of a token path"},
-		"no data":      {200, `{"wrap_info":{"token":"secret-1"}}`, "not that of a token path"},
+		"another path": {200, `{"data":{"access_token":"secret-1","value":"secret-2"}}`, "does not come from a token path"},
+		"no rotation":  {200, `{"data":{"access_token":"secret-1","ttl":200,"expires_at":"2030-01-01T00:00:00Z"}}`, "does not come from a token path"},
+		"ttl as text":  {200, `{"data":{"access_token":"secret-1","ttl":"200","expires_at":"2030-01-01T00:00:00Z","last_vault_rotation":"2029-12-31T23:55:00Z"}}`, "does not come from a token path"},
+		"no data":      {200, `{"wrap_info":{"token":"secret-1"}}`, "does not come from a token path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

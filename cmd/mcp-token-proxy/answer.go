@@ -6,14 +6,14 @@ import (
 	"net/http"
 )
 
-// largestMessage is how much of a request is read for the id of its message, in bytes.
+// largestMessage bounds the part of a request that is read to find its message's id, in bytes.
 const largestMessage = 4 << 20
 
-// serverError is the code of a JSON-RPC error that is the server's own (JSON-RPC 2.0 section 5.1).
+// serverError is a code that JSON-RPC leaves to servers (JSON-RPC 2.0 section 5.1).
 const serverError = -32000
 
-// refuse answers a request with a JSON-RPC error, which MCP clients show their user. id is that of the request's
-// message; nil if it is not known.
+// refuse answers a request with a JSON-RPC error, which MCP clients show to their user. id is the id of the
+// request's message, or nil if it is unknown.
 func refuse(w http.ResponseWriter, status int, id json.RawMessage, message string) {
 	type rpcError struct {
 		Code    int    `json:"code"`
@@ -36,7 +36,7 @@ func refuse(w http.ResponseWriter, status int, id json.RawMessage, message strin
 	_, _ = w.Write(body)
 }
 
-// messageID returns the id of the JSON-RPC message in a request, nil if there is none.
+// messageID returns the id of the JSON-RPC message in a request, or nil.
 func messageID(r *http.Request) json.RawMessage {
 	var message struct {
 		ID json.RawMessage `json:"id"`

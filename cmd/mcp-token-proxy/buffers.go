@@ -2,8 +2,8 @@ package main
 
 import "sync"
 
-// buffers are what answers are copied with. Each stream has one for as long as it is open, which with the
-// ReverseProxy's own 32 KiB would be most of the memory.
+// buffers are small, because each open stream holds one: with the ReverseProxy's 32 KiB they would be most of the
+// memory.
 var buffers = &bufferPool{sync.Pool{New: func() any { return new([2 << 10]byte) }}}
 
 // A bufferPool is an [httputil.BufferPool].

@@ -16,8 +16,8 @@ import (
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
-// config is the configuration: what a file says, or the flags for one route. Its blocks are those of
-// Vault Agent where that has such a block.
+// config is the configuration from a file, or from flags for one route. Blocks that Vault Agent has too are written
+// as in Vault Agent's configuration.
 type config struct {
 	Listeners  []listener    `hcl:"listener"`
 	Monitoring monitoring    `hcl:"monitoring"`
@@ -27,27 +27,27 @@ type config struct {
 	Unknown    positions     `hcl:",unusedKeyPositions"`
 }
 
-// positions are where a file has what is not known, by name.
+// positions holds the places of unknown keys in a file, by name.
 type positions map[string][]token.Pos
 
-// A listener is where brokers connect to.
+// A listener is an address that brokers connect to.
 type listener struct {
 	Type         string    `hcl:",key"`               // tcp or unix
 	Address      string    `hcl:"address"`            // host:port, or a path
 	TLSCert      string    `hcl:"tls_cert_file"`      // PEM file: the certificate, then its chain
 	TLSKey       string    `hcl:"tls_key_file"`       // PEM file: its key
-	TLSClientCAs string    `hcl:"tls_client_ca_file"` // PEM file: who clients' certificates must be from; none are asked for by default
-	Hosts        []string  `hcl:"hosts"`              // names that requests may have as their host, beside those of loopback and of the certificate
+	TLSClientCAs string    `hcl:"tls_client_ca_file"` // PEM file: the authorities of clients' certificates; by default clients need no certificate
+	Hosts        []string  `hcl:"hosts"`              // more names that a request's Host may have, beside those of loopback and of the certificate
 	Unknown      positions `hcl:",unusedKeyPositions"`
 }
 
-// monitoring is where /healthz and /metrics are served.
+// monitoring is the address of /healthz and /metrics.
 type monitoring struct {
-	Address string    `hcl:"address"` // host:port; none: they are not
+	Address string    `hcl:"address"` // host:port; if empty, they are not served
 	Unknown positions `hcl:",unusedKeyPositions"`
 }
 
-// vaultConfig is which Vault to ask. What is left out comes from the environment: VAULT_ADDR and so on.
+// vaultConfig names the Vault to read from. Unset fields come from the environment: VAULT_ADDR and so on.
 type vaultConfig struct {
 	Address   string    `hcl:"address"`
 	Namespace string    `hcl:"namespace"`
@@ -55,8 +55,8 @@ type vaultConfig struct {
 	Unknown   positions `hcl:",unusedKeyPositions"`
 }
 
-// autoAuth is how the proxy logs in to Vault. Without it VAULT_TOKEN is used if that is set, and else no token:
-// the address is that of a Vault Agent or Vault Proxy then, which logs in.
+// autoAuth configures how the proxy logs in to Vault. Without it the proxy uses VAULT_TOKEN; if that is unset too, it
+// sends no token: the address is then a Vault Agent or Vault Proxy that logs in.
 type autoAuth struct {
 	Methods []authMethod `hcl:"method"`
 	Unknown positions    `hcl:",unusedKeyPositions"`
@@ -69,7 +69,7 @@ type authMethod struct {
 	Unknown   positions  `hcl:",unusedKeyPositions"`
 }
 
-// authConfig has the parameters of all methods, as Vault Agent names them.
+// authConfig has the parameters of all methods, named as in Vault Agent.
 type authConfig struct {
 	TokenFile    string    `hcl:"token_file_path"`     // token_file
 	RoleIDFile   string    `hcl:"role_id_file_path"`   // approle
@@ -81,9 +81,9 @@ type authConfig struct {
 
 // A routeConfig is one MCP server.
 type routeConfig struct {
-	Name              string    `hcl:",key"`                // its path at the proxy is /<name>
+	Name              string    `hcl:",key"`                // the route's path at the proxy is /<name>
 	Upstream          string    `hcl:"upstream"`            // the MCP server's URL
-	TokenPath         string    `hcl:"token_path"`          // of its token in Vault
+	TokenPath         string    `hcl:"token_path"`          // the token's path in Vault
 	CACert            string    `hcl:"ca_cert"`             // PEM file; default: the system's CAs
 	AllowInsecureHTTP bool      `hcl:"allow_insecure_http"` // send the token over http to a host other than loopback
 	KeptBody          int64     `hcl:"kept_body"`           // bytes of a request kept for the retry; default 4 MiB
@@ -113,7 +113,7 @@ func parseConfig(content []byte) (*config, error) {
 	return c, c.validate()
 }
 
-// known refuses what is not known: it would be half a configuration.
+// known returns an error for an unknown key, so that a typo doesn't leave a setting out.
 func (c *config) known() error {
 	all := []positions{c.Unknown, c.Monitoring.Unknown, c.Vault.Unknown}
 	for _, l := range c.Listeners {
@@ -147,7 +147,7 @@ func (c *config) splitUnix() {
 	}
 }
 
-// validate checks all that can be without a look at files.
+// validate checks everything that can be checked without reading files.
 func (c *config) validate() error {
 	if len(c.Listeners) != 1 {
 		return fmt.Errorf("there are %d listener blocks; one is needed, as in listener \"tcp\" { address = \"127.0.0.1:8300\" }", len(c.Listeners))
@@ -232,7 +232,7 @@ func (c *config) validateAuth() error {
 	return nil
 }
 
-// routeName is the form of a route's name, which is a path of one segment.
+// routeName is the form of a route's name: one path segment.
 var routeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
 func (r *routeConfig) validate() error {

@@ -13,8 +13,8 @@ type options struct {
 	file    string
 	check   bool
 	version bool
-	one     config // of the flags for one route
-	oneSet  bool   // whether there is any of them
+	one     config // from the flags for one route
+	oneSet  bool   // whether any of these flags is set
 }
 
 const usage = `Usage:
@@ -27,7 +27,7 @@ like.
 
 `
 
-// parseFlags parses the command line. It writes to errs what is wrong with it.
+// parseFlags parses the command line. It writes errors to errs.
 func parseFlags(args []string, errs io.Writer) (*options, error) {
 	o := &options{one: config{Listeners: []listener{{Type: "tcp"}}, Routes: []routeConfig{{}}}}
 	l, r := &o.one.Listeners[0], &o.one.Routes[0]

@@ -7,16 +7,16 @@ import (
 	"slices"
 )
 
-// A guard keeps web pages out. A page in a browser on this machine can send requests to loopback; and with a name
-// of its own that it lets resolve to loopback (DNS rebinding), read the answers. MCP has local servers check Host
-// and Origin for that.
+// A guard refuses requests of web pages. A page in a browser on this machine can send requests to loopback, and can
+// read the answers if its own host name resolves to loopback (DNS rebinding). The MCP specification therefore has
+// local servers check Host and Origin.
 type guard struct {
-	unix        bool              // no browser connects to a unix socket
-	hosts       []string          // names beside those of loopback, compared as they are
-	certificate *x509.Certificate // the listener's, nil without TLS: its names are good, too
+	unix        bool              // a browser can't connect to a unix socket
+	hosts       []string          // more names than those of loopback, compared literally
+	certificate *x509.Certificate // of the listener, or nil without TLS: its names are allowed too
 }
 
-// refuse returns why a request is refused, "" if it is not.
+// refuse returns the reason to refuse a request, or "".
 func (g *guard) refuse(r *http.Request) string {
 	if !g.unix && !g.isName(hostname(r.Host)) {
 		return "the Host header is not a name of this proxy"
@@ -33,12 +33,12 @@ func (g *guard) refuse(r *http.Request) string {
 	return ""
 }
 
-// isName reports whether a host is this machine, or a name of the listener's configuration or certificate.
+// isName reports whether a host is loopback, or a name in the listener's configuration or certificate.
 func (g *guard) isName(host string) bool {
 	return isLoopback(host) || slices.Contains(g.hosts, host) || g.certificate != nil && host != "" && g.certificate.VerifyHostname(host) == nil
 }
 
-// hostname is the host of a Host header.
+// hostname returns the host of a Host header, without its port.
 func hostname(host string) string {
 	return (&url.URL{Host: host}).Hostname()
 }

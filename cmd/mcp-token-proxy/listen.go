@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// tlsConfig loads the listener's certificate; nil without one.
+// tlsConfig loads the listener's certificate. It returns nil if none is configured.
 func (l *listener) tlsConfig() (*tls.Config, error) {
 	if l.TLSCert == "" {
 		return nil, nil //nolint:nilnil // no TLS
@@ -45,7 +45,7 @@ func certPool(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// listen opens the listener. A unix socket is its owner's alone.
+// listen opens the listener. Only its owner can connect to a unix socket.
 func (l *listener) listen(ctx context.Context) (net.Listener, error) {
 	if l.Type == "tcp" {
 		return (&net.ListenConfig{}).Listen(ctx, "tcp", l.Address)
@@ -53,12 +53,12 @@ func (l *listener) listen(ctx context.Context) (net.Listener, error) {
 	if err := removeStale(ctx, l.Address); err != nil {
 		return nil, err
 	}
-	// The mode of a socket is that of its making: with a chmod afterwards others could connect before.
+	// The umask sets the socket's mode when it is created. Before a later chmod others could connect.
 	defer syscall.Umask(syscall.Umask(0o177))
 	return (&net.ListenConfig{}).Listen(ctx, "unix", l.Address)
 }
 
-// removeStale removes a socket that no process listens on, as a process that was killed leaves it behind.
+// removeStale removes a socket that no process listens on, which a killed process leaves behind.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {

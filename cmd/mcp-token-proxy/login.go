@@ -17,15 +17,15 @@ import (
 )
 
 const (
-	// loginTimeout bounds one login, the retries of Vault's client included.
+	// loginTimeout bounds one login, including the retries of Vault's client.
 	loginTimeout = 30 * time.Second
 
-	// After a failed login the next one waits for loginFirst, then for twice that and so on up to loginMost.
+	// The delay after a failed login begins at loginFirst and doubles up to loginMost.
 	loginFirst = time.Second
 	loginMost  = 30 * time.Second
 
-	// refusedAfter is the age at which a token that Vault refuses is taken for revoked. Vault also answers 403 to a
-	// good token, if a policy does not allow the path.
+	// refusedAfter is the age from which a token that Vault refuses counts as revoked. Vault also answers 403 if a
+	// policy does not permit the path.
 	refusedAfter = 30 * time.Second
 )
 
@@ -61,7 +61,7 @@ func (m *authMethod) vaultToken(client *api.Client, log *slog.Logger) vaultToken
 	return newLogin(client, m.Type, method, log)
 }
 
-// A login has a Vault token by logging in: it renews the token, and logs in again when that ends.
+// A login gets a Vault token by logging in, renews it, and logs in again when it ends.
 type login struct {
 	client *api.Client // logs in and renews
 	name   string      // of the method
@@ -71,12 +71,12 @@ type login struct {
 	tried   chan struct{} // closed after the first attempt
 	revoked chan string   // a token that Vault refused
 
-	mu    sync.Mutex // guards what follows
-	value string     // the latest token, "" before the first
+	mu    sync.Mutex // guards the fields below
+	value string     // the latest token, or ""
 	err   error      // of the latest attempt
 }
 
-// newLogin returns a login by a method, which is made for each: it may read files.
+// newLogin returns a login by a method. method is called for each attempt, because it may read files.
 func newLogin(client *api.Client, name string, method func() (api.AuthMethod, error), log *slog.Logger) *login {
 	return &login{
 		client: client, name: name, method: method, log: log,
@@ -122,7 +122,7 @@ func (l *login) run(ctx context.Context) {
 		failures = 0
 		l.log.Info("logged in to Vault", "method", l.name)
 		l.keep(ctx, secret)
-		sleep(ctx, time.Until(begun.Add(loginFirst))) // tokens may be of a second
+		sleep(ctx, time.Until(begun.Add(loginFirst))) // a token's lifetime may be a second
 	}
 }
 
@@ -148,10 +148,10 @@ func (l *login) attempt(ctx context.Context) (*api.Secret, error) {
 	return secret, nil
 }
 
-// keep renews the token of a login until that is not possible any more, or the token was revoked.
+// keep renews a token until it can't be renewed any more or was revoked.
 func (l *login) keep(ctx context.Context, secret *api.Secret) {
 	obtained := time.Now()
-	var ended <-chan error // never, for a token that does not end
+	var ended <-chan error // nil for a token that does not expire
 	if secret.Auth.LeaseDuration > 0 {
 		watcher, err := l.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: secret})
 		if err != nil {

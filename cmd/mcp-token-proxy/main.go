@@ -1,5 +1,5 @@
-// Command mcp-token-proxy is a reverse proxy for MCP brokers that take a URL and no more: it adds the access token
-// that the plugin keeps in Vault to each request. docs/deployments.md shows how it is used.
+// Command mcp-token-proxy is a reverse proxy for MCP brokers that only take a URL. It adds the access token that the
+// plugin keeps in Vault to each request. See docs/deployments.md.
 package main
 
 import (
@@ -28,14 +28,14 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr, stop))
 }
 
-// run is main. The first signal has the proxy drain, and a second one ends it at once.
+// run is main. The first signal makes the proxy drain, and a second one ends it at once.
 func run(args []string, out, errs io.Writer, signals <-chan os.Signal) int {
 	o, err := parseFlags(args, errs)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		return exitBadArgs // the flag package has said why
+		return exitBadArgs // the flag package has printed the reason
 	case o.version:
 		fmt.Fprintln(out, version.String())
 		return 0

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// metrics are what /metrics shows.
+// metrics are the metrics at /metrics.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec // by route and code
@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 	return m
 }
 
-// monitor serves /healthz, which is 200 until draining, and /metrics.
+// monitor serves /metrics, and /healthz with 200 until the proxy drains.
 func monitor(draining context.Context, m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -52,7 +52,7 @@ func monitor(draining context.Context, m *metrics) http.Handler {
 		encoder := expfmt.NewEncoder(w, format)
 		for _, family := range families {
 			if err := encoder.Encode(family); err != nil {
-				return // the client has gone
+				return // the client closed the connection
 			}
 		}
 	})

@@ -13,21 +13,21 @@ import (
 	"time"
 )
 
-// drainTimeout is how long requests under way may go on after the first signal.
+// drainTimeout bounds requests in flight after the first signal.
 const drainTimeout = 30 * time.Second
 
-// A proxy is all that the process runs.
+// A proxy holds the listener, the routes and the login of the process.
 type proxy struct {
 	config *config
 	log    *slog.Logger
-	tls    *tls.Config // nil: none
+	tls    *tls.Config // nil without TLS
 	guard  *guard
-	tokens vaultToken // nil: the client has its own, or none
+	tokens vaultToken // nil if the client has a token of its own, or needs none
 	routes []*route
 	metric *metrics
 }
 
-// newProxy returns the proxy of a configuration that is valid. It opens no socket and contacts no server.
+// newProxy returns the proxy for a valid configuration. It neither opens sockets nor contacts servers.
 func newProxy(c *config, log *slog.Logger) (*proxy, error) {
 	p := &proxy{config: c, log: log, metric: newMetrics()}
 	l := &c.Listeners[0]
@@ -57,7 +57,7 @@ func newProxy(c *config, log *slog.Logger) (*proxy, error) {
 	return p, nil
 }
 
-// handler serves the routes. When drain is done it ends the streams that have no end of their own.
+// handler serves the routes. When drain is done it ends the streams that would not end by themselves.
 func (p *proxy) handler(drain context.Context) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range p.routes {
@@ -73,7 +73,7 @@ func (p *proxy) handler(drain context.Context) http.Handler {
 			return
 		}
 		if r.Method == http.MethodGet {
-			// The stream of the server's own messages. Clients open it again.
+			// A GET is the stream of the server's own messages. Clients open it again.
 			ctx, cancel := context.WithCancel(r.Context())
 			defer cancel()
 			defer context.AfterFunc(drain, cancel)()
@@ -83,7 +83,7 @@ func (p *proxy) handler(drain context.Context) http.Handler {
 	})
 }
 
-// serve serves until drain is done and requests under way have ended, or until now is done.
+// serve serves until drain is done and requests in flight have ended, or until now is done.
 func (p *proxy) serve(drain, now context.Context) error {
 	listening, err := p.config.Listeners[0].listen(drain)
 	if err != nil {
@@ -135,7 +135,7 @@ func (p *proxy) serve(drain, now context.Context) error {
 	return nil
 }
 
-// server serves with a handler. Answers may take as long as they like.
+// server returns an HTTP server for a handler. It sets no limit on the duration of answers.
 func (p *proxy) server(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           handler,

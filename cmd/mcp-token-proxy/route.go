@@ -22,17 +22,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// A route is one MCP server, at a path of the proxy.
+// A route forwards one path of the proxy to one MCP server.
 type route struct {
 	name    string
 	source  *brokerauth.Source
 	forward *httputil.ReverseProxy
 	metrics *metrics
 	log     *slog.Logger
-	failing atomic.Bool // whether the last request had no token: the log says so once
+	failing atomic.Bool // whether the last request had no token; it is logged once
 }
 
-// newRoute returns the route of a configuration that is valid.
+// newRoute returns the route for a valid configuration.
 func newRoute(c *routeConfig, vault *api.Client, m *metrics, log *slog.Logger) (*route, error) {
 	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: c.TokenPath})
 	if err != nil {
@@ -62,7 +62,7 @@ func newRoute(c *routeConfig, vault *api.Client, m *metrics, log *slog.Logger) (
 	return r, nil
 }
 
-// transport connects to the MCP server.
+// transport returns the connections to the MCP server.
 func (c *routeConfig) transport() (*http.Transport, error) {
 	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -71,8 +71,8 @@ func (c *routeConfig) transport() (*http.Transport, error) {
 		ForceAttemptHTTP2:   true,
 		MaxIdleConnsPerHost: 256,
 		IdleConnTimeout:     90 * time.Second,
-		DisableCompression:  true, // or it would unpack what the client did not ask for
-		// Each stream has these for as long as it is open.
+		DisableCompression:  true, // otherwise it would decompress answers that the client did not ask to have decompressed
+		// Each open stream holds these buffers.
 		ReadBufferSize:  2 << 10,
 		WriteBufferSize: 2 << 10,
 	}
@@ -86,11 +86,11 @@ func (c *routeConfig) transport() (*http.Transport, error) {
 	return t, nil
 }
 
-// ours are the headers that stay between the client and the proxy. A credential of the client's is not for the
-// MCP server, and neither is where the client believes the server to be.
+// ours are the headers that the proxy does not forward. The MCP server must not get the client's credentials, nor the
+// proxy's address.
 var ours = []string{"Authorization", "Cookie", "Origin", "Referer", "Upgrade", "Connection"}
 
-// rewrite makes a client's request one to the MCP server.
+// rewrite changes a client's request into one to the MCP server.
 func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 	query := p.In.URL.RawQuery
 	target := *upstream
@@ -110,7 +110,7 @@ func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 // ServeHTTP implements [http.Handler].
 func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	switch req.Method {
-	case http.MethodPost, http.MethodGet, http.MethodDelete: // those of Streamable HTTP
+	case http.MethodPost, http.MethodGet, http.MethodDelete: // the methods of Streamable HTTP
 	default:
 		w.Header().Set("Allow", "GET, POST, DELETE")
 		r.refuse(w, http.StatusMethodNotAllowed, nil, "no method of MCP")
@@ -129,10 +129,10 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.forward.ServeHTTP(w, req)
 }
 
-// withoutToken answers a request for which there is no token.
+// withoutToken answers a request if no token is available.
 func (r *route) withoutToken(w http.ResponseWriter, req *http.Request, err error) {
 	if req.Context().Err() != nil {
-		return // the client has gone
+		return // the client closed the connection
 	}
 	if !r.failing.Swap(true) {
 		r.log.Warn("there is no access token", "error", err)
@@ -142,10 +142,10 @@ func (r *route) withoutToken(w http.ResponseWriter, req *http.Request, err error
 	r.refuse(w, http.StatusServiceUnavailable, messageID(req), "no access token for the MCP server: "+err.Error())
 }
 
-// answered notes the answer of the MCP server.
+// answered counts the MCP server's answer and drops its cookies.
 func (r *route) answered(response *http.Response) error {
 	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(response.StatusCode)).Inc()
-	response.Header.Del("Set-Cookie") // cookies don't come back
+	response.Header.Del("Set-Cookie") // the client's cookies are not forwarded
 	if why := brokerauth.Refusal(response); why != nil {
 		r.log.Warn("a refused token was not replaced, the client gets the 401", "error", why)
 	}
@@ -155,11 +155,11 @@ func (r *route) answered(response *http.Response) error {
 // failed answers a request that the MCP server did not answer.
 func (r *route) failed(w http.ResponseWriter, req *http.Request, err error) {
 	if _, ok := errors.AsType[*brokerauth.Error](err); ok {
-		r.withoutToken(w, req, err) // it expired just now
+		r.withoutToken(w, req, err) // the token has just expired
 		return
 	}
 	if errors.Is(err, context.Canceled) {
-		return // the client has gone
+		return // the client closed the connection
 	}
 	reason, _ := reach.Cause(err)
 	r.log.Warn("the MCP server gave no answer", "error", reason)
@@ -171,7 +171,7 @@ func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message str
 	refuse(w, status, id, message)
 }
 
-// watch adds the metrics of a route that exist from the start.
+// watch initialises the metrics of a route to 0.
 func (m *metrics) watch(r *route) {
 	m.open.WithLabelValues(r.name)
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

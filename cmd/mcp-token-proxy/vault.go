@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// client returns a client of the Vault. Its requests have a token of tokens, unless that is nil.
+// client returns a client of the Vault. If tokens is not nil, its requests have a token of tokens.
 func (v *vaultConfig) client(tokens vaultToken) (*api.Client, error) {
 	c := api.DefaultConfig()
 	if c.Error != nil {
@@ -36,7 +36,8 @@ func (v *vaultConfig) client(tokens vaultToken) (*api.Client, error) {
 	return client, nil
 }
 
-// vaultClient returns the client to read tokens with, and what logs it in, nil if it uses VAULT_TOKEN or none.
+// vaultClient returns the client that reads tokens, and the source of its Vault token, which is nil if the client uses
+// VAULT_TOKEN or none.
 func (c *config) vaultClient(log *slog.Logger) (*api.Client, vaultToken, error) {
 	if c.AutoAuth == nil {
 		client, err := c.Vault.client(nil)
@@ -52,7 +53,7 @@ func (c *config) vaultClient(log *slog.Logger) (*api.Client, vaultToken, error) 
 	return client, tokens, err
 }
 
-// vaultTransport adds the Vault token of the moment to requests.
+// vaultTransport adds the current Vault token to requests.
 type vaultTransport struct {
 	base   http.RoundTripper
 	tokens vaultToken

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// vaultToken is where the Vault token for a request comes from.
+// vaultToken is a source of the Vault token for requests.
 type vaultToken interface {
-	// token returns the token, or why there is none.
+	// token returns the token, or an error.
 	token(ctx context.Context) (string, error)
 
-	// refused is told that Vault answered 403 to a request with the token.
+	// refused reports that Vault answered 403 to a request with the token.
 	refused(token string)
 
-	// run does what it takes to have a token, until ctx is done.
+	// run keeps a token available until ctx is done.
 	run(ctx context.Context)
 }
 
-// tokenFile is a file that something else keeps a Vault token in, such as the sink of a Vault Agent. It is read
-// for each request, of which there is about one per lifetime of an access token.
+// tokenFile is a file with a Vault token that another process writes, such as the sink of a Vault Agent. It is read
+// for each request to Vault: about once per lifetime of an access token.
 type tokenFile string
 
 func (f tokenFile) token(context.Context) (string, error) {

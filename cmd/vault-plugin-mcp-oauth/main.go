@@ -52,15 +52,15 @@ func main() {
 	}
 }
 
-// exitWithParent ends the process when Vault has gone without ending it, as after a SIGKILL.
+// exitWithParent ends the process if Vault ended without stopping it, for example by SIGKILL.
 func exitWithParent(parent int, log hclog.Logger) {
 	waitForOrphanage(parent, os.Getppid, time.Tick(time.Second))
 	log.Warn("Vault has gone: the plugin exits")
 	os.Exit(0)
 }
 
-// waitForOrphanage returns when the process has another parent than it had: the process that adopts
-// orphans. Comparing with 1 would not do: in a container Vault is process 1.
+// waitForOrphanage returns when the parent process has changed. A comparison with 1 would be wrong: in a container
+// Vault is process 1.
 func waitForOrphanage(parent int, getppid func() int, tick <-chan time.Time) {
 	for range tick {
 		if getppid() != parent {

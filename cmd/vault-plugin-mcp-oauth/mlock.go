@@ -7,9 +7,9 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 )
 
-// lockMemory locks the process's memory if Vault, by VAULT_PLUGIN_MLOCK_ENABLED, tells the plugin that it locks its
-// own. The sdk's server would do it too, but its error does not name the remedy, and all that Vault answers is
-// "Unrecognized remote plugin message".
+// lockMemory locks the process's memory if Vault locks its own, which VAULT_PLUGIN_MLOCK_ENABLED says. The sdk's
+// server would do it too, but its error does not name the remedy, and Vault only answers "Unrecognized remote plugin
+// message".
 func lockMemory() error {
 	err := pluginutil.OptionallyEnableMlock()
 	if err == nil {
