@@ -9,6 +9,9 @@
 //   scopes     scopes that need the client's permission (others are dropped where a resource lacks them)
 //   tls        files for the HTTPS listener that tls_client_auth needs: {key, cert, ca}, in PEM
 //
+// The first line of standard input is a JSON object with the clients and resources that it has from the start, as the
+// control endpoint takes them: a server that is restarted never refuses a client that it knew.
+//
 // Once listening it prints one line, {"issuer": ..., "mtls": ..., "control": ...}, and ends on SIGTERM
 // or when its standard input closes, so that it does not outlive the test that started it. It logs
 // neither secrets nor assertions nor tokens.
@@ -17,6 +20,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
+import { createInterface } from 'node:readline';
 
 import { certificateChecks } from './certificate.mjs';
 import { control } from './control.mjs';
@@ -33,6 +37,11 @@ const { Provider, errors } = await import('oidc-provider');
 
 const options = JSON.parse(process.argv[2] ?? '{}');
 const state = new State();
+const input = createInterface({ input: process.stdin });
+input.on('close', () => process.exit(0));
+const known = JSON.parse(await new Promise((resolve) => { input.once('line', resolve); }));
+for (const client of known.clients ?? []) state.setClient(client);
+for (const resource of known.resources ?? []) state.setResource(resource);
 
 const server = createServer();
 await listen(server, options.port ?? 0);
@@ -106,9 +115,6 @@ process.stdout.write(`${JSON.stringify({
   control: `http://127.0.0.1:${controlServer.address().port}`,
 })}\n`);
 
-process.stdin.resume();
-process.stdin.on('end', () => process.exit(0));
-process.stdin.on('error', () => process.exit(0));
 process.on('SIGTERM', () => process.exit(0));
 
 // fetchKeys fetches a client's jwks_uri. oidc-provider's own way there closes connections to loopback,

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -155,6 +156,8 @@ func (as *AuthorizationServer) start(ctx context.Context) error {
 		return errors.Join(err, keepOpen.Close())
 	}
 	as.stdin, as.proc = keepOpen, proc
+	known := as.known()
+	go func() { _, _ = keepOpen.Write(known) }() // more than a pipe holds; the server does not start without it
 
 	var ready struct{ Issuer, MTLS, Control string }
 	_ = answer.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -170,6 +173,21 @@ func (as *AuthorizationServer) start(ctx context.Context) error {
 	}
 	as.Issuer, as.mtls, as.control = ready.Issuer, ready.MTLS, ready.Control
 	return nil
+}
+
+// known returns the registered clients and resources as the server reads them when it starts, as a line of JSON.
+func (as *AuthorizationServer) known() []byte {
+	as.registryMu.Lock()
+	defer as.registryMu.Unlock()
+	var resources []map[string]any
+	for _, r := range as.resources {
+		resources = append(resources, r.body())
+	}
+	line, err := json.Marshal(map[string]any{"clients": slices.Collect(maps.Values(as.clients)), "resources": resources})
+	if err != nil {
+		panic(err) // they are strings and numbers
+	}
+	return append(line, '\n')
 }
 
 // Restart ends the server, and starts it again after pause with the same issuer, key, clients and
@@ -198,19 +216,7 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 		return err
 	}
 	// A connection out of this machine may have been given the port for a moment.
-	err = Poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
-	if err != nil {
-		return err
-	}
-	as.registryMu.Lock()
-	defer as.registryMu.Unlock()
-	for _, r := range as.resources {
-		err = errors.Join(err, as.exchange(ctx, http.MethodPut, "/resources", r.body(), nil))
-	}
-	for _, c := range as.clients {
-		err = errors.Join(err, as.exchange(ctx, http.MethodPut, "/clients", c, nil))
-	}
-	return err
+	return Poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
 }
 
 // TokenURL is the address of the token endpoint.

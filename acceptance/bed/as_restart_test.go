@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -28,8 +29,29 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	if got := ask(); got != http.StatusOK {
 		t.Fatalf("before the restart: status %d", got)
 	}
-	if err := as.Restart(t.Context(), 0); err != nil {
-		t.Fatal(err)
+	for i := range 200 { // which take a while to register
+		if err := as.SetClient(t.Context(), Client{ID: fmt.Sprint("other-", i), Secret: client.Secret}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restarted := make(chan error, 1)
+	go func() { restarted <- as.Restart(t.Context(), 0) }()
+	for running := true; running; {
+		select {
+		case err := <-restarted:
+			if running = false; err != nil {
+				t.Fatal(err)
+			}
+		default:
+			form := url.Values{"grant_type": {"client_credentials"}, "resource": {testResource}, "client_id": {client.ID}, "client_secret": {client.Secret}}
+			response, err := http.PostForm(as.TokenURL(), form) //nolint:gosec,noctx // the test's own server
+			if err != nil {
+				continue // it is down
+			}
+			if response.Body.Close(); response.StatusCode != http.StatusOK {
+				t.Errorf("while it restarts: status %d", response.StatusCode)
+			}
+		}
 	}
 	if as.Issuer != issuer {
 		t.Errorf("the issuer was %s and is %s", issuer, as.Issuer)
@@ -48,7 +70,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(requests) != 2 {
-		t.Errorf("%d token requests, want 2", len(requests))
+	if len(requests) < 2 {
+		t.Errorf("%d token requests, want those before and after the restart", len(requests))
 	}
 }
