@@ -294,6 +294,7 @@ func followOperations(w *walkthrough) {
 	if out, err := w.shell(t.Context(), move.text, installer).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", move, err, w.bed.Secrecy.Redact(out))
 	}
+	w.prepare("vault secrets move mcp-tokens/ mcp-oauth/")
 	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
 		t.Error("the move replaced the token")
 	}
