@@ -87,7 +87,6 @@ var elsewhere = map[string]string{
 	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
 	"docs/migrate.md: yaml":       "what a broker had before",
 	"docs/identity.md: mermaid":   "a picture",
-	"docs/identity.md: text":      "what the command prints",
 	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestDeclaredPluginFromAnImage, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
 	"docs/providers.md: java":     "TestPageShowsSpringsCustomizer",
