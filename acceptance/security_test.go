@@ -13,8 +13,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The policies of docs/security.md permit what they say, and of all the requests here nothing
-// else. What a policy permits is answered as it is for root.
+// The policies of docs/security.md, and README's for brokers, permit what they say, and of all the requests here
+// nothing else. What a policy permits is answered as it is for root.
 func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -25,6 +25,9 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 
 	policies := policiesOf(t, "../docs/security.md")
+	policies["broker that refreshes"] = policyWritten(t, "../README.md", "mcp-broker")
+	policies["all brokers"] = policyWritten(t, "../README.md", "mcp-brokers")
+	policies["broker"], _, _ = strings.Cut(policies["broker that refreshes"], "\n\n") // without its second path
 	for name, permitted := range map[string][]string{
 		"broker":                {"read the token"},
 		"broker that refreshes": {"read the token", "refresh the token by its id", "refresh the token by a null", "refresh the token by no text"},
@@ -98,6 +101,21 @@ func policiesOf(t *testing.T, file string) map[string]string {
 		policies[block[1]] = block[2]
 	}
 	return policies
+}
+
+// policyWritten returns the policy that a page writes under this name.
+func policyWritten(t *testing.T, file, name string) string {
+	t.Helper()
+	page, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(page), "vault policy write "+name+" - <<'EOF'\n")
+	if !found {
+		t.Fatalf("%s writes no policy %s", file, name)
+	}
+	rules, _, _ := strings.Cut(after, "EOF\n")
+	return rules
 }
 
 // requestsOf are requests of every kind; each gives the status of its answer.
