@@ -95,7 +95,6 @@ var elsewhere = map[string]string{
 
 	"acceptance/README.md: text":    "what one run printed",
 	"docs/architecture.md: mermaid": "a picture, which make lint checks",
-	"docs/deployments.md: mermaid":  "a picture",
 	"docs/deployments.md: text":     "a formula",
 }
 
