@@ -49,9 +49,6 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/metrics.md", "/var/lib/vault-agent-prometheus", w.dir + "/var/lib/vault-agent-prometheus"},
 		{"docs/metrics.md", "-o prometheus", "-o " + strconv.Itoa(os.Getuid())},
-		{"docs/migrate.md", "https://files.example.com/mcp", w.mcp.URL},
-		{"docs/migrate.md", "https://login.example.com/", w.bed.AS.Issuer},
-		{"docs/migrate.md", "scopes=files:read", "scopes=tools:list"},
 		{"docs/providers.md", "https://mcp.example.com/mcp", w.mcp.URL},
 		{"docs/providers.md", "client_id=CLIENT_ID", "client_id=" + w.client.ID},
 		{"docs/providers.md", "scopes=files:read", "scopes=tools:list"},
@@ -74,7 +71,6 @@ var notRun = map[string]string{
 	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "it was run with 0.7.1",
 	"docs/identity.md: vault write -f mcp-oauth/refresh/files":                                  "Once the authorization server has them",
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
-	"docs/migrate.md: vault write oauth2/servers/files \\":                                      "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
 	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
 	"docs/releases.md: IMAGE=ghcr.io/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth":             "This has not been run by this project",
@@ -85,7 +81,6 @@ var elsewhere = map[string]string{
 	"README.md: mermaid":          "a picture",
 	"docs/deployments.md: python": "TestBrokersLoseNoCall, but for the dots",
 	"docs/deployments.md: ts":     "TestBrokersLoseNoCall",
-	"docs/migrate.md: yaml":       "what a broker had before",
 	"docs/identity.md: mermaid":   "a picture",
 	"docs/openbao.md: hcl":        "TestDeclaredPlugin, TestDeclaredPluginFromAnImage, TestNamespaces",
 	"docs/openbao.md: sh":         "TestUpgradeReachesEveryNode, TestNamespaces",
@@ -367,58 +362,31 @@ func (w *walkthrough) checkRotation(out string, least time.Duration) {
 	}
 }
 
+// A broker that has both policies reads both paths.
 func followMigrate(w *walkthrough) {
-	const configWrite = "tr -d '\\n' < client-secret | vault write mcp-oauth/config/files"
-	brokerReads := func(paths ...string) {
-		w.t.Helper()
-		id, err := w.bed.Vault.NewIdentity(w.t.Context(), "migrating", "mcp-files")
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		for _, path := range paths {
-			if secret, err := id.Client.Logical().ReadWithContext(w.t.Context(), path); err != nil || secret == nil {
-				w.t.Errorf("a broker with the policy cannot read %s: %v", path, err)
-			}
-		}
-	}
+	t := w.t
 	w.prepare("vault auth enable approle")
-	w.checkPrintedToken(w.t, w.paste(configWrite))
-	w.paste("vault policy write mcp-files")
-	brokerReads("mcp-oauth/token/files")
-
 	w.prepare("vault secrets enable -path=secret kv-v2")
-	bed.Eventually(w.t, 30*time.Second, func() error { // it sets itself up
-		_, err := w.root.Logical().ReadWithContext(w.t.Context(), "secret/config")
+	bed.Eventually(t, 30*time.Second, func() error { // it sets itself up
+		_, err := w.root.Logical().ReadWithContext(t.Context(), "secret/config")
 		return err
 	})
-	w.put("pasted-token", "of somebody\n")
-	w.paste("tr -d '\\n' < pasted-token | vault kv put")
-	if out := commandSays(w.t, w.bed, "kv", "get", "-field=token", "secret/mcp/files"); strings.TrimSpace(out) != "of somebody" {
-		w.t.Errorf("KV has %q", out)
+	w.prepare("vault kv put secret/mcp/files token=pasted")
+	w.configure(t, nil)
+	broker := newIdentity(t, w.bed, "migrating", example(t, "policy.hcl")+`
+path "secret/data/mcp/files" {
+  capabilities = ["read"]
+}`)
+	w.wantStatuses(brokersLogin{client: broker.Client}, map[string]int{
+		"token/files": http.StatusOK, "config/files": http.StatusForbidden,
+	})
+	if secret, err := broker.Client.Logical().ReadWithContext(t.Context(), "secret/data/mcp/files"); err != nil || secret == nil {
+		t.Errorf("a broker that moves cannot read the old path: %v", err)
 	}
-	w.fresh()
-	w.paste(configWrite)
-	w.token(w.t, "token/files")
-	if out := w.paste("vault policy write mcp-files"); !strings.Contains(out, "old: there\nnew: there\n") {
-		w.t.Errorf("old and new are not both there:\n%s", w.bed.Secrecy.Redact([]byte(out)))
-	}
-	brokerReads("mcp-oauth/token/files", "secret/data/mcp/files")
 	w.prepare("vault auth disable approle")
 	w.paste("vault kv metadata delete")
-	if secret, err := w.root.Logical().ReadWithContext(w.t.Context(), "secret/metadata/mcp/files"); err != nil || secret != nil {
-		w.t.Errorf("KV still has the token: %v", err)
-	}
-
-	w.fresh()
-	w.put("second-client-secret", w.client.Secret+"\n")
-	w.paste("tr -d '\\n' < second-client-secret | vault write mcp-oauth/config/files")
-	first := w.token(w.t, "token/files")
-	w.client.Secret = newSecret()
-	w.setClient(w.t)
-	w.put("new-client-secret", w.client.Secret+"\n")
-	w.paste("tr -d '\\n' < new-client-secret | vault write mcp-oauth/config/files")
-	if second := w.token(w.t, "token/files"); second.TokenID == first.TokenID {
-		w.t.Error("the new secret brought no new token")
+	if secret, err := w.root.Logical().ReadWithContext(t.Context(), "secret/metadata/mcp/files"); err != nil || secret != nil {
+		t.Errorf("KV still has the token: %v", err)
 	}
 }
 
