@@ -73,7 +73,6 @@ var notRun = map[string]string{
 	"docs/migrate.md: vault delete oauth2/self/files":                                           "oauthapp was not run here",
 	"docs/performance.md: make bench                       # into bench/results, about an hour": "No test runs all of it, since it takes long",
 	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
-	"docs/releases.md: IMAGE=ghcr.io/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth":             "This has not been run by this project",
 }
 
 // elsewhere are the other blocks that are not for this test, by page and language.
@@ -219,7 +218,8 @@ func followReleases(w *walkthrough) {
 		w.prepare(strings.Replace(b.text, "VERSION=0.2.0", "VERSION=0.3.0", 1))
 	}
 	r.runs("v0.2.0", "v0.2.0")
-	w.paste("vault secrets tune")
+	tune := w.next("sh", "vault secrets tune")
+	w.prepare(tune.text)
 	r.runs("v0.3.0", "v0.3.0")
 	reload := w.bed.Vault.Product.ReloadPlugin()
 	if w.bed.Vault.Product.PinsVersions() {
@@ -232,7 +232,7 @@ func followReleases(w *walkthrough) {
 	} else {
 		w.next("sh", "vault write sys/plugins/pins")
 	}
-	w.paste("vault secrets tune")
+	w.prepare(strings.Replace(tune.text, "v0.3.0", "v0.2.0", 1))
 	r.runs("v0.2.0", "v0.2.0")
 	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
 		t.Error("the way there and back replaced the token")
