@@ -70,16 +70,7 @@ func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }
 
-// scopes are the scopes to ask for: the operator's, or those that the MCP server names.
-func (c *config) scopes() []string {
-	if len(c.Scopes) > 0 {
-		return c.Scopes
-	}
-	scopes, _ := c.named()
-	return scopes
-}
-
-// named are the scopes and the resource that the MCP server names, as far as they are known.
+// named returns the scopes and the resource that the MCP server names, as far as they are known.
 func (c *config) named() (scopes []string, resource string) {
 	switch {
 	case c.Published != nil:
@@ -91,22 +82,18 @@ func (c *config) named() (scopes []string, resource string) {
 	}
 }
 
-// resources are the resource indicators of the config itself (RFC 8707): what the
-// operator wrote, or what the MCP server publishes, or its URL.
-func (c *config) resources() []string {
-	_, published := c.named()
-	switch {
-	case c.OmitResource:
-		return nil
-	case len(c.Resource) > 0:
-		return c.Resource
-	case published != "":
-		return []string{published}
-	case c.ServerURL != "":
-		return []string{canonicalResource(c.ServerURL)}
-	default:
-		return nil
+// defaultParameters returns the token parameters of a config whose operator wrote none: the MCP server's scopes, and
+// its resource or else its URL.
+func (c *config) defaultParameters() grant.Parameters {
+	scopes, resource := c.named()
+	if resource == "" && c.ServerURL != "" {
+		resource = canonicalResource(c.ServerURL)
 	}
+	p := grant.Parameters{Scopes: scopes}
+	if resource != "" {
+		p.Resources = []string{resource}
+	}
+	return p
 }
 
 // supportedAlgs are the signing algorithms that the metadata names for client assertions; none if there is

@@ -250,7 +250,7 @@ func (b *backend) withRoleHint(ctx context.Context, server string, c *config, er
 	if _, refused := errors.AsType[*grant.RefusedError](err); !refused || grant.ClientWide(err) {
 		return err
 	}
-	if len(c.scopes()) > 0 {
+	if len(c.parameters(nil).Scopes) > 0 {
 		if roles, listErr := b.store.roles(ctx, server); listErr != nil || len(roles) == 0 {
 			return err
 		}

@@ -44,34 +44,12 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	return q, nil
 }
 
-// parameters are the parts of the token request that make the token what it is.
+// parameters returns the parts of the token request that decide which token it gets. r is nil for the config itself.
 func (c *config) parameters(r *role) *grant.Request {
-	q := &grant.Request{
-		TokenURL:    c.tokenURL(),
-		Grant:       c.grantType(),
-		ClientID:    c.clientID(),
-		Scopes:      c.scopes(),
-		Resources:   c.resources(),
-		Audience:    c.Audience,
-		ExtraParams: c.ExtraParams,
-	}
-	if r == nil {
-		return q
-	}
-	if len(r.Scopes) > 0 {
-		q.Scopes = r.Scopes
-	}
-	switch {
-	case r.OmitResource:
-		q.Resources = nil
-	case len(r.Resource) > 0:
-		q.Resources = r.Resource
-	}
-	if r.Audience != "" {
-		q.Audience = r.Audience
-	}
-	if len(r.ExtraParams) > 0 {
-		q.ExtraParams = r.ExtraParams
+	q := &grant.Request{TokenURL: c.tokenURL(), Grant: c.grantType(), ClientID: c.clientID(), Parameters: c.defaultParameters()}
+	c.override(&q.Parameters)
+	if r != nil {
+		r.override(&q.Parameters)
 	}
 	return q
 }
@@ -116,15 +94,10 @@ func (c *config) terms(r *role) *tokens.Terms {
 // counts as none: that is what storage makes of it.
 func (c *config) shape(q *grant.Request) string {
 	return fingerprint(struct {
-		Incarnation string
-		TokenURL    string
-		ClientID    string
-		Scopes      []string `json:",omitempty"`
-		Resources   []string `json:",omitempty"`
-		Audience    string
-		ExtraParams map[string]string `json:",omitempty"`
-		AssertedAs  []string          `json:",omitempty"`
-	}{c.Incarnation, q.TokenURL, q.ClientID, q.Scopes, q.Resources, q.Audience, q.ExtraParams, c.assertedAs(q)})
+		Incarnation, TokenURL, ClientID string
+		grant.Parameters
+		AssertedAs []string `json:",omitempty"`
+	}{c.Incarnation, q.TokenURL, q.ClientID, q.Parameters, c.assertedAs(q)})
 }
 
 // assertedAs is who the authorization server knows the client as if that is not said by its client_id, or not by

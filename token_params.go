@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -23,6 +24,23 @@ type tokenParams struct {
 func (p tokenParams) clone() tokenParams {
 	p.Scopes, p.Resource, p.ExtraParams = slices.Clone(p.Scopes), slices.Clone(p.Resource), maps.Clone(p.ExtraParams)
 	return p
+}
+
+// override puts the parameters that p sets over those of q.
+func (p tokenParams) override(q *grant.Parameters) {
+	if len(p.Scopes) > 0 {
+		q.Scopes = p.Scopes
+	}
+	switch {
+	case p.OmitResource:
+		q.Resources = nil
+	case len(p.Resource) > 0:
+		q.Resources = p.Resource
+	}
+	q.Audience = cmp.Or(p.Audience, q.Audience)
+	if len(p.ExtraParams) > 0 {
+		q.ExtraParams = p.ExtraParams
+	}
 }
 
 // tokenParamFields defines the fields that hold token parameters. defaults says what an empty field stands for.

@@ -177,7 +177,7 @@ func FuzzWarnings(f *testing.F) {
 				t.Errorf("%q is an audience, and foreign", a)
 			}
 		}
-		for _, warning := range warnings(&grant.Request{Resources: []string{"https://mcp.example.com"}}, token, "") {
+		for _, warning := range warnings(&grant.Request{Parameters: grant.Parameters{Resources: []string{"https://mcp.example.com"}}}, token, "") {
 			if data, err := json.Marshal(warning); err != nil || len(data) > 2000 || strings.ContainsAny(warning, "\n\r\x00") {
 				t.Errorf("the warning is %q", warning)
 			}

@@ -110,28 +110,19 @@ func (r *Request) config() (*clientcredentials.Config, error) {
 	if u, err := url.Parse(r.TokenURL); err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, unsendable("token_url must be an absolute https URL without user information")
 	}
-	params := url.Values{}
-	for name, value := range r.ExtraParams {
-		if IsReserved(name) {
-			return nil, unsendable("extra_params must not hold %q", name)
-		}
-		params.Set(name, value)
+	params, err := r.values()
+	if err != nil {
+		return nil, err
 	}
 	for name, value := range r.ExtraHeaders {
 		if err := CheckHeader(name, value); err != nil {
 			return nil, unsendable("extra_headers: %s", err)
 		}
 	}
-	if len(r.Resources) > 0 {
-		params["resource"] = r.Resources
-	}
 	if r.Grant == JWTBearer {
 		if err := r.bear(params); err != nil {
 			return nil, err
 		}
-	}
-	if r.Audience != "" {
-		params.Set("audience", r.Audience)
 	}
 	config := &clientcredentials.Config{
 		ClientID:       r.ClientID,

@@ -3,7 +3,6 @@ package grant
 import (
 	"crypto/tls"
 	"fmt"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -32,15 +31,7 @@ type Request struct {
 	// Certificate is the client certificate and key of tls_client_auth and self_signed_tls_client_auth, as
 	// ParseClientCertificate returns it.
 	Certificate *tls.Certificate
-	// Scopes are the scopes asked for; none leaves the parameter out.
-	Scopes []string
-	// Resources are the resource indicators (RFC 8707), sent in this order as a repeated parameter.
-	Resources []string
-	// Audience is the audience parameter that some servers want; "" is not sent.
-	Audience string
-	// ExtraParams are sent as they are. A name for which IsReserved holds fails the request before
-	// anything is sent.
-	ExtraParams map[string]string
+	Parameters
 	// ExtraHeaders are sent as they are, over the plugin's own. Their values may be secrets, and appear in no
 	// error. One that CheckHeader refuses fails the request before anything is sent.
 	ExtraHeaders map[string]string
@@ -60,27 +51,4 @@ type Request struct {
 // Format prints no secret, whatever the verb.
 func (r Request) Format(s fmt.State, _ rune) {
 	fmt.Fprintf(s, "token request of client %q", r.ClientID)
-}
-
-// reserved are the parameters that extra_params may not hold, in lower case.
-var reserved = map[string]bool{
-	// What makes the request this grant by this client (RFC 6749 section 4.4.2).
-	"grant_type": true, "client_id": true,
-	// Client authentication (RFC 6749 section 2.3.1, RFC 7521 section 4.2): secrets, and extra_params
-	// are shown on read.
-	"client_secret": true, "client_assertion": true, "client_assertion_type": true,
-	// Fields of their own, which are part of what is asked and checked.
-	"scope": true, "resource": true, "audience": true,
-	// Other grants' credentials (RFC 6749, 7522, 7523, 7636, 8628, 8693, OpenID CIBA): without use
-	// here, and secrets again.
-	"assertion": true, "auth_req_id": true, "code": true, "code_verifier": true, "device_code": true,
-	"password": true, "redirect_uri": true, "refresh_token": true, "username": true,
-	"actor_token": true, "actor_token_type": true, "subject_token": true, "subject_token_type": true,
-}
-
-// IsReserved reports whether extra_params may not hold the parameter: it has a field of its own, is the
-// client's authentication, or is the credential of another grant. Case does not matter, as it does not
-// to some servers.
-func IsReserved(param string) bool {
-	return reserved[strings.ToLower(strings.TrimSpace(param))]
 }
