@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
@@ -101,19 +100,7 @@ func (c *config) discover(ctx context.Context, trusted bool) error {
 		return badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
 			quote(found.Issuer), quote(c.Discovered.Issuer))
 	}
-	c.Discovered = &discovered{
-		Issuer:       found.Issuer,
-		TokenURL:     found.TokenURL,
-		MTLSTokenURL: found.MTLSTokenURL,
-		AuthMethods:  found.AuthMethods,
-		SigningAlgs:  found.SigningAlgs,
-		Scopes:       found.Scopes,
-		Resource:     found.Resource,
-		Others:       found.Others,
-		Policy:       found.Policy,
-		Warnings:     found.Warnings,
-		At:           time.Now().UTC().Truncate(time.Second),
-	}
+	c.Discovered = newDiscovered(found)
 	return nil
 }
 
@@ -121,12 +108,7 @@ func (c *config) discover(ctx context.Context, trusted bool) error {
 // the write goes on without.
 func (c *config) look(ctx context.Context) {
 	found, err := c.search().Look(ctx)
-	c.Published = &published{
-		ServerURL: c.ServerURL,
-		Scopes:    found.Scopes,
-		Resource:  found.Resource,
-		At:        time.Now().UTC().Truncate(time.Second),
-	}
+	c.Published = newPublished(c.ServerURL, found)
 	if err == nil {
 		return
 	}

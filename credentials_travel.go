@@ -1,7 +1,6 @@
 package mcpoauth
 
 import (
-	"context"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -43,22 +42,6 @@ func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (fiel
 // config could have its secret sent to a host of their own.
 func (c *config) sameRoute(o *config) bool {
 	return c.discoverySource() == o.discoverySource() && configTable.equal(c, o, isRoute)
-}
-
-// writtenFor is the config that the stored credentials were written for: old, nil for a new config. Until the
-// first token that a signing key obtained, the audience of its assertions is still being found out, and next may
-// have another without a new key.
-func (b *backend) writtenFor(ctx context.Context, server string, old, next *config) (*config, error) {
-	if old == nil || len(old.Keys) == 0 || old.CredentialsID == "" || next.AssertionAudience == old.AssertionAudience {
-		return old, nil
-	}
-	verified, err := b.store.verified(ctx, server, old)
-	if err != nil || verified {
-		return old, err
-	}
-	meant := old.clone()
-	meant.AssertionAudience = next.AssertionAudience
-	return meant, nil
 }
 
 // sameCredentials reports whether the client would identify itself in the same way.

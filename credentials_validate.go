@@ -211,7 +211,7 @@ func (c *config) validDiscovered() error {
 	if c.Discovered == nil || c.TokenURL != "" {
 		return nil
 	}
-	err := c.validEndpoint("the token endpoint that was discovered", c.tokenURL())
+	err := validEndpoint("the token endpoint that was discovered", c.tokenURL(), c.AllowInsecureHTTP)
 	if err == nil || !strings.HasPrefix(strings.ToLower(c.tokenURL()), "http:") {
 		return err
 	}

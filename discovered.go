@@ -22,6 +22,22 @@ type discovered struct {
 	At           time.Time        `json:"at"`
 }
 
+func newDiscovered(found *discovery.Result) *discovered {
+	return &discovered{
+		Issuer:       found.Issuer,
+		TokenURL:     found.TokenURL,
+		MTLSTokenURL: found.MTLSTokenURL,
+		AuthMethods:  found.AuthMethods,
+		SigningAlgs:  found.SigningAlgs,
+		Scopes:       found.Scopes,
+		Resource:     found.Resource,
+		Others:       found.Others,
+		Policy:       found.Policy,
+		Warnings:     found.Warnings,
+		At:           time.Now().UTC().Truncate(time.Second),
+	}
+}
+
 // published is what the MCP server of a config says whose authorization server the operator
 // named, pinned as discovered is.
 type published struct {
@@ -30,6 +46,10 @@ type published struct {
 	Resource  string    `json:"resource,omitempty"`
 	Warning   string    `json:"warning,omitempty"` // why there is no more
 	At        time.Time `json:"at"`
+}
+
+func newPublished(serverURL string, found discovery.Published) *published {
+	return &published{ServerURL: serverURL, Scopes: found.Scopes, Resource: found.Resource, At: time.Now().UTC().Truncate(time.Second)}
 }
 
 // same reports whether both pin the same, whenever that was found. Either may be nil.

@@ -110,7 +110,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		}
 	}
 	configTable.update(next, d)
-	meant, err := b.writtenFor(ctx, name.Server, old, next)
+	meant, err := b.store.writtenFor(ctx, name.Server, old, next)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func canonicalPublicURL(raw string) (string, error) {
 	if raw == "" {
 		return "", nil
 	}
-	if err := (&config{}).validEndpoint("public_url", raw); err != nil {
+	if err := validEndpoint("public_url", raw, false); err != nil {
 		return "", err
 	}
 	u, err := url.Parse(raw)

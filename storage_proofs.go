@@ -42,6 +42,22 @@ func (s store) verified(ctx context.Context, server string, c *config) (bool, er
 	return stored == proof, err
 }
 
+// writtenFor returns the config that the stored credentials were written for: old, nil for a new config. While no token
+// request has succeeded with a signing key, the audience of its assertions may still be wrong, so next may change it
+// without a new key.
+func (s store) writtenFor(ctx context.Context, server string, old, next *config) (*config, error) {
+	if old == nil || len(old.Keys) == 0 || old.CredentialsID == "" || next.AssertionAudience == old.AssertionAudience {
+		return old, nil
+	}
+	verified, err := s.verified(ctx, server, old)
+	if err != nil || verified {
+		return old, err
+	}
+	meant := old.clone()
+	meant.AssertionAudience = next.AssertionAudience
+	return meant, nil
+}
+
 // storeProof stores what proving has recorded. If storage fails, the next token that is saved tries again:
 // nothing depends on a proof but what status/ says, and whether a verified write needs a request.
 func (s store) storeProof(ctx context.Context, server string) {

@@ -24,8 +24,9 @@ func absoluteURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// validEndpoint checks a URL that is called, or whose tokens are sent there.
-func (c *config) validEndpoint(field, raw string) error {
+// validEndpoint checks a URL that the plugin or its brokers call. insecure allows http to any host; to loopback it is
+// always allowed. field is the URL's name in errors.
+func validEndpoint(field, raw string, insecure bool) error {
 	u, err := absoluteURL(raw)
 	switch {
 	case err != nil:
@@ -40,7 +41,7 @@ func (c *config) validEndpoint(field, raw string) error {
 		return badRequest("%s must be absolute, as in https://mcp.example.com/mcp: it names no host", field)
 	case u.User != nil:
 		return badRequest("%s must not hold user information: credentials have fields of their own", field)
-	case u.Scheme == "http" && !c.AllowInsecureHTTP && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !insecure && !isLoopback(u.Hostname()):
 		return badRequest("%s uses http to a host other than loopback: write https, or allow_insecure_http=true if the network between is trusted", field)
 	}
 	return nil

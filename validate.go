@@ -33,7 +33,7 @@ func (c *config) validate() error {
 		if endpoint.url == "" {
 			continue
 		}
-		if err := c.validEndpoint(endpoint.field, endpoint.url); err != nil {
+		if err := validEndpoint(endpoint.field, endpoint.url, c.AllowInsecureHTTP); err != nil {
 			return err
 		}
 		if field, value := discovery.MetadataOf(endpoint.url); field != "" {
