@@ -18,6 +18,9 @@ import (
 const (
 	maxTimeout = 25 * time.Second // of a refresh; a write ends earlier, at writeBudget
 	maxTTL     = 365 * 24 * time.Hour
+
+	minAssertionTTL = 10 * time.Second
+	maxAssertionTTL = time.Hour
 )
 
 // keyIDThumbprint is the key_id that stands for the default.
@@ -28,6 +31,9 @@ const (
 	defaultDefaultTTL     = 5 * time.Minute
 	defaultIdleTimeout    = 24 * time.Hour
 	defaultRequestTimeout = 10 * time.Second
+
+	defaultAssertionTTL       = time.Minute
+	defaultAssertionTTLBearer = 5 * time.Minute // some servers' tokens end with the assertion that was the grant
 )
 
 // config is all that the plugin needs to be a client of one authorization server for
@@ -119,39 +125,14 @@ var configTable = slices.Concat(fieldTable[config]{
 		"The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and no server that server_url names.").is(isRoute),
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
 		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
-	{
-		name: "identity", traits: isCredential,
-		schema: framework.FieldSchema{
-			Type:          framework.TypeString,
-			AllowedValues: []any{"", staticName, string(identityIssuer), string(identityDocument)},
-			Description:   "Who the authorization server trusts: static is a client that is registered with credentials; issuer is this mount, as the issuer of assertions about the client; document is a client whose id is the URL of its description. The last two need no secret and no registered key, but public_url in settings. Default: static.",
-		},
-		set: func(c *config, d *framework.FieldData) {
-			if c.Identity = identity(d.Get("identity").(string)); c.Identity == staticName {
-				c.Identity = identityStatic
-			}
-		},
-		value: func(c *config) any { return c.Identity.String() },
-	},
-	{
-		name: "grant", traits: isCredential,
-		schema: framework.FieldSchema{
-			Type:          framework.TypeString,
-			AllowedValues: []any{"", string(grant.ClientCredentials), string(grant.JWTBearer)},
-			Description:   "The grant that tokens are asked for with: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.",
-		},
-		set: func(c *config, d *framework.FieldData) {
-			if c.Grant = grant.Type(d.Get("grant").(string)); c.Grant == grant.ClientCredentials {
-				c.Grant = ""
-			}
-		},
-		value: func(c *config) any { return string(c.grantType()) },
-	},
+	choiceField("identity", func(c *config) *identity { return &c.Identity }, staticName, []identity{staticName, identityIssuer, identityDocument},
+		"Who the authorization server trusts: static is a client that is registered with credentials; issuer is this mount, as the issuer of assertions about the client; document is a client whose id is the URL of its description. The last two need no secret and no registered key, but public_url in settings. Default: static.").is(isCredential),
+	choiceField("grant", func(c *config) *grant.Type { return &c.Grant }, grant.ClientCredentials, []grant.Type{grant.ClientCredentials, grant.JWTBearer},
+		"The grant that tokens are asked for with: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.").is(isCredential),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server. Required, except with identity=issuer, if the server knows the client by the assertion, and with identity=document, which makes it.").is(isCredential),
-	textField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, 0,
-		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic.").
-		oneOf(string(grant.ClientSecretBasic), string(grant.ClientSecretPost), string(grant.PrivateKeyJWT), string(grant.TLSClientAuth), string(grant.SelfSignedTLSClientAuth)),
+		"The client's identifier at the authorization server. Required, except with identity=issuer, if the server knows the client by the assertion, and with identity=document, which makes it.").is(isCredential).printable(),
+	choiceField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, "", []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth},
+		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic."),
 	textField("client_secret", func(c *config) *string { return &c.ClientSecret }, 8<<10,
 		"The client's secret. It is stored, sent to the token endpoint, and never returned.").is(isSecret | isCredential),
 	flagField("raw_basic_auth", func(c *config) *bool { return &c.RawBasicAuth },
@@ -160,9 +141,8 @@ var configTable = slices.Concat(fieldTable[config]{
 		Type:        framework.TypeString,
 		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
 	}}.is(isSecret | isFile),
-	textField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, 0,
-		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").
-		oneOf(string(grant.RSA2048), string(grant.ECP256), string(grant.Ed25519)).handled(),
+	choiceField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, "", keyTypes,
+		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").handled(),
 	{
 		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
@@ -192,13 +172,12 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
 		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isCredential | isFile),
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
-		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint; with grant=jwt_bearer the token endpoint.").is(isRoute | needsKey),
-	textField("assertion_type", func(c *config) *string { return &c.AssertionType }, 0,
-		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential|needsKey).
-		oneOf(grant.TypeJWT, grant.TypeClientAuthentication),
+		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint; with grant=jwt_bearer the token endpoint.").is(isRoute | needsKey).printable(),
+	choiceField("assertion_type", func(c *config) *string { return &c.AssertionType }, "", []string{grant.TypeJWT, grant.TypeClientAuthentication},
+		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential | needsKey),
 	textField("assertion_subject", func(c *config) *string { return &c.AssertionSubject }, 1<<10,
-		"The sub of assertions with identity=issuer. Default: the server's name.").is(isCredential | needsKey),
-	{
+		"The sub of assertions with identity=issuer. Default: the server's name.").is(isCredential | needsKey).printable(),
+	field[config]{
 		name: "assertion_ttl", traits: isCredential,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeDurationSecond,
@@ -212,7 +191,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		},
 		value:  func(c *config) any { return seconds(c.assertionTTL()) },
 		readAs: &framework.FieldSchema{Type: framework.TypeInt64, Description: "How long an assertion is valid. In seconds."},
-	},
+	}.between(minAssertionTTL, maxAssertionTTL, ""),
 	{
 		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
@@ -223,6 +202,7 @@ var configTable = slices.Concat(fieldTable[config]{
 			c.AssertionClaims = encoded(d.Get("assertion_claims").(map[string]any))
 		},
 		value: func(c *config) any { return decoded(c.AssertionClaims) },
+		check: func(c *config) error { return validClaims(c.AssertionClaims) },
 	},
 }, tokenParamFields(func(c *config) *tokenParams { return &c.tokenParams }, map[string]string{
 	"scopes":   "those that the MCP server names, else none",
@@ -271,6 +251,18 @@ var configTable = slices.Concat(fieldTable[config]{
 	}},
 	{name: "verify", schema: *verifyField()},
 })
+
+func validClaims(claims map[string]json.RawMessage) error {
+	for _, claim := range slices.Sorted(maps.Keys(claims)) {
+		if claim == "" || !isPrintable(claim) {
+			return badRequest("assertion_claims: the name %s must be printable characters", quote(claim))
+		}
+		if grant.IsRegisteredClaim(claim) {
+			return badRequest("assertion_claims must not hold %s: the plugin sets it", claim)
+		}
+	}
+	return nil
+}
 
 // secretFields are never read back or quoted.
 var secretFields = configTable.names(isSecret)

@@ -95,7 +95,7 @@ func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error)
 		return false, nil
 	}
 	if !slices.Contains(keyTypes, kind) {
-		return false, badRequest("key_type %s is not supported: write rsa-2048, ec-p256 or ed25519", quote(string(kind)))
+		return false, notSupported("key_type", kind, keyTypes)
 	}
 	key, err := newSigningKey(kind, time.Time{})
 	if err != nil {
@@ -104,6 +104,3 @@ func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error)
 	c.KeyType, c.Keys = kind, c.Keys.replaced(key, time.Now())
 	return true, nil
 }
-
-// keyTypes are the types of key that the plugin makes.
-var keyTypes = []grant.KeyType{grant.RSA2048, grant.ECP256, grant.Ed25519}

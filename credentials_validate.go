@@ -1,50 +1,11 @@
 package mcpoauth
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
-
-// methods are the client authentication methods that work.
-var methods = []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth}
-
-// validClient checks the client's identifier and the name of its authentication method.
-func (c *config) validClient() error {
-	switch {
-	case c.ClientID == "" && c.Identity == identityStatic:
-		return badRequest("client_id is missing: write the client's identifier at the authorization server")
-	case !isPrintable(c.ClientID):
-		return badRequest("client_id must be printable characters")
-	case c.AuthMethod != "" && !slices.Contains(methods, c.AuthMethod):
-		return badRequest("token_endpoint_auth_method %s is not supported: write client_secret_basic, client_secret_post, private_key_jwt, tls_client_auth or self_signed_tls_client_auth", quote(string(c.AuthMethod)))
-	}
-	return nil
-}
-
-// validAssertion checks the fields of assertions.
-func (c *config) validAssertion() error {
-	switch {
-	case !isPrintable(c.AssertionAudience):
-		return badRequest("assertion_audience must be printable characters")
-	case c.assertionTTL() < minAssertionTTL || c.assertionTTL() > maxAssertionTTL:
-		return badRequest("assertion_ttl must be between %s and %s", minAssertionTTL, maxAssertionTTL)
-	case !slices.Contains([]string{"", grant.TypeJWT, grant.TypeClientAuthentication}, c.AssertionType):
-		return badRequest("assertion_type %s is not supported: write JWT or client-authentication+jwt", quote(c.AssertionType))
-	}
-	for _, claim := range slices.Sorted(maps.Keys(c.AssertionClaims)) {
-		if claim == "" || !isPrintable(claim) {
-			return badRequest("assertion_claims: the name %s must be printable characters", quote(claim))
-		}
-		if grant.IsRegisteredClaim(claim) {
-			return badRequest("assertion_claims must not hold %s: the plugin sets it", claim)
-		}
-	}
-	return nil
-}
 
 // validCredentials checks what can be checked of the credentials without knowing the authorization server.
 func (c *config) validCredentials() error {

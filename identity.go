@@ -1,9 +1,6 @@
 package mcpoauth
 
-import (
-	"cmp"
-	"time"
-)
+import "cmp"
 
 // identity says who authorization servers trust: the value of the field of that name, empty for the default.
 type identity string
@@ -21,12 +18,6 @@ const (
 const staticName = "static"
 
 func (i identity) String() string { return cmp.Or(string(i), staticName) }
-
-// The default lifetimes of assertions. With the JWT bearer grant some servers' tokens end with the assertion.
-const (
-	defaultAssertionTTL       = time.Minute
-	defaultAssertionTTLBearer = 5 * time.Minute
-)
 
 // The paths that are answered without a Vault token, each with the public id of a config after it.
 const (

@@ -26,6 +26,9 @@ const maxPublished = 8
 // authorization server that knows private_key_jwt accepts RS256.
 const defaultKeyType = grant.RSA2048
 
+// keyTypes are the types of key that the plugin makes.
+var keyTypes = []grant.KeyType{grant.RSA2048, grant.ECP256, grant.Ed25519}
+
 // signingKey is a key of private_key_jwt (RFC 7523 section 2.2), as it is stored.
 type signingKey struct {
 	// ID is the key's id (kid).

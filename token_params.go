@@ -81,12 +81,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			return nil
 		}),
 		textField("audience", func(of *T) *string { return &at(of).Audience }, maxURL,
-			byDefault("audience", "The audience parameter that some authorization servers want.")).checked(func(of *T) error {
-			if !isPrintable(at(of).Audience) {
-				return badRequest("audience must be printable characters")
-			}
-			return nil
-		}),
+			byDefault("audience", "The audience parameter that some authorization servers want.")).printable(),
 		{
 			name: "extra_params", limit: limit{bytes: 4 << 10, items: 100, names: 256},
 			schema: framework.FieldSchema{

@@ -24,6 +24,9 @@ func validName(name tokens.Name) error {
 // validate checks what the keys don't decide, and says of the first fault what to write instead. It comes before
 // updateKeys, so that no key is made for a write that can't succeed; validCredentials comes after it.
 func (c *config) validate() error {
+	if err := configTable.check(c); err != nil {
+		return err
+	}
 	if c.ServerURL == "" && c.Issuer == "" && c.TokenURL == "" {
 		return badRequest("server_url is missing: write the MCP server's URL, from which its authorization server is discovered, or the authorization server's issuer or token_url")
 	}
@@ -46,13 +49,10 @@ func (c *config) validate() error {
 	if err := c.validIdentity(); err != nil {
 		return err
 	}
-	if err := c.validClient(); err != nil {
-		return err
+	if c.ClientID == "" && c.Identity == identityStatic {
+		return badRequest("client_id is missing: write the client's identifier at the authorization server")
 	}
-	if err := c.validAssertion(); err != nil {
-		return err
-	}
-	return configTable.check(c)
+	return nil
 }
 
 // validate checks a role.
