@@ -158,30 +158,6 @@ func durationField[T any](name string, at func(*T) *time.Duration, byDefault tim
 	return f
 }
 
-func serverField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "The operator's short name of the MCP server.",
-	}
-}
-
-func roleField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "Name of the role.",
-	}
-}
-
-func verifyField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeBool,
-		Default:     true,
-		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting any server. Not stored itself. Default: true.",
-	}
-}
-
 // setSeconds takes a duration as Vault's own fields do, in whole seconds: a fraction is
 // rounded up, so that a limit of half a second does not become none. An empty value is
 // the default.

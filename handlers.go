@@ -33,6 +33,17 @@ func serve(h handler) framework.OperationFunc {
 	}
 }
 
+// existence makes an existence check one of the framework's. A name that is not allowed does not exist: the write
+// that follows returns the error.
+func existence(exists func(context.Context, tokens.Name) (bool, error)) framework.ExistenceFunc {
+	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
+		if name, err := nameOf(d); err == nil {
+			return exists(ctx, name)
+		}
+		return false, nil
+	}
+}
+
 // serveOperator is serve for operators, who are told the same at every node, and what they have just
 // written. A passive node may not have heard of it yet, and knows of no failure: Vault forwards the request.
 // The handler's context ends with the budget of a write: storage that hangs must not hold a request for long.

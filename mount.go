@@ -17,6 +17,3 @@ type backend struct {
 
 	keySets *keySets
 }
-
-// operationPrefix starts the operation ids of the OpenAPI document.
-const operationPrefix = "mcp-oauth"

@@ -20,16 +20,16 @@ func (b *backend) configPaths() []*framework.Path {
 			Pattern:         "config/?$",
 			HelpSynopsis:    "List the configured MCP servers.",
 			HelpDescription: strings.TrimSpace(configsHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "configs"},
+			DisplayAttrs:    display("configs"),
 			Operations:      b.listOperation(b.listConfigs, "List the names of the configured MCP servers.", "How their tokens are is at status/.", "Names of the configured MCP servers."),
 		},
 		{
 			Pattern:         "config/" + framework.GenericNameRegex("server") + "$",
 			Fields:          configFields(),
-			ExistenceCheck:  b.configExists,
+			ExistenceCheck:  existence(b.configExists),
 			HelpSynopsis:    "Configure the OAuth client of an MCP server.",
 			HelpDescription: strings.TrimSpace(configHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "config"},
+			DisplayAttrs:    display("config"),
 			Operations: b.operations(storedOperations{
 				save: b.writeConfig, saveSummary: "Configure an MCP server's OAuth client, or change it.",
 				read: b.readConfig, readSummary: "Read an MCP server's OAuth client, without its secrets.",
@@ -40,13 +40,9 @@ func (b *backend) configPaths() []*framework.Path {
 	}
 }
 
-func (b *backend) configExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
-	name, err := nameOf(d)
-	if err == nil {
-		c, err := b.store.config(ctx, name.Server)
-		return c != nil, err
-	}
-	return false, nil // the write says why not
+func (b *backend) configExists(ctx context.Context, name tokens.Name) (bool, error) {
+	c, err := b.store.config(ctx, name.Server)
+	return c != nil, err
 }
 
 func (b *backend) listConfigs(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
@@ -178,12 +174,8 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	failing := b.engine.Failing(name)
 	write.fetch = old == nil || write.refresh || failing ||
 		write.terms.Shape != old.terms(nil).Shape || next.RequestTimeout != old.RequestTimeout
-	if write.verify && !write.fetch {
-		verified, err := b.store.verified(ctx, name.Server, next)
-		if err != nil {
-			return nil, err
-		}
-		write.fetch = !verified
+	if err := b.fetchUnproven(ctx, &write, next); err != nil {
+		return nil, err
 	}
 	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource), moved)
 	notes = append(notes, next.identityWarnings()...)
@@ -216,8 +208,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		notes = append(notes, fmt.Sprintf("no token was asked for now, because the authorization server does not trust that yet: keys/%s shows what to enter there; then write refresh/%s", name.Server, name.Server))
 	}
 	if granted != nil {
-		notes = append(notes, warnings(next.parameters(nil), granted.AccessToken, granted.Scope)...)
-		notes = append(notes, next.lifetimeWarning(granted.ExpiresIn))
+		notes = append(notes, next.tokenWarnings(nil, granted.AccessToken, granted.Scope, granted.ExpiresIn)...)
 	}
 	return warn(notes...), nil
 }

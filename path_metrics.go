@@ -22,7 +22,7 @@ func (b *backend) metricsPaths() []*framework.Path {
 		Pattern:         metricsPath + "$",
 		HelpSynopsis:    "Read the mount's metrics, for Prometheus.",
 		HelpDescription: strings.TrimSpace(metricsHelp),
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "metrics"},
+		DisplayAttrs:    display("metrics"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    serve(b.readMetrics),

@@ -36,12 +36,6 @@ type publication struct {
 }
 
 func (b *backend) publishedPaths() []*framework.Path {
-	text := func(description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
-	}
-	texts := func(description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: framework.TypeStringSlice, Description: description}
-	}
 	keys := map[string]*framework.FieldSchema{"keys": {Type: framework.TypeSlice, Description: "The public keys as JWKs."}}
 	id := framework.GenericNameRegex("id")
 	var paths []*framework.Path
@@ -65,11 +59,11 @@ func (b *backend) publishedPaths() []*framework.Path {
 			synopsis:    "Read an issuer's metadata (OpenID Connect Discovery), with identity=issuer.",
 			description: "For the authorization server, which needs no Vault token, to find the issuer's keys.",
 			response:    "The metadata", fields: map[string]*framework.FieldSchema{
-				"issuer":                                text("The issuer."),
-				"jwks_uri":                              text("The URL of its public keys."),
-				"response_types_supported":              texts("What OpenID Connect demands."),
-				"subject_types_supported":               texts("What OpenID Connect demands."),
-				"id_token_signing_alg_values_supported": texts("The algorithms of the keys."),
+				"issuer":                                textSchema("The issuer."),
+				"jwks_uri":                              textSchema("The URL of its public keys."),
+				"response_types_supported":              textsSchema("What OpenID Connect demands."),
+				"subject_types_supported":               textsSchema("What OpenID Connect demands."),
+				"id_token_signing_alg_values_supported": textsSchema("The algorithms of the keys."),
 			},
 			of: []identity{identityIssuer}, document: issuerDocument,
 		},
@@ -78,13 +72,13 @@ func (b *backend) publishedPaths() []*framework.Path {
 			synopsis:    "Read a client's description (Client ID Metadata Document), with identity=document.",
 			description: "For the authorization server, which needs no Vault token: this URL is the client's id there.",
 			response:    "The document", fields: map[string]*framework.FieldSchema{
-				"client_id":                  text("The document's URL."),
-				"client_name":                text("The server's name."),
-				"redirect_uris":              texts("A URL at which nothing is: no user logs in here."),
-				"grant_types":                texts("The grant."),
-				"response_types":             texts("None."),
-				"token_endpoint_auth_method": text("How the client authenticates."),
-				"jwks_uri":                   text("The URL of its public keys."),
+				"client_id":                  textSchema("The document's URL."),
+				"client_name":                textSchema("The server's name."),
+				"redirect_uris":              textsSchema("A URL at which nothing is: no user logs in here."),
+				"grant_types":                textsSchema("The grant."),
+				"response_types":             textsSchema("None."),
+				"token_endpoint_auth_method": textSchema("How the client authenticates."),
+				"jwks_uri":                   textSchema("The URL of its public keys."),
 			},
 			of: []identity{identityDocument}, document: clientDocument,
 		},
@@ -94,7 +88,7 @@ func (b *backend) publishedPaths() []*framework.Path {
 			Fields:          map[string]*framework.FieldSchema{"id": publicIDField()},
 			HelpSynopsis:    p.synopsis,
 			HelpDescription: strings.TrimSpace(keysHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: p.suffix},
+			DisplayAttrs:    display(p.suffix),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    b.servePublic(p),
@@ -111,11 +105,7 @@ func (b *backend) publishedPaths() []*framework.Path {
 }
 
 func publicIDField() *framework.FieldSchema {
-	return &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "The name under which a config publishes; keys/<server> shows it.",
-	}
+	return pathSchema("The name under which a config publishes; keys/<server> shows it.")
 }
 
 // notPublished is the one answer for all that is not published: it does not say whether there is no such config, or

@@ -31,13 +31,13 @@ func (b *backend) refreshPaths() []*framework.Path {
 				// Within the cluster only: a performance secondary's tokens are its own.
 				ForwardPerformanceStandby: true,
 				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
-					"token_id":   {Type: framework.TypeString, Description: "The token_id of the token now held."},
-					"refreshed":  {Type: framework.TypeBool, Description: "Whether this request, or one that it shared the work of, obtained a new token. If not, a warning says why."},
-					"expires_at": {Type: framework.TypeTime, Description: "When the token now held stops being valid (RFC 3339, UTC)."},
+					"token_id":   textSchema("The token_id of the token now held."),
+					"refreshed":  boolSchema("Whether this request, or one that it shared the work of, obtained a new token. If not, a warning says why."),
+					"expires_at": timeSchema("When the token now held stops being valid"),
 				}),
 			},
 		},
-	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "refresh", OperationSuffix: "token"})
+	}, displayVerb("refresh", "token"))
 }
 
 // tokenIDPattern is the form of a token_id.

@@ -16,7 +16,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			Pattern:         "role/?$",
 			HelpSynopsis:    "List the MCP servers that have roles.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "servers-with-roles"},
+			DisplayAttrs:    display("servers-with-roles"),
 			Operations:      b.listOperation(b.listServersWithRoles, "List the MCP servers that have roles.", "The roles themselves are listed at role/<server>.", "<server>/ for each that has roles."),
 		},
 		{
@@ -24,16 +24,16 @@ func (b *backend) rolePaths() []*framework.Path {
 			Fields:          map[string]*framework.FieldSchema{"server": serverField()},
 			HelpSynopsis:    "List the roles of an MCP server.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
+			DisplayAttrs:    display("roles"),
 			Operations:      b.listOperation(b.listRoles, "List the names of an MCP server's roles.", "How their tokens are is at status/.", "Names of the roles."),
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$",
 			Fields:          roleTable.written(),
-			ExistenceCheck:  b.roleExists,
+			ExistenceCheck:  existence(b.roleExists),
 			HelpSynopsis:    "Configure a role: other scopes, resource or audience for an MCP server.",
 			HelpDescription: strings.TrimSpace(roleHelp),
-			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
+			DisplayAttrs:    display("role"),
 			Operations: b.operations(storedOperations{
 				save: b.writeRole, saveSummary: "Configure a role of an MCP server, or change it.",
 				read: b.readRole, readSummary: "Read a role of an MCP server.",
@@ -44,13 +44,9 @@ func (b *backend) rolePaths() []*framework.Path {
 	}
 }
 
-func (b *backend) roleExists(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
-	name, err := nameOf(d)
-	if err == nil {
-		_, r, err := b.store.configAndRole(ctx, name)
-		return r != nil, err
-	}
-	return false, nil // the write says why not
+func (b *backend) roleExists(ctx context.Context, name tokens.Name) (bool, error) {
+	_, r, err := b.store.configAndRole(ctx, name)
+	return r != nil, err
 }
 
 // listServersWithRoles lists them as directories.
@@ -130,12 +126,8 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	write.after = func(context.Context, tokens.Name) (*tokens.Terms, error) { return write.terms, nil }
 	failing := b.engine.Failing(name)
 	write.fetch = old == nil || failing || write.terms.Shape != c.terms(old).Shape
-	if write.verify && !write.fetch {
-		verified, err := b.store.verified(ctx, name.Server, c)
-		if err != nil {
-			return nil, err
-		}
-		write.fetch = !verified
+	if err := b.fetchUnproven(ctx, &write, c); err != nil {
+		return nil, err
 	}
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(oddResources(next.Resource)), nil
@@ -157,8 +149,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	}
 	notes := []string{oddResources(next.Resource)}
 	if granted != nil {
-		notes = append(notes, warnings(c.parameters(next), granted.AccessToken, granted.Scope)...)
-		notes = append(notes, c.lifetimeWarning(granted.ExpiresIn))
+		notes = append(notes, c.tokenWarnings(next, granted.AccessToken, granted.Scope, granted.ExpiresIn)...)
 	}
 	return warn(notes...), nil
 }

@@ -20,7 +20,7 @@ func (b *backend) settingsPaths() []*framework.Path {
 		Fields:          settingsTable.written(),
 		HelpSynopsis:    "The mount's URL, as authorization servers see it.",
 		HelpDescription: strings.TrimSpace(settingsHelp),
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "settings"},
+		DisplayAttrs:    display("settings"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.readSettings),
@@ -28,17 +28,8 @@ func (b *backend) settingsPaths() []*framework.Path {
 				Description: "Unset ones are empty.",
 				Responses:   responses(http.StatusOK, "The settings", settingsTable.read()),
 			},
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.serveWrite(b.writeSettings),
-				Summary:                     "Change the mount's settings.",
-				Description:                 "An update changes only the fields given.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				Responses: map[int][]framework.Response{
-					http.StatusNoContent: {{Description: "Stored"}},
-					http.StatusOK:        {{Description: "Stored, with warnings"}},
-				},
-			},
+			logical.UpdateOperation: forwarded(b.serveWrite(b.writeSettings),
+				"Change the mount's settings.", "An update changes only the fields given.", stored()),
 		},
 	}}
 }

@@ -21,7 +21,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		Pattern:         "status/?$",
 		HelpSynopsis:    "List the servers with the state of their tokens: what is broken?",
 		HelpDescription: strings.TrimSpace(statusHelp),
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "statuses"},
+		DisplayAttrs:    display("statuses"),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.listStatus),
@@ -42,7 +42,7 @@ func (b *backend) statusPaths() []*framework.Path {
 				Responses:   responses(http.StatusOK, "The health of the token", statusFields()),
 			},
 		},
-	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "status"})
+	}, display("status"))
 	ofServer := one[0]
 	ofServer.Pattern = strings.TrimSuffix(ofServer.Pattern, "$") + "/?$"
 	ofServer.Operations = maps.Clone(ofServer.Operations)
@@ -50,7 +50,7 @@ func (b *backend) statusPaths() []*framework.Path {
 		Callback:     b.serveOperator(b.listRoleStatus),
 		Summary:      "List a server's roles with the state of their tokens.",
 		Description:  "Contacts no authorization server.",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "list", OperationSuffix: "role-statuses"},
+		DisplayAttrs: displayVerb("list", "role-statuses"),
 		Responses:    statusList("Names of the roles."),
 	}
 	return append([]*framework.Path{list}, one...)
@@ -59,47 +59,41 @@ func (b *backend) statusPaths() []*framework.Path {
 // statusList describes the response of a list of names with their state.
 func statusList(names string) map[int][]framework.Response {
 	return responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
-		"keys":     {Type: framework.TypeStringSlice, Description: names},
+		"keys":     textsSchema(names),
 		"key_info": {Type: framework.TypeMap, Description: "By name: state and, if the last request failed, the error."},
 	})
 }
 
 func statusFields() map[string]*framework.FieldSchema {
-	text := func(description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
-	}
-	at := func(description string) *framework.FieldSchema {
-		return &framework.FieldSchema{Type: framework.TypeTime, Description: description}
-	}
 	return map[string]*framework.FieldSchema{
 		"state": {
 			Type:          framework.TypeString,
 			AllowedValues: []any{string(tokens.StateOK), string(tokens.StateFailing), string(tokens.StateDown), string(tokens.StateIdle), string(tokens.StateEmpty)},
 			Description:   "ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: no broker reads the token, so it is left to expire; empty: no token yet, the next read obtains one.",
 		},
-		"token_id":                      text("The token_id of the token held, if it is valid."),
-		"expires_at":                    at("When the token held expires (RFC 3339, UTC)."),
-		"last_vault_rotation":           at("When the token held was obtained (RFC 3339, UTC)."),
-		"next_rotation":                 at("When the token held is due to be refreshed (RFC 3339, UTC)."),
-		"scope":                         text("The granted scopes, space-delimited."),
-		"last_read":                     at("When the token was last read (RFC 3339, UTC). That it came into memory, as by loading, and a write that obtained a token count as reads."),
-		"refreshing":                    {Type: framework.TypeBool, Description: "Whether a request to the authorization server is under way."},
-		"unsaved":                       {Type: framework.TypeBool, Description: "Whether the token held could not be stored yet: it would not survive a restart."},
-		"last_error":                    text("Why the last attempt failed, as a read says it."),
-		"last_error_code":               text("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
-		"last_error_at":                 at("When the last attempt failed (RFC 3339, UTC)."),
-		"failing_since":                 at("When the first of the attempts that failed in a row failed (RFC 3339, UTC)."),
+		"token_id":                      textSchema("The token_id of the token held, if it is valid."),
+		"expires_at":                    timeSchema("When the token held expires"),
+		"last_vault_rotation":           timeSchema("When the token held was obtained"),
+		"next_rotation":                 timeSchema("When the token held is due to be refreshed"),
+		"scope":                         textSchema("The granted scopes, space-delimited."),
+		"last_read":                     timeSchema("When the token was last read; loading it from storage and a write that obtained it count as reads"),
+		"refreshing":                    boolSchema("Whether a request to the authorization server is under way."),
+		"unsaved":                       boolSchema("Whether the token held could not be stored yet: it would not survive a restart."),
+		"last_error":                    textSchema("Why the last attempt failed, as a read says it."),
+		"last_error_code":               textSchema("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
+		"last_error_at":                 timeSchema("When the last attempt failed"),
+		"failing_since":                 timeSchema("When the first of the attempts that failed in a row failed"),
 		"consecutive_failures":          {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
-		"next_attempt":                  at("Before when the authorization server is not asked again (RFC 3339, UTC)."),
-		"credentials_verified":          {Type: framework.TypeBool, Description: "Whether a token request with the config's credentials has succeeded since they were written: one of a verified write, of refresh/, of a read, or ahead of expiry. If not, write refresh/ to try them."},
-		"credentials_written_at":        at("When the credentials in use were written, or the key of a rotation became active (RFC 3339, UTC)."),
-		"token_url":                     text("The token endpoint in effect."),
-		"token_endpoint_auth_method":    text("How the client authenticates there."),
-		"credentials_kind":              text("What it authenticates with: client_secret, private_key, generated_key or client_certificate."),
-		"scopes":                        {Type: framework.TypeStringSlice, Description: "The scopes that are asked for."},
-		"resource":                      {Type: framework.TypeStringSlice, Description: "The resource indicators that are sent."},
-		"client_certificate_expires_at": at("When the client certificate of tls_client_auth expires (RFC 3339, UTC)."),
-		"warnings":                      {Type: framework.TypeStringSlice, Description: "What discovery warned of, and what an operator should know of the token held, such as scopes that were not granted."},
+		"next_attempt":                  timeSchema("Before when the authorization server is not asked again"),
+		"credentials_verified":          boolSchema("Whether a token request with the config's credentials has succeeded since they were written: one of a verified write, of refresh/, of a read, or ahead of expiry. If not, write refresh/ to try them."),
+		"credentials_written_at":        timeSchema("When the credentials in use were written, or the key of a rotation became active"),
+		"token_url":                     textSchema("The token endpoint in effect."),
+		"token_endpoint_auth_method":    textSchema("How the client authenticates there."),
+		"credentials_kind":              textSchema("What it authenticates with: client_secret, private_key, generated_key or client_certificate."),
+		"scopes":                        textsSchema("The scopes that are asked for."),
+		"resource":                      textsSchema("The resource indicators that are sent."),
+		"client_certificate_expires_at": timeSchema("When the client certificate of tls_client_auth expires"),
+		"warnings":                      textsSchema("What discovery warned of, and what an operator should know of the token held, such as scopes that were not granted."),
 	}
 }
 
@@ -145,10 +139,7 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 		data["last_vault_rotation"] = rfc3339(t.Issued)
 		data["next_rotation"] = rfc3339(t.RefreshAt)
 		data["scope"] = t.Scope
-		notes = append(notes, warnings(c.parameters(r), t.AccessToken, t.Scope)...)
-		if warning := c.lifetimeWarning(t.Lifetime()); warning != "" {
-			notes = append(notes, warning)
-		}
+		notes = append(notes, c.tokenWarnings(r, t.AccessToken, t.Scope, t.Lifetime())...)
 	}
 	data["warnings"] = notes
 	if f := status.Failure; f != nil {

@@ -23,7 +23,7 @@ func (b *backend) tokenPaths() []*framework.Path {
 				Responses:   responses(http.StatusOK, "The current access token", tokenFields()),
 			},
 		},
-	}, &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "token"})
+	}, display("token"))
 }
 
 // plainTokenRead gives the name of a request that reads a token, and has nothing for the framework to do but
@@ -61,18 +61,18 @@ func tokenFields() map[string]*framework.FieldSchema {
 			Description:  "The access token.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"token_type": {Type: framework.TypeString, Description: "Always Bearer (RFC 6750)."},
+		"token_type": textSchema("Always Bearer (RFC 6750)."),
 		"authorization": {
 			Type:         framework.TypeString,
 			Description:  "The value of the Authorization header: Bearer and the access token.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"expires_at":          {Type: framework.TypeTime, Description: "When the token stops being valid (RFC 3339, UTC)."},
-		"scope":               {Type: framework.TypeString, Description: "The granted scopes, space-delimited: as the answer says, else the token if it is a JWT, else as asked for. Absent if empty."},
+		"expires_at":          timeSchema("When the token stops being valid"),
+		"scope":               textSchema("The granted scopes, space-delimited: as the answer says, else the token if it is a JWT, else as asked for. Absent if empty."),
 		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while: until shortly after the next refresh. Just after one it exceeds rotation_period."},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
-		"last_vault_rotation": {Type: framework.TypeTime, Description: "When the token was obtained (RFC 3339, UTC)."},
-		"token_id":            {Type: framework.TypeString, Description: "The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."},
+		"last_vault_rotation": timeSchema("When the token was obtained"),
+		"token_id":            textSchema("The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."),
 	}
 }
 

@@ -69,16 +69,13 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	if entry == nil {
 		return false, nil
 	}
-	// A decoding error's text may quote the entry, so it is not passed on.
+	// A decoding error's text may quote the entry, so it is not passed on. A null would decode into anything.
 	var e envelope
-	if json.Unmarshal(entry.Value, &e) != nil {
-		return false, fmt.Errorf("%w: the stored entry %s is damaged: an operator must delete it and write it again", errUnreadable, key)
-	}
-	if e.Schema > schema {
+	err = json.Unmarshal(entry.Value, &e)
+	switch {
+	case err == nil && e.Schema > schema:
 		return false, fmt.Errorf("%w: the stored entry %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", errUnreadable, key, e.Schema, schema)
-	}
-	// A null would decode into anything.
-	if e.Schema < 1 || string(e.Data) == "null" || json.Unmarshal(e.Data, out) != nil {
+	case err != nil || e.Schema < 1 || string(e.Data) == "null" || json.Unmarshal(e.Data, out) != nil:
 		return false, fmt.Errorf("%w: the stored entry %s is damaged: an operator must delete it and write it again", errUnreadable, key)
 	}
 	return true, nil

@@ -21,17 +21,9 @@ type storedOperations struct {
 
 func (b *backend) operations(o storedOperations) map[logical.Operation]framework.OperationHandler {
 	save := func(exists bool) *framework.PathOperation { // for OpenAPI a create and an update are one
-		return &framework.PathOperation{
-			Callback:                    b.serveSave(o.save, exists),
-			Summary:                     o.saveSummary,
-			Description:                 "An update changes only the fields given. A token is obtained with the new settings first, and if that fails nothing is stored; verify=false stores without contacting any server.",
-			ForwardPerformanceStandby:   true,
-			ForwardPerformanceSecondary: true,
-			Responses: map[int][]framework.Response{
-				http.StatusNoContent: {{Description: "Stored"}},
-				http.StatusOK:        {{Description: "Stored, with warnings"}},
-			},
-		}
+		return forwarded(b.serveSave(o.save, exists), o.saveSummary,
+			"An update changes only the fields given. A token is obtained with the new settings first, and if that fails nothing is stored; verify=false stores without contacting any server.",
+			stored())
 	}
 	return map[logical.Operation]framework.OperationHandler{
 		logical.CreateOperation: save(false),
@@ -42,14 +34,29 @@ func (b *backend) operations(o storedOperations) map[logical.Operation]framework
 			Description: o.readDetails,
 			Responses:   responses(http.StatusOK, "The fields, without secrets", o.response),
 		},
-		logical.DeleteOperation: &framework.PathOperation{
-			Callback:                    b.serveWrite(o.delete),
-			Summary:                     o.deleteSummary,
-			Description:                 "Tokens that were handed out are not revoked: they end when they expire.",
-			ForwardPerformanceStandby:   true,
-			ForwardPerformanceSecondary: true,
-			Responses:                   responses(http.StatusNoContent, "Deleted", nil),
-		},
+		logical.DeleteOperation: forwarded(b.serveWrite(o.delete), o.deleteSummary,
+			"Tokens that were handed out are not revoked: they end when they expire.",
+			responses(http.StatusNoContent, "Deleted", nil)),
+	}
+}
+
+// forwarded is a write of shared storage, which Vault forwards to the primary cluster's active node.
+func forwarded(callback framework.OperationFunc, summary, description string, responses map[int][]framework.Response) *framework.PathOperation {
+	return &framework.PathOperation{
+		Callback:                    callback,
+		Summary:                     summary,
+		Description:                 description,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses:                   responses,
+	}
+}
+
+// stored describes the responses of a write.
+func stored() map[int][]framework.Response {
+	return map[int][]framework.Response{
+		http.StatusNoContent: {{Description: "Stored"}},
+		http.StatusOK:        {{Description: "Stored, with warnings"}},
 	}
 }
 

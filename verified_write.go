@@ -22,6 +22,17 @@ type verifiedWrite struct {
 	after func(context.Context, tokens.Name) (*tokens.Terms, error)
 }
 
+// fetchUnproven sets w.fetch if the operator wants the proof, and no token request with the credentials of c has
+// succeeded since they were written.
+func (b *backend) fetchUnproven(ctx context.Context, w *verifiedWrite, c *config) error {
+	if !w.verify || w.fetch {
+		return nil
+	}
+	verified, err := b.store.verified(ctx, w.name.Server, c)
+	w.fetch = !verified
+	return err
+}
+
 // carryOut obtains a token on the new terms, if there is something to prove, and
 // then stores and publishes all together. It gives the token, nil if none was
 // fetched.

@@ -10,16 +10,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// warnings are what an operator should know of a token that was obtained with a
-// request, by the access token and its scope.
-func warnings(q *grant.Request, accessToken, scope string) []string {
-	var all []string
-	for _, warning := range []string{missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken), boundToken(accessToken)} {
-		if warning != "" {
-			all = append(all, warning)
-		}
-	}
-	return all
+// tokenWarnings returns the warnings about a token of the config or its role r: its scope, audience, binding and
+// lifetime. scope holds the granted scopes.
+func (c *config) tokenWarnings(r *role, accessToken, scope string, lifetime time.Duration) []string {
+	q := c.parameters(r)
+	return slices.DeleteFunc([]string{
+		missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken), boundToken(accessToken), c.lifetimeWarning(lifetime),
+	}, func(warning string) bool { return warning == "" })
 }
 
 // oddResources warns of resource indicators that are none by RFC 8707: Entra ID's first version and AD FS know

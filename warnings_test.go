@@ -167,6 +167,7 @@ func FuzzWarnings(f *testing.F) {
 	for _, token := range []string{"", "..", "a.b.c", "a.b.c.d.e", "eyJ.eyJ.eyJ"} {
 		f.Add(token)
 	}
+	c := &config{tokenParams: tokenParams{Resource: []string{"https://mcp.example.com"}}}
 	f.Fuzz(func(t *testing.T, token string) {
 		claims, ok := grant.ParseClaims(token)
 		if !ok && (len(claims.Audience) > 0 || claims.Bound) {
@@ -177,7 +178,7 @@ func FuzzWarnings(f *testing.F) {
 				t.Errorf("%q is an audience, and foreign", a)
 			}
 		}
-		for _, warning := range warnings(&grant.Request{Parameters: grant.Parameters{Resources: []string{"https://mcp.example.com"}}}, token, "") {
+		for _, warning := range c.tokenWarnings(nil, token, "", time.Hour) {
 			if data, err := json.Marshal(warning); err != nil || len(data) > 2000 || strings.ContainsAny(warning, "\n\r\x00") {
 				t.Errorf("the warning is %q", warning)
 			}

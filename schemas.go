@@ -1,0 +1,54 @@
+package mcpoauth
+
+import "github.com/hashicorp/vault/sdk/framework"
+
+func textSchema(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Description: description}
+}
+
+func textsSchema(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeStringSlice, Description: description}
+}
+
+func boolSchema(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeBool, Description: description}
+}
+
+// timeSchema describes a field that holds a time in RFC 3339 format, in UTC.
+func timeSchema(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeTime, Description: description + " (RFC 3339, UTC)."}
+}
+
+// pathSchema describes a field that is part of the path.
+func pathSchema(description string) *framework.FieldSchema {
+	return &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: description}
+}
+
+func serverField() *framework.FieldSchema {
+	return pathSchema("The operator's short name of the MCP server.")
+}
+
+func roleField() *framework.FieldSchema { return pathSchema("Name of the role.") }
+
+func verifyField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:        framework.TypeBool,
+		Default:     true,
+		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting any server. Not stored itself. Default: true.",
+	}
+}
+
+// operationPrefix starts the operation ids of the OpenAPI document.
+const operationPrefix = "mcp-oauth"
+
+// display names an operation in the OpenAPI document and in generated clients.
+func display(suffix string) *framework.DisplayAttributes {
+	return &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix}
+}
+
+// displayVerb is display with a verb other than that of the HTTP method.
+func displayVerb(verb, suffix string) *framework.DisplayAttributes {
+	attrs := display(suffix)
+	attrs.OperationVerb = verb
+	return attrs
+}
