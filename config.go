@@ -16,17 +16,17 @@ import (
 
 // Bounds on the durations of a config.
 const (
-	maxTimeout = 25 * time.Second // of a refresh; a write ends earlier, at writeBudget
+	maxTimeout = 25 * time.Second // of a token request; a write ends earlier, after writeBudget
 	maxTTL     = 365 * 24 * time.Hour
 
 	minAssertionTTL = 10 * time.Second
 	maxAssertionTTL = time.Hour
 )
 
-// keyIDThumbprint is the key_id that stands for the default.
+// keyIDThumbprint is the value of key_id for its default.
 const keyIDThumbprint = "thumbprint"
 
-// The lifetimes and timeouts of a config that does not say.
+// The lifetimes and timeouts of a config whose operator wrote none.
 const (
 	defaultDefaultTTL     = 5 * time.Minute
 	defaultIdleTimeout    = 24 * time.Hour
@@ -36,11 +36,11 @@ const (
 	defaultAssertionTTLBearer = 5 * time.Minute // some servers' tokens end with the assertion that was the grant
 )
 
-// config is all that the plugin needs to be a client of one authorization server for
-// one MCP server, as it is stored. configTable defines the fields that operators write.
+// config makes the plugin a client of one authorization server for one MCP server. It is stored in this form.
+// configTable defines the fields written by operators.
 type config struct {
-	// Incarnation is drawn when the config is created. Roles and tokens carry it, so
-	// that those of a deleted config are worth nothing to the next one of its name.
+	// Incarnation is drawn when the config is created. Its roles and tokens carry it, so those of a deleted config are
+	// worthless to the next config of the same name.
 	Incarnation string `json:"incarnation"`
 	// Revision is drawn at every write.
 	Revision string `json:"revision"`
@@ -48,8 +48,8 @@ type config struct {
 	ServerURL  string      `json:"server_url,omitempty"`
 	Issuer     string      `json:"issuer,omitempty"`
 	TokenURL   string      `json:"token_url,omitempty"`
-	Discovered *discovered `json:"discovered,omitempty"` // nil if nothing had to be
-	Published  *published  `json:"published,omitempty"`  // nil if the MCP server was not looked at beside Issuer or TokenURL
+	Discovered *discovered `json:"discovered,omitempty"` // nil if token_url names the endpoint
+	Published  *published  `json:"published,omitempty"`  // nil unless Issuer or TokenURL is set and the MCP server was asked
 
 	Identity   identity         `json:"identity,omitempty"`
 	Grant      grant.Type       `json:"grant,omitempty"`                      // empty: the default
@@ -59,26 +59,26 @@ type config struct {
 	// The credentials: one of a secret, signing keys and a client certificate.
 	ClientSecret string        `json:"client_secret,omitempty"`
 	RawBasicAuth bool          `json:"raw_basic_auth,omitempty"`
-	KeyType      grant.KeyType `json:"key_type,omitempty"` // of keys that the plugin made; empty for the operator's
+	KeyType      grant.KeyType `json:"key_type,omitempty"` // of plugin-made keys; empty for the operator's key
 	Keys         keyRing       `json:"keys,omitempty"`
-	KeyID        *string       `json:"key_id,omitempty"` // nil: the key's own; empty: none is sent
+	KeyID        *string       `json:"key_id,omitempty"` // nil: the key's own; empty: assertions have none
 	SigningAlg   string        `json:"signing_alg,omitempty"`
 	Certificate  string        `json:"certificate,omitempty"`
 	PublishJWKS  bool          `json:"publish_jwks,omitempty"`
 	PublicID     string        `json:"public_id,omitempty"` // see publicID
-	// PublicURL is the mount's, as it was when Identity was written last; empty for identityStatic. Settings that
-	// change must not take away an identity that authorization servers trust.
+	// PublicURL is the mount's URL as it was when identity was last written; empty for identityStatic. A later change
+	// of the mount's settings keeps the identity trusted by authorization servers.
 	PublicURL            string `json:"public_url,omitempty"`
 	ClientCertificate    string `json:"client_certificate,omitempty"`
 	ClientCertificateKey string `json:"client_certificate_key,omitempty"`
 
-	// CredentialsID is drawn when credentials are written: a new secret, key, certificate or client_id, or
-	// the same for another route. Empty in entries of schema 1, which did not record it.
+	// CredentialsID is drawn when a new secret, key, certificate or client_id is written, or the same for another
+	// route. Empty in entries of schema 1.
 	CredentialsID string `json:"credentials_id,omitempty"`
-	// CredentialsWrittenAt is when that was; zero in entries of schema 1.
+	// CredentialsWrittenAt is when CredentialsID was drawn; zero in entries of schema 1.
 	CredentialsWrittenAt time.Time `json:"credentials_written_at,omitzero"`
-	// CredentialsProof is the proof of the last write that obtained a token; empty if there was none since
-	// the credentials were written.
+	// CredentialsProof is the proof of the last write that obtained a token; empty if none has since the credentials
+	// were written.
 	CredentialsProof string `json:"credentials_proof,omitempty"`
 
 	AssertionAudience string                     `json:"assertion_audience,omitempty"` // empty: the default
@@ -100,10 +100,10 @@ type config struct {
 	AllowPrivateAddresses bool          `json:"allow_private_addresses,omitempty"`
 }
 
-// grantType is the grant type in effect.
+// grantType returns the grant type in effect.
 func (c *config) grantType() grant.Type { return cmp.Or(c.Grant, grant.ClientCredentials) }
 
-// assertionTTL is the lifetime of assertions in effect.
+// assertionTTL returns the lifetime of assertions in effect.
 func (c *config) assertionTTL() time.Duration {
 	return cmp.Or(c.AssertionTTL, c.defaultAssertionTTL())
 }
@@ -115,8 +115,8 @@ func (c *config) defaultAssertionTTL() time.Duration {
 	return defaultAssertionTTL
 }
 
-// configTable defines the fields of config/<server>, in the words of RFC 6749 and 8707. To add a field, add it to
-// config and to this table, and use it: nothing else lists the fields.
+// configTable defines the fields of config/<server>, named after RFC 6749 and RFC 8707. A new field is added to
+// config and to this table, and used; nothing else lists the fields.
 var configTable = slices.Concat(fieldTable[config]{
 	{name: "server", schema: *serverField()},
 	textField("server_url", func(c *config) *string { return &c.ServerURL }, maxURL,
@@ -156,7 +156,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		},
 		value: func(c *config) any {
 			if c.KeyID == nil {
-				return nil // an empty one is not the default
+				return nil // nil is the default, an empty key_id is not
 			}
 			return *c.KeyID
 		},
@@ -186,7 +186,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		set: func(c *config, d *framework.FieldData) {
 			setSeconds(d, "assertion_ttl", &c.AssertionTTL, 0)
 			if c.AssertionTTL == c.defaultAssertionTTL() {
-				c.AssertionTTL = 0 // a default that is written back goes on being one
+				c.AssertionTTL = 0 // a default written back remains the default
 			}
 		},
 		value:  func(c *config) any { return seconds(c.assertionTTL()) },
@@ -264,10 +264,10 @@ func validClaims(claims map[string]json.RawMessage) error {
 	return nil
 }
 
-// secretFields are never read back or quoted.
+// secretFields are never returned by a read or quoted in an error.
 var secretFields = configTable.names(isSecret)
 
-// newConfig is a config with its defaults and nothing else.
+// newConfig returns a config with its defaults and a new incarnation.
 func newConfig() *config {
 	return &config{
 		Incarnation:    newID(),
@@ -277,14 +277,13 @@ func newConfig() *config {
 	}
 }
 
-// newID draws an incarnation or a revision: 128 bits or more.
+// newID draws an incarnation, a revision or a credentials id: 128 bits or more.
 func newID() string { return rand.Text() }
 
 // Format prints no secret, whatever the verb.
 func (c config) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "config of client %q", c.ClientID) }
 
-// clone is a copy that shares nothing with c but what was discovered, which is never
-// changed in place.
+// clone returns a copy. It shares only Discovered and Published with c, which are never changed in place.
 func (c *config) clone() *config {
 	next := *c
 	next.tokenParams = c.tokenParams.clone()
@@ -294,7 +293,7 @@ func (c *config) clone() *config {
 	return &next
 }
 
-// same reports whether o differs from c in its revision at most.
+// same reports whether c and o are equal except for their revisions.
 func (c *config) same(o *config) bool {
 	a, b := *c, *o
 	a.Revision, b.Revision = "", ""

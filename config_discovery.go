@@ -9,8 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// discoverySource is what discovery starts from; empty if there is nothing to
-// discover because the operator named the token endpoint.
+// discoverySource returns the URL at which discovery starts; empty if the operator named the token endpoint.
 func (c *config) discoverySource() string {
 	switch {
 	case c.TokenURL != "":
@@ -22,19 +21,19 @@ func (c *config) discoverySource() string {
 	}
 }
 
-// resolve discovers the authorization server if that is needed: it never was, or what
-// discovery starts from or the grant has changed, or the operator asks for it. If the operator named
-// the server, the MCP server is looked at for the rest. It returns what the operator should
-// know of what was found now.
+// resolve discovers the authorization server if it has not been discovered, if the URL at which discovery starts or
+// the grant has changed, or if the operator asks for it. If the operator named the authorization server, the MCP
+// server is asked only for the scopes and resource. trusted means: the write supplies the credentials. It returns
+// warnings about new findings.
 func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
 	source := c.discoverySource()
 	named := c.TokenURL != "" || c.Issuer != ""
 	if source == "" && c.ServerURL == "" && rediscover {
 		return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint, and there is no server_url")
 	}
-	// An issuer and a server_url may be the same text, and mean another search.
+	// The same URL in issuer and in server_url starts different searches.
 	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
-	// The warnings are about the grant. They stay as they are if no server may be contacted.
+	// Discovery's warnings depend on the grant. They stay as they are if the write may not contact a server.
 	regranted := old != nil && old.grantType() != c.grantType() && verify
 	discover := source != "" && (c.Discovered == nil || !same || rediscover || regranted)
 	if !verify && discover {
@@ -62,12 +61,12 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 	return warnings, nil
 }
 
-// wantsPublished reports whether the operator left something to the MCP server's metadata.
+// wantsPublished reports whether scopes or resource take their default from the MCP server's metadata.
 func (c *config) wantsPublished() bool {
 	return len(c.Scopes) == 0 || len(c.Resource) == 0 && !c.OmitResource
 }
 
-// search is the request of discovery.
+// search returns the request of discovery.
 func (c *config) search() *discovery.Request {
 	return &discovery.Request{
 		ServerURL:         c.ServerURL,
@@ -80,10 +79,8 @@ func (c *config) search() *discovery.Request {
 	}
 }
 
-// discover looks for the config's authorization server and pins what it finds. The
-// write did not supply the credentials if trusted is false: then an issuer
-// other than the one that was pinned is refused, because credentials belong to an
-// issuer and are never given to another.
+// discover finds the authorization server and pins it. If the write did not supply the credentials (trusted is
+// false), it refuses an issuer other than the pinned one: credentials belong to one issuer.
 func (c *config) discover(ctx context.Context, trusted bool) error {
 	found, err := c.search().Do(ctx)
 	if _, sought := errors.AsType[*discovery.Error](err); err != nil && !sought {
@@ -104,8 +101,8 @@ func (c *config) discover(ctx context.Context, trusted bool) error {
 	return nil
 }
 
-// look pins what the MCP server publishes, or why that can't be had: it is for defaults, and
-// the write goes on without.
+// look pins the scopes and resource published by the MCP server. They are defaults only, so an error becomes a
+// warning.
 func (c *config) look(ctx context.Context) {
 	found, err := c.search().Look(ctx)
 	c.Published = newPublished(c.ServerURL, found)
@@ -119,7 +116,7 @@ func (c *config) look(ctx context.Context) {
 	c.Published.Warning = "scopes and resource could not be learned from server_url; write them, or rediscover=true to look again: " + reason
 }
 
-// discoveryAdvice says what to write if discovery found nothing for a reason that lasts.
+// discoveryAdvice returns the fields to write after a permanent failure of discovery, as the end of its error.
 func (c *config) discoveryAdvice(err error) string {
 	sought, ok := errors.AsType[*discovery.Error](err)
 	switch {
@@ -132,7 +129,7 @@ func (c *config) discoveryAdvice(err error) string {
 	}
 }
 
-// findings are what discovery found that an operator should know: its warnings.
+// findings returns the warnings of discovery.
 func (c *config) findings() []string {
 	var all []string
 	if c.Discovered != nil && c.TokenURL == "" {
@@ -144,8 +141,8 @@ func (c *config) findings() []string {
 	return all
 }
 
-// withFindings adds to the error of a token request what discovery found that may be behind
-// it: its warnings, and the other authorization servers that the credentials may be for.
+// withFindings adds the possible causes found by discovery to a token request's error: its warnings, and the other
+// authorization servers named by the MCP server.
 func (c *config) withFindings(err error) error {
 	_, refused := errors.AsType[*grant.RefusedError](err)
 	_, unavailable := errors.AsType[*grant.UnavailableError](err)

@@ -6,7 +6,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// tokenURL is the token endpoint in effect.
+// tokenURL returns the token endpoint in effect.
 func (c *config) tokenURL() string {
 	switch {
 	case c.TokenURL != "":
@@ -20,17 +20,17 @@ func (c *config) tokenURL() string {
 	}
 }
 
-// issuer is the authorization server's identifier; empty if it is not known.
+// issuer returns the authorization server's identifier; empty if it is not known.
 func (c *config) issuer() string {
 	if c.TokenURL == "" && c.Discovered != nil {
-		return c.Discovered.Issuer // in the server's spelling, which it wants in assertions
+		return c.Discovered.Issuer // in the server's spelling, for assertions
 	}
 	return c.Issuer
 }
 
-// authMethod is the client authentication method in effect: the operator's, or that of
-// the credentials. For a secret it is the first of basic and post that the metadata
-// names, and basic if it names none (RFC 8414 section 2) or raw_basic_auth is about it.
+// authMethod returns the client authentication method in effect: the operator's, else one for the credentials. For a
+// secret it is client_secret_post if the metadata names it without client_secret_basic, unless raw_basic_auth is set,
+// and client_secret_basic otherwise (RFC 8414 section 2).
 func (c *config) authMethod() grant.AuthMethod {
 	switch {
 	case c.AuthMethod != "":
@@ -51,7 +51,7 @@ func (c *config) authMethod() grant.AuthMethod {
 	}
 }
 
-// credentialsKind names the credentials: for the operator's by the field that holds them.
+// credentialsKind returns the kind of the credentials; an operator's are named after the field.
 func (c *config) credentialsKind() string {
 	switch {
 	case len(c.Keys) > 0 && c.KeyType != "":
@@ -70,7 +70,7 @@ func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }
 
-// named returns the scopes and the resource that the MCP server names, as far as they are known.
+// named returns the scopes and the resource named by the MCP server, as far as they are known.
 func (c *config) named() (scopes []string, resource string) {
 	switch {
 	case c.Published != nil:
@@ -82,8 +82,8 @@ func (c *config) named() (scopes []string, resource string) {
 	}
 }
 
-// defaultParameters returns the token parameters of a config whose operator wrote none: the MCP server's scopes, and
-// its resource or else its URL.
+// defaultParameters returns the token parameters of a config without its own: the MCP server's scopes, and its
+// resource or else its URL.
 func (c *config) defaultParameters() grant.Parameters {
 	scopes, resource := c.named()
 	if resource == "" && c.ServerURL != "" {
@@ -96,8 +96,7 @@ func (c *config) defaultParameters() grant.Parameters {
 	return p
 }
 
-// supportedAlgs are the signing algorithms that the metadata names for client assertions; none if there is
-// no metadata.
+// supportedAlgs returns the signing algorithms that the metadata names for client assertions; nil without metadata.
 func (c *config) supportedAlgs() []string {
 	if c.Discovered == nil || c.Grant == grant.JWTBearer {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// discoveredTable defines the fields of what discovery found: a config's read has them beside its own.
+// discoveredTable defines the read-only fields of a config: the findings of discovery.
 var discoveredTable = fieldTable[config]{
 	found("discovered_issuer", framework.TypeString, "The authorization server that was discovered.", func(c *config) any {
 		if c.Discovered == nil {
@@ -48,26 +48,26 @@ var discoveredTable = fieldTable[config]{
 	}),
 }
 
-// found defines a field of a config's read that no write sets.
+// found defines a read-only field of a config.
 func found(name string, fieldType framework.FieldType, description string, value func(*config) any) field[config] {
 	return field[config]{name: name, schema: framework.FieldSchema{Type: fieldType, Description: description}, value: value}
 }
 
-// configFields returns the schemas of a write of a config.
+// configFields returns the schemas of the fields of a config's write.
 func configFields() map[string]*framework.FieldSchema { return configTable.written() }
 
-// configResponseFields returns the schemas of a config's read.
+// configResponseFields returns the schemas of the fields of a config's read.
 func configResponseFields() map[string]*framework.FieldSchema {
 	return slices.Concat(configTable, discoveredTable).read()
 }
 
-// response returns the config as a read shows it.
+// response returns the fields of a config's read.
 func (c *config) response() map[string]any {
 	return slices.Concat(configTable, discoveredTable).response(c)
 }
 
-// keepsDiscovered returns an error if the request holds a discovered field that is not as the config reads it.
-// What a config's read gives may be written back, but these are not settings. when includes the time.
+// keepsDiscovered returns an error if the request changes a discovered field. Only an unchanged value may be written
+// back with the rest of a read; when says whether discovered_at must be unchanged too.
 func (c *config) keepsDiscovered(d *framework.FieldData, when bool) error {
 	for _, f := range discoveredTable {
 		given, ok := d.Raw[f.name]
@@ -79,7 +79,7 @@ func (c *config) keepsDiscovered(d *framework.FieldData, when bool) error {
 	return nil
 }
 
-// asText is a value as the command line writes it: a list with commas, nothing as an empty text.
+// asText returns a value as the vault command writes it: a list with commas, nil as "".
 func asText(value any) string {
 	switch value := value.(type) {
 	case nil:

@@ -10,13 +10,12 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// updateKeys sets the signing key that the request holds or asks for. old is nil for a
-// new config. The other fields have been set. made reports whether the plugin made a key,
-// which no authorization server can know yet.
+// updateKeys sets the signing key that the request gives or asks for, after all other fields have been set. old is
+// nil for a new config. made reports whether the plugin made a key, which the authorization server cannot know yet.
 func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err error) {
 	made, err = c.setKeys(d, old)
 	if len(c.Keys) == 0 && c.KeyID != nil && *c.KeyID == "" {
-		c.KeyID = nil // there is no assertion to leave it out of
+		c.KeyID = nil // without assertions it has no meaning
 	}
 	return made, err
 }
@@ -40,10 +39,10 @@ func (c *config) setKeys(d *framework.FieldData, old *config) (made bool, err er
 	case kind != "":
 		return c.makeKey(kind, old)
 	case c.Identity != identityStatic:
-		return false, nil // an empty one asks for a key that the plugin made: there is one
+		return false, nil // an empty field asks for a plugin-made key, and the config has one
 	case !givenKey && givenType && c.KeyType != "" && c.AuthMethod == grant.PrivateKeyJWT:
-		return false, nil // an empty key_type asks for a key of the default type: there is one
-	case givenKey || givenType && c.KeyType != "": // empty
+		return false, nil // an empty key_type asks for a key of any type, and the config has one
+	case givenKey || givenType && c.KeyType != "": // both are empty: remove the key
 		c.KeyType, c.Keys = "", nil
 		return false, nil
 	case c.AuthMethod == grant.PrivateKeyJWT && len(c.Keys) == 0:
@@ -54,8 +53,7 @@ func (c *config) setKeys(d *framework.FieldData, old *config) (made bool, err er
 	return false, nil
 }
 
-// takeKey takes the operator's key. If it is a JWK, its kid and alg hold, unless the request
-// says otherwise.
+// takeKey sets the operator's key. The kid and alg of a JWK set key_id and signing_alg unless the request gives them.
 func (c *config) takeKey(text string, d *framework.FieldData) error {
 	key, err := grant.ParseKey(text)
 	if err != nil {
@@ -71,7 +69,7 @@ func (c *config) takeKey(text string, d *framework.FieldData) error {
 	return c.useKey(text)
 }
 
-// useKey takes the operator's key under its name in the config.
+// useKey sets the operator's key under the config's key_id.
 func (c *config) useKey(text string) error {
 	key, err := grant.ParseKey(text)
 	if err != nil {
@@ -88,8 +86,8 @@ func (c *config) useKey(text string) error {
 	return nil
 }
 
-// makeKey makes a key, unless the stored one is of that type and goes on travelling to
-// where it was made for: writing the same config again makes no new key.
+// makeKey makes a key unless the stored key has that type and the same route: writing a config again makes no new
+// key.
 func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error) {
 	if old != nil && old.KeyType == kind && len(old.Keys) > 0 && c.sameRoute(old) {
 		return false, nil

@@ -6,8 +6,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 )
 
-// discovered is what discovery found, pinned in the config: it is looked for again
-// only if the operator writes another server_url, issuer or grant, or rediscover=true.
+// discovered holds the findings of discovery, pinned in the config. Discovery runs again only if the operator writes
+// another server_url, issuer or grant, or rediscover=true.
 type discovered struct {
 	Issuer       string           `json:"issuer"`
 	TokenURL     string           `json:"token_url"`
@@ -15,8 +15,8 @@ type discovered struct {
 	AuthMethods  []string         `json:"auth_methods,omitempty"`
 	SigningAlgs  []string         `json:"signing_algs,omitempty"`
 	Scopes       []string         `json:"scopes,omitempty"`
-	Resource     string           `json:"resource,omitempty"` // as the MCP server publishes it
-	Others       []string         `json:"others,omitempty"`   // other authorization servers that it names
+	Resource     string           `json:"resource,omitempty"` // as published by the MCP server
+	Others       []string         `json:"others,omitempty"`   // other authorization servers named by the MCP server
 	Policy       discovery.Policy `json:"policy"`
 	Warnings     []string         `json:"warnings,omitempty"`
 	At           time.Time        `json:"at"`
@@ -38,13 +38,13 @@ func newDiscovered(found *discovery.Result) *discovered {
 	}
 }
 
-// published is what the MCP server of a config says whose authorization server the operator
-// named, pinned as discovered is.
+// published holds the scopes and resource published by the MCP server if the operator named the authorization server.
+// It is pinned as discovered is.
 type published struct {
-	ServerURL string    `json:"server_url"` // which was asked
+	ServerURL string    `json:"server_url"` // the URL that was asked
 	Scopes    []string  `json:"scopes,omitempty"`
 	Resource  string    `json:"resource,omitempty"`
-	Warning   string    `json:"warning,omitempty"` // why there is no more
+	Warning   string    `json:"warning,omitempty"` // why the rest is missing
 	At        time.Time `json:"at"`
 }
 
@@ -52,7 +52,7 @@ func newPublished(serverURL string, found discovery.Published) *published {
 	return &published{ServerURL: serverURL, Scopes: found.Scopes, Resource: found.Resource, At: time.Now().UTC().Truncate(time.Second)}
 }
 
-// same reports whether both pin the same, whenever that was found. Either may be nil.
+// same reports whether d and o are equal except for At. Either may be nil.
 func (d *discovered) same(o *discovered) bool {
 	if d == nil || o == nil {
 		return d == o

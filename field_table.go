@@ -7,10 +7,10 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// fieldTable are the fields of a T, in the order in which they are checked.
+// fieldTable lists the fields of a T, in the order of their checks.
 type fieldTable[T any] []field[T]
 
-// written returns the schemas of a write. Their descriptions name the limits.
+// written returns the schemas of a write. Their descriptions include the limits.
 func (t fieldTable[T]) written() map[string]*framework.FieldSchema {
 	all := make(map[string]*framework.FieldSchema, len(t))
 	for _, f := range t {
@@ -37,7 +37,7 @@ func (t fieldTable[T]) read() map[string]*framework.FieldSchema {
 	return all
 }
 
-// limits returns the limits of the variable-length fields.
+// limits returns the limits of the variable-length fields by name.
 func (t fieldTable[T]) limits() map[string]limit {
 	all := map[string]limit{}
 	for _, f := range t {
@@ -48,12 +48,12 @@ func (t fieldTable[T]) limits() map[string]limit {
 	return all
 }
 
-// has reports whether there is a field of the name.
+// has reports whether the table has a field of the name.
 func (t fieldTable[T]) has(name string) bool {
 	return slices.ContainsFunc(t, func(f field[T]) bool { return f.name == name })
 }
 
-// names returns the names of the fields that have one of the traits.
+// names returns the names of the fields with one of the traits.
 func (t fieldTable[T]) names(which traits) []string {
 	var names []string
 	for _, f := range t {
@@ -64,7 +64,7 @@ func (t fieldTable[T]) names(which traits) []string {
 	return names
 }
 
-// update sets the fields that the request holds, and leaves the others.
+// update sets the fields given by the request.
 func (t fieldTable[T]) update(to *T, d *framework.FieldData) {
 	for _, f := range t {
 		if f.set == nil {
@@ -76,7 +76,7 @@ func (t fieldTable[T]) update(to *T, d *framework.FieldData) {
 	}
 }
 
-// check checks each field by itself, and returns the first error.
+// check runs the check of each field and returns the first error.
 func (t fieldTable[T]) check(of *T) error {
 	for _, f := range t {
 		if f.check == nil {
@@ -89,7 +89,7 @@ func (t fieldTable[T]) check(of *T) error {
 	return nil
 }
 
-// response returns the fields as a read shows them: in the form in which they can be written back, without secrets.
+// response returns the fields of a read without secrets, in a form that can be written back.
 func (t fieldTable[T]) response(of *T) map[string]any {
 	data := make(map[string]any, len(t))
 	for _, f := range t {
@@ -103,7 +103,7 @@ func (t fieldTable[T]) response(of *T) map[string]any {
 	return data
 }
 
-// values returns the values of the fields that have one of the traits. They may hold secrets.
+// values returns the values of the fields with one of the traits. They may contain secrets.
 func (t fieldTable[T]) values(of *T, which traits) []any {
 	var values []any
 	for _, f := range t {
@@ -114,12 +114,12 @@ func (t fieldTable[T]) values(of *T, which traits) []any {
 	return values
 }
 
-// equal reports whether a and b have the same values in the fields that have one of the traits.
+// equal reports whether a and b have equal values in the fields with one of the traits.
 func (t fieldTable[T]) equal(a, b *T, which traits) bool {
 	return fingerprint(t.values(a, which)) == fingerprint(t.values(b, which))
 }
 
-// firstGiven returns the name of the first field that has one of the traits and is not empty; "" if none is.
+// firstGiven returns the name of the first non-empty field with one of the traits; "" if all are empty.
 func (t fieldTable[T]) firstGiven(of *T, which traits) string {
 	i := slices.IndexFunc(t, func(f field[T]) bool {
 		return f.value != nil && f.traits&which != 0 && !isEmpty(f.value(of))
@@ -130,7 +130,7 @@ func (t fieldTable[T]) firstGiven(of *T, which traits) string {
 	return t[i].name
 }
 
-// isEmpty reports whether a field's value is what no value is stored as.
+// isEmpty reports whether a field's value is nil, zero, or an empty map or list.
 func isEmpty(value any) bool {
 	v := reflect.ValueOf(value)
 	switch v.Kind() {

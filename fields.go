@@ -10,37 +10,36 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// field defines one field of a T, such as a config: what the API says of it, what it accepts, and where a T has
-// its value.
+// field defines one field of a T, such as a config: its schema in the API, the accepted values, and its place in a T.
 type field[T any] struct {
 	name   string
 	schema framework.FieldSchema
 	limit  limit  // of a variable-length field
-	traits traits // what else depends on the field
+	traits traits // how other code treats the field
 
-	// set copies the field from a request that holds it. It is nil if the handler takes the field itself.
+	// set copies the field from a request that gives it. nil if the handler sets the field itself.
 	set func(to *T, d *framework.FieldData)
-	// value returns the value in the type that a read shows; nil if there is none. It is nil itself for a field
-	// that is not stored as it is written.
+	// value returns the value as a read shows it; nil omits it. The function is nil if the field is not stored as
+	// written.
 	value func(of *T) any
-	// readAs is the schema of value if it is another than that of a write.
+	// readAs is the schema of value if it differs from schema.
 	readAs *framework.FieldSchema
-	// check returns an error if the value is not accepted. It is nil if every value is.
+	// check returns an error if the value is refused. nil if every value is accepted.
 	check func(of *T) error
 }
 
-// traits are a set of properties of a field.
+// traits is a set of properties of a field.
 type traits uint8
 
 const (
-	isSecret     traits = 1 << iota // it is never read back or quoted
-	isFile                          // user interfaces take it as a file
-	isRoute                         // it decides where, or under which protection, the credentials travel
-	isCredential                    // it is part of what the client identifies itself with
-	needsKey                        // it has a meaning for signing keys only
+	isSecret     traits = 1 << iota // never returned by a read or quoted in an error
+	isFile                          // user interfaces offer a file upload
+	isRoute                         // decides the destination of the credentials, or their protection on the way
+	isCredential                    // part of the client's identification
+	needsKey                        // refused without a signing key
 )
 
-// is gives the field traits.
+// is adds traits to the field.
 func (f field[T]) is(t traits) field[T] {
 	f.traits |= t
 	if t&isSecret != 0 || t&isFile != 0 {
@@ -52,19 +51,19 @@ func (f field[T]) is(t traits) field[T] {
 	return f
 }
 
-// handled leaves it to the handler to take the field from a request.
+// handled leaves setting the field to the handler.
 func (f field[T]) handled() field[T] {
 	f.set = nil
 	return f
 }
 
-// checked gives the field its check.
+// checked sets the field's check.
 func (f field[T]) checked(check func(of *T) error) field[T] {
 	f.check = check
 	return f
 }
 
-// between bounds a duration. If zero is not empty it says what 0 is for, which is accepted too.
+// between bounds a duration. A non-empty zero allows 0 too, and ends the sentence of the error after "or 0".
 func (f field[T]) between(least, most time.Duration, zero string) field[T] {
 	return f.checked(func(of *T) error {
 		d := time.Duration(f.value(of).(int64)) * time.Second
@@ -79,7 +78,7 @@ func (f field[T]) between(least, most time.Duration, zero string) field[T] {
 	})
 }
 
-// textField defines a field that is a string. bytes bounds it; 0 is no bound.
+// textField defines a string field. bytes is its maximum length; 0 means unlimited.
 func textField[T any, S ~string](name string, at func(*T) *S, bytes int, description string) field[T] {
 	return field[T]{
 		name:   name,
@@ -90,7 +89,7 @@ func textField[T any, S ~string](name string, at func(*T) *S, bytes int, descrip
 	}
 }
 
-// printable refuses a text that holds other than printable characters.
+// printable allows printable characters only.
 func (f field[T]) printable() field[T] {
 	return f.checked(func(of *T) error {
 		if !isPrintable(f.value(of).(string)) {
@@ -100,8 +99,8 @@ func (f field[T]) printable() field[T] {
 	})
 }
 
-// choiceField defines a field that takes one of the values. A field that is empty or byDefault is stored as empty and
-// read as byDefault.
+// choiceField defines a string field with a list of allowed values. Both an empty value and byDefault are stored as
+// empty and read as byDefault.
 func choiceField[T any, S ~string](name string, at func(*T) *S, byDefault S, values []S, description string) field[T] {
 	f := textField(name, at, 0, description)
 	f.schema.AllowedValues = []any{""}
@@ -122,7 +121,7 @@ func choiceField[T any, S ~string](name string, at func(*T) *S, byDefault S, val
 	})
 }
 
-// notSupported says that a field does not take the value, and which values it takes.
+// notSupported returns the error for a value outside of a field's allowed values.
 func notSupported[S ~string](field string, value S, values []S) error {
 	texts := make([]string, len(values))
 	for i, v := range values {
@@ -132,7 +131,7 @@ func notSupported[S ~string](field string, value S, values []S) error {
 	return badRequest("%s %s is not supported: write %s or %s", field, quote(string(value)), strings.Join(texts[:last], ", "), texts[last])
 }
 
-// flagField defines a field that is a boolean.
+// flagField defines a boolean field.
 func flagField[T any](name string, at func(*T) *bool, description string) field[T] {
 	return field[T]{
 		name:   name,
@@ -142,7 +141,7 @@ func flagField[T any](name string, at func(*T) *bool, description string) field[
 	}
 }
 
-// durationField defines a field that is written as a duration and read in seconds.
+// durationField defines a field written as a duration and read in seconds.
 func durationField[T any](name string, at func(*T) *time.Duration, byDefault time.Duration, description string) field[T] {
 	description += fmt.Sprintf(" Default: %d.", seconds(byDefault))
 	f := field[T]{
@@ -158,9 +157,8 @@ func durationField[T any](name string, at func(*T) *time.Duration, byDefault tim
 	return f
 }
 
-// setSeconds takes a duration as Vault's own fields do, in whole seconds: a fraction is
-// rounded up, so that a limit of half a second does not become none. An empty value is
-// the default.
+// setSeconds copies a duration in whole seconds, as Vault's own fields do. A fraction is rounded up, so a limit of
+// half a second does not become unlimited. An empty value means byDefault.
 func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefault time.Duration) {
 	value, ok := d.GetOk(field)
 	if !ok {
@@ -176,7 +174,7 @@ func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefau
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// list is never nil, so that an empty list reads as one.
+// list returns s, or an empty list for nil, so that JSON has [] instead of null.
 func list(s []string) []string {
 	if s == nil {
 		return []string{}

@@ -2,13 +2,13 @@ package mcpoauth
 
 import "cmp"
 
-// identity says who authorization servers trust: the value of the field of that name, empty for the default.
+// identity is the value of the field of that name: the party trusted by authorization servers. Empty is the default.
 type identity string
 
 const (
-	// identityStatic is a client that was registered with a secret, a key, the URL of its keys or a certificate.
+	// identityStatic is a client registered with a secret, a key, the URL of its keys or a certificate.
 	identityStatic identity = ""
-	// identityIssuer is the mount as the issuer of assertions about its clients, each config an issuer of its own.
+	// identityIssuer is the mount as the issuer of assertions about its clients. Each config is a separate issuer.
 	identityIssuer identity = "issuer"
 	// identityDocument is a client whose id is the URL of its description (Client ID Metadata Document).
 	identityDocument identity = "document"
@@ -19,14 +19,14 @@ const staticName = "static"
 
 func (i identity) String() string { return cmp.Or(string(i), staticName) }
 
-// The paths that are answered without a Vault token, each with the public id of a config after it.
+// The paths answered without a Vault token. The public id of a config follows.
 const (
 	jwksPrefix     = "jwks/"
 	issuerPrefix   = "issuer/" // issuer/<id>/.well-known/openid-configuration, issuer/<id>/jwks
 	documentPrefix = "client/"
 )
 
-// jwksPath is the path of the config's public keys under a public id.
+// jwksPath returns the path of a config's public keys. id is its public id.
 func (i identity) jwksPath(id string) string {
 	if i == identityIssuer {
 		return issuerPrefix + id + "/jwks"

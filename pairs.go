@@ -12,14 +12,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// mapFields are the fields that are maps.
+// mapFields are the names of the config's fields of map type.
 var mapFields = slices.DeleteFunc(slices.Sorted(maps.Keys(configFields())), func(field string) bool {
 	kind := configFields()[field].Type
 	return kind != framework.TypeMap && kind != framework.TypeKVPairs
 })
 
-// prepareFields makes maps of the fields that are pairs, and refuses what is given twice: the vault command makes
-// a list of it, and a map would keep the last value of that.
+// prepareFields turns name=value pairs into maps. It refuses a name or a scalar field given twice: the vault command
+// sends a list then, and a map would silently keep the last value.
 func prepareFields(data map[string]any) error {
 	for _, field := range slices.Sorted(maps.Keys(data)) {
 		if slices.Contains(mapFields, field) {
@@ -38,15 +38,15 @@ func prepareFields(data map[string]any) error {
 	return nil
 }
 
-// isScalar reports whether a field of a write takes one value.
+// isScalar reports whether a field takes one value.
 func isScalar(field string) bool {
 	schema := configFields()[field]
 	return field == "token_id" || field == "activate_after" ||
 		schema != nil && schema.Type != framework.TypeCommaStringSlice
 }
 
-// parsePairs reads name=value pairs, or a JSON object also as a text, which is what the vault command can write.
-// A name alone has no value. Its errors hold no value: it may be secret.
+// parsePairs reads name=value pairs, or a JSON object as a map or a text (the vault command can only write texts). A
+// name alone has a nil value. Errors contain names only, since values may be secret.
 func parsePairs(field string, value any) (map[string]any, error) {
 	var pairs []any
 	switch value := value.(type) {
@@ -83,7 +83,7 @@ func parsePairs(field string, value any) (map[string]any, error) {
 	return all, nil
 }
 
-// canonicalNames gives headers their canonical names, of which case is no part.
+// canonicalNames returns the headers under their canonical names. Header names are case-insensitive.
 func canonicalNames(field string, headers map[string]any) (map[string]any, error) {
 	all := map[string]any{}
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
@@ -105,10 +105,10 @@ func notPairs(field string) error {
 	return badRequest("%s takes name=value pairs or a JSON object", field)
 }
 
-// objectOf reads a JSON object.
+// objectOf reads a JSON object and refuses a name given twice.
 func objectOf(field, text string) (map[string]any, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.UseNumber() // a large integer is no float
+	decoder.UseNumber() // keeps large integers exact
 	all := map[string]any{}
 	if _, err := decoder.Token(); err != nil {
 		return nil, notObject(field)

@@ -4,10 +4,9 @@ import (
 	"slices"
 )
 
-// role is a named override of a config, as it is stored. An empty field is the
-// config's.
+// role is a named override of a config, as it is stored. An empty field takes the config's value.
 type role struct {
-	// Incarnation is the config's.
+	// Incarnation is that of the role's config.
 	Incarnation string `json:"incarnation"`
 	// Revision is drawn at every write.
 	Revision string `json:"revision"`
@@ -28,7 +27,7 @@ var roleTable = slices.Concat(fieldTable[role]{
 	{name: "verify", schema: *verifyField()},
 })
 
-// clone is a copy that shares nothing with r.
+// clone returns a deep copy.
 func (r *role) clone() *role {
 	next := *r
 	next.tokenParams = r.tokenParams.clone()

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// tokenParams are the parameters of a token request that a role may have of its own, as the operator wrote them.
+// tokenParams are the fields of a config or a role for the parameters of a token request, as the operator wrote them.
 type tokenParams struct {
 	Scopes       []string          `json:"scopes,omitempty"`
 	Resource     []string          `json:"resource,omitempty"`
@@ -20,13 +20,13 @@ type tokenParams struct {
 	ExtraParams  map[string]string `json:"extra_params,omitempty"`
 }
 
-// clone returns a copy that shares nothing with p.
+// clone returns a deep copy.
 func (p tokenParams) clone() tokenParams {
 	p.Scopes, p.Resource, p.ExtraParams = slices.Clone(p.Scopes), slices.Clone(p.Resource), maps.Clone(p.ExtraParams)
 	return p
 }
 
-// override puts the parameters that p sets over those of q.
+// override sets the non-empty parameters of p in q.
 func (p tokenParams) override(q *grant.Parameters) {
 	if len(p.Scopes) > 0 {
 		q.Scopes = p.Scopes
@@ -43,7 +43,7 @@ func (p tokenParams) override(q *grant.Parameters) {
 	}
 }
 
-// tokenParamFields defines the fields that hold token parameters. defaults says what an empty field stands for.
+// tokenParamFields defines the fields of tokenParams. defaults describes the meaning of an empty field, by its name.
 func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]string) fieldTable[T] {
 	byDefault := func(name, description string) string {
 		if defaults[name] == "" {
@@ -58,7 +58,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 				Type:        framework.TypeCommaStringSlice,
 				Description: byDefault("scopes", "The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces."),
 			},
-			// A scope holds no space; one that holds a comma is written in a list.
+			// A scope never contains a space. One with a comma must be written in a list.
 			set:   func(to *T, d *framework.FieldData) { at(to).Scopes = splitScopes(d.Get("scopes").([]string)) },
 			value: func(of *T) any { return list(at(of).Scopes) },
 			check: func(of *T) error { return validScopes(at(of).Scopes) },
@@ -95,7 +95,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 	}
 }
 
-// splitScopes gives the scopes in a list whose items hold one or more, each scope once.
+// splitScopes splits items at spaces and returns each scope once.
 func splitScopes(items []string) []string {
 	var scopes []string
 	seen := map[string]bool{}
@@ -121,7 +121,7 @@ func validScopes(scopes []string) error {
 
 func validResources(resources []string) error {
 	for _, resource := range resources {
-		if resource == "" || !isPrintable(resource) { // some servers want a name or a GUID: see oddResources
+		if resource == "" || !isPrintable(resource) { // a URL is not required: see oddResources
 			return badRequest("resource %s must be printable characters", quote(resource))
 		}
 	}

@@ -10,12 +10,12 @@ import (
 	"unicode"
 )
 
-// absoluteURL parses a URI that has a scheme and a host and no fragment.
+// absoluteURL parses a URI with a scheme and a host, without a fragment.
 func absoluteURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
-		return nil, errors.New("is not a URL") // the parser's own text quotes it
+		return nil, errors.New("is not a URL") // the parser's error would quote it
 	case u.Scheme == "" || u.Host == "" && u.Opaque == "":
 		return nil, errors.New("must be absolute, as in https://mcp.example.com/mcp")
 	case u.Fragment != "" || strings.HasSuffix(raw, "#"):
@@ -47,8 +47,8 @@ func validEndpoint(field, raw string, insecure bool) error {
 	return nil
 }
 
-// canonicalResource is an MCP server's URL as a resource indicator: scheme and host
-// in lower case, and no slash alone for a path. It has been validated.
+// canonicalResource returns a validated MCP server URL as a resource indicator: scheme and host in lower case, and
+// without a lone slash as path.
 func canonicalResource(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -61,13 +61,13 @@ func canonicalResource(raw string) string {
 	return u.String()
 }
 
-// validPort reports whether a URL's port, which may be empty, exists.
+// validPort reports whether a URL's port is empty or exists.
 func validPort(port string) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
 	return port == "" || err == nil && n > 0
 }
 
-// isLoopback reports whether a URL's host is this machine by name or address.
+// isLoopback reports whether a URL's host is localhost or a loopback address.
 func isLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
@@ -76,8 +76,8 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// origin returns a URL's scheme, host and port in one form, or the URL itself if it has none that can be
-// compared: the lower case of a host that is not ASCII may be another host.
+// origin returns a URL's scheme, host and port in a canonical form. A URL with a host that is not ASCII is returned
+// as it is: in lower case it may be another host.
 func origin(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" || !isVisible(u.Host) {
