@@ -6,7 +6,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// assertion is what assertions are made of at now.
+// assertion returns the key and claims of an assertion that is signed at now.
 func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 	active := c.Keys.activeAt(now)
 	if active < 0 {
@@ -17,7 +17,7 @@ func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 		return nil, err
 	}
 	if c.KeyID != nil && *c.KeyID == "" {
-		key.ID = "" // it is published with its name all the same
+		key.ID = "" // only the assertion omits it; the key set has it
 	}
 	a := &grant.Assertion{
 		Key: key, Audience: c.assertionAudience(), Type: c.AssertionType, Lifetime: c.assertionTTL(), Claims: decoded(c.AssertionClaims),
@@ -33,7 +33,7 @@ func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 	return a, nil
 }
 
-// key is the stored key, parsed, with the config's algorithm.
+// key parses a stored key and chooses its algorithm.
 func (c *config) key(stored signingKey) (*grant.Key, error) {
 	key, err := grant.ParseKey(stored.PEM)
 	if err != nil {
@@ -44,14 +44,13 @@ func (c *config) key(stored signingKey) (*grant.Key, error) {
 	return key, err
 }
 
-// The names that assertion_audience has for what the config knows by itself.
+// Special values of assertion_audience. The plugin replaces them.
 const (
 	audienceIssuer        = "issuer"
 	audienceTokenEndpoint = "token_endpoint"
 )
 
-// assertionAudience is the aud of client assertions; empty if it is the issuer and
-// that is not known.
+// assertionAudience returns the aud of assertions; empty if it is the issuer and the issuer is not known.
 func (c *config) assertionAudience() string {
 	switch c.AssertionAudience {
 	case audienceIssuer:

@@ -22,7 +22,7 @@ func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// isName reports whether framework.GenericNameRegex matches the whole of s.
+// isName reports whether framework.GenericNameRegex matches all of s.
 func isName(s string) bool {
 	if s == "" || !isWord(s[0]) || !isWord(s[len(s)-1]) {
 		return false

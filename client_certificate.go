@@ -7,10 +7,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// certificateNotice is how long before its end a client certificate is warned of.
+// certificateNotice is how long before a client certificate's expiry warnings begin.
 const certificateNotice = 30 * 24 * time.Hour
 
-// certificateEnd is when the client certificate expires; false if there is none.
+// certificateEnd returns when the client certificate expires; false without a certificate.
 func (c *config) certificateEnd() (time.Time, bool) {
 	if c.ClientCertificate == "" {
 		return time.Time{}, false
@@ -22,7 +22,7 @@ func (c *config) certificateEnd() (time.Time, bool) {
 	return pair.Leaf.NotAfter, true
 }
 
-// certificateWarning warns of a client certificate that is about to expire.
+// certificateWarning returns a warning if the client certificate has expired or is about to; "" otherwise.
 func (c *config) certificateWarning(now time.Time) string {
 	end, ok := c.certificateEnd()
 	if !ok || end.Sub(now) > certificateNotice {

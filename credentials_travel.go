@@ -6,8 +6,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// suppliesCredentials reports whether the request holds the credentials that the config now has, and
-// says which fields they are in.
+// suppliesCredentials reports whether the request gives the credentials of c, and returns the names of their fields.
 func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (field string, ok bool) {
 	var fields []string
 	ok = true
@@ -25,7 +24,7 @@ func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (fiel
 	case len(c.Keys) > 0:
 		need("private_key", given("private_key"))
 	}
-	switch { // beside a key there are others with grant=jwt_bearer only
+	switch { // only grant=jwt_bearer has a key and other credentials
 	case c.ClientCertificate != "":
 		need("client_certificate_key", given("client_certificate_key"))
 	case c.ClientSecret != "" || len(c.Keys) == 0:
@@ -37,26 +36,26 @@ func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (fiel
 	return strings.Join(fields, " and "), ok
 }
 
-// sameRoute reports whether the credentials would travel to the same place under the
-// same protection: if this changes they must be given again, or a caller who may update a
-// config could have its secret sent to a host of their own.
+// sameRoute reports whether the credentials of c and o travel to the same place under the same protection. A write
+// that changes the route must give the credentials: otherwise a caller with the update capability could send the
+// stored secret to its own host.
 func (c *config) sameRoute(o *config) bool {
 	return c.discoverySource() == o.discoverySource() && configTable.equal(c, o, isRoute)
 }
 
-// sameCredentials reports whether the client would identify itself in the same way.
+// sameCredentials reports whether c and o identify the client in the same way.
 func (c *config) sameCredentials(o *config) bool {
 	return fingerprint(c.credentials()) == fingerprint(o.credentials())
 }
 
-// credentials are what the client identifies itself with. They hold secrets.
+// credentials returns the values that identify the client. They contain secrets.
 func (c *config) credentials() any {
 	return append(configTable.values(c, isCredential), c.authMethod(), c.Keys, c.ExtraHeaders, c.PublicURL)
 }
 
-// sameEndpoint returns an error if the token endpoint in effect, the alias for client certificates
-// included, is at another origin than that of old. The issuer's metadata names it, and may name another
-// one at the next discovery. field is what would bring the credentials.
+// sameEndpoint returns an error if the token endpoint in effect (or its alias for client certificates) has another
+// origin than that of old: the issuer's metadata may name another one at each discovery. field names the credentials
+// in the error.
 func (c *config) sameEndpoint(old *config, field string) error {
 	if origin(c.tokenURL()) == origin(old.tokenURL()) {
 		return nil

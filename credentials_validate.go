@@ -7,7 +7,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// validCredentials checks what can be checked of the credentials without knowing the authorization server.
+// validCredentials checks the credentials as far as is possible without the authorization server's metadata.
 func (c *config) validCredentials() error {
 	hasSecret, hasKey := c.ClientSecret != "", len(c.Keys) > 0
 	hasCertificate := c.ClientCertificate != "" || c.ClientCertificateKey != ""
@@ -61,8 +61,7 @@ func (c *config) validSecret() error {
 	return nil
 }
 
-// validBeside checks the keys of the JWT bearer grant, and the credentials of the client that authenticates beside
-// the assertion, if there is one.
+// validBeside checks the keys of the JWT bearer grant and, if the client also authenticates, its credentials.
 func (c *config) validBeside(hasSecret, hasCertificate bool) error {
 	method := c.authMethod()
 	switch {
@@ -85,7 +84,7 @@ func (c *config) validBeside(hasSecret, hasCertificate bool) error {
 	return nil
 }
 
-// validKeys checks the fields that go with signing keys.
+// validKeys checks the signing key and the fields for it. Without a key the fields must be empty.
 func (c *config) validKeys(hasKey bool) error {
 	if !hasKey {
 		if field := configTable.firstGiven(c, needsKey); field != "" {
@@ -126,8 +125,8 @@ func (c *config) validClientCertificate() error {
 	return nil
 }
 
-// unexpired refuses a client certificate that the write brings and that has expired. One that expired in
-// storage doesn't block other changes. old is nil for a new config.
+// unexpired refuses an expired client certificate if the write gives it. One that expired in storage doesn't block
+// other changes. old is nil for a new config.
 func (c *config) unexpired(old *config) error {
 	end, ok := c.certificateEnd()
 	if !ok || old != nil && old.ClientCertificate == c.ClientCertificate || time.Now().Before(end) {
@@ -136,7 +135,7 @@ func (c *config) unexpired(old *config) error {
 	return badRequest("client_certificate expired at %s: write one that is valid", rfc3339(end))
 }
 
-// fitsServer checks the credentials against what is known of the authorization server.
+// fitsServer checks the credentials against the authorization server's metadata.
 func (c *config) fitsServer() error {
 	if err := c.oneResource(nil); err != nil {
 		return err
@@ -166,8 +165,7 @@ func (c *config) fitsServer() error {
 	return nil
 }
 
-// validDiscovered refuses a pinned endpoint that allow_insecure_http let in and that it no
-// longer covers.
+// validDiscovered refuses a pinned http endpoint once allow_insecure_http is unset.
 func (c *config) validDiscovered() error {
 	if c.Discovered == nil || c.TokenURL != "" {
 		return nil

@@ -2,7 +2,7 @@ package mcpoauth
 
 import "cmp"
 
-// clientID is the client's identifier in effect; empty if the authorization server knows the client by the
+// clientID returns the client's identifier in effect; empty if the authorization server knows the client by the
 // issuer and subject of its assertions.
 func (c *config) clientID() string {
 	if c.Identity == identityDocument {
@@ -11,15 +11,15 @@ func (c *config) clientID() string {
 	return c.ClientID
 }
 
-// subject is the sub of an issuer's assertions: the operator's, or the server's name.
+// subject returns the sub of an issuer's assertions: the operator's, else the server's name.
 func (c *config) subject() string {
 	return cmp.Or(c.AssertionSubject, serverOf(c.PublicID))
 }
 
-// issuerURL is the iss of an issuer's assertions.
+// issuerURL returns the iss of an issuer's assertions.
 func (c *config) issuerURL() string { return c.at(issuerPrefix) }
 
-// documentURL is where the client of identityDocument is described.
+// documentURL returns the URL of the client's description, for identityDocument.
 func (c *config) documentURL() string { return c.at(documentPrefix) }
 
 func (c *config) at(prefix string) string {

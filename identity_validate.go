@@ -6,7 +6,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// validIdentity checks the fields that say who the authorization server trusts, and by which grant.
+// validIdentity checks the combination of identity, grant and the fields that depend on them.
 func (c *config) validIdentity() error {
 	switch {
 	case c.Grant == grant.JWTBearer && c.Identity != identityIssuer:
@@ -16,7 +16,7 @@ func (c *config) validIdentity() error {
 	case c.Identity == identityStatic:
 		return nil
 	case strings.HasPrefix(c.AssertionSubject, settings{PublicURL: c.PublicURL}.url(issuerPrefix)):
-		// One of the mount's issuers: iss = sub is what a client says of itself.
+		// One of the mount's issuers. With iss = sub the assertion would be a client's statement about itself.
 		return badRequest("assertion_subject must not be an issuer: iss = sub is an assertion of another kind")
 	case c.Identity == identityDocument && c.ClientID != "":
 		return badRequest("client_id does not go with identity=document: the client's id is the document's URL, which keys/ shows; write client_id=\"\"")
@@ -45,7 +45,7 @@ func (c *config) oneResource(r *role) error {
 	return badRequest("grant=jwt_bearer asks for exactly one resource, and this is for %d: write resource=", len(resources))
 }
 
-// pinPublicURL has an identity take the mount's URL, if the write says who the config is.
+// pinPublicURL pins the mount's URL for an identity if the write changes or repeats the identity field (given).
 func (c *config) pinPublicURL(old *config, given bool, mount settings) error {
 	switch {
 	case c.Identity != identityIssuer && c.Identity != identityDocument:

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// maxDocumentURL is how long a client_id is taken by all servers that read documents: Auth0's limit in bytes.
+// maxDocumentURL is the longest client_id, in bytes, accepted by all servers that read documents: Auth0's limit.
 const maxDocumentURL = 120
 
 // entraAudience is the audience of Microsoft Entra ID's federated credentials.
 const entraAudience = "api://AzureADTokenExchange"
 
-// identityWarnings warn of what some authorization servers refuse in an identity.
+// identityWarnings returns warnings about properties of an identity that some authorization servers refuse.
 func (c *config) identityWarnings() []string {
 	if c.Identity == identityStatic {
 		return nil
@@ -32,7 +32,7 @@ func (c *config) identityWarnings() []string {
 	return all
 }
 
-// portWarning warns of a public URL that some authorization servers don't fetch from; empty if there is none.
+// portWarning returns a warning if some authorization servers don't fetch from the public URL's port; "" otherwise.
 func portWarning(publicURL string) string {
 	u, err := url.Parse(publicURL)
 	if err != nil || publicURL == "" || u.Port() == "443" || u.Port() == "" && u.Scheme == "https" {

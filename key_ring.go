@@ -7,26 +7,25 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// The times of a rotation of plugin-made keys. A new key is published before it is
-// used, because authorization servers keep the key set that they fetched; the old one
-// stays published after, for assertions under way and servers that are slow to look.
+// The times of a rotation of plugin-made keys. A new key is published before its use, because authorization servers
+// cache key sets. The old key stays published afterwards, for assertions on their way and for slow caches.
 const (
-	jwksMaxAge           = 5 * time.Minute  // for how long a fetched key set may be kept
-	jwksMaxAgeReplaced   = 10 * time.Second // the same while sets that were fetched before a replacement may be kept
+	jwksMaxAge           = 5 * time.Minute  // lifetime of a key set in caches
+	jwksMaxAgeReplaced   = 10 * time.Second // the same just after a key was replaced
 	defaultActivateAfter = 10 * time.Minute
 	maxActivateAfter     = 30 * 24 * time.Hour
 	publishedAfterUse    = 24 * time.Hour
 )
 
-// maxPublished bounds the keys that rotations in a row keep published: each is part of the config's entry,
-// and of a key set that authorization servers limit.
+// maxPublished bounds the number of published keys after rotations in a row: all are stored in the config's entry,
+// and authorization servers limit key sets.
 const maxPublished = 8
 
-// defaultKeyType is the type of a key that the plugin makes unasked: every
-// authorization server that knows private_key_jwt accepts RS256.
+// defaultKeyType is the default type of a plugin-made key: every authorization server with private_key_jwt accepts
+// RS256.
 const defaultKeyType = grant.RSA2048
 
-// keyTypes are the types of key that the plugin makes.
+// keyTypes are the types of keys that the plugin makes.
 var keyTypes = []grant.KeyType{grant.RSA2048, grant.ECP256, grant.Ed25519}
 
 // signingKey is a key of private_key_jwt (RFC 7523 section 2.2), as it is stored.
@@ -35,11 +34,11 @@ type signingKey struct {
 	ID string `json:"id"`
 	// PEM is the private key in PKCS#8.
 	PEM string `json:"pem"`
-	// ActiveFrom is when the key is first used; zero for a config's first key.
+	// ActiveFrom is when the key's use begins; zero for a config's first key.
 	ActiveFrom time.Time `json:"active_from,omitzero"`
 }
 
-// newSigningKey makes a key that never leaves the plugin.
+// newSigningKey generates a key.
 func newSigningKey(kind grant.KeyType, activeFrom time.Time) (signingKey, error) {
 	key, err := grant.GenerateKey(kind)
 	if err != nil {
@@ -48,7 +47,7 @@ func newSigningKey(kind grant.KeyType, activeFrom time.Time) (signingKey, error)
 	return storedKey(key, activeFrom)
 }
 
-// storedKey is a key in the form in which it is stored.
+// storedKey converts a key to its stored form.
 func storedKey(key *grant.Key, activeFrom time.Time) (signingKey, error) {
 	pem, err := key.PEM()
 	if err != nil {
@@ -57,11 +56,11 @@ func storedKey(key *grant.Key, activeFrom time.Time) (signingKey, error) {
 	return signingKey{ID: key.ID, PEM: pem, ActiveFrom: activeFrom}, nil
 }
 
-// keyRing is the signing keys of a config, in the order in which they become active.
+// keyRing holds a config's signing keys in the order of ActiveFrom.
 type keyRing []signingKey
 
-// activeAt is the index of the key to sign with; -1 if the ring is empty. It is the oldest if none is
-// active yet: a clock that was set back must not leave the client without a key.
+// activeAt returns the index of the key that signs at now; -1 if the ring is empty. Before any key is active it
+// returns the oldest: after a clock was set back the client still needs a key.
 func (r keyRing) activeAt(now time.Time) int {
 	for i := len(r) - 1; i > 0; i-- {
 		if !r[i].ActiveFrom.After(now) {
@@ -71,8 +70,7 @@ func (r keyRing) activeAt(now time.Time) int {
 	return min(0, len(r)-1)
 }
 
-// publishedAt are the keys to publish: the active one, the one to come, and those
-// that went out of use not long ago.
+// publishedAt returns the keys to publish at now: the active one, the next one, and recently retired ones.
 func (r keyRing) publishedAt(now time.Time) keyRing {
 	for i := range r {
 		if i+1 == len(r) || now.Before(r[i+1].ActiveFrom.Add(publishedAfterUse)) {
@@ -82,7 +80,7 @@ func (r keyRing) publishedAt(now time.Time) keyRing {
 	return nil
 }
 
-// pendingAt is the key that is published and not used yet; nil if there is none.
+// pendingAt returns the key that is published but not yet active; nil without one.
 func (r keyRing) pendingAt(now time.Time) *signingKey {
 	if last := len(r) - 1; last > r.activeAt(now) {
 		return &r[last]
@@ -90,7 +88,7 @@ func (r keyRing) pendingAt(now time.Time) *signingKey {
 	return nil
 }
 
-// fullUntil is when a key leaves the published ones, if these are too many for another rotation.
+// fullUntil reports whether too many keys are published for another rotation, and returns when the oldest leaves.
 func (r keyRing) fullUntil(now time.Time) (until time.Time, full bool) {
 	published := r.publishedAt(now)
 	if len(published) < maxPublished {
@@ -99,8 +97,7 @@ func (r keyRing) fullUntil(now time.Time) (until time.Time, full bool) {
 	return published[1].ActiveFrom.Add(publishedAfterUse), true
 }
 
-// replaced is the ring of a key that takes the place of all at once. It is the ring as it was if that key
-// is its only one.
+// replaced returns a ring with key alone. If that is r's only key already, it returns r.
 func (r keyRing) replaced(key signingKey, now time.Time) keyRing {
 	if len(r) == 1 && r[0].ID == key.ID && r[0].PEM == key.PEM {
 		return r
@@ -111,8 +108,7 @@ func (r keyRing) replaced(key signingKey, now time.Time) keyRing {
 	return keyRing{key}
 }
 
-// rotated is the ring with a new key, used from then on; what is no longer published
-// goes.
+// rotated returns the published keys with key as the next one.
 func (r keyRing) rotated(key signingKey, now time.Time) keyRing {
 	return append(slices.Clone(r.publishedAt(now)), key)
 }

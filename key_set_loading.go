@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// keySetLoaders is how many configs are looked at at a time at the start.
+// keySetLoaders is the number of configs loaded at a time at the start.
 const keySetLoaders = 8
 
-// keySetTask is a key of tokens.Engine.Retry: a key set must be made to match storage.
+// keySetTask identifies a retry of tokens.Engine that brings a key set in line with storage.
 type keySetTask struct {
-	server string // empty: those of all servers are to be loaded
+	server string // empty: all servers
 }
 
-// putConfig stores a config, and publishes its keys if it says so. The server's write lock is held.
+// putConfig stores a config and updates its published keys. The caller holds the server's write lock.
 func (b *backend) putConfig(ctx context.Context, server string, c *config) error {
 	if err := b.store.putConfig(ctx, server, c); err != nil {
 		b.reloadKeySetAfterFailure(server)
@@ -25,8 +25,8 @@ func (b *backend) putConfig(ctx context.Context, server string, c *config) error
 	return b.keySets.update(server, c)
 }
 
-// loadKeySets brings the key sets of all configs that publish theirs into memory, which is all that
-// the unauthenticated path looks at.
+// loadKeySets loads the published key sets of all configs in the background. The unauthenticated paths read memory
+// only.
 func (b *backend) loadKeySets() {
 	b.engine.Retry(keySetTask{}, time.Now(), "published keys could not be listed", func(ctx context.Context) error {
 		servers, err := b.store.servers(ctx)
@@ -51,14 +51,14 @@ func (b *backend) loadKeySets() {
 	})
 }
 
-// reloadKeySet brings the key set of a server in line with storage, in the background.
+// reloadKeySet brings a server's key set in line with storage, in the background.
 func (b *backend) reloadKeySet(server string) {
 	b.engine.Retry(keySetTask{server}, time.Now(), keySetComplaint, func(ctx context.Context) error {
 		return b.loadKeySet(ctx, server)
 	})
 }
 
-// reloadKeySetAfterFailure does so after a write that failed.
+// reloadKeySetAfterFailure is reloadKeySet after a failed write, which may still take effect later.
 func (b *backend) reloadKeySetAfterFailure(server string) {
 	b.engine.RetryAfterFailedWrite(keySetTask{server}, keySetComplaint, func(ctx context.Context) error {
 		return b.loadKeySet(ctx, server)
@@ -67,8 +67,8 @@ func (b *backend) reloadKeySetAfterFailure(server string) {
 
 const keySetComplaint = "published keys could not be loaded"
 
-// loadKeySet brings the key set of a server in line with storage, while no config of it is written. A
-// config or a key of which no part can be read is left until it is written again.
+// loadKeySet brings a server's key set in line with storage under the server's write lock. An unreadable config or
+// key is skipped until it is written again.
 func (b *backend) loadKeySet(ctx context.Context, server string) error {
 	return b.engine.Locked(ctx, server, func(ctx context.Context) error {
 		c, err := b.store.config(ctx, server)

@@ -11,34 +11,34 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// keySets are the key sets of the configs that publish theirs, in memory: the paths that answer
-// with them are unauthenticated, so they must cost no storage read.
+// keySets holds the published key sets in memory: the paths that return them are unauthenticated, so they must not
+// cause storage reads.
 type keySets struct {
 	mu   sync.RWMutex      // guards the maps
 	sets map[string]keySet // by public id
-	ids  map[string]string // the public ids, by server
+	ids  map[string]string // public ids by server
 
-	// loaded closes when every config has been looked at since the start.
+	// loaded closes when every config has been read since the start.
 	loaded   chan struct{}
 	loadOnce sync.Once
 }
 
-// keySet is the public keys of a config, with what the documents that lead to them say.
+// keySet holds a config's public keys, and the identity and URL for the documents that lead to them.
 type keySet struct {
 	keys      []publicKey
 	identity  identity
-	publicURL string // of the mount, for an identity
+	publicURL string // the mount's, for an identity
 }
 
 func newKeySets() *keySets {
 	return &keySets{sets: map[string]keySet{}, ids: map[string]string{}, loaded: make(chan struct{})}
 }
 
-// lookedAtAll notes that every config has been looked at since the start.
+// lookedAtAll records that every config has been read since the start.
 func (k *keySets) lookedAtAll() { k.loadOnce.Do(func() { close(k.loaded) }) }
 
-// update takes over the config that storage holds for a server; nil for none. The server's write
-// lock is held, so no other update comes between.
+// update replaces a server's key set by that of c, the stored config; nil if it was deleted. The caller holds the
+// server's write lock, so updates keep the order of writes.
 func (k *keySets) update(server string, c *config) error {
 	id := c.publicID(server)
 	var set keySet
@@ -59,7 +59,7 @@ func (k *keySets) update(server string, c *config) error {
 	return nil
 }
 
-// identitiesElsewhere returns the servers whose configs have an identity at another URL of the mount, sorted.
+// identitiesElsewhere returns the servers with an identity at another URL of the mount, sorted.
 func (k *keySets) identitiesElsewhere(publicURL string) []string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -73,11 +73,11 @@ func (k *keySets) identitiesElsewhere(publicURL string) []string {
 	return servers
 }
 
-// keySetWait is how long a request waits for the mount to look at all configs after its start, so that
-// an authorization server is not told that a key does not exist.
+// keySetWait bounds a request's wait for all configs to be read after the mount's start. An answer before that could
+// tell an authorization server that an existing key is unknown.
 const keySetWait = 5 * time.Second
 
-// await returns the key set of a public id whose config has one of the identities; false if there is none.
+// await returns the key set of a public id if its config has one of the identities.
 func (k *keySets) await(ctx context.Context, id string, of []identity) (keySet, bool) {
 	set, ok := k.of(id, of)
 	if ok {
@@ -101,15 +101,15 @@ func (k *keySets) of(id string, of []identity) (keySet, bool) {
 	return set, ok && slices.Contains(of, set.identity)
 }
 
-// at returns the keys that are published at a time.
+// at returns the keys that are published at now.
 func (s keySet) at(now time.Time) []publicKey {
 	return slices.DeleteFunc(slices.Clone(s.keys), func(key publicKey) bool {
 		return !key.until.IsZero() && !now.Before(key.until)
 	})
 }
 
-// maxAge is for how long the set may be kept. The oldest key of a ring that was rotated became active long ago.
-// One that became active just now has replaced the others, and the operator may replace it again.
+// maxAge returns the lifetime of the set in caches. If the oldest key became active just now it has replaced the
+// others, and the operator may replace it again soon; after a rotation the oldest has been active for long.
 func (s keySet) maxAge(now time.Time) time.Duration {
 	if len(s.keys) > 0 && !s.keys[0].from.IsZero() && now.Sub(s.keys[0].from) < jwksMaxAge {
 		return jwksMaxAgeReplaced
@@ -128,12 +128,12 @@ type rawJWK = json.RawMessage
 // publicKey is a key as it is published.
 type publicKey struct {
 	jwk   rawJWK
-	alg   string    // that it signs with
-	from  time.Time // the beginning of its use; zero for a config's first key
-	until time.Time // the end of its publication; zero: until further notice
+	alg   string    // its signing algorithm
+	from  time.Time // when its use begins; zero for a config's first key
+	until time.Time // when its publication ends; zero: not yet known
 }
 
-// publicKeys are the keys of a config to publish, now and later.
+// publicKeys returns the config's keys to publish now or later.
 func (c *config) publicKeys(now time.Time) ([]publicKey, error) {
 	published := c.Keys.publishedAt(now)
 	keys := make([]publicKey, len(published))

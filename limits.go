@@ -6,21 +6,21 @@ import (
 	"strings"
 )
 
-// limit bounds a variable-length field of a request, in bytes and in number: far above what is real, far below what
-// hurts. Other fields have few values, or a form that says how long they are.
+// limit bounds a variable-length field of a request: far above real values, far below a harmful size. The other
+// fields have few possible values or a format of bounded length.
 type limit struct {
-	bytes int  // of a text, of each value of a list or a map
-	words bool // whether a text in a list is one or more values, separated by spaces
-	items int  // how many values a list or a map has
-	names int  // bytes of a map's names
+	bytes int  // of a text, or of each value in a list or a map
+	words bool // a text in a list may hold several values, separated by spaces
+	items int  // number of values in a list or a map
+	names int  // bytes of each name in a map
 }
 
 const (
 	maxName = 256 // bytes of a server's or a role's name
 	maxURL  = 2 << 10
 
-	// maxEntry bounds a config or a role as it is stored, whatever its fields have in common.
-	// Vault's storage takes 1 MiB an entry (raft) or 512 KiB (Consul), encrypted.
+	// maxEntry bounds the stored form of a config or a role. Vault's storage takes entries of 1 MiB (raft) or 512 KiB
+	// (Consul), encrypted.
 	maxEntry = 500 << 10
 )
 
@@ -68,7 +68,7 @@ func (l limit) check(field string, value any) error {
 	return nil
 }
 
-// String is a sentence for the field's description.
+// String returns a sentence for the field's description.
 func (l limit) String() string {
 	switch {
 	case l.names > 0:
@@ -80,7 +80,7 @@ func (l limit) String() string {
 	}
 }
 
-// fits checks that a config or a role can be stored.
+// fits checks the size of the stored form of a config or a role.
 func fits(entry any) error {
 	data, err := json.Marshal(entry)
 	if err != nil {

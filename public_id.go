@@ -10,8 +10,8 @@ func (c *config) publishes() bool {
 	return c != nil && (c.PublishJWKS || c.Identity != identityStatic)
 }
 
-// publicID is the name in the URLs of what the config of a server publishes; empty if it publishes nothing.
-// Entries of schema 2 published under the server's own name, and keep that until another is drawn (see trusted_for.go).
+// publicID returns the public id of a server's config, which its published URLs contain; empty if it publishes
+// nothing. Entries of schema 2 used the server's name, and keep it until assignPublicID draws an id.
 func (c *config) publicID(server string) string {
 	switch {
 	case !c.publishes():
@@ -23,13 +23,13 @@ func (c *config) publicID(server string) string {
 	}
 }
 
-// publicIDChars is how many characters of a public id are random: 80 bits. Some authorization servers take
-// no URL of more than 120 bytes.
+// publicIDChars is the number of random characters in a public id: 80 bits. Some authorization servers refuse URLs of
+// more than 120 bytes.
 const publicIDChars = 16
 
 func newPublicID(server string) string {
 	return server + "-" + strings.ToLower(rand.Text()[:publicIDChars])
 }
 
-// serverOf is the server's name in a public id.
+// serverOf returns the server's name in a public id.
 func serverOf(id string) string { return id[:max(0, len(id)-publicIDChars-1)] }

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// request is the token request of a config, or of one of its roles.
+// request returns the token request of a config or of its role r. r is nil for the config itself.
 func (c *config) request(r *role) (*grant.Request, error) {
 	q := c.parameters(r)
 	q.AuthMethod = c.authMethod()
@@ -20,7 +20,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	q.Timeout = c.RequestTimeout
 	if c.TokenURL == "" && c.Discovered != nil {
 		q.Control = guard(c.Discovered.Policy.Or(c.AllowPrivateAddresses))
-		// The operator named that server, and discovery was led through the proxy to it.
+		// The operator named this server, so the request takes the proxy that discovery took.
 		q.Proxied = discovery.SameOrigin(q.TokenURL, c.discoverySource())
 	}
 	if q.AuthMethod == grant.PrivateKeyJWT || q.Grant == grant.JWTBearer {
@@ -44,7 +44,8 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	return q, nil
 }
 
-// parameters returns the parts of the token request that decide which token it gets. r is nil for the config itself.
+// parameters returns the parts of the token request that decide which token is issued. r is nil for the config
+// itself.
 func (c *config) parameters(r *role) *grant.Request {
 	q := &grant.Request{TokenURL: c.tokenURL(), Grant: c.grantType(), ClientID: c.clientID(), Parameters: c.defaultParameters()}
 	c.override(&q.Parameters)
@@ -54,7 +55,8 @@ func (c *config) parameters(r *role) *grant.Request {
 	return q
 }
 
-// guard makes a policy's refusal of an address one that the request reports as it is.
+// guard returns p's check of an address before each connection, with refusals in the form that grant reports
+// unchanged.
 func guard(p discovery.Policy) func(network, address string, c syscall.RawConn) error {
 	return func(network, address string, c syscall.RawConn) error {
 		if err := p.Control(network, address, c); err != nil {
@@ -64,7 +66,7 @@ func guard(p discovery.Policy) func(network, address string, c syscall.RawConn) 
 	}
 }
 
-// terms are what the engine needs of a config or one of its roles.
+// terms returns the engine's view of a config or of its role r. r is nil for the config itself.
 func (c *config) terms(r *role) *tokens.Terms {
 	q := c.parameters(r)
 	t := &tokens.Terms{
@@ -73,8 +75,7 @@ func (c *config) terms(r *role) *tokens.Terms {
 		DefaultTTL:  c.DefaultTTL,
 		MaxTTL:      c.MaxTTL,
 		IdleTimeout: c.IdleTimeout,
-		// Keys and certificates are parsed for a fetch, and not to look whether a
-		// token's shape is still right.
+		// Keys and certificates are parsed only for a fetch: terms are also made just to compare shapes.
 		Fetch: func(ctx context.Context) (*grant.Token, error) {
 			q, err := c.request(r)
 			if err != nil {
@@ -89,9 +90,9 @@ func (c *config) terms(r *role) *tokens.Terms {
 	return t
 }
 
-// shape is the fingerprint of what makes a token the token it is. Credentials,
-// transport and lifetimes are not in it: a token outlives their change. An empty list
-// counts as none: that is what storage makes of it.
+// shape returns the fingerprint of the parameters that decide which token is issued. It excludes credentials,
+// transport and lifetimes, since a token stays valid when they change. Empty lists count as absent, because storage
+// omits them.
 func (c *config) shape(q *grant.Request) string {
 	return fingerprint(struct {
 		Incarnation, TokenURL, ClientID string
@@ -100,8 +101,8 @@ func (c *config) shape(q *grant.Request) string {
 	}{c.Incarnation, q.TokenURL, q.ClientID, q.Parameters, c.assertedAs(q)})
 }
 
-// assertedAs is who the authorization server knows the client as if that is not said by its client_id, or not by
-// that alone: grant, issuer and subject of the assertions. It is nil if client_id says it.
+// assertedAs returns the grant, issuer and subject of the assertions if they identify the client to the authorization
+// server; nil if client_id alone does.
 func (c *config) assertedAs(q *grant.Request) []string {
 	if q.ClientID != "" && q.Grant == grant.ClientCredentials {
 		return nil

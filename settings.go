@@ -1,9 +1,9 @@
 package mcpoauth
 
-// settings are the mount's own, as they are stored. settingsTable defines the fields that operators write.
+// settings are the mount's settings, as they are stored. settingsTable defines the fields written by operators.
 type settings struct {
-	// PublicURL is the mount's URL as authorization servers see it, without a slash at its end; empty if the
-	// operator has not written it.
+	// PublicURL is the mount's URL as authorization servers see it, without a trailing slash; empty until an operator
+	// writes it.
 	PublicURL string `json:"public_url,omitempty"`
 }
 
@@ -13,7 +13,7 @@ var settingsTable = fieldTable[settings]{
 		"The mount's URL as authorization servers see it, with /v1, the namespace and the mount's path, as in https://vault.example.com/v1/mcp-oauth. https, except for loopback. Default: none."),
 }
 
-// url is the URL of a path of the mount: the path alone if the mount's URL is not known.
+// url returns the URL of a path in the mount; only the path if the mount's URL is not known.
 func (s settings) url(path string) string {
 	if s.PublicURL == "" {
 		return path

@@ -2,9 +2,9 @@ package mcpoauth
 
 import "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/discovery"
 
-// assignPublicID draws a public id if the config begins to publish, or if its keys now sign for another
-// party than those of old, which is nil for a new config. Authorization servers trust a URL: what is at it
-// must never sign for another party, and a deleted config's successor must not inherit its trust.
+// assignPublicID draws a public id if the config begins to publish, or if its keys now sign for another party than
+// those of old. old is nil for a new config. Authorization servers trust the URL, so its keys must never sign for
+// another party, and a new config must not inherit a deleted config's trust.
 func (c *config) assignPublicID(server string, old *config) {
 	switch {
 	case !c.publishes():
@@ -14,9 +14,9 @@ func (c *config) assignPublicID(server string, old *config) {
 	}
 }
 
-// signsFor reports whether the assertions of c are for the same party as those of o, what discovery found
-// included, say the same of the client, and are signed by keys in the same hands: the plugin's, or the very key
-// that the operator wrote.
+// signsFor reports whether the assertions of c and o are for the same party (discovered values included), make the
+// same claims about the client, and are signed by keys with the same owner: the plugin, or the operator with the same
+// key.
 func (c *config) signsFor(o *config) bool {
 	return c.sameRoute(o) && c.samePurpose(o) && c.PublicURL == o.PublicURL && c.saysTheSame(o) &&
 		origin(c.tokenURL()) == origin(o.tokenURL()) &&
@@ -25,19 +25,19 @@ func (c *config) signsFor(o *config) bool {
 		c.operatorsKey() == o.operatorsKey()
 }
 
-// samePurpose reports whether the keys sign the same kind of statement. One key is never used for two:
-// authorization servers take a JWT that is a grant for the authentication of a client, and the other way round.
+// samePurpose reports whether the keys of c and o sign the same kind of JWT. A key is never used for two kinds:
+// authorization servers accept a JWT grant as client authentication, and the other way round.
 func (c *config) samePurpose(o *config) bool {
 	return c.Identity == o.Identity && c.grantType() == o.grantType()
 }
 
-// saysTheSame reports whether an issuer's assertions say the same of the client.
+// saysTheSame reports whether the assertions of c and o make the same claims about the client.
 func (c *config) saysTheSame(o *config) bool {
 	return c.Identity == identityStatic ||
 		c.AssertionSubject == o.AssertionSubject && fingerprint(c.AssertionClaims) == fingerprint(o.AssertionClaims)
 }
 
-// operatorsKey is the signing key that the operator wrote, in PEM form; empty for a key that the plugin made.
+// operatorsKey returns the operator's signing key in PEM form; empty for a plugin-made key.
 func (c *config) operatorsKey() string {
 	if c.KeyType != "" || len(c.Keys) == 0 {
 		return ""

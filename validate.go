@@ -7,8 +7,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// validName checks the names of a path. The paths' pattern has seen to the
-// characters; Vault's storage refuses "..".
+// validName checks the length of a path's names and refuses "..", as Vault's storage does. The paths' patterns have
+// checked the characters.
 func validName(name tokens.Name) error {
 	for _, part := range []string{name.Server, name.Role} {
 		if strings.Contains(part, "..") {
@@ -21,8 +21,8 @@ func validName(name tokens.Name) error {
 	return nil
 }
 
-// validate checks what the keys don't decide, and says of the first fault what to write instead. It comes before
-// updateKeys, so that no key is made for a write that can't succeed; validCredentials comes after it.
+// validate checks all but the credentials, and says in the first error what to write instead. It comes before
+// updateKeys, so a write that cannot succeed makes no key; validCredentials comes after.
 func (c *config) validate() error {
 	if err := configTable.check(c); err != nil {
 		return err
@@ -55,7 +55,7 @@ func (c *config) validate() error {
 	return nil
 }
 
-// validate checks a role.
+// validate checks the role's fields and size.
 func (r *role) validate() error {
 	if err := roleTable.check(r); err != nil {
 		return err

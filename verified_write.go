@@ -10,20 +10,19 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// verifiedWrite is a write of a config or a role, which may have to prove itself first.
+// verifiedWrite is a write of a config or a role that may need a token request to succeed first.
 type verifiedWrite struct {
 	name    tokens.Name
-	terms   *tokens.Terms // of the name, after the write
-	verify  bool          // whether the operator wants the proof
-	fetch   bool          // whether there is something to prove
-	refresh bool          // whether the tokens that stay are to be replaced soon
+	terms   *tokens.Terms // of name, after the write
+	verify  bool          // obtain a token before storing, if fetch is set too
+	fetch   bool          // settings have changed or are unproven
+	refresh bool          // other tokens of the server are to be replaced soon
 	store   func(context.Context) error
-	// after gives the terms of all names that the write concerns, after it.
+	// after returns the terms of each affected name after the write.
 	after func(context.Context, tokens.Name) (*tokens.Terms, error)
 }
 
-// fetchUnproven sets w.fetch if the operator wants the proof, and no token request with the credentials of c has
-// succeeded since they were written.
+// fetchUnproven sets w.fetch if w.verify is set and the credentials of c are not verified.
 func (b *backend) fetchUnproven(ctx context.Context, w *verifiedWrite, c *config) error {
 	if !w.verify || w.fetch {
 		return nil
@@ -33,9 +32,8 @@ func (b *backend) fetchUnproven(ctx context.Context, w *verifiedWrite, c *config
 	return err
 }
 
-// carryOut obtains a token on the new terms, if there is something to prove, and
-// then stores and publishes all together. It gives the token, nil if none was
-// fetched.
+// carryOut obtains a token on the new terms if verify and fetch are set, then stores the write and publishes both. It
+// returns the token, or nil without a fetch.
 func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, error) {
 	change := tokens.Change{Write: w.store, Terms: w.after}
 	if w.verify && w.fetch {
@@ -55,20 +53,20 @@ func (b *backend) carryOut(ctx context.Context, w verifiedWrite) (*grant.Token, 
 	return change.Token, b.engine.Change(ctx, w.name, change)
 }
 
-// writeBudget bounds an operator's request: what it asks of others, its reads of storage, and its wait
-// for other writes of the server, until it begins to store. Vault's seal and step-down wait for the
-// requests under way: one takes 15 s at most, of which half a second is for the rest of it.
+// writeBudget bounds an operator's request until it begins to store: its calls to other servers, its storage reads,
+// and its wait for other writes of the same server. Vault's seal and step-down wait for running requests, so a
+// request takes 15 s at most; the rest has half a second.
 const writeBudget = 14500 * time.Millisecond
 
-// errWriteBudget is the cause of a context that ended because the budget was used up.
+// errWriteBudget is the cause of a context that ended with the budget.
 var errWriteBudget = errors.New("the time that a write may take is over")
 
-// budgeted is ctx, and ends with the budget of a write.
+// budgeted returns ctx with the deadline of writeBudget.
 func budgeted(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, writeBudget, errWriteBudget)
 }
 
-// unchanged returns tokens.ErrConflict unless the stored config is still old.
+// unchanged returns tokens.ErrConflict if the stored config has changed since old was read.
 func (b *backend) unchanged(ctx context.Context, server string, old *config) error {
 	current, err := b.store.config(ctx, server)
 	if err != nil {
