@@ -78,9 +78,7 @@ type dashboard struct {
 func exampleDashboard(t *testing.T) dashboard {
 	t.Helper()
 	var d dashboard
-	if err := json.Unmarshal([]byte(example(t, "grafana/mcp-oauth.json")), &d); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.Unmarshal([]byte(example(t, "grafana/mcp-oauth.json")), &d))
 	if len(d.Panels) == 0 {
 		t.Fatal("the dashboard has no panels")
 	}
@@ -190,10 +188,7 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	}
 	for name, all := range exprs {
 		for _, text := range all {
-			expr, err := promQL.ParseExpr(text)
-			if err != nil {
-				t.Fatal(err)
-			}
+			expr := bed.Must(promQL.ParseExpr(text))(t)
 			for _, missing := range missingIn(expr, there) {
 				t.Errorf("%s: no series has %s", name, missing)
 			}
@@ -224,10 +219,7 @@ func TestMissingSeriesAreFound(t *testing.T) {
 		`sum by (other) (label_join(a, "third", "/", "state"))`:   1,
 		`sum by (other) (label_replace(label_join(a, "other", "/", "state", "gone"), "other", "$1", "other", "(.+)/"))`: 1,
 	} {
-		expr, err := promQL.ParseExpr(text)
-		if err != nil {
-			t.Fatal(err)
-		}
+		expr := bed.Must(promQL.ParseExpr(text))(t)
 		if got := missingIn(expr, there); len(got) != want {
 			t.Errorf("of %s is missing: %q; want %d", text, got, want)
 		}
@@ -332,20 +324,11 @@ func filledIn(selector *parser.VectorSelector, label string) bool {
 // scrapedLabels are the series of the mount, without their values.
 func scrapedLabels(t *testing.T, client *api.Client) []labels.Labels {
 	t.Helper()
-	resp, err := client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := bed.Must(client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics"))(t)
 	defer resp.Body.Close()
 	text := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := text.TextToMetricFamilies(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples, err := expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	families := bed.Must(text.TextToMetricFamilies(resp.Body))(t)
+	samples := bed.Must(expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...))(t)
 	var all []labels.Labels
 	for _, sample := range samples {
 		series := map[string]string{}
@@ -514,15 +497,9 @@ func (h *history) vector(t *testing.T, expr string, at time.Duration) promql.Vec
 			return h.selected(matchers)
 		},
 	}}
-	query, err := engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.Unix(0, 0).Add(at))
-	if err != nil {
-		t.Fatal(err)
-	}
+	query := bed.Must(engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.Unix(0, 0).Add(at)))(t)
 	defer query.Close()
-	vector, err := query.Exec(context.WithoutCancel(t.Context())).Vector()
-	if err != nil {
-		t.Fatal(err)
-	}
+	vector := bed.Must(query.Exec(context.WithoutCancel(t.Context())).Vector())(t)
 	return slices.Clone(vector) // the query takes it back
 }
 

@@ -27,10 +27,7 @@ func jwtUntil(issued, end time.Time) string {
 func TestEndOfATokenByTheServersClock(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	server, err := u.bed.NewScriptedServer()
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := bed.Must(u.bed.NewScriptedServer())(t)
 	settings := map[string]any{"token_url": server.TokenURL(), "client_id": u.client.ID, "client_secret": u.client.Secret, "scopes": ""}
 	for _, skew := range []time.Duration{-time.Minute, 0, time.Minute} {
 		issue := func(age, lifetime time.Duration) http.HandlerFunc {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
@@ -28,10 +29,7 @@ func TestReadersAreServedSoonAfterAnOutage(t *testing.T) {
 	for i, o := range outages {
 		kinds.Go(func() {
 			t.Run(o.Name, func(t *testing.T) {
-				r, err := o.Run(t.Context(), newStage(t, b, fmt.Sprintf("outage-%d", i)))
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := bed.Must(o.Run(t.Context(), newStage(t, b, fmt.Sprintf("outage-%d", i))))(t)
 				checkOutage(t, r)
 			})
 		})

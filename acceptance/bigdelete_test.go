@@ -23,10 +23,7 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 	}
 	b := bed.New(t, bed.Options{LogLevel: "info"})
 	begun := time.Now()
-	r, err := trouble.BigDelete{Roles: roles, Others: 700}.Run(t.Context(), newStage(t, b, "big-delete"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := bed.Must(trouble.BigDelete{Roles: roles, Others: 700}.Run(t.Context(), newStage(t, b, "big-delete")))(t)
 	t.Logf("delete of %d roles: %s, %d entries left then, created again %s later, clean %s later; slowest of %d cold reads %s, of %d warm ones %s, of %d of status/ %s; all took %s",
 		r.Roles, round(r.Delete.Took), r.Left, round(r.Created), round(r.Clean), len(r.Cold), round(trouble.Slowest(r.Cold)),
 		len(r.Warm), round(trouble.Slowest(r.Warm)), len(r.Status), round(trouble.Slowest(r.Status)), round(time.Since(begun)))

@@ -209,9 +209,7 @@ func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	b := newBalancer(t, u.mcp.URL)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
-	if err := client.SetAddress(vault.URL); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, client.SetAddress(vault.URL))
 	source := u.source(t, client)
 	transport := authorized(t, source, b.URL, nil)
 	transport.MaxRetries = 1
@@ -233,10 +231,7 @@ func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 // read is due.
 func waitForEnd(t *testing.T, source *brokerauth.Source) {
 	t.Helper()
-	held, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	held := bed.Must(source.Token())(t)
 	bed.Eventually(t, time.Minute, func() error {
 		if left := time.Until(held.Expiry); left > 0 {
 			return fmt.Errorf("the token is valid for %s", left)
@@ -257,10 +252,7 @@ type balancer struct {
 
 func newBalancer(t *testing.T, serverURL string) *balancer {
 	t.Helper()
-	to, err := url.Parse(serverURL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	to := bed.Must(url.Parse(serverURL))(t)
 	b := &balancer{}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL, r.Out.Host = to, "" },
@@ -334,9 +326,7 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	u.configure(t, nil)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
-	if err := client.SetAddress(vault.URL); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, client.SetAddress(vault.URL))
 	source := u.source(t, client)
 	transport := authorized(t, source, u.mcp.URL, nil)
 
@@ -364,10 +354,7 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	release()
 	givingUp("with an expired token", func(ctx context.Context) error { return forecast(ctx, session) })
 	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), session) })
-	held, err := source.Token()
-	if err != nil {
-		t.Fatal(err)
-	}
+	held := bed.Must(source.Token())(t)
 	u.mcp.Refuse(claims(held.AccessToken).ID)
 	givingUp("with a refused token", func(ctx context.Context) error { return forecast(ctx, session) })
 	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), session) })
@@ -385,10 +372,7 @@ type hanging struct {
 
 func newHanging(t *testing.T, address string) *hanging {
 	t.Helper()
-	to, err := url.Parse(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	to := bed.Must(url.Parse(address))(t)
 	h := &hanging{}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -123,15 +123,10 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	}
 	ends := map[string]time.Time{}
 	for way, source := range sources {
-		token, err := source.Token()
-		if err != nil {
-			t.Fatal(err)
-		}
+		token := bed.Must(source.Token())(t)
 		ends[way] = token.Expiry
 	}
-	if err := b.Nodes[0].Stop(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Stop())
 
 	calls, covered := map[string]int{}, map[string]int{}
 	bed.Eventually(t, 2*time.Minute, func() error {
@@ -169,9 +164,7 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 		t.Logf("%s: %d calls without Vault, %d of them after a read had failed", way, calls[way], covered[way])
 	}
 
-	if err := b.Nodes[0].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	for way, session := range sessions {
 		bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 		if err := sources[way].Err(); err != nil {
@@ -199,9 +192,7 @@ func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
 	rules := `
 path "` + bed.Mount + `/token/` + u.name + `" { capabilities = ["read"] }
 path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
-	if err := u.bed.Vault.PutPolicy(t.Context(), u.name, rules); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.bed.Vault.PutPolicy(t.Context(), u.name, rules))
 	// The token's cooldown, and the source's own wait before it names the token again.
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 }
@@ -209,10 +200,7 @@ path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 // source is a Source of the upstream's token.
 func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 	t.Helper()
-	source, err := brokerauth.NewSource(brokerauth.Config{Vault: client, TokenPath: bed.Mount + "/token/" + u.name})
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := bed.Must(brokerauth.NewSource(brokerauth.Config{Vault: client, TokenPath: bed.Mount + "/token/" + u.name}))(t)
 	return source
 }
 
@@ -220,10 +208,7 @@ func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 // http.DefaultTransport.
 func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base http.RoundTripper) *mcp.StreamableClientTransport {
 	t.Helper()
-	bearer, err := brokerauth.NewTransport(source, endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bearer := bed.Must(brokerauth.NewTransport(source, endpoint))(t)
 	bearer.Base = base
 	return &mcp.StreamableClientTransport{
 		Endpoint: endpoint, HTTPClient: &http.Client{Transport: bearer}, OAuthHandler: bearer,
@@ -234,18 +219,9 @@ func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base h
 // the upstream's AppRole.
 func (u *upstream) throughListener(t *testing.T, command string) *api.Client {
 	t.Helper()
-	id, err := u.bed.Vault.Login(t.Context(), u.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	through, err := u.bed.NewListener(t.Context(), command, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := through.Client("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := bed.Must(u.bed.Vault.Login(t.Context(), u.name))(t)
+	through := bed.Must(u.bed.NewListener(t.Context(), command, id))(t)
+	client := bed.Must(through.Client(""))(t)
 	return client
 }
 
@@ -253,10 +229,7 @@ func (u *upstream) throughListener(t *testing.T, command string) *api.Client {
 func connect(t *testing.T, transport *mcp.StreamableClientTransport) *mcp.ClientSession {
 	t.Helper()
 	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
-	session, err := client.Connect(t.Context(), transport, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := bed.Must(client.Connect(t.Context(), transport, nil))(t)
 	t.Cleanup(func() { _ = session.Close() }) // the test's context is done by then
 	return session
 }

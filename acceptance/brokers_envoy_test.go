@@ -23,9 +23,7 @@ func envoyBinary(t *testing.T) string {
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%d Envoys: %v", len(found), err)
 	}
-	if err := os.Chmod(found[0], 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.Chmod(found[0], 0o700))
 	return found[0]
 }
 
@@ -36,10 +34,7 @@ func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 	b := shared(t)
 	u := newUpstream(t, b, "", lifetime)
 	u.configure(t, nil)
-	server, err := url.Parse(u.mcp.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := bed.Must(url.Parse(u.mcp.URL))(t)
 	port := freePort(t)
 	config, tls, found := strings.Cut(example(t, "envoy/envoy.yaml"), "      transport_socket:\n")
 	if !found || strings.Contains(tls, "clusters:") {

@@ -41,9 +41,7 @@ func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
 	config := "mcp_servers:\n  files:\n    url: " + url + "\n    transport: http\n"
-	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(filepath.Join(dir, "config.yaml"), []byte(config), 0o600))
 	key := "sk-" + rand.Text()
 	startGateway(t, b, "litellm", dir,
 		[]string{python, filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
@@ -90,10 +88,7 @@ func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, 
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = dir
 	cmd.Env = slices.Concat(env, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")})
-	process, err := b.NewProcess(name, cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	process := bed.Must(b.NewProcess(name, cmd))(t)
 	t.Cleanup(func() {
 		select {
 		case <-process.Done():

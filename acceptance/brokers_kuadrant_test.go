@@ -45,17 +45,12 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	u := newUpstream(t, b, "", lifetime)
 	u.configure(t, nil)
 	p := u.startTokenProxy(t)
-	proxy, err := url.Parse(p.url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	proxy := bed.Must(url.Parse(p.url))(t)
 	gateway, broker, router := freePort(t), freePort(t), freePort(t)
 	ports := strings.NewReplacer("8300", proxy.Port(), "8888", gateway, "8080", broker, "50051", router)
 	dir := t.TempDir()
 	for _, name := range []string{"config.yaml", "envoy.yaml"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(ports.Replace(example(t, "kuadrant/"+name))), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(ports.Replace(example(t, "kuadrant/"+name))), 0o600))
 	}
 	startEnvoy(t, b, "kuadrant", dir)
 	startGateway(t, b, "kuadrant", dir, []string{
@@ -73,10 +68,7 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	client := mcp.NewClient(&mcp.Implementation{Name: "lister", Version: "1.0.0"}, &mcp.ClientOptions{
 		ToolListChangedHandler: func(_ context.Context, _ *mcp.ToolListChangedRequest) { changes.Add(1) },
 	})
-	session, err := client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: endpoint}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := bed.Must(client.Connect(t.Context(), &mcp.StreamableClientTransport{Endpoint: endpoint}, nil))(t)
 	t.Cleanup(func() { _ = session.Close() })
 	calls, lost := callFor(t, 10*lifetime, func(t *testing.T) string {
 		if err := hasTool(t.Context(), session, tool); err != nil {
@@ -103,9 +95,7 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 	clients.configure(t, nil)
 	strangers.configure(t, nil)
 	policy := "authorino-clients"
-	if err := b.Vault.PutPolicy(t.Context(), policy, u.example(t, "policy.hcl")); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Vault.PutPolicy(t.Context(), policy, u.example(t, "policy.hcl")))
 	for _, write := range []struct {
 		path string
 		data map[string]any
@@ -116,20 +106,12 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 			"role_type": "jwt", "user_claim": "sub", "bound_audiences": clients.mcp.URL, "token_policies": policy, "token_type": "batch", "token_ttl": "75s",
 		}},
 	} {
-		if _, err := u.root.Logical().WriteWithContext(t.Context(), write.path, write.data); err != nil {
-			t.Fatal(err)
-		}
+		bed.Must(u.root.Logical().WriteWithContext(t.Context(), write.path, write.data))(t)
 	}
 
 	port, grpc := freePort(t), freePort(t)
-	server, err := url.Parse(u.mcp.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	envoy, err := os.ReadFile(brokerFile(t, "authorino_envoy.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := bed.Must(url.Parse(u.mcp.URL))(t)
+	envoy := bed.Must(os.ReadFile(brokerFile(t, "authorino_envoy.yaml")))(t)
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"authconfig.yaml": strings.NewReplacer("https://vault.example.com:8200", b.Vault.Address,
@@ -139,9 +121,7 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 			"{ address: files.example.com, port_value: 443 }", fmt.Sprintf("{ address: %s, port_value: %s }", server.Hostname(), server.Port()),
 		).Replace(string(envoy)),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	startGateway(t, b, "authorino", dir, []string{buildKuadrant(t, "./authconfig"), "-listen", "127.0.0.1:" + grpc})
 	startEnvoy(t, b, "authorino", dir)

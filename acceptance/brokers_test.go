@@ -26,10 +26,7 @@ func brokerFile(t *testing.T, name string) string {
 // user's cache directory. Scripts beside it are to be run by it: their first lines name the place where they were built.
 func pythonWith(t *testing.T, requirements string) string {
 	t.Helper()
-	pin, err := os.ReadFile(brokerFile(t, requirements))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pin := bed.Must(os.ReadFile(brokerFile(t, requirements)))(t)
 	pythonIn := func(dir string) string { return filepath.Join(dir, "bin", "python") }
 	dir, err := bed.Cached(t.Context(), "brokers-"+strings.TrimSuffix(requirements, ".txt")+"-", pin, t.Logf, func(dir string) error {
 		for _, command := range [][]string{
@@ -75,22 +72,14 @@ func typescriptSDKBroker(t *testing.T) []string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("npm ci: %v\n%s", err, out)
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Fatal(err)
-	}
+	node := bed.Must(exec.LookPath("node"))(t)
 	return []string{node, filepath.Join(dir, "sdk.mjs")}
 }
 
 func copyFile(t *testing.T, from, to string) {
 	t.Helper()
-	content, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(from))(t)
+	bed.OK(t, os.WriteFile(to, content, 0o600))
 }
 
 // A calling has a broker call the MCP server's tool, and returns what the tool says.
@@ -174,9 +163,7 @@ func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost in
 func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 	b := shared(t)
 	checkout := filepath.Join(t.TempDir(), "python") // pip builds in it
-	if err := os.CopyFS(checkout, os.DirFS("../examples/python")); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.CopyFS(checkout, os.DirFS("../examples/python")))
 	u := newUpstream(t, b, "", 5*time.Minute)
 	u.configure(t, nil)
 	vaultToken := u.exampleBroker(t).Client.Token()

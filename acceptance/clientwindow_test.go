@@ -42,10 +42,7 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	if f.Name == "429 for 10 min" || f.Name == "invalid_client, 401" {
 		names = 300
 	}
-	r, err := f.Crowd(t.Context(), newStage(t, b, mount), names, 12*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := bed.Must(f.Crowd(t.Context(), newStage(t, b, mount), names, 12*time.Second))(t)
 	t.Logf("%d names: %d requests at once, in %s, %d in the next %s, at least %s apart; served %s after the recovery, all %s later, for %d requests",
 		r.Names, r.AtOnce, round(r.Burst), r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
 	most := underWay
@@ -97,10 +94,7 @@ func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 		t.Run(mount, func(t *testing.T) {
 			t.Parallel()
 			names, watch := 300, 8*time.Second
-			r, err := failure.Rotate(t.Context(), newStage(t, shared(t), mount), names, watch)
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := bed.Must(failure.Rotate(t.Context(), newStage(t, shared(t), mount), names, watch))(t)
 			t.Logf("%d requests in %s for %d held tokens, then %d for as many callers of refresh/", r.Asked, watch, names, r.Refreshed)
 			if most := 1 + underWay + mostAttempts(watch, time.Second, 10*time.Second); r.Asked > most {
 				t.Errorf("%d requests, want at most %d", r.Asked, most)
@@ -135,13 +129,8 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 				}
 				issue(w, r)
 			})
-			if err := s.Configure(t.Context(), "some", nil); err != nil {
-				t.Fatal(err)
-			}
-			paths, err := s.Roles(t.Context(), "some", roles)
-			if err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, s.Configure(t.Context(), "some", nil))
+			paths := bed.Must(s.Roles(t.Context(), "some", roles))(t)
 			// The refused ones first: a window of theirs would be there for the others.
 			var bad, good []string
 			for i, path := range paths {
@@ -187,9 +176,7 @@ func TestFailingClientHoldsUpNoOther(t *testing.T) {
 		"other-client": {"client_id": "other"},
 		"other-server": {"client_id": "limited", "token_url": elsewhere.TokenURL()},
 	} {
-		if err := s.Configure(t.Context(), name, changes); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, s.Configure(t.Context(), name, changes))
 	}
 	for _, want := range []struct {
 		name     string
@@ -230,9 +217,7 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, shared(t), fmt.Sprintf("limited-writes-%d", status))
 			s.AS.Set(s.AS.Issue(5 * time.Minute))
-			if err := s.Configure(t.Context(), "old", nil); err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, s.Configure(t.Context(), "old", nil))
 			if r := s.Read(t.Context(), "token/old"); r.Status != http.StatusOK {
 				t.Fatal(r)
 			}
@@ -293,13 +278,8 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "corrected")
 	s.AS.Set(bed.RefuseWith(http.StatusUnauthorized, "invalid_client", nil))
-	if err := s.Configure(t.Context(), "some", nil); err != nil {
-		t.Fatal(err)
-	}
-	paths, err := s.Roles(t.Context(), "some", 40)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.Configure(t.Context(), "some", nil))
+	paths := bed.Must(s.Roles(t.Context(), "some", 40))(t)
 	if other := trouble.Other(s.ReadAll(t.Context(), paths), http.StatusBadRequest); other != nil {
 		t.Fatalf("a reader of a refused client: %s, want 400", other)
 	}
@@ -341,9 +321,7 @@ func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
 				bed.RefuseWith(http.StatusTooManyRequests, "slow_down", headers())(w, r)
 			})
 			for _, name := range []string{"one", "two"} {
-				if err := s.Configure(t.Context(), name, nil); err != nil {
-					t.Fatal(err)
-				}
+				bed.OK(t, s.Configure(t.Context(), name, nil))
 			}
 			for _, name := range []string{"one", "one", "two"} {
 				r := s.Read(t.Context(), "token/"+name)

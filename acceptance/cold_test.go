@@ -15,12 +15,9 @@ func TestColdReadersShareOneRequest(t *testing.T) {
 	const readers = 300
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	// The answer takes long enough for all to come before it.
-	err := u.bed.AS.SetResource(t.Context(), bed.Resource{
+	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: "tools:list", TTL: 5 * time.Minute, Delay: 2 * time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	u.configure(t, map[string]any{"verify": false}) // stores the config without a token
 	if requests := u.requests(t); len(requests) != 0 {
 		t.Fatalf("%d token requests before the first read, want none", len(requests))

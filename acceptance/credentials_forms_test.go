@@ -64,14 +64,9 @@ func jwkKey(t *testing.T, u *upstream) map[string]any {
 	u.registerKey(t, key, block, "known as this")
 	u.client.JWKS.Keys[0].Algorithm = "PS256"
 	u.useKeys(t, u.client.JWKS)
-	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "known as this", Algorithm: "PS256", Use: "sig"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	jwk := bed.Must(json.Marshal(jose.JSONWebKey{Key: key, KeyID: "known as this", Algorithm: "PS256", Use: "sig"}))(t)
 	var members map[string]string
-	if err := json.Unmarshal(jwk, &members); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.Unmarshal(jwk, &members))
 	u.bed.Secrecy.AddPrivateKey("JWK of "+u.client.ID, members["d"])
 	return map[string]any{"private_key": string(jwk)}
 }
@@ -82,14 +77,8 @@ func TestSelfSignedClientCertificate(t *testing.T) {
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	key, block := p256PKCS8(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(90 * 24 * time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	certificate := bed.Must(x509.ParseCertificate(der))(t)
 	u.client = bed.Client{ID: u.client.ID, AuthMethod: "self_signed_tls_client_auth", Scope: u.client.Scope}
 	u.client.JWKS = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), Certificates: []*x509.Certificate{certificate}}}}
 	u.setClient(t)
@@ -111,25 +100,14 @@ func TestCertificateByRenegotiation(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
 	u := newUpstream(t, b, "", 5*time.Minute)
-	server, err := b.AS.CA.Server()
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := bed.Must(b.AS.CA.Server())(t)
 	files := map[string]string{}
 	for name, content := range map[string]string{"key": server.KeyPEM, "cert": server.PEM, "ca": b.AS.CA.PEM} {
 		files[name] = filepath.Join(t.TempDir(), name+".pem")
-		if err := os.WriteFile(files[name], []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(files[name], []byte(content), 0o600))
 	}
-	tokenURL, err := b.NewAuthServer(t.Context(), "renegotiate.mjs", files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued, err := b.AS.NewClientCertificate(u.client.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tokenURL := bed.Must(b.NewAuthServer(t.Context(), "renegotiate.mjs", files))(t)
+	issued := bed.Must(b.AS.NewClientCertificate(u.client.ID))(t)
 	settings := map[string]any{
 		"token_url": tokenURL, "client_id": u.client.ID, "ca_cert": b.AS.CA.PEM,
 		"client_certificate": issued.PEM, "client_certificate_key": issued.KeyPEM,
@@ -139,14 +117,8 @@ func TestCertificateByRenegotiation(t *testing.T) {
 		t.Error(err)
 	}
 	// One of another CA it refuses, and not for having been shown none.
-	other, err := bed.NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
-	foreign, err := other.Client(u.client.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := bed.Must(bed.NewCA())(t)
+	foreign := bed.Must(other.Client(u.client.ID))(t)
 	b.Secrecy.AddPrivateKey("key of a certificate of another CA", foreign.KeyPEM)
 	settings["client_certificate"], settings["client_certificate_key"] = foreign.PEM, foreign.KeyPEM
 	u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, "tls_client_auth was used, with a client_certificate without a chain")

@@ -47,19 +47,13 @@ type keyForm func(t *testing.T) (crypto.Signer, *pem.Block)
 
 func rsaKey(t *testing.T) *rsa.PrivateKey {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := bed.Must(rsa.GenerateKey(rand.Reader, 2048))(t)
 	return key
 }
 
 func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := bed.Must(ecdsa.GenerateKey(curve, rand.Reader))(t)
 	return key
 }
 
@@ -76,10 +70,7 @@ func pkcs8(newKey func(t *testing.T) crypto.Signer) keyForm {
 	return func(t *testing.T) (crypto.Signer, *pem.Block) {
 		t.Helper()
 		key := newKey(t)
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
+		der := bed.Must(x509.MarshalPKCS8PrivateKey(key))(t)
 		return key, &pem.Block{Type: "PRIVATE KEY", Bytes: der}
 	}
 }
@@ -100,10 +91,7 @@ func rsaPKCS1(t *testing.T) (crypto.Signer, *pem.Block) {
 func p256SEC1(t *testing.T) (crypto.Signer, *pem.Block) {
 	t.Helper()
 	key := ecKey(t, elliptic.P256())
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := bed.Must(x509.MarshalECPrivateKey(key))(t)
 	return key, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
 }
 
@@ -113,10 +101,7 @@ func operatorKey(form keyForm) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()
 		key, block := form(t)
-		thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
-		if err != nil {
-			t.Fatal(err)
-		}
+		thumbprint := bed.Must((&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256))(t)
 		return u.registerKey(t, key, block, base64.RawURLEncoding.EncodeToString(thumbprint))
 	}
 }
@@ -128,10 +113,7 @@ func namedKey(t *testing.T, u *upstream) map[string]any {
 	key, block := p256PKCS8(t)
 	fields := u.registerKey(t, key, block, "named key/1")
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 	digest := sha256.Sum256(der)
 	u.x5t = base64.RawURLEncoding.EncodeToString(digest[:])
 	fields["key_id"] = "named key/1"
@@ -178,14 +160,9 @@ func (u *upstream) registerMadeKey(t *testing.T) {
 // publicKeys reads the public keys as the operator.
 func (u *upstream) publicKeys(t *testing.T) *jose.JSONWebKeySet {
 	t.Helper()
-	data, err := json.Marshal(map[string]any{"keys": u.read(t, "keys/"+u.name)["keys"]})
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := bed.Must(json.Marshal(map[string]any{"keys": u.read(t, "keys/"+u.name)["keys"]}))(t)
 	keys := new(jose.JSONWebKeySet)
-	if err := json.Unmarshal(data, keys); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.Unmarshal(data, keys))
 	for _, key := range keys.Keys {
 		if !key.IsPublic() || !key.Valid() {
 			t.Fatal("keys/ holds what is no public key")
@@ -219,10 +196,7 @@ func (u *upstream) mountURL() string { return u.bed.Vault.Address + "/v1/" + bed
 func certificate(register func(*bed.Client, *bed.Certificate)) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()
-		issued, err := u.bed.AS.NewClientCertificate(u.client.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
+		issued := bed.Must(u.bed.AS.NewClientCertificate(u.client.ID))(t)
 		u.client = bed.Client{ID: u.client.ID, AuthMethod: "tls_client_auth", Scope: u.client.Scope}
 		register(&u.client, issued)
 		u.setClient(t)

@@ -52,9 +52,7 @@ func TestDeclaredPluginFromAnImage(t *testing.T) {
 	p.serves(t, b)
 
 	config, plugins := filepath.Join(t.TempDir(), "openbao.hcl"), t.TempDir()
-	if err := os.WriteFile(config, []byte(declaration), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(config, []byte(declaration), 0o600))
 	fetch := b.Vault.CLI(t.Context(), "", "plugin", "init", "-config="+config, "-directory="+plugins)
 	if out, err := fetch.CombinedOutput(); err != nil {
 		t.Fatalf("bao plugin init: %v\n%s", err, out)
@@ -74,10 +72,7 @@ type declaredPlugin struct{ binary, sum, version string }
 func buildDeclared(t *testing.T) declaredPlugin {
 	t.Helper()
 	dir := t.TempDir()
-	sum, err := bed.BuildPlugin(t.Context(), dir, t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sum := bed.Must(bed.BuildPlugin(t.Context(), dir, t.Logf))(t)
 	version := (&release{t: t, plugins: dir}).version(bed.PluginName)
 	return declaredPlugin{filepath.Join(dir, bed.PluginName), sum, version}
 }

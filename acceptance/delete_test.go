@@ -24,9 +24,7 @@ func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 		}
 	}
 
-	if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+u.name); err != nil {
-		t.Fatal(err)
-	}
+	bed.Must(u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+u.name))(t)
 	deleted := time.Now()
 	// Over the time in which both tokens would have been refreshed.
 	tick := time.NewTicker(500 * time.Millisecond)

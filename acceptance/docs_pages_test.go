@@ -144,16 +144,10 @@ func checkBlocks(t *testing.T) {
 		stale[key] = true
 	}
 	for _, pattern := range []string{"../*.md", "../docs/*.md", "../*/README.md", "../examples/*/README.md"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		files := bed.Must(filepath.Glob(pattern))(t)
 		for _, file := range files {
 			page := strings.TrimPrefix(file, "../")
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			content := bed.Must(os.ReadFile(file))(t)
 			prose := strings.Join(strings.Fields(string(content)), " ")
 			for _, b := range blocksOf(t, page) {
 				delete(stale, b.key())
@@ -176,9 +170,7 @@ func checkBlocks(t *testing.T) {
 // fresh deletes the config, and gives its client a new secret.
 func (w *walkthrough) fresh() {
 	w.t.Helper()
-	if _, err := w.root.Logical().DeleteWithContext(w.t.Context(), bed.Mount+"/config/"+w.name); err != nil {
-		w.t.Fatal(err)
-	}
+	bed.Must(w.root.Logical().DeleteWithContext(w.t.Context(), bed.Mount+"/config/"+w.name))(w.t)
 	w.client = bed.Client{ID: w.client.ID, Secret: newSecret(), Scope: w.client.Scope}
 	w.setClient(w.t)
 	w.put("client-secret", w.client.Secret+"\n")
@@ -187,10 +179,7 @@ func (w *walkthrough) fresh() {
 // prepare runs a script for what a page takes for granted, and returns what it printed.
 func (w *walkthrough) prepare(script string) string {
 	w.t.Helper()
-	out, err := w.run(block{page: "before a block"}, script)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	out := bed.Must(w.run(block{page: "before a block"}, script))(w.t)
 	return out
 }
 
@@ -439,16 +428,10 @@ func followDeployments(w *walkthrough) {
 	}
 
 	w.paste("vault auth enable jwt")
-	login, err := w.root.Logical().WriteWithContext(t.Context(), "auth/jwt/login", map[string]any{
+	login := bed.Must(w.root.Logical().WriteWithContext(t.Context(), "auth/jwt/login", map[string]any{
 		"role": "mcp-clients", "jwt": w.token(t, "token/files").AccessToken,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := w.bed.Vault.Client(login.Auth.ClientToken)
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))(t)
+	client := bed.Must(w.bed.Vault.Client(login.Auth.ClientToken))(t)
 	w.wantStatuses(brokersLogin{client: client}, map[string]int{
 		"token/files": http.StatusOK, "config/files": http.StatusForbidden,
 	})
@@ -474,9 +457,7 @@ func followMetrics(w *walkthrough) {
 	// The reader's checkout, in which the quick start was followed.
 	w.put("role-id", "the broker's")
 	w.put("secret-id", "the broker's")
-	if err := os.MkdirAll(filepath.Join(w.dir, "examples", "prometheus"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.MkdirAll(filepath.Join(w.dir, "examples", "prometheus"), 0o700))
 	for _, file := range []string{"examples/prometheus/policy.hcl", "examples/prometheus/agent.hcl"} {
 		w.put(file, w.replace(example(t, strings.TrimPrefix(file, "examples/"))))
 	}
@@ -488,10 +469,7 @@ func followMetrics(w *walkthrough) {
 	}
 	stop := w.start("sudo -u prometheus vault agent")
 	// What is in the place of the directory is below the working directory.
-	prometheus, err := w.bed.Vault.Client(w.await(exampleJob(t).HTTPClientConfig.Authorization.CredentialsFile))
-	if err != nil {
-		t.Fatal(err)
-	}
+	prometheus := bed.Must(w.bed.Vault.Client(w.await(exampleJob(t).HTTPClientConfig.Authorization.CredentialsFile)))(t)
 	response, err := prometheus.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics")
 	if err != nil || response.StatusCode != http.StatusOK {
 		t.Fatalf("the Agent's token does not read the metrics: %v", err)
@@ -502,9 +480,8 @@ func followMetrics(w *walkthrough) {
 
 func followSecurity(w *walkthrough) {
 	w.configure(w.t, nil)
-	if err := w.bed.Vault.PutPolicy(w.t.Context(), "operator-of-files", policiesOf(w.t, "../docs/security.md")["operator"]); err != nil {
-		w.t.Fatal(err)
-	}
+	rules := policiesOf(w.t, "../docs/security.md")["operator"]
+	bed.OK(w.t, w.bed.Vault.PutPolicy(w.t.Context(), "operator-of-files", rules))
 	operator := strings.TrimSpace(commandSays(w.t, w.bed, "token", "create", "-policy=operator-of-files", "-field=token"))
 	// What the page's operator read is written back.
 	b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
@@ -570,10 +547,7 @@ func followProviders(w *walkthrough) {
 // checkRunColumn checks that the table of recipes says which servers were run.
 func checkRunColumn(t *testing.T) {
 	t.Helper()
-	content, err := os.ReadFile("../docs/providers.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile("../docs/providers.md"))(t)
 	want := map[string]string{"another one": "", "oidc-provider": "9"}
 	for _, kind := range servers.Kinds {
 		if kind.Section != "" {
@@ -600,10 +574,7 @@ func certifiedKey(t *testing.T) (key, cert string) {
 	t.Helper()
 	private, block := rsaPKCS8(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))(t)
 	return string(pem.EncodeToMemory(block)), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 

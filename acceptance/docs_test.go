@@ -47,9 +47,7 @@ func TestREADMECommands(t *testing.T) {
 
 	brokers := w.next("sh", "vault policy write mcp-brokers -")
 	for range 2 { // again, as for the next broker's
-		if _, err := w.run(brokers, brokers.text); err != nil {
-			t.Fatal(err)
-		}
+		bed.Must(w.run(brokers, brokers.text))(t)
 	}
 	login := w.login()
 	entity := login.entity
@@ -94,10 +92,7 @@ var fence = regexp.MustCompile("^( *)```([a-z]*)$")
 // blocksOf returns the fenced blocks of a page, which is named by its path in the checkout.
 func blocksOf(t *testing.T, page string) []block {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", page))
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(filepath.Join("..", page)))(t)
 	var blocks []block
 	var heading, before, indent string
 	open := false
@@ -139,10 +134,7 @@ type walkthrough struct {
 func newReadersOwn(t *testing.T) *upstream {
 	t.Helper()
 	b := bed.New(t, bed.Options{Bare: true})
-	root, err := b.Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(b.Vault.Root())(t)
 	u := &upstream{bed: b, root: root, name: "files"}
 	u.client = bed.Client{ID: "mcp-broker", Secret: newSecret(), Scope: "tools:list tools:call"}
 	u.setClient(t)
@@ -216,10 +208,7 @@ func (w *walkthrough) replace(text string) string {
 func (w *walkthrough) paste(begins string) string {
 	w.t.Helper()
 	b := w.next("sh", begins)
-	out, err := w.run(b, b.text)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	out := bed.Must(w.run(b, b.text))(w.t)
 	return out
 }
 
@@ -246,9 +235,7 @@ func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd
 	if token != "" {
 		w.shim("vault-login", "printf %s "+token) // in the place of ~/.vault-token
 		config := filepath.Join(w.bin, "login.hcl")
-		if err := os.WriteFile(config, []byte(`token_helper = "`+filepath.Join(w.bin, "vault-login")+`"`), 0o600); err != nil {
-			w.t.Fatal(err)
-		}
+		bed.OK(w.t, os.WriteFile(config, []byte(`token_helper = "`+filepath.Join(w.bin, "vault-login")+`"`), 0o600))
 		cmd.Env = append(cmd.Env, "VAULT_CONFIG_PATH="+config)
 	}
 	return cmd
@@ -262,10 +249,7 @@ func (w *walkthrough) start(begins string) (stop func()) {
 	// With exec it is that command that is stopped, and not the shell around it.
 	lines := strings.Split(strings.TrimSpace(b.text), "\n")
 	lines[len(lines)-1] = "exec " + lines[len(lines)-1]
-	process, err := w.bed.NewProcess("docs", w.shell(context.Background(), strings.Join(lines, "\n"), ""))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	process := bed.Must(w.bed.NewProcess("docs", w.shell(context.Background(), strings.Join(lines, "\n"), "")))(w.t)
 	return func() {
 		w.t.Helper()
 		select {
@@ -282,9 +266,7 @@ func (w *walkthrough) start(begins string) (stop func()) {
 // put writes a file that the page says is there.
 func (w *walkthrough) put(name, content string) {
 	w.t.Helper()
-	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600); err != nil {
-		w.t.Fatal(err)
-	}
+	bed.OK(w.t, os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 }
 
 // save writes the next block, a file, under the name that the page gives above it.
@@ -314,9 +296,7 @@ func (w *walkthrough) await(name string) string {
 // shim puts a command before all others of its name.
 func (w *walkthrough) shim(name, script string) {
 	w.t.Helper()
-	if err := os.WriteFile(filepath.Join(w.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
-		w.t.Fatal(err)
-	}
+	bed.OK(w.t, os.WriteFile(filepath.Join(w.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
 }
 
 // A brokersLogin is what a broker gets for the role-id and secret-id of a page.
@@ -328,16 +308,10 @@ type brokersLogin struct {
 // login logs in with the files role-id and secret-id.
 func (w *walkthrough) login() brokersLogin {
 	w.t.Helper()
-	client, err := w.bed.Vault.Client("")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	answer, err := client.Logical().WriteWithContext(w.t.Context(), "auth/approle/login", map[string]any{
+	client := bed.Must(w.bed.Vault.Client(""))(w.t)
+	answer := bed.Must(client.Logical().WriteWithContext(w.t.Context(), "auth/approle/login", map[string]any{
 		"role_id": w.await("role-id"), "secret_id": w.await("secret-id"),
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	}))(w.t)
 	client.SetToken(answer.Auth.ClientToken)
 	return brokersLogin{client, answer.Auth.EntityID}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // Each tries what docs/deployments.md says to copy of an example, by clocks that stand
@@ -213,9 +215,7 @@ func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string
 		for file, content := range map[string]string{
 			"vault_mcp_auth.py": example(t, "python/vault_mcp_auth.py"), "broker.py": example(t, "python/broker.py"), "copied.py": drivers["python"],
 		} {
-			if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
 		}
 		commands["python"] = []string{python, filepath.Join(dir, "copied.py")}
 	} else {

@@ -20,18 +20,12 @@ import (
 func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	root, err := b.Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(b.Vault.Root())(t)
 	const odd = "Bearer a\"b'c\\d #e: <f>&{{ g }} \u00e9\u2028\u0001\t\n  - name: other\n    url: https://evil.example.com/mcp"
 	const mount = "odd-tokens"
-	if err := root.Sys().MountWithContext(t.Context(), mount, &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := root.Logical().WriteWithContext(t.Context(), mount+"/token/files", map[string]any{"authorization": odd}); err != nil {
-		t.Fatal(err)
-	}
+	kv := &api.MountInput{Type: "kv", Options: map[string]string{"version": "1"}}
+	bed.OK(t, root.Sys().MountWithContext(t.Context(), mount, kv))
+	bed.Must(root.Logical().WriteWithContext(t.Context(), mount+"/token/files", map[string]any{"authorization": odd}))(t)
 	place := strings.NewReplacer("mcp-oauth/token/files", mount+"/token/files").Replace
 	for file, c := range map[string]struct {
 		rendered string

@@ -33,10 +33,7 @@ const exampleToken = "mcp-oauth/token/files"
 // example is a file of examples/ as it is.
 func example(t *testing.T, file string) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", "examples", file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(filepath.Join("..", "examples", file)))(t)
 	return string(content)
 }
 
@@ -73,17 +70,12 @@ func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin
 	all := map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID}
 	maps.Copy(all, files)
 	for name, content := range all {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	cmd := exec.Command(b.Vault.Binary, command, "-config="+config, "-log-level=debug")
 	cmd.Dir = dir
 	cmd.Env = []string{"VAULT_ADDR=" + b.Vault.Address, "HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH")}
-	process, err := b.NewProcess("example-"+command+"-"+id.Name, cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	process := bed.Must(b.NewProcess("example-"+command+"-"+id.Name, cmd))(t)
 	t.Cleanup(func() {
 		select {
 		case <-process.Done():
@@ -106,9 +98,7 @@ func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 		t.Fatalf("a value of %d bytes is not that of an Authorization header", len(value))
 	}
 	u.bed.Secrecy.AddToken(token)
-	if err := u.mcp.Check(token); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.mcp.Check(token))
 	return token
 }
 
@@ -132,10 +122,7 @@ func TestExampleAgentKeepsAFile(t *testing.T) {
 		}
 		return nil
 	})
-	info, err := os.Stat(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	info := bed.Must(os.Stat(file))(t)
 	if mode := info.Mode().Perm(); mode != 0o600 {
 		t.Errorf("the file's mode is %o, want 600", mode)
 	}
@@ -154,9 +141,7 @@ func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 		"echo \"$MCP_AUTHORIZATION\" >>'" + told + "'\n" +
 		"trap 'echo ended >>\"" + told + "\"; exit 0' TERM\n" +
 		"while :; do sleep 1 & wait; done\n"
-	if err := os.WriteFile(filepath.Join(bin, "mcp-broker"), []byte(broker), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(filepath.Join(bin, "mcp-broker"), []byte(broker), 0o700))
 	u.runExample(t, "agent", "supervisor.hcl", bin, map[string]string{
 		"supervisor.hcl": u.example(t, "vault-agent/supervisor.hcl"),
 	})
@@ -300,9 +285,7 @@ func TestExampleBrokers(t *testing.T) {
 	if n := len(u.requests(t)); n != 2 {
 		t.Fatalf("%d token requests, want the first and one for the revoked token", n)
 	}
-	if err := b.Nodes[0].Stop(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Stop())
 	going := maps.Clone(brokers)
 	bed.Eventually(t, 3*time.Minute, func() error {
 		for language, broker := range going {
@@ -326,9 +309,7 @@ func TestExampleBrokers(t *testing.T) {
 		}
 	}
 
-	if err := b.Nodes[0].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	for language, broker := range brokers {
 		bed.Eventually(t, 2*time.Minute, func() error {
 			if answer := broker.list(t); !strings.HasPrefix(answer, "tools: ") {
@@ -534,9 +515,7 @@ func compiled(t *testing.T, broker string) []string {
 		files[file] = example(t, "typescript/"+file)
 	}
 	for file, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
 	}
 	for _, command := range [][]string{{"npm", "ci", "--no-audit", "--no-fund"}, {"npx", "--no-install", "tsc"}} {
 		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
@@ -545,20 +524,13 @@ func compiled(t *testing.T, broker string) []string {
 			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
 		}
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Fatal(err)
-	}
+	node := bed.Must(exec.LookPath("node"))(t)
 	return []string{node, filepath.Join(dir, "dist", "broker.js")}
 }
 
 func absolute(t *testing.T, path string) string {
 	t.Helper()
-	path, err := filepath.Abs(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return bed.Must(filepath.Abs(path))(t)
 }
 
 // An exampleProcess is a broker of examples/ that runs.
@@ -586,18 +558,9 @@ func startBroker(t *testing.T, b *bed.Bed, name string, command []string, env ..
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = slices.Concat(env, []string{"HOME=" + t.TempDir(), "PYTHONDONTWRITEBYTECODE=1"})
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	process, err := b.NewProcess(name, cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	in := bed.Must(cmd.StdinPipe())(t)
+	out := bed.Must(cmd.StdoutPipe())(t)
+	process := bed.Must(b.NewProcess(name, cmd))(t)
 	t.Cleanup(func() {
 		if err := process.Stop(); err != nil {
 			t.Error(err)
@@ -641,20 +604,14 @@ func (p *exampleProcess) wantTools(t *testing.T) {
 // log is what the broker has said on its standard error.
 func (p *exampleProcess) log(t *testing.T) string {
 	t.Helper()
-	content, err := os.ReadFile(p.logFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(p.logFile))(t)
 	return string(content)
 }
 
 // freePort returns a port of loopback that is free, as bed.FreePorts does.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ports, err := bed.FreePorts(1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ports := bed.Must(bed.FreePorts(1))(t)
 	return strconv.Itoa(ports[0])
 }
 
@@ -735,10 +692,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		tokenFound = "has(auth.metadata.vault) && has(auth.metadata.vault.data) && has(" + header + ")"
 	)
 	// That of the role which the page has one write.
-	page, err := os.ReadFile("../docs/deployments.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := bed.Must(os.ReadFile("../docs/deployments.md"))(t)
 	role := regexp.MustCompile(`(?s)vault write auth/kubernetes/role/mcp-broker .*? audience=(\w+) `).FindSubmatch(page)
 	if role == nil {
 		t.Fatal("the page has no role with an audience")
@@ -845,10 +799,7 @@ func TestErrorsHaveNoAuthorization(t *testing.T) {
 	u.configure(t, nil)
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
 	u.write(t, "config/"+u.name+"-away", u.settings(map[string]any{"token_url": "http://127.0.0.1:1/token", "verify": false}))
-	nobody, err := u.root.Clone()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nobody := bed.Must(u.root.Clone())(t)
 	for path, c := range map[string]struct {
 		client *api.Client
 		status int

@@ -92,18 +92,10 @@ func newFailover(t *testing.T, b *bed.Bed) *failover {
 	t.Helper()
 	f := &failover{bed: b, paths: make(map[string]*upstream), watch: make(map[string]*watcher), begun: time.Now()}
 	var err error
-	if f.root, err = b.Vault.Root(); err != nil {
-		t.Fatal(err)
-	}
-	if f.behind, err = b.Standbys.Root(); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.root.Sys().MountWithContext(t.Context(), "kv", &api.MountInput{Type: "kv"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.root.Logical().WriteWithContext(t.Context(), "kv/control", map[string]any{"key": "value"}); err != nil {
-		t.Fatal(err)
-	}
+	f.root = bed.Must(b.Vault.Root())(t)
+	f.behind = bed.Must(b.Standbys.Root())(t)
+	bed.OK(t, f.root.Sys().MountWithContext(t.Context(), "kv", &api.MountInput{Type: "kv"}))
+	bed.Must(f.root.Logical().WriteWithContext(t.Context(), "kv/control", map[string]any{"key": "value"}))(t)
 	f.steady = newUpstream(t, b, "-steady", steadyLifetime)
 	f.brisk = newUpstream(t, b, "-brisk", briskLifetime)
 	for _, u := range []*upstream{f.steady, f.brisk} {
@@ -201,9 +193,7 @@ func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
 func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	begun, steady, asked := time.Now(), f.ids(f.steady), len(f.steady.requests(t))
 	event(t)
-	if err := f.bed.WaitHealthy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, f.bed.WaitHealthy(t.Context()))
 	f.answering(t)
 	over := time.Since(begun)
 	f.events++
@@ -273,28 +263,20 @@ func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 func (f *failover) active(t *testing.T) *bed.Node {
 	t.Helper()
-	node, err := f.bed.Active(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	node := bed.Must(f.bed.Active(t.Context()))(t)
 	return node
 }
 
 // on gives a client of one node, with the root token.
 func (f *failover) on(t *testing.T, node *bed.Node) *api.Client {
 	t.Helper()
-	client, err := node.Client(f.bed.Vault.RootToken)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := bed.Must(node.Client(f.bed.Vault.RootToken))(t)
 	return client
 }
 
 func (f *failover) stepDown(t *testing.T) {
 	node := f.active(t)
-	if err := f.on(t, node).Sys().StepDownWithContext(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, f.on(t, node).Sys().StepDownWithContext(t.Context()))
 	bed.Eventually(t, 60*time.Second, func() error {
 		now, err := f.bed.Active(t.Context())
 		if err == nil && now == node {
@@ -312,16 +294,11 @@ func (f *failover) killLeader(t *testing.T) {
 		return err
 	})
 	f.answering(t)
-	if err := node.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, node.Start(t.Context()))
 }
 
 func (f *failover) killPlugin(t *testing.T) {
-	pid, err := f.active(t).KillPlugin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	pid := bed.Must(f.active(t).KillPlugin())(t)
 	bed.Eventually(t, 60*time.Second, func() error {
 		now, err := f.active(t).PluginPID()
 		if err == nil && (now == pid || now == 0) {
@@ -332,14 +309,9 @@ func (f *failover) killPlugin(t *testing.T) {
 }
 
 func (f *failover) reloadPlugin(t *testing.T) {
-	before, err := f.active(t).PluginPID()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = f.root.Sys().ReloadPluginWithContext(t.Context(), &api.ReloadPluginInput{Plugin: bed.PluginName, Scope: "global"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := bed.Must(f.active(t).PluginPID())(t)
+	reload := &api.ReloadPluginInput{Plugin: bed.PluginName, Scope: "global"}
+	bed.Must(f.root.Sys().ReloadPluginWithContext(t.Context(), reload))(t)
 	f.answering(t)
 	if after, err := f.active(t).PluginPID(); err != nil || after == before || after == 0 {
 		t.Errorf("the plugin's process was %d and is %d after the reload: %v", before, after, err)
@@ -348,13 +320,9 @@ func (f *failover) reloadPlugin(t *testing.T) {
 
 func (f *failover) sealActive(t *testing.T) {
 	node := f.active(t)
-	if err := f.on(t, node).Sys().SealWithContext(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, f.on(t, node).Sys().SealWithContext(t.Context()))
 	f.answering(t)
-	if err := node.Unseal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, node.Unseal(t.Context()))
 }
 
 func (f *failover) sealMost(t *testing.T) {
@@ -383,9 +351,7 @@ func (f *failover) sealMost(t *testing.T) {
 		return nil
 	})
 	for _, node := range sealed {
-		if err := node.Unseal(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, node.Unseal(t.Context()))
 	}
 }
 
@@ -394,9 +360,7 @@ func (f *failover) sealMost(t *testing.T) {
 func (f *failover) restore(t *testing.T) {
 	before := f.ids(f.steady)
 	var snapshot bytes.Buffer
-	if err := f.on(t, f.active(t)).Sys().RaftSnapshotWithContext(t.Context(), &snapshot); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, f.on(t, f.active(t)).Sys().RaftSnapshotWithContext(t.Context(), &snapshot))
 	later := newUpstream(t, f.bed, "-later", briskLifetime)
 	later.configure(t, nil)
 	later.token(t, "token/"+later.name)
@@ -410,12 +374,8 @@ func (f *failover) restore(t *testing.T) {
 	asked := len(f.steady.requests(t))
 
 	begun := time.Now()
-	if err := f.on(t, f.active(t)).Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.bed.WaitHealthy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, f.on(t, f.active(t)).Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false))
+	bed.OK(t, f.bed.WaitHealthy(t.Context()))
 	if f.bed.Vault.Product == bed.OpenBao { // its standbys hold on to what they had, see docs/openbao.md
 		reload := f.bed.Vault.CLI(t.Context(), f.bed.Vault.RootToken, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
 		if out, err := reload.CombinedOutput(); err != nil {

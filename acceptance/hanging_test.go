@@ -31,10 +31,7 @@ const (
 // newStage starts a mount of its own in a Vault, with a scripted authorization server.
 func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
 	t.Helper()
-	s, err := trouble.NewStage(t.Context(), b, mount)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := bed.Must(trouble.NewStage(t.Context(), b, mount))(t)
 	return s
 }
 
@@ -47,9 +44,7 @@ func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
 func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 	b := bed.New(t, bed.Options{Nodes: 3})
 	s := newStage(t, b, "hanging")
-	if err := trouble.MountKV(t.Context(), s.Root); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, trouble.MountKV(t.Context(), s.Root))
 	for _, c := range []struct {
 		name  string
 		hang  trouble.Hang
@@ -60,10 +55,7 @@ func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 		{"step-down-and-write", trouble.Hang{Event: trouble.StepDown, Readers: 100, Write: true}, writeBound},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, err := c.hang.Run(t.Context(), b, s, c.name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := bed.Must(c.hang.Run(t.Context(), b, s, c.name))(t)
 			t.Logf("%s took %s, KV was back %s later; the slowest reads took %s and %s of KV; %v", c.hang.Event,
 				round(r.Took), round(r.Back), round(trouble.Slowest(r.Reads)), round(r.KV), trouble.Statuses(r.Reads))
 			if r.Took > c.bound {
@@ -118,14 +110,9 @@ func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
 	s := newStage(t, shared(t), "late")
 	s.AS.Set(bed.After(late, s.AS.Issue(5*time.Minute)))
 	for _, name := range []string{"read", "broker"} {
-		if err := s.Configure(t.Context(), name, map[string]any{"client_id": name, "request_timeout": 10}); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, s.Configure(t.Context(), name, map[string]any{"client_id": name, "request_timeout": 10}))
 	}
-	source, err := brokerauth.NewSource(brokerauth.Config{Vault: s.Root, TokenPath: s.Mount + "/token/broker"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := bed.Must(brokerauth.NewSource(brokerauth.Config{Vault: s.Root, TokenPath: s.Mount + "/token/broker"}))(t)
 	brokered := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -159,9 +146,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	const callers = 30
 	s := newStage(t, shared(t), "refresh-callers")
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
-	if err := s.Configure(t.Context(), "held", map[string]any{"request_timeout": 25}); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.Configure(t.Context(), "held", map[string]any{"request_timeout": 25}))
 	held := s.Read(t.Context(), "token/held")
 	// A token that is younger than that is not replaced.
 	bed.Eventually(t, 2*cooldown, func() error {
@@ -202,9 +187,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	s := newStage(t, shared(t), "hanging-writes")
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	for _, name := range []string{"held", "calm"} {
-		if err := s.Configure(t.Context(), name, map[string]any{"client_id": name, "publish_jwks": false}); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, s.Configure(t.Context(), name, map[string]any{"client_id": name, "publish_jwks": false}))
 		if r := s.Read(t.Context(), "token/"+name); r.Status != http.StatusOK {
 			t.Fatal(r)
 		}
@@ -287,13 +270,8 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	t.Parallel()
 	const readers = 40
 	s := newStage(t, shared(t), "hanging-operator")
-	if err := s.Configure(t.Context(), "hung", nil); err != nil {
-		t.Fatal(err)
-	}
-	paths, err := s.Roles(t.Context(), "hung", readers)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.Configure(t.Context(), "hung", nil))
+	paths := bed.Must(s.Roles(t.Context(), "hung", readers))(t)
 	s.AS.Set(bed.Hang)
 	results := make(chan []trouble.Result, 1)
 	go func() { results <- s.ReadAll(t.Context(), paths) }()
@@ -326,10 +304,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 
 func newScriptedServer(t *testing.T, b *bed.Bed) *bed.ScriptedServer {
 	t.Helper()
-	server, err := b.NewScriptedServer()
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := bed.Must(b.NewScriptedServer())(t)
 	return server
 }
 

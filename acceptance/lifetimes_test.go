@@ -23,18 +23,10 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	u := newUpstream(t, shared(t), "", lifetime)
 	u.configure(t, nil)
 
-	agent, err := u.bed.NewAgent(u.broker(t), "token/"+u.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := agent.WaitRendered(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	agent := bed.Must(u.bed.NewAgent(u.broker(t), "token/"+u.name))(t)
+	bed.OK(t, agent.WaitRendered(t.Context()))
 	broker := u.bed.NewBroker(u.mcp, agent.File)
-	tools, err := broker.ListTools(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tools := bed.Must(broker.ListTools(t.Context()))(t)
 	if !slices.Contains(tools, "forecast") {
 		t.Fatalf("the broker sees tools %q, want forecast among them", tools)
 	}
@@ -93,24 +85,13 @@ path "auth/token/renew-self" {
   capabilities = ["update"]
 }`
 	id := newIdentity(t, u.bed, u.name, rules)
-	_, err := u.root.Logical().WriteWithContext(t.Context(), "auth/approle/role/"+u.name, map[string]any{
+	bed.Must(u.root.Logical().WriteWithContext(t.Context(), "auth/approle/role/"+u.name, map[string]any{
 		"token_no_default_policy": true,
 		"token_ttl":               "15s",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	agent, err := u.bed.NewAgent(id, "token/"+u.name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := agent.WaitRendered(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	first, err := os.ReadFile(agent.File)
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))(t)
+	agent := bed.Must(u.bed.NewAgent(id, "token/"+u.name))(t)
+	bed.OK(t, agent.WaitRendered(t.Context()))
+	first := bed.Must(os.ReadFile(agent.File))(t)
 	log := filepath.Join(u.bed.LogDir(), "agent-"+u.name+".log")
 	bed.Eventually(t, 3*time.Minute, func() error {
 		file, err := os.ReadFile(agent.File)
@@ -126,10 +107,7 @@ path "auth/token/renew-self" {
 		}
 		return err
 	})
-	written, err := os.ReadFile(log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	written := bed.Must(os.ReadFile(log))(t)
 	if logins := bytes.Count(written, []byte("authenticating")); logins != 1 {
 		t.Errorf("the agent logged in %d times, want once", logins)
 	}

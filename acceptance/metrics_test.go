@@ -27,15 +27,10 @@ func TestExampleScrapes(t *testing.T) {
 	b := shared(t)
 	u := newUpstream(t, b, "", 5*time.Minute)
 	u.configure(t, nil)
-	policy, err := os.ReadFile("../examples/prometheus/policy.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	policy := bed.Must(os.ReadFile("../examples/prometheus/policy.hcl"))(t)
 	job := exampleJob(t)
 	path, second, secondPath := job.target(t, 0).path, job.target(t, 1).mount, job.target(t, 1).path
-	if err := u.root.Sys().MountWithContext(t.Context(), second, &api.MountInput{Type: bed.PluginName}); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.root.Sys().MountWithContext(t.Context(), second, &api.MountInput{Type: bed.PluginName}))
 	t.Cleanup(func() {
 		if err := u.root.Sys().UnmountWithContext(context.WithoutCancel(t.Context()), second); err != nil {
 			t.Error(err)
@@ -46,10 +41,7 @@ func TestExampleScrapes(t *testing.T) {
 	tokenFile := startExampleAgent(t, b, scraper)
 
 	job.HTTPClientConfig.Authorization.CredentialsFile = tokenFile
-	client, err := promconfig.NewClientFromConfig(job.HTTPClientConfig, job.JobName)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := bed.Must(promconfig.NewClientFromConfig(job.HTTPClientConfig, job.JobName))(t)
 	before := scrape(t, client, b.Vault.Address+path)
 	u.token(t, "token/"+u.name)
 	u.token(t, "token/"+u.name)
@@ -99,10 +91,7 @@ func TestExampleScrapes(t *testing.T) {
 			t.Errorf("%s is read with status %d, want 403", path, got)
 		}
 	}
-	resp, err := askMetrics(t.Context(), http.DefaultClient, b.Vault.Address+path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := bed.Must(askMetrics(t.Context(), http.DefaultClient, b.Vault.Address+path))(t)
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("without a token the status is %d, want 403", resp.StatusCode)
@@ -115,10 +104,7 @@ func TestMetricsThroughAnAgentsListener(t *testing.T) {
 	b := shared(t)
 	rules := `path "` + bed.Mount + `/metrics" { capabilities = ["read"] }`
 	id := newIdentity(t, b, "metricsthroughanagentslistener", rules)
-	through, err := b.NewListener(t.Context(), "agent", id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	through := bed.Must(b.NewListener(t.Context(), "agent", id))(t)
 	series := scrape(t, http.DefaultClient, through.Address+"/v1/"+bed.Mount+"/metrics")
 	builds := 0
 	for name, value := range series {
@@ -172,9 +158,7 @@ func exampleJob(t *testing.T) scrapeJob {
 		RuleFiles []string                  `yaml:"rule_files"`
 		Jobs      []scrapeJob               `yaml:"scrape_configs"`
 	}
-	if err := yaml.UnmarshalStrict([]byte(content), &config); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, yaml.UnmarshalStrict([]byte(content), &config))
 	if len(config.Jobs) != 1 || len(config.RuleFiles) != 1 {
 		t.Fatalf("%d scrape jobs and %d files of rules, want one of each", len(config.Jobs), len(config.RuleFiles))
 	}
@@ -182,9 +166,7 @@ func exampleJob(t *testing.T) scrapeJob {
 		t.Error(err)
 	}
 	job := config.Jobs[0]
-	if err := job.HTTPClientConfig.Validate(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, job.HTTPClientConfig.Validate())
 	if job.HTTPClientConfig.Authorization == nil || job.Scheme != "https" || len(job.StaticConfigs) != 2 {
 		t.Fatalf("the job is %+v", job)
 	}
@@ -198,14 +180,9 @@ func exampleJob(t *testing.T) scrapeJob {
 // returns the path of the file in which it keeps its token.
 func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 	t.Helper()
-	content, err := os.ReadFile("../examples/prometheus/agent.hcl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile("../examples/prometheus/agent.hcl"))(t)
 	dir := filepath.Join(b.Dir, "agent-prometheus") // as long-lived as the agent
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.Mkdir(dir, 0o700))
 	config := string(content)
 	for example, here := range map[string]string{
 		"https://vault.example.com:8200":  b.Vault.Address,
@@ -217,14 +194,10 @@ func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 		config = strings.ReplaceAll(config, example, here)
 	}
 	for file, content := range map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "agent.hcl": config} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
 	}
 	cmd := b.Vault.CLI(context.Background(), "", "agent", "-config="+filepath.Join(dir, "agent.hcl"))
-	if _, err := b.NewProcess("agent-prometheus", cmd); err != nil {
-		t.Fatal(err)
-	}
+	bed.Must(b.NewProcess("agent-prometheus", cmd))(t)
 	tokenFile := filepath.Join(dir, "token")
 	bed.Eventually(t, 30*time.Second, func() error {
 		token, err := os.ReadFile(tokenFile)
@@ -249,10 +222,7 @@ func askMetrics(ctx context.Context, client *http.Client, url string) (*http.Res
 // scrape gives the values of all series, by name and labels; of a histogram its count.
 func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 	t.Helper()
-	values, err := tryScrape(t.Context(), client, url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	values := bed.Must(tryScrape(t.Context(), client, url))(t)
 	return values
 }
 

@@ -25,32 +25,20 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	dir := t.TempDir()
 	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
 	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
-		if err := os.MkdirAll(d, 0o755); err != nil { // another user runs what is in it
-			t.Fatal(err)
-		}
-		if err := os.Chmod(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.MkdirAll(d, 0o755)) // another user runs what is in it
+		bed.OK(t, os.Chmod(d, 0o755))
 	}
 	if err := givesCapabilities(t, dir); err != nil {
 		t.Logf("NOT RUN: it takes root and setcap to give files capabilities (%v). What the plugin logs, a unit test shows.", err)
 		return
 	}
-	binary, err := bed.FindBinary(t.Context(), os.Getenv("VAULT_BIN"), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := bed.BuildPlugin(t.Context(), plugins, t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := bed.Must(bed.FindBinary(t.Context(), os.Getenv("VAULT_BIN"), t.Logf))(t)
+	sum := bed.Must(bed.BuildPlugin(t.Context(), plugins, t.Logf))(t)
 	plugin := filepath.Join(plugins, bed.PluginName)
 	port := freePort(t)
 	config := fmt.Sprintf("disable_mlock = false\napi_addr = \"http://127.0.0.1:%s\"\nplugin_directory = %q\nstorage \"inmem\" {}\n"+
 		"listener \"tcp\" {\n  address = \"127.0.0.1:%[1]s\"\n  tls_disable = true\n}\n", port, plugins)
-	if err := os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644))
 	command := func(name string, args ...string) {
 		t.Helper()
 		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
@@ -61,44 +49,31 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	command("chmod", "755", vault, plugin)
 	command("setcap", "cap_ipc_lock=+ep", vault)
 
-	output, err := os.Create(log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	output := bed.Must(os.Create(log))(t)
 	defer output.Close()
 	server := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -l 64 && exec "$0" "$@"`, vault, "server", "-config="+filepath.Join(dir, "vault.hcl"))
 	server.Dir, server.Stdout, server.Stderr = dir, output, output
 	server.SysProcAttr = asNobody
 	server.Cancel = func() error { return server.Process.Signal(syscall.SIGTERM) }
 	server.WaitDelay = 20 * time.Second
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, server.Start())
 	t.Cleanup(func() { _ = server.Wait() })
 	logged := func() string {
 		t.Helper()
-		content, err := os.ReadFile(log)
-		if err != nil {
-			t.Fatal(err)
-		}
+		content := bed.Must(os.ReadFile(log))(t)
 		return string(content)
 	}
 
 	settings := api.DefaultConfig()
 	settings.Address, settings.AgentAddress = "http://127.0.0.1:"+port, ""
-	client, err := api.NewClient(settings)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := bed.Must(api.NewClient(settings))(t)
 	client.ClearToken()
 	var opened *api.InitResponse
 	bed.Eventually(t, time.Minute, func() (err error) {
 		opened, err = client.Sys().InitWithContext(t.Context(), &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 		return err
 	})
-	if _, err := client.Sys().UnsealWithContext(t.Context(), opened.KeysB64[0]); err != nil {
-		t.Fatal(err)
-	}
+	bed.Must(client.Sys().UnsealWithContext(t.Context(), opened.KeysB64[0]))(t)
 	client.SetToken(opened.RootToken)
 	bed.Eventually(t, time.Minute, func() error {
 		return client.Sys().RegisterPluginWithContext(t.Context(), &api.RegisterPluginInput{

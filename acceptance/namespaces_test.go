@@ -85,19 +85,13 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	w := u.walk(t, "docs/openbao.md")
 	for _, block := range blocksOf(t, "docs/openbao.md") {
 		if block.heading == "Namespaces" && block.language == "sh" {
-			if _, err := w.run(block, strings.ReplaceAll(block.text, "team-a", namespace)); err != nil {
-				t.Fatal(err)
-			}
+			bed.Must(w.run(block, strings.ReplaceAll(block.text, "team-a", namespace)))(t)
 		}
 	}
 	u.name = "files"
-	var err error
-	if u.root, err = at.Root(); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.root.Sys().EnableAuthWithOptionsWithContext(t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-		t.Fatal(err)
-	}
+	u.root = bed.Must(at.Root())(t)
+	approle := &api.EnableAuthOptions{Type: "approle"}
+	bed.OK(t, u.root.Sys().EnableAuthWithOptionsWithContext(t.Context(), approle.Type, approle))
 	mount := fmt.Sprintf("%s/v1/%s/%s", b.Vault.Address, namespace, bed.Mount)
 	u.write(t, "settings", map[string]any{"public_url": mount})
 	u.write(t, "config/files", u.discovered(map[string]any{
@@ -110,13 +104,8 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	u.client = bed.Client{ID: u.client.ID, Scope: u.client.Scope, AuthMethod: "private_key_jwt", JWKSURI: uri}
 	u.setClient(t)
 	rules := `path "` + bed.Mount + `/token/files" { capabilities = ["read"] }`
-	if err := at.PutPolicy(t.Context(), "files", rules); err != nil {
-		t.Fatal(err)
-	}
-	broker, err := at.NewIdentity(t.Context(), "files", "files")
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, at.PutPolicy(t.Context(), "files", rules))
+	broker := bed.Must(at.NewIdentity(t.Context(), "files", "files"))(t)
 	return &tenant{namespace, u, broker}
 }
 
@@ -179,9 +168,7 @@ func (n *tenant) login(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for file, content := range map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
 	}
 	for _, block := range blocksOf(t, "docs/openbao.md") {
 		if strings.HasPrefix(block.text, "auto_auth {") {
@@ -213,17 +200,10 @@ listener "tcp" {
   tls_disable = true
 }
 `, b.Vault.Address, namespace, port)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.NewProcess(name, b.Vault.CLI(t.Context(), "", command, "-config="+file)); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(file, []byte(config), 0o600))
+	bed.Must(b.NewProcess(name, b.Vault.CLI(t.Context(), "", command, "-config="+file)))(t)
 	through := *b.Vault
 	through.Address, through.Namespace = "http://127.0.0.1:"+port, n.namespace
-	client, err := through.Client("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := bed.Must(through.Client(""))(t)
 	return client
 }

@@ -69,15 +69,10 @@ type openAPISchema struct {
 // mount.
 func readOpenAPI(t *testing.T, root *api.Client) map[string]*openAPIPath {
 	t.Helper()
-	resp, err := root.Logical().ReadRawWithContext(t.Context(), "sys/internal/specs/openapi")
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := bed.Must(root.Logical().ReadRawWithContext(t.Context(), "sys/internal/specs/openapi"))(t)
 	defer resp.Body.Close()
 	var document openAPI
-	if err := json.NewDecoder(resp.Body).Decode(&document); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.NewDecoder(resp.Body).Decode(&document))
 	paths := map[string]*openAPIPath{}
 	for path, item := range document.Paths {
 		below, ours := strings.CutPrefix(path, "/"+bed.Mount+"/")
@@ -98,10 +93,7 @@ func readOpenAPI(t *testing.T, root *api.Client) map[string]*openAPIPath {
 // what it is for, what it takes and what it answers.
 func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 	t.Parallel()
-	root, err := shared(t).Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(shared(t).Vault.Root())(t)
 	paths := readOpenAPI(t, root)
 	wellFormed := regexp.MustCompile(`^mcp-oauth-(list|read|write|delete|refresh|rotate)(-[a-z]+)+$`)
 	sentence := func(where, text string) {
@@ -295,24 +287,15 @@ func (d *documented) does(t *testing.T, verb, template, path string, data map[st
 		}
 	}
 
-	encoded, err := json.Marshal(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	encoded := bed.Must(json.Marshal(data))(t)
 	request, err := http.NewRequestWithContext(t.Context(), verb, d.bed.Vault.Address+"/v1/"+bed.Mount+"/"+path, bytes.NewReader(encoded))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("X-Vault-Token", d.bed.Vault.RootToken)
-	resp, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := bed.Must(bed.HTTPClient.Do(request))(t)
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := bed.Must(io.ReadAll(resp.Body))(t)
 	expected, ok := method.Responses[fmt.Sprint(resp.StatusCode)]
 	if !ok {
 		t.Errorf("%s: status %d is not in the document", method.ID, resp.StatusCode)

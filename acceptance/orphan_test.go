@@ -112,10 +112,7 @@ func TestIdleMountIsRevivedByVault(t *testing.T) {
 	// Refreshed after 40 s: while the plugin is away, or after it has come back.
 	u := newUpstream(t, b, "", 70*time.Second)
 	u.configure(t, nil)
-	killed, err := b.Nodes[0].KillPlugin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Eventually(t, 120*time.Second, func() error {
 		if n := len(u.requests(t)); n != 2 {
 			return fmt.Errorf("%d token requests, want the first and a refresh", n)

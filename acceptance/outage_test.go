@@ -148,10 +148,7 @@ func TestOutageUnderLoad(t *testing.T) {
 	)
 	begun := time.Now()
 	for i := range brokers {
-		client, err := u.bed.Vault.Root() // one each, as connections are kept by client
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := bed.Must(u.bed.Vault.Root())(t) // one each, as connections are kept by client
 		logs[i] = new(readLog)
 		done.Go(func() { logs[i].run(ctx, u.bed, client, "token/"+u.name, interval) })
 	}
@@ -162,9 +159,7 @@ func TestOutageUnderLoad(t *testing.T) {
 	for _, log := range logs {
 		for _, r := range log.all() {
 			reads++
-			if err := r.failed(http.StatusBadGateway, outageError[bed.ServerError]); err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, r.failed(http.StatusBadGateway, outageError[bed.ServerError]))
 		}
 	}
 	attempts := proxy.Attempts()
@@ -299,10 +294,7 @@ func outageAttempts(proxy *bed.FaultProxy, begun time.Time) (during []bed.Attemp
 // behindProxy configures the upstream with a proxy before its authorization server.
 func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultProxy {
 	t.Helper()
-	proxy, err := u.bed.NewFaultProxy()
-	if err != nil {
-		t.Fatal(err)
-	}
+	proxy := bed.Must(u.bed.NewFaultProxy())(t)
 	changes["token_url"], changes["ca_cert"] = proxy.TokenURL(), proxy.CA()
 	u.configure(t, changes)
 	return proxy
@@ -310,9 +302,7 @@ func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultP
 
 func setFault(t *testing.T, proxy *bed.FaultProxy, fault bed.Fault) {
 	t.Helper()
-	if err := proxy.Set(fault); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, proxy.Set(fault))
 }
 
 // waitForState waits for a state of the upstream's token, and returns the status.

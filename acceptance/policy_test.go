@@ -20,10 +20,7 @@ func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 
 	for _, c := range []struct{ own, other *upstream }{{one, two}, {two, one}} {
 		client := c.own.broker(t).Client
-		token, err := b.ReadToken(t.Context(), client, "token/"+c.own.name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		token := bed.Must(b.ReadToken(t.Context(), client, "token/"+c.own.name))(t)
 		if err := c.own.mcp.Check(token.AccessToken); err != nil {
 			t.Errorf("%s: own server: %v", c.own.name, err)
 		}
@@ -69,10 +66,7 @@ func TestTemplatedPolicyByEntityID(t *testing.T) {
 	}
 
 	for id, scope := range scopes {
-		token, err := b.ReadToken(t.Context(), id.Client, "token/"+u.name+"/"+id.EntityID)
-		if err != nil {
-			t.Fatal(err)
-		}
+		token := bed.Must(b.ReadToken(t.Context(), id.Client, "token/"+u.name+"/"+id.EntityID))(t)
 		if err := u.mcp.Check(token.AccessToken); err != nil {
 			t.Error(err)
 		}

@@ -24,10 +24,7 @@ func needs(t *testing.T, product bed.Product) {
 	if only.reason == "" || only.product != product {
 		t.Fatalf("acceptance/README.md does not say why this test runs on %s only", product)
 	}
-	binary, err := server()
-	if err != nil {
-		t.Fatal(err)
-	}
+	binary := bed.Must(server())(t)
 	if binary.Product != product {
 		t.Skipf("on %s only: %s", product, only.reason)
 	}
@@ -42,10 +39,7 @@ type onlyOn struct {
 // testsOfOneProduct are the tests that README.md lists, by name.
 func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 	t.Helper()
-	page, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := bed.Must(os.ReadFile("README.md"))(t)
 	tests := map[string]onlyOn{}
 	for line := range strings.Lines(string(page)) {
 		cells := strings.Split(line, "|")
@@ -65,15 +59,9 @@ var needsOneProduct = regexp.MustCompile(`\bneeds\(t, |\bstandbys\(t\)`)
 func TestTheDocsListTestsOfOneProduct(t *testing.T) {
 	t.Parallel()
 	listed := testsOfOneProduct(t)
-	files, err := filepath.Glob("*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := bed.Must(filepath.Glob("*_test.go"))(t)
 	for _, file := range files {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		source := bed.Must(os.ReadFile(file))(t)
 		for _, function := range strings.Split(string(source), "\nfunc ")[1:] {
 			name, _, _ := strings.Cut(function, "(")
 			one := needsOneProduct.MatchString(function)

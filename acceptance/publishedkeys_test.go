@@ -130,10 +130,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 				r.Time.Sub(rotated).Round(time.Millisecond), r.Status, r.Error, r.Assertion.KeyID, want)
 		}
 	}
-	fetches, err := u.bed.AS.KeyFetches(t.Context(), u.jwksURI(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	fetches := bed.Must(u.bed.AS.KeyFetches(t.Context(), u.jwksURI(t)))(t)
 	used := requests[slices.IndexFunc(requests, withNext)].Time
 	if len(fetches) != 2 || fetches[1].Time.Before(rotated) {
 		t.Errorf("the key set was fetched %+v, want once before the rotation at %s and once after", fetches, rotated)
@@ -156,18 +153,9 @@ func checkPublished(t *testing.T, u *upstream, kids ...string) {
 // get fetches a URL as somebody who has not logged in.
 func get(t *testing.T, url string) (status int, header http.Header, body string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := bed.HTTPClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	req := bed.Must(http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil))(t)
+	response := bed.Must(bed.HTTPClient.Do(req))(t)
 	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(io.ReadAll(response.Body))(t)
 	return response.StatusCode, response.Header, string(content)
 }

@@ -40,12 +40,9 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 		t.Fatalf("the MCP server answered with status %d, %v", status, err)
 	}
 	// The answer takes long enough for all to come before it.
-	err := u.bed.AS.SetResource(t.Context(), bed.Resource{
+	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: u.client.Scope, TTL: 5 * time.Minute, Delay: 2 * time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	u.mcp.Refuse(claims(rejected.AccessToken).ID)
 
 	var (

@@ -47,17 +47,10 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 		t.Helper()
 		r.build(version, "replacement")
 		file := filepath.Join(r.plugins, "replacement")
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		content := bed.Must(os.ReadFile(file))(t)
 		content = append(content, []byte(time.Now().String())...)
-		if err := os.WriteFile(file, content, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(file, filepath.Join(r.plugins, bed.PluginName)); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(file, content, 0o700))
+		bed.OK(t, os.Rename(file, filepath.Join(r.plugins, bed.PluginName)))
 		sum := sha256.Sum256(content)
 		return hex.EncodeToString(sum[:])
 	}
@@ -76,12 +69,8 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 	answers("after registration and reload", http.StatusOK)
 
 	sum = replace()
-	if err := b.Nodes[0].Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Nodes[0].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Stop())
+	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	answers("after a restart", http.StatusNotFound)
 	register(sum)
 	r.vault(reload...)

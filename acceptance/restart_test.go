@@ -27,12 +27,8 @@ func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 	requests := len(u.requests(t))
 
 	for range 2 {
-		if err := b.Nodes[0].Stop(); err != nil {
-			t.Fatal(err)
-		}
-		if err := b.Nodes[0].Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, b.Nodes[0].Stop())
+		bed.OK(t, b.Nodes[0].Start(t.Context()))
 		for path, want := range entries {
 			if got := u.read(t, path); !reflect.DeepEqual(got, want) {
 				t.Errorf("%s was %v and is %v after the restart", path, want, got)

@@ -47,10 +47,7 @@ func (u *sdkUpstream) works(t *testing.T, changes map[string]any) {
 	if answer := u.write(t, "config/"+u.name, settings); answer != nil && len(answer.Warnings) > 0 {
 		t.Errorf("the write warns %q", answer.Warnings)
 	}
-	token, err := u.bed.ReadToken(t.Context(), u.root, "token/"+u.name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := bed.Must(u.bed.ReadToken(t.Context(), u.root, "token/"+u.name))(t)
 	tools, err := u.server.ListTools(t.Context(), token.Authorization)
 	if err != nil || !slices.Equal(tools, []string{"forecast"}) {
 		t.Errorf("with the token the tools are %q, %v", tools, err)

@@ -31,10 +31,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 
 	// What an operator may read beside the token tells neither it nor the secret.
 	for _, path := range []string{"config/" + u.name, "status/" + u.name} {
-		answer, err := json.Marshal(u.read(t, path))
-		if err != nil {
-			t.Fatal(err)
-		}
+		answer := bed.Must(json.Marshal(u.read(t, path)))(t)
 		for _, leak := range u.bed.Secrecy.ScanText(path, answer) {
 			t.Errorf("an answer gives away %s", leak)
 		}
@@ -67,10 +64,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 
 	checkAuditLog(t, u.bed.Vault.AuditLog, "config/"+u.name, "request", "client_secret")
 	checkAuditLog(t, u.bed.Vault.AuditLog, "token/"+u.name, "response", "access_token", "authorization")
-	report, err := u.bed.Secrecy.Scan(u.bed.LogDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	report := bed.Must(u.bed.Secrecy.Scan(u.bed.LogDir()))(t)
 	for _, leak := range report.Leaks {
 		t.Errorf("in the clear: %s", leak)
 	}
@@ -80,10 +74,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 // response's data are hashed.
 func checkAuditLog(t *testing.T, file, path, part string, fields ...string) {
 	t.Helper()
-	log, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := bed.Must(os.Open(file))(t)
 	defer log.Close()
 	seen := map[string]int{}
 	lines := bufio.NewReader(log)
@@ -101,9 +92,7 @@ func checkAuditLog(t *testing.T, file, path, part string, fields ...string) {
 				Data map[string]any `json:"data"`
 			} `json:"response"`
 		}
-		if err := json.Unmarshal(line, &entry); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, json.Unmarshal(line, &entry))
 		if entry.Request.Path != bed.Mount+"/"+path {
 			continue
 		}

@@ -92,10 +92,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 // policiesOf returns the policies of a page by their names, which are in their first lines.
 func policiesOf(t *testing.T, file string) map[string]string {
 	t.Helper()
-	page, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := bed.Must(os.ReadFile(file))(t)
 	policies := map[string]string{}
 	for _, block := range regexp.MustCompile("(?s)```hcl\n# ([^\n]*)\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
 		policies[block[1]] = block[2]
@@ -188,9 +185,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		},
 		"create the config": func(c *api.Client) int {
 			defer restore()
-			if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config); err != nil {
-				t.Fatal(err)
-			}
+			bed.Must(u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config))(t)
 			return write(config, u.settings(nil))(c)
 		},
 		"list the roles": list("role/" + u.name + "/"),

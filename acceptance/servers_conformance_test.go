@@ -27,10 +27,7 @@ import (
 // not the token endpoint. An error is surfaced after one request, with the same grant.
 func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 	b := shared(t)
-	dir, err := bed.InstallConformanceSuite(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := bed.Must(bed.InstallConformanceSuite(t.Context(), t.Logf))(t)
 	for _, test := range []struct {
 		name      string
 		fields    map[string]any
@@ -47,10 +44,7 @@ func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 		{name: "client", fields: map[string]any{"assertion_audience": "issuer", "scopes": "wif.trigger-unauthorized"}, refused: "unauthorized_client"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			root, err := b.Vault.Root()
-			if err != nil {
-				t.Fatal(err)
-			}
+			root := bed.Must(b.Vault.Root())(t)
 			u := &upstream{bed: b, root: root, name: "conformance-" + strings.ReplaceAll(test.name, " ", "-")}
 			mount := strings.TrimSuffix(u.mountURL(), "/")
 			u.write(t, "settings", map[string]any{"public_url": mount})
@@ -75,9 +69,7 @@ func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 					}
 					return
 				}
-				if _, err := b.ReadToken(t.Context(), root, "token/"+u.name); err != nil {
-					t.Fatal(err)
-				}
+				bed.Must(b.ReadToken(t.Context(), root, "token/"+u.name))(t)
 				session := connect(t, authorized(t, u.source(t, root), serverURL, nil))
 				answer, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "test-tool"})
 				if err != nil || answer.IsError {
@@ -159,13 +151,8 @@ func runConformance(t *testing.T, dir, scenario, issuers string, client func(ser
 	if err != nil || len(files) != 1 {
 		t.Fatalf("the suite left the results %q, %v: %s", files, err, out)
 	}
-	content, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(files[0]))(t)
 	var checks []conformanceCheck
-	if err := json.Unmarshal(content, &checks); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.Unmarshal(content, &checks))
 	return checks
 }

@@ -56,15 +56,9 @@ func exchangeForm(t *testing.T, endpoint string, form url.Values) (status int, a
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	response, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := bed.Must(bed.HTTPClient.Do(request))(t)
 	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := bed.Must(io.ReadAll(response.Body))(t)
 	return response.StatusCode, string(content)
 }
 
@@ -76,10 +70,7 @@ type issuer struct {
 
 func startIssuer(t *testing.T) *issuer {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := bed.Must(rsa.GenerateKey(rand.Reader, 2048))(t)
 	i := &issuer{key: key}
 	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -99,21 +90,10 @@ func startIssuer(t *testing.T) *issuer {
 // sign makes an assertion of the claims.
 func (i *issuer) sign(t *testing.T, claims map[string]any) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: i.key, KeyID: "one"}}, (&jose.SignerOptions{}).WithType("JWT"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	compact, err := signed.CompactSerialize()
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: i.key, KeyID: "one"}}
+	signer := bed.Must(jose.NewSigner(key, (&jose.SignerOptions{}).WithType("JWT")))(t)
+	payload := bed.Must(json.Marshal(claims))(t)
+	signed := bed.Must(signer.Sign(payload))(t)
+	compact := bed.Must(signed.CompactSerialize())(t)
 	return compact
 }

@@ -61,9 +61,7 @@ func (c *clientOf) obtain(t *testing.T) *bed.Token {
 // trusted has the server trust the issuer of the config.
 func (c *clientOf) trusted(t *testing.T, settings map[string]string) {
 	t.Helper()
-	if err := c.server.keycloak().TrustIssuer(t.Context(), c.name, c.shown(t, "issuer"), settings); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, c.server.keycloak().TrustIssuer(t.Context(), c.name, c.shown(t, "issuer"), settings))
 }
 
 // The mount as the issuer of client assertions: no secret, no registered key. Of its rotation see checkLife.
@@ -113,9 +111,7 @@ func checkJWTBearer(t *testing.T, s *served) {
 	c.write(t, "settings", map[string]any{"public_url": strings.TrimSuffix(c.mountURL(), "/")})
 	c.write(t, "config/"+c.name, c.fields(map[string]any{"identity": "issuer", "grant": "jwt_bearer", "assertion_subject": "agent"}))
 	c.trusted(t, map[string]string{"jwtAuthorizationGrantEnabled": "true", "jwtAuthorizationGrantLimitAccessTokenExp": "true"})
-	if err := s.keycloak().LinkUser(t.Context(), c.name, "agent"); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.keycloak().LinkUser(t.Context(), c.name, "agent"))
 	c.as.Attributes["oauth2.jwt.authorization.grant.idp"] = c.name
 	c.register(t)
 	token := c.obtain(t)
@@ -136,9 +132,7 @@ func checkDocument(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
 	in, k := s.inRealm(t, "documents", nil)
-	if err := k.TakeDocuments(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, k.TakeDocuments(t.Context()))
 	c := in.newIdentity(t, map[string]any{"identity": "document", "scopes": "profile"})
 	document := c.shown(t, "document_url")
 	status, page, err := k.Authorize(t.Context(), document, document+"/none")
@@ -162,9 +156,8 @@ func checkAssertionsOfAnIssuer(t *testing.T, s *served) {
 	s.whileUp(t)
 	issuer := startIssuer(t)
 	c := s.newClient(t, "federated-jwt", func(c *servers.Client) { c.Scopes = servers.Scopes })
-	if err := s.keycloak().TrustIssuer(t.Context(), c.name, issuer.URL, map[string]string{"supportsClientAssertions": "true"}); err != nil {
-		t.Fatal(err)
-	}
+	settings := map[string]string{"supportsClientAssertions": "true"}
+	bed.OK(t, s.keycloak().TrustIssuer(t.Context(), c.name, issuer.URL, settings))
 	c.as.Attributes = map[string]string{"jwt.credential.issuer": c.name, "jwt.credential.sub": "agent"}
 	c.register(t)
 	realm := s.Issuer("").URL

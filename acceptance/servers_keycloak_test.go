@@ -43,10 +43,7 @@ func (s *served) keycloak() *servers.Keycloak { return s.Server.(*servers.Keyclo
 // inRealm creates a realm, and returns the server as its clients see it.
 func (s *served) inRealm(t *testing.T, name string, attributes map[string]string) (*served, *servers.Keycloak) {
 	t.Helper()
-	k, err := s.keycloak().NewRealm(t.Context(), name, attributes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	k := bed.Must(s.keycloak().NewRealm(t.Context(), name, attributes))(t)
 	return &served{Kind: s.Kind, Server: k, bed: s.bed, turns: s.turns}, k
 }
 
@@ -55,23 +52,16 @@ func checkOverlappingSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
 	in, k := s.inRealm(t, "overlap", nil)
-	if err := k.OverlapSecrets(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, k.OverlapSecrets(t.Context()))
 	c := in.newClient(t, "client_secret_basic", nil)
 	c.configure(t, nil)
 	old := c.as.Secret
-	renewed, err := k.RegenerateSecret(t.Context(), c.as.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	renewed := bed.Must(k.RegenerateSecret(t.Context(), c.as.ID))(t)
 	for _, secret := range []string{old, renewed, old} { // each write gets a token
 		c.write(t, "config/"+c.name, map[string]any{"client_secret": secret})
 		c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
 	}
-	if err := k.EndOverlap(t.Context(), c.as.ID); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, k.EndOverlap(t.Context(), c.as.ID))
 	c.refuse(t, "config/"+c.name, map[string]any{"client_secret": old}, http.StatusBadRequest, "unauthorized_client")
 	c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
 }
@@ -103,19 +93,13 @@ func checkUploadedCertificate(t *testing.T, s *served) {
 	private := string(pem.EncodeToMemory(block))
 	s.bed.Secrecy.AddPrivateKey("key of an uploaded certificate", private)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 	c := s.newClient(t, "private_key_jwt", func(c *servers.Client) {
 		c.Attributes = map[string]string{
 			"use.jwks.url": "false", "jwt.credential.certificate": base64.StdEncoding.EncodeToString(der),
 		}
 	})
-	public, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	public := bed.Must(x509.MarshalPKIXPublicKey(key.Public()))(t)
 	digest := sha256.Sum256(public)
 	fields := c.fields(map[string]any{"private_key": private})
 	c.refuse(t, "config/"+c.name, fields, http.StatusBadRequest, "key_id")

@@ -50,9 +50,7 @@ func checkLife(t *testing.T, s *served) {
 	forgotten.name += "-forgotten"
 	held := forgotten.configure(t, nil)
 
-	if err := s.turns.Acquire(t.Context(), allTurns); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.turns.Acquire(t.Context(), allTurns))
 	down := time.Now()
 	err := s.Restart(t.Context())
 	up := time.Now()
@@ -71,9 +69,7 @@ func checkLife(t *testing.T, s *served) {
 		readers[method].forgive(t, down, up)
 	}
 	kid := signingKey(t, secret.token(t, "token/"+secret.name))
-	if err := s.NewSigningKey(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.NewSigningKey(t.Context()))
 	bed.Eventually(t, refreshLimit, func() error {
 		if signingKey(t, secret.token(t, "token/"+secret.name)) == kid {
 			return fmt.Errorf("tokens are still signed with %s", kid)

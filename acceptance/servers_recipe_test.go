@@ -51,9 +51,7 @@ func checkRecipe(t *testing.T, s *served) {
 		b := w.next("sh", "")
 		config := strings.Contains(b.text, "vault write "+bed.Mount+"/config/")
 		if config {
-			if _, err := c.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+c.name); err != nil {
-				t.Fatal(err)
-			}
+			bed.Must(c.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+c.name))(t)
 			method := methodIn(b.text)
 			b.text = strings.ReplaceAll(b.text, s.Issuer("").URL, s.Issuer(method).URL)
 			w.mcp.Trust(s.Issuer(method))
@@ -100,10 +98,7 @@ func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 // which no other process trusts.
 func (w *walkthrough) certify(ca *bed.CA) string {
 	w.t.Helper()
-	issued, err := ca.Client("recipe")
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	issued := bed.Must(ca.Client("recipe"))(w.t)
 	w.bed.Secrecy.AddPrivateKey("the recipe's key", issued.KeyPEM)
 	w.put("cert.pem", issued.PEM+ca.PEM)
 	w.put("key.pem", issued.KeyPEM)

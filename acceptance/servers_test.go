@@ -38,17 +38,12 @@ var serverClaims = []serverClaim{
 
 // What docs/providers.md says of the authorization servers of other makers is true of those that can be run here.
 func TestAuthorizationServers(t *testing.T) {
-	if err := servers.Prerequisites(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, servers.Prerequisites(t.Context()))
 	b := shared(t)
 	for _, kind := range servers.Kinds {
 		t.Run(kind.Name, func(t *testing.T) {
 			begun := time.Now()
-			server, err := kind.Start(t.Context(), b)
-			if err != nil {
-				t.Fatal(err)
-			}
+			server := bed.Must(kind.Start(t.Context(), b))(t)
 			t.Logf("started in %s", time.Since(begun).Round(time.Second))
 			t.Parallel() // from here on, as servers that start leave nothing for the others
 			s := &served{Kind: kind, Server: server, bed: b, turns: semaphore.NewWeighted(allTurns)}
@@ -82,27 +77,20 @@ type clientOf struct {
 // whileUp takes a turn until the end of the test.
 func (s *served) whileUp(t *testing.T) {
 	t.Helper()
-	if err := s.turns.Acquire(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, s.turns.Acquire(t.Context(), 1))
 	t.Cleanup(func() { s.turns.Release(1) })
 }
 
 // newClient starts an MCP server, and registers a client for it.
 func (s *served) newClient(t *testing.T, method string, change func(*servers.Client)) *clientOf {
 	t.Helper()
-	root, err := s.bed.Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(s.bed.Vault.Root())(t)
 	c := &clientOf{server: s, upstream: &upstream{
 		bed:  s.bed,
 		root: root,
 		name: notAName.ReplaceAllString(strings.ToLower(strings.TrimPrefix(t.Name(), "TestAuthorizationServers/")), "-"),
 	}}
-	if c.mcp, err = s.bed.NewMCPServerOf(t.Context(), s.Issuer(method), servers.Scopes, bed.MCPOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	c.mcp = bed.Must(s.bed.NewMCPServerOf(t.Context(), s.Issuer(method), servers.Scopes, bed.MCPOptions{}))(t)
 	c.as = servers.Client{ID: c.name, Method: method, Audience: c.mcp.URL, Scopes: servers.Scopes}
 	switch method {
 	case "private_key_jwt", "federated-jwt", "tls_client_auth":
@@ -133,9 +121,7 @@ func (c *clientOf) registerKeys(t *testing.T) {
 func (c *clientOf) register(t *testing.T) {
 	t.Helper()
 	c.bed.Secrecy.AddClientSecret(c.as.ID, c.as.Secret)
-	if err := c.server.SetClient(t.Context(), c.as); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, c.server.SetClient(t.Context(), c.as))
 }
 
 // fields are those of a config, with changes: the MCP server's URL, from which the rest is found out, and the client's.
@@ -227,10 +213,7 @@ func checkAlgorithms(t *testing.T, s *served) {
 // withCertificate registers a client with a certificate, and returns the config's fields.
 func (s *served) withCertificate(t *testing.T, change func(*servers.Client)) (*clientOf, map[string]any) {
 	t.Helper()
-	issued, err := s.CA().Client("broker")
-	if err != nil {
-		t.Fatal(err)
-	}
+	issued := bed.Must(s.CA().Client("broker"))(t)
 	s.bed.Secrecy.AddPrivateKey("key of a client certificate", issued.KeyPEM)
 	c := s.newClient(t, "tls_client_auth", func(c *servers.Client) {
 		c.Subject = issued.Subject

@@ -19,10 +19,7 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	s := newStage(t, b, "short-lived")
-	r, err := trouble.ShortLived{Names: 300, Lifetime: time.Second, Calm: 10 * time.Second}.Run(t.Context(), s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := bed.Must(trouble.ShortLived{Names: 300, Lifetime: time.Second, Calm: 10 * time.Second}.Run(t.Context(), s))(t)
 	t.Logf("%d names: %d requests and %d storage writes for their reads; %d requests, %d storage writes in the next %s (%d in as long a time before); %d stored",
 		r.Names, r.Asked, r.Writes, r.CalmAsked, r.CalmWrites, r.Calm, r.IdleWrites, r.Stored)
 	// A token of a second may have ended when it arrives: lifetimes count from the whole second of the request.
@@ -70,9 +67,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, s.Bed, "on-demand-"+c.name)
 			s.AS.Set(c.answer)
-			if err := s.Configure(t.Context(), "some", c.changes); err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, s.Configure(t.Context(), "some", c.changes))
 			results := s.ReadAll(t.Context(), slices.Repeat([]string{"token/some"}, 40))
 			results = append(results, s.Read(t.Context(), "token/some"))
 			if other := trouble.Other(results, http.StatusOK); other != nil {

@@ -104,9 +104,7 @@ func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 			}
 			c.atStandbys(t, u, "token/"+name)
 			lag.measure(t, c, func() {
-				if _, err := u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+kind+"/"+name); err != nil {
-					t.Fatal(err)
-				}
+				bed.Must(u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+kind+"/"+name))(t)
 			}, func(ctx context.Context, standby *api.Client) (bool, error) {
 				_, err := c.bed.ReadToken(ctx, standby, "token/"+name)
 				if errors.Is(err, bed.ErrNotFound) {
@@ -158,9 +156,7 @@ func TestMountComesToStandbys(t *testing.T) {
 	for i := range 5 {
 		mount := fmt.Sprintf("enabled-%d", i)
 		lag.measure(t, c, func() {
-			if err := sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}); err != nil {
-				t.Fatal(err)
-			}
+			bed.OK(t, sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}))
 		}, func(ctx context.Context, standby *api.Client) (bool, error) {
 			response, err := standby.Logical().ReadRawWithContext(ctx, mount+"/metrics") // which each node answers itself
 			if err == nil {

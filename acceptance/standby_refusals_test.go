@@ -175,9 +175,7 @@ func (s *standbyServers) startTokenProxies(t *testing.T) brokers {
 				config += fmt.Sprintf("route %q {\n  upstream = %q\n  token_path = %q\n}\n", u.name, u.mcp.URL, bed.Mount+"/token/"+u.name)
 			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, "proxy.hcl"), []byte(config), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, "proxy.hcl"), []byte(config), 0o600))
 		runTokenProxy(t, s.bed, node.ID, dir, monitor, "VAULT_ADDR="+node.Address, "VAULT_TOKEN="+s.bed.Vault.RootToken)
 		urls[node] = "http://127.0.0.1:" + port + "/"
 	}

@@ -19,18 +19,14 @@ func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	u.configure(t, nil)
 	old := c.atStandbys(t, u, "token/"+u.name)
 	var snapshot bytes.Buffer
-	if err := u.root.Sys().RaftSnapshotWithContext(t.Context(), &snapshot); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.root.Sys().RaftSnapshotWithContext(t.Context(), &snapshot))
 	waitForAge(t, time.Now(), cooldown)
 	u.write(t, "refresh/"+u.name, map[string]any{"token_id": old.TokenID})
 	later := c.atStandbys(t, u, "token/"+u.name)
 	for _, node := range c.standbys {
 		c.waitForOwnAnswer(t, node, "token/"+u.name)
 	}
-	if err := u.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false))
 	has := func(node *bed.Node, want *bed.Token) {
 		t.Helper()
 		bed.Eventually(t, 30*time.Second, func() error {

@@ -31,17 +31,12 @@ func TestUpgradeReachesEveryNode(t *testing.T) {
 	w := u.walk(t, "docs/openbao.md")
 	for _, block := range blocksOf(t, "docs/openbao.md") {
 		if block.heading == "Upgrade" {
-			if _, err := w.run(block, block.text); err != nil {
-				t.Fatal(err)
-			}
+			bed.Must(w.run(block, block.text))(t)
 		}
 	}
 	c.wantVersion(t, next, b.Nodes...)
 	for _, node := range b.Nodes {
-		got, err := b.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		got := bed.Must(b.ReadToken(t.Context(), c.clients[node], "token/"+u.name))(t)
 		if got.TokenID != token.TokenID {
 			t.Errorf("%s has another token after the upgrade", node.ID)
 		}

@@ -46,15 +46,10 @@ type cluster struct {
 
 func newCluster(t *testing.T, b *bed.Bed) *cluster {
 	t.Helper()
-	active, err := b.Active(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	active := bed.Must(b.Active(t.Context()))(t)
 	c := &cluster{bed: b, active: active, clients: map[*bed.Node]*api.Client{}}
 	for _, node := range b.Nodes {
-		if c.clients[node], err = node.Client(b.Vault.RootToken); err != nil {
-			t.Fatal(err)
-		}
+		c.clients[node] = bed.Must(node.Client(b.Vault.RootToken))(t)
 		if node != active {
 			c.standbys = append(c.standbys, node)
 		}
@@ -185,10 +180,7 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 // metrics are those of one node.
 func (c *cluster) metrics(t *testing.T, node *bed.Node) map[string]float64 {
 	t.Helper()
-	series, err := c.tryMetrics(t.Context(), node)
-	if err != nil {
-		t.Fatal(err)
-	}
+	series := bed.Must(c.tryMetrics(t.Context(), node))(t)
 	return series
 }
 
@@ -230,20 +222,14 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 			return nil
 		})
 		for _, node := range c.standbys {
-			secret, err := c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/status/"+u.name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			secret := bed.Must(c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/status/"+u.name))(t)
 			if got := secret.Data["state"]; got != want {
 				t.Errorf("%s says %v, the active node %s", node.ID, got, want)
 			}
 			if cause, _ := secret.Data["last_error"].(string); (cause != "") != (want != "ok") {
 				t.Errorf("%s says %q of the last failure in state %s", node.ID, cause, want)
 			}
-			list, err := c.clients[node].Logical().ListWithContext(t.Context(), bed.Mount+"/status")
-			if err != nil {
-				t.Fatal(err)
-			}
+			list := bed.Must(c.clients[node].Logical().ListWithContext(t.Context(), bed.Mount+"/status"))(t)
 			info, _ := list.Data["key_info"].(map[string]any)
 			entry, _ := info[u.name].(map[string]any)
 			if entry["state"] != want {
@@ -317,10 +303,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	for attempt := 1; ; attempt++ {
 		waitForChanges(t, all, attempt, lifetime)
 		before := c.waitUntilNothingIsForwarded(t)
-		killed, err := c.active.KillPlugin()
-		if err != nil {
-			t.Fatal(err)
-		}
+		killed := bed.Must(c.active.KillPlugin())(t)
 		var after float64
 		bed.Eventually(t, lifetime, func() error {
 			now, err := c.active.PluginPID()
@@ -385,9 +368,7 @@ func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 			t.Errorf("mcp_oauth_active is %v at %s, which answers itself", active, node.ID)
 		}
 		for range reads {
-			if _, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name); err != nil {
-				t.Fatal(err)
-			}
+			bed.Must(c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name))(t)
 		}
 	}
 	if got := c.metrics(t, c.active)[readsAnswered] - before; got != float64(reads*len(c.standbys)) {
@@ -443,10 +424,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 		want := fmt.Sprint(audience)
 		u.write(t, "config/"+u.name, map[string]any{"audience": want, "verify": false})
 		for _, node := range c.standbys {
-			secret, err := c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/config/"+u.name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			secret := bed.Must(c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/config/"+u.name))(t)
 			if secret == nil || secret.Data["audience"] != want {
 				t.Errorf("%s reads an older config", node.ID)
 			}
@@ -462,9 +440,7 @@ func TestNodeWithoutTheBinary(t *testing.T) {
 	u := c.upstream(t, time.Hour)
 	u.configure(t, nil)
 	node := c.standbys[0]
-	if err := node.WithoutPlugin(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, node.WithoutPlugin(t.Context()))
 	source := u.source(t, c.clients[node])
 	_, err := source.Token()
 	if err == nil || !strings.Contains(err.Error(), "no such config or role") || !strings.Contains(err.Error(), "does not run on the node that answered") {

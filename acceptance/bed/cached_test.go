@@ -18,15 +18,10 @@ func TestCachedBuildsAgainAfterAnAbortedBuild(t *testing.T) {
 	if _, err := cached(func(dir string) error { leftover = dir; return errAborted }); !errors.Is(err, errAborted) {
 		t.Fatalf("got %v, want the error of the build", err)
 	}
-	if err := os.MkdirAll(filepath.Join(leftover, "half"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, os.MkdirAll(filepath.Join(leftover, "half"), 0o700))
 	builds := 0
 	for range 2 {
-		path, err := cached(func(dir string) error { builds++; return os.Mkdir(dir, 0o700) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		path := Must(cached(func(dir string) error { builds++; return os.Mkdir(dir, 0o700) }))(t)
 		if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
 			t.Errorf("the cache has %v of the aborted build: %v", entries, err)
 		}

@@ -152,10 +152,7 @@ func startTestProxy(t *testing.T) *FaultProxy {
 	t.Helper()
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, 6*time.Second)
-	p, err := startFaultProxy(as)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := Must(startFaultProxy(as))(t)
 	t.Cleanup(func() {
 		if err := p.close(); err != nil {
 			t.Error(err)
@@ -169,9 +166,7 @@ func startTestProxy(t *testing.T) *FaultProxy {
 
 func setFault(t *testing.T, p *FaultProxy, fault Fault) {
 	t.Helper()
-	if err := p.Set(fault); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, p.Set(fault))
 }
 
 // ask asks for a token. There may be status, body and an error.

@@ -20,10 +20,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	sameKeys := startTestAS(t, dir) // another issuer that signs with the same keys
 	otherKeys := startTestAS(t, otherDir)
 
-	server, err := startMCPServer(t.Context(), as.issuer(), nil, MCPOptions{}, as.secrecy)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := Must(startMCPServer(t.Context(), as.issuer(), nil, MCPOptions{}, as.secrecy))(t)
 	t.Cleanup(func() { server.close() })
 	const short = 5 * time.Second
 	for _, each := range []*AuthorizationServer{as, sameKeys, otherKeys} {
@@ -88,39 +85,26 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 
 func startTestAS(t *testing.T, dir string) *AuthorizationServer {
 	t.Helper()
-	source, err := InstallAuthorizationServer(t.Context(), t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	as, err := startAuthorizationServer(t.Context(), source, dir, filepath.Join(dir, "as.log"), new(Secrecy))
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := Must(InstallAuthorizationServer(t.Context(), t.Logf))(t)
+	as := Must(startAuthorizationServer(t.Context(), source, dir, filepath.Join(dir, "as.log"), new(Secrecy)))(t)
 	t.Cleanup(func() { as.close() })
-	if err := as.SetClient(t.Context(), Client{ID: "client", Secret: "secret", AuthMethod: "client_secret_post"}); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, as.SetClient(t.Context(), Client{ID: "client", Secret: "secret", AuthMethod: "client_secret_post"}))
 	return as
 }
 
 func setResource(t *testing.T, as *AuthorizationServer, resource string, ttl time.Duration) {
 	t.Helper()
-	if err := as.SetResource(t.Context(), Resource{URL: resource, TTL: ttl}); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, as.SetResource(t.Context(), Resource{URL: resource, TTL: ttl}))
 }
 
 func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
 	t.Helper()
-	response, err := http.PostForm(as.TokenURL(), url.Values{
+	response := Must(http.PostForm(as.TokenURL(), url.Values{
 		"grant_type":    {"client_credentials"},
 		"client_id":     {"client"},
 		"client_secret": {"secret"},
 		"resource":      {resource},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))(t)
 	defer response.Body.Close()
 	var answer struct {
 		AccessToken string `json:"access_token"`
@@ -135,17 +119,11 @@ func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
 // gets past the guard.
 func request(t *testing.T, endpoint, token string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	req := Must(http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}")))(t)
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	response := Must(http.DefaultClient.Do(req))(t)
 	response.Body.Close()
 	return response
 }
@@ -155,10 +133,7 @@ func rewrite(t *testing.T, payload string) string {
 	t.Helper()
 	claims := decode(t, payload)
 	claims["exp"] = time.Now().Add(time.Hour).Unix()
-	b, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := Must(json.Marshal(claims))(t)
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
@@ -170,13 +145,8 @@ func claim(t *testing.T, token, name string) string {
 
 func decode(t *testing.T, payload string) map[string]any {
 	t.Helper()
-	b, err := base64.RawURLEncoding.DecodeString(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := Must(base64.RawURLEncoding.DecodeString(payload))(t)
 	var claims map[string]any
-	if err := json.Unmarshal(b, &claims); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, json.Unmarshal(b, &claims))
 	return claims
 }

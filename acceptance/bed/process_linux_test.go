@@ -21,27 +21,14 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 	}
 	parent := exec.Command(os.Args[0], "-test.run=^TestProcessDiesWithItsParent$")
 	parent.Env = append(os.Environ(), "BED_TEST_START_CHILD="+filepath.Join(t.TempDir(), "child.log"))
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := Must(parent.StdoutPipe())(t)
+	OK(t, parent.Start())
+	line := Must(bufio.NewReader(out).ReadString('\n'))(t)
+	child := Must(strconv.Atoi(strings.TrimSpace(line)))(t)
 	if err := syscall.Kill(child, 0); err != nil {
 		t.Fatalf("the child is not running: %v", err)
 	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	OK(t, parent.Process.Kill())
 	_ = parent.Wait()
 	Eventually(t, 5*time.Second, func() error {
 		if Running(child) {
@@ -53,10 +40,7 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 
 // startChildAndWait is the parent's part. It prints the child's process id.
 func startChildAndWait(t *testing.T, log string) {
-	p, err := startProcess("child", exec.Command("sleep", "60"), log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := Must(startProcess("child", exec.Command("sleep", "60"), log))(t)
 	fmt.Println(p.PID())
 	<-p.Done()
 }

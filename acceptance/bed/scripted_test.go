@@ -14,10 +14,7 @@ import (
 func startTestScripted(t *testing.T) *ScriptedServer {
 	t.Helper()
 	b := &Bed{Secrecy: new(Secrecy)}
-	s, err := b.NewScriptedServer()
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := Must(b.NewScriptedServer())(t)
 	t.Cleanup(func() {
 		if err := b.stop(); err != nil {
 			t.Error(err)
@@ -127,15 +124,11 @@ func TestScriptedServerRefusesConnectionsWhileItIsDown(t *testing.T) {
 	s := startTestScripted(t)
 	s.Set(s.Issue(time.Minute))
 	for range 2 {
-		if err := s.Down(); err != nil {
-			t.Fatal(err)
-		}
+		OK(t, s.Down())
 		if _, _, err := askScripted(t.Context(), s, ""); err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("while it is down: %v, want a connection refused", err)
 		}
-		if err := s.Up(); err != nil {
-			t.Fatal(err)
-		}
+		OK(t, s.Up())
 		if status, _, err := askScripted(t.Context(), s, ""); err != nil || status != http.StatusOK {
 			t.Errorf("when it is up again: status %d, %v", status, err)
 		}

@@ -43,18 +43,13 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			log := strings.Repeat("line\n", 3) + c.log + "\n"
-			if err := os.WriteFile(filepath.Join(dir, "some.log"), []byte(log), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			OK(t, os.WriteFile(filepath.Join(dir, "some.log"), []byte(log), 0o600))
 			var s Secrecy
 			s.AddClientSecret(clientID, secret)
 			s.AddToken(opaque)
 			s.AddToken("hush")
 			s.AddPrivateKey("a key", key)
-			report, err := s.Scan(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			report := Must(s.Scan(dir))(t)
 			if len(report.Leaks) != c.leaks {
 				t.Fatalf("found %q, want %d", report.Leaks, c.leaks)
 			}

@@ -41,3 +41,20 @@ func Eventually(t testing.TB, limit time.Duration, f func() error) {
 		t.Fatal(err)
 	}
 }
+
+// OK fails the test if there is an error.
+func OK(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Must returns the value of a call, or fails the test if the call has returned an error: Must(call())(t).
+func Must[T any](value T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		OK(t, err)
+		return value
+	}
+}

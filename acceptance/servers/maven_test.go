@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // A machine without the tools is told of all of them at once.
@@ -24,9 +26,7 @@ func TestPrerequisitesNameWhatIsMissing(t *testing.T) {
 // What Maven brings is run, so its content must be the pinned one.
 func TestAnotherArtifactIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "artifact.zip")
-	if err := os.WriteFile(file, []byte("abc"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, os.WriteFile(file, []byte("abc"), 0o600))
 	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // FIPS 180-2 appendix B.1
 	if err := checkSum(file, sum); err != nil {
 		t.Error(err)

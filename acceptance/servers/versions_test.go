@@ -11,14 +11,8 @@ import (
 // source returns a file of the checkout.
 func source(t *testing.T, elem ...string) string {
 	t.Helper()
-	path, err := bed.SourcePath(elem...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := bed.Must(bed.SourcePath(elem...))(t)
+	content := bed.Must(os.ReadFile(path))(t)
 	return string(content)
 }
 

@@ -63,10 +63,7 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	// It teaches the README's commands.
-	readme, err := os.ReadFile("../../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	readme := bed.Must(os.ReadFile("../../../README.md"))(t)
 	for taught, shown := range map[string]string{
 		"tr -d '\\n' < client-secret | vault write mcp-oauth/config/files": "tr -d '\\n' < client-secret | vault write mcp-oauth/config/weather",
 		"\n  client_secret=-":                       " client_secret=-",
