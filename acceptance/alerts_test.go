@@ -165,15 +165,12 @@ func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 // their values: a query that matches nothing is valid, and an alert on it never fires.
 func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	u.token(t, "token/"+u.name)
 	u.write(t, "role/"+u.name+"/held", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/held")
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
-	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
-		t.Errorf("reading a token that is refused: status %d", got)
-	}
+	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
 	there := scrapedLabels(t, u.root)
 	there = append(there, labels.FromStrings(model.MetricNameLabel, "up", "job", exampleJob(t).JobName))
 

@@ -57,8 +57,7 @@ func TestEndOfATokenByTheServersClock(t *testing.T) {
 // What is given twice is refused: the command makes a list of it, and a map would keep the last value of that.
 func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	for _, args := range [][]string{
 		{"client_id=a", "client_id=b"},
 		{"default_ttl=1m", "default_ttl=2m"},

@@ -50,8 +50,7 @@ func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := newUpstream(t, shared(t), "", 5*time.Minute)
-			u.configure(t, nil)
+			u := newConfigured(t, shared(t), "", 5*time.Minute)
 			client := u.compareAndRefresh(t)
 			if c.young {
 				bed.Eventually(t, time.Minute, func() error {
@@ -125,18 +124,12 @@ func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
 // it asks no handler. A token that was revoked by then is replaced nevertheless, once, and the session goes on.
 func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	obtained := time.Now()
 	b := newBalancer(t, u.mcp.URL)
 	session := connect(t, authorized(t, u.source(t, u.compareAndRefresh(t)), b.URL, nil))
 	b.waitForStreams(t, 1)
-	bed.Eventually(t, 2*cooldown, func() error {
-		if age := time.Since(obtained); age < cooldown {
-			return fmt.Errorf("the token is %s old", age)
-		}
-		return nil
-	})
+	waitForAge(t, obtained, cooldown)
 
 	u.mcp.Refuse(claims(u.token(t, "token/"+u.name).AccessToken).ID)
 	b.cutStream()
@@ -147,9 +140,7 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	if err := forecast(t.Context(), session); err != nil {
 		t.Error(err)
 	}
-	if n := len(u.requests(t)); n != 2 {
-		t.Errorf("%d token requests, want the first and one more", n)
-	}
+	u.wantRequests(t, 2)
 }
 
 // What the README says of a stream that is refused, whatever the token. At first the session does without it;
@@ -169,8 +160,7 @@ func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u := newUpstream(t, shared(t), "", 5*time.Minute)
-			u.configure(t, nil)
+			u := newConfigured(t, shared(t), "", 5*time.Minute)
 			b := newBalancer(t, u.mcp.URL)
 			transport := authorized(t, u.source(t, u.compareAndRefresh(t)), b.URL, nil)
 			transport.DisableStandaloneSSE = c.disabled
@@ -204,8 +194,7 @@ func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 // has tried often enough.
 func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 15*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 15*time.Second)
 	b := newBalancer(t, u.mcp.URL)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
@@ -322,8 +311,7 @@ func (b *balancer) waitForStreams(t *testing.T, n int) {
 func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	t.Parallel()
 	// The token is not due before it is waited for: a read that is under way then would be shared.
-	u := newUpstream(t, shared(t), "", 40*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 40*time.Second)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
 	bed.OK(t, client.SetAddress(vault.URL))
@@ -411,8 +399,7 @@ func (h *hanging) hang(asked func()) (release func()) {
 // A redirect to another port of the same host, to which Go would take a header that the SDK set, gets no token.
 func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	var asked, authorizedToo, redirected atomic.Int64
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
@@ -439,7 +426,5 @@ func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 		t.Errorf("%d requests with a token were redirected; of %d that were made elsewhere, %d had one",
 			redirected.Load(), asked.Load(), authorizedToo.Load())
 	}
-	if n := len(u.requests(t)); n != 1 {
-		t.Errorf("%d token requests, want one: the 401 of another origin says nothing of the token", n)
-	}
+	u.wantRequests(t, 1)
 }

@@ -61,8 +61,7 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	for _, way := range []string{"token", "agent", "proxy"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			u := newUpstream(t, shared(t), "", 5*time.Minute)
-			u.configure(t, nil)
+			u := newConfigured(t, shared(t), "", 5*time.Minute)
 			obtained := time.Now()
 			client := u.compareAndRefresh(t)
 			if way != "token" {
@@ -80,15 +79,8 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 				}
 			}
 			held := u.token(t, "token/"+u.name)
-			if n := u.mcp.Counts().Unauthorized; n != 0 {
-				t.Fatalf("%d requests were answered with a 401 before any token was refused", n)
-			}
-			bed.Eventually(t, 2*cooldown, func() error {
-				if age := time.Since(obtained); age < cooldown {
-					return fmt.Errorf("the token is %s old", age)
-				}
-				return nil
-			})
+			u.wantUnauthorized(t, 0)
+			waitForAge(t, obtained, cooldown)
 
 			u.mcp.Refuse(claims(held.AccessToken).ID)
 			for name, session := range sessions {
@@ -96,12 +88,8 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 					t.Errorf("%s, after: %v", name, err)
 				}
 			}
-			if n := u.mcp.Counts().Unauthorized; n != len(sessions) {
-				t.Errorf("%d requests were answered with a 401, want one of each client", n)
-			}
-			if requests := u.requests(t); len(requests) != 2 {
-				t.Errorf("%d token requests, want the first and one more", len(requests))
-			}
+			u.wantUnauthorized(t, len(sessions))
+			u.wantRequests(t, 2)
 		})
 	}
 }
@@ -111,8 +99,7 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
-	u := newUpstream(t, b, "", 40*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 40*time.Second)
 	ways := map[string]*api.Client{"token": u.compareAndRefresh(t), "agent": u.throughListener(t, "agent")}
 	sources, sessions := map[string]*brokerauth.Source{}, map[string]*mcp.ClientSession{}
 	for way, client := range ways {
@@ -177,8 +164,7 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 // the same session.
 func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	source := u.source(t, u.broker(t).Client)
 	session := connect(t, authorized(t, source, u.mcp.URL, nil))
 	refused := u.token(t, "token/"+u.name)

@@ -32,8 +32,7 @@ func envoyBinary(t *testing.T) string {
 func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)
-	u := newUpstream(t, b, "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", lifetime)
 	server := bed.Must(url.Parse(u.mcp.URL))(t)
 	port := freePort(t)
 	config, tls, found := strings.Cut(example(t, "envoy/envoy.yaml"), "      transport_socket:\n")

@@ -42,8 +42,7 @@ func startEnvoy(t *testing.T, b *bed.Bed, name, dir string) {
 func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)
-	u := newUpstream(t, b, "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", lifetime)
 	p := u.startTokenProxy(t)
 	proxy := bed.Must(url.Parse(p.url))(t)
 	gateway, broker, router := freePort(t), freePort(t), freePort(t)
@@ -89,10 +88,8 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)
-	u := newUpstream(t, b, "", lifetime)
-	u.configure(t, nil)
-	clients, strangers := newUpstream(t, b, "-clients", 10*time.Minute), newUpstream(t, b, "-strangers", 10*time.Minute)
-	clients.configure(t, nil)
+	u := newConfigured(t, b, "", lifetime)
+	clients, strangers := newConfigured(t, b, "-clients", 10*time.Minute), newUpstream(t, b, "-strangers", 10*time.Minute)
 	strangers.configure(t, nil)
 	policy := "authorino-clients"
 	bed.OK(t, b.Vault.PutPolicy(t.Context(), policy, u.example(t, "policy.hcl")))

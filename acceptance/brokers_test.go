@@ -97,8 +97,7 @@ func TestBrokersLoseNoCall(t *testing.T) {
 		"FastMCP":        pythonBroker(t, "fastmcp.txt", "fastmcp_client.py"),
 	}
 	litellm, contextForge := pythonWith(t, "litellm.txt"), pythonWith(t, "contextforge.txt")
-	u := newUpstream(t, b, "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", lifetime)
 	p := u.startTokenProxy(t)
 	vaultToken := u.exampleBroker(t).Client.Token()
 	brokers := map[string]calling{
@@ -164,8 +163,7 @@ func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 	b := shared(t)
 	checkout := filepath.Join(t.TempDir(), "python") // pip builds in it
 	bed.OK(t, os.CopyFS(checkout, os.DirFS("../examples/python")))
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	vaultToken := u.exampleBroker(t).Client.Token()
 	for requirements, library := range map[string]string{"mcp1.txt": "httpx", "mcp2.txt": "httpx2"} {
 		t.Run(library, func(t *testing.T) {

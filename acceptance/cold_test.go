@@ -19,9 +19,7 @@ func TestColdReadersShareOneRequest(t *testing.T) {
 		URL: u.mcp.URL, Scope: "tools:list", TTL: 5 * time.Minute, Delay: 2 * time.Second,
 	}))
 	u.configure(t, map[string]any{"verify": false}) // stores the config without a token
-	if requests := u.requests(t); len(requests) != 0 {
-		t.Fatalf("%d token requests before the first read, want none", len(requests))
-	}
+	u.wantRequests(t, 0)
 
 	var (
 		start = make(chan struct{})
@@ -51,7 +49,5 @@ func TestColdReadersShareOneRequest(t *testing.T) {
 			t.Fatalf("reader %d has token %s, reader 0 has %s", i, ids[i], ids[0])
 		}
 	}
-	if requests := u.requests(t); len(requests) != 1 {
-		t.Errorf("%d readers cost %d token requests, want 1", readers, len(requests))
-	}
+	u.wantRequests(t, 1)
 }

@@ -101,8 +101,7 @@ func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	r := &release{t: t, bed: b, plugins: b.PluginDir()}
 	r.registered(p.version)
 	r.vault("secrets", "enable", "-path="+bed.Mount, bed.PluginName)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	u.token(t, "token/"+u.name)
 }
 

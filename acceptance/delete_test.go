@@ -13,8 +13,7 @@ import (
 func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 	t.Parallel()
 	const lifetime = 10 * time.Second // refreshed every 5 s
-	u := newUpstream(t, shared(t), "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", lifetime)
 	role := "role/" + u.name + "/reader"
 	u.write(t, role, map[string]any{"scopes": "tools:list"})
 	paths := []string{"config/" + u.name, role, "token/" + u.name, "token/" + u.name + "/reader", "status/" + u.name}

@@ -57,12 +57,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 			} else if config := u.read(t, "config/"+u.name); config["discovered_issuer"] != nil {
 				t.Errorf("discovered_issuer %v where nothing is to be discovered", config["discovered_issuer"])
 			}
-			bed.Eventually(t, lifetime, func() error {
-				if u.token(t, "token/"+u.name).TokenID == first.TokenID {
-					return errNotRefreshed
-				}
-				return nil
-			})
+			u.awaitAnother(t, "token/"+u.name, first, lifetime)
 			for _, r := range u.requests(t) {
 				if r.Status != http.StatusOK || r.Resource != u.mcp.URL {
 					t.Errorf("token request %+v, want one for %s that succeeds", r, u.mcp.URL)
@@ -135,9 +130,7 @@ func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 		t.Errorf("the other authorization server was sent %d token requests", n)
 	}
 	u.checkConfig(t)
-	if after := u.token(t, "token/"+u.name); after.TokenID != before.TokenID {
-		t.Error("the token changed")
-	}
+	u.wantToken(t, "token/"+u.name, before)
 
 	// With the credentials in the same write they go there, and the refusal is the other server's.
 	u.refuse(t, path, map[string]any{"rediscover": true, "client_secret": u.client.Secret}, http.StatusBadGateway, u.name)

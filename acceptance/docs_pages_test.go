@@ -223,9 +223,7 @@ func followReleases(w *walkthrough) {
 	}
 	w.prepare(strings.Replace(tune.text, "v0.3.0", "v0.2.0", 1))
 	r.runs("v0.2.0", "v0.2.0")
-	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
-		t.Error("the way there and back replaced the token")
-	}
+	w.wantToken(t, "token/files", token)
 
 	// The old version is not coming back.
 	r.vault("secrets", "tune", "-plugin-version=v0.3.0", bed.Mount)
@@ -277,9 +275,7 @@ func followOperations(w *walkthrough) {
 		t.Fatalf("%s: %v\n%s", move, err, w.bed.Secrecy.Redact(out))
 	}
 	w.prepare("vault secrets move mcp-tokens/ mcp-oauth/")
-	if got := w.token(t, "token/files"); got.TokenID != token.TokenID {
-		t.Error("the move replaced the token")
-	}
+	w.wantToken(t, "token/files", token)
 	w.wantTuned("vault secrets tune", "response", w.read(t, "token/files"))
 }
 

@@ -320,9 +320,7 @@ func (w *walkthrough) login() brokersLogin {
 func (w *walkthrough) wantStatuses(login brokersLogin, want map[string]int) {
 	w.t.Helper()
 	for path, status := range want {
-		if got := readStatus(w.t.Context(), login.client, path); got != status {
-			w.t.Errorf("the broker reads %s with status %d, want %d", path, got, status)
-		}
+		wantStatus(w.t, login.client, path, status)
 	}
 }
 

@@ -361,8 +361,7 @@ func (f *failover) restore(t *testing.T) {
 	before := f.ids(f.steady)
 	var snapshot bytes.Buffer
 	bed.OK(t, f.on(t, f.active(t)).Sys().RaftSnapshotWithContext(t.Context(), &snapshot))
-	later := newUpstream(t, f.bed, "-later", briskLifetime)
-	later.configure(t, nil)
+	later := newConfigured(t, f.bed, "-later", briskLifetime)
 	later.token(t, "token/"+later.name)
 	f.steady.write(t, "refresh/"+f.steady.name, map[string]any{"token_id": before[0]})
 	bed.Eventually(t, 10*time.Second, func() error {
@@ -394,9 +393,7 @@ func (f *failover) restore(t *testing.T) {
 	if got := len(f.steady.requests(t)); got != asked {
 		t.Errorf("%d token requests for tokens that are valid, want none", got-asked)
 	}
-	if got := readStatus(t.Context(), f.root, "token/"+later.name); got != http.StatusNotFound {
-		t.Errorf("the token of a config that is not in the snapshot: status %d, want 404", got)
-	}
+	wantStatus(t, f.root, "token/"+later.name, http.StatusNotFound)
 	for _, r := range later.requests(t) {
 		if r.Time.After(begun.Add(over)) {
 			t.Errorf("a token was asked for %s after its config had gone", round(r.Time.Sub(begun)))

@@ -149,12 +149,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	bed.OK(t, s.Configure(t.Context(), "held", map[string]any{"request_timeout": 25}))
 	held := s.Read(t.Context(), "token/held")
 	// A token that is younger than that is not replaced.
-	bed.Eventually(t, 2*cooldown, func() error {
-		if age := time.Since(held.Ended()); age < cooldown {
-			return fmt.Errorf("the token is %s old", age)
-		}
-		return nil
-	})
+	waitForAge(t, held.Ended(), cooldown)
 	s.AS.Set(bed.Hang)
 
 	results := make([]trouble.Result, callers)

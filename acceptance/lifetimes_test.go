@@ -20,8 +20,7 @@ import (
 func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	t.Parallel()
 	const lifetime = 20 * time.Second
-	u := newUpstream(t, shared(t), "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", lifetime)
 
 	agent := bed.Must(u.bed.NewAgent(u.broker(t), "token/"+u.name))(t)
 	bed.OK(t, agent.WaitRendered(t.Context()))
@@ -75,8 +74,7 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 // keeps the file all the same, on one login.
 func TestAgentNeedsNoDefaultPolicy(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 20*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 20*time.Second)
 	rules := `
 path "` + bed.Mount + `/token/` + u.name + `" {
   capabilities = ["read"]

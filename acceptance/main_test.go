@@ -72,6 +72,14 @@ func listStatus(ctx context.Context, client *api.Client, path string) int {
 	return status(secret, err)
 }
 
+// wantStatus fails the test unless a path below the mount is read with the HTTP status.
+func wantStatus(t *testing.T, client *api.Client, path string, want int) {
+	t.Helper()
+	if got := readStatus(t.Context(), client, path); got != want {
+		t.Errorf("read %s: status %d, want %d", path, got, want)
+	}
+}
+
 // status undoes what Vault's client library makes of a response: a 404 is neither secret nor error.
 func status(secret *api.Secret, err error) int {
 	if refused, ok := errors.AsType[*api.ResponseError](err); ok {

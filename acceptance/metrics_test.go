@@ -25,17 +25,12 @@ import (
 func TestExampleScrapes(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	policy := bed.Must(os.ReadFile("../examples/prometheus/policy.hcl"))(t)
 	job := exampleJob(t)
 	path, second, secondPath := job.target(t, 0).path, job.target(t, 1).mount, job.target(t, 1).path
 	bed.OK(t, u.root.Sys().MountWithContext(t.Context(), second, &api.MountInput{Type: bed.PluginName}))
-	t.Cleanup(func() {
-		if err := u.root.Sys().UnmountWithContext(context.WithoutCancel(t.Context()), second); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { bed.OK(t, u.root.Sys().UnmountWithContext(context.WithoutCancel(t.Context()), second)) })
 	rules := string(policy) + strings.ReplaceAll(string(policy), bed.Mount, second)
 	scraper := newIdentity(t, b, u.name, rules)
 	tokenFile := startExampleAgent(t, b, scraper)
@@ -46,9 +41,7 @@ func TestExampleScrapes(t *testing.T) {
 	u.token(t, "token/"+u.name)
 	u.token(t, "token/"+u.name)
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
-	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
-		t.Errorf("reading a token that is refused: status %d", got)
-	}
+	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
 	after := scrape(t, client, b.Vault.Address+path)
 
 	// Other tests read and ask at the same time, so that a counter of them all is not less.
@@ -87,9 +80,7 @@ func TestExampleScrapes(t *testing.T) {
 
 	// The policy permits nothing else, and without a token there is nothing.
 	for _, path := range []string{"token/" + u.name, "status/" + u.name, "config/" + u.name} {
-		if got := readStatus(t.Context(), scraper.Client, path); got != http.StatusForbidden {
-			t.Errorf("%s is read with status %d, want 403", path, got)
-		}
+		wantStatus(t, scraper.Client, path, http.StatusForbidden)
 	}
 	resp := bed.Must(askMetrics(t.Context(), http.DefaultClient, b.Vault.Address+path))(t)
 	_ = resp.Body.Close()

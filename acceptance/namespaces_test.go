@@ -34,16 +34,10 @@ func TestNamespaces(t *testing.T) {
 		if err := own.upstream.mcp.Check(own.upstream.token(t, "token/files").AccessToken); err != nil {
 			t.Errorf("%s: %v", namespace, err)
 		}
-		if got := readStatus(t.Context(), own.broker.Client, "token/files"); got != http.StatusOK {
-			t.Errorf("a broker of %s reads its token with status %d", namespace, got)
-		}
-		if got := readStatus(t.Context(), own.broker.Client, "config/files"); got != http.StatusForbidden {
-			t.Errorf("a broker of %s reads the config with status %d, want 403", namespace, got)
-		}
+		wantStatus(t, own.broker.Client, "token/files", http.StatusOK)
+		wantStatus(t, own.broker.Client, "config/files", http.StatusForbidden)
 		across := own.broker.Client.WithNamespace(other.namespace)
-		if got := readStatus(t.Context(), across, "token/files"); got != http.StatusForbidden {
-			t.Errorf("a broker of %s reads the other's token with status %d, want 403", namespace, got)
-		}
+		wantStatus(t, across, "token/files", http.StatusForbidden)
 		// The authorization server fetches the keys by their URL.
 		fetches, err := b.AS.KeyFetches(t.Context(), own.upstream.client.JWKSURI)
 		if err != nil || len(fetches) == 0 {
@@ -51,9 +45,7 @@ func TestNamespaces(t *testing.T) {
 		}
 		for _, command := range []string{"agent", "proxy"} {
 			through := own.listener(t, command, other.namespace)
-			if got := readStatus(t.Context(), through, "token/files"); got != http.StatusOK {
-				t.Errorf("the %s of %s reads its token with status %d", command, namespace, got)
-			}
+			wantStatus(t, through, "token/files", http.StatusOK)
 		}
 	}
 	err := tenants["team-a"].upstream.root.Sys().RegisterPluginWithContext(t.Context(), &api.RegisterPluginInput{
@@ -158,9 +150,7 @@ func (n *tenant) wantNoLogin(t *testing.T, command string) {
 		}
 		return err
 	})
-	if got := readStatus(t.Context(), client, "token/files"); got != http.StatusForbidden {
-		t.Errorf("through %s the token is read with status %d, want 403", name, got)
-	}
+	wantStatus(t, client, "token/files", http.StatusForbidden)
 }
 
 // login is the auto_auth stanza of docs/openbao.md, for the tenant.

@@ -202,9 +202,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 		d.does(t, http.MethodGet, "status/"+below, "status/"+name, nil)
 	}
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
-	if got := readStatus(t.Context(), u.root, "token/"+u.name+"/refused"); got != http.StatusBadRequest {
-		t.Errorf("reading a token that is refused: status %d", got)
-	}
+	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
 	d.does(t, http.MethodGet, "status/{server}/{role}", "status/"+u.name+"/refused", nil) // down
 	d.does(t, "LIST", "status/", "status/", nil)
 	d.does(t, "LIST", "status/{server}/", "status/"+u.name+"/", nil)

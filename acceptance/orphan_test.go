@@ -19,8 +19,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	var upstreams []*upstream
 	for i := range names {
 		// Refreshed every 6 s each, so that something is due at every moment.
-		u := newUpstream(t, b, fmt.Sprintf("-%d", i), 12*time.Second)
-		u.configure(t, nil)
+		u := newConfigured(t, b, fmt.Sprintf("-%d", i), 12*time.Second)
 		u.token(t, "token/"+u.name)
 		upstreams = append(upstreams, u)
 	}
@@ -85,20 +84,14 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 		}
 	})
 	b.ShowLogs(t)
-	u := newUpstream(t, b, "", 12*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 12*time.Second)
 	first := u.token(t, "token/"+u.name)
 	pid, err := b.Nodes[0].PluginPID()
 	if err != nil || pid == 0 {
 		t.Fatalf("the plugin's process: %d, %v", pid, err)
 	}
 	// A refresh comes after 6 s, and the plugin looks for its parent every second.
-	bed.Eventually(t, 30*time.Second, func() error {
-		if u.token(t, "token/"+u.name).TokenID == first.TokenID {
-			return errNotRefreshed
-		}
-		return nil
-	})
+	u.awaitAnother(t, "token/"+u.name, first, 30*time.Second)
 	if now, err := b.Nodes[0].PluginPID(); err != nil || now != pid {
 		t.Errorf("the plugin's process was %d and is %d: %v", pid, now, err)
 	}
@@ -110,8 +103,7 @@ func TestIdleMountIsRevivedByVault(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	// Refreshed after 40 s: while the plugin is away, or after it has come back.
-	u := newUpstream(t, b, "", 70*time.Second)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 70*time.Second)
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Eventually(t, 120*time.Second, func() error {
 		if n := len(u.requests(t)); n != 2 {

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
@@ -58,7 +55,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	u := newUpstream(t, b, "", 15*time.Second)
 	proxy := u.behindProxy(t, map[string]any{"request_timeout": 2})
 	held := u.token(t, "token/"+u.name)
-	log := startLog(t, u, "token/"+u.name)
+	log := startReaders(t, u, "token/"+u.name)
 	setFault(t, proxy, fault)
 	begun := time.Now()
 
@@ -71,11 +68,9 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	if fault == bed.InvalidClient {
 		want = http.StatusBadRequest
 	}
-	bed.Eventually(t, 20*time.Second, func() error {
-		if r := log.last(); r.status != want || r.begun.Before(held.ExpiresAt) {
-			return fmt.Errorf("a read was answered with status %d, want %d: %w", r.status, want, r.err)
-		}
-		return nil
+	bed.Until(t, 20*time.Second, fmt.Sprint("a read has status ", want), func() bool {
+		r := log.last()
+		return r.status == want && !r.begun.Before(held.ExpiresAt)
 	})
 	failures := number(t, u.read(t, "status/"+u.name), "consecutive_failures")
 	first, most := firstWindow(fault)
@@ -140,34 +135,22 @@ func TestOutageUnderLoad(t *testing.T) {
 	proxy := u.behindProxy(t, map[string]any{"verify": false})
 	setFault(t, proxy, bed.ServerError)
 
-	ctx, cancel := context.WithTimeout(t.Context(), length)
-	defer cancel()
-	var (
-		done sync.WaitGroup
-		logs [brokers]*readLog
-	)
-	begun := time.Now()
+	begun, all := time.Now(), newReaders(t, length)
 	for i := range brokers {
 		client := bed.Must(u.bed.Vault.Root())(t) // one each, as connections are kept by client
-		logs[i] = new(readLog)
-		done.Go(func() { logs[i].run(ctx, u.bed, client, "token/"+u.name, interval) })
+		all.start(fmt.Sprint(i), u, client, "token/"+u.name, interval)
 	}
-	done.Wait()
-	took := time.Since(begun)
-
-	reads := 0
-	for _, log := range logs {
-		for _, r := range log.all() {
-			reads++
-			bed.OK(t, r.failed(http.StatusBadGateway, outageError[bed.ServerError]))
-		}
+	all.done.Wait()
+	took, reads := time.Since(begun), all.all()
+	for _, r := range reads {
+		bed.OK(t, r.failed(http.StatusBadGateway, outageError[bed.ServerError]))
 	}
 	attempts := proxy.Attempts()
 	checkWindows(t, attempts, bed.ServerError)
 	if limit := mostAttempts(took, time.Second, time.Minute); len(attempts) < 1 || len(attempts) > limit {
 		t.Errorf("%d attempts in %s, want 1 to %d", len(attempts), took, limit)
 	}
-	t.Logf("%.0f reads a second for %s: %d attempts", float64(reads)/took.Seconds(), took.Round(time.Millisecond), len(attempts))
+	t.Logf("%.0f reads a second for %s: %d attempts", float64(len(reads))/took.Seconds(), round(took), len(attempts))
 }
 
 // While a token is valid, no reader waits for a refresh, be the authorization server as dead as can be.
@@ -178,16 +161,9 @@ func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 	held := u.token(t, "token/"+u.name)
 	setFault(t, proxy, bed.NoAnswer)
 	before := len(proxy.Attempts())
-	bed.Eventually(t, 30*time.Second, func() error {
-		if len(proxy.Attempts()) == before {
-			return errNotRefreshed
-		}
-		return nil
-	})
+	bed.Until(t, 30*time.Second, "a refresh begins", func() bool { return len(proxy.Attempts()) > before })
 	for range 20 {
-		if got := u.token(t, "token/"+u.name); got.TokenID != held.TokenID {
-			t.Fatal("another token out of nowhere")
-		}
+		u.wantToken(t, "token/"+u.name, held)
 	}
 	if status := u.read(t, "status/"+u.name); status["refreshing"] != true || status["last_error"] != nil {
 		t.Errorf("the refresh was over before the reads were: %v", status)
@@ -211,15 +187,10 @@ func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 		_, err := u.bed.ReadToken(impatient, u.root, path)
 		gaveUp <- err
 	}()
-	bed.Eventually(t, 10*time.Second, func() error {
-		if len(proxy.Attempts()) == 0 {
-			return errors.New("the request has not come")
-		}
-		return nil
-	})
-	results := make(chan readResult, others)
+	bed.Until(t, 10*time.Second, "the request comes", func() bool { return len(proxy.Attempts()) > 0 })
+	results := make(chan read, others)
 	for range others {
-		go func() { results <- readOnce(t.Context(), u.bed, u.root, path) }()
+		go func() { results <- readOnce(t.Context(), u, u.root, path) }()
 	}
 	u.waitForReaders(t, path, 1+others)
 	giveUp()
@@ -238,15 +209,11 @@ func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 	setFault(t, proxy, bed.ServerError) // ends the request that hangs
 	for range others {
 		r := <-results
-		if err := r.failed(http.StatusBadGateway, ""); err != nil {
-			t.Error(err)
-		}
+		bed.OK(t, r.failed(http.StatusBadGateway, ""))
 	}
 	setFault(t, proxy, bed.NoFault)
 	checkWindows(t, proxy.Attempts(), bed.ServerError)
-	bed.Eventually(t, 30*time.Second, func() error {
-		return readOnce(t.Context(), u.bed, u.root, path).err
-	})
+	bed.Eventually(t, 30*time.Second, func() error { return readOnce(t.Context(), u, u.root, path).err })
 }
 
 // waitForReaders waits until Vault has so many requests for a path under way.
@@ -361,35 +328,11 @@ func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 	}
 }
 
-// A readResult is one read of a token, as a broker saw it.
-type readResult struct {
-	begun, ended time.Time
-	token        *bed.Token
-	expires      time.Time // by the token's own exp, which is what the MCP server goes by
-	status       int
-	err          error
-}
-
-func readOnce(ctx context.Context, b *bed.Bed, client *api.Client, path string) readResult {
-	r := readResult{begun: time.Now(), status: http.StatusOK}
-	r.token, r.err = b.ReadToken(ctx, client, path)
-	r.ended = time.Now()
-	if r.err != nil {
-		r.status = status(nil, r.err)
-		return r
-	}
-	r.expires = expiry(r.token.AccessToken)
-	if !r.begun.Before(r.expires) {
-		r.err = fmt.Errorf("an expired token was handed out %s after its end", r.begun.Sub(r.expires))
-	}
-	return r
-}
-
 var nextAttempt = regexp.MustCompile(`next attempt not before (\S+Z)`)
 
 // failed checks that the read was answered with the status and an error that holds the text and
 // names the next attempt.
-func (r readResult) failed(want int, text string) error {
+func (r read) failed(want int, text string) error {
 	if r.status != want || r.err == nil || !strings.Contains(r.err.Error(), text) {
 		return fmt.Errorf("a read was answered with status %d, want %d with %q: %w", r.status, want, text, r.err)
 	}
@@ -404,73 +347,12 @@ func (r readResult) failed(want int, text string) error {
 	return nil
 }
 
-// A readLog remembers all reads of its readers.
-type readLog struct {
-	stop context.CancelFunc
-	done sync.WaitGroup
-
-	mu    sync.Mutex // guards reads
-	reads []readResult
-}
-
-// startLog starts two readers of a path. They stop with the test at the latest.
-func startLog(t *testing.T, u *upstream, path string) *readLog {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	l := &readLog{stop: cancel}
-	for range 2 {
-		l.done.Go(func() { l.run(ctx, u.bed, u.root, path, 100*time.Millisecond) })
-	}
-	t.Cleanup(l.finish)
-	return l
-}
-
-func (l *readLog) run(ctx context.Context, b *bed.Bed, client *api.Client, path string, interval time.Duration) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		r := readOnce(ctx, b, client, path)
-		if ctx.Err() != nil {
-			return
-		}
-		l.mu.Lock()
-		l.reads = append(l.reads, r)
-		l.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-func (l *readLog) finish() {
-	l.stop()
-	l.done.Wait()
-}
-
-func (l *readLog) all() []readResult {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.reads)
-}
-
-// last is the latest read; an empty one before the first.
-func (l *readLog) last() readResult {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.reads) == 0 {
-		return readResult{err: errors.New("nothing has been read")}
-	}
-	return l.reads[len(l.reads)-1]
-}
-
 // checkOutage checks all reads up to the end of an outage: each got the held token while that was
 // valid, and the failure after that.
-func (l *readLog) checkOutage(t *testing.T, held *bed.Token, end time.Time, want int, text string) {
+func (r *readers) checkOutage(t *testing.T, held *bed.Token, end time.Time, want int, text string) {
 	t.Helper()
 	served, failed := 0, 0
-	for _, r := range l.all() {
+	for _, r := range r.all() {
 		switch {
 		case r.ended.After(end):
 		case r.ended.Before(held.ExpiresAt):

@@ -13,8 +13,7 @@ import (
 func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	one, two := newUpstream(t, b, "-one", 5*time.Minute), newUpstream(t, b, "-two", 5*time.Minute)
-	one.configure(t, nil)
+	one, two := newConfigured(t, b, "-one", 5*time.Minute), newUpstream(t, b, "-two", 5*time.Minute)
 	two.configure(t, nil)
 	one.write(t, "role/"+one.name+"/reader", map[string]any{"scopes": "tools:list"})
 
@@ -35,9 +34,7 @@ func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 			"role/" + one.name + "/reader",
 			"status/" + c.own.name,
 		} {
-			if got := readStatus(t.Context(), client, path); got != http.StatusForbidden {
-				t.Errorf("%s: read %s: status %d, want 403", c.own.name, path, got)
-			}
+			wantStatus(t, client, path, http.StatusForbidden)
 		}
 		for _, path := range []string{"config/", "role/" + one.name + "/", "status/"} {
 			if got := listStatus(t.Context(), client, path); got != http.StatusForbidden {
@@ -55,8 +52,7 @@ func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 func TestTemplatedPolicyByEntityID(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	const rules = `path "mcp-oauth/token/+/{{identity.entity.id}}" { capabilities = ["read"] }`
 	lister := newIdentity(t, b, u.name+"-lister", rules)
 	caller := newIdentity(t, b, u.name+"-caller", rules)
@@ -78,12 +74,8 @@ func TestTemplatedPolicyByEntityID(t *testing.T) {
 				continue
 			}
 			path := "token/" + u.name + "/" + other.EntityID
-			if got := readStatus(t.Context(), id.Client, path); got != http.StatusForbidden {
-				t.Errorf("%s reads the role of %s: status %d, want 403", id.Name, other.Name, got)
-			}
+			wantStatus(t, id.Client, path, http.StatusForbidden)
 		}
-		if got := readStatus(t.Context(), id.Client, "token/"+u.name); got != http.StatusForbidden {
-			t.Errorf("%s reads the config's token: status %d, want 403", id.Name, got)
-		}
+		wantStatus(t, id.Client, "token/"+u.name, http.StatusForbidden)
 	}
 }

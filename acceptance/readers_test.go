@@ -2,97 +2,98 @@ package acceptance
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// readers read token paths over and over, as brokers do that read at every use, and check that
-// each token is one that the MCP server takes at that moment.
-type readers struct {
-	stop context.CancelFunc
-	done sync.WaitGroup
-
-	mu       sync.Mutex // guards what follows
-	reads    int
-	failures []failedRead
-	current  map[string]string // path to the token_id last read
+// A read is one read of a token, as a broker saw it.
+type read struct {
+	reader       string
+	path         string
+	begun, ended time.Time
+	token        *bed.Token // nil if the read failed
+	status       int
+	err          error // of the read, or because the token was not valid when the read began
 }
 
-// A failedRead is a read that brought no token that the MCP server takes.
-type failedRead struct {
-	asked, ended time.Time
-	err          error
-	noToken      bool      // the read itself failed
-	obtained     time.Time // when Vault obtained the last token that this reader was served, in whole seconds
-}
-
-// startReaders starts two readers for each path, and returns when each path has been read. They
-// stop with the test at the latest.
-func startReaders(t *testing.T, u *upstream, paths ...string) *readers {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	r := &readers{stop: cancel, current: make(map[string]string)}
-	for _, path := range paths {
-		for range 2 {
-			r.done.Go(func() { r.run(ctx, u, path) })
-		}
+func readOnce(ctx context.Context, u *upstream, client *api.Client, path string) read {
+	r := read{path: path, begun: time.Now(), status: http.StatusOK}
+	r.token, r.err = u.bed.ReadToken(ctx, client, path)
+	r.ended = time.Now()
+	if r.err != nil {
+		r.status = status(nil, r.err)
+		return r
 	}
-	t.Cleanup(r.finish)
-	bed.Eventually(t, time.Minute, func() error {
-		for _, path := range paths {
-			if r.tokenID(path) == "" {
-				return fmt.Errorf("%s has not been read", path)
-			}
-		}
-		return nil
-	})
+	_, r.err = u.mcp.CheckAt(r.token.AccessToken, r.begun) // it may expire on its way here
+	if r.err == nil && !r.begun.Before(r.token.ExpiresAt) {
+		r.err = fmt.Errorf("token at %s had expired at %s", path, r.token.ExpiresAt)
+	}
 	return r
 }
 
-func (r *readers) run(ctx context.Context, u *upstream, path string) {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	var obtained time.Time // of the last token
-	for {
-		asked := time.Now() // a token may expire on its way here
-		token, err := u.bed.ReadToken(ctx, u.root, path)
-		noToken := err != nil
-		if err == nil {
-			_, err = u.mcp.CheckAt(token.AccessToken, asked)
-		}
-		if err == nil && !asked.Before(token.ExpiresAt) {
-			err = fmt.Errorf("token at %s had expired at %s", path, token.ExpiresAt)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		r.mu.Lock()
-		r.reads++
-		if err != nil {
-			r.failures = append(r.failures, failedRead{asked, time.Now(), err, noToken, obtained})
-		} else {
-			obtained = token.LastVaultRotation
-			r.current[path] = token.TokenID
-		}
-		r.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+// readers read tokens again and again, as brokers do, and remember every read.
+type readers struct {
+	ctx  context.Context
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu    sync.Mutex // guards reads
+	reads []read     // those of one reader in order
 }
 
-// tokenID is the token last read at path.
-func (r *readers) tokenID(path string) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.current[path]
+// newReaders returns readers for start to add to. They stop after the limit, and with the test at the latest.
+func newReaders(t *testing.T, limit time.Duration) *readers {
+	t.Helper()
+	r := &readers{}
+	r.ctx, r.stop = context.WithTimeout(t.Context(), limit)
+	t.Cleanup(r.finish)
+	return r
+}
+
+// start adds a reader of a path.
+func (r *readers) start(reader string, u *upstream, client *api.Client, path string, interval time.Duration) {
+	r.done.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for r.ctx.Err() == nil {
+			done := readOnce(r.ctx, u, client, path)
+			if r.ctx.Err() != nil {
+				return
+			}
+			done.reader = reader
+			r.mu.Lock()
+			r.reads = append(r.reads, done)
+			r.mu.Unlock()
+			select {
+			case <-r.ctx.Done():
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// startReaders starts two readers for each path, and returns when each path has been read.
+func startReaders(t *testing.T, u *upstream, paths ...string) *readers {
+	t.Helper()
+	r := newReaders(t, time.Hour)
+	for _, path := range paths {
+		for i := range 2 {
+			r.start(fmt.Sprint(path, i), u, u.root, path, 50*time.Millisecond)
+		}
+	}
+	for _, path := range paths {
+		bed.Until(t, time.Minute, path+" has been read", func() bool { return r.tokenID(path) != "" })
+	}
+	return r
 }
 
 func (r *readers) finish() {
@@ -100,28 +101,78 @@ func (r *readers) finish() {
 	r.done.Wait()
 }
 
-// check stops the readers and fails the test if any read failed or brought an expired token.
+func (r *readers) all() []read {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.reads)
+}
+
+// last returns the latest read; one with an error before the first.
+func (r *readers) last() read {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.reads) == 0 {
+		return read{err: errors.New("nothing has been read")}
+	}
+	return r.reads[len(r.reads)-1]
+}
+
+// tokenID returns the id of the valid token that was read last at path, or "".
+func (r *readers) tokenID(path string) string {
+	for _, read := range slices.Backward(r.all()) {
+		if read.path == path && read.err == nil {
+			return read.token.TokenID
+		}
+	}
+	return ""
+}
+
+// check stops the readers and fails the test if any read failed or brought a token that was not valid.
 func (r *readers) check(t *testing.T) {
 	t.Helper()
 	r.finish()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.failures) > 0 {
-		t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0].err)
+	r.checkSoFar(t)
+}
+
+func (r *readers) checkSoFar(t *testing.T) {
+	t.Helper()
+	reads := r.all()
+	failed := slices.DeleteFunc(slices.Clone(reads), func(read read) bool { return read.err == nil })
+	if len(failed) > 0 {
+		t.Errorf("%d of %d reads failed, the first by %s: %v", len(failed), len(reads), failed[0].reader, failed[0].err)
 	}
-	t.Logf("%d reads", r.reads)
+	t.Logf("%d reads", len(reads))
 }
 
 // forgive forgets reads that failed while the authorization server was down, or after it until the reader was served a
-// token that is newer than the server's return. A token that the MCP server does not take is never forgiven.
+// token that is newer than the server's return. A token that was not valid is never forgiven.
 func (r *readers) forgive(t *testing.T, down, up time.Time) {
 	t.Helper()
-	const backSoon = 30 * time.Second // a server that has just started answers slowly
+	const backSoon = 30 * time.Second  // a server that has just started answers slowly
+	obtained := map[string]time.Time{} // of the last token of each reader
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	failed := len(r.failures)
-	r.failures = slices.DeleteFunc(r.failures, func(f failedRead) bool {
-		return f.noToken && f.ended.After(down) && f.asked.Before(up.Add(backSoon)) && !f.obtained.After(up)
+	before := len(r.reads)
+	r.reads = slices.DeleteFunc(r.reads, func(read read) bool {
+		if read.err == nil {
+			obtained[read.reader] = read.token.LastVaultRotation
+		}
+		return read.token == nil && read.ended.After(down) && read.begun.Before(up.Add(backSoon)) && !obtained[read.reader].After(up)
 	})
-	t.Logf("%d of %d reads failed while the server was down for %s", failed-len(r.failures), r.reads, up.Sub(down).Round(time.Millisecond))
+	t.Logf("%d of %d reads failed while the server was down for %s", before-len(r.reads), before, round(up.Sub(down)))
+}
+
+// changes returns for each reader how much was left of each token when the reader was given the next one.
+func (r *readers) changes() map[string][]time.Duration {
+	held, left := map[string]*bed.Token{}, map[string][]time.Duration{}
+	for _, read := range r.all() {
+		if read.err != nil {
+			continue
+		}
+		if last := held[read.reader]; last != nil && last.TokenID != read.token.TokenID {
+			left[read.reader] = append(left[read.reader], last.ExpiresAt.Sub(read.ended))
+		}
+		held[read.reader] = read.token
+	}
+	return left
 }

@@ -51,9 +51,7 @@ func TestRefusalsAreReportedAsSuch(t *testing.T) {
 			}
 			u.refuse(t, "config/"+u.name, settings, http.StatusBadRequest, c.code)
 			for _, path := range []string{"config/" + u.name, "token/" + u.name} {
-				if got := readStatus(t.Context(), u.root, path); got != http.StatusNotFound {
-					t.Errorf("read %s: status %d, want 404", path, got)
-				}
+				wantStatus(t, u.root, path, http.StatusNotFound)
 			}
 			requests := u.requests(t)
 			if len(requests) != 1 || requests[0].Error != c.code {
@@ -72,12 +70,8 @@ func TestRefusedRoleChangesNothing(t *testing.T) {
 	role := "role/" + u.name + "/other"
 	u.refuse(t, role, map[string]any{"scopes": "admin"}, http.StatusBadRequest, "invalid_scope")
 	u.refuse(t, role, map[string]any{"resource": "https://elsewhere.example/mcp"}, http.StatusBadRequest, "invalid_target")
-	if got := readStatus(t.Context(), u.root, role); got != http.StatusNotFound {
-		t.Errorf("read %s: status %d, want 404", role, got)
-	}
-	if after := u.token(t, "token/"+u.name); after.TokenID != before.TokenID {
-		t.Error("the config's token changed")
-	}
+	wantStatus(t, u.root, role, http.StatusNotFound)
+	u.wantToken(t, "token/"+u.name, before)
 }
 
 // A scope that the authorization server drops without a word is told if the config is written
@@ -111,7 +105,5 @@ func TestUnknownAuthorityIsRefused(t *testing.T) {
 	fields := certificate(byName)(t, u)
 	delete(fields, "ca_cert")
 	u.refuse(t, "config/"+u.name, u.discovered(fields), http.StatusBadGateway, "certificate")
-	if requests := u.requests(t); len(requests) > 0 {
-		t.Errorf("token requests %+v, want none", requests)
-	}
+	u.wantRequests(t, 0)
 }

@@ -23,19 +23,13 @@ const cooldown = 10 * time.Second
 func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	t.Parallel()
 	const brokers = 100
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	obtained := time.Now()
 	client := u.compareAndRefresh(t)
 	rejected := u.token(t, "token/"+u.name)
 
 	// Brokers must not be told to come back later because the token is new.
-	bed.Eventually(t, 2*cooldown, func() error {
-		if age := time.Since(obtained); age < cooldown {
-			return fmt.Errorf("the token is %s old", age)
-		}
-		return nil
-	})
+	waitForAge(t, obtained, cooldown)
 	if status, err := callMCP(t.Context(), u.mcp.URL, rejected.Authorization); err != nil || status != http.StatusOK {
 		t.Fatalf("the MCP server answered with status %d, %v", status, err)
 	}
@@ -72,12 +66,8 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	if len(ids) != 1 || ids[rejected.TokenID] > 0 {
 		t.Errorf("the brokers went on with %d tokens, want one new one", len(ids))
 	}
-	if requests := u.requests(t); len(requests) != 2 {
-		t.Errorf("%d brokers cost %d token requests, want 1 after the first", brokers, len(requests)-1)
-	}
-	if n := u.mcp.Counts().Unauthorized; n != brokers {
-		t.Errorf("%d requests were answered with a 401, want one of each broker", n)
-	}
+	u.wantRequests(t, 2)
+	u.wantUnauthorized(t, brokers)
 	if told[true] == 0 {
 		t.Error("no broker was told that the token had been replaced")
 	}
@@ -91,8 +81,7 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 	for _, named := range []bool{true, false} {
 		t.Run(fmt.Sprintf("token_id given %t", named), func(t *testing.T) {
 			t.Parallel()
-			u := newUpstream(t, shared(t), "", 5*time.Minute)
-			u.configure(t, nil)
+			u := newConfigured(t, shared(t), "", 5*time.Minute)
 			young := u.token(t, "token/"+u.name)
 			fields := map[string]any{}
 			if named {
@@ -113,10 +102,7 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 			if kept == 0 {
 				t.Error("the token was replaced at once")
 			}
-			requests := u.requests(t)
-			if len(requests) != 2 {
-				t.Fatalf("%d token requests, want the first and the one of the refresh", len(requests))
-			}
+			requests := u.wantRequests(t, 2)
 			if gap := requests[1].Time.Sub(requests[0].Time); gap < cooldown {
 				t.Errorf("the token was replaced after %s, want %s at least", gap, cooldown)
 			}
@@ -136,29 +122,18 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	proxy := u.behindProxy(t, map[string]any{"verify": false})
 	setFault(t, proxy, bed.Repeat)
 	first := u.token(t, "token/"+u.name)
-	log := startLog(t, u, "token/"+u.name)
-	var next readResult
-	bed.Eventually(t, 60*time.Second, func() error {
-		next = log.last()
-		if next.err != nil {
-			return next.err
-		}
-		if next.token.TokenID == first.TokenID {
-			return errNotRefreshed
-		}
-		return nil
+	log := startReaders(t, u, "token/"+u.name)
+	bed.Until(t, 60*time.Second, "another token", func() bool {
+		id := log.tokenID("token/" + u.name)
+		return id != "" && id != first.TokenID
 	})
-	log.finish()
+	log.check(t)
 
 	// What the repeated answers say is left of the token is in whole seconds, and so is the time that
 	// it counts from: together they may tell of an end a second earlier.
 	expires := first.ExpiresAt
 	for _, r := range log.all() {
-		if r.err != nil {
-			t.Errorf("a read failed: %v", r.err)
-			continue
-		}
-		if r.token.TokenID != first.TokenID {
+		if r.err != nil || r.token.TokenID != first.TokenID {
 			continue
 		}
 		if !r.token.LastVaultRotation.Equal(first.LastVaultRotation) || r.token.ExpiresAt.After(first.ExpiresAt) ||

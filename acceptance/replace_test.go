@@ -25,21 +25,16 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 	}
 	register(b.PluginSHA256)
 	r.vault("secrets", "enable", "-path="+bed.Mount, bed.PluginName)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	token := u.token(t, "token/"+u.name)
 
 	answers := func(when string, want int) {
 		t.Helper()
-		if got := readStatus(t.Context(), u.root, "token/"+u.name); got != want {
-			t.Errorf("%s a token is read with status %d, want %d", when, got, want)
-		}
+		wantStatus(t, u.root, "token/"+u.name, want)
 		if want != http.StatusOK {
 			return
 		}
-		if got := u.token(t, "token/"+u.name); got.TokenID != token.TokenID {
-			t.Errorf("%s the token is %s, want %s", when, got.TokenID, token.TokenID)
-		}
+		u.wantToken(t, "token/"+u.name, token)
 		u.write(t, "role/"+u.name+"/written", map[string]any{"scopes": "tools:list"})
 	}
 	// replace puts a build with other bytes into the running one's place, and returns its sum.

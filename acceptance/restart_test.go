@@ -12,8 +12,7 @@ import (
 func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 	id := u.broker(t)
 	paths := []string{"config/" + u.name, "role/" + u.name + "/reader"}
@@ -45,7 +44,5 @@ func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 	if _, err := b.ReadToken(t.Context(), id.Client, "token/"+u.name); err != nil {
 		t.Error(err)
 	}
-	if got := len(u.requests(t)); got != requests {
-		t.Errorf("two restarts cost %d token requests, want none", got-requests)
-	}
+	u.wantRequests(t, requests)
 }

@@ -59,8 +59,7 @@ type rotation struct {
 
 func newRotation(t *testing.T) *rotation {
 	t.Helper()
-	u := newUpstream(t, shared(t), "", rotationLifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", rotationLifetime)
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 	r := &rotation{
 		upstream: u,
@@ -114,8 +113,7 @@ func (r *rotation) check(t *testing.T) {
 // changes nothing.
 func TestWrongSecretChangesNothing(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	config, token := u.read(t, "config/"+u.name), u.token(t, "token/"+u.name)
 
 	wrong := newSecret()
@@ -133,9 +131,7 @@ func TestWrongSecretChangesNothing(t *testing.T) {
 	if after := u.read(t, "config/"+u.name); !reflect.DeepEqual(after, config) {
 		t.Errorf("the config changed from %v to %v", config, after)
 	}
-	if after := u.token(t, "token/"+u.name); after.TokenID != token.TokenID {
-		t.Errorf("the token changed from %s to %s", token.TokenID, after.TokenID)
-	}
+	u.wantToken(t, "token/"+u.name, token)
 	if _, shown := config["client_secret"]; shown {
 		t.Error("reading the config brings the client secret")
 	}

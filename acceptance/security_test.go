@@ -19,8 +19,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
 	u := newUpstream(t, b, "", 5*time.Minute)
-	other := newUpstream(t, b, "-other", 5*time.Minute)
-	u.configure(t, nil)
+	other := newConfigured(t, b, "-other", 5*time.Minute)
 	other.configure(t, nil)
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 

@@ -145,9 +145,7 @@ func checkDocument(t *testing.T, s *served) {
 	}
 	c.write(t, "config/"+c.name, map[string]any{"max_ttl": "1h", "verify": true})
 	c.awaitToken(t)
-	if got := readStatus(t.Context(), c.root, "token/"+c.name); got != http.StatusOK {
-		t.Errorf("a read has the status %d", got)
-	}
+	wantStatus(t, c.root, "token/"+c.name, http.StatusOK)
 }
 
 // What the server refuses of assertions by an issuer that it trusts, which the plugin must not send.

@@ -168,11 +168,7 @@ func TestMountComesToStandbys(t *testing.T) {
 			}
 			return false, err
 		})
-		t.Cleanup(func() {
-			if err := sys.UnmountWithContext(context.WithoutCancel(t.Context()), mount); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { bed.OK(t, sys.UnmountWithContext(context.WithoutCancel(t.Context()), mount)) })
 	}
 	t.Logf("enabled mounts: %s", lag)
 }

@@ -41,9 +41,7 @@ func TestUpgradeReachesEveryNode(t *testing.T) {
 			t.Errorf("%s has another token after the upgrade", node.ID)
 		}
 	}
-	if n := len(u.requests(t)); n != 1 {
-		t.Errorf("%d token requests, want the first only", n)
-	}
+	u.wantRequests(t, 1)
 
 	r.vault("secrets", "tune", "-plugin-version="+current, bed.Mount)
 	r.vault(b.Vault.Product.ReloadPlugin()...)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,90 +67,34 @@ func (c *cluster) upstream(t *testing.T, lifetime time.Duration) *upstream {
 	return u
 }
 
-// A standbyReader reads one token at one standby.
-type standbyReader struct {
-	mu       sync.Mutex // guards what follows
-	reads    int
-	failures []error
-	changes  []time.Duration // what was left of a token when the next one came
-	held     *bed.Token
-}
-
-// readAtStandbys reads a token path at each standby, and at no other node, until the test ends or stop is
-// called. Each token must be one that the MCP server takes.
-func (c *cluster) readAtStandbys(t *testing.T, u *upstream, path string) (all []*standbyReader, stop func()) {
+// readAtStandbys reads a token path at each standby, and at no other node, until the test ends.
+func (c *cluster) readAtStandbys(t *testing.T, u *upstream, path string) *readers {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var done sync.WaitGroup
+	all := newReaders(t, time.Hour)
 	for _, node := range c.standbys {
-		r := new(standbyReader)
-		all = append(all, r)
-		done.Go(func() {
-			tick := time.NewTicker(50 * time.Millisecond)
-			defer tick.Stop()
-			for ctx.Err() == nil {
-				token, err := c.bed.ReadToken(ctx, c.clients[node], path)
-				if err == nil {
-					err = u.mcp.Check(token.AccessToken)
-				}
-				if ctx.Err() != nil {
-					return
-				}
-				r.note(node, token, err)
-				<-tick.C
-			}
-		})
+		all.start(node.ID, u, c.clients[node], path, 50*time.Millisecond)
 	}
-	stop = func() { cancel(); done.Wait() }
-	t.Cleanup(stop)
-	return all, stop
+	return all
 }
 
-func (r *standbyReader) note(node *bed.Node, token *bed.Token, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reads++
-	if err != nil {
-		r.failures = append(r.failures, fmt.Errorf("read %d at %s: %w", r.reads, node.ID, err))
-		return
-	}
-	if r.held != nil && r.held.TokenID != token.TokenID {
-		r.changes = append(r.changes, time.Until(r.held.ExpiresAt))
-	}
-	r.held = token
-}
-
-// waitForChanges waits until every reader has been given n new tokens.
-func waitForChanges(t *testing.T, all []*standbyReader, n int, limit time.Duration) {
+// waitForChanges waits until the reader at each standby has been given n new tokens.
+func (c *cluster) waitForChanges(t *testing.T, all *readers, n int, limit time.Duration) {
 	t.Helper()
-	bed.Eventually(t, limit, func() error {
-		for _, r := range all {
-			r.mu.Lock()
-			got := len(r.changes)
-			r.mu.Unlock()
-			if got < n {
-				return fmt.Errorf("a reader was given %d new tokens, want %d", got, n)
-			}
-		}
-		return nil
+	bed.Until(t, limit, fmt.Sprint("new tokens at each standby: ", n), func() bool {
+		changes := all.changes()
+		return !slices.ContainsFunc(c.standbys, func(node *bed.Node) bool { return len(changes[node.ID]) < n })
 	})
 }
 
 // checkFresh checks that no read failed, and that each new token came while at least this was left of the old.
-func checkFresh(t *testing.T, all []*standbyReader, left time.Duration) {
+func checkFresh(t *testing.T, all *readers, left time.Duration) {
 	t.Helper()
-	for _, r := range all {
-		r.mu.Lock()
-		if len(r.failures) > 0 {
-			t.Errorf("%d of %d reads failed, the first: %v", len(r.failures), r.reads, r.failures[0])
+	all.checkSoFar(t)
+	for reader, changes := range all.changes() {
+		if least := slices.Min(changes); least < left {
+			t.Errorf("%s: a token was replaced with %s left of it, want %s", reader, round(least), left)
 		}
-		for _, got := range r.changes {
-			if got < left {
-				t.Errorf("a token was replaced with %s left of it, want %s", round(got), left)
-			}
-		}
-		t.Logf("%d reads; left of each token when it was replaced: %s", r.reads, r.changes)
-		r.mu.Unlock()
+		t.Logf("%s: left of each token when it was replaced: %s", reader, changes)
 	}
 }
 
@@ -161,8 +106,8 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	const lifetime = 16 * time.Second // refreshed after 8 s
 	u := c.upstream(t, lifetime)
 	proxy := u.behindProxy(t, map[string]any{"idle_timeout": 1})
-	all, stop := c.readAtStandbys(t, u, "token/"+u.name)
-	waitForChanges(t, all, 2, 3*lifetime)
+	all := c.readAtStandbys(t, u, "token/"+u.name)
+	c.waitForChanges(t, all, 2, 3*lifetime)
 	checkFresh(t, all, lifetime/4)
 
 	// An outage that is shorter than what is left of a token at its refresh.
@@ -172,8 +117,8 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	case <-t.Context().Done():
 	}
 	setFault(t, proxy, bed.NoFault)
-	waitForChanges(t, all, 3, lifetime)
-	stop()
+	c.waitForChanges(t, all, 3, lifetime)
+	all.finish()
 	checkFresh(t, all, 0)
 }
 
@@ -215,12 +160,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 		if want == "ok" {
 			setFault(t, proxy, bed.NoFault)
 		}
-		bed.Eventually(t, 30*time.Second, func() error {
-			if got := u.read(t, "status/"+u.name)["state"]; got != want {
-				return fmt.Errorf("state %v, want %s", got, want)
-			}
-			return nil
-		})
+		bed.Until(t, 30*time.Second, "state "+want, func() bool { return u.read(t, "status/"+u.name)["state"] == want })
 		for _, node := range c.standbys {
 			secret := bed.Must(c.clients[node].Logical().ReadWithContext(t.Context(), bed.Mount+"/status/"+u.name))(t)
 			if got := secret.Data["state"]; got != want {
@@ -298,10 +238,10 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	const lifetime = 24 * time.Second // refreshed after 12 s
 	u := c.upstream(t, lifetime)
 	u.configure(t, nil)
-	all, _ := c.readAtStandbys(t, u, "token/"+u.name)
+	all := c.readAtStandbys(t, u, "token/"+u.name)
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		waitForChanges(t, all, attempt, lifetime)
+		c.waitForChanges(t, all, attempt, lifetime)
 		before := c.waitUntilNothingIsForwarded(t)
 		killed := bed.Must(c.active.KillPlugin())(t)
 		var after float64
@@ -321,7 +261,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 			t.Fatal("no reader had to start the plugin again")
 		}
 	}
-	waitForChanges(t, all, 3, 3*lifetime)
+	c.waitForChanges(t, all, 3, 3*lifetime)
 	checkFresh(t, all, lifetime/4)
 }
 

@@ -71,11 +71,7 @@ func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...s
 	cmd := exec.Command(binary, "-config=proxy.hcl")
 	cmd.Dir, cmd.Env = dir, env
 	process := bed.Must(b.NewProcess("mcp-token-proxy-"+name, cmd))(t)
-	t.Cleanup(func() {
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { bed.OK(t, process.Stop()) })
 	p := &tokenProxy{process: process, monitor: "http://127.0.0.1:" + monitor}
 	bed.Eventually(t, time.Minute, func() error { return p.healthy(t) })
 	return p
@@ -145,8 +141,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	const lifetime = 40 * time.Second
-	u := newUpstream(t, b, "", lifetime)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", lifetime)
 	p := u.startTokenProxy(t)
 	session := connect(t, &mcp.StreamableClientTransport{Endpoint: p.url})
 
@@ -162,9 +157,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 		}
 		return nil
 	})
-	if n := u.mcp.Counts().Unauthorized; n != 0 {
-		t.Errorf("%d requests were answered with a 401 before any token was refused", n)
-	}
+	u.wantUnauthorized(t, 0)
 
 	bed.Eventually(t, time.Minute, func() error {
 		bed.OK(t, call()) // the proxy goes on to the token that Vault holds
@@ -227,8 +220,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 // SIGTERM ends the proxy though a client listens for the server's messages, as MCP clients do.
 func TestTokenProxyDrains(t *testing.T) {
 	t.Parallel()
-	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	p := u.startTokenProxy(t)
 	session := connect(t, &mcp.StreamableClientTransport{Endpoint: p.url})
 	bed.OK(t, forecast(t.Context(), session))

@@ -32,8 +32,7 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-version="+current, "secret", bed.PluginName)
 	r.vault("secrets", "enable", "-path="+bed.Mount, "-plugin-version="+current, bed.PluginName)
 	r.runs(current, current)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	u.configure(t, nil)
+	u := newConfigured(t, b, "", 5*time.Minute)
 	token := u.token(t, "token/"+u.name)
 	requests := len(u.requests(t))
 
@@ -45,9 +44,7 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	r.refused("checksums did not match", reload...)
 	r.runs(next, current)
 	if b.Vault.Product == bed.OpenBao {
-		if got := readStatus(t.Context(), u.root, "token/"+u.name); got != http.StatusNotFound {
-			t.Errorf("after a reload that failed a token is read with status %d, want 404", got)
-		}
+		wantStatus(t, u.root, "token/"+u.name, http.StatusNotFound)
 	} else {
 		u.token(t, "token/"+u.name)
 	}
@@ -64,22 +61,16 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 		r.vault("secrets", "tune", "-plugin-version="+step.to, bed.Mount)
 		r.runs(step.to, step.from)
 		r.vault(step.reload...)
-		if got := u.token(t, "token/"+u.name); got.TokenID != token.TokenID {
-			t.Errorf("token %s became %s with %s", token.TokenID, got.TokenID, step.to)
-		}
+		u.wantToken(t, "token/"+u.name, token)
 		r.runs(step.to, step.to)
-		if got := len(u.requests(t)); got != requests {
-			t.Errorf("the reload to %s cost %d token requests, want none", step.to, got-requests)
-		}
+		u.wantRequests(t, requests)
 		// It works on as well: a role gets a token, and the version that follows finds both.
 		u.write(t, "role/"+u.name+"/"+step.role, map[string]any{"scopes": "tools:list"})
 		u.token(t, "token/"+u.name+"/"+step.role)
 		requests = len(u.requests(t))
 	}
 	u.token(t, "token/"+u.name+"/of-the-next")
-	if got := len(u.requests(t)); got != requests {
-		t.Errorf("a role of %s cost %d token requests with %s, want none", next, got-requests, current)
-	}
+	u.wantRequests(t, requests)
 
 	if b.Vault.Product.PinsVersions() { // for all mounts, whatever they are set to
 		const pin = "sys/plugins/pins/secret/" + bed.PluginName

@@ -47,6 +47,14 @@ func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *up
 	return u
 }
 
+// newConfigured is newUpstream with the config written.
+func newConfigured(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
+	t.Helper()
+	u := newUpstream(t, b, suffix, ttl)
+	u.configure(t, nil)
+	return u
+}
+
 // serve starts the upstream's MCP server, in place of any that it had.
 func (u *upstream) serve(t *testing.T, ttl time.Duration, opts bed.MCPOptions) {
 	t.Helper()
@@ -137,6 +145,38 @@ func (u *upstream) requests(t *testing.T) []bed.TokenRequest {
 	t.Helper()
 	requests := bed.Must(u.bed.AS.Requests(t.Context(), u.client.ID))(t)
 	return requests
+}
+
+// wantRequests fails the test unless the client has made n token requests, and returns them.
+func (u *upstream) wantRequests(t *testing.T, n int) []bed.TokenRequest {
+	t.Helper()
+	requests := u.requests(t)
+	if len(requests) != n {
+		t.Fatalf("%d token requests, want %d: %+v", len(requests), n, requests)
+	}
+	return requests
+}
+
+// wantUnauthorized fails the test unless the MCP server has refused n requests that had a token.
+func (u *upstream) wantUnauthorized(t *testing.T, n int) {
+	t.Helper()
+	if got := u.mcp.Counts().Unauthorized; got != n {
+		t.Fatalf("%d requests with a token were answered with a 401, want %d", got, n)
+	}
+}
+
+// wantToken fails the test unless the token at path is the held one.
+func (u *upstream) wantToken(t *testing.T, path string, held *bed.Token) {
+	t.Helper()
+	if got := u.token(t, path); got.TokenID != held.TokenID {
+		t.Errorf("the token at %s is %s, want %s", path, got.TokenID, held.TokenID)
+	}
+}
+
+// awaitAnother waits until the token at path is another one than the held one.
+func (u *upstream) awaitAnother(t *testing.T, path string, held *bed.Token, limit time.Duration) {
+	t.Helper()
+	bed.Until(t, limit, "another token at "+path, func() bool { return u.token(t, path).TokenID != held.TokenID })
 }
 
 // broker creates an AppRole with a policy for the upstream's token.

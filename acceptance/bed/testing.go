@@ -1,6 +1,7 @@
 package bed
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -57,4 +58,15 @@ func Must[T any](value T, err error) func(testing.TB) T {
 		OK(t, err)
 		return value
 	}
+}
+
+// Until waits until f returns true, and fails the test if that takes longer than limit. want is in the failure.
+func Until(t testing.TB, limit time.Duration, want string, f func() bool) {
+	t.Helper()
+	Eventually(t, limit, func() error {
+		if !f() {
+			return errors.New("never: " + want)
+		}
+		return nil
+	})
 }
