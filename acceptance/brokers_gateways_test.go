@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -63,21 +62,11 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 		"JWT_SECRET_KEY="+newSecret(), "AUTH_ENCRYPTION_SECRET="+newSecret())
 	registration := fmt.Sprintf(`{"name": "files", "url": %q, "transport": "STREAMABLEHTTP"}`, url)
 	bed.Eventually(t, startLimit, func() error {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:"+port+"/gateways", strings.NewReader(registration))
-		if err != nil {
-			return err
+		a, err := ask(t.Context(), "http://127.0.0.1:"+port+"/gateways", registration, nil)
+		if err == nil && a.status/100 != 2 {
+			err = fmt.Errorf("status %d: %s", a.status, a.body)
 		}
-		request.Header.Set("Content-Type", "application/json")
-		response, err := bed.HTTPClient.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode/100 != 2 {
-			body, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-			return errors.Join(fmt.Errorf("%s: %s", response.Status, body), err)
-		}
-		return nil
+		return err
 	})
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{})
 }
@@ -89,17 +78,7 @@ func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, 
 	cmd.Dir = dir
 	cmd.Env = slices.Concat(env, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")})
 	process := bed.Must(b.NewProcess(name, cmd))(t)
-	t.Cleanup(func() {
-		select {
-		case <-process.Done():
-			t.Errorf("%s ended by itself", name)
-			t.Log(b.LogTails(60))
-		default:
-		}
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	stopAtEnd(t, name, process)
 }
 
 // callsThrough connects a client to a gateway as soon as that has the tool, and returns its calls, in one session.

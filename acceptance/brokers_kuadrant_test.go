@@ -25,9 +25,7 @@ func buildKuadrant(t *testing.T, command string) string {
 	binary := filepath.Join(t.TempDir(), filepath.Base(command))
 	cmd := bed.GoBuild(t.Context(), binary, command)
 	cmd.Dir = absolute(t, "../tools/kuadrant")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	output(t, cmd)
 	return binary
 }
 
@@ -124,26 +122,11 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 	startEnvoy(t, b, "authorino", dir)
 
 	endpoint := "http://127.0.0.1:" + port + "/mcp"
-	status := func(authorization string) (int, error) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}"))
-		if err != nil {
-			return 0, err
-		}
-		request.Header.Set("Content-Type", "application/json")
-		request.Header.Set("Authorization", authorization)
-		response, err := bed.HTTPClient.Do(request)
-		if err != nil {
-			return 0, err
-		}
-		return response.StatusCode, response.Body.Close()
-	}
 	stranger := "Bearer " + strangers.token(t, "token/"+strangers.name).AccessToken
 	for authorization, want := range map[string]int{"": http.StatusUnauthorized, "Bearer x.y.z": http.StatusUnauthorized, stranger: http.StatusForbidden} {
-		bed.Eventually(t, time.Minute, func() error {
-			if got, err := status(authorization); err != nil || got != want {
-				return fmt.Errorf("status %d, %w; want %d", got, err, want)
-			}
-			return nil
+		bed.Until(t, time.Minute, fmt.Sprint("status ", want), func() bool {
+			a, err := ask(t.Context(), endpoint, "{}", http.Header{"Authorization": {authorization}})
+			return err == nil && a.status == want
 		})
 	}
 	if counts := u.mcp.Counts(); counts.Tokens > 0 || counts.Unauthorized > 0 {

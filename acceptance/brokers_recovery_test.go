@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -108,18 +107,9 @@ func TestBrokersRecover(t *testing.T) {
 // accepted reports an error if a request has no token, or one that the MCP server refuses.
 func accepted(t *testing.T, url, authorization string) error {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
-	if err != nil {
-		return err
+	a, err := ask(t.Context(), url, "{}", http.Header{"Authorization": {authorization}})
+	if a.status == http.StatusServiceUnavailable || a.status == http.StatusUnauthorized {
+		err = errors.Join(err, errors.New(a.body))
 	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Authorization", authorization)
-	response, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		return err
-	}
-	if response.StatusCode == http.StatusServiceUnavailable || response.StatusCode == http.StatusUnauthorized {
-		err = errors.New(response.Status)
-	}
-	return errors.Join(err, response.Body.Close())
+	return err
 }

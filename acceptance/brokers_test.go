@@ -69,9 +69,7 @@ func typescriptSDKBroker(t *testing.T) []string {
 	}
 	cmd := exec.CommandContext(t.Context(), "npm", "ci")
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
+	output(t, cmd)
 	node := bed.Must(exec.LookPath("node"))(t)
 	return []string{node, filepath.Join(dir, "sdk.mjs")}
 }

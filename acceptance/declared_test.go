@@ -38,14 +38,12 @@ func TestDeclaredPluginFromAnImage(t *testing.T) {
 	push := exec.CommandContext(t.Context(), "go", "run", ".", "-version", p.version, "-license", absolute(t, "../LICENSE"),
 		"-push", local+":"+p.version, p.binary)
 	push.Dir = "../tools/image"
-	if out, err := push.CombinedOutput(); err != nil {
-		t.Fatalf("push the image: %v\n%s", err, out)
-	}
+	output(t, push)
 	declaration := strings.Replace(p.declaration(t, "image"), published, local, 1)
 	b := bed.New(t, bed.Options{Bare: true, Config: declaration})
 
 	// The name of the file that OpenBao runs is not that of the binary which every bed has in the directory.
-	info := string((&release{t: t, bed: b}).vault("plugin", "info", "-version="+p.version, "secret", bed.PluginName))
+	info := commandSays(t, b, "plugin", "info", "-version="+p.version, "secret", bed.PluginName)
 	if file := rowsOf(info)["Command"]["Value"]; !strings.Contains(info, p.sum) || file == bed.PluginName {
 		t.Errorf("OpenBao does not run the binary of the image:\n%s", info)
 	}
@@ -53,10 +51,7 @@ func TestDeclaredPluginFromAnImage(t *testing.T) {
 
 	config, plugins := filepath.Join(t.TempDir(), "openbao.hcl"), t.TempDir()
 	bed.OK(t, os.WriteFile(config, []byte(declaration), 0o600))
-	fetch := b.Vault.CLI(t.Context(), "", "plugin", "init", "-config="+config, "-directory="+plugins)
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("bao plugin init: %v\n%s", err, out)
-	}
+	output(t, b.Vault.CLI(t.Context(), "", "plugin", "init", "-config="+config, "-directory="+plugins))
 	files, err := filepath.Glob(filepath.Join(plugins, "*"+bed.PluginName+"*"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("bao plugin init left %q in the plugin directory: %v", files, err)

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"net/http"
 	"os"
@@ -396,20 +395,9 @@ func followDeployments(w *walkthrough) {
 	w.put("proxy.hcl", w.replace(example(t, "vault-proxy/proxy.hcl")))
 	defer w.start("export VAULT_ADDR")()
 	proxy := w.replace("http://127.0.0.1:8100/v1/mcp-oauth/token/files")
-	bed.Eventually(t, 30*time.Second, func() error {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, proxy, http.NoBody)
-		if err != nil {
-			return err
-		}
-		request.Header.Set("X-Vault-Request", "true")
-		response, err := bed.HTTPClient.Do(request)
-		if err != nil {
-			return err
-		}
-		if response.StatusCode != http.StatusOK {
-			err = errors.New(response.Status)
-		}
-		return errors.Join(err, response.Body.Close())
+	bed.Until(t, 30*time.Second, "the proxy serves the token", func() bool {
+		a, err := ask(t.Context(), proxy, "", http.Header{"X-Vault-Request": {"true"}})
+		return err == nil && a.status == http.StatusOK
 	})
 	var answer struct{ Data bed.Token }
 	if err := json.Unmarshal([]byte(w.paste("curl -s")), &answer); err != nil {

@@ -69,23 +69,12 @@ func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin
 	dir := t.TempDir()
 	all := map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID}
 	maps.Copy(all, files)
-	for name, content := range all {
-		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
-	}
+	writeFiles(t, dir, all)
 	cmd := exec.Command(b.Vault.Binary, command, "-config="+config, "-log-level=debug")
 	cmd.Dir = dir
 	cmd.Env = []string{"VAULT_ADDR=" + b.Vault.Address, "HOME=" + dir, "PATH=" + bin + ":" + os.Getenv("PATH")}
 	process := bed.Must(b.NewProcess("example-"+command+"-"+id.Name, cmd))(t)
-	t.Cleanup(func() {
-		select {
-		case <-process.Done():
-			t.Errorf("vault %s ended by itself", command)
-		default:
-		}
-		if err := process.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	stopAtEnd(t, "vault "+command, process)
 	return dir
 }
 
@@ -210,31 +199,18 @@ func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 	config = strings.Replace(config, "127.0.0.1:8100\"\n", address+"\"\n", 1)
 	u.runExample(t, "proxy", "proxy.hcl", "", map[string]string{"proxy.hcl": config})
 
-	ask := func(header http.Header) (int, error) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
-			"http://"+address+"/v1/"+bed.Mount+"/token/"+u.name, http.NoBody)
-		if err != nil {
-			return 0, err
-		}
-		request.Header = header
-		response, err := bed.HTTPClient.Do(request)
-		if err != nil {
-			return 0, err
-		}
-		return response.StatusCode, response.Body.Close()
+	status := func(header http.Header) int {
+		a, _ := ask(t.Context(), "http://"+address+"/v1/"+bed.Mount+"/token/"+u.name, "", header)
+		return a.status
 	}
-	bed.Eventually(t, time.Minute, func() error {
-		status, err := ask(http.Header{"X-Vault-Request": {"true"}})
-		if err == nil && status != http.StatusOK {
-			err = fmt.Errorf("status %d", status)
-		}
-		return err
+	bed.Until(t, time.Minute, "the proxy serves the token", func() bool {
+		return status(http.Header{"X-Vault-Request": {"true"}}) == http.StatusOK
 	})
-	if status, err := ask(nil); err != nil || status != http.StatusPreconditionFailed {
-		t.Errorf("without X-Vault-Request: status %d, %v; want 412", status, err)
+	if got := status(nil); got != http.StatusPreconditionFailed {
+		t.Errorf("without X-Vault-Request: status %d, want 412", got)
 	}
-	if status, err := ask(http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {"none"}}); err != nil || status != http.StatusOK {
-		t.Errorf("with a token that is none: status %d, %v; want 200", status, err)
+	if got := status(http.Header{"X-Vault-Request": {"true"}, "X-Vault-Token": {"none"}}); got != http.StatusOK {
+		t.Errorf("with an invalid token: status %d, want 200", got)
 	}
 
 	broker := u.startExample(t, typescriptBroker(t), "VAULT_ADDR=http://"+address)
@@ -298,13 +274,8 @@ func TestExampleBrokers(t *testing.T) {
 	}
 
 	bed.OK(t, b.Nodes[0].Start(t.Context()))
-	for language, broker := range brokers {
-		bed.Eventually(t, 2*time.Minute, func() error {
-			if answer := broker.list(t); !strings.HasPrefix(answer, "tools: ") {
-				return fmt.Errorf("%s: %q", language, answer)
-			}
-			return nil
-		})
+	for _, broker := range brokers {
+		broker.awaitTools(t)
 	}
 }
 
@@ -425,12 +396,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 				t.Errorf("without a token the broker says %q", answer)
 			}
 			played.with(func() { played.null = false })
-			bed.Eventually(t, time.Minute, func() error {
-				if answer := broker.list(t); !strings.HasPrefix(answer, "tools: ") {
-					return errors.New(answer)
-				}
-				return nil
-			})
+			broker.awaitTools(t)
 		})
 		// A session whose initialization went wrong half way is begun anew.
 		t.Run(language+"/uninitialized", func(t *testing.T) {
@@ -458,21 +424,14 @@ func TestExampleInPythonParsesAs39(t *testing.T) {
 	for _, file := range []string{"vault_mcp_auth.py", "broker.py"} {
 		cmd := exec.CommandContext(t.Context(), python, "-c", "import ast, sys; ast.parse(sys.stdin.read(), feature_version=(3, 9))")
 		cmd.Stdin = strings.NewReader(example(t, "python/"+file))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", file, err, out)
-		}
+		output(t, cmd)
 	}
 }
 
 // waitForAge waits until as much time has passed since a token was obtained.
 func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 	t.Helper()
-	bed.Eventually(t, 2*least, func() error {
-		if age := time.Since(obtained); age < least {
-			return fmt.Errorf("the token is %s old", age)
-		}
-		return nil
-	})
+	bed.Until(t, 2*least, "a token's age", func() bool { return time.Since(obtained) >= least })
 }
 
 // exampleBrokers are the commands that run the brokers of examples/, by language.
@@ -502,15 +461,11 @@ func compiled(t *testing.T, broker string) []string {
 	for _, file := range []string{"vault_mcp_auth.ts", "package.json", "package-lock.json", "tsconfig.json"} {
 		files[file] = example(t, "typescript/"+file)
 	}
-	for file, content := range files {
-		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
-	}
+	writeFiles(t, dir, files)
 	for _, command := range [][]string{{"npm", "ci", "--no-audit", "--no-fund"}, {"npx", "--no-install", "tsc"}} {
 		cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", strings.Join(command, " "), err, out)
-		}
+		output(t, cmd)
 	}
 	node := bed.Must(exec.LookPath("node"))(t)
 	return []string{node, filepath.Join(dir, "dist", "broker.js")}
@@ -583,6 +538,11 @@ func (p *exampleProcess) wantTools(t *testing.T) {
 	if got := p.list(t); got != "tools: forecast" {
 		t.Fatalf("the broker says %q, want the MCP server's tool", got)
 	}
+}
+
+func (p *exampleProcess) awaitTools(t *testing.T) {
+	t.Helper()
+	bed.Until(t, 2*time.Minute, "tools", func() bool { return strings.HasPrefix(p.list(t), "tools: ") })
 }
 
 // log is what the broker has said on its standard error.

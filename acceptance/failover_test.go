@@ -376,10 +376,7 @@ func (f *failover) restore(t *testing.T) {
 	bed.OK(t, f.on(t, f.active(t)).Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false))
 	bed.OK(t, f.bed.WaitHealthy(t.Context()))
 	if f.bed.Vault.Product == bed.OpenBao { // its standbys hold on to what they had, see docs/openbao.md
-		reload := f.bed.Vault.CLI(t.Context(), f.bed.Vault.RootToken, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
-		if out, err := reload.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		commandSays(t, f.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
 	}
 	f.answering(t)
 	over := time.Since(begun)

@@ -7,8 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -78,6 +83,67 @@ func wantStatus(t *testing.T, client *api.Client, path string, want int) {
 	if got := readStatus(t.Context(), client, path); got != want {
 		t.Errorf("read %s: status %d, want %d", path, got, want)
 	}
+}
+
+// An answer is a response to ask.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// ask makes a request without Vault's client: a POST of JSON if there is a body, and else a GET.
+func ask(ctx context.Context, url, body string, header http.Header) (answer, error) {
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	maps.Copy(request.Header, header)
+	response, err := bed.HTTPClient.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(content)}, err
+}
+
+// output runs a command and returns what it prints.
+func output(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v\n%s", cmd.Args, err, out)
+	}
+	return string(out)
+}
+
+// writeFiles writes files into a directory, by name.
+func writeFiles(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
+	}
+}
+
+// stopAtEnd stops a process with the test, and fails the test if the process has ended before.
+func stopAtEnd(t *testing.T, name string, process *bed.Process) {
+	t.Helper()
+	t.Cleanup(func() {
+		select {
+		case <-process.Done():
+			t.Errorf("%s ended by itself", name)
+		default:
+		}
+		bed.OK(t, process.Stop())
+	})
 }
 
 // status undoes what Vault's client library makes of a response: a 404 is neither secret nor error.

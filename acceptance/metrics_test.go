@@ -184,9 +184,7 @@ func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 		}
 		config = strings.ReplaceAll(config, example, here)
 	}
-	for file, content := range map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "agent.hcl": config} {
-		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
-	}
+	writeFiles(t, dir, map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "agent.hcl": config})
 	cmd := b.Vault.CLI(context.Background(), "", "agent", "-config="+filepath.Join(dir, "agent.hcl"))
 	bed.Must(b.NewProcess("agent-prometheus", cmd))(t)
 	tokenFile := filepath.Join(dir, "token")

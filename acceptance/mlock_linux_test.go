@@ -41,9 +41,7 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	bed.OK(t, os.WriteFile(filepath.Join(dir, "vault.hcl"), []byte(config), 0o644))
 	command := func(name string, args ...string) {
 		t.Helper()
-		if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-		}
+		output(t, exec.CommandContext(t.Context(), name, args...))
 	}
 	command("cp", binary.Path, vault)
 	command("chmod", "755", vault, plugin)

@@ -157,9 +157,7 @@ func (n *tenant) wantNoLogin(t *testing.T, command string) {
 func (n *tenant) login(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for file, content := range map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID} {
-		bed.OK(t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
-	}
+	writeFiles(t, dir, map[string]string{"role-id": n.broker.RoleID, "secret-id": n.broker.SecretID})
 	for _, block := range blocksOf(t, "docs/openbao.md") {
 		if strings.HasPrefix(block.text, "auto_auth {") {
 			return strings.NewReplacer("team-a", n.namespace, `"role-id"`, strconv.Quote(filepath.Join(dir, "role-id")),

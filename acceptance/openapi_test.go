@@ -415,39 +415,19 @@ func TestPathHelpTeaches(t *testing.T) {
 func TestVaultReportsThePluginsVersion(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	version := (&release{t: t, plugins: b.PluginDir()}).version(bed.PluginName)
+	r := &release{t: t, bed: b, plugins: b.PluginDir()}
+	version := r.version(bed.PluginName)
 	if !strings.HasPrefix(version, "v") {
 		t.Fatalf("the plugin reports the version %q", version)
 	}
-	for _, c := range []struct {
-		command []string
-		row     string
-		columns []string
-	}{
-		{[]string{"plugin", "list", "secret"}, bed.PluginName, []string{"Version"}},
-		{[]string{"secrets", "list", "-detailed"}, bed.Mount + "/", []string{"Version", "Running Version"}},
-	} {
-		table := rowsOf(commandSays(t, b, c.command...))
-		row, ok := table[c.row]
-		if !ok {
-			t.Errorf("%q does not list %s", c.command, c.row)
-		}
-		for _, column := range c.columns {
-			if row[column] != version {
-				t.Errorf("%q: %s is %q, want %q", c.command, column, row[column], version)
-			}
-		}
-	}
+	r.registered(version)
+	r.runs(version, version)
 }
 
 // commandSays is the output of the vault command, run by root.
 func commandSays(t *testing.T, b *bed.Bed, args ...string) string {
 	t.Helper()
-	out, err := b.Vault.CLI(t.Context(), b.Vault.RootToken, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("vault %q: %v: %s", args, err, out)
-	}
-	return string(out)
+	return output(t, b.Vault.CLI(t.Context(), b.Vault.RootToken, args...))
 }
 
 // rowsOf are the rows of a table of the vault command, by what is in their first column.

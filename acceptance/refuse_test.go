@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -205,16 +204,8 @@ func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *be
 func callMCP(ctx context.Context, endpoint, authorization string) (int, error) {
 	const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",` +
 		`"capabilities":{},"clientInfo":{"name":"broker","version":"1.0.0"}}}`
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(initialize))
-	if err != nil {
-		return 0, err
-	}
-	req.Header.Set("Authorization", authorization)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json, text/event-stream")
-	response, err := bed.HTTPClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	return response.StatusCode, response.Body.Close()
+	a, err := ask(ctx, endpoint, initialize, http.Header{
+		"Authorization": {authorization}, "Accept": {"application/json, text/event-stream"},
+	})
+	return a.status, err
 }

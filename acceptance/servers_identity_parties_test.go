@@ -6,11 +6,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"testing"
 
 	"github.com/go-jose/go-jose/v4"
@@ -49,17 +47,10 @@ func (th *thief) form(t *testing.T) url.Values {
 }
 
 // exchangeForm sends a form, as a token request.
-func exchangeForm(t *testing.T, endpoint string, form url.Values) (status int, answer string) {
+func exchangeForm(t *testing.T, endpoint string, form url.Values) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	response := bed.Must(bed.HTTPClient.Do(request))(t)
-	defer response.Body.Close()
-	content := bed.Must(io.ReadAll(response.Body))(t)
-	return response.StatusCode, string(content)
+	header := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	return bed.Must(ask(t.Context(), endpoint, form.Encode(), header))(t)
 }
 
 // An issuer is one like the mount's, whose assertions a test can make as it likes.

@@ -94,11 +94,11 @@ func checkCaughtAssertion(t *testing.T, s *served) {
 	})
 	readStatus(t.Context(), c.root, "token/"+c.name)
 	caught := thief.form(t)
-	status, answer := exchangeForm(t, s.Issuer("").URL+"/protocol/openid-connect/token", caught)
-	if status == http.StatusOK {
-		t.Errorf("an assertion that was sent to another host is answered with %s", answer)
+	a := exchangeForm(t, s.Issuer("").URL+"/protocol/openid-connect/token", caught)
+	if a.status == http.StatusOK {
+		t.Error("an assertion that was sent to another host is accepted")
 	}
-	t.Logf("the caught assertion is answered with %d %s", status, s.bed.Secrecy.Redact([]byte(answer)))
+	t.Logf("the caught assertion is answered with %d %s", a.status, s.bed.Secrecy.Redact([]byte(a.body)))
 }
 
 // The assertion as the grant, for a user that stands for the subject; the server wants a confidential client besides.
@@ -182,12 +182,12 @@ func checkAssertionsOfAnIssuer(t *testing.T, s *served) {
 			"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Minute).Unix(),
 		}
 		test.change(claims)
-		status, answer := exchangeForm(t, realm+"/protocol/openid-connect/token", map[string][]string{
+		a := exchangeForm(t, realm+"/protocol/openid-connect/token", map[string][]string{
 			"grant_type": {"client_credentials"}, "client_assertion": {issuer.sign(t, claims)},
 			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
 		})
-		if (status == http.StatusOK) != test.ok {
-			t.Errorf("%s: %d %s", test.name, status, s.bed.Secrecy.Redact([]byte(answer)))
+		if (a.status == http.StatusOK) != test.ok {
+			t.Errorf("%s: %d %s", test.name, a.status, s.bed.Secrecy.Redact([]byte(a.body)))
 		}
 	}
 }

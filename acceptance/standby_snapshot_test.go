@@ -44,10 +44,7 @@ func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of what came after the restore
 		has(node, later)
 	}
-	reload := c.bed.Vault.CLI(t.Context(), c.bed.Vault.RootToken, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
-	if out, err := reload.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	commandSays(t, c.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
 	for _, node := range c.bed.Nodes {
 		has(node, old)
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -35,9 +33,7 @@ func buildTokenProxy(t *testing.T) string {
 	binary := filepath.Join(t.TempDir(), "mcp-token-proxy")
 	cmd := bed.GoBuild(t.Context(), binary, "./cmd/mcp-token-proxy")
 	cmd.Dir = ".."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	output(t, cmd)
 	return binary
 }
 
@@ -50,9 +46,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	config := strings.NewReplacer(
 		"https://files.example.com/mcp", u.mcp.URL, "127.0.0.1:8300", "127.0.0.1:"+port, "127.0.0.1:8301", "127.0.0.1:"+monitor,
 	).Replace(u.example(t, tokenProxyExample))
-	for name, content := range map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "proxy.hcl": config} {
-		bed.OK(t, os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
-	}
+	writeFiles(t, dir, map[string]string{"role-id": id.RoleID, "secret-id": id.SecretID, "proxy.hcl": config})
 	p := runTokenProxy(t, u.bed, u.name, dir, monitor, "VAULT_ADDR="+u.bed.Vault.Address)
 	p.url = "http://127.0.0.1:" + port + "/files"
 	return p
@@ -65,40 +59,20 @@ func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...s
 	env = append(env, "HOME="+dir)
 	check := exec.CommandContext(t.Context(), binary, "-config=proxy.hcl", "-check")
 	check.Dir, check.Env = dir, env
-	if out, err := check.CombinedOutput(); err != nil {
-		t.Fatalf("-check: %v\n%s", err, out)
-	}
+	output(t, check)
 	cmd := exec.Command(binary, "-config=proxy.hcl")
 	cmd.Dir, cmd.Env = dir, env
 	process := bed.Must(b.NewProcess("mcp-token-proxy-"+name, cmd))(t)
 	t.Cleanup(func() { bed.OK(t, process.Stop()) })
 	p := &tokenProxy{process: process, monitor: "http://127.0.0.1:" + monitor}
-	bed.Eventually(t, time.Minute, func() error { return p.healthy(t) })
+	bed.Until(t, time.Minute, "the proxy is healthy", func() bool { return p.healthy(t) })
 	return p
 }
 
-func (p *tokenProxy) healthy(t *testing.T) error {
+func (p *tokenProxy) healthy(t *testing.T) bool {
 	t.Helper()
-	status, _, err := p.get(t, p.monitor+"/healthz")
-	if err == nil && status != http.StatusOK {
-		err = fmt.Errorf("healthz is %d", status)
-	}
-	return err
-}
-
-func (p *tokenProxy) get(t *testing.T, url string) (status int, body string, err error) {
-	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return 0, "", err
-	}
-	response, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(content), err
+	a, err := ask(t.Context(), p.monitor+"/healthz", "", nil)
+	return err == nil && a.status == http.StatusOK
 }
 
 // Kuadrant's gateway without Kubernetes has no credential in its configuration, and the proxy's URL for the server.
@@ -129,10 +103,8 @@ func (w *walkthrough) followTokenProxy() {
 	stop := w.start("export VAULT_ADDR")
 	defer stop()
 	p := &tokenProxy{url: w.replace("http://127.0.0.1:8300/files"), monitor: w.replace("http://127.0.0.1:8301")}
-	bed.Eventually(w.t, 30*time.Second, func() error { return p.healthy(w.t) })
-	if err := forecast(w.t.Context(), connect(w.t, &mcp.StreamableClientTransport{Endpoint: p.url})); err != nil {
-		w.t.Error(err)
-	}
+	bed.Until(w.t, 30*time.Second, "the proxy is healthy", func() bool { return p.healthy(w.t) })
+	bed.OK(w.t, forecast(w.t.Context(), connect(w.t, &mcp.StreamableClientTransport{Endpoint: p.url})))
 }
 
 // A broker that takes a URL and no more has its tools through mcp-token-proxy, in one session: through refreshes
@@ -168,50 +140,33 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 		u.mcp.Refuse(claims(held.AccessToken).ID)
 		return nil
 	})
-	bed.Eventually(t, time.Minute, func() error {
-		if err := call(); err != nil {
-			t.Fatalf("a call with a refused token: %v", err)
-		}
-		if u.mcp.Counts().Unauthorized == 0 {
-			return errors.New("the proxy has not used the refused token yet")
-		}
-		return nil
+	bed.Until(t, time.Minute, "the proxy uses the refused token", func() bool {
+		bed.OK(t, call())
+		return u.mcp.Counts().Unauthorized > 0
 	})
 
 	last := u.token(t, "token/"+u.name)
 	bed.OK(t, b.Nodes[0].Stop())
 	var failure error
-	fails := func() bool {
-		failure = call()
-		return failure != nil
-	}
-	bed.Eventually(t, time.Minute, func() error {
-		if !fails() {
-			return errors.New("the token is still good")
-		}
-		return nil
-	})
+	bed.Until(t, time.Minute, "a call fails", func() bool { failure = call(); return failure != nil })
 	if left := time.Until(last.ExpiresAt); left > 0 {
 		t.Errorf("a call failed %s before the token's end: %v", left, failure)
 	}
-	status, body, err := p.get(t, p.url)
-	if err != nil || status != http.StatusServiceUnavailable || !strings.Contains(body, "no access token") {
-		t.Errorf("without a token: status %d, %q, %v", status, body, err)
+	refusal := bed.Must(ask(t.Context(), p.url, "", nil))(t)
+	if refusal.status != http.StatusServiceUnavailable || !strings.Contains(refusal.body, "no access token") {
+		t.Errorf("without a token: %+v", refusal)
 	}
-	if leaks := b.Secrecy.ScanText("the answer", []byte(body)); len(leaks) > 0 {
-		t.Error(leaks)
-	}
-	if err := p.healthy(t); err != nil {
-		t.Errorf("without Vault: %v", err)
+	if !p.healthy(t) {
+		t.Error("without Vault the proxy is not healthy")
 	}
 
 	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	bed.Eventually(t, 2*time.Minute, call)
-	_, metrics, err := p.get(t, p.monitor+"/metrics")
-	if err != nil || !strings.Contains(metrics, `mcp_token_proxy_requests_total{code="200",route="files"}`) {
-		t.Errorf("metrics: %v\n%s", err, metrics)
+	metrics := bed.Must(ask(t.Context(), p.monitor+"/metrics", "", nil))(t).body
+	if !strings.Contains(metrics, `mcp_token_proxy_requests_total{code="200",route="files"}`) {
+		t.Errorf("metrics:\n%s", metrics)
 	}
-	if leaks := b.Secrecy.ScanText("the metrics", []byte(metrics)); len(leaks) > 0 {
+	if leaks := b.Secrecy.ScanText("the proxy's answers", []byte(refusal.body+metrics)); len(leaks) > 0 {
 		t.Error(leaks)
 	}
 	t.Logf("%d calls, %d tokens", calls, u.mcp.Counts().Tokens)

@@ -104,15 +104,12 @@ func (r *release) version(file string) string {
 // build builds the plugin as it would be with another version, and returns the binary's SHA-256.
 func (r *release) build(version, file string) string {
 	r.t.Helper()
-	root := bed.Must(filepath.Abs(".."))(r.t)
 	binary := filepath.Join(r.plugins, file)
 	cmd := exec.CommandContext(r.t.Context(), "go", "build", "-trimpath", "-o", binary,
 		"-ldflags=-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release="+version, "./cmd/"+bed.PluginName)
-	cmd.Dir = root
+	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		r.t.Fatalf("build %s: %v\n%s", version, err, out)
-	}
+	output(r.t, cmd)
 	if got := r.version(file); got != version {
 		r.t.Fatalf("the plugin was built as %s, want %s", got, version)
 	}
@@ -122,13 +119,9 @@ func (r *release) build(version, file string) string {
 }
 
 // vault runs the vault command as the operator, and returns what it printed.
-func (r *release) vault(args ...string) []byte {
+func (r *release) vault(args ...string) string {
 	r.t.Helper()
-	out, err := r.bed.Vault.CLI(r.t.Context(), r.bed.Vault.RootToken, args...).CombinedOutput()
-	if err != nil {
-		r.t.Fatalf("vault %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return out
+	return commandSays(r.t, r.bed, args...)
 }
 
 // refused runs the vault command and expects it to fail with an error that holds the text.
@@ -147,7 +140,7 @@ func (r *release) runs(version, running string) {
 		PluginVersion        string `json:"plugin_version"`
 		RunningPluginVersion string `json:"running_plugin_version"`
 	}
-	bed.OK(r.t, json.Unmarshal(r.vault("secrets", "list", "-detailed", "-format=json"), &mounts))
+	bed.OK(r.t, json.Unmarshal([]byte(r.vault("secrets", "list", "-detailed", "-format=json")), &mounts))
 	mount := mounts[bed.Mount+"/"]
 	if mount.PluginVersion != version || mount.RunningPluginVersion != running {
 		r.t.Errorf("the mount is set to %q and runs %q, want %q and %q",
@@ -159,7 +152,7 @@ func (r *release) runs(version, running string) {
 func (r *release) registered(want ...string) {
 	r.t.Helper()
 	var got []string
-	for line := range strings.Lines(string(r.vault("plugin", "list", "secret"))) {
+	for line := range strings.Lines(r.vault("plugin", "list", "secret")) {
 		if name, version, _ := strings.Cut(strings.TrimSpace(line), " "); name == bed.PluginName {
 			got = append(got, strings.TrimSpace(version))
 		}
