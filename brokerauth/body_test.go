@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stream hides what kind of reader a body is, so that a request of it has no GetBody and no length.
+// stream hides the type of a body's reader, so that a request with it has no GetBody and no length.
 func stream(s string) *body { return &body{Reader: io.MultiReader(strings.NewReader(s))} }
 
 // postStream sends a body that cannot be had again to the MCP server.
@@ -26,7 +26,7 @@ func (w *world) postStream(client *http.Client, content *body) *http.Response {
 	return do(w.t, client, req)
 }
 
-// A request without GetBody, as a proxy has them, is sent again with what was kept of its body.
+// A request without GetBody, such as a proxy's, is sent again with the kept part of its body.
 func TestBodyIsKeptForTheSecondRequest(t *testing.T) {
 	for name, limit := range map[string]int64{"by default": 0, "up to the limit": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestBodyThatWasNotReadIsSentWhole(t *testing.T) {
 }
 
 // The first request's transport may still be reading while the second one is sent: net/http says so of bodies.
-// What it reads is not lost to the second.
+// The second reader gets the bytes that the first one reads.
 func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
@@ -149,7 +149,7 @@ func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 	})
 }
 
-// What was kept is let go once the answer is there: a stream may go on for days.
+// The kept bytes are dropped once the answer arrives: a stream may go on for days.
 func TestKeptBodyIsLetGo(t *testing.T) {
 	content := &body{Reader: strings.NewReader("hello, world")}
 	kept := keepBody(content, 100)

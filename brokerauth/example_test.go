@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// A client that sends the token of weather to its MCP server, and to no other.
+// A client that sends the token of weather only to its MCP server.
 func Example() {
 	vault, err := api.NewClient(nil) // VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE
 	if err != nil {
@@ -75,7 +75,7 @@ func ExampleNewSource_listener() {
 		log.Fatal(err)
 	}
 	vault.ClearToken()           // whatever VAULT_TOKEN says
-	vault.SetNamespace("team-a") // where the mount is, if not in the root namespace
+	vault.SetNamespace("team-a") // the mount's namespace, if not the root namespace
 
 	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather/reader"})
 	if err != nil {

@@ -39,7 +39,7 @@ func sdkPost(t *testing.T, transport *Transport) error {
 	return err
 }
 
-// Whatever the reason why a 401 is the answer, the handler gives it, and asks Vault no more than the
+// The handler returns the reason for each 401, and asks Vault no more than the
 // transport does without it.
 func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -102,7 +102,7 @@ func TestHandlerHasNothingToSayWhereTheTokenIsReplaced(t *testing.T) {
 	w.wantCalls(2, 1)
 }
 
-// With the handler a server that refuses each token costs what it costs without.
+// With the handler, a server that refuses each token costs as many requests as without it.
 func TestHandlerAddsNothingToTheStreak(t *testing.T) {
 	cost := map[string]int{}
 	for name, ask := range map[string]func(*testing.T, *Transport){

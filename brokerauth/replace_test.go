@@ -130,7 +130,7 @@ func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 }
 
 // A token that is still held right after an outage is the first of its kind: the window of many failures,
-// which may be long where Vault repeats a token, does not hold back the next attempt.
+// which may be long if Vault repeats a token, does not delay the next attempt.
 func TestTokenStillHeldAfterAnOutageIsTheFirstOfItsKind(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.ttl = 24*time.Hour, 64800
@@ -368,7 +368,7 @@ func TestReporterWhoGivesUpDisturbsNobody(t *testing.T) {
 	})
 }
 
-// A refused token that is not the held one, as none is held, is named all the same.
+// A refused token is named to Vault even if no token is held.
 func TestTokenIsReplacedThatIsNotHeld(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()

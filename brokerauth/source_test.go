@@ -221,7 +221,7 @@ func TestHangingReadIsGivenUp(t *testing.T) {
 	})
 }
 
-// An answer that comes after the end of its token is of no use. Vault is asked once more, within the same
+// The token of a late answer may have expired. Vault is asked once more, within the same
 // 30 seconds.
 func TestExpiredTokenOfASlowReadIsNotHandedOut(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -345,7 +345,7 @@ func TestTokenTellsItsEndAndItsID(t *testing.T) {
 	})
 }
 
-// Vault gives no expired token. If one looks expired, the broker's clock is ahead, and the token is
+// Vault never returns an expired token. If one looks expired, the broker's clock is ahead, and the token is
 // good for its ttl at least.
 func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
@@ -362,13 +362,13 @@ func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 	})
 }
 
-// A clock that is behind makes a token look good for longer than its whole lifetime, which Vault tells.
-// Without Vault, no token is handed out for longer than that; and for no less than it is good for.
+// With a clock that is behind, a token looks valid for longer than its lifetime, which Vault returns.
+// Without Vault, a token is returned as long as it is valid, and no longer than its lifetime.
 func TestClockBehindVaultsServesNoTokenPastItsLifetime(t *testing.T) {
 	for name, c := range map[string]struct{ behind, age, served time.Duration }{
 		"by more than the lifetime": {10 * time.Minute, 0, 5 * time.Minute},
 		"by a minute":               {time.Minute, 0, 5 * time.Minute},
-		// It is a minute old, which only the clocks tell.
+		// It is a minute old, which only the clocks show.
 		"by ten minutes, read late": {10 * time.Minute, time.Minute, 5 * time.Minute},
 		"by ten seconds, read late": {10 * time.Second, time.Minute, 4*time.Minute + 10*time.Second},
 		"not at all, read late":     {0, time.Minute, 4 * time.Minute},
@@ -395,7 +395,7 @@ func TestTokenIsHandedOutInItsLastSecondAndNotAfter(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.age, w.ttl = w.lifetime-time.Second, 1
 		s := w.source()
-		pass(800 * time.Millisecond) // so that 200 ms are left: Vault tells whole seconds
+		pass(800 * time.Millisecond) // so that 200 ms are left: Vault returns whole seconds
 		w.hold(s)
 		w.with(func(w *world) { w.lost = errLost })
 		pass(200*time.Millisecond - time.Nanosecond)
@@ -451,7 +451,7 @@ func TestConfigMustNameATokenPath(t *testing.T) {
 	client := newWorld(t).client()
 	for name, c := range map[string]struct {
 		config  Config
-		refresh string // none: refused
+		refresh string // "": refused
 	}{
 		"server":              {Config{TokenPath: "mcp-oauth/token/weather"}, "mcp-oauth/refresh/weather"},
 		"role":                {Config{TokenPath: "mcp-oauth/token/weather/reader"}, "mcp-oauth/refresh/weather/reader"},

@@ -69,7 +69,7 @@ func (w *world) wantPresented(numbers ...int) {
 	}
 }
 
-// A token goes to the server's origin and to no other. The caller's request is left as it was.
+// A token goes only to the server's origin. The caller's request is not changed.
 func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 	w := newWorld(t)
 	transport, err := NewTransport(w.source(), "https://MCP.test/mcp")
@@ -108,7 +108,7 @@ func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 }
 
 // A host that is not ASCII is another origin, whatever a case mapping makes of it (U+0130 and U+212A become
-// ASCII letters), unless it is the server's own as the caller wrote it. IDNA says what it is in ASCII.
+// ASCII letters), unless it is written as the server's own. IDNA defines its ASCII form.
 func TestHostThatIsNotASCII(t *testing.T) {
 	for _, c := range []struct {
 		server, request string
@@ -124,7 +124,7 @@ func TestHostThatIsNotASCII(t *testing.T) {
 		{"https://b\u00fccher.test/mcp", "https://bucher.test/mcp", false},
 		{"https://b\u00fccher.test/mcp", "http://b\u00fccher.test/mcp", false},
 		{"https://b\u00fccher.test/mcp", "https://B\u00fccher.test/mcp", false},
-		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // where net/http connects to
+		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // the address that net/http connects to
 	} {
 		w := newWorld(t)
 		transport, err := NewTransport(w.source(), c.server)
@@ -179,7 +179,7 @@ func TestRefusedTokenIsReplacedAndTheRequestSentAgain(t *testing.T) {
 	w.wantCalls(2, 1)
 }
 
-// A request without a body can always be sent again, http.NoBody being none.
+// A request without a body, or with http.NoBody, can always be sent again.
 func TestRequestWithoutBodyIsSentAgain(t *testing.T) {
 	for name, body := range map[string]io.Reader{"nil": nil, "NoBody": http.NoBody} {
 		t.Run(name, func(t *testing.T) {
@@ -255,7 +255,7 @@ func TestRequestsThatSeeOne401CostOneRefresh(t *testing.T) {
 	})
 }
 
-// Other answers than a 401 are none of the transport's business.
+// The transport returns answers other than 401 as they are.
 func TestOtherAnswersAndErrorsPass(t *testing.T) {
 	w := newWorld(t)
 	transport, err := NewTransport(w.source(), endpoint)
@@ -284,7 +284,7 @@ type body struct {
 
 func (b *body) Close() error { b.closed = true; return nil }
 
-// Without a token there is no request, but its body is closed all the same.
+// Without a token nothing is sent, but the request's body is closed.
 func TestRequestWithoutTokenIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	w.status[http.MethodGet] = http.StatusForbidden

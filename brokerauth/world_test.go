@@ -20,7 +20,7 @@ import (
 type world struct {
 	t *testing.T
 
-	mu        sync.Mutex // guards what follows, once the world is in use
+	mu        sync.Mutex // guards the fields below once the world is in use
 	number    int        // of the token that Vault holds
 	issued    time.Time
 	lifetime  time.Duration
@@ -59,7 +59,7 @@ func newWorld(t *testing.T) *world {
 	}
 }
 
-// story runs a test in a bubble of fake time. Calls that nobody waits for any more may end by their own
+// story runs a test in a bubble of fake time. Calls without a waiting caller may end by their own
 // timeouts; a goroutine that is left then makes the bubble report a deadlock.
 func story(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -124,7 +124,7 @@ func (w *world) vault(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// answer is what Vault makes of a request, and how long that takes.
+// answer is Vault's answer to a request, after a delay.
 func (w *world) answer(req *http.Request, id string) (*http.Response, time.Duration, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -184,7 +184,7 @@ func (w *world) token() map[string]any {
 	}
 }
 
-// refresh does what the refresh path does. w.mu is held.
+// refresh acts as the refresh path. w.mu is held.
 func (w *world) refresh(id string) map[string]any {
 	refreshed := id == tokenID(access(w.number)) && time.Since(w.issued) >= w.cooldown
 	if refreshed {

@@ -81,7 +81,7 @@ const (
 `
 )
 
-// What is wrong is said, and not half of a configuration taken.
+// A faulty configuration is refused as a whole, with the key to change.
 func TestBadConfigIsRefused(t *testing.T) {
 	route := func(name, upstream, more string) string {
 		return tcp + "route \"" + name + "\" {\n  upstream = \"" + upstream + "\"\n  token_path = \"mcp-oauth/token/files\"\n" + more + "\n}\n"
@@ -155,7 +155,7 @@ func FuzzParseConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is taken is whole.
+		// An accepted configuration is complete.
 		if len(c.Listeners) != 1 || len(c.Routes) == 0 {
 			t.Errorf("%+v", c)
 		}
@@ -181,7 +181,7 @@ func runWith(t *testing.T, contents map[string]string, args ...string) (code int
 	return code, stdout.String(), stderr.String()
 }
 
-// -check looks at all that a start would, files too, and contacts no server.
+// -check checks as much as a start, files included, and contacts no server.
 func TestCheck(t *testing.T) {
 	route := []string{"-check", "-upstream=https://files.example.com/mcp", "-token-path=mcp-oauth/token/files"}
 	for name, c := range map[string]struct {

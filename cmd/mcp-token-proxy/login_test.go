@@ -21,11 +21,11 @@ import (
 
 // authVault is the part of Vault that logs in, without a network, so that a test can run in a bubble of fake time.
 type authVault struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	ttl    time.Duration
 	maxTTL time.Duration
 	away   bool
-	logins []map[string]any // what they brought, with their path
+	logins []map[string]any // the requests' bodies, with their path
 	issued time.Time        // the latest token
 	renews int
 }
@@ -159,7 +159,7 @@ func TestLoginIsRenewedAndMadeAgain(t *testing.T) {
 	})
 }
 
-// While Vault is away, the first caller is told why there is no token, and logins are tried less and less often.
+// If Vault does not answer, the first caller gets the reason, and the delays between logins grow.
 func TestLoginWaitsForVault(t *testing.T) {
 	m := appRole(t)
 	synctest.Test(t, func(t *testing.T) {

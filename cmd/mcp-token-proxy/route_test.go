@@ -45,7 +45,7 @@ func TestRequestGoesToTheServerWithTheToken(t *testing.T) {
 	}
 }
 
-// A route is one URL: nothing else of the server can be reached, and no other server.
+// A route is one URL: clients can't reach another path of the server, or another server.
 func TestNothingButTheRouteIsReached(t *testing.T) {
 	w := newWorld(t)
 	url := w.start(w.config())
@@ -96,7 +96,7 @@ func TestRefusedTokenIsReplaced(t *testing.T) {
 	}
 }
 
-// Beyond what is kept of a request, the 401 is the answer, as is a 403 for want of a scope.
+// If a request is longer than its kept part, the client gets the 401. It also gets a 403 for a missing scope.
 func TestRefusalsPass(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true

@@ -24,7 +24,7 @@ type world struct {
 	vault  *httptest.Server
 	server *httptest.Server
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	number    int        // of the token that Vault holds
 	lifetime  time.Duration
 	away      bool // Vault answers 503
@@ -32,9 +32,9 @@ type world struct {
 	vaultSaw  []string // Vault tokens
 	serverSaw []*http.Request
 	bodies    []string
-	answer    http.HandlerFunc // of the MCP server to what it does not refuse; default: it echoes the body
+	answer    http.HandlerFunc // the MCP server's answer to requests that it accepts; default: it echoes the body
 
-	log *bytes.Buffer // what the proxy logs; read after it has ended
+	log *bytes.Buffer // the proxy's log; read after it has ended
 }
 
 func newWorld(t *testing.T) *world {

@@ -12,7 +12,7 @@ import (
 // The flags of a release, as .goreleaser.yaml has them.
 var releaseFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release=v1.2.3"}
 
-// A release can be built again by whoever doubts it: with the flags of a release, nothing in the binary
+// Anybody can build a release again and compare: with the flags of a release, nothing in the binary
 // depends on where the checkout lies. That the compiler makes the same of the same source this does not
 // show: with these flags the second build finds all packages in the build cache, and only links them
 // again. An empty cache of its own would take minutes. scripts/release-check begins with one, and

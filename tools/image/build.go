@@ -18,10 +18,10 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// source is where the image says that it comes from.
+// source is the image's label for its source repository.
 const source = "https://github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 
-// newIndex returns the image of the binaries, which are one command for several platforms. No time is in it.
+// newIndex returns the image of one command's binaries for several platforms. It contains no time.
 func newIndex(version, license string, binaries []string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	platforms := map[string]bool{}
@@ -46,7 +46,7 @@ func newIndex(version, license string, binaries []string) (v1.ImageIndex, error)
 	return index, nil
 }
 
-// platformOf reads from an ELF binary what it is for.
+// platformOf returns the platform of an ELF binary.
 func platformOf(binary string) (v1.Platform, error) {
 	file, err := elf.Open(binary)
 	if err != nil {
@@ -65,7 +65,7 @@ func platformOf(binary string) (v1.Platform, error) {
 
 func newImage(version, license, binary string, platform v1.Platform) (v1.Image, error) {
 	command := filepath.Base(binary)
-	program, err := os.ReadFile(binary) //nolint:gosec // G304: the caller names what goes into the image
+	program, err := os.ReadFile(binary) //nolint:gosec // G304: the caller names the image's files
 	if err != nil {
 		return nil, err
 	}

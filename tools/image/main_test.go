@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// command writes what goes for a Linux binary of a command, and returns its path.
+// command writes a file that looks like a Linux binary of a command, and returns its path.
 func command(t *testing.T, file string, machine elf.Machine) string {
 	t.Helper()
 	header := elf.Header64{
@@ -70,7 +70,7 @@ func TestImageHoldsTheCommandForEachPlatform(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			// What was pushed and what another run makes are the same.
+			// Another run makes the image that was pushed.
 			pushed := pull(t, reference)
 			again, err := image(t, "-version", "v1.2.3", "-license", license, amd64, arm64)
 			if err != nil {

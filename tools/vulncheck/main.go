@@ -1,4 +1,4 @@
-// Command vulncheck looks for known vulnerabilities in what is linked into Go binaries:
+// Command vulncheck looks for known vulnerabilities in the modules linked into Go binaries:
 //
 //	vulncheck [-db URL] BINARY...
 //
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 // probeTimeout is how long the database may take to answer that it is there.
 var probeTimeout = 30 * time.Second
 
-// probe returns an error if there is no answer, of whatever kind, from a database that is reached by a network.
+// probe returns an error if a database on the network does not answer.
 func probe(ctx context.Context, db string) error {
 	if !strings.HasPrefix(db, "http") {
 		return nil

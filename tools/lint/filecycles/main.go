@@ -99,7 +99,7 @@ func graphOf(p *packages.Package) graph {
 		return filepath.Base(p.Fset.Position(node.Pos()).Filename)
 	}
 	for id, used := range p.TypesInfo.Uses {
-		// Only what is declared outside of functions can be used in another file.
+		// Only declarations outside functions can be used in another file.
 		if used.Pkg() != p.Types {
 			continue
 		}
