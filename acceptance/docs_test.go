@@ -89,7 +89,21 @@ func (b block) key() string {
 
 var fence = regexp.MustCompile("^( *)```([a-z]*)$")
 
-// blocksOf returns the fenced blocks of a page, which is named by its path in the checkout.
+// otherCredentials are what a page says to write instead of the secret of the section's recipe.
+var otherCredentials = regexp.MustCompile("replace the secret by `([^`]+)`")
+
+var secretFields = regexp.MustCompile(` (?:token_endpoint_auth_method|client_secret)=\S+`)
+
+// with returns a recipe with other credentials in place of its secret, as line says.
+func (b block) with(credentials string, line int) block {
+	_, command, _ := strings.Cut(b.text, "| ") // the secret's file
+	b.text = strings.TrimSpace(secretFields.ReplaceAllString(command, "")) + " \\\n  " + credentials + "\n"
+	b.line = line
+	return b
+}
+
+// blocksOf returns the fenced blocks of a page, which is named by its path in the checkout, and its recipes with other
+// credentials.
 func blocksOf(t *testing.T, page string) []block {
 	t.Helper()
 	content := bed.Must(os.ReadFile(filepath.Join("..", page)))(t)
@@ -110,6 +124,13 @@ func blocksOf(t *testing.T, page string) []block {
 			heading = strings.TrimLeft(line, "# ")
 		case strings.TrimSpace(line) != "":
 			before = line
+			if other := otherCredentials.FindStringSubmatch(line); other != nil {
+				recipe := slices.IndexFunc(blocks, func(b block) bool { return b.heading == heading && strings.Contains(b.text, " client_secret=-") })
+				if recipe < 0 {
+					t.Fatalf("%s:%d: %s has no recipe with a secret", page, i+1, heading)
+				}
+				blocks = append(blocks, blocks[recipe].with(other[1], i+1))
+			}
 		}
 	}
 	if open {

@@ -28,15 +28,3 @@ func TestVersionsAreThosePinned(t *testing.T) {
 		}
 	}
 }
-
-// What docs/providers.md shows of a Spring application is what was run.
-func TestPageShowsSpringsCustomizer(t *testing.T) {
-	_, page, _ := strings.Cut(source(t, "docs", "providers.md"), "```java\n")
-	shown, _, found := strings.Cut(page, "```")
-	// The class indents it.
-	method := "    " + strings.ReplaceAll(strings.TrimSpace(shown), "\n", "\n    ")
-	class := source(t, "acceptance", "servers", "spring", "src", "main", "java", "servers", "SpringServer.java")
-	if !found || !strings.Contains(class, method) {
-		t.Errorf("SpringServer.java does not have what the page shows:\n%s", shown)
-	}
-}

@@ -28,7 +28,7 @@ public class SpringServer {
         SpringApplication.run(SpringServer.class, args);
     }
 
-    // docs/providers.md shows this method: a test compares them.
+    // docs/providers.md links here.
     @Bean
     OAuth2TokenCustomizer<JwtEncodingContext> audienceFromResource() {
         return context -> {
