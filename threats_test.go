@@ -33,7 +33,7 @@ var threatTests = map[string][]string{
 	"an MCP server refuses every token to cause requests":                                               {"TestRefreshWithinTheCooldownFetchesNothing"},
 	"an MCP server uses its token elsewhere":                                                            {"TestAudienceOfATokenIsComparedWithTheResource"},
 	"anonymous callers look for names at `jwks/`, `issuer/`, `client/`, or load storage":                {"TestPublicPathsAreTheSame404ForAllElse", "TestKeySetIsTheSame404WhateverIsSent", "TestKeySetsThatAreNotPublishedAreAllTheSame", "TestKeySetsAreAnsweredFromMemory", "TestIdentitiesAreAnsweredFromMemory"},
-	"secrets are outside of seal wrapping":                                                              {"TestStorageHoldsWhatItSays", "TestSpecialPaths"},
+	"secrets miss seal wrapping":                                                                        {"TestStorageHoldsWhatItSays", "TestSpecialPaths"},
 	"a deleted config leaves roles and tokens":                                                          {"TestDeletingAConfigDeletesAllOfIt", "TestRolesLeftByACrashAreWorthNothing", "TestTokenOfAnEarlierIncarnationIsNotUsed"},
 	"errors quote a damaged entry or a faulty field":                                                    {"TestDamagedEntriesAreToldWithoutTheirContent", "TestDamagedKeyInStorage", "TestSecretOfTheWrongTypeIsNotEchoed", "TestKeysOfTheWrongTypeAreNotEchoed"},
 	"a secret or token in logs, errors, audit entries":                                                  {"TestLogsHoldNoSecret", "TestPrintingAConfigShowsNoSecret", "FuzzPaths"},
