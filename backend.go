@@ -1,7 +1,6 @@
-// Package mcpoauth is a Vault secrets engine that gives brokers (MCP gateways and
-// agents) the OAuth 2.0 access tokens of MCP servers. It holds each server's client
-// credentials, obtains tokens with the client credentials grant (RFC 6749 section
-// 4.4), keeps them fresh, and answers at read-only paths.
+// Package mcpoauth is a Vault secrets engine that gives brokers (MCP gateways and agents) the OAuth 2.0 access tokens
+// of MCP servers. It holds each server's client credentials, obtains tokens with the client credentials grant (RFC
+// 6749 section 4.4), refreshes them, and returns them at read-only paths.
 package mcpoauth
 
 import (
@@ -19,7 +18,7 @@ import (
 
 // Factory makes the backend of one mount. It satisfies logical.Factory.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-	// Setup keeps the system view that it is given, and asks it at every request.
+	// The framework keeps this system view, and asks it at every request.
 	c := *conf
 	system := newSystemView(conf.System)
 	c.System = system
@@ -50,7 +49,7 @@ func newBackend(system *systemView, s store) *backend {
 			Unauthenticated: []string{jwksPrefix + "*", issuerPrefix + "*", documentPrefix + "*"},
 		},
 		Paths: framework.PathAppend(
-			b.tokenPaths(), // first, because the framework tries one pattern after the other
+			b.tokenPaths(), // first: the framework tries the patterns in order
 			b.configPaths(),
 			b.rolePaths(),
 			b.refreshPaths(),
@@ -67,8 +66,8 @@ func newBackend(system *systemView, s store) *backend {
 	return b
 }
 
-// initialize starts loading the stored tokens and the published keys. It does not
-// wait for that: the mount answers at once, and a read loads its own name.
+// initialize starts to load the stored tokens and published keys. It doesn't wait: the mount answers at once, and a
+// read loads its own token.
 func (b *backend) initialize(context.Context, *logical.InitializationRequest) error {
 	b.engine.LoadAll()
 	b.loadKeySets()
@@ -76,7 +75,7 @@ func (b *backend) initialize(context.Context, *logical.InitializationRequest) er
 	return nil
 }
 
-// invalidate is called on nodes that did not do the write themselves.
+// invalidate is called after a write by another node.
 func (b *backend) invalidate(_ context.Context, key string) {
 	for _, prefix := range []string{configPrefix, rolePrefix, tokenPrefix} {
 		path, ok := strings.CutPrefix(key, prefix)
@@ -96,11 +95,10 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-// clean ends all that the mount started. Vault's SDK holds a process-wide lock
-// meanwhile, so it must be quick.
+// clean stops the mount's background work. It must be quick: Vault's SDK holds a process-wide lock meanwhile.
 func (b *backend) clean(context.Context) { b.engine.Close() }
 
-// HandleRequest prepares the request's data before the framework takes it.
+// HandleRequest serves a request: plain token reads itself, all others through the framework with prepared data.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
 	if name, ok := plainTokenRead(req); ok {
 		return b.serveTokenRead(ctx, name)
@@ -133,23 +131,22 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return resp, err
 }
 
-// HandleExistenceCheck is as HandleRequest; it comes first for writes.
+// HandleExistenceCheck prepares the data as HandleRequest does. Vault calls it before a write.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
 	if err := prepare(req); err != nil {
-		return true, false, nil //nolint:nilerr // HandleRequest says why not
+		return true, false, nil //nolint:nilerr // HandleRequest returns the error
 	}
 	checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedPath) && faultyName(req.Path) != nil {
-		return false, false, nil //nolint:nilerr // and so here
+		return false, false, nil //nolint:nilerr // HandleRequest returns the error
 	}
 	return checked, exists, err
 }
 
-// prepare makes of the request's data what the framework does not make of it itself:
-// a null is a field that is not given, as clients that write whole objects mean it, but
-// for token_id, which Vault's required_parameters take for given; pairs are a map; what is given twice is
-// refused; an empty verify is its default, as with other fields; and a secret of the wrong type is refused here, because the framework's
-// message quotes it.
+// prepare converts the request's data for the framework. It removes null fields, which clients that write whole
+// objects send for unset ones, except for token_id, since Vault's required_parameters accept a null. It removes an
+// empty verify, which means its default. It refuses secrets of the wrong type, because the framework's error would
+// quote them.
 func prepare(req *logical.Request) error {
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {

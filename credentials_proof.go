@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// proof identifies the credentials of a token request made at now, and holds no secret. Once such a request
-// has succeeded they are verified, until they are written again or a rotated key becomes active.
+// proof identifies the credentials of a token request at now, without a secret. A successful request verifies them
+// until they are written again or a rotated key becomes active.
 func (c *config) proof(now time.Time) string {
 	var keyID string
 	if active := c.Keys.activeAt(now); active >= 0 {
@@ -15,13 +15,13 @@ func (c *config) proof(now time.Time) string {
 	return c.CredentialsID + "/" + keyID
 }
 
-// writeCredentials records that the credentials were written.
+// writeCredentials records that new credentials were written at now.
 func (c *config) writeCredentials(now time.Time) {
 	c.CredentialsID, c.CredentialsWrittenAt, c.CredentialsProof = newID(), now.UTC().Truncate(time.Second), ""
 }
 
-// credentialsSince is when the credentials in use were written, or when a rotation's key became active; zero
-// if that is not known.
+// credentialsSince returns when the credentials in use were written or, after a rotation, when their key became
+// active; zero if unknown.
 func (c *config) credentialsSince(now time.Time) time.Time {
 	since := c.CredentialsWrittenAt
 	if active := c.Keys.activeAt(now); active >= 0 && c.Keys[active].ActiveFrom.After(since) {
@@ -30,7 +30,7 @@ func (c *config) credentialsSince(now time.Time) time.Time {
 	return since
 }
 
-// proofs holds the last proof of each server that this process knows of.
+// proofs holds the last proof of each server known to this process.
 type proofs struct {
 	mu    sync.Mutex // guards known
 	known map[string]knownProof
@@ -38,7 +38,7 @@ type proofs struct {
 
 type knownProof struct {
 	proof  string
-	stored bool // so that a refresh needs no storage call to find that out
+	stored bool // spares each refresh a storage read
 }
 
 func (p *proofs) of(server string) knownProof {
@@ -47,7 +47,7 @@ func (p *proofs) of(server string) knownProof {
 	return p.known[server]
 }
 
-// add records a proof, which storage may not hold yet.
+// add records a proof. Storage may not have it yet.
 func (p *proofs) add(server, proof string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +59,7 @@ func (p *proofs) add(server, proof string) {
 	}
 }
 
-// markStored records that storage holds the proof, unless another has been added since.
+// markStored records that the proof is in storage, unless another has been added since.
 func (p *proofs) markStored(server, proof string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// requestError is a fault of the request itself, told with what to do instead.
+// requestError is a fault in the request. Its text says what to do instead.
 type requestError struct {
 	status int
 	text   string
@@ -22,12 +22,12 @@ type requestError struct {
 
 func (e *requestError) Error() string { return e.text }
 
-// badRequest is a requestError with status 400. The text holds no secret.
+// badRequest returns a requestError with status 400. The text must not contain a secret.
 func badRequest(format string, args ...any) error {
 	return &requestError{status: http.StatusBadRequest, text: fmt.Sprintf(format, args...)}
 }
 
-// notConfigured says of tokens.ErrNotConfigured which name is missing, and what to do.
+// notConfigured returns the error for tokens.ErrNotConfigured, with the paths to write.
 func notConfigured(name tokens.Name) error {
 	text := fmt.Sprintf("no config named %q: write config/%s first", name.Server, name.Server)
 	if name.Role != "" {
@@ -37,7 +37,7 @@ func notConfigured(name tokens.Name) error {
 	return &requestError{status: http.StatusNotFound, text: text}
 }
 
-// quote puts a foreign value into an error: quoted, escaped and cut short.
+// quote returns a foreign value for an error: quoted, escaped and truncated.
 func quote(s string) string {
 	const limit = 60
 	if r := []rune(s); len(r) > limit {
@@ -46,9 +46,8 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// fail turns an error into a response, as a handler's last step. The error goes back
-// bare: wrapped it would cross the plugin boundary as a 500, and beside an error
-// response as a 400.
+// fail turns an error into a response, as a handler's last step. Vault needs the bare coded error: wrapped it would
+// cross the plugin boundary as a 500, and beside an error response as a 400.
 func fail(name tokens.Name, err error) (*logical.Response, error) {
 	switch {
 	case errors.Is(err, tokens.ErrReadOnly):

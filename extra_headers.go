@@ -9,8 +9,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// setHeaders returns the further headers of the token request after a write; nil for none. One that is given without
-// a value keeps the stored one: a read gives the names alone, and can be written back.
+// setHeaders returns the extra headers after a write; nil if none are given. A name without a value keeps its stored
+// value: a read returns names only, and can be written back.
 func setHeaders(stored map[string]string, given map[string]any) map[string]string {
 	if len(given) == 0 {
 		return nil
@@ -21,14 +21,14 @@ func setHeaders(stored map[string]string, given map[string]any) map[string]strin
 		if kept, ok := stored[name]; !isText && ok {
 			text = kept
 		} else if !isText {
-			name = "" // is refused without being shown: it may be a value that was written without its name
+			name = "" // refused without quoting it: it may be a value written without its name
 		}
 		headers[name] = text
 	}
 	return headers
 }
 
-// validHeaders checks the further headers. Its errors hold no value.
+// validHeaders checks the extra headers. Errors contain no values.
 func validHeaders(headers map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		if err := grant.CheckHeader(name, headers[name]); err != nil {
@@ -38,7 +38,7 @@ func validHeaders(headers map[string]string) error {
 	return nil
 }
 
-// suppliesHeaders reports whether the request holds the values of all further headers.
+// suppliesHeaders reports whether the request gives the values of all extra headers.
 func suppliesHeaders(d *framework.FieldData) bool {
 	headers, ok := d.GetOk("extra_headers")
 	if !ok {

@@ -6,11 +6,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// named are the paths that hold names, with the number of names that they take at most. jwks/ is not among
-// them: it has one answer for all that is not there.
+// named maps the paths with names to their number of names. It omits jwks/, which returns the same error for every
+// absent name.
 var named = map[string]int{"config": 1, "role": 2, "token": 2, "refresh": 2, "status": 2, "keys": 1}
 
-// faultyName says of a path that no pattern takes which name is not allowed in it; nil if it is not for a name.
+// faultyName returns the error for a path that matches no pattern because of a malformed name; nil if names are not
+// the cause.
 func faultyName(path string) error {
 	prefix, rest, _ := strings.Cut(path, "/")
 	most := named[prefix]
@@ -30,7 +31,7 @@ func faultyName(path string) error {
 }
 
 // sameNames returns an error if the request's data name another server or role than its path. The framework would
-// take the path's.
+// silently use the path's.
 func sameNames(req *logical.Request) error {
 	parts := strings.Split(req.Path, "/")
 	if named[parts[0]] == 0 {

@@ -6,12 +6,11 @@ import (
 	"encoding/json"
 )
 
-// fingerprint hashes a value by its JSON form, in which fields and maps have an
-// order.
+// fingerprint returns a hash of a value's JSON form, in which struct fields and map keys have a fixed order.
 func fingerprint(v any) string {
 	data, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // only types without a JSON form fail
+		panic(err) // only a type without a JSON form can fail
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:16])

@@ -13,12 +13,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// handler is an operation on the name in the request's path; an empty name if the
-// path holds none.
+// handler is an operation on the name in the request's path; the name is empty if the path has none.
 type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
 
-// serve makes a handler one of the framework's: the name is checked first, and an error
-// becomes a response last.
+// serve adapts a handler to the framework: it checks the name first and maps an error to a response last.
 func serve(h handler) framework.OperationFunc {
 	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name, err := nameOf(d)
@@ -33,8 +31,8 @@ func serve(h handler) framework.OperationFunc {
 	}
 }
 
-// existence makes an existence check one of the framework's. A name that is not allowed does not exist: the write
-// that follows returns the error.
+// existence adapts an existence check to the framework. A malformed name does not exist: the write that follows
+// returns the error.
 func existence(exists func(context.Context, tokens.Name) (bool, error)) framework.ExistenceFunc {
 	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (bool, error) {
 		if name, err := nameOf(d); err == nil {
@@ -44,9 +42,9 @@ func existence(exists func(context.Context, tokens.Name) (bool, error)) framewor
 	}
 }
 
-// serveOperator is serve for operators, who are told the same at every node, and what they have just
-// written. A passive node may not have heard of it yet, and knows of no failure: Vault forwards the request.
-// The handler's context ends with the budget of a write: storage that hangs must not hold a request for long.
+// serveOperator is serve for operators. They get the same answer from every node, their latest write included, so a
+// passive node, which may not have seen that write and knows of no failure, has Vault forward the request. The
+// handler's context has the deadline of a write's budget: hanging storage must not hold a request for long.
 func (b *backend) serveOperator(h handler) framework.OperationFunc {
 	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if b.system.passive() {
@@ -56,14 +54,14 @@ func (b *backend) serveOperator(h handler) framework.OperationFunc {
 		defer cancel()
 		resp, err := h(ctx, name, d)
 		if err != nil && errors.Is(context.Cause(ctx), errWriteBudget) && statusOf(err) == http.StatusBadGateway {
-			err = &requestError{status: http.StatusGatewayTimeout, text: err.Error()} // the wait ended, not the server's answer
+			err = &requestError{status: http.StatusGatewayTimeout, text: err.Error()} // the budget ended, the server did not fail
 		}
 		return resp, err
 	})
 }
 
-// serveWrite is serveOperator for what writes configs, roles or keys, whose fields have limits. The
-// framework has these writes forwarded from a performance standby, but not from a DR secondary.
+// serveWrite is serveOperator for writes of configs, roles and keys: it checks field names and limits first. The
+// framework forwards these writes from a performance standby, but not from a DR secondary.
 func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	return b.serveOperator(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if err := onlyKnown(d); err != nil {
@@ -76,9 +74,9 @@ func (b *backend) serveWrite(h handler) framework.OperationFunc {
 	})
 }
 
-// A saver creates or updates what its path names. exists is the result of Vault's existence check, which
-// decided whether the caller needed the create or the update capability. If storage has changed since, the
-// saver returns tokens.ErrConflict.
+// A saver creates or updates the config or role of its path. exists is the result of Vault's existence check, which
+// decided whether the caller needed the create or the update capability. If storage has changed since, the saver
+// returns tokens.ErrConflict.
 type saver func(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error)
 
 // serveSave is serveWrite for a saver.
@@ -88,9 +86,9 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 	})
 }
 
-// onlyKnown checks that a request holds no field that its path does not have: dropped with a
-// warning at most, a misspelt omit_resource or token_id would do what the caller did not ask for. What a config's read
-// adds to its fields may be written back with them: see keepsDiscovered.
+// onlyKnown returns an error for a field unknown to the path. The framework would ignore it, and a misspelt
+// omit_resource or token_id would do something the caller did not ask for. The discovered fields of a config's read
+// may be written back: see keepsDiscovered.
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {
@@ -101,7 +99,7 @@ func onlyKnown(d *framework.FieldData) error {
 	return nil
 }
 
-// limits are those of the variable-length fields of all paths.
+// limits holds the limits of the variable-length fields of all paths.
 var limits = func() map[string]limit {
 	all := configTable.limits()
 	maps.Copy(all, roleTable.limits())
@@ -109,8 +107,7 @@ var limits = func() map[string]limit {
 	return all
 }()
 
-// withinLimits checks the fields that a request holds, before anything is made of them. The
-// framework has seen to their types.
+// withinLimits checks the length of the request's fields before they are used. The framework has checked their types.
 func withinLimits(d *framework.FieldData) error {
 	var bounded []string
 	for field := range d.Raw {
@@ -118,7 +115,7 @@ func withinLimits(d *framework.FieldData) error {
 			bounded = append(bounded, field)
 		}
 	}
-	slices.Sort(bounded) // for the same answer each time
+	slices.Sort(bounded) // for a stable error
 	for _, field := range bounded {
 		if err := limits[field].check(field, d.Get(field)); err != nil {
 			return err
@@ -127,9 +124,9 @@ func withinLimits(d *framework.FieldData) error {
 	return nil
 }
 
-// nameOf is the name in a request's path.
+// nameOf returns the name in a request's path.
 func nameOf(d *framework.FieldData) (tokens.Name, error) {
-	// The framework took them from the path, so they are strings, and need no conversion.
+	// The framework took the names from the path, so they are strings.
 	var name tokens.Name
 	if _, ok := d.Schema["server"]; ok {
 		name.Server, _ = d.Raw["server"].(string)
@@ -140,9 +137,8 @@ func nameOf(d *framework.FieldData) (tokens.Name, error) {
 	return name, validName(name)
 }
 
-// serverAndRolePaths makes two paths of one: for a server's own token, and for those
-// of its roles. Two, rather than one with an optional part, make a better OpenAPI
-// document and help.
+// serverAndRolePaths returns two paths made from one: for a server and for its roles. A single path with an optional
+// part would make a worse OpenAPI document and help.
 func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs *framework.DisplayAttributes) []*framework.Path {
 	server, role := *path, *path
 	server.Pattern = prefix + framework.GenericNameRegex("server") + "$"
@@ -160,12 +156,12 @@ func (b *backend) serverAndRolePaths(prefix string, path *framework.Path, attrs 
 	return []*framework.Path{&server, &role}
 }
 
-// responses describes an operation's only response for the OpenAPI document.
+// responses describes an operation with one response.
 func responses(status int, description string, fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{status: {{Description: description, Fields: fields}}}
 }
 
-// warn is a response that holds the non-empty warnings, or nil, which is a 204.
+// warn returns a response with the non-empty warnings; nil, which is a 204, if all are empty.
 func warn(warnings ...string) *logical.Response {
 	var resp *logical.Response
 	for _, w := range warnings {

@@ -6,9 +6,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// completeOpenAPI puts each schema into the place of the reference to it. Vault loses the references
-// in the document of an external plugin, and with them which schema an operation has. It also
-// adds what the framework leaves out: a body that is not JSON.
+// completeOpenAPI replaces each reference to a schema by the schema, because Vault drops the references in the
+// document of an external plugin. It also adds the body of metrics, which is text: the framework describes JSON
+// bodies only.
 func completeOpenAPI(doc *framework.OASDocument) {
 	for path, item := range doc.Paths {
 		for _, op := range []*framework.OASOperation{item.Get, item.Post, item.Delete} {

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// jwksDocument is a JWK Set (RFC 7517 section 5).
+// jwksDocument returns a JWK Set (RFC 7517 section 5).
 func jwksDocument(set keySet, _ string, now time.Time) any {
 	keys := set.at(now)
 	jwks := jwkSet{Keys: make([]rawJWK, len(keys))}
@@ -17,8 +17,8 @@ func jwksDocument(set keySet, _ string, now time.Time) any {
 	return jwks
 }
 
-// issuerMetadata is what authorization servers read of an OpenID Connect provider to verify its JWTs (OpenID
-// Connect Discovery section 3). There is no endpoint for users, who cannot log in at the mount.
+// issuerMetadata is the part of an OpenID Connect provider's metadata that authorization servers need to verify its
+// JWTs (OpenID Connect Discovery section 3). Endpoints for users are missing: users cannot log in at the mount.
 type issuerMetadata struct {
 	Issuer        string   `json:"issuer"`
 	JWKSURI       string   `json:"jwks_uri"`
@@ -43,8 +43,8 @@ func issuerDocument(set keySet, id string, now time.Time) any {
 	}
 }
 
-// clientMetadata is a Client ID Metadata Document (draft-ietf-oauth-client-id-metadata-document), in the words of
-// RFC 7591. It holds no other members: some authorization servers refuse those that they don't know.
+// clientMetadata is a Client ID Metadata Document (draft-ietf-oauth-client-id-metadata-document), with names from RFC
+// 7591. It has only these members: some authorization servers refuse unknown ones.
 type clientMetadata struct {
 	ClientID      string           `json:"client_id"`
 	ClientName    string           `json:"client_name"`
@@ -61,7 +61,7 @@ func clientDocument(set keySet, id string, _ time.Time) any {
 	return clientMetadata{
 		ClientID:   url,
 		ClientName: serverOf(id),
-		// The draft demands one for the grants of users, which are not in use here: there is nothing at this URL.
+		// The draft requires a redirect URI, for the grants of users. Nothing is served at this one.
 		RedirectURIs:  []string{url + "/none"},
 		GrantTypes:    []string{string(grant.ClientCredentials)},
 		ResponseTypes: []string{},

@@ -38,15 +38,15 @@ func verifyField() *framework.FieldSchema {
 	}
 }
 
-// operationPrefix starts the operation ids of the OpenAPI document.
+// operationPrefix is the prefix of operation ids in the OpenAPI document.
 const operationPrefix = "mcp-oauth"
 
-// display names an operation in the OpenAPI document and in generated clients.
+// display names an operation for the OpenAPI document and generated clients.
 func display(suffix string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: suffix}
 }
 
-// displayVerb is display with a verb other than that of the HTTP method.
+// displayVerb is display with a verb that replaces the default one.
 func displayVerb(verb, suffix string) *framework.DisplayAttributes {
 	attrs := display(suffix)
 	attrs.OperationVerb = verb

@@ -10,8 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// The keys of the mount's storage. Configs and tokens are seal wrapped, tokens
-// and proofs are local to a cluster (see backend.go).
+// Storage keys. Configs and tokens are seal wrapped; tokens and proofs are local to a cluster (see backend.go).
 const (
 	configPrefix = "config/" // config/<server>
 	rolePrefix   = "role/"   // role/<server>/<role>
@@ -20,25 +19,25 @@ const (
 	settingsKey  = "settings"
 )
 
-// schema is the version of the stored entries' form. A version that reads a newer
-// form than it knows would lose what it does not know at the next write.
+// schema is the version of the form of stored entries. Entries of a newer version are refused: the next write would
+// lose their unknown fields.
 const schema = 3
 
-// storageTimeout bounds each storage call: some are made on contexts without an end.
+// storageTimeout bounds each storage call, since some run on contexts without a deadline.
 const storageTimeout = 10 * time.Second
 
-// store is the mount's storage, in the plugin's own types.
+// store reads and writes the mount's storage in the plugin's own types.
 type store struct {
 	storage logical.Storage
-	// failed is told of each call that storage did not answer as asked: get, put, delete
-	// or list. It may be nil. Calls that were given up are not storage's fault.
+	// failed is called with the operation (get, put, delete or list) of each failed storage call, unless the caller
+	// canceled it. It may be nil.
 	failed func(operation string)
 	// proofs is shared by all copies.
 	proofs *proofs
 }
 
-// fault counts a call that failed, and makes its error. If ctx has ended, the error wraps that of
-// ctx: inside a plugin, storage says it in gRPC's words only.
+// fault counts a failed call and returns its error. If ctx has ended, the error wraps ctx's: inside a plugin, storage
+// returns it as a gRPC status.
 func (s store) fault(ctx context.Context, operation, text string, err error) error {
 	if s.failed != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		s.failed(operation)
@@ -49,16 +48,16 @@ func (s store) fault(ctx context.Context, operation, text string, err error) err
 	return fmt.Errorf("%s: %w", text, err)
 }
 
-// envelope is around every stored entry.
+// envelope is the outer form of every stored entry.
 type envelope struct {
 	Schema int             `json:"schema"`
 	Data   json.RawMessage `json:"data"`
 }
 
-// errUnreadable: an entry is not one that this version of the plugin can read.
+// errUnreadable: this version of the plugin cannot decode an entry.
 var errUnreadable = errors.New("storage holds what this version of the plugin cannot read")
 
-// get reads an entry into out, and reports whether there was one.
+// get reads an entry into out, and reports whether it exists.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
 	defer cancel()
@@ -69,7 +68,7 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	if entry == nil {
 		return false, nil
 	}
-	// A decoding error's text may quote the entry, so it is not passed on. A null would decode into anything.
+	// A decoding error may quote the entry, so it is not wrapped. null would decode into any type.
 	var e envelope
 	err = json.Unmarshal(entry.Value, &e)
 	switch {

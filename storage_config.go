@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// config reads a config; nil when there is none.
+// config reads a config; nil if it does not exist.
 func (s store) config(ctx context.Context, server string) (*config, error) {
 	var c config
 	found, err := s.get(ctx, configPrefix+server, &c)
@@ -29,7 +29,7 @@ func (s store) putRole(ctx context.Context, name tokens.Name, r *role) error {
 	return s.put(ctx, rolePrefix+name.String(), r)
 }
 
-// servers lists the configs.
+// servers lists the servers with a config.
 func (s store) servers(ctx context.Context) ([]string, error) {
 	return s.list(ctx, configPrefix)
 }
@@ -52,8 +52,8 @@ func (s store) roles(ctx context.Context, server string) ([]string, error) {
 	return s.list(ctx, rolePrefix+server+"/")
 }
 
-// effective reads what governs a name: its config, and its role if it is one.
-// tokens.ErrNotConfigured when either is missing.
+// effective reads the config of a name and, if it names a role, the role. It returns tokens.ErrNotConfigured if
+// either does not exist.
 func (s store) effective(ctx context.Context, name tokens.Name) (*config, *role, error) {
 	c, r, err := s.configAndRole(ctx, name)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s store) effective(ctx context.Context, name tokens.Name) (*config, *role,
 	return c, r, nil
 }
 
-// configAndRole reads a name's config and role; each is nil when there is none.
+// configAndRole reads the config and the role of a name; each is nil if it does not exist.
 func (s store) configAndRole(ctx context.Context, name tokens.Name) (*config, *role, error) {
 	c, err := s.config(ctx, name.Server)
 	if c == nil {
@@ -75,13 +75,13 @@ func (s store) configAndRole(ctx context.Context, name tokens.Name) (*config, *r
 	return c, r, err
 }
 
-// role reads a role of a config; nil when there is none, and for the config's own name.
+// role reads a role of a config; nil if it does not exist or name is the config's own.
 func (s store) role(ctx context.Context, name tokens.Name, c *config) (*role, error) {
 	if name.Role == "" {
 		return nil, nil
 	}
 	var r role
-	// A role left over from an earlier config of the same name is none.
+	// A role of an earlier config with the same name does not count.
 	found, err := s.get(ctx, rolePrefix+name.String(), &r)
 	if err != nil || !found || r.Incarnation != c.Incarnation {
 		return nil, err
@@ -89,11 +89,10 @@ func (s store) role(ctx context.Context, name tokens.Name, c *config) (*role, er
 	return &r, nil
 }
 
-// roleReaders is how many roles are read at a time.
+// roleReaders is the number of roles read at a time.
 const roleReaders = 8
 
-// rolesOf lists the roles of a config: not those that an earlier config of the same name left, which
-// are being swept.
+// rolesOf lists the roles of a config, without those left by an earlier config of the same name.
 func (s store) rolesOf(ctx context.Context, server string) ([]string, error) {
 	c, _, err := s.effective(ctx, tokens.Name{Server: server})
 	if err != nil {
@@ -108,7 +107,7 @@ func (s store) rolesOf(ctx context.Context, server string) ([]string, error) {
 	for i, role := range names {
 		group.Go(func() error {
 			r, err := s.role(ctx, tokens.Name{Server: server, Role: role}, c)
-			if r == nil && !errors.Is(err, errUnreadable) { // one that cannot be read is to be seen
+			if r == nil && !errors.Is(err, errUnreadable) { // keep an unreadable role visible
 				names[i] = ""
 			}
 			if errors.Is(err, errUnreadable) {

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// deleteConfig deletes a config. What belongs to it is worthless without it, and is left to sweep.
+// deleteConfig deletes a config. Its roles, tokens and proof are worthless without it, and sweep deletes them.
 func (s store) deleteConfig(ctx context.Context, server string) error {
 	return s.delete(ctx, configPrefix+server)
 }
@@ -27,7 +27,7 @@ func (s store) deleteRole(ctx context.Context, name tokens.Name) error {
 	return s.Delete(ctx, name)
 }
 
-// rolesAndTokens lists the roles of a server and those of which there is a token.
+// rolesAndTokens lists the names of a server's stored roles and role tokens.
 func (s store) rolesAndTokens(ctx context.Context, server string) ([]string, error) {
 	var names []string
 	for _, prefix := range []string{rolePrefix, tokenPrefix} {
@@ -41,21 +41,20 @@ func (s store) rolesAndTokens(ctx context.Context, server string) ([]string, err
 	return slices.Compact(names), nil
 }
 
-// sweepTask is a key of tokens.Engine.Retry: what deleted configs left is to be deleted.
+// sweepTask identifies a retry of tokens.Engine that sweeps after deleted configs.
 type sweepTask struct {
-	server string // empty: of all servers
+	server string // empty: all servers
 }
 
 const (
-	// sweepWait is how long a delete waits for the roles and tokens to be gone. Vault's seal and
-	// step-down wait for the requests under way.
+	// sweepWait bounds a delete's wait for its sweep, because Vault's seal and step-down wait for running requests.
 	sweepWait = 5 * time.Second
-	// sweepAtOnce is how many names are swept under the server's write lock at a time.
+	// sweepAtOnce is the number of names swept per hold of the server's write lock.
 	sweepAtOnce = 16
 )
 
-// sweep deletes the roles and tokens that a deleted config left. The server may be configured again
-// meanwhile: what belongs to a config that exists stays.
+// sweep deletes the roles and tokens of a deleted config. If the server has been configured again meanwhile, those of
+// the new config stay.
 func (b *backend) sweep(ctx context.Context, server string) error {
 	names, err := b.store.rolesAndTokens(ctx, server)
 	if err != nil {
@@ -79,7 +78,7 @@ func (b *backend) sweep(ctx context.Context, server string) error {
 	return nil
 }
 
-// sweepName deletes a role and its token unless they belong to the config c, which may be nil.
+// sweepName deletes a role and its token unless they belong to c, the stored config or nil.
 func (b *backend) sweepName(ctx context.Context, name tokens.Name, c *config) error {
 	if name.Role == "" {
 		if c != nil {
@@ -98,8 +97,7 @@ func (b *backend) sweepName(ctx context.Context, name tokens.Name, c *config) er
 	return b.store.deleteRole(ctx, name)
 }
 
-// sweepSoon sweeps in the background, until it has succeeded. The channel closes when the first try
-// has ended.
+// sweepSoon sweeps in the background until it succeeds. The channel closes after the first attempt.
 func (b *backend) sweepSoon(server string) (tried <-chan struct{}) {
 	done := make(chan struct{})
 	started := b.engine.Go(func(ctx context.Context) {
@@ -115,7 +113,7 @@ func (b *backend) sweepSoon(server string) (tried <-chan struct{}) {
 	return done
 }
 
-// sweepAll sweeps what deletes left that were cut short, as by a crash.
+// sweepAll sweeps after deletes that were interrupted, for example by a crash.
 func (b *backend) sweepAll() {
 	if b.system.passive() {
 		return

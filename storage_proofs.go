@@ -9,15 +9,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// storedProof is the form of a proof in storage: of credentials that were written unverified, and that a
-// token request has proved since. It is an entry beside the config's, local to a cluster as tokens are,
-// because a performance secondary obtains tokens and may not write configs.
+// storedProof is the stored form of a proof for credentials that were written unverified. It is an entry of its own,
+// local to a cluster like tokens: a performance secondary obtains tokens, but may not write configs.
 type storedProof struct {
 	Proof string `json:"proof"`
 }
 
-// proving is the terms with a fetch that records its success as a proof of the config's credentials, in
-// memory. It is stored when the token is.
+// proving returns terms whose fetch, on success, records a proof of the credentials of c in memory. Save stores it
+// with the token.
 func (s store) proving(server string, c *config, terms *tokens.Terms) *tokens.Terms {
 	fetch := terms.Fetch
 	terms.Fetch = func(ctx context.Context) (*grant.Token, error) {
@@ -31,8 +30,7 @@ func (s store) proving(server string, c *config, terms *tokens.Terms) *tokens.Te
 	return terms
 }
 
-// verified reports whether a token request with the config's credentials has succeeded since they were
-// written.
+// verified reports whether a token request has succeeded with the credentials of c since they were written.
 func (s store) verified(ctx context.Context, server string, c *config) (bool, error) {
 	proof := c.proof(time.Now())
 	if c.CredentialsProof == proof || s.proofs.of(server).proof == proof {
@@ -42,9 +40,9 @@ func (s store) verified(ctx context.Context, server string, c *config) (bool, er
 	return stored == proof, err
 }
 
-// writtenFor returns the config that the stored credentials were written for: old, nil for a new config. While no token
-// request has succeeded with a signing key, the audience of its assertions may still be wrong, so next may change it
-// without a new key.
+// writtenFor returns the config for which the stored credentials were written: old, nil for a new config. Until a
+// token request has succeeded with a signing key, the operator may still be correcting the audience of its
+// assertions, so next may change the audience without a new key.
 func (s store) writtenFor(ctx context.Context, server string, old, next *config) (*config, error) {
 	if old == nil || len(old.Keys) == 0 || old.CredentialsID == "" || next.AssertionAudience == old.AssertionAudience {
 		return old, nil
@@ -58,8 +56,8 @@ func (s store) writtenFor(ctx context.Context, server string, old, next *config)
 	return meant, nil
 }
 
-// storeProof stores what proving has recorded. If storage fails, the next token that is saved tries again:
-// nothing depends on a proof but what status/ says, and whether a verified write needs a request.
+// storeProof stores the recorded proof. After a storage failure the next saved token tries again: only the status and
+// the need for a token request in a verified write depend on it.
 func (s store) storeProof(ctx context.Context, server string) {
 	known := s.proofs.of(server)
 	if known.proof == "" || known.stored {
@@ -74,7 +72,7 @@ func (s store) storeProof(ctx context.Context, server string) {
 	}
 }
 
-// proof reads a server's proof; empty if there is none, or none that this version can read.
+// proof reads a server's stored proof; empty if it is absent or unreadable.
 func (s store) proof(ctx context.Context, server string) (string, error) {
 	var stored storedProof
 	_, err := s.get(ctx, provedPrefix+server, &stored)

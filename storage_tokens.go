@@ -9,7 +9,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// store is what the engine keeps its tokens in.
 var _ tokens.Store = store{}
 
 // Terms implements tokens.Store.
@@ -21,8 +20,8 @@ func (s store) Terms(ctx context.Context, name tokens.Name) (*tokens.Terms, erro
 	return s.termsUnder(c)(ctx, name)
 }
 
-// termsUnder gives the terms of a config and of its roles if the config is known, as it is
-// to the write of it; tokens.ErrNotConfigured of all if it is nil.
+// termsUnder returns a function for the terms of a server's names under c, such as a config about to be written. If c
+// is nil every name is tokens.ErrNotConfigured.
 func (s store) termsUnder(c *config) func(context.Context, tokens.Name) (*tokens.Terms, error) {
 	return func(ctx context.Context, name tokens.Name) (*tokens.Terms, error) {
 		if c == nil {
@@ -39,7 +38,7 @@ func (s store) termsUnder(c *config) func(context.Context, tokens.Name) (*tokens
 	}
 }
 
-// storedToken is the form of a token in storage.
+// storedToken is the stored form of a token.
 type storedToken struct {
 	AccessToken string    `json:"access_token"`
 	Scope       string    `json:"scope,omitempty"`
@@ -55,8 +54,7 @@ func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error
 	var t storedToken
 	found, err := s.get(ctx, tokenPrefix+name.String(), &t)
 	if errors.Is(err, errUnreadable) {
-		// Only the engine can write a token again, so it fetches one: after the
-		// plugin was set back to an older version too.
+		// The engine replaces an unreadable token by fetching one, also after a downgrade of the plugin.
 		return nil, nil
 	}
 	if !found {
@@ -73,7 +71,7 @@ func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error
 	}, nil
 }
 
-// Save implements tokens.Store. It also stores what the token proves of the config's credentials.
+// Save implements tokens.Store. It also stores the proof recorded by proving.
 func (s store) Save(ctx context.Context, name tokens.Name, t *tokens.Token) error {
 	err := s.put(ctx, tokenPrefix+name.String(), storedToken{
 		AccessToken: t.AccessToken,

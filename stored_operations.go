@@ -7,14 +7,14 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// storedOperations are the operations on what operators write, read and delete: a config or a role.
+// storedOperations describes the operations on a config or a role.
 type storedOperations struct {
 	save          saver
 	saveSummary   string
 	read          handler
 	readSummary   string
 	readDetails   string
-	response      map[string]*framework.FieldSchema // of a read
+	response      map[string]*framework.FieldSchema // fields of a read
 	delete        handler
 	deleteSummary string
 }
@@ -40,7 +40,7 @@ func (b *backend) operations(o storedOperations) map[logical.Operation]framework
 	}
 }
 
-// forwarded is a write of shared storage, which Vault forwards to the primary cluster's active node.
+// forwarded returns a write of storage shared by clusters. Vault forwards it to the primary cluster's active node.
 func forwarded(callback framework.OperationFunc, summary, description string, responses map[int][]framework.Response) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    callback,
@@ -60,7 +60,7 @@ func stored() map[int][]framework.Response {
 	}
 }
 
-// listOperation is the only operation of a path that lists names.
+// listOperation returns the operations of a path that only lists names.
 func (b *backend) listOperation(list handler, summary, description, keys string) map[logical.Operation]framework.OperationHandler {
 	return map[logical.Operation]framework.OperationHandler{
 		logical.ListOperation: &framework.PathOperation{

@@ -9,19 +9,18 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// replicationStateLife is how long the replication state is remembered. A node that
-// changes it sets its mounts up again, so the figure only bounds surprises.
+// replicationStateLife is how long the replication state is cached. Vault sets up a node's mounts again when it
+// changes, so the value only limits the effect of surprises.
 const replicationStateLife = 5 * time.Second
 
-// systemView is Vault's, but remembers the replication state: the framework asks for
-// it at every request, and each time is a call from the plugin back to Vault, which
-// costs a quarter of a warm read's throughput.
+// systemView caches the replication state of Vault's system view. The framework asks for it at every request, and
+// each time the plugin would call back to Vault, which costs a quarter of a warm read's throughput.
 type systemView struct {
 	logical.SystemView
 
 	known atomic.Pointer[replicationState] // never nil
 
-	mu sync.Mutex // makes one caller ask while the others use what is known
+	mu sync.Mutex // held by the one caller that asks Vault; the others use the cached state
 }
 
 type replicationState struct {
@@ -29,14 +28,14 @@ type replicationState struct {
 	at    time.Time
 }
 
-// newSystemView asks Vault for the state once.
+// newSystemView returns a systemView with the current state.
 func newSystemView(view logical.SystemView) *systemView {
 	v := &systemView{SystemView: view}
 	v.known.Store(&replicationState{state: view.ReplicationState(), at: time.Now()})
 	return v
 }
 
-// ReplicationState is at most replicationStateLife old, plus the time of one call.
+// ReplicationState returns a state that is at most replicationStateLife old, plus the time of one call.
 func (v *systemView) ReplicationState() consts.ReplicationState {
 	known := v.known.Load()
 	if time.Since(known.at) < replicationStateLife || !v.mu.TryLock() {
@@ -45,16 +44,16 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	defer v.mu.Unlock()
 	state := v.SystemView.ReplicationState()
 	if state == consts.ReplicationUnknown {
-		state = known.state // the call failed: Vault has a word for no replication, too
+		state = known.state // the call failed: without replication Vault returns another state
 	}
 	known = &replicationState{state: state, at: time.Now()}
 	v.known.Store(known)
 	return known.state
 }
 
-// passive reports whether this node may not write its own storage: a performance
-// standby or a DR secondary. Tokens are local to a cluster, so a performance
-// secondary may. It never calls Vault: every request brings the state up to date.
+// passive reports whether this node may not write its own storage: a performance standby or a DR secondary. A
+// performance secondary may, because tokens are local to a cluster. passive never calls Vault: every request
+// refreshes the cached state.
 func (v *systemView) passive() bool {
 	return v.known.Load().state.HasState(consts.ReplicationPerformanceStandby | consts.ReplicationDRSecondary)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// unknownField says of a field that a path does not have which one may be meant.
+// unknownField returns the error for an unknown field, with the most similar known one.
 func unknownField(field string, known map[string]*framework.FieldSchema) error {
 	const help = "vault path-help shows the fields"
 	all := configFields()
@@ -24,12 +24,12 @@ func unknownField(field string, known map[string]*framework.FieldSchema) error {
 	return badRequest("unknown field %.64q: %s", field, help)
 }
 
-// otherNames are what RFC 7517, 7515 and 8414 call what some fields hold.
+// otherNames maps names from RFC 7517, 7515 and 8414 to fields.
 var otherNames = map[string]string{
 	"token_endpoint": "token_url", "kid": "key_id", "alg": "signing_alg", "typ": "assertion_type",
 }
 
-// nearest is the field that a misspelt one is most like; empty if none is.
+// nearest returns the known field most similar to a misspelt one; "" if none is similar.
 func nearest(field string, known []string) string {
 	if len(field) > 64 {
 		return ""
@@ -40,7 +40,7 @@ func nearest(field string, known []string) string {
 	}
 	best, least := "", max(2, len(field)/4)+1
 	for _, name := range known {
-		if name == "server" || name == "role" { // of the path
+		if name == "server" || name == "role" { // parts of the path
 			continue
 		}
 		if d := editDistance(plain(field), plain(name)); d < least {
@@ -50,12 +50,12 @@ func nearest(field string, known []string) string {
 	if best != "" || len(field) < 4 {
 		return best
 	}
-	// A part of the name, such as secret or auth_method, if it is a part of one alone.
+	// A part of a name, such as secret or auth_method, if only one name contains it.
 	parts := slices.DeleteFunc(slices.Clone(known), func(name string) bool { return !strings.Contains(plain(name), plain(field)) })
 	if len(parts) == 1 {
 		return parts[0]
 	}
-	// More than the name, such as issuer_url or client_secret_value.
+	// An extended name, such as issuer_url or client_secret_value.
 	for _, name := range known {
 		if len(parts) == 0 && len(name) > max(5, len(best)) && strings.Contains(plain(field), plain(name)) {
 			best = name
@@ -64,7 +64,7 @@ func nearest(field string, known []string) string {
 	return best
 }
 
-// editDistance is the number of letters to insert, delete or replace to make b of a (Levenshtein).
+// editDistance returns the number of letters to insert, delete or replace to turn a into b (Levenshtein).
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -10,17 +10,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// tokenWarnings returns the warnings about a token of the config or its role r: its scope, audience, binding and
-// lifetime. scope holds the granted scopes.
-func (c *config) tokenWarnings(r *role, accessToken, scope string, lifetime time.Duration) []string {
+// tokenWarnings returns warnings about the scope, audience, binding and lifetime of a token of the config or its role
+// r. granted holds the granted scopes.
+func (c *config) tokenWarnings(r *role, accessToken, granted string, lifetime time.Duration) []string {
 	q := c.parameters(r)
 	return slices.DeleteFunc([]string{
-		missingScopes(q.Scopes, scope), foreignAudience(q.Resources, accessToken), boundToken(accessToken), c.lifetimeWarning(lifetime),
+		missingScopes(q.Scopes, granted), foreignAudience(q.Resources, accessToken), boundToken(accessToken), c.lifetimeWarning(lifetime),
 	}, func(warning string) bool { return warning == "" })
 }
 
-// oddResources warns of resource indicators that are none by RFC 8707: Entra ID's first version and AD FS know
-// a resource by a GUID or a name, but with others it is a slip.
+// oddResources returns a warning about resource indicators that are not URIs (RFC 8707); "" if all are. Entra ID's
+// first version and AD FS know a resource by a GUID or a name; elsewhere it is usually a mistake.
 func oddResources(resources []string) string {
 	for _, resource := range resources {
 		if _, err := absoluteURL(resource); err != nil {
@@ -30,11 +30,10 @@ func oddResources(resources []string) string {
 	return ""
 }
 
-// missingScopes says which of the asked scopes are not among the granted ones; empty if
-// none is missing. An authorization server may grant less than was asked (RFC 6749 section
-// 3.3), and some drop what they do not know.
+// missingScopes returns a warning with the scopes that were asked for but not granted; "" if none is missing. An
+// authorization server may grant less (RFC 6749 section 3.3), and some drop unknown scopes.
 func missingScopes(asked []string, granted string) string {
-	// Separated by spaces, as RFC 6749 has it, or as lists of all kinds are.
+	// Separated by spaces (RFC 6749), or in the list formats of some servers.
 	have := append(strings.Fields(granted), strings.FieldsFunc(granted, func(r rune) bool { return strings.ContainsRune(" ,;|+[]{}\"'", r) })...)
 	var missing []string
 	for _, scope := range asked {
@@ -49,8 +48,8 @@ func missingScopes(asked []string, granted string) string {
 		quote(strings.Join(missing, " ")), quote(granted))
 }
 
-// sameScope reports whether two names are one scope's: equal, or one is the other after a resource's identifier,
-// which ends in a slash, as at Entra, Cognito and Google, in "#", or as a URN in a colon.
+// sameScope reports whether two names mean the same scope: they are equal, or one is the other after a resource
+// identifier, which ends in a slash (Entra, Cognito, Google), in "#", or, for a URN, in a colon.
 func sameScope(a, b string) bool {
 	short := func(name, long string) bool {
 		resource, ok := strings.CutSuffix(long, name)
@@ -60,16 +59,14 @@ func sameScope(a, b string) bool {
 	return a == b || short(a, b) || short(b, a)
 }
 
-// isDefaultScope reports whether a scope stands for all that the client was ever granted, which
-// is listed by name in the answer or not at all (Entra).
+// isDefaultScope reports whether a scope stands for all permissions of the client (Entra). The response lists them by
+// name or omits them.
 func isDefaultScope(scope string) bool {
 	return scope == ".default" || strings.HasSuffix(scope, "/.default")
 }
 
-// foreignAudience says of a token that is a JWT (RFC 9068) when its audience holds none
-// of the resources: the MCP server will refuse it. Several resources may be several names
-// of one server, and servers put one of them into the token. The token is the MCP server's
-// to verify; here it is only looked at.
+// foreignAudience returns a warning if a JWT access token (RFC 9068) names none of the resources as audience; ""
+// otherwise. One is enough: several resources may be names of one server. Only the MCP server verifies the token.
 func foreignAudience(resources []string, accessToken string) string {
 	claims, ok := grant.ParseClaims(accessToken)
 	if !ok || len(resources) == 0 {
@@ -91,8 +88,8 @@ func foreignAudience(resources []string, accessToken string) string {
 		quote(strings.Join(audience, " ")), quote(strings.Join(resources, " ")))
 }
 
-// boundToken says of a token that is a JWT when it is of use only to the holder of a key (RFC 7800): no
-// broker holds that of the client certificate (RFC 8705 section 3).
+// boundToken returns a warning if a JWT access token is bound to a key (RFC 7800), such as the client certificate's
+// (RFC 8705 section 3), because brokers don't have it; "" otherwise.
 func boundToken(accessToken string) string {
 	if claims, ok := grant.ParseClaims(accessToken); !ok || !claims.Bound {
 		return ""
@@ -100,10 +97,10 @@ func boundToken(accessToken string) string {
 	return "the token is bound to the client's key or certificate (cnf), which no broker has: have the authorization server issue tokens that are not bound"
 }
 
-// longLifetime is from where on a token's lifetime is doubted.
+// longLifetime is the lifetime above which a warning suspects another unit than seconds.
 const longLifetime = 30 * 24 * time.Hour
 
-// capped is a token's lifetime under max_ttl.
+// capped returns a token's lifetime, limited by max_ttl.
 func (c *config) capped(lifetime time.Duration) time.Duration {
 	if c.MaxTTL > 0 {
 		return min(lifetime, c.MaxTTL)
@@ -111,8 +108,8 @@ func (c *config) capped(lifetime time.Duration) time.Duration {
 	return lifetime
 }
 
-// lifetimeWarning warns of a lifetime that the authorization server did not say, which is 0; that is so
-// long that it may be milliseconds; or that is too short for a refresh ahead of its end.
+// lifetimeWarning returns a warning about a lifetime that the authorization server did not state (0), that is so long
+// that its unit may be milliseconds, or that is too short for refreshing ahead; "" otherwise.
 func (c *config) lifetimeWarning(lifetime time.Duration) string {
 	switch {
 	case lifetime == 0:
