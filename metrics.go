@@ -18,7 +18,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
-// The outcomes of reads and of token requests, as labels.
+// Outcomes of reads and of token requests, as labels.
 const (
 	outcomeSuccess       = "success"
 	outcomeRefused       = "refused"
@@ -29,33 +29,33 @@ const (
 	outcomeError         = "error"
 )
 
-// The outcomes of writes to refresh/, as labels.
+// Outcomes of writes to refresh/, as labels.
 const (
 	refreshReplaced = "replaced"
 	refreshKept     = "kept"
 	refreshFailed   = "failed"
 )
 
-// errorCodes are the OAuth error codes that a label may have (RFC 6749 sections 4.1.2.1
-// and 5.2, RFC 8707 section 2): what else a server says must not make labels.
+// errorCodes are the OAuth error codes used as labels (RFC 6749 sections 4.1.2.1 and 5.2, RFC 8707 section 2). Other
+// codes share one label, so a server cannot create labels.
 var errorCodes = []string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type",
 	"invalid_scope", "invalid_target", "access_denied", "server_error", "temporarily_unavailable",
 }
 
-// otherCode is the label of the others, and of a refusal without a code.
+// otherCode is the label of other codes, and of a refusal without a code.
 const otherCode = "other"
 
-// metrics are those of one mount, in registries of their own: mounts share the process.
+// metrics are the metrics of one mount, in its own registries: mounts share the process.
 type metrics struct {
 	registry *prometheus.Registry
-	// tokens has a registry for the counts of tokens, and one for each figure that every token has.
-	// Gathered and written one after the other, they need a fraction of the memory that they need together.
+	// tokens has one registry for the counts of tokens and one per gauge that every token has. Gathering and writing
+	// them in turn needs a fraction of the memory.
 	tokens  prometheus.Gatherers
-	passive func() bool // reports whether this node refreshes nothing
+	passive func() bool // reports whether this node may not refresh tokens
 
-	scraping sync.Mutex // one scrape at a time: guards scraped
-	scraped  int        // bytes of the last scrape
+	scraping sync.Mutex // allows one scrape at a time; guards scraped
+	scraped  int        // bytes in the last scrape
 
 	requests *prometheus.CounterVec   // outcome, error
 	duration *prometheus.HistogramVec // outcome
@@ -63,7 +63,7 @@ type metrics struct {
 	lag      prometheus.Histogram
 	storage  *prometheus.CounterVec // operation
 	reads    map[string]prometheus.Counter
-	// refreshes are the writes to refresh/ by outcome; Refreshed is of those that were due.
+	// refreshes counts writes to refresh/; Refreshed counts due refreshes.
 	refreshes *prometheus.CounterVec
 }
 
@@ -109,7 +109,7 @@ func newMetrics() *metrics {
 	} {
 		m.reads[outcome] = reads.WithLabelValues(outcome)
 	}
-	// What has not happened yet is 0: a series that begins at 1 shows no increase.
+	// Initialise every series to 0: a series that begins at 1 shows no increase.
 	for _, outcome := range []string{outcomeSuccess, outcomeUnavailable, outcomeCanceled, outcomeError} {
 		m.requests.WithLabelValues(outcome, "")
 	}
@@ -132,9 +132,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// show adds what the engine holds to what is read; each calls a function for every name in memory,
-// as tokens.Engine.Each does. Of a passive node that is left out: it holds tokens without knowing how
-// their refreshes go.
+// show adds the tokens held by the engine to the metrics. each is tokens.Engine.Each. A passive node leaves them out:
+// it doesn't know how their refreshes go.
 func (m *metrics) show(each func(func(tokens.Name, tokens.Status)), passive func() bool) {
 	m.passive = passive
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -163,7 +162,7 @@ func (m *metrics) registries() prometheus.Gatherers {
 	return append(prometheus.Gatherers{m.registry}, m.tokens...)
 }
 
-// scrape is all metrics in Prometheus's text format.
+// scrape returns all metrics in Prometheus's text format.
 func (m *metrics) scrape(format expfmt.Format) ([]byte, error) {
 	m.scraping.Lock()
 	defer m.scraping.Unlock()
@@ -185,11 +184,11 @@ func (m *metrics) scrape(format expfmt.Format) ([]byte, error) {
 	return body.Bytes(), nil
 }
 
-// read counts a read of a token that ended with err, or with a token.
+// read counts a token read that ended with err; nil is a success.
 func (m *metrics) read(err error) { m.reads[outcomeOf(err)].Inc() }
 
-// refreshed counts a write to refresh/ that replaced the token, did not, or ended with
-// err. One that is passed on counts where it is done.
+// refreshed counts a write to refresh/ that replaced the token, kept it, or ended with err. A forwarded write counts
+// on the active node.
 func (m *metrics) refreshed(replaced bool, err error) {
 	outcome := refreshKept
 	switch {
@@ -203,7 +202,7 @@ func (m *metrics) refreshed(replaced bool, err error) {
 	m.refreshes.WithLabelValues(outcome).Inc()
 }
 
-// storageFailed counts a call of storage that failed.
+// storageFailed counts a failed storage call.
 func (m *metrics) storageFailed(operation string) { m.storage.WithLabelValues(operation).Inc() }
 
 // Fetched implements tokens.Observer.
@@ -224,7 +223,7 @@ func (m *metrics) Shared() { m.shared.Inc() }
 // Refreshed implements tokens.Observer.
 func (m *metrics) Refreshed(late time.Duration) { m.lag.Observe(late.Seconds()) }
 
-// outcomeOf is the label of what ended with err.
+// outcomeOf returns the label for an operation that ended with err.
 func outcomeOf(err error) string {
 	if err == nil {
 		return outcomeSuccess
@@ -247,7 +246,7 @@ func outcomeOf(err error) string {
 	}
 }
 
-// held collects, when it is asked, what of the engine's tokens there is to count.
+// held collects token counts at scrape time.
 type held struct {
 	each func(func(tokens.Name, tokens.Status))
 }
@@ -280,14 +279,14 @@ func (h held) Collect(all chan<- prometheus.Metric) {
 	all <- prometheus.MustNewConstMetric(unsavedDesc, prometheus.GaugeValue, float64(unsaved))
 }
 
-// heldEach collects, when it is asked, one figure of each token. The names in its labels are those of
-// configs and roles, so operators bound their number.
+// heldEach collects one gauge of each token at scrape time. Its labels hold the names of configs and roles, so
+// operators bound their number.
 type heldEach struct {
 	each func(func(tokens.Name, tokens.Status))
 	tokenGauge
 }
 
-// A tokenGauge is a figure that a token has, or has not at the time.
+// A tokenGauge is a value of a token; ok is false if the token has none now.
 type tokenGauge struct {
 	desc *prometheus.Desc
 	of   func(tokens.Status) (value float64, ok bool)
@@ -352,5 +351,5 @@ func (h heldEach) Collect(all chan<- prometheus.Metric) {
 	})
 }
 
-// timestamp is a time in seconds since 1970, as Prometheus has it.
+// timestamp returns a time in seconds since 1970, as Prometheus expects.
 func timestamp(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

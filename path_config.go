@@ -88,8 +88,7 @@ func (b *backend) deleteConfig(ctx context.Context, name tokens.Name, _ *framewo
 	return nil, nil
 }
 
-// writeConfig creates or updates a config. It changes nothing unless all of it
-// succeeds.
+// writeConfig creates or updates a config. If it fails, nothing has changed.
 func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	old, err := b.store.config(ctx, name.Server)
 	if err != nil {
@@ -166,7 +165,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 
 	moved := next.movedNote(name.Server, old, mount)
-	// The authorization server cannot know a key that was made now, or is at another URL now.
+	// The authorization server cannot know a key or URL made just now.
 	unknown := madeKey || moved != "" && next.KeyType != ""
 
 	write := verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify && !unknown}
@@ -179,7 +178,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	notes = append(notes, next.certificateWarning(now), oddResources(next.Resource), moved)
 	notes = append(notes, next.identityWarnings()...)
-	// A failure is forgotten by a write: the caller may have fixed its cause.
+	// A write clears the backoff: the operator may have removed the cause of the failure.
 	if old != nil && next.same(old) && !failing && !(write.verify && write.fetch) {
 		return warn(notes...), nil
 	}
@@ -196,7 +195,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	granted, err := b.carryOut(ctx, write)
 	if old == nil {
 		if left, err := b.store.rolesAndTokens(ctx, name.Server); err != nil || len(left) > 0 {
-			b.sweepSoon(name.Server) // what a delete that was cut short left
+			b.sweepSoon(name.Server) // left by an interrupted delete
 		}
 	}
 	if err != nil {
@@ -213,8 +212,8 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	return warn(notes...), nil
 }
 
-// movedNote says what to enter at the authorization server if a write has changed where the public keys are;
-// empty if not.
+// movedNote returns the values to enter at the authorization server if the write has changed the URL of the public
+// keys; "" otherwise.
 func (c *config) movedNote(server string, old *config, mount settings) string {
 	id := c.publicID(server)
 	if id == "" || id == old.publicID(server) {
@@ -235,8 +234,8 @@ func (c *config) movedNote(server string, old *config, mount settings) string {
 	return note
 }
 
-// withRoleHint adds to a refusal what may be behind it if a config's scopes or audience live in its roles: it has
-// roles, or names no scopes itself.
+// withRoleHint adds a hint to a refusal if the scopes or the audience may be configured in roles instead: the config
+// has roles, or no scopes.
 func (b *backend) withRoleHint(ctx context.Context, server string, c *config, err error) error {
 	if _, refused := errors.AsType[*grant.RefusedError](err); !refused || grant.ClientWide(err) {
 		return err

@@ -117,7 +117,7 @@ func (b *backend) readKeys(ctx context.Context, name tokens.Name, _ *framework.F
 	return &logical.Response{Data: data}, nil
 }
 
-// noKeys says of a config without signing keys what to do.
+// noKeys returns the error for a config without signing keys.
 func noKeys(name tokens.Name) error {
 	return &requestError{status: http.StatusNotFound, text: fmt.Sprintf(
 		"the config %q has no signing key: write token_endpoint_auth_method=private_key_jwt with key_type or private_key", name.Server)}

@@ -37,8 +37,7 @@ func (b *backend) metricsPaths() []*framework.Path {
 	}}
 }
 
-// readMetrics answers from memory, with what has happened in this process since the
-// mount was set up.
+// readMetrics returns the metrics in Prometheus's text format.
 func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData) (*logical.Response, error) {
 	format := expfmt.NewFormat(expfmt.TypeTextPlain)
 	body, err := b.metrics.scrape(format)

@@ -12,10 +12,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// publicPrefixes are the paths that are answered without a Vault token.
 var publicPrefixes = []string{jwksPrefix, issuerPrefix, documentPrefix}
 
-// isPublic reports whether a path is answered without a Vault token.
+// isPublic reports whether a path is unauthenticated.
 func isPublic(path string) bool {
 	for _, prefix := range publicPrefixes {
 		if strings.HasPrefix(path, prefix) {
@@ -25,13 +24,14 @@ func isPublic(path string) bool {
 	return false
 }
 
-// publication is one kind of document that authorization servers fetch, each at the public id of a config.
+// publication is a kind of document for authorization servers. Each config that has it publishes it under its public
+// id.
 type publication struct {
-	pattern, suffix       string // suffix: of the OpenAPI operation
+	pattern, suffix       string // suffix of the OpenAPI operation id
 	synopsis, description string
 	response              string
 	fields                map[string]*framework.FieldSchema
-	of                    []identity // the identities that have it
+	of                    []identity // the identities with this document
 	document              func(keySet, string, time.Time) any
 }
 
@@ -108,19 +108,18 @@ func publicIDField() *framework.FieldSchema {
 	return pathSchema("The name under which a config publishes; keys/<server> shows it.")
 }
 
-// notPublished is the one answer for all that is not published: it does not say whether there is no such config, or
-// one that publishes something else or nothing.
+// notPublished is the only error of the unauthenticated paths. It does not reveal whether a config exists.
 func notPublished() error {
 	return logical.CodedError(http.StatusNotFound, "nothing is published here")
 }
 
-// servePublic answers callers without a Vault token, from memory.
+// servePublic serves callers without a Vault token, from memory.
 func (b *backend) servePublic(p publication) framework.OperationFunc {
 	return func(ctx context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		id, _ := d.Get("id").(string)
 		set, ok := b.keySets.await(ctx, id, p.of)
 		if !ok && b.system.passive() {
-			return nil, logical.ErrReadOnly // as for a token
+			return nil, logical.ErrReadOnly // as when reading a token
 		}
 		if !ok {
 			return nil, notPublished()
@@ -134,8 +133,7 @@ func (b *backend) servePublic(p publication) framework.OperationFunc {
 			logical.HTTPContentType: "application/json",
 			logical.HTTPRawBody:     body,
 			logical.HTTPStatusCode:  http.StatusOK,
-			// For the authorization server's own cache: a shared one between might add its
-			// time to that.
+			// Only the authorization server's own cache may keep it: a shared cache could add its own time.
 			logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(set.maxAge(now))),
 		}}, nil
 	}

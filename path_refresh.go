@@ -28,7 +28,7 @@ func (b *backend) refreshPaths() []*framework.Path {
 				Callback:    serve(b.refreshToken),
 				Summary:     "Replace the access token, if it is still the rejected one.",
 				Description: "However many ask at once, one new token is obtained. The answer never holds a token.",
-				// Within the cluster only: a performance secondary's tokens are its own.
+				// Only within the cluster: a performance secondary has its own tokens.
 				ForwardPerformanceStandby: true,
 				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
 					"token_id":   textSchema("The token_id of the token now held."),
@@ -40,7 +40,6 @@ func (b *backend) refreshPaths() []*framework.Path {
 	}, displayVerb("refresh", "token"))
 }
 
-// tokenIDPattern is the form of a token_id.
 var tokenIDPattern = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
@@ -68,8 +67,8 @@ func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framewo
 	return resp, nil
 }
 
-// whyHeld says why a token was not replaced on request. A second more than the engine's 10 s is allowed
-// for, as a token's time is that of the whole second in which it was requested.
+// whyHeld returns the reason why a token was not replaced. The engine keeps a token for 10 s; Issued is rounded down
+// to a second, hence 11.
 func whyHeld(t *tokens.Token, rejected string, now time.Time) string {
 	switch {
 	case rejected != "" && rejected != t.ID():

@@ -49,13 +49,13 @@ func (b *backend) roleExists(ctx context.Context, name tokens.Name) (bool, error
 	return r != nil, err
 }
 
-// listServersWithRoles lists them as directories.
+// listServersWithRoles lists the servers with roles, each as "<server>/".
 func (b *backend) listServersWithRoles(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	servers, err := b.store.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	withRoles, err := b.store.serversWithRoles(ctx) // maybe of deleted configs too
+	withRoles, err := b.store.serversWithRoles(ctx) // may include deleted configs
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (b *backend) readRole(ctx context.Context, name tokens.Name, _ *framework.F
 
 func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	err := b.engine.Change(ctx, name, tokens.Change{
-		Terms: b.store.termsUnder(nil), // only the role itself is concerned
+		Terms: b.store.termsUnder(nil), // only the role's own terms change
 		Write: func(ctx context.Context) error { return b.store.deleteRole(ctx, name) },
 	})
 	if err != nil {
@@ -98,7 +98,7 @@ func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework
 	return nil, nil
 }
 
-// writeRole creates or updates a role. It changes nothing unless all of it succeeds.
+// writeRole creates or updates a role. If it fails, nothing has changed.
 func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	c, old, err := b.store.configAndRole(ctx, name)
 	if err != nil {
@@ -154,7 +154,7 @@ func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.
 	return warn(notes...), nil
 }
 
-// revisionOf is empty for no role.
+// revisionOf returns the role's revision; "" for nil.
 func revisionOf(r *role) string {
 	if r == nil {
 		return ""

@@ -57,7 +57,8 @@ func (b *backend) writeSettings(ctx context.Context, _ tokens.Name, d *framework
 	return warn(portWarning(stored.PublicURL), elsewhereWarning(b.keySets.identitiesElsewhere(stored.PublicURL))), nil
 }
 
-// elsewhereWarning names configs whose identity stays at an earlier public URL; empty if there are none.
+// elsewhereWarning returns a warning with the servers whose identity stays at an earlier public URL; "" if servers is
+// empty.
 func elsewhereWarning(servers []string) string {
 	const most = 10
 	if len(servers) == 0 {
@@ -70,8 +71,8 @@ func elsewhereWarning(servers []string) string {
 	return fmt.Sprintf("the identities of %s%s keep the URL that authorization servers trust: write identity again to each config that is to have the new one", strings.Join(names, ", "), more)
 }
 
-// canonicalPublicURL checks the mount's URL, and returns it in the form in which authorization servers compare
-// URLs built on it: scheme and host in lower case, no slash at the end.
+// canonicalPublicURL checks the mount's URL and returns it in canonical form, because authorization servers compare
+// URLs built on it as texts: scheme and host in lower case, without a trailing slash.
 func canonicalPublicURL(raw string) (string, error) {
 	if raw == "" {
 		return "", nil

@@ -56,7 +56,7 @@ func (b *backend) statusPaths() []*framework.Path {
 	return append([]*framework.Path{list}, one...)
 }
 
-// statusList describes the response of a list of names with their state.
+// statusList describes the response of a list with states.
 func statusList(names string) map[int][]framework.Response {
 	return responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
 		"keys":     textsSchema(names),
@@ -97,7 +97,7 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// readStatus answers from memory and storage; it never contacts anybody.
+// readStatus reads memory and storage only; it contacts no server.
 func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	c, r, err := b.store.effective(ctx, name)
 	if err != nil {
@@ -155,7 +155,7 @@ func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework
 	return &logical.Response{Data: data}, nil
 }
 
-// inEffect is what the token requests of a config, or of one of its roles, hold besides secrets.
+// inEffect returns the non-secret settings of the token requests of a config or its role r.
 func (c *config) inEffect(r *role) map[string]any {
 	q := c.parameters(r)
 	return map[string]any{
@@ -167,10 +167,10 @@ func (c *config) inEffect(r *role) map[string]any {
 	}
 }
 
-// A brief is the health of a token, or of the roles of a server, in a list.
+// A brief is the health of a token, or of a server's roles, in a list.
 type brief struct {
 	state tokens.State
-	err   string // "" if the last request did not fail
+	err   string // "" after a success
 }
 
 func (b brief) response() map[string]any {
@@ -181,23 +181,23 @@ func (b brief) response() map[string]any {
 	return info
 }
 
-// bySeverity orders the states of a server's roles: the last one found is the directory's.
+// bySeverity orders the states of tokens, the worst last.
 var bySeverity = []tokens.State{tokens.StateOK, tokens.StateIdle, tokens.StateEmpty, tokens.StateFailing, tokens.StateDown}
 
-// worst returns the brief of the most severe state, the first of several.
+// worst returns the first brief with the worst state.
 func worst(briefs []brief) brief {
 	return slices.MaxFunc(briefs, func(x, y brief) int {
 		return slices.Index(bySeverity, x.state) - slices.Index(bySeverity, y.state)
 	})
 }
 
-// listStatus lists the servers and, as a directory, the roles of those that have some.
+// listStatus lists the servers and, as "<server>/", the roles of a server as one entry.
 func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	servers, err := b.store.servers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Each list is a round trip to Vault, and most servers have no roles.
+	// Listing each server's roles would be a round trip to Vault, and most servers have none.
 	withRoles, err := b.store.serversWithRoles(ctx)
 	if err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 			return nil, err
 		}
 		if len(names) == 0 {
-			continue // deleted meanwhile
+			continue // deleted since it was listed
 		}
 		keys = append(keys, server)
 		info[server] = briefs[0].response()
@@ -232,7 +232,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 	return logical.ListResponseWithInfo(keys, info), nil
 }
 
-// listRoleStatus lists the roles of a server.
+// listRoleStatus lists a server's roles with their states.
 func (b *backend) listRoleStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	roles, err := b.store.rolesOf(ctx, name.Server)
 	if err != nil {
@@ -259,7 +259,7 @@ func rolesOf(server string, roles []string) []tokens.Name {
 	return names
 }
 
-// briefs returns the health of those of the names that are configured, in their order.
+// briefs returns the health of the configured names, in order.
 func (b *backend) briefs(ctx context.Context, names ...tokens.Name) ([]tokens.Name, []brief, error) {
 	configured := make([]tokens.Name, 0, len(names))
 	briefs := make([]brief, 0, len(names))

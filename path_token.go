@@ -26,9 +26,9 @@ func (b *backend) tokenPaths() []*framework.Path {
 	}, display("token"))
 }
 
-// plainTokenRead gives the name of a request that reads a token, and has nothing for the framework to do but
-// to find that name: almost all requests are such, and the framework's own work, which is a regular expression,
-// two maps and a conversion of each field, costs more than the rest of the read.
+// plainTokenRead returns the name in the path of a plain token read; ok is false for other requests. Almost all
+// requests are plain token reads, and the framework's work for them (a regular expression, two maps, a conversion of
+// each field) costs more than the rest of the read.
 func plainTokenRead(req *logical.Request) (name tokens.Name, ok bool) {
 	path, ok := strings.CutPrefix(req.Path, "token/")
 	if !ok || req.Operation != logical.ReadOperation || len(req.Data) > 0 {
@@ -41,9 +41,9 @@ func plainTokenRead(req *logical.Request) (name tokens.Name, ok bool) {
 	return tokens.Name{Server: server, Role: role}, true
 }
 
-// serveTokenRead is what the framework and serve make of a plain read.
+// serveTokenRead serves a plain token read without the framework.
 func (b *backend) serveTokenRead(ctx context.Context, name tokens.Name) (*logical.Response, error) {
-	b.system.ReplicationState() // the framework asks for it at each request, which keeps passive up to date
+	b.system.ReplicationState() // keeps passive current, as the framework does at each request
 	if err := validName(name); err != nil {
 		return fail(name, err)
 	}
@@ -76,15 +76,15 @@ func tokenFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// readToken answers with the held token. It makes no lease: a lease is two storage
-// writes a read and a copy of the token in each.
+// readToken returns the held token without a lease: each lease would cost two storage writes, each with a copy of the
+// token.
 func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	t, err := b.engine.Read(ctx, name)
 	b.metrics.read(err)
 	if err != nil {
 		return nil, err
 	}
-	data := make(map[string]any, 9) // of its size from the start: a map that grows is copied
+	data := make(map[string]any, 9) // full size: a growing map is copied
 	data["access_token"] = t.AccessToken
 	data["token_type"] = "Bearer"
 	data["authorization"] = t.Authorization()

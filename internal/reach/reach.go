@@ -1,5 +1,5 @@
-// Package reach has the transport of one HTTP request, and says in words why one got no answer. Its words hold nothing that the
-// other side sent, no URL and no header, so they are fit for errors and logs.
+// Package reach has the transport of one HTTP request, and describes why a request got no response. The descriptions
+// contain nothing sent by the other side, no URL and no header, so they are safe in errors and logs.
 package reach
 
 import (
@@ -16,15 +16,15 @@ import (
 	"unicode"
 )
 
-// The reasons that a caller may have advice for.
+// Reasons for which a caller may have advice.
 const (
 	NotHTTP = "the answer is not HTTP"
 	NotTLS  = "TLS: the server does not speak TLS there"
 )
 
-// Cause names what kept an answer from coming, in words of our own: errors of net/http carry the URL
-// with its query, and pieces of what the other side sent. temporary is false if trying again
-// unchanged will not help. It does not judge timeouts of the caller's own.
+// Cause returns why a request got no response, in the plugin's own words: errors of net/http contain the URL with its
+// query, and text sent by the other side. temporary is false if a retry of the same request will not help. It does
+// not judge the caller's own timeouts.
 func Cause(err error) (reason string, temporary bool) {
 	if refused, ok := errors.AsType[proxyError](err); ok {
 		return refused.Error(), true
@@ -73,7 +73,7 @@ var causes = []struct {
 	{io.EOF, "connection closed without an answer"},
 }
 
-// tlsCause is Cause for what goes wrong in TLS; "" if it was something else.
+// tlsCause is Cause for TLS; "" if err has another cause.
 func tlsCause(err error) string {
 	if alert := Alert(err); alert != "" {
 		return "TLS: refused by the server: " + alert
@@ -100,8 +100,8 @@ func tlsCause(err error) string {
 	return ""
 }
 
-// Alert is the TLS alert (RFC 8446 section 6.2) that the server sent, in crypto/tls's words; "" if the
-// error is something else.
+// Alert returns the TLS alert (RFC 8446 section 6.2) sent by the server, in crypto/tls's words; "" if err is not an
+// alert.
 func Alert(err error) string {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
@@ -110,7 +110,7 @@ func Alert(err error) string {
 	return strings.TrimPrefix(op.Err.Error(), "tls: ")
 }
 
-// printable is a host's name without what does not print.
+// printable returns s without unprintable characters.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -120,8 +120,8 @@ func printable(s string) string {
 	}, s)
 }
 
-// Ended is ctx.Err(), or its deadline if that has passed: a dialer keeps ctx's deadline with a timer
-// of its own, which may fire just before ctx's.
+// Ended returns ctx.Err(), or context.DeadlineExceeded if ctx's deadline has passed: a dialer has a timer of its own
+// for it, which may fire just before ctx's.
 func Ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -132,7 +132,7 @@ func Ended(ctx context.Context) error {
 	return nil
 }
 
-// Busy holds for the HTTP statuses that are about the moment, whatever the body says.
+// Busy reports whether an HTTP status describes a temporary state, whatever the body says.
 func Busy(status int) bool {
 	return status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout
 }

@@ -9,9 +9,9 @@ import (
 	"net/url"
 )
 
-// NewTransport returns a transport for one request, without a proxy. roots nil are the system's. Without keep-alive
-// there is no connection left to close late, and none to find dead: http.Transport repeats a request on a new
-// connection if a kept one broke, and so does HTTP/2 if the server says that it did not begin.
+// NewTransport returns a transport for one request, without a proxy. roots nil means the system's. It has neither
+// keep-alive nor HTTP/2: http.Transport repeats a request if a kept connection broke, or if an HTTP/2 server says
+// that it had not begun.
 func NewTransport(roots *x509.CertPool) *http.Transport {
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
@@ -24,17 +24,17 @@ func NewTransport(roots *x509.CertPool) *http.Transport {
 			if resp.StatusCode == http.StatusOK {
 				return nil
 			}
-			return proxyError{resp.StatusCode} // http.Transport's own would hold the proxy's words
+			return proxyError{resp.StatusCode} // http.Transport's own error contains the proxy's text
 		},
 	}
 }
 
-// proxyError says that a proxy did not connect.
+// proxyError is a proxy's refusal to connect.
 type proxyError struct{ status int }
 
 func (e proxyError) Error() string { return ProxyRefusal(e.status) }
 
-// ProxyRefusal is the reason for a proxy's own answer with an HTTP status that is no success.
+// ProxyRefusal returns the reason for an unsuccessful response of the proxy itself.
 func ProxyRefusal(status int) string {
 	if status == http.StatusProxyAuthRequired {
 		return "proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"

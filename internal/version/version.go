@@ -1,4 +1,4 @@
-// Package version says which version of this project a binary is. The plugin and mcp-token-proxy share it.
+// Package version returns the version of a binary of this project, the plugin or mcp-token-proxy.
 package version
 
 import (
@@ -7,24 +7,24 @@ import (
 	"runtime/debug"
 )
 
-// next is the version that is released next, and the only one that a tag may have.
+// next is the next version to be released, and the only one that a tag may have.
 const next = "v0.2.0"
 
 // The linker sets these, by -X: release is the tag, in a release only; commit is the commit of another build.
 var release, commit string
 
-// String returns the version that the plugin reports to Vault, a semantic version with its "v": of a release its
-// tag, of another build the next version with "-dev.<commit>", or with "-dev" if the commit isn't known. ".dirty" at its
-// end says that the files were not those of the commit. The -version of a registration must be the same.
+// String returns the version that the plugin reports to Vault, a semantic version with its "v". For a release it is
+// the tag; for another build the next version with "-dev.<commit>", or "-dev" if the commit is unknown, and ".dirty"
+// if files differed from the commit. The -version of a registration must be the same.
 func String() string {
 	info, _ := debug.ReadBuildInfo()
 	return of(release, commit, info)
 }
 
-// tagged matches the version of a tag, and no pseudo-version.
+// tagged matches the version of a tag, but not a pseudo-version.
 var tagged = regexp.MustCompile(`^v\d+\.\d+\.\d+(-rc\.?\d+)?$`)
 
-// of prefers what the linker set to what Go recorded: the releases are built without the latter.
+// of prefers the linker's values to those recorded by Go, which releases are built without.
 func of(release, commit string, info *debug.BuildInfo) string {
 	if release != "" {
 		return release
@@ -48,6 +48,6 @@ func of(release, commit string, info *debug.BuildInfo) string {
 	return version
 }
 
-// shortened matches what a version has of a commit's hash: 12 digits, or more until one is a letter. A semantic version
-// has no number that begins with 0.
+// shortened matches the part of a commit's hash used in a version: 12 digits, or more until one is a letter if it
+// begins with 0, as numbers in a semantic version have no leading zero.
 var shortened = regexp.MustCompile(`^(0\d{11,}[a-f]?|.{1,12})`)
