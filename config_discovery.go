@@ -55,7 +55,7 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 		c.Published = nil
 	}
 	if named && c.ServerURL != "" && verify && c.wantsPublished() && (c.Published == nil || rediscover) {
-		c.look(ctx)
+		c.pinPublished(ctx)
 		warnings = append(warnings[:len(warnings):len(warnings)], c.Published.Warning)
 	}
 	return warnings, nil
@@ -66,8 +66,8 @@ func (c *config) wantsPublished() bool {
 	return len(c.Scopes) == 0 || len(c.Resource) == 0 && !c.OmitResource
 }
 
-// search returns the request of discovery.
-func (c *config) search() *discovery.Request {
+// discoveryRequest returns the request of discovery.
+func (c *config) discoveryRequest() *discovery.Request {
 	return &discovery.Request{
 		ServerURL:         c.ServerURL,
 		Issuer:            c.Issuer,
@@ -82,7 +82,7 @@ func (c *config) search() *discovery.Request {
 // discover finds the authorization server and pins it. If the write did not supply the credentials (trusted is
 // false), it refuses an issuer other than the pinned one: credentials belong to one issuer.
 func (c *config) discover(ctx context.Context, trusted bool) error {
-	found, err := c.search().Do(ctx)
+	found, err := c.discoveryRequest().Do(ctx)
 	if _, sought := errors.AsType[*discovery.Error](err); err != nil && !sought {
 		return badRequest("%v", err)
 	}
@@ -101,10 +101,10 @@ func (c *config) discover(ctx context.Context, trusted bool) error {
 	return nil
 }
 
-// look pins the scopes and resource published by the MCP server. They are defaults only, so an error becomes a
+// pinPublished pins the scopes and resource published by the MCP server. They are defaults only, so an error becomes a
 // warning.
-func (c *config) look(ctx context.Context) {
-	found, err := c.search().Look(ctx)
+func (c *config) pinPublished(ctx context.Context) {
+	found, err := c.discoveryRequest().Look(ctx)
 	c.Published = newPublished(c.ServerURL, found)
 	if err == nil {
 		return

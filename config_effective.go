@@ -70,8 +70,8 @@ func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }
 
-// named returns the scopes and the resource named by the MCP server, as far as they are known.
-func (c *config) named() (scopes []string, resource string) {
+// publishedDefaults returns the scopes and the resource named by the MCP server, as far as they are known.
+func (c *config) publishedDefaults() (scopes []string, resource string) {
 	switch {
 	case c.Published != nil:
 		return c.Published.Scopes, c.Published.Resource
@@ -85,7 +85,7 @@ func (c *config) named() (scopes []string, resource string) {
 // defaultParameters returns the token parameters of a config without its own: the MCP server's scopes, and its
 // resource or else its URL.
 func (c *config) defaultParameters() grant.Parameters {
-	scopes, resource := c.named()
+	scopes, resource := c.publishedDefaults()
 	if resource == "" && c.ServerURL != "" {
 		resource = canonicalResource(c.ServerURL)
 	}

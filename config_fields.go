@@ -10,33 +10,33 @@ import (
 
 // discoveredTable defines the read-only fields of a config: the findings of discovery.
 var discoveredTable = fieldTable[config]{
-	found("discovered_issuer", framework.TypeString, "The authorization server that was discovered.", func(c *config) any {
+	discoveredField("discovered_issuer", framework.TypeString, "The authorization server that was discovered.", func(c *config) any {
 		if c.Discovered == nil {
 			return nil
 		}
 		return c.Discovered.Issuer
 	}),
-	found("discovered_token_url", framework.TypeString, "The token endpoint that was discovered.", func(c *config) any {
+	discoveredField("discovered_token_url", framework.TypeString, "The token endpoint that was discovered.", func(c *config) any {
 		if c.Discovered == nil {
 			return nil
 		}
 		return c.Discovered.TokenURL
 	}),
-	found("discovered_scopes", framework.TypeStringSlice, "The scopes that the MCP server names, which are asked for if scopes is empty.", func(c *config) any {
+	discoveredField("discovered_scopes", framework.TypeStringSlice, "The scopes that the MCP server names, which are asked for if scopes is empty.", func(c *config) any {
 		if c.Discovered == nil && c.Published == nil {
 			return nil
 		}
-		scopes, _ := c.named()
+		scopes, _ := c.publishedDefaults()
 		return list(scopes)
 	}),
-	found("discovered_resource", framework.TypeString, "The resource identifier that the MCP server publishes, which is sent if resource is empty.", func(c *config) any {
+	discoveredField("discovered_resource", framework.TypeString, "The resource identifier that the MCP server publishes, which is sent if resource is empty.", func(c *config) any {
 		if c.Discovered == nil && c.Published == nil {
 			return nil
 		}
-		_, resource := c.named()
+		_, resource := c.publishedDefaults()
 		return resource
 	}),
-	found("discovered_at", framework.TypeTime, "When that was (RFC 3339, UTC).", func(c *config) any {
+	discoveredField("discovered_at", framework.TypeTime, "When that was (RFC 3339, UTC).", func(c *config) any {
 		switch {
 		case c.Discovered != nil:
 			return rfc3339(c.Discovered.At)
@@ -48,8 +48,8 @@ var discoveredTable = fieldTable[config]{
 	}),
 }
 
-// found defines a read-only field of a config.
-func found(name string, fieldType framework.FieldType, description string, value func(*config) any) field[config] {
+// discoveredField defines a read-only field of a config.
+func discoveredField(name string, fieldType framework.FieldType, description string, value func(*config) any) field[config] {
 	return field[config]{name: name, schema: framework.FieldSchema{Type: fieldType, Description: description}, value: value}
 }
 
@@ -66,9 +66,9 @@ func (c *config) response() map[string]any {
 	return slices.Concat(configTable, discoveredTable).response(c)
 }
 
-// keepsDiscovered returns an error if the request changes a discovered field. Only an unchanged value may be written
+// refuseDiscovered returns an error if the request changes a discovered field. Only an unchanged value may be written
 // back with the rest of a read; when says whether discovered_at must be unchanged too.
-func (c *config) keepsDiscovered(d *framework.FieldData, when bool) error {
+func (c *config) refuseDiscovered(d *framework.FieldData, when bool) error {
 	for _, f := range discoveredTable {
 		given, ok := d.Raw[f.name]
 		if !ok || f.name == "discovered_at" && !when || asText(given) == asText(f.value(c)) {

@@ -12,7 +12,7 @@ func (c *config) validCredentials() error {
 	hasSecret, hasKey := c.ClientSecret != "", len(c.Keys) > 0
 	hasCertificate := c.ClientCertificate != "" || c.ClientCertificateKey != ""
 	if c.Grant == grant.JWTBearer && !(hasSecret && hasCertificate) {
-		return c.validBeside(hasSecret, hasCertificate)
+		return c.validBearer(hasSecret, hasCertificate)
 	}
 	if hasSecret && (hasKey || hasCertificate) || hasKey && hasCertificate {
 		return badRequest("a config holds one kind of credentials: empty the others in the same write, as in client_secret=\"\" or private_key=\"\" or client_certificate=\"\" client_certificate_key=\"\"")
@@ -61,8 +61,8 @@ func (c *config) validSecret() error {
 	return nil
 }
 
-// validBeside checks the keys of the JWT bearer grant and, if the client also authenticates, its credentials.
-func (c *config) validBeside(hasSecret, hasCertificate bool) error {
+// validBearer checks the keys of the JWT bearer grant and, if the client also authenticates, its credentials.
+func (c *config) validBearer(hasSecret, hasCertificate bool) error {
 	method := c.authMethod()
 	switch {
 	case (hasSecret || hasCertificate) && c.ClientID == "":
@@ -125,9 +125,9 @@ func (c *config) validClientCertificate() error {
 	return nil
 }
 
-// unexpired refuses an expired client certificate if the write gives it. One that expired in storage doesn't block
+// validExpiry refuses an expired client certificate if the write gives it. One that expired in storage doesn't block
 // other changes. old is nil for a new config.
-func (c *config) unexpired(old *config) error {
+func (c *config) validExpiry(old *config) error {
 	end, ok := c.certificateEnd()
 	if !ok || old != nil && old.ClientCertificate == c.ClientCertificate || time.Now().Before(end) {
 		return nil

@@ -6,15 +6,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// named maps the paths with names to their number of names. It omits jwks/, which returns the same error for every
+// namesIn maps the paths with names to their number of names. It omits jwks/, which returns the same error for every
 // absent name.
-var named = map[string]int{"config": 1, "role": 2, "token": 2, "refresh": 2, "status": 2, "keys": 1}
+var namesIn = map[string]int{"config": 1, "role": 2, "token": 2, "refresh": 2, "status": 2, "keys": 1}
 
 // faultyName returns the error for a path that matches no pattern because of a malformed name; nil if names are not
 // the cause.
 func faultyName(path string) error {
 	prefix, rest, _ := strings.Cut(path, "/")
-	most := named[prefix]
+	most := namesIn[prefix]
 	if most == 0 {
 		return nil
 	}
@@ -34,7 +34,7 @@ func faultyName(path string) error {
 // silently use the path's.
 func sameNames(req *logical.Request) error {
 	parts := strings.Split(req.Path, "/")
-	if named[parts[0]] == 0 {
+	if namesIn[parts[0]] == 0 {
 		return nil
 	}
 	for i, field := range []string{"server", "role"} {

@@ -88,7 +88,7 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 
 // onlyKnown returns an error for a field unknown to the path. The framework would ignore it, and a misspelt
 // omit_resource or token_id would do something the caller did not ask for. The discovered fields of a config's read
-// may be written back: see keepsDiscovered.
+// may be written back: see refuseDiscovered.
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {

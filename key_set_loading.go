@@ -45,7 +45,7 @@ func (b *backend) loadKeySets() {
 				})
 			}
 			_ = group.Wait()
-			b.keySets.lookedAtAll()
+			b.keySets.markLoaded()
 		})
 		return nil
 	})

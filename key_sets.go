@@ -34,8 +34,8 @@ func newKeySets() *keySets {
 	return &keySets{sets: map[string]keySet{}, ids: map[string]string{}, loaded: make(chan struct{})}
 }
 
-// lookedAtAll records that every config has been read since the start.
-func (k *keySets) lookedAtAll() { k.loadOnce.Do(func() { close(k.loaded) }) }
+// markLoaded records that every config has been read since the start.
+func (k *keySets) markLoaded() { k.loadOnce.Do(func() { close(k.loaded) }) }
 
 // update replaces a server's key set by that of c, the stored config; nil if it was deleted. The caller holds the
 // server's write lock, so updates keep the order of writes.
@@ -78,8 +78,8 @@ func (k *keySets) identitiesElsewhere(publicURL string) []string {
 const keySetWait = 5 * time.Second
 
 // await returns the key set of a public id if its config has one of the identities.
-func (k *keySets) await(ctx context.Context, id string, of []identity) (keySet, bool) {
-	set, ok := k.of(id, of)
+func (k *keySets) await(ctx context.Context, id string, identities []identity) (keySet, bool) {
+	set, ok := k.of(id, identities)
 	if ok {
 		return set, true
 	}
@@ -90,15 +90,15 @@ func (k *keySets) await(ctx context.Context, id string, of []identity) (keySet, 
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return k.of(id, of)
+	return k.of(id, identities)
 }
 
 // of is await without the wait.
-func (k *keySets) of(id string, of []identity) (keySet, bool) {
+func (k *keySets) of(id string, identities []identity) (keySet, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	set, ok := k.sets[id]
-	return set, ok && slices.Contains(of, set.identity)
+	return set, ok && slices.Contains(identities, set.identity)
 }
 
 // at returns the keys that are published at now.

@@ -80,8 +80,8 @@ func (l limit) String() string {
 	}
 }
 
-// fits checks the size of the stored form of a config or a role.
-func fits(entry any) error {
+// validSize checks the size of the stored form of a config or a role.
+func validSize(entry any) error {
 	data, err := json.Marshal(entry)
 	if err != nil {
 		return fmt.Errorf("encoding an entry: %w", err)

@@ -100,12 +100,12 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	next := newConfig()
 	if old != nil {
 		next = old.clone()
-		if err := old.keepsDiscovered(d, true); err != nil {
+		if err := old.refuseDiscovered(d, true); err != nil {
 			return nil, err
 		}
 	}
 	configTable.update(next, d)
-	meant, err := b.store.writtenFor(ctx, name.Server, old, next)
+	writtenFor, err := b.store.writtenFor(ctx, name.Server, old, next)
 	if err != nil {
 		return nil, err
 	}
@@ -122,19 +122,19 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	if err := next.validate(); err != nil {
 		return nil, err
 	}
-	madeKey, err := next.updateKeys(d, meant)
+	madeKey, err := next.updateKeys(d, writtenFor)
 	if err != nil {
 		return nil, err
 	}
 	if err := next.validCredentials(); err != nil {
 		return nil, err
 	}
-	if err := next.unexpired(old); err != nil {
+	if err := next.validExpiry(old); err != nil {
 		return nil, err
 	}
 	field, trusted := next.suppliesCredentials(d, madeKey)
 	trusted = trusted || old == nil
-	if !trusted && !next.sameRoute(meant) {
+	if !trusted && !next.sameRoute(writtenFor) {
 		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must supply %s too: the stored credentials are not sent to a place they were not written for", field)
 	}
 	verify := d.Get("verify").(bool)
@@ -143,7 +143,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, err
 	}
 	if old == nil {
-		if err := next.keepsDiscovered(d, false); err != nil {
+		if err := next.refuseDiscovered(d, false); err != nil {
 			return nil, err
 		}
 	}
@@ -157,10 +157,10 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	}
 	next.assignPublicID(name.Server, old)
 	now := time.Now()
-	if old == nil || !next.sameCredentials(old) || !next.sameRoute(meant) {
+	if old == nil || !next.sameCredentials(old) || !next.sameRoute(writtenFor) {
 		next.writeCredentials(now)
 	}
-	if err := fits(next); err != nil {
+	if err := validSize(next); err != nil {
 		return nil, err
 	}
 

@@ -153,7 +153,7 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	next := old.clone()
 	next.Keys = next.Keys.rotated(key, now)
 	next.Revision = newID()
-	if err := fits(next); err != nil {
+	if err := validSize(next); err != nil {
 		return nil, err
 	}
 	err = b.engine.Change(ctx, name, tokens.Change{

@@ -51,9 +51,9 @@ func (s store) writtenFor(ctx context.Context, server string, old, next *config)
 	if err != nil || verified {
 		return old, err
 	}
-	meant := old.clone()
-	meant.AssertionAudience = next.AssertionAudience
-	return meant, nil
+	corrected := old.clone()
+	corrected.AssertionAudience = next.AssertionAudience
+	return corrected, nil
 }
 
 // storeProof stores the recorded proof. After a storage failure the next saved token tries again: only the status and

@@ -9,16 +9,16 @@ func (c *config) assignPublicID(server string, old *config) {
 	switch {
 	case !c.publishes():
 		c.PublicID = ""
-	case !old.publishes() || !c.signsFor(old):
+	case !old.publishes() || !c.sameParty(old):
 		c.PublicID = newPublicID(server)
 	}
 }
 
-// signsFor reports whether the assertions of c and o are for the same party (discovered values included), make the
+// sameParty reports whether the assertions of c and o are for the same party (discovered values included), make the
 // same claims about the client, and are signed by keys with the same owner: the plugin, or the operator with the same
 // key.
-func (c *config) signsFor(o *config) bool {
-	return c.sameRoute(o) && c.samePurpose(o) && c.PublicURL == o.PublicURL && c.saysTheSame(o) &&
+func (c *config) sameParty(o *config) bool {
+	return c.sameRoute(o) && c.samePurpose(o) && c.PublicURL == o.PublicURL && c.sameClaims(o) &&
 		origin(c.tokenURL()) == origin(o.tokenURL()) &&
 		discovery.SameIssuer(c.issuer(), o.issuer()) &&
 		c.assertionAudience() == o.assertionAudience() &&
@@ -31,8 +31,8 @@ func (c *config) samePurpose(o *config) bool {
 	return c.Identity == o.Identity && c.grantType() == o.grantType()
 }
 
-// saysTheSame reports whether the assertions of c and o make the same claims about the client.
-func (c *config) saysTheSame(o *config) bool {
+// sameClaims reports whether the assertions of c and o make the same claims about the client.
+func (c *config) sameClaims(o *config) bool {
 	return c.Identity == identityStatic ||
 		c.AssertionSubject == o.AssertionSubject && fingerprint(c.AssertionClaims) == fingerprint(o.AssertionClaims)
 }

@@ -60,5 +60,5 @@ func (r *role) validate() error {
 	if err := roleTable.check(r); err != nil {
 		return err
 	}
-	return fits(r)
+	return validSize(r)
 }
