@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -323,11 +322,8 @@ func scrapedLabels(t *testing.T, client *api.Client) []labels.Labels {
 	t.Helper()
 	resp := bed.Must(client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics"))(t)
 	defer resp.Body.Close()
-	text := expfmt.NewTextParser(model.UTF8Validation)
-	families := bed.Must(text.TextToMetricFamilies(resp.Body))(t)
-	samples := bed.Must(expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...))(t)
 	var all []labels.Labels
-	for _, sample := range samples {
+	for _, sample := range bed.Must(samples(resp.Body))(t) {
 		series := map[string]string{}
 		for name, value := range sample.Metric {
 			series[string(name)] = string(value)

@@ -70,11 +70,7 @@ func TestEveryClientAuthentication(t *testing.T) {
 			if token.Scope != u.client.Scope {
 				t.Errorf("scope %q, want %q, which the MCP server's metadata names", token.Scope, u.client.Scope)
 			}
-			requests := u.requests(t)
-			if len(requests) != 1 {
-				t.Fatalf("%d token requests, want 1: %+v", len(requests), requests)
-			}
-			u.checkRequest(t, requests[0], c.method, c.alg)
+			u.checkRequest(t, u.wantRequests(t, 1)[0], c.method, c.alg)
 			u.checkConfig(t)
 		})
 	}

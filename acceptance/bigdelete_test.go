@@ -37,9 +37,7 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 			}
 			t.Errorf("%d of %d %s reads of other servers took more than %s, the slowest %s", n, len(results), what, bound, round(slowest))
 		}
-		if other := trouble.Other(results, http.StatusOK); other != nil {
-			t.Errorf("%s reads of other servers were answered with %v; one is %s", what, trouble.Statuses(results), other)
-		}
+		wantAll(t, what+" reads of other servers", results, http.StatusOK)
 	}
 	if r.Delete.Took > writeBound {
 		t.Errorf("the delete took %s, want at most %s: a Vault that is sealed waits for it", round(r.Delete.Took), writeBound)
@@ -48,9 +46,7 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 		t.Errorf("creating the config again: %s, want it done, or refused with a reason", r.Create)
 	}
 	for what, results := range map[string][]trouble.Result{"returned": r.Gone, "been under way for a second": r.Early} {
-		if other := trouble.Other(results, http.StatusNotFound); other != nil {
-			t.Errorf("when the delete had %s, its names were answered with %v, want 404 to all; one is %s", what, trouble.Statuses(results), other)
-		}
+		wantAll(t, "deleted names when the delete had "+what, results, http.StatusNotFound)
 	}
 	for _, list := range r.Listed {
 		names, _ := list.Data["keys"].([]any)
@@ -62,9 +58,7 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 			t.Errorf("the list of %s shows %v, which was deleted", list.Path, names[i])
 		}
 	}
-	if other := trouble.Other(r.Recreated, http.StatusOK); other != nil {
-		t.Errorf("a role of a new config of the name: %v, want 200; one is %s", trouble.Statuses(r.Recreated), other)
-	}
+	wantAll(t, "a role of a new config of the name", r.Recreated, http.StatusOK)
 	if r.Still != 0 {
 		t.Errorf("%d entries too many in the end", r.Still)
 	}

@@ -53,11 +53,8 @@ func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 			u := newConfigured(t, shared(t), "", 5*time.Minute)
 			client := u.compareAndRefresh(t)
 			if c.young {
-				bed.Eventually(t, time.Minute, func() error {
-					if answer := u.write(t, "refresh/"+u.name, nil); answer.Data["refreshed"] != true {
-						return errors.New("the token is still that of the set-up")
-					}
-					return nil
+				bed.Until(t, time.Minute, "a refreshed token", func() bool {
+					return u.write(t, "refresh/"+u.name, nil).Data["refreshed"] == true
 				})
 			}
 			before := len(u.requests(t))
@@ -137,9 +134,7 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	if got, want := b.streams(), []int{http.StatusOK, http.StatusUnauthorized, http.StatusOK}; !slices.Equal(got, want) {
 		t.Errorf("the GETs were answered with %v, want %v", got, want)
 	}
-	if err := forecast(t.Context(), session); err != nil {
-		t.Error(err)
-	}
+	bed.OK(t, forecast(t.Context(), session))
 	u.wantRequests(t, 2)
 }
 
@@ -221,12 +216,7 @@ func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 func waitForEnd(t *testing.T, source *brokerauth.Source) {
 	t.Helper()
 	held := bed.Must(source.Token())(t)
-	bed.Eventually(t, time.Minute, func() error {
-		if left := time.Until(held.Expiry); left > 0 {
-			return fmt.Errorf("the token is valid for %s", left)
-		}
-		return nil
-	})
+	bed.Until(t, time.Minute, "the token's end", func() bool { return !time.Now().Before(held.Expiry) })
 }
 
 // A balancer stands before an MCP server. It can cut the stream of messages from it, and refuse to open it.
@@ -298,12 +288,7 @@ func (b *balancer) streams() []int {
 // waitForStreams waits until n GETs have been answered.
 func (b *balancer) waitForStreams(t *testing.T, n int) {
 	t.Helper()
-	bed.Eventually(t, time.Minute, func() error {
-		if got := b.streams(); len(got) < n {
-			return fmt.Errorf("the GETs were answered with %v, want %d", got, n)
-		}
-		return nil
-	})
+	bed.Until(t, time.Minute, fmt.Sprint("answers to GETs: ", n), func() bool { return len(b.streams()) >= n })
 }
 
 // A caller who gives up while Vault hangs does not wait for it, neither if there is no token, in Connect or

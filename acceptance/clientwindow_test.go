@@ -1,7 +1,6 @@
 package acceptance
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -65,18 +64,14 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	if r.Windows > 1 && f.Answer != nil && r.Gap < gap {
 		t.Errorf("two requests within %s, want windows of %s at least", round(r.Gap), gap)
 	}
-	if other := trouble.Other(r.Reads, http.StatusBadGateway, http.StatusBadRequest); other != nil {
-		t.Errorf("readers were answered with %v, want 502 or 400; one is %s", trouble.Statuses(r.Reads), other)
-	}
+	wantAll(t, "readers", r.Reads, http.StatusBadGateway, http.StatusBadRequest)
 	if f.Limit > r.Watched {
 		return
 	}
 	if r.Served > backBound {
 		t.Errorf("a token was served %s after the recovery, want %s", round(r.Served), backBound)
 	}
-	if other := trouble.Other(r.Last, http.StatusOK); other != nil {
-		t.Errorf("after the first success the names were answered with %v, want 200 to all; one is %s", trouble.Statuses(r.Last), other)
-	}
+	wantAll(t, "after the first success the names", r.Last, http.StatusOK)
 	if r.Healing > r.Names+windows {
 		t.Errorf("%d requests from the recovery until all %d names were served", r.Healing, r.Names)
 	}
@@ -99,12 +94,8 @@ func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 			if most := 1 + underWay + mostAttempts(watch, time.Second, 10*time.Second); r.Asked > most {
 				t.Errorf("%d requests, want at most %d", r.Asked, most)
 			}
-			if other := trouble.Other(r.Reads, http.StatusOK); other != nil {
-				t.Errorf("readers of held tokens were answered with %v; one is %s", trouble.Statuses(r.Reads), other)
-			}
-			if other := trouble.Other(r.Refreshes, http.StatusBadGateway, http.StatusBadRequest); other != nil {
-				t.Errorf("callers of refresh/ were answered with %v; one is %s", trouble.Statuses(r.Refreshes), other)
-			}
+			wantAll(t, "readers of held tokens", r.Reads, http.StatusOK)
+			wantAll(t, "callers of refresh/", r.Refreshes, http.StatusBadGateway, http.StatusBadRequest)
 			if r.Refreshed > 2 {
 				t.Errorf("%d requests for %d callers of refresh/, want at most one in each window", r.Refreshed, names)
 			}
@@ -145,9 +136,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 				status int
 			}{{bad, http.StatusBadRequest}, {good, http.StatusOK}, {bad, http.StatusBadRequest}} {
 				results := s.ReadAll(t.Context(), want.paths)
-				if other := trouble.Other(results, want.status); other != nil {
-					t.Errorf("answered with %v, want %d; one is %s", trouble.Statuses(results), want.status, other)
-				}
+				wantAll(t, "roles", results, want.status)
 			}
 			if n := len(s.AS.Requests()); n != roles {
 				t.Errorf("%d token requests for %d roles, want one of each", n, roles)
@@ -260,11 +249,8 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 				t.Errorf("the held token: %s", r)
 			}
 			s.AS.Set(s.AS.Issue(5 * time.Minute))
-			bed.Eventually(t, 2*limit, func() error {
-				if r := s.Write(t.Context(), "config/old", map[string]any{"scopes": "other"}); r.Status != http.StatusNoContent {
-					return errors.New(r.String())
-				}
-				return nil
+			bed.Until(t, 2*limit, "a write goes through", func() bool {
+				return s.Write(t.Context(), "config/old", map[string]any{"scopes": "other"}).Status == http.StatusNoContent
 			})
 			if took := time.Since(begun); took < limit {
 				t.Errorf("a write went through after %s, want none before the server's %s are over", round(took), limit)
@@ -293,9 +279,7 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	// The tokens are stored one after the other, which takes a busy machine longer than a reader waits.
 	for _, statuses := range [][]int{{http.StatusOK, http.StatusGatewayTimeout}, {http.StatusOK}} {
 		results := s.ReadAll(t.Context(), paths)
-		if other := trouble.Other(results, statuses...); other != nil {
-			t.Errorf("after the write readers got %v, want %v; one is %s", trouble.Statuses(results), statuses, other)
-		}
+		wantAll(t, "after the write readers", results, statuses...)
 	}
 }
 

@@ -21,32 +21,16 @@ func TestColdReadersShareOneRequest(t *testing.T) {
 	u.configure(t, map[string]any{"verify": false}) // stores the config without a token
 	u.wantRequests(t, 0)
 
-	var (
-		start = make(chan struct{})
-		done  sync.WaitGroup
-		ids   [readers]string
-		errs  [readers]error
-	)
-	for i := range readers {
-		done.Go(func() {
-			<-start
-			token, err := u.bed.ReadToken(t.Context(), u.root, "token/"+u.name)
-			if err != nil {
-				errs[i] = err
-				return
-			}
-			ids[i] = token.TokenID
-		})
+	results := make([]read, readers)
+	var done sync.WaitGroup
+	for i := range results {
+		done.Go(func() { results[i] = readOnce(t.Context(), u, u.root, "token/"+u.name) })
 	}
-	close(start)
 	done.Wait()
-
-	for i := range readers {
-		if errs[i] != nil {
-			t.Fatalf("reader %d: %v", i, errs[i])
-		}
-		if ids[i] != ids[0] {
-			t.Fatalf("reader %d has token %s, reader 0 has %s", i, ids[i], ids[0])
+	for i, r := range results {
+		bed.OK(t, r.err)
+		if r.token.TokenID != results[0].token.TokenID {
+			t.Fatalf("reader %d has token %s, reader 0 has %s", i, r.token.TokenID, results[0].token.TokenID)
 		}
 	}
 	u.wantRequests(t, 1)

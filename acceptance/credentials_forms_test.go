@@ -1,12 +1,10 @@
 package acceptance
 
 import (
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"maps"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,10 +41,7 @@ func TestFormsOfAssertions(t *testing.T) {
 				t.Errorf("the write warns %q", answer.Warnings)
 			}
 			u.token(t, "token/"+u.name)
-			requests := u.requests(t)
-			if len(requests) != 1 {
-				t.Fatalf("%d token requests, want 1: %+v", len(requests), requests)
-			}
+			requests := u.wantRequests(t, 1)
 			got := requests[0].Assertion
 			if requests[0].Status != http.StatusOK || got.Type != c.typ || got.Alg != c.alg || got.KeyID != c.kid(u) {
 				t.Errorf("the assertion was %+v, want typ %s, alg %s and kid %q", got, c.typ, c.alg, c.kid(u))
@@ -76,8 +71,7 @@ func TestSelfSignedClientCertificate(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	key, block := p256PKCS8(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(90 * 24 * time.Hour)}
-	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	der := selfSigned(t, key)
 	certificate := bed.Must(x509.ParseCertificate(der))(t)
 	u.client = bed.Client{ID: u.client.ID, AuthMethod: "self_signed_tls_client_auth", Scope: u.client.Scope}
 	u.client.JWKS = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), Certificates: []*x509.Certificate{certificate}}}}
@@ -90,8 +84,8 @@ func TestSelfSignedClientCertificate(t *testing.T) {
 		"client_certificate_key": private,
 	}))
 	u.token(t, "token/"+u.name)
-	if requests := u.requests(t); len(requests) != 1 || requests[0].Status != http.StatusOK {
-		t.Errorf("the token requests are %+v", requests)
+	if request := u.wantRequests(t, 1)[0]; request.Status != http.StatusOK {
+		t.Errorf("the token request is %+v", request)
 	}
 }
 

@@ -112,13 +112,19 @@ func namedKey(t *testing.T, u *upstream) map[string]any {
 	t.Helper()
 	key, block := p256PKCS8(t)
 	fields := u.registerKey(t, key, block, "named key/1")
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	der := selfSigned(t, key)
 	digest := sha256.Sum256(der)
 	u.x5t = base64.RawURLEncoding.EncodeToString(digest[:])
 	fields["key_id"] = "named key/1"
 	fields["certificate"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	return fields
+}
+
+// selfSigned makes a certificate for a key, in DER.
+func selfSigned(t *testing.T, key crypto.Signer) []byte {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(90 * 24 * time.Hour)}
+	return bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
 }
 
 func (u *upstream) registerKey(t *testing.T, key crypto.Signer, block *pem.Block, kid string) map[string]any {

@@ -1,11 +1,8 @@
 package acceptance
 
 import (
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"math/big"
 	"net/http"
 	"os"
 	"os/exec"
@@ -484,10 +481,11 @@ func followProviders(w *walkthrough) {
 	w.blocks = slices.DeleteFunc(w.blocks, func(b block) bool {
 		return slices.ContainsFunc(servers.Kinds, func(kind servers.Kind) bool { return kind.Section == b.heading })
 	})
-	rsa, cert := certifiedKey(t)
-	w.bed.Secrecy.AddPrivateKey("the recipes' key", rsa)
-	w.put("key.pem", rsa)
-	w.put("cert.pem", cert)
+	key, block := rsaPKCS8(t)
+	private := string(pem.EncodeToMemory(block))
+	w.bed.Secrecy.AddPrivateKey("the recipes' key", private)
+	w.put("key.pem", private)
+	w.put("cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t, key)})))
 	w.put("wso2-ca.pem", w.bed.AS.CA.PEM)
 	w.put("consumer-secret", w.client.Secret)
 
@@ -549,15 +547,6 @@ func checkRunRecipes(t *testing.T) {
 	}
 }
 
-// certifiedKey makes an RSA key and a certificate for it, in PEM form.
-func certifiedKey(t *testing.T) (key, cert string) {
-	t.Helper()
-	private, block := rsaPKCS8(t)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))(t)
-	return string(pem.EncodeToMemory(block)), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
 // The Go of the page compiles, as it is; brokerauth's own examples run the like of it.
 func followBrokerauth(w *walkthrough) {
 	w.put("main.go", `package main
@@ -575,10 +564,7 @@ func transport(source *brokerauth.Source) (any, error) {
 `+w.next("go", "transport, err").text+`return client, err
 }
 `)
-	vet := exec.CommandContext(w.t.Context(), "go", "vet", filepath.Join(w.dir, "main.go"))
-	if out, err := vet.CombinedOutput(); err != nil {
-		w.t.Errorf("the page's Go: %v\n%s", err, out)
-	}
+	output(w.t, exec.CommandContext(w.t.Context(), "go", "vet", filepath.Join(w.dir, "main.go")))
 	w.configure(w.t, nil)
 	broker := newIdentity(w.t, w.bed, "brokerauth", w.next("hcl", "").text)
 	w.wantStatuses(brokersLogin{client: broker.Client}, map[string]int{

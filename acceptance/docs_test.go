@@ -278,9 +278,7 @@ func (w *walkthrough) start(begins string) (stop func()) {
 			w.t.Errorf("%s ended by itself", b)
 		default:
 		}
-		if err := process.Stop(); err != nil {
-			w.t.Error(err)
-		}
+		bed.OK(w.t, process.Stop())
 	}
 }
 

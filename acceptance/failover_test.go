@@ -3,7 +3,6 @@ package acceptance
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -179,13 +178,9 @@ func (f *failover) ids(u *upstream) [2]string {
 // refreshed waits until both tokens of an upstream are others than these.
 func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
 	t.Helper()
-	bed.Eventually(t, 2*briskLifetime, func() error {
-		for i, id := range f.ids(u) {
-			if id == than[i] {
-				return errNotRefreshed
-			}
-		}
-		return nil
+	bed.Until(t, 2*briskLifetime, "both tokens are refreshed", func() bool {
+		now := f.ids(u)
+		return now[0] != than[0] && now[1] != than[1]
 	})
 }
 
@@ -202,12 +197,7 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	for range 2 {
 		f.refreshed(t, f.brisk, f.ids(f.brisk))
 	}
-	bed.Eventually(t, 2*briskLifetime, func() error {
-		if len(f.unread.requests(t)) == alone {
-			return errors.New("a token that nobody reads is not refreshed any more")
-		}
-		return nil
-	})
+	bed.Until(t, 2*briskLifetime, "a refresh of a token without readers", func() bool { return len(f.unread.requests(t)) > alone })
 	f.notice(t, begun, over)
 	if got := f.ids(f.steady); got != steady {
 		t.Errorf("the tokens %v became %v", steady, got)
@@ -344,11 +334,9 @@ func (f *failover) sealMost(t *testing.T) {
 		})
 	}
 	// A node that seals hands over to another one, which then finds itself without a quorum.
-	bed.Eventually(t, 30*time.Second, func() error {
-		if node, err := f.bed.Active(t.Context()); err == nil {
-			return fmt.Errorf("%s is active without a quorum", node.ID)
-		}
-		return nil
+	bed.Until(t, 30*time.Second, "no active node without a quorum", func() bool {
+		_, err := f.bed.Active(t.Context())
+		return err != nil
 	})
 	for _, node := range sealed {
 		bed.OK(t, node.Unseal(t.Context()))
@@ -364,12 +352,7 @@ func (f *failover) restore(t *testing.T) {
 	later := newConfigured(t, f.bed, "-later", briskLifetime)
 	later.token(t, "token/"+later.name)
 	f.steady.write(t, "refresh/"+f.steady.name, map[string]any{"token_id": before[0]})
-	bed.Eventually(t, 10*time.Second, func() error {
-		if f.ids(f.steady)[0] == before[0] {
-			return errNotRefreshed
-		}
-		return nil
-	})
+	bed.Until(t, 10*time.Second, "another token is read", func() bool { return f.ids(f.steady)[0] != before[0] })
 	asked := len(f.steady.requests(t))
 
 	begun := time.Now()

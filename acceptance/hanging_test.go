@@ -79,6 +79,14 @@ func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 	}
 }
 
+// wantAll fails the test unless each request was answered with one of the statuses.
+func wantAll(t *testing.T, who string, results []trouble.Result, statuses ...int) {
+	t.Helper()
+	if other := trouble.Other(results, statuses...); other != nil {
+		t.Errorf("%s: answered with %v, want %v; one is %s", who, trouble.Statuses(results), statuses, other)
+	}
+}
+
 // checkEndOfWait checks that each request was answered with a 504, in time, that says what to do.
 func checkEndOfWait(t *testing.T, results []trouble.Result) {
 	t.Helper()
@@ -157,12 +165,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	for i := range callers {
 		group.Go(func() { results[i] = s.Write(t.Context(), "refresh/held", nil) })
 	}
-	bed.Eventually(t, readerBound, func() error {
-		if n := s.AS.Open(); n != 1 {
-			return fmt.Errorf("%d token requests are under way, want 1", n)
-		}
-		return nil
-	})
+	bed.Until(t, readerBound, "one token request is under way", func() bool { return s.AS.Open() == 1 })
 	for range 20 {
 		if r := s.Read(t.Context(), "token/held"); r.Status != http.StatusOK || r.Data["token_id"] != held.Data["token_id"] {
 			t.Errorf("a read meanwhile: %s, want the held token", r)
@@ -232,12 +235,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 		})
 	}
 	// Others are served while all of these wait.
-	bed.Eventually(t, readerBound, func() error {
-		if n := s.AS.Open(); n < 3 {
-			return fmt.Errorf("%d token requests are under way", n)
-		}
-		return nil
-	})
+	bed.Until(t, readerBound, "three token requests are under way", func() bool { return s.AS.Open() >= 3 })
 	for path, want := range map[string]int{
 		"token/held": http.StatusOK, "token/calm": http.StatusOK, "config/held": http.StatusOK, "status/held": http.StatusOK,
 		"jwks/held": http.StatusNotFound, "jwks/nowhere": http.StatusNotFound, "keys/held": 0, "token/nowhere": http.StatusNotFound,
@@ -289,9 +287,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	}
 	// The answer is that it is gone, or that the wait ended.
 	all := <-results
-	if other := trouble.Other(all, http.StatusNotFound, http.StatusGatewayTimeout); other != nil {
-		t.Errorf("readers of a config that was deleted got %v, want 404 or 504; one is %s", trouble.Statuses(all), other)
-	}
+	wantAll(t, "readers of a config that was deleted", all, http.StatusNotFound, http.StatusGatewayTimeout)
 	if slowest := trouble.Slowest(all); slowest > waitBound {
 		t.Errorf("the slowest reader waited %s", round(slowest))
 	}

@@ -3,15 +3,17 @@ package acceptance
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	dto "github.com/prometheus/client_model/go"
 	promconfig "github.com/prometheus/common/config"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -46,16 +48,16 @@ func TestExampleScrapes(t *testing.T) {
 
 	// Other tests read and ask at the same time, so that a counter of them all is not less.
 	for series, most := range map[string]float64{
-		`mcp_oauth_token_reads_total{outcome="success"}`:                           2,
-		`mcp_oauth_token_reads_total{outcome="refused"}`:                           1,
-		`mcp_oauth_token_requests_total{error="invalid_target",outcome="refused"}`: 1,
-		`mcp_oauth_token_request_duration_seconds_count{outcome="refused"}`:        1,
+		`mcp_oauth_token_reads_total{outcome="success"}`:                            2,
+		`mcp_oauth_token_reads_total{outcome="refused"}`:                            1,
+		`mcp_oauth_token_requests_total{error="invalid_target", outcome="refused"}`: 1,
+		`mcp_oauth_token_request_duration_seconds_count{outcome="refused"}`:         1,
 	} {
 		if grown := after[series] - before[series]; grown < most {
 			t.Errorf("%s has grown by %v, want %v or more", series, grown, most)
 		}
 	}
-	status, own := u.read(t, "status/"+u.name), fmt.Sprintf(`{role="",server=%q}`, u.name)
+	status, own := u.read(t, "status/"+u.name), fmt.Sprintf(`{role="", server=%q}`, u.name)
 	for series, field := range map[string]string{
 		"mcp_oauth_token_expiry_timestamp_seconds":      "expires_at",
 		"mcp_oauth_token_refresh_due_timestamp_seconds": "next_rotation",
@@ -64,7 +66,7 @@ func TestExampleScrapes(t *testing.T) {
 			t.Errorf("%s is %d, want %d as in status/", series, got, want)
 		}
 	}
-	role := fmt.Sprintf(`{role="refused",server=%q}`, u.name)
+	role := fmt.Sprintf(`{role="refused", server=%q}`, u.name)
 	if after["mcp_oauth_token_consecutive_failures"+role] != 1 || after["mcp_oauth_token_consecutive_failures"+own] != 0 {
 		t.Errorf("the failures are %v of the role that is refused, and %v of the config",
 			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
@@ -208,7 +210,7 @@ func askMetrics(ctx context.Context, client *http.Client, url string) (*http.Res
 	return client.Do(req)
 }
 
-// scrape gives the values of all series, by name and labels; of a histogram its count.
+// scrape returns the values of all series, by name and labels.
 func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 	t.Helper()
 	values := bed.Must(tryScrape(t.Context(), client, url))(t)
@@ -226,28 +228,20 @@ func tryScrape(ctx context.Context, client *http.Client, url string) (map[string
 	if got := resp.Header.Get("Content-Type"); resp.StatusCode != http.StatusOK || got != want {
 		return nil, fmt.Errorf("status %d, %q; want 200 and %q", resp.StatusCode, got, want)
 	}
+	all, err := samples(resp.Body)
+	values := map[string]float64{}
+	for _, sample := range all {
+		values[sample.Metric.String()] = float64(sample.Value)
+	}
+	return values, err
+}
+
+// samples parses metrics in Prometheus's text format.
+func samples(text io.Reader) (model.Vector, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(resp.Body)
+	families, err := parser.TextToMetricFamilies(text)
 	if err != nil {
 		return nil, err
 	}
-	values := map[string]float64{}
-	for name, family := range families {
-		for _, metric := range family.GetMetric() {
-			if family.GetType() == dto.MetricType_HISTOGRAM {
-				values[name+"_count"+labelsOf(metric)] = float64(metric.GetHistogram().GetSampleCount())
-				continue
-			}
-			values[name+labelsOf(metric)] = metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-		}
-	}
-	return values, nil
-}
-
-func labelsOf(metric *dto.Metric) string {
-	var labels []string
-	for _, label := range metric.GetLabel() {
-		labels = append(labels, fmt.Sprintf("%s=%q", label.GetName(), label.GetValue()))
-	}
-	return "{" + strings.Join(labels, ",") + "}"
+	return expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...)
 }

@@ -34,12 +34,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 		return n
 	}
 	configured := time.Now()
-	bed.Eventually(t, 30*time.Second, func() error {
-		if n := count(configured); n < 2*names {
-			return fmt.Errorf("%d refreshes", n)
-		}
-		return nil
-	})
+	bed.Until(t, 30*time.Second, "two refreshes of each token", func() bool { return count(configured) >= 2*names })
 	pid, err := node.PluginPID()
 	if err != nil || pid == 0 {
 		t.Fatalf("the plugin's process: %d, %v", pid, err)
@@ -50,12 +45,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	if !bed.Running(pid) {
 		t.Error("the plugin ended with Vault, so that this test shows nothing")
 	}
-	bed.Eventually(t, 10*time.Second, func() error {
-		if bed.Running(pid) {
-			return errors.New("the plugin is still running")
-		}
-		return nil
-	})
+	bed.Until(t, 10*time.Second, "the plugin ends", func() bool { return !bed.Running(pid) })
 	ended := time.Since(killed)
 	// Past the time at which each token would have been refreshed.
 	select {
@@ -105,12 +95,7 @@ func TestIdleMountIsRevivedByVault(t *testing.T) {
 	// Refreshed after 40 s: while the plugin is away, or after it has come back.
 	u := newConfigured(t, b, "", 70*time.Second)
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
-	bed.Eventually(t, 120*time.Second, func() error {
-		if n := len(u.requests(t)); n != 2 {
-			return fmt.Errorf("%d token requests, want the first and a refresh", n)
-		}
-		return nil
-	})
+	bed.Until(t, 120*time.Second, "a refresh", func() bool { return len(u.requests(t)) == 2 })
 	if now, err := b.Nodes[0].PluginPID(); err != nil || now == killed || now == 0 {
 		t.Errorf("the plugin's process was %d and is %d: %v", killed, now, err)
 	}

@@ -1,10 +1,8 @@
 package acceptance
 
 import (
-	"fmt"
 	"net/http"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,12 +32,7 @@ func TestLateSecretRotationLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
 	r.rotate(t)
-	bed.Eventually(t, rotationLifetime, func() error {
-		if n := refused(r.requests(t)); n < len(r.paths) {
-			return fmt.Errorf("%d refused refreshes, want one for each of %d tokens", n, len(r.paths))
-		}
-		return nil
-	})
+	bed.Until(t, rotationLifetime, "a refused refresh of each token", func() bool { return refused(r.requests(t)) >= len(r.paths) })
 	r.write(t)
 	r.check(t)
 }
@@ -91,14 +84,9 @@ func (r *rotation) write(t *testing.T) {
 // test if any read of the whole time failed.
 func (r *rotation) check(t *testing.T) {
 	t.Helper()
-	bed.Eventually(t, rotationLifetime, func() error {
-		for _, path := range r.paths {
-			if r.readers.tokenID(path) == r.before[path].TokenID {
-				return fmt.Errorf("%s still brings the token of before the rotation", path)
-			}
-		}
-		return nil
-	})
+	for _, path := range r.paths {
+		bed.Until(t, rotationLifetime, "another token at "+path, func() bool { return r.readers.tokenID(path) != r.before[path].TokenID })
+	}
 	t.Logf("both tokens were refreshed within %s", time.Since(r.written).Round(time.Millisecond))
 	for _, path := range r.paths {
 		select {
@@ -118,15 +106,8 @@ func TestWrongSecretChangesNothing(t *testing.T) {
 
 	wrong := newSecret()
 	u.bed.Secrecy.AddClientSecret(u.client.ID, wrong)
-	secret, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/config/"+u.name, map[string]any{"client_secret": wrong})
-	if got := status(secret, err); got != http.StatusBadRequest {
-		t.Errorf("writing a wrong secret: status %d, want 400", got)
-	}
-	if err == nil || !strings.Contains(err.Error(), "invalid_client") {
-		t.Errorf("writing a wrong secret: %v, want invalid_client", err)
-	}
-	if err != nil && !strings.Contains(err.Error(), u.name) {
-		t.Errorf("the error does not say which server: %v", err)
+	for _, text := range []string{"invalid_client", u.name} {
+		u.refuse(t, "config/"+u.name, map[string]any{"client_secret": wrong}, http.StatusBadRequest, text)
 	}
 	if after := u.read(t, "config/"+u.name); !reflect.DeepEqual(after, config) {
 		t.Errorf("the config changed from %v to %v", config, after)
@@ -135,8 +116,7 @@ func TestWrongSecretChangesNothing(t *testing.T) {
 	if _, shown := config["client_secret"]; shown {
 		t.Error("reading the config brings the client secret")
 	}
-	requests := u.requests(t)
-	if len(requests) != 2 || refused(requests) != 1 {
-		t.Errorf("token requests %+v, want one with the right secret and one with the wrong", requests)
+	if requests := u.requests(t); len(requests) != 3 || refused(requests) != 2 {
+		t.Errorf("token requests %+v, want one with the right secret and two with the wrong", requests)
 	}
 }

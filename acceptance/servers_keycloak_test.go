@@ -3,12 +3,10 @@
 package acceptance
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -92,8 +90,7 @@ func checkUploadedCertificate(t *testing.T, s *served) {
 	key, block := rsaPKCS8(t)
 	private := string(pem.EncodeToMemory(block))
 	s.bed.Secrecy.AddPrivateKey("key of an uploaded certificate", private)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der := bed.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	der := selfSigned(t, key)
 	c := s.newClient(t, "private_key_jwt", func(c *servers.Client) {
 		c.Attributes = map[string]string{
 			"use.jwks.url": "false", "jwt.credential.certificate": base64.StdEncoding.EncodeToString(der),

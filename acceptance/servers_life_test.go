@@ -3,7 +3,6 @@
 package acceptance
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -70,11 +69,8 @@ func checkLife(t *testing.T, s *served) {
 	}
 	kid := signingKey(t, secret.token(t, "token/"+secret.name))
 	bed.OK(t, s.NewSigningKey(t.Context()))
-	bed.Eventually(t, refreshLimit, func() error {
-		if signingKey(t, secret.token(t, "token/"+secret.name)) == kid {
-			return fmt.Errorf("tokens are still signed with %s", kid)
-		}
-		return nil
+	bed.Until(t, refreshLimit, "tokens are signed with another key", func() bool {
+		return signingKey(t, secret.token(t, "token/"+secret.name)) != kid
 	})
 
 	for _, method := range []string{"private_key_jwt", "identity"} {

@@ -157,11 +157,8 @@ func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 // awaitToken reads again as long as the answer is that a token is still being obtained.
 func (c *upstream) awaitToken(t *testing.T) {
 	t.Helper()
-	bed.Eventually(t, time.Minute, func() error {
-		if readStatus(t.Context(), c.root, "token/"+c.name) == http.StatusGatewayTimeout {
-			return errNotRefreshed
-		}
-		return nil
+	bed.Until(t, time.Minute, "the end of the fetch", func() bool {
+		return readStatus(t.Context(), c.root, "token/"+c.name) != http.StatusGatewayTimeout
 	})
 }
 

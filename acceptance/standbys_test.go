@@ -182,7 +182,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 				}
 			}
 		}
-		failures := c.metrics(t, c.active)[fmt.Sprintf(`mcp_oauth_token_consecutive_failures{role="",server=%q}`, u.name)]
+		failures := c.metrics(t, c.active)[fmt.Sprintf(`mcp_oauth_token_consecutive_failures{role="", server=%q}`, u.name)]
 		if (failures > 0) != (want != "ok") {
 			t.Errorf("the active node counts %v failures in state %s", failures, want)
 		}
@@ -192,7 +192,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 		if node == c.active {
 			active = 1
 		}
-		if got, there := c.metrics(t, node)["mcp_oauth_active{}"]; got != active || !there {
+		if got, there := c.metrics(t, node)["mcp_oauth_active"]; got != active || !there {
 			t.Errorf("%s says mcp_oauth_active %v, want %v", node.ID, got, active)
 		}
 	}
@@ -304,7 +304,7 @@ func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	before := c.metrics(t, c.active)[readsAnswered]
 	const reads = 20
 	for _, node := range c.standbys {
-		if active := c.metrics(t, node)["mcp_oauth_active{}"]; active != 1 {
+		if active := c.metrics(t, node)["mcp_oauth_active"]; active != 1 {
 			t.Errorf("mcp_oauth_active is %v at %s, which answers itself", active, node.ID)
 		}
 		for range reads {

@@ -2,7 +2,6 @@ package bed
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -86,12 +85,7 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 				_, _, err := ask(client, p)
 				done <- err
 			}()
-			Eventually(t, 10*time.Second, func() error {
-				if len(p.Attempts()) == before {
-					return errors.New("the request has not come")
-				}
-				return nil
-			})
+			Until(t, 10*time.Second, "the request comes", func() bool { return len(p.Attempts()) > before })
 			select {
 			case err := <-done:
 				t.Fatalf("the request ended during the fault: %v", err)
@@ -123,15 +117,9 @@ func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 	if _, again, err := ask(client, p); err != nil || tokenIn(again) != tokenIn(first) {
 		t.Errorf("another token, error %v", err)
 	}
-	Eventually(t, 20*time.Second, func() error {
+	Until(t, 20*time.Second, "another token", func() bool {
 		_, next, err := ask(client, p)
-		if err != nil {
-			return err
-		}
-		if tokenIn(next) == tokenIn(first) {
-			return errors.New("still the same token")
-		}
-		return nil
+		return err == nil && tokenIn(next) != tokenIn(first)
 	})
 	setFault(t, p, NoFault)
 	if _, next, err := ask(client, p); err != nil || tokenIn(next) == tokenIn(first) {
@@ -154,9 +142,7 @@ func startTestProxy(t *testing.T) *FaultProxy {
 	setResource(t, as, testResource, 6*time.Second)
 	p := Must(startFaultProxy(as))(t)
 	t.Cleanup(func() {
-		if err := p.close(); err != nil {
-			t.Error(err)
-		}
+		OK(t, p.close())
 		if err := p.Set(NoHandshake); err == nil {
 			t.Error("a closed proxy takes a fault")
 		}

@@ -2,7 +2,6 @@ package bed
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,12 +29,7 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 	}
 	OK(t, parent.Process.Kill())
 	_ = parent.Wait()
-	Eventually(t, 5*time.Second, func() error {
-		if Running(child) {
-			return errors.New("the child outlives its parent")
-		}
-		return nil
-	})
+	Until(t, 5*time.Second, "the child ends", func() bool { return !Running(child) })
 }
 
 // startChildAndWait is the parent's part. It prints the child's process id.

@@ -2,7 +2,6 @@ package bed
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -15,11 +14,7 @@ func startTestScripted(t *testing.T) *ScriptedServer {
 	t.Helper()
 	b := &Bed{Secrecy: new(Secrecy)}
 	s := Must(b.NewScriptedServer())(t)
-	t.Cleanup(func() {
-		if err := b.stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { OK(t, b.stop()) })
 	return s
 }
 
@@ -85,12 +80,7 @@ func TestScriptedServerReleasesWhatHangsAndKeepsWhatIsLost(t *testing.T) {
 			_, _, err := askScripted(ctx, s, c.name)
 			done <- err
 		}()
-		Eventually(t, 10*time.Second, func() error {
-			if s.Open() == 0 {
-				return errors.New("the request has not come")
-			}
-			return nil
-		})
+		Until(t, 10*time.Second, "the request comes", func() bool { return s.Open() > 0 })
 		s.Set(s.Issue(time.Minute))
 		if c.ends {
 			if err := <-done; err == nil {
@@ -111,12 +101,7 @@ func TestScriptedServerReleasesWhatHangsAndKeepsWhatIsLost(t *testing.T) {
 			}
 		}
 		giveUp()
-		Eventually(t, 10*time.Second, func() error {
-			if s.Open() != 0 {
-				return errors.New("the request has not ended")
-			}
-			return nil
-		})
+		Until(t, 10*time.Second, "the request ends", func() bool { return s.Open() == 0 })
 	}
 }
 

@@ -28,9 +28,7 @@ func TestAnotherArtifactIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "artifact.zip")
 	bed.OK(t, os.WriteFile(file, []byte("abc"), 0o600))
 	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" // FIPS 180-2 appendix B.1
-	if err := checkSum(file, sum); err != nil {
-		t.Error(err)
-	}
+	bed.OK(t, checkSum(file, sum))
 	if err := checkSum(file, keycloakSum); err == nil || !strings.Contains(err.Error(), "artifact.zip has the SHA-256 "+sum) {
 		t.Errorf("another content: %v", err)
 	}
