@@ -49,7 +49,7 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 	return all
 }
 
-// Prometheus takes the rules, their expressions and templates; each has a severity, and says what it is.
+// Prometheus accepts the rules, their expressions and templates. Each has a severity, a summary and a description.
 func TestAlertRulesAreValid(t *testing.T) {
 	t.Parallel()
 	for name, rule := range alerts(t) {
@@ -59,7 +59,7 @@ func TestAlertRulesAreValid(t *testing.T) {
 	}
 }
 
-// dashboard is the example's, as far as tests look at it.
+// dashboard holds the fields of the example that tests check.
 type dashboard struct {
 	Panels []struct {
 		Title       string `json:"title"`
@@ -84,10 +84,10 @@ func exampleDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// ofGrafana gives values to the variables that Grafana replaces, those of all mounts.
+// ofGrafana replaces the variables of Grafana by the values for all mounts.
 var ofGrafana = strings.NewReplacer("$__rate_interval", "2m", "$job", "mcp-oauth", "$mount", ".*")
 
-// Every query of the dashboard is one that Prometheus takes, and no panel is without.
+// Prometheus accepts every query of the dashboard, and each panel has one.
 func TestDashboardQueriesAreValid(t *testing.T) {
 	t.Parallel()
 	for _, panel := range exampleDashboard(t).Panels {
@@ -102,9 +102,9 @@ func TestDashboardQueriesAreValid(t *testing.T) {
 	}
 }
 
-// A table that merges its queries has a row for each token. Grafana joins rows that agree in the columns
-// that both have. The role of a config is empty, which in Prometheus is no label and so no column: its row
-// would be joined to those of all roles. With the name of a metric a row would be joined to none.
+// The merged table has one row per token. Grafana joins rows if all their common columns agree. Prometheus drops an
+// empty role label, so the row of a config would be joined to the rows of all its roles; and a metric name would
+// keep rows apart.
 func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 	t.Parallel()
 	const failures, refusals, expiry, next = "consecutive_failures", "consecutive_refusals", "expiry_timestamp_seconds", "next_attempt_timestamp_seconds"
@@ -160,8 +160,8 @@ func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 	}
 }
 
-// Each series that the alerts and the dashboard ask for is one that a mount has, by its name, its labels and
-// their values: a query that matches nothing is valid, and an alert on it never fires.
+// The mount has each series, label and label value in the queries of alerts and dashboard: a query without a match
+// is valid, but an alert on it never fires.
 func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -192,7 +192,7 @@ func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
 	}
 }
 
-// The check above finds what it is for.
+// The check above finds missing series.
 func TestMissingSeriesAreFound(t *testing.T) {
 	t.Parallel()
 	there := []labels.Labels{
@@ -222,9 +222,8 @@ func TestMissingSeriesAreFound(t *testing.T) {
 	}
 }
 
-// missingIn gives the selectors of an expression that match none of the series, the alternatives of a
-// regular expression one by one, and the labels by which it sums but which none of them has. What
-// Prometheus or Grafana fills in is left out.
+// missingIn returns the selectors of an expression that match no series, each alternative of a regular expression
+// by itself, and the labels to sum by that no series has. Labels of Prometheus and Grafana are left out.
 func missingIn(expr parser.Expr, there []labels.Labels) []string {
 	var wanted [][]*labels.Matcher
 	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
@@ -261,7 +260,7 @@ func missingIn(expr parser.Expr, there []labels.Labels) []string {
 	return missing
 }
 
-// madeOf puts what calls on the path make labels of in the place of those labels.
+// madeOf replaces labels by the labels that label_join and label_replace on the path make them of.
 func madeOf(wanted []string, path []parser.Node) []string {
 	wanted = slices.Clone(wanted)
 	for _, above := range path {
@@ -286,8 +285,7 @@ func madeOf(wanted []string, path []parser.Node) []string {
 	return wanted
 }
 
-// alternatives are the ways in which a series may match the selector: one for each value that a regular
-// expression lists.
+// alternatives returns the ways for a series to match the selector: one for each value in a regular expression.
 func alternatives(selector *parser.VectorSelector) [][]*labels.Matcher {
 	ways := [][]*labels.Matcher{nil}
 	for _, m := range selector.LabelMatchers {
@@ -312,7 +310,8 @@ func alternatives(selector *parser.VectorSelector) [][]*labels.Matcher {
 	return ways
 }
 
-// filledIn tells of the labels that Prometheus adds. The job is looked at of up, which is no mount's own.
+// filledIn reports whether Prometheus adds the label. The job is checked for up only, which is not a series of the
+// mount.
 func filledIn(selector *parser.VectorSelector, label string) bool {
 	return label == "instance" || label == "mount" || label == "job" && selector.Name != "up"
 }
@@ -333,8 +332,8 @@ func scrapedLabels(t *testing.T, client *api.Client) []labels.Labels {
 	return all
 }
 
-// What the alerts are of, and what they are not of: a value a minute, from minute 0 on, and the
-// alerts that are firing at the last. Times are in seconds from the start.
+// Each case has a value a minute, from minute 0, and the alerts firing at the end. Times are in seconds from the
+// start.
 func TestAlertsFireWhenTheyShould(t *testing.T) {
 	t.Parallel()
 	const (
@@ -425,7 +424,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// history is what Prometheus has scraped, once a minute.
+// history holds scrapes, one a minute.
 type history struct {
 	series []promql.Series
 	end    time.Duration // since the start
@@ -444,7 +443,7 @@ func newHistory(t *testing.T, descriptions []string) *history {
 		for minute, sample := range values {
 			at := time.Duration(minute) * time.Minute
 			h.end = max(h.end, at)
-			if sample.Omitted { // no longer there at a scrape
+			if sample.Omitted { // the series ended
 				sample.Value = math.Float64frombits(value.StaleNaN)
 			}
 			series.Floats = append(series.Floats, promql.FPoint{T: at.Milliseconds(), F: sample.Value})
@@ -454,7 +453,7 @@ func newHistory(t *testing.T, descriptions []string) *history {
 	return h
 }
 
-// firing gives the mounts of the series that have met the rule's condition for as long as the rule wants.
+// firing returns the mounts of the series that have met the condition of the rule for its whole duration.
 func (h *history) firing(t *testing.T, rule rulefmt.Rule) []string {
 	t.Helper()
 	var met map[string]string // since the start of the rule's time, with their mounts
@@ -471,7 +470,7 @@ func (h *history) firing(t *testing.T, rule rulefmt.Rule) []string {
 	return slices.Collect(maps.Values(met))
 }
 
-// query gives the series that an expression has at a time, and their mounts.
+// query returns the series of an expression at a time, with their mounts.
 func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]string {
 	t.Helper()
 	series := map[string]string{}
@@ -481,7 +480,7 @@ func (h *history) query(t *testing.T, expr string, at time.Duration) map[string]
 	return series
 }
 
-// vector gives what an expression has at a time.
+// vector evaluates an expression at a time.
 func (h *history) vector(t *testing.T, expr string, at time.Duration) promql.Vector {
 	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute})

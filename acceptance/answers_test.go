@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// jwtUntil is an access token that says when it was issued and when it ends.
+// jwtUntil returns an access token with these iat and exp.
 func jwtUntil(issued, end time.Time) string {
 	payload, err := json.Marshal(map[string]int64{"iat": issued.Unix(), "exp": end.Unix()})
 	if err != nil {
@@ -21,7 +21,7 @@ func jwtUntil(issued, end time.Time) string {
 	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(payload) + "." + encode([]byte("signature"))
 }
 
-// A JWT says when it ends. The server's clock may be another: by its Date a dead token is told from a good one.
+// The clock of the server may be wrong: its Date header decides whether the exp of a JWT has passed.
 func TestEndOfATokenByTheServersClock(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -42,7 +42,7 @@ func TestEndOfATokenByTheServersClock(t *testing.T) {
 		if left := time.Until(end); err != nil || left < 20*time.Second || left > 30*time.Second {
 			t.Errorf("with clocks %s apart a token of 30 s ends in %s: %v", skew, left, err)
 		}
-		// What the server has kept until after its end.
+		// The server answers with an expired token.
 		server.Set(issue(31*time.Second, 30*time.Second))
 		changed := map[string]any{"scopes": fmt.Sprintf("other-%d", skew/time.Minute)}
 		u.refuse(t, "config/"+u.name, changed, http.StatusBadGateway, "has expired already")
@@ -52,7 +52,7 @@ func TestEndOfATokenByTheServersClock(t *testing.T) {
 	}
 }
 
-// What is given twice is refused: the command makes a list of it, and a map would keep the last value of that.
+// A field given twice is refused: the command sends a list, and a map would keep the last value only.
 func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -74,7 +74,7 @@ func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	}
 }
 
-// A name that no path takes gets the rule, through the real Vault too.
+// An invalid name is refused with the rule for names, also through the real Vault.
 func TestNameThatIsNotAllowed(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)

@@ -9,9 +9,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Each way in which a client can prove itself gets a token for the MCP server, configured with no
-// more than the MCP server's URL, the client's id and its credentials: the authorization server,
-// the scopes and, if the credentials leave one choice, method and algorithm are found out.
+// Each client authentication method gets a token for the MCP server. The config has the MCP server's URL, the
+// client's id and its credentials only: the plugin discovers the authorization server, the scopes and, if the
+// credentials leave one choice, method and algorithm.
 func TestEveryClientAuthentication(t *testing.T) {
 	t.Parallel()
 	const made = true
@@ -19,8 +19,8 @@ func TestEveryClientAuthentication(t *testing.T) {
 		name        string
 		credentials credentials
 		fields      map[string]any // further ones of the config
-		method, alg string         // that the authorization server is to see
-		made        bool           // the plugin makes the key, so that nothing is asked for at the write
+		method, alg string         // expected by the authorization server
+		made        bool           // the plugin makes the key, so the write makes no request
 	}{
 		{"basic", secret("client_secret_basic"), nil, "client_secret_basic", "", false},
 		{"post", secret("client_secret_post"), map[string]any{"token_endpoint_auth_method": "client_secret_post"}, "client_secret_post", "", false},
@@ -76,7 +76,7 @@ func TestEveryClientAuthentication(t *testing.T) {
 	}
 }
 
-// checkRequest checks what the authorization server saw of the one request for a token.
+// checkRequest checks the token request as the authorization server saw it.
 func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg string) {
 	t.Helper()
 	if got.Status != http.StatusOK || got.AuthMethod != method || got.Resource != u.mcp.URL {
@@ -95,7 +95,7 @@ func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg 
 	if assertion.X5T != u.x5t {
 		t.Errorf("x5t#S256 %q, want %q", assertion.X5T, u.x5t)
 	}
-	// RFC 7523 section 3; the issuer alone is what most servers accept.
+	// RFC 7523 section 3: most servers accept the issuer alone.
 	if assertion.Audience != u.bed.AS.Issuer {
 		t.Errorf("aud %v, want %q", assertion.Audience, u.bed.AS.Issuer)
 	}
@@ -105,7 +105,7 @@ func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg 
 	}
 }
 
-// kid is the id of the one key that the authorization server knows.
+// kid returns the id of the client's only key.
 func (u *upstream) kid(t *testing.T) string {
 	t.Helper()
 	keys := u.client.JWKS
@@ -118,12 +118,12 @@ func (u *upstream) kid(t *testing.T) string {
 	return keys.Keys[0].KeyID
 }
 
-// checkConfig checks that a read of the config tells what was discovered, and no secret.
+// checkConfig checks that a read of the config shows the discovered endpoints, and no secret.
 func (u *upstream) checkConfig(t *testing.T) {
 	t.Helper()
 	config := u.read(t, "config/"+u.name)
-	// The token endpoint of the metadata, also if a client certificate makes an alias of it the
-	// one to call (RFC 8705 section 5): that it was called, the request has shown.
+	// A client certificate uses an alias of the token endpoint (RFC 8705 section 5), which the config does not
+	// show.
 	if config["discovered_issuer"] != u.bed.AS.Issuer || config["discovered_token_url"] != u.bed.AS.TokenURL() {
 		t.Errorf("discovered_issuer %v, discovered_token_url %v, want %s and %s",
 			config["discovered_issuer"], config["discovered_token_url"], u.bed.AS.Issuer, u.bed.AS.TokenURL())

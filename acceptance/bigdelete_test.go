@@ -10,11 +10,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
-// The delete of a config with 3,000 roles, each with a token, is the operator's business alone: brokers of 700 other
-// servers, all of which read for the first time, wait no longer than a second for it. Its names are gone when it
-// returns, its entries are in the end, and a new config of that name keeps what it has.
+// Deleting a config with 3,000 roles and tokens delays no broker of 700 other servers, all reading for the first
+// time, by more than a second. The names are gone when the delete returns, the storage entries soon after, and a
+// new config of the same name keeps its own.
 //
-// It is not parallel: other tests would notice the load, and their load is none of its figures.
+// The test is not parallel: the load of other tests would change its figures.
 func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 	const bound = time.Second
 	roles := 3000

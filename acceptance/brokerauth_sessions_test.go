@@ -22,14 +22,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// What brokerauth's README says of calls of the Go SDK that an MCP server refuses, whatever the token: with
-// the handler the call fails and says why, and the session goes on. Without it the session has ended, unless
-// the refusal was a JSON-RPC error; a new session is all that is needed then.
+// brokerauth's README on calls that an MCP server refuses: with the handler the call fails with a reason, and the
+// session goes on. Without the handler the session ends, unless the refusal is a JSON-RPC error; then a new session
+// works.
 func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		refuse refusal
-		young  bool             // the token, which the server itself refuses
+		young  bool             // the server refuses a token too young to be replaced
 		why    func(error) bool // with the handler
 		goesOn bool             // without
 	}{
@@ -83,7 +83,7 @@ func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 			if err := forecast(t.Context(), connect(t, without)); err != nil {
 				t.Errorf("without, a new session: %v", err)
 			}
-			// One in the token's place, however many found it refused, once it is old enough.
+			// At most one request replaces the token, however many calls were refused.
 			if n := len(u.requests(t)) - before; n > 1 {
 				t.Errorf("%d token requests, want one at most", n)
 			}
@@ -93,7 +93,7 @@ func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 
 func notReplaced(err error) bool { return errors.Is(err, brokerauth.ErrNotReplaced) }
 
-// A refusal is what refusing answers.
+// A refusal is an answer of refusing.
 type refusal struct {
 	status int
 	body   string
@@ -117,8 +117,8 @@ func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// Something before the MCP server cuts the stream of messages from it, and the SDK opens it again, about which
-// it asks no handler. A token that was revoked by then is replaced nevertheless, once, and the session goes on.
+// A balancer cuts the stream of messages, and the SDK reopens it without asking its handler. A token revoked by
+// then is replaced nevertheless, once, and the session goes on.
 func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -138,8 +138,8 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	u.wantRequests(t, 2)
 }
 
-// What the README says of a stream that is refused, whatever the token. At first the session does without it;
-// if it was cut and cannot be opened again, the session ends. One that has no stream has none to lose.
+// The README on a refused stream: at first the session goes on without the stream. If the stream was cut and cannot
+// be reopened, the session ends.
 func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -185,8 +185,7 @@ func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
 	}
 }
 
-// A stream that is cut while there is no token to be had is not opened again, and the session ends when the SDK
-// has tried often enough.
+// A stream that is cut while no token is available is not reopened. The session ends after the SDK's retries.
 func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 15*time.Second)
@@ -211,20 +210,19 @@ func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	}
 }
 
-// waitForEnd waits until the token that the source holds has expired. It makes no call to Vault unless a
-// read is due.
+// waitForEnd waits until the source's token has expired. It calls Vault only if a read is due.
 func waitForEnd(t *testing.T, source *brokerauth.Source) {
 	t.Helper()
 	held := bed.Must(source.Token())(t)
 	bed.Until(t, time.Minute, "the token's end", func() bool { return !time.Now().Before(held.Expiry) })
 }
 
-// A balancer stands before an MCP server. It can cut the stream of messages from it, and refuse to open it.
+// A balancer is a proxy in front of an MCP server. It can cut the stream of messages, and refuse to open it.
 type balancer struct {
 	URL    string
-	refuse atomic.Int64 // the status to do so with, 0 while it does not
+	refuse atomic.Int64 // status of the refusal; 0: none
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	cut      context.CancelFunc
 	statuses []int // of the answers to the GETs that open the stream
 }
@@ -264,7 +262,7 @@ func newBalancer(t *testing.T, serverURL string) *balancer {
 	return b
 }
 
-// note notes the status of an answer to a GET.
+// note records the status of an answer to a GET.
 func (b *balancer) note(status int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -291,11 +289,11 @@ func (b *balancer) waitForStreams(t *testing.T, n int) {
 	bed.Until(t, time.Minute, fmt.Sprint("answers to GETs: ", n), func() bool { return len(b.streams()) >= n })
 }
 
-// A caller who gives up while Vault hangs does not wait for it, neither if there is no token, in Connect or
-// after the last one has expired, nor while a refused one is being replaced; and the session goes on.
+// A caller who cancels while Vault hangs does not wait: without a token in Connect, after the last token has
+// expired, or while a refused token is being replaced. The session goes on.
 func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	t.Parallel()
-	// The token is not due before it is waited for: a read that is under way then would be shared.
+	// A read of a due token would be shared, so the token is not due here.
 	u := newConfigured(t, shared(t), "", 40*time.Second)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
@@ -303,7 +301,7 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	source := u.source(t, client)
 	transport := authorized(t, source, u.mcp.URL, nil)
 
-	// givingUp calls do, whose context is done once Vault has been asked.
+	// givingUp calls do, and cancels its context when Vault has the request.
 	givingUp := func(name string, do func(context.Context) error) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -333,14 +331,14 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), session) })
 }
 
-// hanging stands before Vault, and lets requests wait while it hangs.
+// hanging is a proxy in front of Vault that can make requests wait.
 type hanging struct {
 	*httptest.Server
 	waiting atomic.Int64 // requests
 
-	mu       sync.Mutex    // guards what follows
+	mu       sync.Mutex    // guards the fields below
 	released chan struct{} // nil while it does not hang
-	asked    func()        // is called for each request that has to wait
+	asked    func()        // called for each waiting request
 }
 
 func newHanging(t *testing.T, address string) *hanging {
@@ -367,7 +365,7 @@ func newHanging(t *testing.T, address string) *hanging {
 	return h
 }
 
-// hang lets requests wait until they are released.
+// hang makes requests wait until release is called.
 func (h *hanging) hang(asked func()) (release func()) {
 	released := make(chan struct{})
 	h.mu.Lock()
@@ -381,7 +379,7 @@ func (h *hanging) hang(asked func()) (release func()) {
 	}
 }
 
-// A redirect to another port of the same host, to which Go would take a header that the SDK set, gets no token.
+// A redirect to another port of the same host gets no token. Go would forward a header that the SDK had set.
 func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)

@@ -20,9 +20,9 @@ import (
 // Package brokerauth does not import the MCP Go SDK, and fits it nevertheless.
 var _ auth.OAuthHandler = (*brokerauth.Transport)(nil)
 
-// An MCP client of the Go SDK: it has the Transport below it, and as its OAuth handler.
+// An MCP client of the Go SDK has the Transport as its HTTP transport and as its OAuth handler.
 func Example_mcpClient() {
-	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN if it is no Agent's or Proxy's
+	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN unless an Agent or Proxy adds it
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -52,10 +52,9 @@ func Example_mcpClient() {
 	log.Print("connected to ", session.InitializeResult().ServerInfo.Name)
 }
 
-// An MCP server revokes the token under two brokers with sessions, one of which has a Transport below the SDK
-// and as its OAuth handler, the other below only. Both go on in the same sessions, with a new token that
-// costs one request. That holds with a Vault token, and without any through the
-// listener of a Vault Agent or a Vault Proxy.
+// An MCP server revokes the token of two brokers with open sessions: one has the Transport as OAuth handler too.
+// Both sessions go on with a new token, for one token request. A Vault token, an Agent's listener and a Proxy's
+// listener all work.
 func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"token", "agent", "proxy"} {
@@ -94,8 +93,7 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	}
 }
 
-// Vault goes away. A broker goes on, in the same MCP session, for as long as its token is valid, and
-// nothing but an expired token stops it. When Vault is back, so is the broker.
+// Vault stops. A broker goes on in the same session until its token expires, and again when Vault is back.
 func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -143,7 +141,7 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 		}
 		return nil
 	})
-	// An Agent asks a Vault that is away again and again before it answers, so a read through it fails late.
+	// An Agent retries for a while before it answers, so a read through it fails late.
 	if covered["token"] == 0 {
 		t.Error("no call was made after a read had failed")
 	}
@@ -160,8 +158,8 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	}
 }
 
-// A broker whose policy lets it read only is told what it lacks. Once it is allowed to, it goes on in
-// the same session.
+// A broker without access to refresh/ gets an error with the path. Once its policy has the path, it goes on in the
+// same session.
 func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -179,18 +177,18 @@ func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
 path "` + bed.Mount + `/token/` + u.name + `" { capabilities = ["read"] }
 path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 	bed.OK(t, u.bed.Vault.PutPolicy(t.Context(), u.name, rules))
-	// The token's cooldown, and the source's own wait before it names the token again.
+	// This takes the cooldown of the token, and the source's own wait.
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 }
 
-// source is a Source of the upstream's token.
+// source returns a Source of the upstream's token.
 func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 	t.Helper()
 	source := bed.Must(brokerauth.NewSource(brokerauth.Config{Vault: client, TokenPath: bed.Mount + "/token/" + u.name}))(t)
 	return source
 }
 
-// authorized is the SDK's transport to an MCP server as brokerauth's README has it. base is below; default:
+// authorized returns the SDK's transport to an MCP server as in brokerauth's README. base is below; default:
 // http.DefaultTransport.
 func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base http.RoundTripper) *mcp.StreamableClientTransport {
 	t.Helper()
@@ -201,8 +199,8 @@ func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base h
 	}
 }
 
-// throughListener is a client without a token, of the listener of an Agent or a Proxy that logs in with
-// the upstream's AppRole.
+// throughListener returns a client without a token, of the listener of an Agent or a Proxy that logs in with the
+// upstream's AppRole.
 func (u *upstream) throughListener(t *testing.T, command string) *api.Client {
 	t.Helper()
 	id := bed.Must(u.bed.Vault.Login(t.Context(), u.name))(t)
@@ -211,7 +209,7 @@ func (u *upstream) throughListener(t *testing.T, command string) *api.Client {
 	return client
 }
 
-// connect opens an MCP session, which ends with the test.
+// connect opens an MCP session until the end of the test.
 func connect(t *testing.T, transport *mcp.StreamableClientTransport) *mcp.ClientSession {
 	t.Helper()
 	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)

@@ -24,7 +24,7 @@ import (
 // startLimit is how long a gateway may take to start, on a machine that does much else.
 const startLimit = 5 * time.Minute
 
-// A header is a RoundTripper that adds it to each request, unless it is empty.
+// A header is a RoundTripper that adds the header to each request, unless the name is empty.
 type header struct{ name, value string }
 
 func (h header) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -45,7 +45,7 @@ func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	startGateway(t, b, "litellm", dir,
 		[]string{python, filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
 		"LITELLM_MASTER_KEY="+key,
-		"LITELLM_LOCAL_MODEL_COST_MAP=True") // else it is fetched from GitHub
+		"LITELLM_LOCAL_MODEL_COST_MAP=True") // else LiteLLM fetches it from GitHub
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{"X-Litellm-Api-Key", "Bearer " + key})
 }
 
@@ -55,7 +55,7 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	dir, port := t.TempDir(), freePort(t)
 	startGateway(t, b, "contextforge", dir,
 		[]string{python, filepath.Join(filepath.Dir(python), "mcpgateway"), "--host", "127.0.0.1", "--port", port},
-		"SSRF_ALLOW_LOCALHOST=true", // what it needs for a proxy on loopback
+		"SSRF_ALLOW_LOCALHOST=true", // for a proxy on loopback
 		"DATABASE_URL=sqlite:///"+filepath.Join(dir, "gateway.db"), "CACHE_TYPE=memory",
 		"RATE_LIMITING_ENABLED=false", // else 100 calls of a client a minute
 		"AUTH_REQUIRED=false", "MCP_REQUIRE_AUTH=false", "ALLOW_UNAUTHENTICATED_ADMIN=true",
@@ -71,7 +71,8 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{})
 }
 
-// startGateway starts a gateway in a directory, and stops it with the test. A gateway that ends earlier fails the test.
+// startGateway starts a gateway in a directory until the end of the test. A gateway that ends earlier fails the
+// test.
 func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, env ...string) {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
@@ -81,7 +82,7 @@ func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, 
 	stopAtEnd(t, name, process)
 }
 
-// callsThrough connects a client to a gateway as soon as that has the tool, and returns its calls, in one session.
+// callsThrough connects a client when the gateway has the tool, and returns the session's calls.
 func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
 	t.Helper()
 	var session *mcp.ClientSession

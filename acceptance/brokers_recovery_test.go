@@ -13,8 +13,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Consumers of each kind have a token again after an outage of two minutes, of the authorization server and of Vault,
-// and after the MCP server has refused a token before its end. The log has when.
+// Consumers of each kind have a token again after an outage of two minutes of the authorization server or of Vault,
+// and after the MCP server has refused a token. The log has the times.
 func TestBrokersRecover(t *testing.T) {
 	b := bed.New(t, bed.Options{})
 	u := newUpstream(t, b, "", 40*time.Second)
@@ -54,13 +54,13 @@ func TestBrokersRecover(t *testing.T) {
 	}
 	for _, trouble := range []struct {
 		name string
-		pass func() error // returns when it is over
+		pass func() error // returns at the end of the trouble
 	}{
 		{"the authorization server was away", outage(func() error { return faults.Set(bed.Refused) }, func() error { return faults.Set(bed.NoFault) })},
 		{"Vault was away", outage(b.Nodes[0].Stop, func() error { return b.Nodes[0].Start(t.Context()) })},
 		{"a token was refused", func() error {
 			held := u.token(t, "token/"+u.name)
-			waitForAge(t, held.LastVaultRotation, cooldown+time.Second) // it is in whole seconds
+			waitForAge(t, held.LastVaultRotation, cooldown+time.Second) // the time is cut to seconds
 			u.mcp.Refuse(claims(held.AccessToken).ID)
 			return nil
 		}},

@@ -22,8 +22,8 @@ func brokerFile(t *testing.T, name string) string {
 	return absolute(t, filepath.Join("brokers", name))
 }
 
-// pythonWith returns a Python that has the packages of a requirements file, and no others. It is kept in the
-// user's cache directory. Scripts beside it are to be run by it: their first lines name the place where they were built.
+// pythonWith returns a Python with the packages of a requirements file only, kept in the user's cache directory.
+// Run its scripts with it: their first lines name the directory of the build.
 func pythonWith(t *testing.T, requirements string) string {
 	t.Helper()
 	pin := bed.Must(os.ReadFile(brokerFile(t, requirements)))(t)
@@ -45,7 +45,7 @@ func pythonWith(t *testing.T, requirements string) string {
 	return pythonIn(dir)
 }
 
-// pythonBroker is the command of a broker in Python, beside what the examples have one copy.
+// pythonBroker returns the command of a broker in Python, next to the examples' module.
 func pythonBroker(t *testing.T, requirements, script string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -60,7 +60,7 @@ func pythonBroker(t *testing.T, requirements, script string) []string {
 // typescriptSDKBroker is the command of a broker on the official SDK in TypeScript.
 func typescriptSDKBroker(t *testing.T) []string {
 	t.Helper()
-	// What the examples have one copy, compiled.
+	// The examples' module, compiled.
 	compiledExample := filepath.Join(filepath.Dir(typescriptBroker(t)[1]), "vault_mcp_auth.js")
 	dir := t.TempDir()
 	copyFile(t, compiledExample, filepath.Join(dir, "vault_mcp_auth.js"))
@@ -80,11 +80,11 @@ func copyFile(t *testing.T, from, to string) {
 	bed.OK(t, os.WriteFile(to, content, 0o600))
 }
 
-// A calling has a broker call the MCP server's tool, and returns what the tool says.
+// A calling calls the MCP server's tool through a broker, and returns the answer.
 type calling func(t *testing.T) string
 
-// Brokers of several kinds lose no call in ten lifetimes of a token: by the URL of mcp-token-proxy, and by what the
-// examples have one copy.
+// Brokers of several kinds lose no call in ten lifetimes of a token, through mcp-token-proxy and with the examples'
+// modules.
 func TestBrokersLoseNoCall(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)
@@ -137,8 +137,8 @@ func atOnce(t *testing.T, tests map[string]func(t *testing.T)) {
 	all.Wait()
 }
 
-// callFor has a broker make calls, one after the other, and returns how many there were and how many were lost.
-// A lost one fails the test.
+// callFor makes calls one after the other, and returns their number and the number of lost ones. A lost call fails
+// the test.
 func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost int) {
 	t.Helper()
 	begun := time.Now()
@@ -155,8 +155,8 @@ func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost in
 	return calls, lost
 }
 
-// The module for Python, installed by pip from the checkout, authorizes the requests of synchronous clients of both
-// libraries. A token that the MCP server refuses is replaced within the call.
+// The Python module, installed by pip from the checkout, authorizes requests of synchronous clients of both
+// libraries. A refused token is replaced within the call.
 func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 	b := shared(t)
 	checkout := filepath.Join(t.TempDir(), "python") // pip builds in it
@@ -176,7 +176,7 @@ func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 				t.Errorf("the broker says %q", answer)
 			}
 			refused := u.token(t, "token/"+u.name)
-			waitForAge(t, refused.LastVaultRotation, cooldown+time.Second) // it is in whole seconds
+			waitForAge(t, refused.LastVaultRotation, cooldown+time.Second) // the time is cut to seconds
 			u.mcp.Refuse(claims(refused.AccessToken).ID)
 			if answer := broker.tell(t, ""); answer != library+" 200" {
 				t.Errorf("with a token that the MCP server refuses, the broker says %q", answer)

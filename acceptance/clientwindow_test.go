@@ -15,20 +15,19 @@ import (
 )
 
 const (
-	// underWay is how many token requests a server gets from the plugin at once, at most.
+	// underWay is the most token requests that the plugin sends a server at once.
 	underWay = 8
-	// backBound is how long after the recovery of a server a reader is served at the latest: the longest window while
-	// readers ask, and two seconds.
+	// backBound is the longest time from a server's recovery to a served reader: the longest window while readers
+	// ask, and two seconds.
 	backBound = 12 * time.Second
 )
 
-// What is wrong with a client at its server concerns all its names, roles of two configs here: however many of them
-// are read, the server gets the requests that were under way, then one in each window; and the first that
-// succeeds opens all.
+// A failure of a client concerns all its names, here roles of two configs: the server gets the requests under way,
+// then one request in each window. The first success opens all names.
 func TestNamesOfAClientShareTheWindowOfAFailure(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	// They wait and do little else, so all run at once, beyond -parallel.
+	// They mostly wait, so all run at once, whatever -parallel says.
 	var kinds sync.WaitGroup
 	for i, f := range trouble.Failures() {
 		kinds.Go(func() { t.Run(f.Name, func(t *testing.T) { testCrowd(t, b, fmt.Sprintf("crowd-%d", i), f) }) })
@@ -46,7 +45,7 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 		r.Names, r.AtOnce, round(r.Burst), r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
 	most := underWay
 	if f.Limit == 0 {
-		most += mostAttempts(r.Burst, time.Second, 10*time.Second) - 1 // windows that ended meanwhile
+		most += mostAttempts(r.Burst, time.Second, 10*time.Second) - 1 // windows that ended in this time
 	}
 	if r.AtOnce > most {
 		t.Errorf("%d requests until every name had been read, want at most %d", r.AtOnce, most)
@@ -77,9 +76,8 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	}
 }
 
-// A rotation has its write obtain a token with the new secret, and the others replaced in the background. When
-// the server then limits or refuses the client, it gets the requests that were under way, and readers go on with what
-// is held.
+// A write of a new secret obtains one token; the others are replaced in the background. If the server then limits
+// or refuses the client, it gets only the requests under way, and readers get the held tokens.
 func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 	t.Parallel()
 	for mount, failure := range map[string]trouble.Failure{
@@ -103,7 +101,7 @@ func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 	}
 }
 
-// A refusal of what a name asks for is the name's own. Its siblings are served, at once, those too that come later.
+// A refused scope or target concerns one name. Its siblings get tokens at once.
 func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 	t.Parallel()
 	for _, code := range []string{"invalid_scope", "invalid_target"} {
@@ -122,7 +120,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 			})
 			bed.OK(t, s.Configure(t.Context(), "some", nil))
 			paths := bed.Must(s.Roles(t.Context(), "some", roles))(t)
-			// The refused ones first: a window of theirs would be there for the others.
+			// The refused ones come first: a window would delay the others.
 			var bad, good []string
 			for i, path := range paths {
 				if slices.Contains(refused, fmt.Sprintf("scope-%d", i)) {
@@ -187,7 +185,7 @@ func TestFailingClientHoldsUpNoOther(t *testing.T) {
 
 var someTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
-// namedTime is the time that an error names for the next attempt.
+// namedTime returns the time of the next attempt in an error.
 func namedTime(r trouble.Result) (time.Time, error) {
 	named := someTime.FindString(r.Text)
 	if named == "" {
@@ -196,8 +194,8 @@ func namedTime(r trouble.Result) (time.Time, error) {
 	return time.Parse(time.RFC3339, named)
 }
 
-// A write that meets a limit of the client says when to try again. Until then no write that needs a token of that client
-// asks; one of another client does. After that a write goes through.
+// A write that meets a limit names the time of the next attempt. Until then no write of this client makes a token
+// request; another client's does. Later a write succeeds.
 func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 	t.Parallel()
 	const limit = 8 * time.Second
@@ -259,7 +257,7 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 	}
 }
 
-// An operator who has corrected a refused client does not wait for its window: the write asks, and opens all names.
+// A write after an operator has corrected a refused client ignores its window and opens all names.
 func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "corrected")
@@ -276,14 +274,14 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	if r := s.Write(t.Context(), "config/some", s.Config(nil)); r.Status != http.StatusNoContent {
 		t.Errorf("the write after the client was corrected: %s", r)
 	}
-	// The tokens are stored one after the other, which takes a busy machine longer than a reader waits.
+	// Storing the tokens one by one takes a busy machine longer than a reader waits.
 	for _, statuses := range [][]int{{http.StatusOK, http.StatusGatewayTimeout}, {http.StatusOK}} {
 		results := s.ReadAll(t.Context(), paths)
 		wantAll(t, "after the write readers", results, statuses...)
 	}
 }
 
-// A server that says without Retry-After when its limit is over is left alone until then.
+// A server can announce the end of its limit without Retry-After.
 func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
 	t.Parallel()
 	const limit = 90 * time.Second

@@ -8,17 +8,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// However many readers come for a token that nobody has fetched yet, the authorization server is
-// asked once, and all get that token.
+// Many readers of a token that has not been fetched cost one token request, and all get the same token.
 func TestColdReadersShareOneRequest(t *testing.T) {
 	t.Parallel()
 	const readers = 300
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	// The answer takes long enough for all to come before it.
+	// The answer is slow, so all readers come before it.
 	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: "tools:list", TTL: 5 * time.Minute, Delay: 2 * time.Second,
 	}))
-	u.configure(t, map[string]any{"verify": false}) // stores the config without a token
+	u.configure(t, map[string]any{"verify": false}) // no token request
 	u.wantRequests(t, 0)
 
 	results := make([]read, readers)

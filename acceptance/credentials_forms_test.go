@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// What client assertions may hold beyond RFC 7523, a certified authorization server takes.
+// A certified authorization server accepts the optional forms of client assertions beyond RFC 7523.
 func TestFormsOfAssertions(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -52,7 +52,7 @@ func TestFormsOfAssertions(t *testing.T) {
 
 func onlyKey(u *upstream) string { return u.client.JWKS.Keys[0].KeyID }
 
-// jwkKey is a key that the operator has as a JWK, whose kid and alg the authorization server knows.
+// jwkKey is a key in JWK form, registered with its kid and alg.
 func jwkKey(t *testing.T, u *upstream) map[string]any {
 	t.Helper()
 	key, block := rsaPKCS8(t)
@@ -66,7 +66,7 @@ func jwkKey(t *testing.T, u *upstream) map[string]any {
 	return map[string]any{"private_key": string(jwk)}
 }
 
-// A certificate that the authorization server knows itself (RFC 8705 section 2.2).
+// A certificate registered at the authorization server (RFC 8705 section 2.2).
 func TestSelfSignedClientCertificate(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -89,7 +89,7 @@ func TestSelfSignedClientCertificate(t *testing.T) {
 	}
 }
 
-// A certificate that the server asks for once it has read the request.
+// The server asks for the certificate after it has read the request.
 func TestCertificateByRenegotiation(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -110,7 +110,7 @@ func TestCertificateByRenegotiation(t *testing.T) {
 	if _, err := b.ReadToken(t.Context(), u.root, "token/"+u.name); err != nil {
 		t.Error(err)
 	}
-	// One of another CA it refuses, and not for having been shown none.
+	// A certificate of another CA is refused with its own reason.
 	other := bed.Must(bed.NewCA())(t)
 	foreign := bed.Must(other.Client(u.client.ID))(t)
 	b.Secrecy.AddPrivateKey("key of a certificate of another CA", foreign.KeyPEM)

@@ -21,12 +21,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Credentials are made for an upstream and its client registered with what the authorization
-// server is to know of them. What comes back are the config's fields.
+// Credentials register the upstream's client at the authorization server, and return the config's fields.
 type credentials func(t *testing.T, u *upstream) map[string]any
 
-// secret registers a client whose id and secret hold every character that the specification allows
-// (RFC 6749 appendix A.1 and A.2), those among them that are reserved in forms and headers.
+// secret registers a client whose id and secret have every permitted character (RFC 6749 appendix A.1 and A.2).
 func secret(method string) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()
@@ -42,7 +40,7 @@ func secret(method string) credentials {
 	}
 }
 
-// A keyForm makes a key of some type and writes it as PEM in some form.
+// A keyForm makes a key of one type and writes it in one PEM form.
 type keyForm func(t *testing.T) (crypto.Signer, *pem.Block)
 
 func rsaKey(t *testing.T) *rsa.PrivateKey {
@@ -95,8 +93,8 @@ func p256SEC1(t *testing.T) (crypto.Signer, *pem.Block) {
 	return key, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
 }
 
-// operatorKey registers the public part of a new key that the operator brings, under its
-// thumbprint (RFC 7638), which is the plugin's default for kid.
+// operatorKey registers the public part of a new key of the operator under its thumbprint (RFC 7638), the default
+// of key_id.
 func operatorKey(form keyForm) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()
@@ -106,8 +104,7 @@ func operatorKey(form keyForm) credentials {
 	}
 }
 
-// namedKey is such a key that the authorization server knows by a name of its own, and with a
-// certificate for it.
+// namedKey registers a key under another id, with a certificate.
 func namedKey(t *testing.T, u *upstream) map[string]any {
 	t.Helper()
 	key, block := p256PKCS8(t)
@@ -135,23 +132,21 @@ func (u *upstream) registerKey(t *testing.T, key crypto.Signer, block *pem.Block
 	return map[string]any{"private_key": private}
 }
 
-// useKeys registers the client with these public keys.
+// useKeys registers the client with public keys.
 func (u *upstream) useKeys(t *testing.T, keys *jose.JSONWebKeySet) {
 	t.Helper()
 	u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKS: keys}
 	u.setClient(t)
 }
 
-// madeKey has the plugin make the key. The client is registered with it after the config's write,
-// see registerMadeKey.
+// madeKey lets the plugin make the key. See registerMadeKey for the client.
 func madeKey(kind string) credentials {
 	return func(*testing.T, *upstream) map[string]any {
 		return map[string]any{"key_type": kind}
 	}
 }
 
-// registerMadeKey takes the plugin's public key to the authorization server, as its administrator
-// would who was given what keys/ shows: the URL if it is published.
+// registerMadeKey registers the plugin's public key, by its URL if it is published.
 func (u *upstream) registerMadeKey(t *testing.T) {
 	t.Helper()
 	uri := u.jwksURI(t)
@@ -177,15 +172,14 @@ func (u *upstream) publicKeys(t *testing.T) *jose.JSONWebKeySet {
 	return keys
 }
 
-// publishedKey has the plugin make the key, and the authorization server fetch its public part
-// from Vault. The client is registered with its URL after the config's write, see registerMadeKey.
+// publishedKey lets the plugin make the key, and the authorization server fetch its public part from Vault.
 func publishedKey(kind string) credentials {
 	return func(*testing.T, *upstream) map[string]any {
 		return map[string]any{"key_type": kind, "publish_jwks": true}
 	}
 }
 
-// jwksURI is where Vault answers everybody with the upstream's public keys; empty if it does not.
+// jwksURI returns the public URL of the upstream's keys, or "" if they are not published.
 func (u *upstream) jwksURI(t *testing.T) string {
 	t.Helper()
 	path, _ := u.read(t, "keys/"+u.name)["jwks_path"].(string)
@@ -195,10 +189,10 @@ func (u *upstream) jwksURI(t *testing.T) string {
 	return u.mountURL() + path
 }
 
-// mountURL is the mount's URL, with a slash at its end.
+// mountURL returns the mount's URL, with a slash at the end.
 func (u *upstream) mountURL() string { return u.bed.Vault.Address + "/v1/" + bed.Mount + "/" }
 
-// certificate issues a client certificate, and registers the client with what register takes of it.
+// certificate issues a client certificate, and registers the client with it.
 func certificate(register func(*bed.Client, *bed.Certificate)) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()

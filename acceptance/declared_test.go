@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A declaration of docs/openbao.md, pasted with another sum and version, replaces the registration.
+// A declaration of docs/openbao.md with another sum and version registers the plugin.
 func TestDeclaredPlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -26,7 +26,7 @@ func TestDeclaredPlugin(t *testing.T) {
 	needsItsV(t, b.Nodes[0])
 }
 
-// As above from an image, which is made and pushed as a release's is. OpenBao fetches it on command and at its start.
+// The same with an image, made and pushed like a release's. OpenBao fetches it on command and at its start.
 func TestDeclaredPluginFromAnImage(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -42,7 +42,7 @@ func TestDeclaredPluginFromAnImage(t *testing.T) {
 	declaration := strings.Replace(p.declaration(t, "image"), published, local, 1)
 	b := bed.New(t, bed.Options{Bare: true, Config: declaration})
 
-	// The name of the file that OpenBao runs is not that of the binary which every bed has in the directory.
+	// OpenBao runs a file with another name than the binary in every bed's plugin directory.
 	info := commandSays(t, b, "plugin", "info", "-version="+p.version, "secret", bed.PluginName)
 	if file := rowsOf(info)["Command"]["Value"]; !strings.Contains(info, p.sum) || file == bed.PluginName {
 		t.Errorf("OpenBao does not run the binary of the image:\n%s", info)
@@ -72,7 +72,7 @@ func buildDeclared(t *testing.T) declaredPlugin {
 	return declaredPlugin{filepath.Join(dir, bed.PluginName), sum, version}
 }
 
-// declaration returns the one of docs/openbao.md that says where the binary comes from by the attribute, for the build.
+// declaration returns the declaration of docs/openbao.md with this attribute, for the build.
 func (p declaredPlugin) declaration(t *testing.T, attribute string) string {
 	t.Helper()
 	zeros := strings.Repeat("0", len(p.sum))
@@ -90,7 +90,7 @@ func (p declaredPlugin) declaration(t *testing.T, attribute string) string {
 	return ""
 }
 
-// serves checks that the server has registered the plugin by itself, and that it runs.
+// serves checks that the server has registered the plugin by itself, and runs it.
 func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	t.Helper()
 	r := &release{t: t, bed: b, plugins: b.PluginDir()}
@@ -100,7 +100,7 @@ func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	u.token(t, "token/"+u.name)
 }
 
-// needsItsV checks that a version without its v keeps the node from becoming active, however often it tries.
+// needsItsV checks that a version without its v keeps the node from becoming active, in every attempt.
 func needsItsV(t *testing.T, node *bed.Node) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())

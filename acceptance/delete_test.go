@@ -8,8 +8,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Deleting a config ends its token and its roles at once and for good: nothing is served and
-// nothing refreshed in the background any more, and a new config of the same name begins anew.
+// Deleting a config ends its token and its roles at once: no token is served or refreshed any more, and a new
+// config of the same name has none of the old roles.
 func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 	t.Parallel()
 	const lifetime = 10 * time.Second // refreshed every 5 s
@@ -25,7 +25,7 @@ func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 
 	bed.Must(u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/config/"+u.name))(t)
 	deleted := time.Now()
-	// Over the time in which both tokens would have been refreshed.
+	// Both tokens would be refreshed within this time.
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for time.Since(deleted) < lifetime {
@@ -37,7 +37,7 @@ func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 		<-tick.C
 	}
 	for _, r := range u.requests(t) {
-		// A request that was under way when the config went may still have arrived.
+		// A request under way may still arrive.
 		if r.Time.After(deleted.Add(time.Second)) {
 			t.Errorf("a token was asked for %s after its config was deleted", r.Time.Sub(deleted))
 		}

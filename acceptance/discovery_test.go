@@ -11,8 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// However the authorization server is found, the token that comes of it is one for the MCP server,
-// and goes on being refreshed.
+// Each way to find the authorization server leads to a token for the MCP server, and to its refresh.
 func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 	t.Parallel()
 	const both = "tools:list tools:call"
@@ -20,7 +19,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 		name       string
 		mcp        bed.MCPOptions
 		where      func(u *upstream) map[string]any
-		scope      string // that comes of it, if the config says nothing
+		scope      string // granted, if the config has no scopes
 		discovered bool
 	}{
 		{"challenge", bed.MCPOptions{}, serverURL, both, true},
@@ -69,8 +68,8 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 
 func serverURL(u *upstream) map[string]any { return map[string]any{"server_url": u.mcp.URL} }
 
-// What was discovered is pinned: neither rewriting the config, nor refreshing the token, nor a role
-// looks again, but rediscover does.
+// The discovered endpoints stay: rewriting the config, refreshing the token and a role make no new discovery, but
+// rediscover does.
 func TestDiscoveryIsPinned(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -102,8 +101,8 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	u.checkConfig(t)
 }
 
-// The credentials belong to the authorization server that they were written for: if the MCP
-// server comes to name another, rediscover does not take them there.
+// Credentials belong to the authorization server of their write. If the MCP server names another one, rediscover
+// does not send them there.
 func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -132,7 +131,7 @@ func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 	u.checkConfig(t)
 	u.wantToken(t, "token/"+u.name, before)
 
-	// With the credentials in the same write they go there, and the refusal is the other server's.
+	// With the credentials in the same write they go to the other server, which refuses them.
 	u.refuse(t, path, map[string]any{"rediscover": true, "client_secret": u.client.Secret}, http.StatusBadGateway, u.name)
 	if n := asked.Load(); n != 1 {
 		t.Errorf("the other authorization server was sent %d token requests, want 1", n)

@@ -18,11 +18,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// onOpenBao are the parts of the pages' commands that OpenBao has otherwise, as docs/openbao.md says.
+// onOpenBao are the differences of OpenBao's commands, as in docs/openbao.md.
 var onOpenBao = strings.NewReplacer("vault plugin reload -type=secret ", "vault plugin reload ")
 
-// readersOwn is what stands in the pages for the reader's own. Nothing else is replaced in a block, but what
-// OpenBao has otherwise.
+// readersOwn lists the placeholders of the pages. Only these are replaced in a block, and the differences of
+// OpenBao.
 func (w *walkthrough) readersOwn() []readersOwn {
 	port, published := freePort(w.t), filepath.Join(w.dir, "published.git")
 	return []readersOwn{
@@ -53,11 +53,10 @@ func (w *walkthrough) readersOwn() []readersOwn {
 	}
 }
 
-// A readersOwn is a name in a page that stands for the reader's own.
+// A readersOwn is a placeholder of a page.
 type readersOwn struct{ page, name, is string }
 
-// notRun are the commands that no test runs, by page and first line. Why not is said by the page
-// itself, in these words.
+// notRun are the commands that no test runs, by page and first line. The page gives the reason in these words.
 var notRun = map[string]string{
 	"acceptance/README.md: make soak                            # 2 minutes, as in make test": "as in make test",
 
@@ -71,7 +70,7 @@ var notRun = map[string]string{
 	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
 }
 
-// elsewhere are the other blocks that are not for this test, by page and language.
+// elsewhere are the other blocks that this test leaves out, by page and language.
 var elsewhere = map[string]string{
 	"README.md: mermaid":          "a picture",
 	"docs/deployments.md: python": "TestBrokersLoseNoCall, but for the dots",
@@ -87,7 +86,7 @@ var elsewhere = map[string]string{
 	"docs/deployments.md: text":     "a formula",
 }
 
-// pages are those that have commands, in the order in which they are followed, and how.
+// pages are the pages with commands, in order.
 var pages = []struct {
 	file   string
 	follow func(*walkthrough)
@@ -106,8 +105,7 @@ var pages = []struct {
 	{"brokerauth/README.md", followBrokerauth},
 }
 
-// Every command of the other pages is pasted, page after page into one Vault, or the page says why it
-// cannot be.
+// Every command of the other pages is pasted, page after page into one Vault, or the page has a reason.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	checkBlocks(t)
@@ -124,7 +122,7 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
-// checkBlocks checks that no page is left out, and that the tables of what is not run say what is.
+// checkBlocks checks that every page is listed, and that notRun and elsewhere have no stale entry.
 func checkBlocks(t *testing.T) {
 	t.Helper()
 	followed := map[string]bool{"README.md": true}
@@ -171,14 +169,14 @@ func (w *walkthrough) fresh() {
 	w.put("client-secret", w.client.Secret+"\n")
 }
 
-// prepare runs a script for what a page takes for granted, and returns what it printed.
+// prepare runs a script for a precondition of a page, and returns its output.
 func (w *walkthrough) prepare(script string) string {
 	w.t.Helper()
 	out := bed.Must(w.run(block{page: "before a block"}, script))(w.t)
 	return out
 }
 
-// From a download to the upgrade and back. The next version is installed by the same commands.
+// From a download to the upgrade and back. The same commands install the next version.
 func followReleases(w *walkthrough) {
 	t, r := w.t, &release{t: w.t, bed: w.bed, plugins: w.dir}
 	const (
@@ -220,7 +218,7 @@ func followReleases(w *walkthrough) {
 	r.runs("v0.2.0", "v0.2.0")
 	w.wantToken(t, "token/files", token)
 
-	// The old version is not coming back.
+	// The old version is removed.
 	r.vault("secrets", "tune", "-plugin-version=v0.3.0", bed.Mount)
 	r.vault(reload...)
 	w.paste("vault plugin deregister")
@@ -243,7 +241,7 @@ func followAPI(w *walkthrough) {
 	}
 }
 
-// The installer's policy permits what releases.md has an installer do, and no token.
+// The installer's policy permits the installation of releases.md, and no token.
 func followOperations(w *walkthrough) {
 	t := w.t
 	w.configure(t, nil)
@@ -284,7 +282,7 @@ func followDiscovery(w *walkthrough) {
 	w.token(w.t, "token/files")
 }
 
-// Up to what an administrator enters at the authorization server; that of the other tests takes no issuers.
+// The administrator's part is left out: the authorization server of the other tests accepts no issuers.
 func followIdentity(w *walkthrough) {
 	out := w.paste("vault write mcp-oauth/settings")
 	for _, field := range []string{"issuer", "subject", "audience", "jwks_uri"} {
@@ -300,7 +298,7 @@ func followKeys(w *walkthrough) {
 	if out := w.paste("vault write mcp-oauth/settings"); !strings.Contains(out, "a signing key was made") {
 		t.Errorf("the write does not warn that the key is to be registered:\n%s", out)
 	}
-	// Read too early, and registered by its URL then.
+	// A read before the registration is refused.
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {
 		t.Errorf("before the key is registered a read has the status %d, want 400", status)
 	}
@@ -330,7 +328,7 @@ func followKeys(w *walkthrough) {
 	w.token(t, "token/files")
 }
 
-// checkRotation checks that the key which a rotation printed is published, and is not used too soon.
+// checkRotation checks that the rotated key is published, and is not used too soon.
 func (w *walkthrough) checkRotation(out string, least time.Duration) {
 	w.t.Helper()
 	keys := w.read(w.t, "keys/files")
@@ -417,7 +415,7 @@ func followDeployments(w *walkthrough) {
 	})
 }
 
-// has reports whether a command is there; if it is not, it takes the next block off.
+// has reports whether a command is installed; if not, it skips the next block.
 func (w *walkthrough) has(command string) bool {
 	w.t.Helper()
 	_, err := exec.LookPath(command)
@@ -434,7 +432,7 @@ func followMetrics(w *walkthrough) {
 	if out := w.paste("vault read -format=raw"); !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
 		t.Errorf("the metrics do not count the reads:\n%s", w.bed.Secrecy.Redact([]byte(out)))
 	}
-	// The reader's checkout, in which the quick start was followed.
+	// The reader's checkout after the quick start.
 	w.put("role-id", "the broker's")
 	w.put("secret-id", "the broker's")
 	bed.OK(t, os.MkdirAll(filepath.Join(w.dir, "examples", "prometheus"), 0o700))
@@ -448,7 +446,7 @@ func followMetrics(w *walkthrough) {
 		}
 	}
 	stop := w.start("sudo -u prometheus vault agent")
-	// What is in the place of the directory is below the working directory.
+	// The placeholder directory is below the working directory.
 	prometheus := bed.Must(w.bed.Vault.Client(w.await(exampleJob(t).HTTPClientConfig.Authorization.CredentialsFile)))(t)
 	response, err := prometheus.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics")
 	if err != nil || response.StatusCode != http.StatusOK {
@@ -463,7 +461,7 @@ func followSecurity(w *walkthrough) {
 	rules := policiesOf(w.t, "../docs/security.md")["operator"]
 	bed.OK(w.t, w.bed.Vault.PutPolicy(w.t.Context(), "operator-of-files", rules))
 	operator := strings.TrimSpace(commandSays(w.t, w.bed, "token", "create", "-policy=operator-of-files", "-field=token"))
-	// What the page's operator read is written back.
+	// The page's operator writes its read config back.
 	b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
 	cmd := w.shell(w.t.Context(), b.text, operator)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -474,7 +472,7 @@ func followSecurity(w *walkthrough) {
 	w.wantTuned("vault secrets tune", "request", fields)
 }
 
-// Recipes for servers that can't be run here are written without asking any; those of make test-servers are left to it.
+// Recipes of servers that can't be run here are written without a request; make test-servers tests the others.
 func followProviders(w *walkthrough) {
 	t := w.t
 	checkRunRecipes(t)
@@ -520,7 +518,7 @@ func followProviders(w *walkthrough) {
 			continue
 		}
 		if strings.Contains(script, "key_type=") {
-			w.registerMadeKey(t) // by hand: the server has fetched another one from there
+			w.registerMadeKey(t) // by hand: the server has fetched another key from this URL
 		}
 		w.token(t, "token/files")
 	}
@@ -547,7 +545,7 @@ func checkRunRecipes(t *testing.T) {
 	}
 }
 
-// The Go of the page compiles, as it is; brokerauth's own examples run the like of it.
+// The page's Go compiles; brokerauth's examples run similar code.
 func followBrokerauth(w *walkthrough) {
 	w.put("main.go", `package main
 import (

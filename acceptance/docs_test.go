@@ -81,7 +81,7 @@ type block struct {
 
 func (b block) String() string { return fmt.Sprintf("%s:%d (%s)", b.page, b.line, b.heading) }
 
-// key is the block's in notRun.
+// key is the block's key in notRun.
 func (b block) key() string {
 	first, _, _ := strings.Cut(b.text, "\n")
 	return b.page + ": " + first
@@ -139,19 +139,18 @@ func blocksOf(t *testing.T, page string) []block {
 	return blocks
 }
 
-// A walkthrough is somebody who follows a page, block by block, in one working directory.
+// A walkthrough follows a page block by block, in one working directory.
 type walkthrough struct {
 	*upstream
 	t      *testing.T
 	dir    string
-	bin    string  // before the PATH: the server as vault, and sudo that only runs what it is given
-	blocks []block // those that are left
+	bin    string  // before the PATH: the server as vault, and a sudo that only runs its arguments
+	blocks []block // not used yet
 	own    []readersOwn
-	used   map[string]bool // names of own that were replaced
+	used   map[string]bool // replaced names of own
 }
 
-// newReadersOwn starts a Vault without the plugin, and what the pages call files: an MCP server with the
-// client mcp-broker.
+// newReadersOwn starts a Vault without the plugin, and the MCP server "files" with the client mcp-broker.
 func newReadersOwn(t *testing.T) *upstream {
 	t.Helper()
 	b := bed.New(t, bed.Options{Bare: true})
@@ -178,12 +177,12 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 			t.Fatal(err)
 		}
 	}
-	// Whoever is asked for is the reader here. The reader's environment does not come along.
+	// The reader's environment does not reach the other user.
 	w.shim("sudo", `[ "$1" != -u ] || shift 2; exec env -u VAULT_ADDR -u VAULT_TOKEN "$@"`)
 	return w
 }
 
-// finish fails the test if the page has more than was pasted, or less than was replaced.
+// finish fails the test if a block or a placeholder of the page was not used.
 func (w *walkthrough) finish() {
 	w.t.Helper()
 	for _, b := range w.blocks {
@@ -196,7 +195,7 @@ func (w *walkthrough) finish() {
 	}
 }
 
-// next takes the page's next block, which is of this language and begins so.
+// next takes the page's next block, and checks its language and its beginning.
 func (w *walkthrough) next(language, begins string) block {
 	w.t.Helper()
 	if len(w.blocks) == 0 {
@@ -211,7 +210,7 @@ func (w *walkthrough) next(language, begins string) block {
 	return b
 }
 
-// replace puts the reader's own in the place of what stands for it.
+// replace replaces the placeholders in a text.
 func (w *walkthrough) replace(text string) string {
 	for _, o := range w.own {
 		if strings.Contains(text, o.name) {
@@ -225,7 +224,7 @@ func (w *walkthrough) replace(text string) string {
 	return text
 }
 
-// paste runs the next block in a shell of its own, and returns what it printed.
+// paste runs the next block in its own shell, and returns the output.
 func (w *walkthrough) paste(begins string) string {
 	w.t.Helper()
 	b := w.next("sh", begins)
@@ -233,7 +232,7 @@ func (w *walkthrough) paste(begins string) string {
 	return out
 }
 
-// run runs a script that was made of a block.
+// run runs a script made of a block.
 func (w *walkthrough) run(b block, script string) (string, error) {
 	cmd := w.shell(w.t.Context(), script, w.bed.Vault.RootToken)
 	cmd.Stdin = strings.NewReader("\n") // Enter, for those who ask
@@ -244,8 +243,8 @@ func (w *walkthrough) run(b block, script string) (string, error) {
 	return string(out), nil
 }
 
-// shell prepares a shell that runs the script as the holder of a Vault token, if any. That is where vault
-// login puts it, for Vault's CLI alone: VAULT_TOKEN is not set.
+// shell prepares a shell that runs the script as the holder of a Vault token, if any, with the token helper of
+// vault login: VAULT_TOKEN is not set.
 func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = w.dir
@@ -254,7 +253,7 @@ func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd
 		"HOME=" + os.Getenv("HOME"), "PATH=" + w.bin + ":" + os.Getenv("PATH"),
 	})
 	if token != "" {
-		w.shim("vault-login", "printf %s "+token) // in the place of ~/.vault-token
+		w.shim("vault-login", "printf %s "+token) // instead of ~/.vault-token
 		config := filepath.Join(w.bin, "login.hcl")
 		bed.OK(w.t, os.WriteFile(config, []byte(`token_helper = "`+filepath.Join(w.bin, "vault-login")+`"`), 0o600))
 		cmd.Env = append(cmd.Env, "VAULT_CONFIG_PATH="+config)
@@ -262,12 +261,11 @@ func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd
 	return cmd
 }
 
-// start runs the next block, whose last command goes on until it is stopped, on a host that holds no
-// Vault token.
+// start runs the next block until stop is called, on a host without a Vault token.
 func (w *walkthrough) start(begins string) (stop func()) {
 	w.t.Helper()
 	b := w.next("sh", begins)
-	// With exec it is that command that is stopped, and not the shell around it.
+	// exec lets stop reach the command itself.
 	lines := strings.Split(strings.TrimSpace(b.text), "\n")
 	lines[len(lines)-1] = "exec " + lines[len(lines)-1]
 	process := bed.Must(w.bed.NewProcess("docs", w.shell(context.Background(), strings.Join(lines, "\n"), "")))(w.t)
@@ -282,13 +280,13 @@ func (w *walkthrough) start(begins string) (stop func()) {
 	}
 }
 
-// put writes a file that the page says is there.
+// put writes a file of the working directory.
 func (w *walkthrough) put(name, content string) {
 	w.t.Helper()
 	bed.OK(w.t, os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
 }
 
-// save writes the next block, a file, under the name that the page gives above it.
+// save writes the next block to the file named above it.
 func (w *walkthrough) save(name string) {
 	w.t.Helper()
 	b := w.next("hcl", "")
@@ -298,7 +296,7 @@ func (w *walkthrough) save(name string) {
 	w.put(name, b.text)
 }
 
-// await waits for a file, and returns what is in it.
+// await waits for a file, and returns its content.
 func (w *walkthrough) await(name string) string {
 	w.t.Helper()
 	var content []byte
@@ -312,13 +310,13 @@ func (w *walkthrough) await(name string) string {
 	return string(content)
 }
 
-// shim puts a command before all others of its name.
+// shim puts a command before the PATH.
 func (w *walkthrough) shim(name, script string) {
 	w.t.Helper()
 	bed.OK(w.t, os.WriteFile(filepath.Join(w.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
 }
 
-// A brokersLogin is what a broker gets for the role-id and secret-id of a page.
+// A brokersLogin is a login with the role-id and secret-id of a page.
 type brokersLogin struct {
 	client *api.Client
 	entity string
@@ -343,8 +341,7 @@ func (w *walkthrough) wantStatuses(login brokersLogin, want map[string]int) {
 	}
 }
 
-// wantTuned checks that the next block lets the audit log show what it says, all of it fields of a
-// request or response.
+// wantTuned runs the next block and checks the audit log settings of the mount against it and against the fields.
 func (w *walkthrough) wantTuned(begins, kind string, fields map[string]any) {
 	w.t.Helper()
 	var want []string
@@ -362,7 +359,7 @@ func (w *walkthrough) wantTuned(begins, kind string, fields map[string]any) {
 	}
 }
 
-// printed is a value of what the vault command has printed as a table.
+// printed returns a value of a table that the vault command has printed.
 func printed(out, field string) string {
 	match := regexp.MustCompile(`(?m)^` + field + ` +(.*?) *$`).FindStringSubmatch(out)
 	if match == nil {
@@ -371,7 +368,7 @@ func printed(out, field string) string {
 	return match[1]
 }
 
-// checkPrintedToken checks that a command printed the token, and that the MCP server takes it.
+// checkPrintedToken checks that a command printed a token for the MCP server.
 func (u *upstream) checkPrintedToken(t *testing.T, out string) {
 	t.Helper()
 	u.bed.Secrecy.AddToken(printed(out, "access_token"))

@@ -16,8 +16,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Each tries what docs/deployments.md says to copy of an example, by clocks that stand
-// still until it is told otherwise. Of each line it reads it does the one thing, and says what came of it:
+// Each driver runs the module that docs/deployments.md has brokers copy, with clocks that the test sets. It reads
+// commands, one a line, and answers each:
 //
 //	clocks MONOTONIC WALL  sets the clocks, in seconds
 //	get                    the token's id, or none
@@ -87,30 +87,30 @@ for await (const line of createInterface({ input: process.stdin })) {
 `,
 }
 
-// A copiedToken is what docs/deployments.md says to copy of an example, which runs under its driver.
+// A copiedToken is a copied module under its driver.
 type copiedToken struct {
 	*exampleProcess
 	vault *vaultAnswers
-	begun time.Time // what both clocks say at first
+	begun time.Time // both clocks at the start
 }
 
-// vaultAnswers are what a Vault answers, in place of a real one: for these the clock has to stand still.
+// vaultAnswers answers in place of Vault: no real Vault has a clock that stands still.
 type vaultAnswers struct {
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	away      bool
 	refused   bool // refresh/ is answered with a 403
-	stuck     bool // refresh/ has no other token
-	fetching  int  // answers that are still a 504: the fetch goes on
-	lag       int  // reads after a refresh that still bring the token before it
-	lagging   int  // such reads to come
-	older     bool // they bring a token that is an hour older than that
+	stuck     bool // refresh/ returns the same token
+	fetching  int  // remaining 504 answers
+	lag       int  // reads after a refresh that still return the token before it
+	lagging   int  // remaining reads of this kind
+	older     bool // these reads return a token that is an hour older
 	another   bool // another broker's refresh comes before the reads
 	ttl       int
 	obtained  time.Time
 	expires   time.Time
 	reads     int
 	refreshes int
-	tokens    int // obtained in place of the first
+	tokens    int // replacements of the first
 }
 
 func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -176,7 +176,7 @@ func (v *vaultAnswers) with(change func()) {
 	change()
 }
 
-// startCopied runs a copied token, of an hour, that was just obtained.
+// startCopied runs a copied module with a token of an hour, just obtained.
 func startCopied(t *testing.T, command []string) *copiedToken {
 	t.Helper()
 	begun := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -192,13 +192,13 @@ func startCopied(t *testing.T, command []string) *copiedToken {
 	return c
 }
 
-// clocks sets both clocks to so long after the beginning.
+// clocks sets both clocks, relative to begun.
 func (c *copiedToken) clocks(t *testing.T, monotonic, wall time.Duration) {
 	t.Helper()
 	c.say(t, "set", fmt.Sprintf("clocks %f %f", 1e6+monotonic.Seconds(), float64(c.begun.Unix())+wall.Seconds()))
 }
 
-// say has the driver do something, and checks what came of it.
+// say sends the driver a command, and checks its answer.
 func (c *copiedToken) say(t *testing.T, want, command string) {
 	t.Helper()
 	if got := c.tell(t, command); got != want {
@@ -206,7 +206,7 @@ func (c *copiedToken) say(t *testing.T, want, command string) {
 	}
 }
 
-// copiedExamples are the commands that run a driver beside what docs/deployments.md says to copy, by language.
+// copiedExamples returns the commands that run a driver beside its module, by language.
 func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string {
 	t.Helper()
 	commands := map[string][]string{"typescript": compiled(t, drivers["typescript"])}
@@ -224,8 +224,8 @@ func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string
 	return commands
 }
 
-// What docs/deployments.md has a broker copy holds its token for as long as that is good and no longer, and
-// has it replaced as seldom as it can.
+// The module of docs/deployments.md uses its token until the token's end, and has it replaced as seldom as
+// possible.
 func TestCopiedExamples(t *testing.T) {
 	t.Parallel()
 	for language, command := range copiedExamples(t, exampleDrivers) {
@@ -268,7 +268,7 @@ func copiedSharesAReplacement(t *testing.T, c *copiedToken) {
 	c.say(t, "token-1", "get")
 }
 
-// While a fetch goes on, Vault answers 504: it is asked again, a few times.
+// Vault answers 504 while a fetch goes on: the module asks again, a few times.
 func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.fetching = 2 })
 	c.say(t, "token-0", "get")
@@ -287,7 +287,7 @@ func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 	})
 }
 
-// A standby that answers reads brings the refused token for a moment after the refresh.
+// A standby returns the refused token for a moment after the refresh.
 func copiedWaitsForAStandby(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.lag = 3 })
 	c.say(t, "token-0", "get")
@@ -296,7 +296,7 @@ func copiedWaitsForAStandby(t *testing.T, c *copiedToken) {
 	c.say(t, "token-1", "get")
 }
 
-// One that lags far behind brings the token before the refused one.
+// A standby that lags far behind returns the token before the refused one.
 func copiedWaitsForAStandbyFarBehind(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.lag, c.vault.older = 3, true })
 	c.say(t, "token-0", "get")
@@ -304,7 +304,7 @@ func copiedWaitsForAStandbyFarBehind(t *testing.T, c *copiedToken) {
 	c.say(t, "token-1", "get")
 }
 
-// A token that is newer than the one which refresh/ named will do, at once.
+// A token newer than the one named by refresh/ is accepted at once.
 func copiedTakesANewerToken(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.another = true })
 	c.say(t, "token-0", "get")
@@ -318,7 +318,7 @@ func copiedTakesANewerToken(t *testing.T, c *copiedToken) {
 	c.say(t, "token-2", "get")
 }
 
-// One that does so for more than a second is given up. What it brings is still the refused token.
+// The module waits for a lagging standby for a second, and then reports a failure.
 func copiedGivesUpAStandby(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.lag, c.vault.reads = 1000, 0 })
 	c.say(t, "token-0", "get")
@@ -332,8 +332,8 @@ func copiedGivesUpAStandby(t *testing.T, c *copiedToken) {
 	})
 }
 
-// However many requests are refused with one token, one of them asks Vault, and the others go by what came
-// of it. The next one asks after a second, then after two and so on.
+// Of many requests refused with one token, one asks Vault, and all use its answer. The next asks after a second,
+// then after two and so on.
 func copiedSharesAFailure(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.refused = true })
 	c.say(t, "token-0", "get")
@@ -351,7 +351,7 @@ func copiedSharesAFailure(t *testing.T, c *copiedToken) {
 	c.wantRefreshes(t, 4, 4)
 }
 
-// A server that refuses every token costs few replacements, be it each new one or the one that Vault sticks to.
+// A server that refuses every token costs few replacements, with new tokens and with the same one.
 func copiedReplacesLessOften(t *testing.T, c *copiedToken, stuck bool) {
 	c.vault.with(func() { c.vault.stuck = stuck })
 	const seconds = 600
@@ -374,8 +374,8 @@ func copiedReplacesEach(t *testing.T, c *copiedToken) {
 	c.wantRefreshes(t, 30, 30)
 }
 
-// A token is over as soon as one of this machine's clocks says so, as the monotonic one may stand still while
-// the machine sleeps, and the other may be set back.
+// A token ends as soon as one clock says so: the monotonic clock may stop while the machine sleeps, and the other
+// may be set back.
 func copiedGoesByBothClocks(t *testing.T, c *copiedToken, monotonic, wall time.Duration) {
 	c.say(t, "token-0", "get")
 	c.vault.with(func() { c.vault.away = true })
@@ -386,7 +386,7 @@ func copiedGoesByBothClocks(t *testing.T, c *copiedToken, monotonic, wall time.D
 	c.say(t, "none", "get")
 }
 
-// How long a token is good, by what Vault answers and by this machine's clock, which may not be Vault's.
+// A token's end, by Vault's answer and by this machine's clock, which may differ from Vault's.
 func copiedKnowsATokensEnd(t *testing.T, c *copiedToken) {
 	day := time.Duration(0)
 	for _, of := range []struct {
@@ -402,7 +402,7 @@ func copiedKnowsATokensEnd(t *testing.T, c *copiedToken) {
 		{"the token is in its last second", 1, 59 * time.Second, time.Second, time.Second},
 		{"the token ends within its ttl", 1, 59500 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond},
 	} {
-		// Far enough from the last one that nothing of that counts. Vault's times are whole seconds.
+		// Each case is days after the last one. Vault's times are whole seconds.
 		day += 24 * time.Hour
 		fraction := of.left % time.Second
 		at := func(after time.Duration) { c.clocks(t, day+after, day+after-fraction) }

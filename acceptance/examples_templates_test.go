@@ -13,10 +13,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// What a template writes into a file of a format stays one value, whatever the token holds: one hostile
-// authorization server would otherwise take down, or change, every server in that file. The value comes from
-// KV, as the plugin hands out no such token. (U+007F and U+0085, which JSON does not
-// escape, are no part of a YAML string.)
+// A template keeps the token one value of its file, whatever the token holds: one hostile authorization server
+// could otherwise change every server in the file. The value comes from KV, since the plugin refuses such a token.
+// (U+007F and U+0085, which JSON does not escape, are no part of a YAML string.)
 func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -29,7 +28,7 @@ func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
 	place := strings.NewReplacer("mcp-oauth/token/files", mount+"/token/files").Replace
 	for file, c := range map[string]struct {
 		rendered string
-		value    []any // where the value is in it
+		value    []any // path of the value
 		lists    []any // and the list that has one element
 	}{
 		"kuadrant/config.yaml.ctmpl": {"config.yaml", []any{"servers", 0, "credential"}, []any{"servers"}},

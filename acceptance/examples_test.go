@@ -26,17 +26,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// exampleToken is the path of the token in all examples.
+// exampleToken is the token path in all examples.
 const exampleToken = "mcp-oauth/token/files"
 
-// example is a file of examples/ as it is.
+// example returns a file of examples/.
 func example(t *testing.T, file string) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile(filepath.Join("..", "examples", file)))(t)
 	return string(content)
 }
 
-// example is a file of examples/ for the upstream, in place of the MCP server "files".
+// example returns a file of examples/ for the upstream, instead of the MCP server "files".
 func (u *upstream) example(t *testing.T, file string) string {
 	t.Helper()
 	content := example(t, file)
@@ -49,14 +49,14 @@ func (u *upstream) example(t *testing.T, file string) string {
 	).Replace(content)
 }
 
-// exampleBroker logs in as a broker with the policy of the examples.
+// exampleBroker logs in with the policy of the examples.
 func (u *upstream) exampleBroker(t *testing.T) *bed.Identity {
 	t.Helper()
 	return newIdentity(t, u.bed, u.name, u.example(t, "policy.hcl"))
 }
 
-// runExample starts a Vault Agent or a Vault Proxy with files of examples/ in a directory of its own, which
-// it returns, as the comments in them say. bin, if any, is put before the PATH.
+// runExample runs a Vault Agent or a Vault Proxy with files of examples/ in its own directory, which it returns.
+// bin, if any, comes before the PATH.
 func (u *upstream) runExample(t *testing.T, command, config, bin string, files map[string]string) string {
 	t.Helper()
 	return runExample(t, u.bed, u.exampleBroker(t), command, config, bin, files)
@@ -77,8 +77,8 @@ func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin
 	return dir
 }
 
-// checkAuthorization checks that a value is that of an Authorization header which the MCP server takes
-// now, and returns the token in it.
+// checkAuthorization checks that the MCP server accepts the value of an Authorization header, and returns the
+// token.
 func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 	t.Helper()
 	token, ok := strings.CutPrefix(value, "Bearer ")
@@ -90,8 +90,7 @@ func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 	return token
 }
 
-// Vault Agent with the example's configuration keeps a file with the value of the Authorization header,
-// which the MCP server takes at any time, through refreshes.
+// Vault Agent with the example's configuration keeps a file with a valid Authorization header, through refreshes.
 func TestExampleAgentKeepsAFile(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 20*time.Second)
@@ -115,13 +114,13 @@ func TestExampleAgentKeepsAFile(t *testing.T) {
 	}
 }
 
-// Vault Agent with the supervisor's configuration runs the broker with the value of the header in a
-// variable, and starts it anew with each new token.
+// Vault Agent with the supervisor's configuration runs the broker with the header in a variable, and restarts it
+// with each new token.
 func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 20*time.Second)
 
-	// The broker tells what it was started with, and whether it was asked to end.
+	// The broker logs its variable, and a request to end.
 	bin, told := t.TempDir(), filepath.Join(t.TempDir(), "told")
 	broker := "#!/bin/sh\n" +
 		"echo \"$MCP_AUTHORIZATION\" >>'" + told + "'\n" +
@@ -156,8 +155,7 @@ func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 	})
 }
 
-// Vault Agent with the example's configuration and template keeps the configuration of Kuadrant's MCP
-// gateway.
+// Vault Agent with the example's configuration and template keeps the configuration of Kuadrant's MCP gateway.
 func TestExampleAgentKeepsTheConfigurationOfAGateway(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -183,9 +181,8 @@ func TestExampleAgentKeepsTheConfigurationOfAGateway(t *testing.T) {
 	u.checkAuthorization(t, config.Servers[0].Credential)
 }
 
-// A broker that holds no Vault token reads through Vault Proxy with the example's configuration, and has
-// a revoked token replaced. Requests without the header that the listener asks for are refused, and
-// the token that a client brings is not used.
+// A broker without a Vault token reads through Vault Proxy with the example's configuration, and has a revoked
+// token replaced. The listener refuses requests without its header, and ignores a client's own token.
 func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -220,14 +217,13 @@ func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 	u.wantRequests(t, 2)
 }
 
-// The brokers in Python and TypeScript list an MCP server's tools. When their token is revoked, they have
-// it replaced and go on: each is refused once. When Vault is away they go on for as long as their token
-// is valid, and when it is back they do again.
+// The brokers in Python and TypeScript list an MCP server's tools, have a revoked token replaced, and go on without
+// Vault until the token expires, and when Vault is back.
 func TestExampleBrokers(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	u := newUpstream(t, b, "", 40*time.Second)
-	commands := exampleBrokers(t) // which takes long, and tokens do not live long
+	commands := exampleBrokers(t) // slow, and the tokens are short-lived
 	u.configure(t, nil)
 	obtained := time.Now()
 	vaultToken := u.exampleBroker(t).Client.Token()
@@ -245,7 +241,7 @@ func TestExampleBrokers(t *testing.T) {
 		broker.wantTools(t)
 	}
 	u.wantUnauthorized(t, len(brokers))
-	// Both brokers hold this token, if there is no third yet.
+	// Both brokers hold this token, unless there is a third.
 	second := u.token(t, "token/"+u.name)
 	u.wantRequests(t, 2)
 	bed.OK(t, b.Nodes[0].Stop())
@@ -278,11 +274,11 @@ func TestExampleBrokers(t *testing.T) {
 	}
 }
 
-// A playedVault plays Vault with the plugin, by a clock that differs from this machine's, and the MCP server.
+// A playedVault answers as Vault with the plugin, with another clock, and as the MCP server.
 type playedVault struct {
 	skew, lifetime time.Duration // the token's ttl is a second
 
-	mu            sync.Mutex // guards what follows
+	mu            sync.Mutex // guards the fields below
 	away          bool
 	null          bool      // the answer is {"data": null}
 	uninitialized bool      // the server takes no notifications/initialized
@@ -318,8 +314,7 @@ func (v *playedVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// mcp answers a message, nil if it has written a status. It lists its tools in a session that has been
-// initialized as the protocol wants it.
+// mcp answers a message, or writes a status and returns nil. It lists its tools in an initialized session.
 func (v *playedVault) mcp(w http.ResponseWriter, r *http.Request) any {
 	var message struct {
 		ID     int    `json:"id"`
@@ -356,8 +351,8 @@ func (v *playedVault) with(change func()) {
 	change()
 }
 
-// The brokers in Python and TypeScript make the best of a clock that is not Vault's, and outlive trouble
-// with an answer of Vault's or of the MCP server's.
+// The brokers in Python and TypeScript cope with another clock than Vault's, and with bad answers of Vault and the
+// MCP server.
 func TestExampleBrokersInTrouble(t *testing.T) {
 	t.Parallel()
 	for language, command := range exampleBrokers(t) {
@@ -368,12 +363,12 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 			name := strings.ReplaceAll(strings.TrimPrefix(t.Name(), "TestExampleBrokersInTrouble/"), "/", "-")
 			return startExample(t, shared(t), name, command, exampleToken, server.URL, "VAULT_ADDR="+server.URL)
 		}
-		// A clock that is ahead makes the token look expired.
+		// A clock ahead makes the token look expired.
 		t.Run(language+"/ahead", func(t *testing.T) {
 			t.Parallel()
 			start(t, &playedVault{skew: -time.Hour, lifetime: time.Minute}).wantTools(t)
 		})
-		// One that is behind makes it look good for an hour after its end.
+		// A clock behind makes it look valid for an hour after its end.
 		t.Run(language+"/behind", func(t *testing.T) {
 			t.Parallel()
 			played := &playedVault{skew: time.Hour, lifetime: 5 * time.Second}
@@ -381,7 +376,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 			broker.wantTools(t)
 			var read time.Time
 			played.with(func() { played.away, read = true, played.read })
-			// It began to read before that, so that this is after the token's end by its reckoning too.
+			// The broker has read before, so its own time is past the token's end too.
 			waitForAge(t, read, played.lifetime)
 			if answer := broker.list(t); !strings.HasPrefix(answer, "failed: ") {
 				t.Errorf("after the token's end the broker says %q", answer)
@@ -391,7 +386,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 			trouble func(v *playedVault, on bool)
 		}{
 			"null": {func(v *playedVault, on bool) { v.null = on }},
-			// The broker starts the session again whose initialization failed half way.
+			// The broker repeats an initialization that failed half way.
 			"uninitialized": {func(v *playedVault, on bool) { v.uninitialized = on }},
 		} {
 			t.Run(language+"/"+name, func(t *testing.T) {
@@ -409,8 +404,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 	}
 }
 
-// The broker in Python is written for 3.9. If there is only a newer one this shows that its grammar is, as
-// far as a newer one can tell.
+// The broker in Python is written for 3.9: its grammar, checked by a newer Python.
 func TestExampleInPythonParsesAs39(t *testing.T) {
 	t.Parallel()
 	python, err := exec.LookPath("python3")
@@ -425,13 +419,13 @@ func TestExampleInPythonParsesAs39(t *testing.T) {
 	}
 }
 
-// waitForAge waits until as much time has passed since a token was obtained.
+// waitForAge waits until a token has this age.
 func waitForAge(t *testing.T, obtained time.Time, least time.Duration) {
 	t.Helper()
 	bed.Until(t, 2*least, "a token's age", func() bool { return time.Since(obtained) >= least })
 }
 
-// exampleBrokers are the commands that run the brokers of examples/, by language.
+// exampleBrokers returns the commands of the brokers of examples/, by language.
 func exampleBrokers(t *testing.T) map[string][]string {
 	t.Helper()
 	commands := map[string][]string{"typescript": typescriptBroker(t)}
@@ -443,14 +437,13 @@ func exampleBrokers(t *testing.T) map[string][]string {
 	return commands
 }
 
-// typescriptBroker compiles the broker in TypeScript, and is the command that runs it.
+// typescriptBroker compiles the broker in TypeScript, and returns its command.
 func typescriptBroker(t *testing.T) []string {
 	t.Helper()
 	return compiled(t, example(t, "typescript/broker.ts"))
 }
 
-// compiled compiles TypeScript in place of the broker's, in a directory that goes with the test, and is the
-// command that runs it.
+// compiled compiles TypeScript in place of the broker, and returns the command that runs it.
 func compiled(t *testing.T, broker string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -473,7 +466,7 @@ func absolute(t *testing.T, path string) string {
 	return bed.Must(filepath.Abs(path))(t)
 }
 
-// An exampleProcess is a broker of examples/ that runs.
+// An exampleProcess is a running broker of examples/.
 type exampleProcess struct {
 	secrecy *bed.Secrecy
 	in      io.Writer
@@ -481,7 +474,7 @@ type exampleProcess struct {
 	logFile string
 }
 
-// startExample starts a broker of the upstream's MCP server. It knows nothing but what env says.
+// startExample starts a broker of the upstream's MCP server, with env only.
 func (u *upstream) startExample(t *testing.T, command []string, env ...string) *exampleProcess {
 	t.Helper()
 	return startExample(t, u.bed, filepath.Base(command[1])+"-"+u.name, command, bed.Mount+"/token/"+u.name, u.mcp.URL, env...)
@@ -493,7 +486,7 @@ func startExample(t *testing.T, b *bed.Bed, name string, command []string, path,
 	return startBroker(t, b, "example-"+name, append(slices.Clone(command), path, url), env...)
 }
 
-// startBroker starts a process that answers a line with a line.
+// startBroker starts a process that answers each line with a line.
 func startBroker(t *testing.T, b *bed.Bed, name string, command []string, env ...string) *exampleProcess {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
@@ -508,13 +501,13 @@ func startBroker(t *testing.T, b *bed.Bed, name string, command []string, env ..
 	}
 }
 
-// list has the broker list the MCP server's tools, and returns what it says.
+// list lets the broker list the MCP server's tools, and returns its answer.
 func (p *exampleProcess) list(t *testing.T) string {
 	t.Helper()
 	return p.tell(t, "")
 }
 
-// tell gives the process a line, and returns the one that it says.
+// tell sends the process a line, and returns its answer.
 func (p *exampleProcess) tell(t *testing.T, line string) string {
 	t.Helper()
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
@@ -542,14 +535,14 @@ func (p *exampleProcess) awaitTools(t *testing.T) {
 	bed.Until(t, 2*time.Minute, "tools", func() bool { return strings.HasPrefix(p.list(t), "tools: ") })
 }
 
-// log is what the broker has said on its standard error.
+// log returns the broker's standard error.
 func (p *exampleProcess) log(t *testing.T) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile(p.logFile))(t)
 	return string(content)
 }
 
-// freePort returns a port of loopback that is free, as bed.FreePorts does.
+// freePort returns a free port, as bed.FreePorts does.
 func freePort(t *testing.T) string {
 	t.Helper()
 	ports := bed.Must(bed.FreePorts(1))(t)
@@ -559,7 +552,7 @@ func freePort(t *testing.T) string {
 // A manifest is a Kubernetes object of examples/.
 type manifest map[string]any
 
-// manifests are the objects of a YAML file of examples/, by kind.
+// manifests returns the objects of a YAML file of examples/, by kind.
 func manifests(t *testing.T, file string) map[string]manifest {
 	t.Helper()
 	decoder := yaml.NewDecoder(strings.NewReader(example(t, file)))
@@ -581,7 +574,7 @@ func manifests(t *testing.T, file string) map[string]manifest {
 	}
 }
 
-// at is the value at a path of names and indices.
+// at returns the value at a path of names and indices.
 func (m manifest) at(path ...any) any {
 	var value any = map[string]any(m)
 	for _, step := range path {
@@ -604,8 +597,7 @@ func (m manifest) at(path ...any) any {
 	return value
 }
 
-// The manifests, which need a cluster to run, agree with each other on the token path, the Secret, the role
-// and the header. What the tools make of them it does not show.
+// The manifests agree on the token path, the Secret, the role and the header. No cluster runs them here.
 func TestExampleManifestsAgree(t *testing.T) {
 	t.Parallel()
 	annotation := func(name string) []any {
@@ -615,7 +607,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 	if agentTemplate == nil {
 		t.Fatal("vault-agent/agent.hcl has no template")
 	}
-	// Its hyphens take away the ends of its lines, of which an annotation has none.
+	// An annotation is one line, so it has no hyphens to trim line ends.
 	oneLine := strings.NewReplacer("{{-", "{{", "-}}", "}}", "\n", "").Replace(agentTemplate[1])
 	const (
 		operator  = "kubernetes/vault-secrets-operator.yaml"
@@ -628,10 +620,10 @@ func TestExampleManifestsAgree(t *testing.T) {
 		tokenURL = "https://vault.example.com:8200/v1/" + exampleToken
 		header   = "auth.metadata.vault.data.authorization"
 
-		// What TestErrorsHaveNoAuthorization shows of errors.
+		// TestErrorsHaveNoAuthorization checks errors.
 		tokenFound = "has(auth.metadata.vault) && has(auth.metadata.vault.data) && has(" + header + ")"
 	)
-	// That of the role which the page has one write.
+	// The role of docs/deployments.md has this audience.
 	page := bed.Must(os.ReadFile("../docs/deployments.md"))(t)
 	role := regexp.MustCompile(`(?s)vault write auth/kubernetes/role/mcp-broker .*? audience=(\w+) `).FindSubmatch(page)
 	if role == nil {
@@ -640,7 +632,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 	audience := string(role[1])
 	for _, c := range []struct {
 		file, kind string
-		want       any // nil: the field is to be left out
+		want       any // nil: no such field
 		path       []any
 	}{
 		{operator, "VaultDynamicSecret", "secrets.hashicorp.com/v1beta1", []any{"apiVersion"}},
@@ -672,7 +664,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{external, "ExternalSecret", "{{ .authorization }}", []any{"spec", "target", "template", "data", "authorization"}},
 		{external, "ExternalSecret", "true", []any{"spec", "target", "template", "metadata", "labels", "mcp.kuadrant.io/secret"}},
 
-		// The template is the one that TestExampleAgentKeepsAFile runs.
+		// TestExampleAgentKeepsAFile runs this template.
 		{injector, "Deployment", oneLine, annotation("agent-inject-template-authorization")},
 		{injector, "Deployment", exampleToken, annotation("agent-inject-secret-authorization")},
 		{injector, "Deployment", "true", annotation("agent-inject")},
@@ -681,9 +673,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{injector, "Deployment", "vault-login", annotation("agent-service-account-token-volume-name")},
 		{injector, "Deployment", "vault-login", []any{"spec", "template", "spec", "volumes", 0, "name"}},
 		{injector, "Deployment", audience, []any{"spec", "template", "spec", "volumes", 0, "projected", "sources", 0, "serviceAccountToken", "audience"}},
-		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent has to stay
+		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent must stay
 		{injector, "Deployment", "true", annotation("agent-run-as-same-user")},
-		// The webhook takes the user from there alone, and refuses the pod without.
+		// The webhook takes the user from here only, and refuses a pod without it.
 		{injector, "Deployment", 1000, []any{"spec", "template", "spec", "containers", 0, "securityContext", "runAsUser"}},
 
 		{gateway, "MCPServerRegistration", "files-token", []any{"spec", "credentialRef", "name"}},
@@ -692,7 +684,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 
 		{authorino, "AuthConfig", tokenURL, []any{"spec", "metadata", "vault", "http", "url"}},
 		{authorino, "AuthConfig", "auth.metadata.login.auth.client_token", []any{"spec", "metadata", "vault", "http", "headers", "X-Vault-Token", "expression"}},
-		{authorino, "AuthConfig", nil, []any{"spec", "metadata", "login", "http", "sharedSecretRef"}}, // no Vault token that nothing renews
+		{authorino, "AuthConfig", nil, []any{"spec", "metadata", "login", "http", "sharedSecretRef"}}, // nothing would renew this Vault token
 		{authorino, "AuthConfig", header, []any{"spec", "response", "success", "headers", "authorization", "plain", "expression"}},
 		{authorino, "AuthConfig", tokenFound, []any{"spec", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
 		{authorino, "AuthConfig", 10, []any{"spec", "metadata", "vault", "cache", "ttl"}},
@@ -711,7 +703,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 			t.Errorf("%s does not say that it was not run", file)
 		}
 	}
-	// The AuthPolicy has the rules of the AuthConfig, which Authorino's code is run on.
+	// The AuthPolicy has the rules of the AuthConfig, which a test runs.
 	rules, _ := manifests(t, policy)["AuthPolicy"].at("spec", "rules").(manifest)
 	for part, rule := range rules {
 		if want := manifests(t, authorino)["AuthConfig"].at("spec", part); !reflect.DeepEqual(rule, want) {
@@ -721,15 +713,14 @@ func TestExampleManifestsAgree(t *testing.T) {
 	if len(rules) != 4 {
 		t.Errorf("%s has %d kinds of rules, want 4", policy, len(rules))
 	}
-	// What it says in its comment, and what TestPollerNeverHoldsExpiredToken tries.
+	// As in its comment and in TestPollerNeverHoldsExpiredToken.
 	interval, err := time.ParseDuration(fmt.Sprint(manifests(t, external)["ExternalSecret"].at("spec", "refreshInterval")))
 	if err != nil || interval >= 5*time.Minute/4 {
 		t.Errorf("the interval is %s, %v; want less than a quarter of 5 minutes", interval, err)
 	}
 }
 
-// Whoever takes an answer of Vault's as JSON and does not look at its status, as Authorino does, can tell by
-// the field whether it holds a token.
+// Authorino reads an answer of Vault as JSON without its status: the field shows whether there is a token.
 func TestErrorsHaveNoAuthorization(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -759,8 +750,8 @@ func TestErrorsHaveNoAuthorization(t *testing.T) {
 	}
 }
 
-// What Terraform would write is taken, and read back as it was written: else every plan would show a
-// change. And it holds no secret, since Terraform keeps it in its state.
+// Vault accepts Terraform's settings and reads them back as written: otherwise every plan would show a change. They
+// hold no secret, since Terraform keeps them in its state.
 func TestExampleTerraformSettingsAreReadAsWritten(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -778,8 +769,7 @@ func TestExampleTerraformSettingsAreReadAsWritten(t *testing.T) {
 	wantReadAsWritten(t, u, "role/"+u.name+"/writer", role)
 }
 
-// wantReadAsWritten is the rule of ignore_absent_fields: what a read gives must be what was written, and
-// what it does not give is taken to be.
+// wantReadAsWritten checks the rule of ignore_absent_fields: each field that a read returns equals the written one.
 func wantReadAsWritten(t *testing.T, u *upstream, path string, written map[string]any) {
 	t.Helper()
 	read, compared := u.read(t, path), 0
@@ -798,8 +788,8 @@ func wantReadAsWritten(t *testing.T, u *upstream, path string, written map[strin
 	}
 }
 
-// terraformData is what the example would write to each path. The arguments of jsonencode are lines of a
-// name and a JSON value there.
+// terraformData returns the example's data for each path. The arguments of jsonencode are lines of a name and a
+// JSON value.
 func terraformData(t *testing.T, paths ...string) []map[string]any {
 	t.Helper()
 	resource := regexp.MustCompile(`(?s)\n\s*path\s*= "([^"]+)"\n.*?jsonencode\(\{\n(.*?)\n\s*\}\)`)

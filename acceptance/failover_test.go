@@ -15,13 +15,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Three Vaults with raft, and readers who read through all that can happen to them: a step-down,
-// the leader killed, the plugin killed and reloaded, seals, a snapshot restored. A broker with a
-// Vault Agent notices nothing at all. Tokens that are
-// valid are not asked for again, those that become due are refreshed on, no reader is ever given
-// a token that the MCP server would not take, and readers of tokens notice no more of it than
-// readers of Vault's own KV engine and of another path of the mount do. Half of them read through a balancer
-// that prefers standbys.
+// Three Vaults with raft go through a step-down, a killed leader, a killed and a reloaded plugin, seals and a
+// restored snapshot, while readers go on, half of them through a balancer that prefers standbys. Valid tokens cost
+// no token request, due tokens are refreshed, and every token is valid when it is read. Readers of tokens wait no
+// longer than readers of KV and of another path of the mount. A broker with a Vault Agent has no failure.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	testFailover(t, bed.Options{Nodes: 3})
@@ -56,35 +53,35 @@ func testFailover(t *testing.T, opts bed.Options) {
 	f.finish(t)
 }
 
-// The lifetimes of a failover's tokens: one that outlives the test without a refresh, one that is
-// refreshed every 10 s, and one of which enough is left at each time for the longest that Vault is away.
+// Lifetimes: without a refresh during the test, with a refresh every 10 s, and with enough left for the longest
+// absence of Vault.
 const (
 	steadyLifetime = time.Hour
 	briskLifetime  = 20 * time.Second
 	servedLifetime = time.Minute
 )
 
-// A failover is a cluster with tokens of two lifetimes, each read all the time.
+// A failover is a cluster with tokens of several lifetimes, each read all the time.
 type failover struct {
 	bed    *bed.Bed
 	root   *api.Client
-	behind *api.Client // as root, through a balancer that prefers standbys
+	behind *api.Client // root through a balancer that prefers standbys
 	steady *upstream
 	brisk  *upstream
-	served *upstream            // that of the broker
-	unread *upstream            // as brisk, but that nobody reads its token after the first time
-	paths  map[string]*upstream // of all tokens, and whose each is
+	served *upstream            // used by the broker
+	unread *upstream            // as brisk, but read only once
+	paths  map[string]*upstream // of all tokens
 	watch  map[string]*watcher
-	broker *bed.Broker // uses its MCP server with what Vault Agent renders
+	broker *bed.Broker // with the file of a Vault Agent
 	begun  time.Time
 	events int
 }
 
 const (
 	controlKV    = "KV"           // Vault's own engine
-	controlMount = "the mount"    // a path of the plugin that holds no token, and that each node answers itself
-	controlDue   = "forwarded"    // a path of the plugin that standbys forward, as they do some reads of a token that is due
-	atStandbys   = " at standbys" // either, read there
+	controlMount = "the mount"    // a path without a token, answered by each node
+	controlDue   = "forwarded"    // a path that standbys forward, like some reads of a due token
+	atStandbys   = " at standbys" // suffix: read at standbys
 )
 
 func newFailover(t *testing.T, b *bed.Bed) *failover {
@@ -142,7 +139,7 @@ func newFailover(t *testing.T, b *bed.Bed) *failover {
 	return f
 }
 
-// readToken reads a token and has the MCP server check it.
+// readToken reads a token and checks it with the MCP server.
 func (f *failover) readToken(ctx context.Context, client *api.Client, u *upstream, path string) (string, error) {
 	token, err := f.bed.ReadToken(ctx, client, path)
 	if err != nil {
@@ -154,7 +151,7 @@ func (f *failover) readToken(ctx context.Context, client *api.Client, u *upstrea
 	return token.TokenID, nil
 }
 
-// answering waits until all who watch have been answered from now on.
+// answering waits until every watcher has a new answer.
 func (f *failover) answering(t *testing.T) {
 	t.Helper()
 	now := time.Now()
@@ -168,14 +165,14 @@ func (f *failover) answering(t *testing.T) {
 	})
 }
 
-// ids are the tokens last read.
+// ids returns the ids of the tokens read last.
 func (f *failover) ids(u *upstream) [2]string {
 	own, _ := f.watch["token/"+u.name].last()
 	role, _ := f.watch["token/"+u.name+"/reader"].last()
 	return [2]string{own, role}
 }
 
-// refreshed waits until both tokens of an upstream are others than these.
+// refreshed waits until both tokens of an upstream are new.
 func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
 	t.Helper()
 	bed.Until(t, 2*briskLifetime, "both tokens are refreshed", func() bool {
@@ -184,7 +181,7 @@ func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
 	})
 }
 
-// through has something happen, waits until it is over, and checks what the readers noticed.
+// through makes an event happen, waits until it is over, and checks the readers.
 func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	begun, steady, asked := time.Now(), f.ids(f.steady), len(f.steady.requests(t))
 	event(t)
@@ -192,7 +189,7 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	f.answering(t)
 	over := time.Since(begun)
 	f.events++
-	// Refreshes go on, and not only because of reads.
+	// Refreshes go on, also without reads.
 	alone := len(f.unread.requests(t))
 	for range 2 {
 		f.refreshed(t, f.brisk, f.ids(f.brisk))
@@ -207,15 +204,13 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	}
 }
 
-// pluginStart is what Vault may need, on a busy machine, to start a plugin's process: readers of
-// Vault's own engines do not wait for that.
+// pluginStart is the time to start a plugin's process on a busy machine. Readers of KV do not wait for it.
 const pluginStart = 5 * time.Second
 
-// busy is how far apart two readers may be who wait for the same, on a busy machine.
+// busy is the largest difference between two waiting readers on a busy machine.
 const busy = time.Second
 
-// notice checks what the readers noticed of an event: no bad token, and no longer a gap than
-// others had who read from Vault.
+// notice checks the readers after an event: no invalid token, and no longer gap than other readers of Vault have.
 func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
 	t.Helper()
 	control := func(name string) time.Duration {
@@ -239,7 +234,7 @@ func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
 	if mount > kv*3/2+pluginStart {
 		t.Errorf("readers of the mount had no answer for %s, those of KV for %s", mount, kv)
 	}
-	// The mount's other paths wait for the same plugin: what tokens wait for beyond them is theirs.
+	// The mount's other paths wait for the same plugin.
 	if most := mount*3/2 + busy; gaps[f.steady] > most {
 		t.Errorf("readers of tokens that are not due had no answer for %s, those of another path of the mount for %s", gaps[f.steady], mount)
 	}
@@ -257,7 +252,7 @@ func (f *failover) active(t *testing.T) *bed.Node {
 	return node
 }
 
-// on gives a client of one node, with the root token.
+// on returns a client of one node, with the root token.
 func (f *failover) on(t *testing.T, node *bed.Node) *api.Client {
 	t.Helper()
 	client := bed.Must(node.Client(f.bed.Vault.RootToken))(t)
@@ -333,7 +328,7 @@ func (f *failover) sealMost(t *testing.T) {
 			return nil
 		})
 	}
-	// A node that seals hands over to another one, which then finds itself without a quorum.
+	// A sealing node hands over to another node, which then has no quorum.
 	bed.Until(t, 30*time.Second, "no active node without a quorum", func() bool {
 		_, err := f.bed.Active(t.Context())
 		return err != nil
@@ -343,8 +338,7 @@ func (f *failover) sealMost(t *testing.T) {
 	}
 }
 
-// restore brings back a snapshot. A token of the snapshot that is still valid is not asked for
-// again, one that came later is of no more use, and a config that came later is gone.
+// restore restores a snapshot. A valid token of the snapshot costs no request; later tokens and configs are gone.
 func (f *failover) restore(t *testing.T) {
 	before := f.ids(f.steady)
 	var snapshot bytes.Buffer
@@ -358,7 +352,7 @@ func (f *failover) restore(t *testing.T) {
 	begun := time.Now()
 	bed.OK(t, f.on(t, f.active(t)).Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false))
 	bed.OK(t, f.bed.WaitHealthy(t.Context()))
-	if f.bed.Vault.Product == bed.OpenBao { // its standbys hold on to what they had, see docs/openbao.md
+	if f.bed.Vault.Product == bed.OpenBao { // its standbys keep their tokens, see docs/openbao.md
 		commandSays(t, f.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
 	}
 	f.answering(t)
@@ -381,7 +375,7 @@ func (f *failover) restore(t *testing.T) {
 	}
 }
 
-// finish checks what all of it has cost the authorization server.
+// finish checks the cost for the authorization server.
 func (f *failover) finish(t *testing.T) {
 	t.Helper()
 	elapsed := time.Since(f.begun)
@@ -396,7 +390,7 @@ func (f *failover) finish(t *testing.T) {
 	if n := refused(requests); n > 0 {
 		t.Errorf("%d of %d token requests were refused", n, len(requests))
 	}
-	// A token of 20 s is refreshed after 9 to 10 s. An event loses a fetch that is under way at most.
+	// A token of 20 s is refreshed after 9 to 10 s. An event loses at most the fetch under way.
 	most := 2 * (int(elapsed/(9*time.Second)) + 2 + f.events)
 	if len(requests) > most {
 		t.Errorf("%d token requests for two names in %s and %d events, want at most %d", len(requests), round(elapsed), f.events, most)

@@ -17,30 +17,29 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// The bounds of what waits for others: a reader and a caller of refresh/ wait for 5 s, a write that contacts others for
-// 15 s. Vault has a second more to seal or to step down.
+// Bounds: a reader and a caller of refresh/ wait for 5 s, a write that contacts servers for 15 s, and sealing or
+// stepping down for a second more.
 const (
 	readerBound = 6 * time.Second
 	writeBound  = 16 * time.Second
-	// waitBound leaves the machine a second to start many readers.
+	// waitBound leaves a second to start many readers.
 	waitBound = 7 * time.Second
-	// promptly is less than any wait for a server that hangs.
+	// promptly is shorter than any wait for a hanging server.
 	promptly = 3 * time.Second
 )
 
-// newStage starts a mount of its own in a Vault, with a scripted authorization server.
+// newStage starts a mount with a scripted authorization server.
 func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
 	t.Helper()
 	s := bed.Must(trouble.NewStage(t.Context(), b, mount))(t)
 	return s
 }
 
-// A Vault that is sealed or steps down waits for the requests under way (OpenBao cancels them when it is sealed). A token endpoint that accepts and
-// never answers, with its default settings, holds neither up for longer than a reader waits, nor Vault's own
-// readers; a config write that waits as well costs as long as a write may take. No reader is given anything but
-// the end of its wait.
+// A Vault that seals or steps down waits for the requests under way (OpenBao cancels them on a seal). A token
+// endpoint that never answers delays it, and readers of KV, no longer than a reader waits; with a config write, no
+// longer than a write may take. Readers get the end of their wait.
 //
-// It is not parallel: the bounds leave a second for Vault, and nothing for the load of other tests.
+// The test is not parallel: the bounds leave nothing for the load of other tests.
 func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 	b := bed.New(t, bed.Options{Nodes: 3})
 	s := newStage(t, b, "hanging")
@@ -65,7 +64,7 @@ func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 				t.Errorf("a read of KV took %s, want at most %s", round(r.KV), c.bound)
 			}
 			if c.hang.Event == trouble.Seal && b.Vault.Product == bed.OpenBao {
-				// It cancels the requests under way, so that they end sooner still.
+				// OpenBao cancels the requests under way, so they end sooner.
 				if good := trouble.Other(r.Reads, http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusGatewayTimeout); good != nil {
 					t.Errorf("a read was answered with %s", good)
 				}
@@ -87,7 +86,7 @@ func wantAll(t *testing.T, who string, results []trouble.Result, statuses ...int
 	}
 }
 
-// checkEndOfWait checks that each request was answered with a 504, in time, that says what to do.
+// checkEndOfWait checks that each request got a 504 in time, with advice.
 func checkEndOfWait(t *testing.T, results []trouble.Result) {
 	t.Helper()
 	if slowest := trouble.Slowest(results); slowest > waitBound {
@@ -109,9 +108,8 @@ var (
 	saysToReadAgain        = regexp.MustCompile(`(?i)(read|reading|try|retry|trying) (it |the token )?again`)
 )
 
-// The authorization server takes 7 s for an answer, which is longer than a reader waits and shorter than the
-// request_timeout. Readers get a 504, the fetch goes on, and what it brings serves those who read again, for one
-// request. A broker in Go needs to call once.
+// The authorization server answers after 7 s: longer than a reader waits, within request_timeout. Readers get a
+// 504, the fetch goes on, and its token serves the next reads, for one request. A broker in Go calls once.
 func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
 	t.Parallel()
 	const late = 7 * time.Second
@@ -147,8 +145,7 @@ func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
 	}
 }
 
-// Callers of refresh/ wait no longer than readers do, while readers are served what is held. What they waited for
-// goes on and replaces the token.
+// Callers of refresh/ wait no longer than readers, and readers get the held token meanwhile. The refresh goes on.
 func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	t.Parallel()
 	const callers = 30
@@ -156,7 +153,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	bed.OK(t, s.Configure(t.Context(), "held", map[string]any{"request_timeout": 25}))
 	held := s.Read(t.Context(), "token/held")
-	// A token that is younger than that is not replaced.
+	// A younger token is not replaced.
 	waitForAge(t, held.Ended(), cooldown)
 	s.AS.Set(bed.Hang)
 
@@ -178,8 +175,8 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	}
 }
 
-// However many servers a write has to contact, and however each of them hangs, it ends within 15 s with an error of
-// the upstream's; nothing else on the mount waits for it, nor for the readers of a server that hangs.
+// A write that contacts hanging servers ends within 15 s with an upstream error. Nothing else on the mount waits
+// for it.
 func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "hanging-writes")
@@ -224,7 +221,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			if slack := waitBound - readerBound; r.Took > writeBound+slack {
 				t.Errorf("%s: a write took %s, want at most %s", name, round(r.Took), writeBound+slack)
 			}
-			// Two of them are of a config that is deleted meanwhile.
+			// The config of these two is deleted meanwhile.
 			gone := strings.HasSuffix(w.path, "/held") || strings.HasPrefix(w.path, "role/")
 			switch {
 			case r.Status == http.StatusGatewayTimeout, r.Status == http.StatusBadGateway:
@@ -234,7 +231,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			}
 		})
 	}
-	// Others are served while all of these wait.
+	// Others are served meanwhile.
 	bed.Until(t, readerBound, "three token requests are under way", func() bool { return s.AS.Open() >= 3 })
 	for path, want := range map[string]int{
 		"token/held": http.StatusOK, "token/calm": http.StatusOK, "config/held": http.StatusOK, "status/held": http.StatusOK,
@@ -248,7 +245,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			t.Errorf("beside writes that wait: %s, want %d", r, want)
 		}
 	}
-	// A write of the server whose update waits does not wait for it, and makes it void.
+	// A delete does not wait for an update of the same config, and voids it.
 	if r := s.Delete(t.Context(), "config/calm"); r.Status != http.StatusNoContent || r.Took > promptly {
 		t.Errorf("deleting another config: %s", r)
 	}
@@ -258,7 +255,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	group.Wait()
 }
 
-// Deleting, rewriting or rotating under readers who wait for a server that hangs takes none of their time.
+// Deleting, rewriting and rotating don't wait for readers of a hanging server.
 func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	t.Parallel()
 	const readers = 40
@@ -285,7 +282,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 			t.Errorf("beside %d readers who wait: %s, want it done within %s", readers, r, promptly)
 		}
 	}
-	// The answer is that it is gone, or that the wait ended.
+	// The config is gone, or the wait has ended.
 	all := <-results
 	wantAll(t, "readers of a config that was deleted", all, http.StatusNotFound, http.StatusGatewayTimeout)
 	if slowest := trouble.Slowest(all); slowest > waitBound {
@@ -299,8 +296,7 @@ func newScriptedServer(t *testing.T, b *bed.Bed) *bed.ScriptedServer {
 	return server
 }
 
-// discoverable answers as an MCP server at /mcp and its authorization server do, both at one address. token is
-// its token endpoint.
+// discoverable answers as an MCP server at /mcp and as its authorization server, with this token endpoint.
 func discoverable(server *bed.ScriptedServer, token http.HandlerFunc) http.HandlerFunc {
 	answer := func(document map[string]any) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {

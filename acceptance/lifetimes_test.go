@@ -14,9 +14,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A broker that takes its token from Vault Agent's file works on and on while its tokens live for
-// 20 seconds only: four lifetimes and more without a single 401, for one request to the
-// authorization server in each refresh interval.
+// A broker with the file of a Vault Agent works through four lifetimes of 20 s tokens and more without a 401, for
+// one token request in each refresh interval.
 func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	t.Parallel()
 	const lifetime = 20 * time.Second
@@ -46,8 +45,8 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 		t.Errorf("the broker used %d tokens in four lifetimes, want at least 5", counts.Tokens)
 	}
 
-	// A 20 s token is refreshed 10 s after it was issued (margin = min(30 s, lifetime/2)), up to
-	// a second earlier by jitter, never later but for the time that a busy machine takes.
+	// A 20 s token is refreshed 10 s after its issue (margin = min(30 s, lifetime/2)), up to a second earlier by
+	// jitter, and later only on a busy machine.
 	requests := u.requests(t)
 	if n := refused(requests); n > 0 {
 		t.Errorf("%d of %d token requests were refused", n, len(requests))
@@ -62,16 +61,15 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 		gaps = append(gaps, requests[i].Time.Sub(requests[i-1].Time))
 	}
 	slices.Sort(gaps)
-	// The median, which one stall of the machine does not move.
+	// A stall of the machine does not move the median.
 	if median := gaps[len(gaps)/2]; median < 8900*time.Millisecond || median > 11*time.Second {
 		t.Errorf("the token requests came %s after each other, want 9 to 10 s", gaps)
 	}
 	t.Logf("%d calls, %d tokens, %d token requests in %.0f s", broker.Counts().Calls, counts.Tokens, len(requests), elapsed)
 }
 
-// Vault parses its default policy anew at each request, which docs/performance.md advises to spare
-// brokers' tokens: a Vault Agent whose token has no more than the broker's policy and its own renewal
-// keeps the file all the same, on one login.
+// Vault parses its default policy at each request, so docs/performance.md advises brokers' tokens without it: a
+// Vault Agent with the broker's policy and its own renewal keeps the file, with one login.
 func TestAgentNeedsNoDefaultPolicy(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 20*time.Second)

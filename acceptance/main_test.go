@@ -22,8 +22,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Most tests share one bed: each has a client, an MCP server and names of its own there. A test
-// that stops Vault starts a bed for itself.
+// Most tests share one bed, with their own client, MCP server and names. A test that stops Vault starts its own
+// bed.
 var (
 	startShared sync.Once
 	sharedBed   *bed.Bed
@@ -42,12 +42,11 @@ func shared(t *testing.T) *bed.Bed {
 	return sharedBed
 }
 
-// TestMain closes the shared beds after the last test, and fails the run if one finds a
-// client secret or an access token in a log or in an error text.
+// TestMain closes the shared beds, and fails the run if a log or an error text holds a client secret or a token.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		// The tests wait for tokens to be refreshed more than they compute.
+		// The tests mostly wait for refreshes.
 		_ = parallel.Value.Set("4")
 	}
 	code := m.Run()
@@ -65,13 +64,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// readStatus is the HTTP status of reading a path below the mount.
+// readStatus returns the HTTP status of reading a path below the mount.
 func readStatus(ctx context.Context, client *api.Client, path string) int {
 	secret, err := client.Logical().ReadWithContext(ctx, bed.Mount+"/"+path)
 	return status(secret, err)
 }
 
-// listStatus is the HTTP status of listing a path below the mount.
+// listStatus returns the HTTP status of listing a path below the mount.
 func listStatus(ctx context.Context, client *api.Client, path string) int {
 	secret, err := client.Logical().ListWithContext(ctx, bed.Mount+"/"+path)
 	return status(secret, err)
@@ -115,7 +114,7 @@ func ask(ctx context.Context, url, body string, header http.Header) (answer, err
 	return answer{response.StatusCode, response.Header, string(content)}, err
 }
 
-// output runs a command and returns what it prints.
+// output runs a command and returns its output.
 func output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
@@ -146,7 +145,7 @@ func stopAtEnd(t *testing.T, name string, process *bed.Process) {
 	})
 }
 
-// status undoes what Vault's client library makes of a response: a 404 is neither secret nor error.
+// status returns the HTTP status of an answer of Vault's client, which returns nothing for a 404.
 func status(secret *api.Secret, err error) int {
 	if refused, ok := errors.AsType[*api.ResponseError](err); ok {
 		return refused.StatusCode

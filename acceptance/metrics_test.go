@@ -22,8 +22,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The example's scrape job, policy and Vault Agent, with a Vault that has none but loopback, for the mount
-// and for a second one. The client is Prometheus's own.
+// The example's scrape job, policy and Vault Agent, for the mount and for a second one, over plain HTTP. The client
+// is Prometheus's.
 func TestExampleScrapes(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -46,7 +46,7 @@ func TestExampleScrapes(t *testing.T) {
 	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
 	after := scrape(t, client, b.Vault.Address+path)
 
-	// Other tests read and ask at the same time, so that a counter of them all is not less.
+	// Other tests use the counters at the same time.
 	for series, most := range map[string]float64{
 		`mcp_oauth_token_reads_total{outcome="success"}`:                            2,
 		`mcp_oauth_token_reads_total{outcome="refused"}`:                            1,
@@ -72,7 +72,7 @@ func TestExampleScrapes(t *testing.T) {
 			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
 	}
 
-	// The second mount answers for itself: it has served nobody.
+	// The second mount has its own counts.
 	const reads = `mcp_oauth_token_reads_total{outcome="success"}`
 	if n, there := scrape(t, client, b.Vault.Address+secondPath)[reads]; n != 0 || !there {
 		t.Errorf("the second mount has served %v reads", n)
@@ -80,7 +80,7 @@ func TestExampleScrapes(t *testing.T) {
 
 	checkAuditLog(t, b.Vault.AuditLog, "metrics", "response", "http_raw_body")
 
-	// The policy permits nothing else, and without a token there is nothing.
+	// The policy permits nothing else, and a token is required.
 	for _, path := range []string{"token/" + u.name, "status/" + u.name, "config/" + u.name} {
 		wantStatus(t, scraper.Client, path, http.StatusForbidden)
 	}
@@ -91,7 +91,7 @@ func TestExampleScrapes(t *testing.T) {
 	}
 }
 
-// A Vault Agent may also scrape in Prometheus's place: through its listener no token is needed.
+// A Vault Agent's listener serves the metrics without a token.
 func TestMetricsThroughAnAgentsListener(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -110,7 +110,7 @@ func TestMetricsThroughAnAgentsListener(t *testing.T) {
 	}
 }
 
-// scrapeJob is what of a scrape configuration the test makes use of; the words are Prometheus's.
+// scrapeJob has the fields of a scrape configuration that the test uses.
 type scrapeJob struct {
 	JobName          string                      `yaml:"job_name"`
 	Scheme           string                      `yaml:"scheme"`
@@ -121,11 +121,11 @@ type scrapeJob struct {
 	} `yaml:"static_configs"`
 }
 
-// A scrapeTarget is one mount, as the job has it scraped.
+// A scrapeTarget is one mount of the job.
 type scrapeTarget struct{ mount, path string }
 
-// target is the n-th of the job. Prometheus takes the path from the label __metrics_path__, and keeps no
-// label that begins so.
+// target is the n-th mount of the job. Prometheus takes the path from the label __metrics_path__, and drops labels
+// with this prefix.
 func (j scrapeJob) target(t *testing.T, n int) scrapeTarget {
 	t.Helper()
 	entry := j.StaticConfigs[n]
@@ -136,7 +136,7 @@ func (j scrapeJob) target(t *testing.T, n int) scrapeTarget {
 	return target
 }
 
-// exampleJob reads the example's only scrape job, with the second mount that is a comment there.
+// exampleJob reads the example's scrape job, with the second mount of its comment.
 func exampleJob(t *testing.T) scrapeJob {
 	t.Helper()
 	content := example(t, "prometheus/prometheus.yml")
@@ -169,8 +169,7 @@ func exampleJob(t *testing.T) scrapeJob {
 	return job
 }
 
-// startExampleAgent starts the example's Vault Agent for id, with addresses and paths of the test, and
-// returns the path of the file in which it keeps its token.
+// startExampleAgent starts the example's Vault Agent for id, and returns the path of its token file.
 func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile("../examples/prometheus/agent.hcl"))(t)
@@ -205,7 +204,7 @@ func askMetrics(ctx context.Context, client *http.Client, url string) (*http.Res
 	if err != nil {
 		return nil, err
 	}
-	// As Prometheus 3 asks, for the forms that it knows.
+	// Prometheus 3 sends this header.
 	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.2")
 	return client.Do(req)
 }
@@ -217,7 +216,7 @@ func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 	return values
 }
 
-// tryScrape is scrape for a server that may not answer yet.
+// tryScrape scrapes a server that may not answer yet.
 func tryScrape(ctx context.Context, client *http.Client, url string) (map[string]float64, error) {
 	resp, err := askMetrics(ctx, client, url)
 	if err != nil {

@@ -17,15 +17,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Vault locks its memory as an unprivileged user, as its packages have it: with the capability on its own file. The
-// plugin needs it on its file too, and Vault's log says so until it has it.
+// Vault locks its memory as an unprivileged user, with the capability on its own file, as its packages do. The
+// plugin's file needs the capability too, and Vault's log says so.
 func TestPluginLocksItsMemory(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.HashiCorpVault)
 	dir := t.TempDir()
 	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
 	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
-		bed.OK(t, os.MkdirAll(d, 0o755)) // another user runs what is in it
+		bed.OK(t, os.MkdirAll(d, 0o755)) // for another user
 		bed.OK(t, os.Chmod(d, 0o755))
 	}
 	if err := givesCapabilities(t, dir); err != nil {
@@ -96,11 +96,11 @@ func TestPluginLocksItsMemory(t *testing.T) {
 	}
 }
 
-// asNobody has a command run as an unprivileged user.
+// asNobody runs a command as an unprivileged user.
 var asNobody = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 
-// givesCapabilities returns an error unless a file in a directory can be given the capability to lock memory, with effect.
-// Root in a container may not be allowed to, and a file system that is mounted with nosuid ignores it.
+// givesCapabilities returns an error unless a file in the directory can be given the capability to lock memory.
+// Root in a container may not be allowed to, and a nosuid mount ignores it.
 func givesCapabilities(t *testing.T, dir string) error {
 	t.Helper()
 	const ipcLock = 14 // its number, in capabilities(7)

@@ -16,8 +16,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Two namespaces with a mount of the same name each: tokens, policies, published keys, Agents and Proxies of one
-// have nothing to do with the other.
+// Two namespaces with a mount of the same name each: tokens, policies, published keys, Agents and Proxies are
+// separate.
 func TestNamespaces(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -38,7 +38,7 @@ func TestNamespaces(t *testing.T) {
 		wantStatus(t, own.broker.Client, "config/files", http.StatusForbidden)
 		across := own.broker.Client.WithNamespace(other.namespace)
 		wantStatus(t, across, "token/files", http.StatusForbidden)
-		// The authorization server fetches the keys by their URL.
+		// The authorization server fetches the keys by URL.
 		fetches, err := b.AS.KeyFetches(t.Context(), own.upstream.client.JWKSURI)
 		if err != nil || len(fetches) == 0 {
 			t.Errorf("the keys of %s were fetched %d times: %v", namespace, len(fetches), err)
@@ -62,7 +62,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// A tenant is a namespace with a mount, a config whose client signs with a published key, and a broker.
+// A tenant is a namespace with a mount, a config with a published key, and a broker.
 type tenant struct {
 	namespace string
 	upstream  *upstream // at the namespace's mount
@@ -101,8 +101,8 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	return &tenant{namespace, u, broker}
 }
 
-// listener starts an Agent or a Proxy of the tenant's, configured as docs/openbao.md says, and returns a client of
-// it. The namespace of its vault stanza is another one.
+// listener starts an Agent or a Proxy of the tenant, as in docs/openbao.md, and returns a client of it. Its vault
+// stanza has another namespace.
 func (n *tenant) listener(t *testing.T, command, another string) *api.Client {
 	t.Helper()
 	authorization := filepath.Join(t.TempDir(), "authorization")
@@ -133,8 +133,8 @@ template {
 	return client
 }
 
-// wantNoLogin starts an Agent or a Proxy whose vault stanza alone has the tenant's namespace: it logs in to the root
-// namespace, which has no such role.
+// wantNoLogin starts an Agent or a Proxy with the tenant's namespace in its vault stanza only: it logs in to the
+// root namespace, without success.
 func (n *tenant) wantNoLogin(t *testing.T, command string) {
 	t.Helper()
 	login := strings.Replace(n.login(t), fmt.Sprintf("    namespace = %q\n", n.namespace), "", 1)
@@ -153,7 +153,7 @@ func (n *tenant) wantNoLogin(t *testing.T, command string) {
 	wantStatus(t, client, "token/files", http.StatusForbidden)
 }
 
-// login is the auto_auth stanza of docs/openbao.md, for the tenant.
+// login returns the auto_auth stanza of docs/openbao.md, for the tenant.
 func (n *tenant) login(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -168,8 +168,8 @@ func (n *tenant) login(t *testing.T) string {
 	return ""
 }
 
-// start starts an Agent or a Proxy with a listener, whose vault stanza has a namespace, and returns a client of it
-// that names the tenant's.
+// start starts an Agent or a Proxy with a listener and this namespace in its vault stanza, and returns a client
+// with the tenant's namespace.
 func (n *tenant) start(t *testing.T, command, name, config, namespace string) *api.Client {
 	t.Helper()
 	b, port, file := n.upstream.bed, freePort(t), filepath.Join(t.TempDir(), "config.hcl")

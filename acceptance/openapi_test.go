@@ -18,7 +18,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// openAPI is what the tests look at in Vault's OpenAPI document.
+// openAPI has the fields of Vault's OpenAPI document that the tests check.
 type openAPI struct {
 	Paths map[string]*openAPIPath `json:"paths"`
 }
@@ -65,8 +65,7 @@ type openAPISchema struct {
 	} `json:"x-vault-displayAttrs"`
 }
 
-// readOpenAPI gives what Vault's own document says of the plugin's paths, by their place below the
-// mount.
+// readOpenAPI returns the plugin's paths in Vault's document, relative to the mount.
 func readOpenAPI(t *testing.T, root *api.Client) map[string]*openAPIPath {
 	t.Helper()
 	resp := bed.Must(root.Logical().ReadRawWithContext(t.Context(), "sys/internal/specs/openapi"))(t)
@@ -89,8 +88,8 @@ func readOpenAPI(t *testing.T, root *api.Client) map[string]*openAPIPath {
 	return paths
 }
 
-// Vault's OpenAPI document has every path of the plugin, and says of each operation what it is called,
-// what it is for, what it takes and what it answers.
+// Vault's OpenAPI document has every path of the plugin, with an id, a description, a request schema and response
+// schemas for each operation.
 func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 	t.Parallel()
 	root := bed.Must(shared(t).Vault.Root())(t)
@@ -140,11 +139,10 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 	}
 }
 
-// sensitive are the fields that hold a secret or a token, wherever they are.
+// sensitive are the fields with a secret or a token.
 var sensitive = []string{"client_secret", "private_key", "client_certificate_key", "access_token", "authorization"}
 
-// checkBodies checks the schemas of an operation: what is answered with 200 has one, unless the answer
-// holds warnings at most.
+// checkBodies checks the schemas of an operation. A 200 has one, unless it holds warnings only.
 func checkBodies(t *testing.T, method *openAPIMethod, bodies map[string]*openAPIBody, sentence func(where, text string)) {
 	t.Helper()
 	for name, body := range bodies {
@@ -178,7 +176,7 @@ func checkBodies(t *testing.T, method *openAPIMethod, bodies map[string]*openAPI
 	}
 }
 
-// Every operation of the document is done, in several states, and each answer is what the document says.
+// Every operation of the document, in several states, answers by its schema.
 func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -196,7 +194,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	d.does(t, "LIST", "role/", "role/", nil)
 	d.does(t, "LIST", "role/{server}/", "role/"+u.name+"/", nil)
 	for below, name := range map[string]string{"{server}": u.name, "{server}/{role}": role} {
-		u.token(t, "token/"+name) // lets the bed know what to look for in the logs
+		u.token(t, "token/"+name) // the bed then looks for it in the logs
 		d.does(t, http.MethodGet, "token/"+below, "token/"+name, nil)
 		d.does(t, http.MethodPost, "refresh/"+below, "refresh/"+name, nil)
 		d.does(t, http.MethodGet, "status/"+below, "status/"+name, nil)
@@ -252,15 +250,14 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	}
 }
 
-// documented asks what a document describes.
+// documented makes the requests of a document.
 type documented struct {
 	*upstream
 	paths map[string]*openAPIPath
 	done  map[string]bool // by operation id
 }
 
-// does asks, and checks the answer against the document's schema: of its data, or of the whole body
-// where that is not Vault's own.
+// does makes a request, and checks the answer against the schema: Vault's data, or the whole body.
 func (d *documented) does(t *testing.T, verb, template, path string, data map[string]any) {
 	t.Helper()
 	item := d.paths[template]
@@ -322,8 +319,8 @@ func (d *documented) does(t *testing.T, verb, template, path string, data map[st
 	}
 }
 
-// problems are what is wrong with a value; a field that the schema does not have is wrong. They say
-// nothing of the values, which may be tokens.
+// problems returns the differences between a value and the schema, unknown fields included. They hold no values,
+// which may be tokens.
 func (s openAPISchema) problems(where string, value any) []string {
 	bad := func(format string, args ...any) []string { return []string{where + " " + fmt.Sprintf(format, args...)} }
 	var problems []string
@@ -378,7 +375,7 @@ func (s openAPISchema) problems(where string, value any) []string {
 	return problems
 }
 
-// vault path-help says what each path is for, and gives an example that may be copied.
+// vault path-help explains each path, with an example to copy.
 func TestPathHelpTeaches(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -411,7 +408,7 @@ func TestPathHelpTeaches(t *testing.T) {
 	}
 }
 
-// Vault says which version of the plugin it has, and which one a mount runs.
+// Vault lists the plugin's version, and the version of a mount.
 func TestVaultReportsThePluginsVersion(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -424,13 +421,13 @@ func TestVaultReportsThePluginsVersion(t *testing.T) {
 	r.runs(version, version)
 }
 
-// commandSays is the output of the vault command, run by root.
+// commandSays returns the output of the vault command, run by root.
 func commandSays(t *testing.T, b *bed.Bed, args ...string) string {
 	t.Helper()
 	return output(t, b.Vault.CLI(t.Context(), b.Vault.RootToken, args...))
 }
 
-// rowsOf are the rows of a table of the vault command, by what is in their first column.
+// rowsOf returns the rows of a table of the vault command, by first column.
 func rowsOf(table string) map[string]map[string]string {
 	gap := regexp.MustCompile(` {2,}`)
 	lines := strings.Split(strings.TrimSpace(table), "\n")

@@ -9,8 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A plugin whose Vault was killed calls no authorization server any more, whatever was due, and
-// ends by itself.
+// A plugin whose Vault was killed calls no authorization server any more, and ends by itself.
 func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	t.Parallel()
 	const names = 12
@@ -18,7 +17,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	node := b.Nodes[0]
 	var upstreams []*upstream
 	for i := range names {
-		// Refreshed every 6 s each, so that something is due at every moment.
+		// Each is refreshed every 6 s, so there is always a due token.
 		u := newConfigured(t, b, fmt.Sprintf("-%d", i), 12*time.Second)
 		u.token(t, "token/"+u.name)
 		upstreams = append(upstreams, u)
@@ -47,7 +46,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	}
 	bed.Until(t, 10*time.Second, "the plugin ends", func() bool { return !bed.Running(pid) })
 	ended := time.Since(killed)
-	// Past the time at which each token would have been refreshed.
+	// Each token would be refreshed within this time.
 	select {
 	case <-time.After(time.Until(killed.Add(7 * time.Second))):
 	case <-t.Context().Done():
@@ -58,7 +57,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	t.Logf("the plugin ended %s after Vault; %d token requests since the kill", round(ended), count(killed))
 }
 
-// In a container Vault is process 1, which is what adopts orphans elsewhere.
+// In a container Vault is process 1, elsewhere the parent of orphans.
 func TestPluginLivesUnderProcess1(t *testing.T) {
 	t.Parallel()
 	b, err := bed.Start(t.Context(), bed.Options{Process1: true})
@@ -87,12 +86,12 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 	}
 }
 
-// A plugin that dies while nobody reads is started again by Vault's next tick, which comes every
-// minute, and then refreshes what became due meanwhile, without a read.
+// Vault's tick, every minute, restarts a plugin that died without readers, and the plugin then refreshes due
+// tokens.
 func TestIdleMountIsRevivedByVault(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
-	// Refreshed after 40 s: while the plugin is away, or after it has come back.
+	// The refresh is due after 40 s, without a plugin or after its restart.
 	u := newConfigured(t, b, "", 70*time.Second)
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Until(t, 120*time.Second, "a refresh", func() bool { return len(u.requests(t)) == 2 })

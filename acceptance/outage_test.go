@@ -15,7 +15,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// outageError is what of each fault reaches operators and brokers.
+// outageError is the text of each fault for operators and brokers.
 var outageError = map[bed.Fault]string{
 	bed.Refused:             "connection refused",
 	bed.NoHandshake:         "timed out",
@@ -33,15 +33,13 @@ var outageError = map[bed.Fault]string{
 	bed.InvalidClient:       "invalid_client",
 }
 
-// Whatever is wrong with the authorization server: as long as the held token is valid readers get it
-// and the status tells of the failure; then they are told of the failure and of the next attempt;
-// the server is asked once in each backoff window; and when it is well again, the next attempt
-// brings a token. A refusal is cleared by writing the config.
+// During any fault of the authorization server, readers get the held token until it expires, and the status shows
+// the failure. Then readers get the failure and the next attempt. The server gets one request in each backoff
+// window, and the first attempt after the fault succeeds. A write clears a refusal.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	// Each waits for a token to expire and does little else, so all go at once, whatever
-	// -parallel says.
+	// Each mostly waits, so all run at once, whatever -parallel says.
 	var outages sync.WaitGroup
 	for _, fault := range bed.Outages {
 		outages.Go(func() {
@@ -93,7 +91,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 			switch got := log.last(); {
 			case got.err != nil:
 				return fmt.Errorf("after the outage: %w", got.err)
-			case got.begun.Before(ended): // one of before, whose answer took its time
+			case got.begun.Before(ended): // a read from before
 				return errors.New("no read has begun since the outage ended")
 			}
 			return nil
@@ -107,7 +105,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 
 	attempts, regained := outageAttempts(proxy, begun)
 	if fault != bed.InvalidClient {
-		// The one that ended the outage had to wait for the window's end too.
+		// The attempt after the outage had to wait for the window too.
 		attempts = append(attempts, regained)
 		for _, r := range log.all() {
 			if r.begun.Before(ended) || r.err != nil {
@@ -123,8 +121,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	t.Logf("%d reads, %d failures in a row, %d attempts seen", len(log.all()), failures, len(attempts))
 }
 
-// However many readers come during an outage, and none of them has a token to get: the
-// authorization server is asked once in each backoff window.
+// Many readers without a token cost the failing authorization server one request in each backoff window.
 func TestOutageUnderLoad(t *testing.T) {
 	const (
 		brokers  = 40
@@ -153,7 +150,7 @@ func TestOutageUnderLoad(t *testing.T) {
 	t.Logf("%.0f reads a second for %s: %d attempts", float64(len(reads))/took.Seconds(), round(took), len(attempts))
 }
 
-// While a token is valid, no reader waits for a refresh, be the authorization server as dead as can be.
+// While a token is valid, no reader waits for a hanging refresh.
 func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 20*time.Second)
@@ -170,8 +167,7 @@ func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 	}
 }
 
-// A reader who gives up, even the one who caused the request, disturbs neither the request nor the
-// others who wait for it.
+// A reader who cancels, even the first, disturbs neither the request nor the other readers.
 func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 	t.Parallel()
 	const others = 30
@@ -216,7 +212,7 @@ func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 	bed.Eventually(t, 30*time.Second, func() error { return readOnce(t.Context(), u, u.root, path).err })
 }
 
-// waitForReaders waits until Vault has so many requests for a path under way.
+// waitForReaders waits until Vault has this many requests for a path under way.
 func (u *upstream) waitForReaders(t *testing.T, path string, want int) {
 	t.Helper()
 	bed.Eventually(t, 20*time.Second, func() error {
@@ -244,7 +240,7 @@ func (u *upstream) waitForReaders(t *testing.T, path string, want int) {
 	})
 }
 
-// outageAttempts are the attempts since the begin of an outage, and the first after it.
+// outageAttempts returns the attempts during an outage, and the first one after it.
 func outageAttempts(proxy *bed.FaultProxy, begun time.Time) (during []bed.Attempt, after bed.Attempt) {
 	for _, a := range proxy.Attempts() {
 		switch {
@@ -258,7 +254,7 @@ func outageAttempts(proxy *bed.FaultProxy, begun time.Time) (during []bed.Attemp
 	return during, after
 }
 
-// behindProxy configures the upstream with a proxy before its authorization server.
+// behindProxy configures the upstream with a fault proxy.
 func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultProxy {
 	t.Helper()
 	proxy := bed.Must(u.bed.NewFaultProxy())(t)
@@ -290,8 +286,8 @@ func (u *upstream) waitForState(t *testing.T, want string) (status map[string]an
 	return status
 }
 
-// firstWindow is how long the authorization server is left alone after a first failure, at least,
-// and the most that this doubles to while a caller asks for a token (a quarter is for jitter).
+// firstWindow returns the shortest wait after a first failure, and the longest while readers ask (jitter takes off
+// up to a quarter).
 func firstWindow(fault bed.Fault) (first, most time.Duration) {
 	if fault == bed.InvalidClient {
 		return 5 * time.Second, 10 * time.Second
@@ -299,12 +295,12 @@ func firstWindow(fault bed.Fault) (first, most time.Duration) {
 	return time.Second, 10 * time.Second
 }
 
-// leastWindow is the least time from a fault's n-th attempt to the next.
+// leastWindow returns the shortest time from a fault's n-th attempt to the next.
 func leastWindow(n int, first, most time.Duration) time.Duration {
 	return min(first<<(n-1), most) * 3 / 4
 }
 
-// mostAttempts is how many attempts there can be in a time.
+// mostAttempts returns the largest number of attempts in a time.
 func mostAttempts(in, first, most time.Duration) int {
 	n := 1
 	for in -= leastWindow(n, first, most); in >= 0; in -= leastWindow(n, first, most) {
@@ -313,7 +309,7 @@ func mostAttempts(in, first, most time.Duration) int {
 	return n
 }
 
-// checkWindows checks that no attempt came before the window after the one before had ended.
+// checkWindows checks that each attempt came after the window of the one before.
 func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 	t.Helper()
 	first, most := firstWindow(fault)
@@ -330,8 +326,7 @@ func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 
 var nextAttempt = regexp.MustCompile(`next attempt not before (\S+Z)`)
 
-// failed checks that the read was answered with the status and an error that holds the text and
-// names the next attempt.
+// failed returns an error unless the read had the status, and an error with the text and the next attempt.
 func (r read) failed(want int, text string) error {
 	if r.status != want || r.err == nil || !strings.Contains(r.err.Error(), text) {
 		return fmt.Errorf("a read was answered with status %d, want %d with %q: %w", r.status, want, text, r.err)
@@ -347,8 +342,7 @@ func (r read) failed(want int, text string) error {
 	return nil
 }
 
-// checkOutage checks all reads up to the end of an outage: each got the held token while that was
-// valid, and the failure after that.
+// checkOutage checks all reads up to the end of an outage: the held token while it was valid, then the failure.
 func (r *readers) checkOutage(t *testing.T, held *bed.Token, end time.Time, want int, text string) {
 	t.Helper()
 	served, failed := 0, 0

@@ -13,8 +13,7 @@ import (
 func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	one, two := newConfigured(t, b, "-one", 5*time.Minute), newUpstream(t, b, "-two", 5*time.Minute)
-	two.configure(t, nil)
+	one, two := newConfigured(t, b, "-one", 5*time.Minute), newConfigured(t, b, "-two", 5*time.Minute)
 	one.write(t, "role/"+one.name+"/reader", map[string]any{"scopes": "tools:list"})
 
 	for _, c := range []struct{ own, other *upstream }{{one, two}, {two, one}} {

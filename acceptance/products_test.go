@@ -17,7 +17,7 @@ var server = sync.OnceValues(func() (*bed.Binary, error) {
 	return bed.FindBinary(context.Background(), os.Getenv("VAULT_BIN"), func(string, ...any) {})
 })
 
-// needs skips the test unless the server is this product. README.md lists such tests with the reason.
+// needs skips the test on another product. README.md lists these tests with reasons.
 func needs(t *testing.T, product bed.Product) {
 	t.Helper()
 	only := testsOfOneProduct(t)[t.Name()]
@@ -30,13 +30,13 @@ func needs(t *testing.T, product bed.Product) {
 	}
 }
 
-// An onlyOn is why a test runs on one product only.
+// An onlyOn is a product and the reason.
 type onlyOn struct {
 	product bed.Product
 	reason  string
 }
 
-// testsOfOneProduct are the tests that README.md lists, by name.
+// testsOfOneProduct returns the tests that README.md lists, by name.
 func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 	t.Helper()
 	page := bed.Must(os.ReadFile("README.md"))(t)

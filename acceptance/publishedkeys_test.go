@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The public keys are there for everybody if the config publishes them, as a raw JWK Set, and
-// the answer is one and the same wherever there is nothing: it tells nobody which configs exist.
+// Anyone can read the published keys, as a raw JWK Set. All other paths answer with the same 404, so they don't
+// reveal which configs exist.
 func TestPublishedKeysAreForEverybody(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -46,8 +46,7 @@ func TestPublishedKeysAreForEverybody(t *testing.T) {
 	wantNone(uri)
 }
 
-// A key that authorization servers may not have fetched is never used: what they were told to keep
-// for five minutes, they may.
+// A new key is not used before authorization servers have fetched it: they may keep a key set for five minutes.
 func TestKeyRotationLeavesTimeToFetch(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -68,14 +67,11 @@ func TestKeyRotationLeavesTimeToFetch(t *testing.T) {
 	}
 }
 
-// The signing key is rotated under a client whose keys the authorization server fetches from Vault,
-// while its token, of 20 seconds, is read all the time. No read fails and no assertion is refused:
-// the old key signs until the new one is due, and by then the server has fetched the key set again.
+// The signing key rotates while the authorization server fetches the keys from Vault, and a 20 s token is read all
+// the time. No read fails and no assertion is refused: the old key signs until the server has fetched the new one.
 //
-// This takes six minutes, for it is about time: the server keeps a fetched key set for as long as
-// Vault's answer allows, which is 5 minutes, and the plugin uses no new key before that. So the
-// rotation begins before t.Parallel: before all tests that run in parallel, which it then goes on
-// beside.
+// The server keeps a fetched key set for 5 minutes, as Vault's answer allows, so the test takes six minutes. It
+// begins before t.Parallel, so before all parallel tests, and goes on beside them.
 func TestKeyRotationLeavesNoGap(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes six minutes")
@@ -86,7 +82,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 	u.registerMadeKey(t)
 	readers := startReaders(t, u, "token/"+u.name)
 	old := u.kid(t)
-	// The server has fetched the key set just now, for the first token.
+	// The server has just fetched the key set for the first token.
 	answer := u.write(t, "keys/"+u.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
 	rotated := time.Now()
 	next, _ := answer.Data["key_id"].(string)
@@ -107,7 +103,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 		}
 		return nil
 	})
-	// And until a token was refreshed once more.
+	// Until another refresh.
 	first := len(u.requests(t))
 	bed.Until(t, rotationLifetime, "another refresh", func() bool { return len(u.requests(t)) > first })
 	readers.check(t)
@@ -119,7 +115,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 		if r.Time.After(due) {
 			want = next
 		}
-		// The answer to the rotation was a moment under way.
+		// The answer to the rotation took a moment.
 		if r.Status != http.StatusOK || r.Assertion.KeyID != want && r.Time.Sub(due).Abs() > time.Second {
 			t.Errorf("token request %s after the rotation: status %d, %s, key %s, want %s",
 				r.Time.Sub(rotated).Round(time.Millisecond), r.Status, r.Error, r.Assertion.KeyID, want)
@@ -134,7 +130,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 	t.Logf("%d token requests; the new key was used %s after the rotation", len(requests), used.Sub(rotated).Round(time.Millisecond))
 }
 
-// checkPublished checks that both keys are in the key set that everybody may fetch.
+// checkPublished checks that the published key set has both keys.
 func checkPublished(t *testing.T, u *upstream, kids ...string) {
 	t.Helper()
 	body := get(t, u.jwksURI(t)).body

@@ -22,7 +22,7 @@ type read struct {
 	begun, ended time.Time
 	token        *bed.Token // nil if the read failed
 	status       int
-	err          error // of the read, or because the token was not valid when the read began
+	err          error // of the read, or of a token that was invalid when the read began
 }
 
 func readOnce(ctx context.Context, u *upstream, client *api.Client, path string) read {
@@ -47,10 +47,10 @@ type readers struct {
 	done sync.WaitGroup
 
 	mu    sync.Mutex // guards reads
-	reads []read     // those of one reader in order
+	reads []read     // in order for each reader
 }
 
-// newReaders returns readers for start to add to. They stop after the limit, and with the test at the latest.
+// newReaders returns a group without readers. They stop after the limit, or at the end of the test.
 func newReaders(t *testing.T, limit time.Duration) *readers {
 	t.Helper()
 	r := &readers{}
@@ -107,7 +107,7 @@ func (r *readers) all() []read {
 	return slices.Clone(r.reads)
 }
 
-// last returns the latest read; one with an error before the first.
+// last returns the latest read, or one with an error.
 func (r *readers) last() read {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,7 +117,7 @@ func (r *readers) last() read {
 	return r.reads[len(r.reads)-1]
 }
 
-// tokenID returns the id of the valid token that was read last at path, or "".
+// tokenID returns the id of the valid token read last at path, or "".
 func (r *readers) tokenID(path string) string {
 	for _, read := range slices.Backward(r.all()) {
 		if read.path == path && read.err == nil {
@@ -127,7 +127,7 @@ func (r *readers) tokenID(path string) string {
 	return ""
 }
 
-// check stops the readers and fails the test if any read failed or brought a token that was not valid.
+// check stops the readers and fails the test if any read failed or returned an invalid token.
 func (r *readers) check(t *testing.T) {
 	t.Helper()
 	r.finish()
@@ -144,8 +144,8 @@ func (r *readers) checkSoFar(t *testing.T) {
 	t.Logf("%d reads", len(reads))
 }
 
-// forgive forgets reads that failed while the authorization server was down, or after it until the reader was served a
-// token that is newer than the server's return. A token that was not valid is never forgiven.
+// forgive forgets reads that failed while the authorization server was down, or later until the reader got a token
+// newer than its return. An invalid token is never forgiven.
 func (r *readers) forgive(t *testing.T, down, up time.Time) {
 	t.Helper()
 	const backSoon = 30 * time.Second  // a server that has just started answers slowly
@@ -162,7 +162,7 @@ func (r *readers) forgive(t *testing.T, down, up time.Time) {
 	t.Logf("%d of %d reads failed while the server was down for %s", before-len(r.reads), before, round(up.Sub(down)))
 }
 
-// changes returns for each reader how much was left of each token when the reader was given the next one.
+// changes returns, by reader, the time left of each token when the next one came.
 func (r *readers) changes() map[string][]time.Duration {
 	held, left := map[string]*bed.Token{}, map[string][]time.Duration{}
 	for _, read := range r.all() {

@@ -9,8 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// What the authorization server refuses arrives as a 400 with its own error code, and nothing of
-// it is stored.
+// A refusal of the authorization server is a 400 with the server's error code, and nothing is stored.
 func TestRefusalsAreReportedAsSuch(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -30,7 +29,7 @@ func TestRefusalsAreReportedAsSuch(t *testing.T) {
 		{"key", func(t *testing.T, u *upstream) map[string]any {
 			operatorKey(p256PKCS8)(t, u)
 			unknown := operatorKey(p256PKCS8)(t, u)
-			operatorKey(p256PKCS8)(t, u) // the one that is registered in the end
+			operatorKey(p256PKCS8)(t, u) // registered in the end
 			return unknown
 		}, nil, "invalid_client"},
 		{"audience of the assertion", operatorKey(p256PKCS8), map[string]any{"assertion_audience": "https://elsewhere.example"}, "invalid_client"},
@@ -61,7 +60,7 @@ func TestRefusalsAreReportedAsSuch(t *testing.T) {
 	}
 }
 
-// A role is refused in the same way, and leaves the config's token alone.
+// A role is refused in the same way, without effect on the config's token.
 func TestRefusedRoleChangesNothing(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -74,8 +73,8 @@ func TestRefusedRoleChangesNothing(t *testing.T) {
 	u.wantToken(t, "token/"+u.name, before)
 }
 
-// A scope that the authorization server drops without a word is told if the config is written
-// and in the status, and the token says what was granted.
+// The config write and the status warn of a scope that the authorization server drops, and the token shows the
+// granted scopes.
 func TestDroppedScopeIsTold(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -98,7 +97,7 @@ func TestDroppedScopeIsTold(t *testing.T) {
 	}
 }
 
-// An authorization server whose certificate nobody vouches for is not spoken to.
+// An authorization server with an unknown CA gets no request.
 func TestUnknownAuthorityIsRefused(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)

@@ -14,11 +14,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// cooldown is the age below which a token is not replaced (DESIGN.md, compare and refresh).
+// cooldown is the age below which a token is not replaced (compare and refresh).
 const cooldown = 10 * time.Second
 
-// An MCP server begins to refuse a token long before its end, and a hundred brokers notice at once:
-// one request to the authorization server, and all go on.
+// An MCP server refuses a valid token, and a hundred brokers notice at once: one token request serves them all.
 func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	t.Parallel()
 	const brokers = 100
@@ -27,12 +26,12 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	client := u.compareAndRefresh(t)
 	rejected := u.token(t, "token/"+u.name)
 
-	// Brokers must not be told to come back later because the token is new.
+	// A young token would not be replaced.
 	waitForAge(t, obtained, cooldown)
 	if status, err := callMCP(t.Context(), u.mcp.URL, rejected.Authorization); err != nil || status != http.StatusOK {
 		t.Fatalf("the MCP server answered with status %d, %v", status, err)
 	}
-	// The answer takes long enough for all to come before it.
+	// The answer is slow, so all brokers come before it.
 	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: u.client.Scope, TTL: 5 * time.Minute, Delay: 2 * time.Second,
 	}))
@@ -41,7 +40,7 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	var (
 		start = make(chan struct{})
 		done  sync.WaitGroup
-		mu    sync.Mutex // guards what follows
+		mu    sync.Mutex // guards the fields below
 		ids   = map[string]int{}
 		told  = map[bool]int{}
 	)
@@ -73,8 +72,7 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	t.Logf("%d of %d brokers shared the request, %d came after it", told[true], brokers, told[false])
 }
 
-// A token that is young is not replaced, whether the caller names it or not, and the authorization
-// server is not asked. Afterwards it is.
+// A young token is not replaced, with or without its id, and costs no request. An older one is.
 func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 	t.Parallel()
 	for _, named := range []bool{true, false} {
@@ -113,8 +111,8 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 	}
 }
 
-// An authorization server that hands out the same token again and again is asked at most twice more
-// before the token's end, and then once; the token keeps its times, and no expired one is served.
+// An authorization server that repeats a token gets at most two more requests before the token's end, and one at
+// its end. The token keeps its times, and no expired one is served.
 func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 20*time.Second)
@@ -128,8 +126,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	})
 	log.check(t)
 
-	// What the repeated answers say is left of the token is in whole seconds, and so is the time that
-	// it counts from: together they may tell of an end a second earlier.
+	// Times are whole seconds, so a repeated answer may show an end a second earlier.
 	expires := first.ExpiresAt
 	for _, r := range log.all() {
 		if r.err != nil || r.token.TokenID != first.TokenID {
@@ -149,7 +146,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	if end < 0 {
 		end = len(attempts)
 	}
-	// The first, the one due and two early retries; then the one that brought the next token.
+	// The first, the due one, two early retries; then the one for the next token.
 	if end < 2 || end > 4 {
 		t.Errorf("%d requests before the token's end, want at most four", end)
 	}
@@ -159,8 +156,8 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	t.Logf("%d requests, %d of them before the token's end", len(attempts), end)
 }
 
-// compareAndRefresh logs in as a broker that may read the upstream's token, and have it replaced
-// only by naming it, as the policy in the help of refresh/ has it.
+// compareAndRefresh logs in as a broker that may read the token, and replace it by id only, as in the help of
+// refresh/.
 func (u *upstream) compareAndRefresh(t *testing.T) *api.Client {
 	t.Helper()
 	rules := `
@@ -174,8 +171,7 @@ path "` + bed.Mount + `/refresh/` + u.name + `" {
 	return newIdentity(t, u.bed, u.name, rules).Client
 }
 
-// replaceToken does what a broker does whose token is refused: it has it replaced, reads again and
-// calls again.
+// replaceToken has a refused token replaced, reads again and calls again, as a broker does.
 func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *bed.Token) (token *bed.Token, refreshed bool, err error) {
 	status, err := callMCP(ctx, u.mcp.URL, held.Authorization)
 	if err != nil || status != http.StatusUnauthorized {
@@ -199,8 +195,7 @@ func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *be
 	return token, refreshed, err
 }
 
-// callMCP initialises an MCP session, which takes a token as every call does, and returns the HTTP
-// status.
+// callMCP initialises an MCP session with the token, and returns the HTTP status.
 func callMCP(ctx context.Context, endpoint, authorization string) (int, error) {
 	const initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18",` +
 		`"capabilities":{},"clientInfo":{"name":"broker","version":"1.0.0"}}}`

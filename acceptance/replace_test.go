@@ -12,8 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// What docs/releases.md says of a build that takes the place of the running one, under the same version. The mount has
-// no answer from a reload or a restart on, until the new sum is registered and the plugin reloaded.
+// docs/releases.md on a new build of the same version: after a reload or a restart the mount does not answer, until
+// the new sum is registered and the plugin reloaded.
 func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{Bare: true})
@@ -37,7 +37,7 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 		u.wantToken(t, "token/"+u.name, token)
 		u.write(t, "role/"+u.name+"/written", map[string]any{"scopes": "tools:list"})
 	}
-	// replace puts a build with other bytes into the running one's place, and returns its sum.
+	// replace replaces the binary by a build with other bytes, and returns its sum.
 	replace := func() string {
 		t.Helper()
 		r.build(version, "replacement")

@@ -40,7 +40,7 @@ func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 			}
 		}
 	}
-	// A broker's login outlives the restart as well.
+	// A broker's login survives the restart.
 	if _, err := b.ReadToken(t.Context(), id.Client, "token/"+u.name); err != nil {
 		t.Error(err)
 	}

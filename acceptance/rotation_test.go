@@ -9,9 +9,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The client secret is changed at the authorization server and then in the config, while readers
-// read the config's token and a role's token all the time. No read fails, none brings an expired
-// token, and both tokens are refreshed with the new secret before the old ones run out.
+// The client secret changes at the authorization server and then in the config, while readers read both tokens. No
+// read fails or returns an expired token, and both tokens are refreshed before their end.
 func TestSecretRotationLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
@@ -25,9 +24,8 @@ func TestSecretRotationLeavesNoGap(t *testing.T) {
 	}
 }
 
-// The operator is late: the plugin has tried to refresh both tokens with the old secret, and was
-// refused, before the new one is written. Readers notice nothing of it as long as the old tokens
-// are valid, and the write ends the waiting that a refusal causes.
+// A late operator: refreshes with the old secret were refused before the write. Readers notice nothing while the
+// old tokens are valid, and the write clears the backoff.
 func TestLateSecretRotationLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
@@ -37,11 +35,10 @@ func TestLateSecretRotationLeavesNoGap(t *testing.T) {
 	r.check(t)
 }
 
-// rotationLifetime is how long the tokens of a rotation's test live.
+// rotationLifetime is the lifetime of the tokens.
 const rotationLifetime = 20 * time.Second
 
-// A rotation is a change of the client secret under a config with a role, both of whose tokens
-// are being read all the time.
+// A rotation changes the client secret of a config with a role, while both tokens are read.
 type rotation struct {
 	*upstream
 	paths   []string
@@ -66,22 +63,21 @@ func newRotation(t *testing.T) *rotation {
 	return r
 }
 
-// rotate changes the secret at the authorization server, which refuses the old one from then on.
+// rotate changes the secret at the authorization server, which then refuses the old one.
 func (r *rotation) rotate(t *testing.T) {
 	t.Helper()
 	r.client.Secret = newSecret()
 	r.setClient(t)
 }
 
-// write writes the new secret into the config, as the only field.
+// write writes the new secret as the only field.
 func (r *rotation) write(t *testing.T) {
 	t.Helper()
 	r.upstream.write(t, "config/"+r.name, map[string]any{"client_secret": r.client.Secret})
 	r.written = time.Now()
 }
 
-// check waits until both tokens were refreshed and the old ones have run out, and then fails the
-// test if any read of the whole time failed.
+// check waits until both tokens are new and the old ones have expired, and fails the test if any read failed.
 func (r *rotation) check(t *testing.T) {
 	t.Helper()
 	for _, path := range r.paths {
@@ -97,8 +93,7 @@ func (r *rotation) check(t *testing.T) {
 	r.readers.check(t)
 }
 
-// A wrong secret is refused when it is written, with the authorization server's own error, and
-// changes nothing.
+// A write of a wrong secret is refused with the authorization server's error, and changes nothing.
 func TestWrongSecretChangesNothing(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)

@@ -19,8 +19,8 @@ type sdkUpstream struct {
 	server *bed.SDKServer
 }
 
-// newSDKUpstream starts an MCP server, and registers a client for it. It returns nil if there is no Python for
-// a server in Python.
+// newSDKUpstream starts an MCP server, and registers a client. It returns nil for a server in Python if there is no
+// Python.
 func newSDKUpstream(t *testing.T, program string, options bed.SDKOptions) *sdkUpstream {
 	t.Helper()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -38,8 +38,7 @@ func newSDKUpstream(t *testing.T, program string, options bed.SDKOptions) *sdkUp
 	return &sdkUpstream{u, server}
 }
 
-// works checks that a config, in which the authorization server need not be named, gives tokens that the MCP
-// server takes, for what it publishes.
+// works checks that a config gets tokens that the MCP server accepts, with the resource and scopes of its metadata.
 func (u *sdkUpstream) works(t *testing.T, changes map[string]any) {
 	t.Helper()
 	settings := map[string]any{"server_url": u.server.URL, "client_id": u.client.ID, "client_secret": u.client.Secret}
@@ -66,14 +65,14 @@ func (u *sdkUpstream) works(t *testing.T, changes map[string]any) {
 	}
 }
 
-// The servers that most MCP servers are built with are found from their URL, whatever their metadata looks like,
-// and take the tokens. With the authorization server named by the operator the defaults are the same.
+// The servers that most MCP servers are built with are discovered from their URL, and accept the tokens. A config
+// with the authorization server has the same defaults.
 func TestServersOfTheSDKs(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ program, resource string }{
-		"Python":               {"python_sdk.py", "/mcp"}, // which names the authorization server with a slash
+		"Python":               {"python_sdk.py", "/mcp"}, // issuer with a slash
 		"Python, for origin":   {"python_sdk.py", ""},
-		"FastMCP":              {"fastmcp_server.py", "/mcp"}, // and so does this
+		"FastMCP":              {"fastmcp_server.py", "/mcp"}, // issuer with a slash
 		"TypeScript":           {"typescript_sdk.mjs", "/mcp"},
 		"TypeScript, for root": {"typescript_sdk.mjs", ""},
 	} {
@@ -95,7 +94,7 @@ func TestServersOfTheSDKs(t *testing.T) {
 	}
 }
 
-// A server that asks for no token names no authorization server. Sessions that the questions open are ended.
+// A server without authorization names no authorization server. The sessions of discovery are closed.
 func TestOpenServerOfAnSDK(t *testing.T) {
 	t.Parallel()
 	u := newSDKUpstream(t, "python_sdk.py", bed.SDKOptions{Resource: "/mcp"})
@@ -114,7 +113,7 @@ func TestOpenServerOfAnSDK(t *testing.T) {
 	u.wantRequests(t, 0)
 	settings["server_url"] = u.server.URL
 	settings["token_url"] = u.bed.AS.TokenURL()
-	settings["resource"] = u.mcp.URL // which the authorization server knows
+	settings["resource"] = u.mcp.URL // known to the authorization server
 	if warnings := u.write(t, "config/"+u.name, settings); warnings == nil || len(warnings.Warnings) != 1 {
 		t.Errorf("the write warns %+v", warnings)
 	}

@@ -12,9 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The audit log holds hashes where secrets and tokens were, and neither it nor any other log nor
-// an error text holds one in the clear. The bed looks again at the end of the run, over what all
-// tests have done; this test sees to it that there is something to find.
+// The audit log has hashes of secrets and tokens, and neither it nor other logs and error texts have one in the
+// clear. The bed scans again at the end of the run; this test makes sure that the logs have something to find.
 func TestLogsHoldNoSecret(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -29,7 +28,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	}
 	u.token(t, "token/"+u.name)
 
-	// What an operator may read beside the token tells neither it nor the secret.
+	// Config and status show neither the token nor the secret.
 	for _, path := range []string{"config/" + u.name, "status/" + u.name} {
 		answer := bed.Must(json.Marshal(u.read(t, path)))(t)
 		for _, leak := range u.bed.Secrecy.ScanText(path, answer) {
@@ -37,7 +36,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 		}
 	}
 
-	// Errors of every kind that a write can end in.
+	// A write can end in these errors.
 	wrong := newSecret()
 	u.bed.Secrecy.AddClientSecret(u.client.ID, wrong)
 	for _, c := range []struct {
@@ -70,8 +69,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	}
 }
 
-// checkAuditLog looks up the entries for a path and checks that fields of their request's or
-// response's data are hashed.
+// checkAuditLog checks that the audit log has hashes of these fields for the path.
 func checkAuditLog(t *testing.T, file, path, part string, fields ...string) {
 	t.Helper()
 	log := bed.Must(os.Open(file))(t)

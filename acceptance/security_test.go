@@ -18,9 +18,7 @@ import (
 func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	u := newUpstream(t, b, "", 5*time.Minute)
-	other := newConfigured(t, b, "-other", 5*time.Minute)
-	other.configure(t, nil)
+	u, other := newConfigured(t, b, "", 5*time.Minute), newConfigured(t, b, "-other", 5*time.Minute)
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 
 	policies := policiesOf(t, "../docs/security.md")
@@ -88,7 +86,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	}
 }
 
-// policiesOf returns the policies of a page by their names, which are in their first lines.
+// policiesOf returns the policies of a page, by their first lines.
 func policiesOf(t *testing.T, file string) map[string]string {
 	t.Helper()
 	page := bed.Must(os.ReadFile(file))(t)
@@ -129,7 +127,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return status(&api.Secret{}, err)
 		}
 	}
-	// refused is a request that the plugin refuses even if the policy permits it.
+	// refused is a request that the plugin refuses under any policy.
 	refused := func(ask func(*api.Client) int) func(*api.Client) int {
 		return func(c *api.Client) int {
 			got := ask(c)
@@ -139,9 +137,9 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return got
 		}
 	}
-	byID := map[string]any{"token_id": "0123456789abcdef"} // of no token that is held
+	byID := map[string]any{"token_id": "0123456789abcdef"} // of no held token
 	config, role, own := "config/"+u.name, u.name+"/reader", u.name+"/"+entityID
-	// restore writes what a request may have deleted.
+	// restore writes deleted entries again.
 	restore := func() {
 		u.configure(t, nil)
 		u.write(t, "role/"+role, map[string]any{"scopes": "tools:list"})
@@ -169,14 +167,14 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"allow http in the command's words":      write(config, map[string]any{"allow_insecure_http": "1", "client_secret": u.client.Secret}),
 		"allow inner addresses":                  write(config, map[string]any{"allow_private_addresses": "true", "client_secret": u.client.Secret}),
 		"publish the keys":                       write(config, map[string]any{"publish_jwks": true}),
-		"write a key":                            write(config, map[string]any{"private_key": ""}), // which is none
+		"write a key":                            write(config, map[string]any{"private_key": ""}), // an empty one
 		"have a key made":                        write(config, map[string]any{"key_type": "ec-p256"}),
 		"write the identity":                     write(config, map[string]any{"identity": "static"}),
 		"write the grant":                        write(config, map[string]any{"grant": "client_credentials"}),
 		"write the subject":                      write(config, map[string]any{"assertion_subject": ""}),
 		"write the claims":                       write(config, map[string]any{"assertion_claims": map[string]any{}}),
 		"read the settings":                      read("settings"),
-		"write the settings":                     write("settings", nil), // which changes nothing
+		"write the settings":                     write("settings", nil), // changes nothing
 		"delete the config": func(c *api.Client) int {
 			defer restore()
 			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config)

@@ -8,7 +8,7 @@ func init() {
 	claimsOf["Authlib"] = []serverClaim{{"dropped scopes", checkDroppedScopes}}
 }
 
-// Authlib drops scopes that the client may not have. Its answer says nothing if none is left, and its token does.
+// Authlib drops scopes of other clients. If all are dropped its answer has no scope, but its token does.
 func checkDroppedScopes(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

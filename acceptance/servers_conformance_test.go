@@ -22,9 +22,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The scenario auth/wif-jwt-bearer of the protocol's conformance suite, with the mount as an issuer that its authorization
-// server trusts (see conformance/trust.cjs). The assertion's audience is the issuer there, with or without a slash, and
-// not the token endpoint. An error is surfaced after one request, with the same grant.
+// The scenario auth/wif-jwt-bearer of the protocol's conformance suite, with the mount as a trusted issuer (see
+// conformance/trust.cjs). The audience of the assertion is the issuer, with or without a slash, and not the token
+// endpoint. An error is reported after one request, with the same grant.
 func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 	b := shared(t)
 	dir := bed.Must(bed.InstallConformanceSuite(t.Context(), t.Logf))(t)
@@ -32,7 +32,7 @@ func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 		name      string
 		fields    map[string]any
 		slash     bool   // after the audience
-		untrusted bool   // the suite as it is, which trusts its own key only
+		untrusted bool   // the unchanged suite, which trusts its own key only
 		refused   string // error code that a read of the token surfaces; "" if the token is granted
 		failed    []string
 	}{
@@ -104,8 +104,8 @@ type conformanceCheck struct {
 	Status string `json:"status"` // SUCCESS, FAILURE, WARNING or INFO
 }
 
-// runConformance runs a scenario of the suite in dir, and returns its findings. The scenario's authorization server trusts
-// issuers whose URL starts with issuers. client is the client under test; it gets the URL of the scenario's MCP server.
+// runConformance runs a scenario of the suite in dir, and returns its findings. The scenario's authorization server
+// trusts issuers with this URL prefix. client is the client under test, for the scenario's MCP server.
 func runConformance(t *testing.T, dir, scenario, issuers string, client func(serverURL string)) []conformanceCheck {
 	t.Helper()
 	called, done := make(chan string), make(chan struct{})
@@ -136,7 +136,7 @@ func runConformance(t *testing.T, dir, scenario, issuers string, client func(ser
 		if err != nil {
 			out = append(out, err.Error()...)
 		}
-		// It shows the assertions that it signs.
+		// The output holds signed assertions.
 		ended <- regexp.MustCompile(`(?m)^With context: .*`).ReplaceAllString(string(out), "With context: ...")
 	}()
 	select {

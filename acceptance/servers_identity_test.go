@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// newIdentity starts an MCP server, and writes a config with an identity for it, which no server trusts yet.
+// newIdentity starts an MCP server, and writes a config with an identity that no server trusts yet.
 func (s *served) newIdentity(t *testing.T, fields map[string]any) *clientOf {
 	t.Helper()
 	c := s.newClient(t, "federated-jwt", func(c *servers.Client) { c.ID += "-identity" })
@@ -22,7 +22,7 @@ func (s *served) newIdentity(t *testing.T, fields map[string]any) *clientOf {
 	return c
 }
 
-// identity are the fields of a config without a secret, with more.
+// identity returns the fields of a config without a secret, with more.
 func (c *clientOf) identity(more map[string]any) map[string]any {
 	fields := c.fields(more)
 	if more["client_id"] == nil {
@@ -31,7 +31,7 @@ func (c *clientOf) identity(more map[string]any) map[string]any {
 	return fields
 }
 
-// shown is what keys/ shows to be entered at the server.
+// shown returns a value of keys/ to enter at the server.
 func (c *clientOf) shown(t *testing.T, field string) string {
 	t.Helper()
 	value, _ := c.read(t, "keys/"+c.name)[field].(string)
@@ -41,7 +41,7 @@ func (c *clientOf) shown(t *testing.T, field string) string {
 	return value
 }
 
-// newFederated is a client that the server knows by the issuer and the subject of its config.
+// newFederated returns a client that the server knows by the issuer and the subject of its config.
 func (s *served) newFederated(t *testing.T) *clientOf {
 	t.Helper()
 	c := s.newIdentity(t, map[string]any{"identity": "issuer"})
@@ -51,20 +51,21 @@ func (s *served) newFederated(t *testing.T) *clientOf {
 	return c
 }
 
-// obtain reads a token that may have to be obtained first, which takes a busy server its time.
+// obtain waits for a token and reads it.
 func (c *clientOf) obtain(t *testing.T) *bed.Token {
 	t.Helper()
 	c.awaitToken(t)
 	return c.token(t, "token/"+c.name)
 }
 
-// trusted has the server trust the issuer of the config.
+// trusted makes the server trust the issuer of the config.
 func (c *clientOf) trusted(t *testing.T, settings map[string]string) {
 	t.Helper()
 	bed.OK(t, c.server.keycloak().TrustIssuer(t.Context(), c.name, c.shown(t, "issuer"), settings))
 }
 
-// The mount as the issuer of client assertions: no secret, no registered key. Of its rotation see checkLife.
+// The mount as the issuer of client assertions, without a secret or a registered key. checkLife checks its
+// rotation.
 func checkFederatedClient(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -73,7 +74,7 @@ func checkFederatedClient(t *testing.T, s *served) {
 		t.Errorf("keys/ shows the audience %q, want %q", got, want)
 	}
 	c.obtain(t)
-	// With the client's id too, which is the server's own name of it.
+	// With the client's id too, the server's own name of the client.
 	c.write(t, "config/"+c.name, map[string]any{"client_id": c.as.ID})
 
 	// Another subject is no client's.
@@ -81,7 +82,7 @@ func checkFederatedClient(t *testing.T, s *served) {
 	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "")
 }
 
-// What was caught elsewhere is from an issuer that the server does not trust.
+// The server does not trust the issuer of the caught assertion.
 func checkCaughtAssertion(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -101,7 +102,7 @@ func checkCaughtAssertion(t *testing.T, s *served) {
 	t.Logf("the caught assertion is answered with %d %s", a.status, s.bed.Secrecy.Redact([]byte(a.body)))
 }
 
-// The assertion as the grant, for a user that stands for the subject; the server wants a confidential client besides.
+// The assertion as the grant, for a user linked to the subject. The server needs a confidential client too.
 func checkJWTBearer(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -127,7 +128,7 @@ func checkJWTBearer(t *testing.T, s *served) {
 	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "invalid_grant")
 }
 
-// A client by the URL of its description, after one authorization request.
+// A client by the URL of its document, after one authorization request.
 func checkDocument(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -148,7 +149,7 @@ func checkDocument(t *testing.T, s *served) {
 	wantStatus(t, c.root, "token/"+c.name, http.StatusOK)
 }
 
-// What the server refuses of assertions by an issuer that it trusts, which the plugin must not send.
+// Assertions that the plugin must not send, since the server refuses them from a trusted issuer.
 func checkAssertionsOfAnIssuer(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// claimsOf are those of one server, by its name.
+// claimsOf are the claims of one server, by its name.
 var claimsOf = map[string][]serverClaim{
 	"Keycloak": {
 		{"secrets that overlap", checkOverlappingSecrets},
@@ -45,7 +45,7 @@ func (s *served) inRealm(t *testing.T, name string, attributes map[string]string
 	return &served{Kind: s.Kind, Server: k, bed: s.bed, turns: s.turns}, k
 }
 
-// With Keycloak's rotation policy the old secret is valid beside the new one, until it is ended.
+// With Keycloak's rotation policy the old secret stays valid beside the new one until an administrator ends it.
 func checkOverlappingSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -64,7 +64,7 @@ func checkOverlappingSecrets(t *testing.T, s *served) {
 	c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
 }
 
-// If Vault calls Keycloak by another name than brokers do, an assertion's audience is the name that brokers know.
+// If Vault uses another host name for Keycloak than brokers do, the audience of an assertion is the brokers' one.
 func checkPublicHostName(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -83,7 +83,7 @@ func checkPublicHostName(t *testing.T, s *served) {
 	c.configure(t, map[string]any{"assertion_audience": public + "/realms/public"})
 }
 
-// A client whose certificate was uploaded has a key whose id is the digest of the public key.
+// The key id of an uploaded certificate is the digest of the public key.
 func checkUploadedCertificate(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -103,7 +103,7 @@ func checkUploadedCertificate(t *testing.T, s *served) {
 	c.configure(t, map[string]any{"private_key": private, "key_id": base64.RawURLEncoding.EncodeToString(digest[:])})
 }
 
-// Keycloak fetches a key set once in 10 s: a second new key in that time is refused, and taken a moment later.
+// Keycloak fetches a key set at most once in 10 s: it refuses a second new key until then.
 func checkTwoKeysAtOnce(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -124,7 +124,7 @@ func checkTwoKeysAtOnce(t *testing.T, s *served) {
 	bed.Eventually(t, 30*time.Second, verify)
 }
 
-// With resource-indicators a resource that is no client's is refused.
+// With resource-indicators Keycloak refuses the resource of no client.
 func checkUnknownResource(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -134,7 +134,8 @@ func checkUnknownResource(t *testing.T, s *served) {
 	c.configure(t, map[string]any{"omit_resource": true})
 }
 
-// With resource-indicators a matching resource is answered with 500, unless the client has the setting of issue 50251.
+// With resource-indicators Keycloak answers a matching resource with 500, unless the client has the setting of
+// issue 50251.
 func checkMatchingResource(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

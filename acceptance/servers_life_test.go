@@ -14,11 +14,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// While tokens of 30 s are read all the time the server is restarted, signs with another key, and the plugin's own
-// signing key is rotated. No token that is read has expired or is refused, and no read fails but while the server is down.
+// The server restarts and changes its signing key, and the plugin's signing key rotates, while 30 s tokens are read
+// all the time. Every token read is valid, and reads fail only while the server is down.
 //
-// The rotation takes the five minutes for which a fetched key set may be kept, so it begins before the other claims are
-// checked, and goes on beside them.
+// A fetched key set may be kept for five minutes, so the rotation begins before the other claims and goes on beside
+// them.
 func checkLife(t *testing.T, s *served) {
 	const activateAfter = 5 * time.Minute
 	byMethod := map[string]*clientOf{}
@@ -89,8 +89,8 @@ func checkLife(t *testing.T, s *served) {
 	}
 }
 
-// replaceRefused has an MCP server fetch the keys again. If the authorization server has forgotten that of the held token,
-// the broker whose call is refused reports the token, and gets one that is taken.
+// replaceRefused makes an MCP server fetch the keys again. If the authorization server has lost the key of the held
+// token, the broker reports the refused token and gets a valid one.
 func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 	t.Helper()
 	c.mcp.Trust(c.server.Issuer(c.as.Method))
@@ -99,7 +99,7 @@ func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 	if refused == nil {
 		return
 	}
-	// A token younger than 10 s is not replaced, and a failure while the server was down leaves a backoff window.
+	// A token younger than 10 s is not replaced, and a failure during the downtime leaves a backoff window.
 	bed.Eventually(t, refreshLimit, func() error {
 		reported := map[string]any{"token_id": held.TokenID}
 		if _, err := c.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/refresh/"+c.name, reported); err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The recipe of docs/providers.md as it is on the page: what is to be created at the server by the server's own
-// commands, and each config that is written to Vault then leads to a token that the MCP server takes.
+// The recipe of docs/providers.md, pasted: the server's own commands, then each config, which gets a token for the
+// MCP server.
 func checkRecipe(t *testing.T, s *served) {
 	t.Parallel()
 	if s.Section == "" {
@@ -73,7 +73,7 @@ func checkRecipe(t *testing.T, s *served) {
 	}
 }
 
-// methodIn returns the client authentication method that a config's command leads to.
+// methodIn returns the client authentication method of a config's command.
 func methodIn(command string) string {
 	switch {
 	case strings.Contains(command, "client_certificate="):
@@ -85,7 +85,7 @@ func methodIn(command string) string {
 	}
 }
 
-// createFor creates at the server the client that a page says in words, and the file of its secret.
+// createFor creates the client of a page without commands, and the file of its secret.
 func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 	t.Helper()
 	c.as.ID, c.as.Method, c.as.Algorithm = "mcp-broker", method, "ES256"
@@ -95,8 +95,8 @@ func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 	w.put("client-secret", c.as.Secret+"\n")
 }
 
-// certify issues the reader a client certificate, and returns its subject. The server's own is of the same authority,
-// which no other process trusts.
+// certify issues the reader a client certificate, and returns its subject. The server's certificate is of the same
+// CA.
 func (w *walkthrough) certify(ca *bed.CA) string {
 	w.t.Helper()
 	issued := bed.Must(ca.Client("recipe"))(w.t)

@@ -18,15 +18,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// A serverClaim is something that the documentation says of authorization servers. Its check runs beside others.
+// A serverClaim is a claim of the documentation on authorization servers. Checks run in parallel.
 type serverClaim struct {
 	name  string
 	check func(t *testing.T, s *served)
 }
 
-// serverClaims are what is checked of every authorization server that can be run here.
+// serverClaims are checked of every authorization server here.
 var serverClaims = []serverClaim{
-	{"keys and restarts", checkLife}, // takes six minutes, and begins before the others
+	{"keys and restarts", checkLife}, // takes six minutes, so it begins first
 	{"recipe", checkRecipe},
 	{"secrets", checkSecrets},
 	{"algorithms", checkAlgorithms},
@@ -36,7 +36,7 @@ var serverClaims = []serverClaim{
 	{"secret rotation", checkSecretRotation},
 }
 
-// What docs/providers.md says of the authorization servers of other makers is true of those that can be run here.
+// The claims of docs/providers.md hold for the authorization servers of other makers that can be run here.
 func TestAuthorizationServers(t *testing.T) {
 	bed.OK(t, servers.Prerequisites(t.Context()))
 	b := shared(t)
@@ -45,7 +45,7 @@ func TestAuthorizationServers(t *testing.T) {
 			begun := time.Now()
 			server := bed.Must(kind.Start(t.Context(), b))(t)
 			t.Logf("started in %s", time.Since(begun).Round(time.Second))
-			t.Parallel() // from here on, as servers that start leave nothing for the others
+			t.Parallel() // servers start one after the other
 			s := &served{Kind: kind, Server: server, bed: b, turns: semaphore.NewWeighted(allTurns)}
 			for _, claim := range append(slices.Clone(serverClaims), claimsOf[kind.Name]...) {
 				t.Run(claim.name, func(t *testing.T) { claim.check(t, s) })
@@ -60,8 +60,7 @@ type served struct {
 	servers.Server
 	bed *bed.Bed
 
-	// turns are held by what needs the server, one each, and all of them while it is down. They are few, since a server
-	// that has just started answers slowly.
+	// turns limits the load: checks hold one, and a restart all. A server that has just started is slow.
 	turns *semaphore.Weighted
 }
 
@@ -71,7 +70,7 @@ const allTurns = 2
 type clientOf struct {
 	*upstream
 	server *served
-	as     servers.Client // as it is registered
+	as     servers.Client // as registered
 }
 
 // whileUp takes a turn until the end of the test.
@@ -117,14 +116,14 @@ func (c *clientOf) registerKeys(t *testing.T) {
 	}
 }
 
-// register makes the server take c.as as it is now.
+// register registers c.as at the server.
 func (c *clientOf) register(t *testing.T) {
 	t.Helper()
 	c.bed.Secrecy.AddClientSecret(c.as.ID, c.as.Secret)
 	bed.OK(t, c.server.SetClient(t.Context(), c.as))
 }
 
-// fields are those of a config, with changes: the MCP server's URL, from which the rest is found out, and the client's.
+// fields returns the fields of a config, with changes: the MCP server's URL and the client's own.
 func (c *clientOf) fields(changes map[string]any) map[string]any {
 	fields := map[string]any{"server_url": c.mcp.URL, "client_id": c.as.ID}
 	if !c.server.hasDefault(c.as.Method) {
@@ -140,12 +139,12 @@ func (c *clientOf) fields(changes map[string]any) map[string]any {
 	return fields
 }
 
-// hasDefault reports whether discovery and the credentials lead to the method.
+// hasDefault reports whether a config without a method uses this one.
 func (s *served) hasDefault(method string) bool {
 	return method != "client_secret_post" || !slices.Contains(s.Methods, "client_secret_basic")
 }
 
-// configure writes the config and reads a token, which the MCP server takes.
+// configure writes the config and reads a token for the MCP server.
 func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 	t.Helper()
 	c.write(t, "config/"+c.name, c.fields(changes))
@@ -154,7 +153,7 @@ func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 	return c.token(t, "token/"+c.name)
 }
 
-// awaitToken reads again as long as the answer is that a token is still being obtained.
+// awaitToken reads until the answer is no longer that a fetch goes on.
 func (c *upstream) awaitToken(t *testing.T) {
 	t.Helper()
 	bed.Until(t, time.Minute, "the end of the fetch", func() bool {
@@ -162,12 +161,12 @@ func (c *upstream) awaitToken(t *testing.T) {
 	})
 }
 
-// secretMethods are those of the server that send a secret.
+// secretMethods returns the server's methods that send a secret.
 func (s *served) secretMethods() []string {
 	return slices.DeleteFunc(slices.Clone(s.Methods), func(method string) bool { return !strings.HasPrefix(method, "client_secret") })
 }
 
-// Ids and secrets with all characters that they may hold (RFC 6749 appendix A), by each method that sends them.
+// Ids and secrets with all permitted characters (RFC 6749 appendix A), by each secret method.
 func checkSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	secrets := s.Secrets
@@ -188,12 +187,12 @@ func checkSecrets(t *testing.T, s *served) {
 	}
 }
 
-// keyTypes are those that the plugin makes, by the algorithm that they sign with.
+// keyTypes are the plugin's key types, by algorithm.
 var keyTypes = map[string]string{
 	"RS256": "rsa-2048", "PS256": "rsa-2048", "ES256": "ec-p256", "EdDSA": "ed25519", "Ed25519": "ed25519",
 }
 
-// Keys that the plugin makes and the server fetches, with each algorithm.
+// Keys made by the plugin and fetched by the server, with each algorithm.
 func checkAlgorithms(t *testing.T, s *served) {
 	t.Parallel()
 	for _, algorithm := range s.Algorithms {
@@ -223,7 +222,7 @@ func (s *served) withCertificate(t *testing.T, change func(*servers.Client)) (*c
 	}
 }
 
-// A client certificate, and what is said of tokens that are bound to it.
+// A client certificate, and the warning about bound tokens.
 func checkCertificate(t *testing.T, s *served) {
 	t.Parallel()
 	if !slices.Contains(s.Methods, "tls_client_auth") {
@@ -243,7 +242,7 @@ func checkCertificate(t *testing.T, s *served) {
 	})
 }
 
-// wantWarning writes the config, and checks that the write warns.
+// wantWarning writes the config, and checks the warning of the write.
 func (c *clientOf) wantWarning(t *testing.T, fields map[string]any, says string) {
 	t.Helper()
 	answer := c.write(t, "config/"+c.name, fields)
@@ -252,7 +251,7 @@ func (c *clientOf) wantWarning(t *testing.T, fields map[string]any, says string)
 	}
 }
 
-// A token for another audience than the MCP server, which the write warns of.
+// A write warns of a token for another audience than the MCP server.
 func checkAudience(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -264,7 +263,7 @@ func checkAudience(t *testing.T, s *served) {
 	c.wantWarning(t, c.fields(nil), "does not hold the resource")
 }
 
-// What the operator reads when the server refuses.
+// The operator's error for each refusal of the server.
 func checkRefusals(t *testing.T, s *served) {
 	t.Parallel()
 	for _, refusal := range s.Refusals {
@@ -277,7 +276,7 @@ func checkRefusals(t *testing.T, s *served) {
 	}
 }
 
-// A changed secret costs no read while tokens are read all the time.
+// A changed secret causes no failed read.
 func checkSecretRotation(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -292,10 +291,10 @@ func checkSecretRotation(t *testing.T, s *served) {
 	readers.check(t)
 }
 
-// refreshLimit is how long a wait for another token may take: several lifetimes, on a machine that does much else.
+// refreshLimit is the longest wait for another token: several lifetimes, on a busy machine.
 const refreshLimit = 4 * servers.Lifetime * time.Second
 
-// awaitRefresh waits for a token that is newer than the one before. Whether each read brings a token, readers check.
+// awaitRefresh waits for a newer token. Readers check the reads.
 func (c *clientOf) awaitRefresh(t *testing.T, before *bed.Token) {
 	t.Helper()
 	bed.Eventually(t, refreshLimit, func() error {

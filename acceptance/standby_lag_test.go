@@ -15,16 +15,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A standbyLag is how far standbys were behind the changes that were made at the active node.
+// A standbyLag is the delay of standbys after changes at the active node.
 type standbyLag struct {
 	changes int // times the standbys that were read
-	late    int // those after which a standby gave an old answer first
+	late    int // changes after which a standby gave an old answer
 	longest time.Duration
 	reads   int
 }
 
-// measure makes a change at the active node, and reads at all standbys at once, without a pause, until each has
-// given 20 answers in a row that are not old. read reports whether the answer of a standby is; its error fails the test.
+// measure makes a change at the active node, and reads at all standbys at once until each has given 20 new answers
+// in a row. read reports whether an answer is old; its error fails the test.
 func (l *standbyLag) measure(t *testing.T, c *cluster, change func(), read func(context.Context, *api.Client) (old bool, err error)) {
 	t.Helper()
 	change()
@@ -36,7 +36,7 @@ func (l *standbyLag) measure(t *testing.T, c *cluster, change func(), read func(
 	for _, node := range c.standbys {
 		done.Go(func() {
 			reads, fresh := 0, 0
-			var last time.Duration // from the change to the end of the last read that brought what is old
+			var last time.Duration // from the change to the end of the last old answer
 			for fresh < 20 {
 				old, err := read(ctx, c.clients[node])
 				reads++
@@ -68,7 +68,7 @@ func (l *standbyLag) String() string {
 	return fmt.Sprintf("after %d of %d changes a standby gave an old answer, for %s at most; %d reads", l.late, l.changes, round(l.longest), l.reads)
 }
 
-// atStandbys waits until each standby answers with the token that the active node holds.
+// atStandbys waits until each standby returns the active node's token.
 func (c *cluster) atStandbys(t *testing.T, u *upstream, path string) *bed.Token {
 	t.Helper()
 	held := u.token(t, path)
@@ -86,7 +86,7 @@ func (c *cluster) atStandbys(t *testing.T, u *upstream, path string) *bed.Token 
 
 const lagRounds = 20
 
-// A standby hands out a token of a deleted config or role until it has heard of the delete, and never again after.
+// A standby returns the token of a deleted config or role until it has heard of the delete, and never after.
 func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -117,8 +117,7 @@ func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 	}
 }
 
-// A standby hands out the token of a config's or role's old settings until it has heard of the write of new ones,
-// and never again after.
+// A standby returns the token of old settings until it has heard of the write, and never after.
 func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -147,7 +146,7 @@ func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 	}
 }
 
-// A standby has no such path until it has heard of a mount that was enabled, and has it from then on.
+// A standby has no path of a new mount until it has heard of the mount, and always after.
 func TestMountComesToStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -158,7 +157,7 @@ func TestMountComesToStandbys(t *testing.T) {
 		lag.measure(t, c, func() {
 			bed.OK(t, sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}))
 		}, func(ctx context.Context, standby *api.Client) (bool, error) {
-			response, err := standby.Logical().ReadRawWithContext(ctx, mount+"/metrics") // which each node answers itself
+			response, err := standby.Logical().ReadRawWithContext(ctx, mount+"/metrics") // answered by each node
 			if err == nil {
 				return false, response.Body.Close()
 			}

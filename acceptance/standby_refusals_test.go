@@ -15,9 +15,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Brokers at standbys whose token the MCP server refuses have it replaced, and their calls succeed, though a standby
-// holds the refused token for a moment: brokers with brokerauth, behind mcp-token-proxy, and with the examples'
-// modules.
+// Brokers at standbys have a refused token replaced, and their calls succeed, although a standby returns the
+// refused token for a moment: with brokerauth, with mcp-token-proxy, and with the examples' modules.
 func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
 	t.Parallel()
 	s := newStandbyServers(t, standbys(t), 40)
@@ -35,10 +34,10 @@ func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
 	}
 }
 
-// brokers call each server once, and return how many calls have failed, and why.
+// brokers call each server once, and return the number of failed calls and their errors.
 type brokers func() (failed int, why error)
 
-// standbyServers are MCP servers. Each has a broker that reads its token at a standby.
+// standbyServers are MCP servers, each with a broker at a standby.
 type standbyServers struct {
 	*cluster
 	servers []*upstream
@@ -56,10 +55,10 @@ func newStandbyServers(t *testing.T, c *cluster, n int) *standbyServers {
 	return s
 }
 
-// at is where the broker of the i-th server reads.
+// at returns the node of the broker of the i-th server.
 func (s *standbyServers) at(i int) *bed.Node { return s.standbys[i%len(s.standbys)] }
 
-// oldEnough waits until each token may be replaced and has come to the standbys, and returns them.
+// oldEnough waits until each token may be replaced and is known to the standbys, and returns the tokens.
 func (s *standbyServers) oldEnough(t *testing.T) []*bed.Token {
 	t.Helper()
 	var held []*bed.Token
@@ -68,7 +67,7 @@ func (s *standbyServers) oldEnough(t *testing.T) []*bed.Token {
 	}
 	bed.Eventually(t, 2*cooldown, func() error {
 		for _, token := range held {
-			if age := time.Since(token.LastVaultRotation); age < cooldown+time.Second { // its time is a whole second
+			if age := time.Since(token.LastVaultRotation); age < cooldown+time.Second { // its time is cut to seconds
 				return fmt.Errorf("a token is %s old", age)
 			}
 		}
@@ -77,7 +76,7 @@ func (s *standbyServers) oldEnough(t *testing.T) []*bed.Token {
 	return held
 }
 
-// each does something for all servers at once.
+// each calls do for all servers at once.
 func (s *standbyServers) each(do func(i int) error) (failed int, why error) {
 	failures := make([]error, len(s.servers))
 	var all sync.WaitGroup
@@ -93,11 +92,11 @@ func (s *standbyServers) each(do func(i int) error) (failed int, why error) {
 	return failed, errors.Join(failures...)
 }
 
-// replaceAll has all servers refuse their tokens, and calls each through its broker, before and after. Each is to
-// see one request with the refused token, and no call is to fail.
+// replaceAll makes all servers refuse their tokens, and calls each through its broker before and after. Each server
+// sees one request with the refused token, and no call fails.
 func (s *standbyServers) replaceAll(t *testing.T, start func(*testing.T) brokers) {
 	t.Helper()
-	held := s.oldEnough(t) // before the brokers start: one whose standby lags would hold the token of before
+	held := s.oldEnough(t) // first: a lagging standby would give the brokers an older token
 	call := start(t)
 	if _, err := call(); err != nil {
 		t.Fatalf("before any token was refused: %v", err)
@@ -116,7 +115,7 @@ func (s *standbyServers) replaceAll(t *testing.T, start func(*testing.T) brokers
 	t.Logf("%d of %d refusals were passed on", failed, len(s.servers))
 }
 
-// unauthorized is how many requests the servers have answered with a 401.
+// unauthorized returns the number of 401 answers to tokens.
 func (s *standbyServers) unauthorized() int {
 	n := 0
 	for _, u := range s.servers {
@@ -125,8 +124,8 @@ func (s *standbyServers) unauthorized() int {
 	return n
 }
 
-// readOnceAfterARefresh logs what the brokers are to cope with: how many reads right after a refresh bring the refused
-// token. On a fast machine that may be none.
+// readOnceAfterARefresh logs how many reads right after a refresh return the refused token. On a fast machine that
+// may be none.
 func (s *standbyServers) readOnceAfterARefresh(t *testing.T) {
 	t.Helper()
 	held := s.oldEnough(t)
@@ -163,7 +162,7 @@ func (s *standbyServers) startBrokerauth(t *testing.T) brokers {
 	return func() (int, error) { return s.each(func(i int) error { return forecast(t.Context(), sessions[i]) }) }
 }
 
-// startTokenProxies starts a mcp-token-proxy for each standby, and clients that know its URLs only.
+// startTokenProxies starts a mcp-token-proxy for each standby, and clients of its URLs.
 func (s *standbyServers) startTokenProxies(t *testing.T) brokers {
 	t.Helper()
 	urls := map[*bed.Node]string{}
@@ -186,8 +185,8 @@ func (s *standbyServers) startTokenProxies(t *testing.T) brokers {
 	return func() (int, error) { return s.each(func(i int) error { return forecast(t.Context(), sessions[i]) }) }
 }
 
-// standbyDrivers have all servers called, whose token paths and URLs are the arguments, for each line: at once, each
-// with a token of its own. They say how many calls have failed, and why one has.
+// standbyDrivers call all servers at once for each line, with the token paths and URLs of their arguments, and
+// answer with the number of failed calls and one error.
 var standbyDrivers = map[string]string{
 	"python": `
 import sys

@@ -9,8 +9,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// After a snapshot is restored the active node hands out the snapshot's token, and standbys the one that they had,
-// until the plugin is reloaded on all nodes.
+// After a restored snapshot the active node returns the snapshot's token. Standbys return their own until the
+// plugin is reloaded on all nodes.
 func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -41,7 +41,7 @@ func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/after")
 	for _, node := range c.standbys {
-		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of what came after the restore
+		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of changes after the restore
 		has(node, later)
 	}
 	commandSays(t, c.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)

@@ -10,8 +10,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An upgrade by the commands of docs/openbao.md, which are pasted, reaches every node, and keeps the tokens. A
-// reload without -scope=global reaches one node only.
+// An upgrade by the pasted commands of docs/openbao.md reaches every node, and keeps the tokens. A reload without
+// -scope=global reaches one node only.
 func TestUpgradeReachesEveryNode(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -46,7 +46,7 @@ func TestUpgradeReachesEveryNode(t *testing.T) {
 	r.vault("secrets", "tune", "-plugin-version="+current, bed.Mount)
 	r.vault(b.Vault.Product.ReloadPlugin()...)
 	c.wantVersion(t, current, c.active)
-	// What was written after the reload has come to the standbys, and they run what they ran.
+	// The standbys have heard of a later write, and still run their version.
 	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/after")
 	for _, node := range c.standbys {
@@ -71,7 +71,7 @@ func (c *cluster) wantVersion(t *testing.T, version string, nodes ...*bed.Node) 
 
 var buildVersion = regexp.MustCompile(`^mcp_oauth_build_info\{(?:.*,)?version="([^"]+)"`)
 
-// version is that of the plugin which the node runs.
+// version returns the plugin version of the node.
 func (c *cluster) version(ctx context.Context, node *bed.Node) (string, error) {
 	series, err := c.tryMetrics(ctx, node)
 	if err != nil {

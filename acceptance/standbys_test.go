@@ -16,14 +16,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Three nodes whose standbys answer reads, shared by the tests that leave nodes and plugins alone.
+// Three nodes whose standbys answer reads, shared by tests that stop no node or plugin.
 var (
 	startStandbys  sync.Once
 	sharedStandbys *bed.Bed
 	errStandbys    error
 )
 
-// standbys gives the shared cluster.
+// standbys returns the shared cluster.
 func standbys(t *testing.T) *cluster {
 	t.Helper()
 	needs(t, bed.OpenBao)
@@ -58,8 +58,7 @@ func newCluster(t *testing.T, b *bed.Bed) *cluster {
 	return c
 }
 
-// upstream registers a client whose config is written, and whose tokens are read by the upstream itself, at
-// the active node.
+// upstream registers a client whose config and tokens are written and read at the active node.
 func (c *cluster) upstream(t *testing.T, lifetime time.Duration) *upstream {
 	t.Helper()
 	u := newUpstream(t, c.bed, "", lifetime)
@@ -86,7 +85,7 @@ func (c *cluster) waitForChanges(t *testing.T, all *readers, n int, limit time.D
 	})
 }
 
-// checkFresh checks that no read failed, and that each new token came while at least this was left of the old.
+// checkFresh checks that no read failed, and that each token was replaced with at least this time left.
 func checkFresh(t *testing.T, all *readers, left time.Duration) {
 	t.Helper()
 	all.checkSoFar(t)
@@ -98,8 +97,8 @@ func checkFresh(t *testing.T, all *readers, left time.Duration) {
 	}
 }
 
-// Brokers that read at standbys only keep a token from becoming idle: it is refreshed ahead of its end, so
-// that an outage of the authorization server does not reach them.
+// Reads at standbys alone keep a token from becoming idle: it is refreshed ahead, so a short outage of the
+// authorization server does not reach the brokers.
 func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -110,7 +109,7 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	c.waitForChanges(t, all, 2, 3*lifetime)
 	checkFresh(t, all, lifetime/4)
 
-	// An outage that is shorter than what is left of a token at its refresh.
+	// This outage is shorter than the time left at a refresh.
 	setFault(t, proxy, bed.Refused)
 	select {
 	case <-time.After(lifetime * 5 / 8):
@@ -122,14 +121,14 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	checkFresh(t, all, 0)
 }
 
-// metrics are those of one node.
+// metrics returns the metrics of one node.
 func (c *cluster) metrics(t *testing.T, node *bed.Node) map[string]float64 {
 	t.Helper()
 	series := bed.Must(c.tryMetrics(t.Context(), node))(t)
 	return series
 }
 
-// tryMetrics is metrics of a node that may not answer yet.
+// tryMetrics returns the metrics of a node that may not answer yet.
 func (c *cluster) tryMetrics(ctx context.Context, node *bed.Node) (map[string]float64, error) {
 	series, err := tryScrape(ctx, &http.Client{Transport: withToken(c.bed.Vault.RootToken)}, node.Address+"/v1/"+bed.Mount+"/metrics")
 	if err != nil {
@@ -147,7 +146,7 @@ func (token withToken) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// In an outage every node says of a token what the active node does.
+// In an outage every node reports the active node's state of a token.
 func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -175,7 +174,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 			if entry["state"] != want {
 				t.Errorf("%s lists %v, the active node %s", node.ID, entry["state"], want)
 			}
-			// What is known of tokens is the active node's to tell.
+			// Only the active node has metrics of tokens.
 			for series := range c.metrics(t, node) {
 				if strings.HasPrefix(series, "mcp_oauth_tokens") || strings.Contains(series, fmt.Sprintf("server=%q", u.name)) {
 					t.Errorf("%s, which refreshes nothing, has %s", node.ID, series)
@@ -198,7 +197,7 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 	}
 }
 
-// A caller who is told that a config or role is written can read its token at once, at any node.
+// After a write of a config or role its token can be read at once, at any node.
 func TestNoNotFoundAfterAWrite(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -229,8 +228,7 @@ func TestNoNotFoundAfterAWrite(t *testing.T) {
 	}
 }
 
-// A plugin that dies on the active node is started again by reads of its tokens at standbys, in time for the
-// refresh.
+// Reads at standbys restart a dead plugin of the active node, in time for the refresh.
 func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -265,7 +263,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	checkFresh(t, all, lifetime/4)
 }
 
-// standbyReads are the reads of tokens that the standbys have forwarded, and those that they have answered.
+// standbyReads returns the reads that standbys have forwarded and answered.
 func (c *cluster) standbyReads(t *testing.T) (forwarded, answered float64) {
 	t.Helper()
 	for _, node := range c.standbys {
@@ -275,8 +273,8 @@ func (c *cluster) standbyReads(t *testing.T) (forwarded, answered float64) {
 	return forwarded, answered
 }
 
-// waitUntilNothingIsForwarded waits until the standbys have answered 20 reads in a row themselves, and returns how
-// many they have forwarded.
+// waitUntilNothingIsForwarded waits until the standbys have answered 20 reads in a row, and returns the number of
+// forwarded ones.
 func (c *cluster) waitUntilNothingIsForwarded(t *testing.T) (forwarded float64) {
 	t.Helper()
 	since := 0.0
@@ -293,7 +291,7 @@ func (c *cluster) waitUntilNothingIsForwarded(t *testing.T) (forwarded float64) 
 	return forwarded
 }
 
-// With disable_standby_reads a standby answers nothing itself.
+// With disable_standby_reads a standby forwards all reads.
 func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -316,13 +314,13 @@ func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	}
 }
 
-// The reads of tokens that a node has answered itself, and those that it has forwarded.
+// Reads of tokens, answered by a node itself or forwarded.
 const (
 	readsAnswered  = `mcp_oauth_token_reads_total{outcome="success"}`
 	readsForwarded = `mcp_oauth_token_reads_total{outcome="forwarded"}`
 )
 
-// waitForOwnAnswer reads a token at a standby until that answers itself: it has heard of what was written.
+// waitForOwnAnswer reads a token at a standby until the standby answers by itself, so it has heard of the write.
 func (c *cluster) waitForOwnAnswer(t *testing.T, node *bed.Node, path string) {
 	t.Helper()
 	before := c.metrics(t, node)[readsAnswered]
@@ -338,7 +336,7 @@ func (c *cluster) waitForOwnAnswer(t *testing.T, node *bed.Node, path string) {
 	})
 }
 
-// A standby answers reads of a token that is not due by itself.
+// A standby answers reads of a token by itself until the token is due.
 func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -359,7 +357,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 			t.Errorf("%s has answered %v of 50 reads itself and forwarded %v", node.ID, local, passedOn)
 		}
 	}
-	// What was written a moment ago is read at every node.
+	// Every node reads the latest write.
 	for audience := range 10 {
 		want := fmt.Sprint(audience)
 		u.write(t, "config/"+u.name, map[string]any{"audience": want, "verify": false})
@@ -372,7 +370,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	}
 }
 
-// A broker that reads at a node without the plugin's binary is told that this may be so.
+// A broker at a node without the plugin's binary gets a hint.
 func TestNodeWithoutTheBinary(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)

@@ -20,7 +20,7 @@ import (
 // tokenProxyExample is the example's configuration file.
 const tokenProxyExample = "mcp-token-proxy/proxy.hcl"
 
-// A tokenProxy is a mcp-token-proxy that runs.
+// A tokenProxy is a running mcp-token-proxy.
 type tokenProxy struct {
 	process *bed.Process
 	url     string // of the upstream's MCP server through it
@@ -37,8 +37,8 @@ func buildTokenProxy(t *testing.T) string {
 	return binary
 }
 
-// startTokenProxy starts a mcp-token-proxy with the example's configuration, in front of the upstream's MCP
-// server. It logs in as a broker with the examples' policy.
+// startTokenProxy starts a mcp-token-proxy with the example's configuration and policy for the upstream's MCP
+// server.
 func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	t.Helper()
 	dir, id := t.TempDir(), u.exampleBroker(t)
@@ -52,7 +52,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	return p
 }
 
-// runTokenProxy checks and runs the configuration proxy.hcl of a directory, whose monitoring is at this port.
+// runTokenProxy checks and runs proxy.hcl of a directory, with its monitoring port.
 func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...string) *tokenProxy {
 	t.Helper()
 	binary := buildTokenProxy(t)
@@ -75,7 +75,7 @@ func (p *tokenProxy) healthy(t *testing.T) bool {
 	return err == nil && a.status == http.StatusOK
 }
 
-// Kuadrant's gateway without Kubernetes has no credential in its configuration, and the proxy's URL for the server.
+// Kuadrant's gateway without Kubernetes has the proxy's URL and no credential in its configuration.
 func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 	t.Parallel()
 	config := manifest{}
@@ -97,7 +97,7 @@ func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 	}
 }
 
-// followTokenProxy follows the page's section on the proxy, and has a broker call a tool through it.
+// followTokenProxy follows the page's section on the proxy, and calls a tool through it.
 func (w *walkthrough) followTokenProxy() {
 	w.shim("mcp-token-proxy", "exec "+buildTokenProxy(w.t)+" \"$@\"")
 	stop := w.start("export VAULT_ADDR")
@@ -107,8 +107,8 @@ func (w *walkthrough) followTokenProxy() {
 	bed.OK(w.t, forecast(w.t.Context(), connect(w.t, &mcp.StreamableClientTransport{Endpoint: p.url})))
 }
 
-// A broker that takes a URL and no more has its tools through mcp-token-proxy, in one session: through refreshes
-// of the token, when a token is refused, and without Vault for as long as the token is good.
+// A broker with a URL only has its tools through mcp-token-proxy, in one session: through refreshes, with a refused
+// token, and without Vault until the token expires.
 func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -132,7 +132,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	u.wantUnauthorized(t, 0)
 
 	bed.Eventually(t, time.Minute, func() error {
-		bed.OK(t, call()) // the proxy goes on to the token that Vault holds
+		bed.OK(t, call()) // the proxy changes to the token that Vault holds
 		held := u.token(t, "token/"+u.name)
 		if time.Until(held.ExpiresAt) > lifetime-cooldown-time.Second {
 			return errors.New("the token is too young to be replaced")
@@ -172,7 +172,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	t.Logf("%d calls, %d tokens", calls, u.mcp.Counts().Tokens)
 }
 
-// SIGTERM ends the proxy though a client listens for the server's messages, as MCP clients do.
+// SIGTERM ends the proxy, although a client has a stream open.
 func TestTokenProxyDrains(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)

@@ -16,9 +16,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The commands of docs/releases.md: a mount goes to the next version and back. Each reload keeps
-// the tokens and costs the authorization server nothing, and each version reads what the other
-// one stored.
+// The commands of docs/releases.md: a mount goes to the next version and back. Each reload keeps the tokens without
+// a token request, and each version reads the other's storage.
 func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{Bare: true})
@@ -36,8 +35,8 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	token := u.token(t, "token/"+u.name)
 	requests := len(u.requests(t))
 
-	// Vault takes a wrong sum into its catalog, and notices when the binary is to run. The mount goes on as it
-	// is; OpenBao's has no plugin until a reload succeeds.
+	// Vault registers a wrong sum, and notices when it runs the binary. The mount goes on; OpenBao's has no plugin
+	// until a reload succeeds.
 	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
 	r.vault("secrets", "tune", "-plugin-version="+next, bed.Mount)
 	reload := b.Vault.Product.ReloadPlugin()
@@ -64,7 +63,7 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 		u.wantToken(t, "token/"+u.name, token)
 		r.runs(step.to, step.to)
 		u.wantRequests(t, requests)
-		// It works on as well: a role gets a token, and the version that follows finds both.
+		// It works: a role gets a token, and the next version finds both.
 		u.write(t, "role/"+u.name+"/"+step.role, map[string]any{"scopes": "tools:list"})
 		u.token(t, "token/"+u.name+"/"+step.role)
 		requests = len(u.requests(t))
@@ -72,7 +71,7 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	u.token(t, "token/"+u.name+"/of-the-next")
 	u.wantRequests(t, requests)
 
-	if b.Vault.Product.PinsVersions() { // for all mounts, whatever they are set to
+	if b.Vault.Product.PinsVersions() { // for all mounts
 		const pin = "sys/plugins/pins/secret/" + bed.PluginName
 		r.vault("write", pin, "version="+next)
 		r.refused("a pinned version "+next+" is in effect", "secrets", "tune", "-plugin-version="+current, bed.Mount)
@@ -87,21 +86,21 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	r.registered(current)
 }
 
-// A release is the plugin in several versions, and the operator who moves a mount between them.
+// A release is the plugin in several versions, and its operator.
 type release struct {
 	t       *testing.T
 	bed     *bed.Bed
 	plugins string // Vault's plugin directory
 }
 
-// version is what a binary in the plugin directory says of itself.
+// version returns a binary's own version.
 func (r *release) version(file string) string {
 	r.t.Helper()
 	out := bed.Must(exec.CommandContext(r.t.Context(), filepath.Join(r.plugins, file), "-version").Output())(r.t)
 	return strings.TrimSpace(string(out))
 }
 
-// build builds the plugin as it would be with another version, and returns the binary's SHA-256.
+// build builds the plugin with another version, and returns the binary's SHA-256.
 func (r *release) build(version, file string) string {
 	r.t.Helper()
 	binary := filepath.Join(r.plugins, file)
@@ -118,13 +117,13 @@ func (r *release) build(version, file string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// vault runs the vault command as the operator, and returns what it printed.
+// vault runs the vault command as the operator, and returns its output.
 func (r *release) vault(args ...string) string {
 	r.t.Helper()
 	return commandSays(r.t, r.bed, args...)
 }
 
-// refused runs the vault command and expects it to fail with an error that holds the text.
+// refused runs the vault command, which must fail with the text.
 func (r *release) refused(text string, args ...string) {
 	r.t.Helper()
 	out, err := r.bed.Vault.CLI(r.t.Context(), r.bed.Vault.RootToken, args...).CombinedOutput()
@@ -133,7 +132,7 @@ func (r *release) refused(text string, args ...string) {
 	}
 }
 
-// runs compares the version that the mount is set to, and the one that runs.
+// runs checks the configured and the running version of the mount.
 func (r *release) runs(version, running string) {
 	r.t.Helper()
 	var mounts map[string]struct {
@@ -148,7 +147,7 @@ func (r *release) runs(version, running string) {
 	}
 }
 
-// registered compares the plugin's versions in Vault's catalog.
+// registered checks the plugin's versions in Vault's catalog.
 func (r *release) registered(want ...string) {
 	r.t.Helper()
 	var got []string

@@ -18,21 +18,21 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An upstream is what one config of the plugin stands for: an MCP server, and a client of the
-// authorization server that may get tokens for it.
+// An upstream is the counterpart of a config: an MCP server, and a client for its tokens at the authorization
+// server.
 type upstream struct {
 	bed    *bed.Bed
 	root   *api.Client
 	name   string // of the config
 	client bed.Client
 	mcp    *bed.MCPServer
-	x5t    string // the thumbprint of the certificate that goes with the client's key, if any
+	x5t    string // thumbprint of the certificate of the client's key, if any
 }
 
 var notAName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// newUpstream starts an MCP server whose tokens live for ttl, and registers a client for it. The
-// config is left to the test. suffix tells several upstreams of one test apart.
+// newUpstream starts an MCP server with tokens of lifetime ttl, and registers a client. suffix distinguishes
+// several upstreams of a test.
 func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
 	t.Helper()
 	root := bed.Must(b.Vault.Root())(t)
@@ -55,22 +55,22 @@ func newConfigured(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *
 	return u
 }
 
-// serve starts the upstream's MCP server, in place of any that it had.
+// serve starts the upstream's MCP server, replacing an earlier one.
 func (u *upstream) serve(t *testing.T, ttl time.Duration, opts bed.MCPOptions) {
 	t.Helper()
 	u.mcp = bed.Must(u.bed.NewMCPServer(t.Context(), bed.Resource{Scope: u.client.Scope, TTL: ttl}, opts))(t)
 }
 
-// newSecret returns a client secret that holds what is reserved in URLs, forms and headers.
+// newSecret returns a client secret with characters that are reserved in URLs, forms and headers.
 func newSecret() string { return rand.Text() + "+/%:&=?#" }
 
-// setClient makes the authorization server take u.client as it is now.
+// setClient registers u.client at the authorization server.
 func (u *upstream) setClient(t *testing.T) {
 	t.Helper()
 	bed.OK(t, u.bed.AS.SetClient(t.Context(), u.client))
 }
 
-// settings is a whole config, with changes.
+// settings returns a whole config, with changes.
 func (u *upstream) settings(changes map[string]any) map[string]any {
 	settings := map[string]any{
 		"token_url":     u.bed.AS.TokenURL(),
@@ -83,8 +83,7 @@ func (u *upstream) settings(changes map[string]any) map[string]any {
 	return settings
 }
 
-// discovered is the shortest config that there is: the MCP server's URL and who the client is
-// there. fields hold the client's credentials.
+// discovered returns the shortest config: the MCP server's URL and the client's id, with the credentials in fields.
 func (u *upstream) discovered(fields map[string]any) map[string]any {
 	settings := map[string]any{"server_url": u.mcp.URL, "client_id": u.client.ID}
 	maps.Copy(settings, fields)
@@ -97,7 +96,7 @@ func (u *upstream) configure(t *testing.T, changes map[string]any) {
 	u.write(t, "config/"+u.name, u.settings(changes))
 }
 
-// write writes a path below the mount, and returns the answer if there is one.
+// write writes a path below the mount, and returns the answer, if any.
 func (u *upstream) write(t *testing.T, path string, data map[string]any) *api.Secret {
 	t.Helper()
 	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
@@ -107,8 +106,7 @@ func (u *upstream) write(t *testing.T, path string, data map[string]any) *api.Se
 	return answer
 }
 
-// refuse writes a path below the mount and fails the test unless that is refused with the status
-// and with an error that holds the text.
+// refuse fails the test unless writing a path below the mount has the status and an error with the text.
 func (u *upstream) refuse(t *testing.T, path string, data map[string]any, want int, text string) {
 	t.Helper()
 	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
@@ -130,7 +128,7 @@ func (u *upstream) read(t *testing.T, path string) map[string]any {
 	return secret.Data
 }
 
-// token reads a token as the operator and checks that the MCP server would take it.
+// token reads a token as the operator and checks it with the MCP server.
 func (u *upstream) token(t *testing.T, path string) *bed.Token {
 	t.Helper()
 	token := bed.Must(u.bed.ReadToken(t.Context(), u.root, path))(t)
@@ -140,7 +138,7 @@ func (u *upstream) token(t *testing.T, path string) *bed.Token {
 	return token
 }
 
-// requests returns the token requests that the authorization server has had from the client.
+// requests returns the token requests of the client.
 func (u *upstream) requests(t *testing.T) []bed.TokenRequest {
 	t.Helper()
 	requests := bed.Must(u.bed.AS.Requests(t.Context(), u.client.ID))(t)
@@ -194,7 +192,7 @@ func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
 	return id
 }
 
-// refused counts the requests that were not answered with a token.
+// refused counts the requests without a token in the answer.
 func refused(requests []bed.TokenRequest) int {
 	n := 0
 	for _, r := range requests {
@@ -205,12 +203,12 @@ func refused(requests []bed.TokenRequest) int {
 	return n
 }
 
-// errNotRefreshed is what a test waits to be over.
+// errNotRefreshed keeps a test waiting.
 var errNotRefreshed = errors.New("the token has not been refreshed")
 
 // text is a value of an answer, as JSON.
 func text(value any) string {
-	b, _ := json.Marshal(value) // it came as JSON
+	b, _ := json.Marshal(value) // it was JSON
 	return string(b)
 }
 
@@ -236,16 +234,15 @@ func timestamp(t *testing.T, data map[string]any, field string) time.Time {
 	return at
 }
 
-// claims are what a test wants to know of an access token. Whether it is a good one is for the MCP
-// server to say.
+// claims returns the claims of an access token, unverified.
 func claims(token string) (c jwt.Claims) {
 	if parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256}); err == nil {
-		_ = parsed.UnsafeClaimsWithoutVerification(&c) // nothing if it is no token
+		_ = parsed.UnsafeClaimsWithoutVerification(&c) // no claims if it is no JWT
 	}
 	return c
 }
 
-// expiry is the time from which on the MCP server refuses a token.
+// expiry returns the end of a token.
 func expiry(token string) time.Time {
 	if c := claims(token); c.Expiry != nil {
 		return c.Expiry.Time()

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// A watcher does one thing over and over, and notes when it went well.
+// A watcher repeats a request, and records its successes.
 type watcher struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
-	value    string     // what it brought last
-	answered time.Time  // when it went well last
-	gaps     []gap      // the times without an answer, of those longer than a few rounds
-	failures int        // rounds that brought nothing, since they were taken last
-	bad      []error    // what must never be, since it was taken last
+	mu       sync.Mutex // guards the fields below
+	value    string     // last result
+	answered time.Time  // time of the last success
+	gaps     []gap      // longer than a few rounds
+	failures int        // failed rounds since take
+	bad      []error    // invalid answers since take
 }
 
-// A gap is a time in which nothing was answered.
+// A gap is a time without an answer.
 type gap struct{ from, to time.Time }
 
 const (
@@ -29,10 +29,10 @@ const (
 	watchTimeout  = 5 * time.Second
 )
 
-// errBad marks what no reader may ever be given, where other errors are what a reader puts up with.
+// errBad marks an invalid answer; readers tolerate other errors.
 var errBad = errors.New("bad answer")
 
-// startWatcher calls do until the test ends. What do returns is compared with nothing, but kept.
+// startWatcher calls do until the test ends, and keeps its last result.
 func startWatcher(t *testing.T, do func(context.Context) (string, error)) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -80,14 +80,14 @@ func (w *watcher) finish() {
 	w.done.Wait()
 }
 
-// last is what the watcher was answered last, and when.
+// last returns the last result and its time.
 func (w *watcher) last() (value string, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.value, w.answered
 }
 
-// take gives what went wrong since it was taken last.
+// take returns the invalid answers and failures since the last call.
 func (w *watcher) take() (bad []error, failures int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,7 +96,7 @@ func (w *watcher) take() (bad []error, failures int) {
 	return bad, failures
 }
 
-// longest is the longest gap that ended since a time; 0 if all rounds were answered.
+// longest returns the longest gap that ended after a time.
 func (w *watcher) longest(since time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

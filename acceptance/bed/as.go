@@ -33,14 +33,14 @@ type AuthorizationServer struct {
 	options map[string]any // what server.mjs is given
 	secrecy *Secrecy
 
-	mu      sync.RWMutex // guards what follows: held for writing while the server is restarted
+	mu      sync.RWMutex // guards the fields below: held for writing while the server is restarted
 	mtls    string       // base URL of the HTTPS listener
 	control string       // base URL of the control endpoint
 	stdin   *os.File     // the server ends when this closes
 	proc    *Process
 	earlier []TokenRequest // those that the server saw before it was restarted
 
-	registryMu sync.Mutex // guards what follows: what a restarted server is told
+	registryMu sync.Mutex // guards the fields below: what a restarted server is told
 	clients    map[string]Client
 	resources  map[string]Resource
 }

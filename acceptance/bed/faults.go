@@ -80,7 +80,7 @@ type FaultProxy struct {
 	server  *http.Server
 	work    sync.WaitGroup // of the listeners, and of the connections without a handshake
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	fault    Fault
 	switched chan struct{} // closed when fault changes
 	listener net.Listener  // nil while connections are refused, and when closed

@@ -30,7 +30,7 @@ type MCPServer struct {
 	secrecy *Secrecy
 	http    *http.Server
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	issuer  Issuer
 	keys    *jose.JSONWebKeySet
 	names   string // the issuer that the metadata names

@@ -26,7 +26,7 @@ type ScriptedServer struct {
 	server  *http.Server
 	serving sync.WaitGroup // of the listeners
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	answer   http.HandlerFunc
 	changed  context.CancelFunc // ends the requests that the present answer holds
 	present  context.Context    // ends with the present answer

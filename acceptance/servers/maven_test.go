@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A machine without the tools is told of all of them at once.
+// An error lists all missing tools at once.
 func TestPrerequisitesNameWhatIsMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	err := Prerequisites(t.Context())
@@ -23,7 +23,7 @@ func TestPrerequisitesNameWhatIsMissing(t *testing.T) {
 	}
 }
 
-// What Maven brings is run, so its content must be the pinned one.
+// A downloaded artifact is executed, so its content must be the pinned one.
 func TestAnotherArtifactIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "artifact.zip")
 	bed.OK(t, os.WriteFile(file, []byte("abc"), 0o600))

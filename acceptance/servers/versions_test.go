@@ -16,7 +16,7 @@ func source(t *testing.T, elem ...string) string {
 	return string(content)
 }
 
-// The versions that docs/providers.md says were run are those that are pinned.
+// The versions in docs/providers.md are the pinned ones.
 func TestVersionsAreThosePinned(t *testing.T) {
 	for pin, content := range map[string]string{
 		"<spring-security.version>" + spring.Version + "<": source(t, "acceptance", "servers", "spring", "pom.xml"),

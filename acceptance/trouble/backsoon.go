@@ -142,7 +142,7 @@ type readers struct {
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
-	mu     sync.Mutex           // guards what follows
+	mu     sync.Mutex           // guards the fields below
 	issued map[string]time.Time // when the token was issued that a name has
 	served map[string]time.Time // when a name was first served the token that it has
 	failed []Result

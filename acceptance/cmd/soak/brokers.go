@@ -32,7 +32,7 @@ type brokers struct {
 	busy   atomic.Int32 // reads under way
 	done   sync.WaitGroup
 
-	mu         sync.Mutex // guards what follows
+	mu         sync.Mutex // guards the fields below
 	reads      map[string]int
 	reasons    map[string]map[string]int // of the reads that brought no token, by outcome
 	violations int

@@ -34,7 +34,7 @@ type soak struct {
 	begun    time.Time
 	failed   int // claims that did not hold
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	events    map[string]int
 	budget    int      // token requests that the events may have caused beyond the refreshes
 	calms     []string // the token requests of each calm
