@@ -3,7 +3,6 @@ package mcpoauth
 import (
 	"fmt"
 	"maps"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,82 +12,76 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// apiSection is the part of docs/api.md below a heading: its tables' rows, by the first cell.
+// apiSection is the part of docs/api.md below a heading.
 type apiSection struct {
-	requests  map[string][]string // field: type, default, meaning
-	responses map[string][]string // field: type, meaning
+	requests  map[string]string // by field: type and default
+	responses map[string]bool   // by field
 }
+
+var (
+	// apiPath is a row of the table of paths.
+	apiPath = regexp.MustCompile(`^\| (.+) \| (.+) \|$`)
+	// apiItem is an item of a list: "- name, name (type, default): " of a request, "- name, name: " of a response.
+	apiItem = regexp.MustCompile(`^- ((?:\w+, )*\w+)(?: \((.+?)\))?: `)
+	// wrapped is the break of a line inside an item.
+	wrapped = regexp.MustCompile(`\n +([^ -])`)
+)
 
 // apiPage returns the sections of docs/api.md by the paths that their headings name, and the page's table of
 // paths with their operations.
-func apiPage(t *testing.T) (sections map[string]*apiSection, operations map[string][]string) {
+func apiPage(t *testing.T) (sections map[string]*apiSection, operations map[string]string) {
 	t.Helper()
-	page, err := os.ReadFile("docs/api.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sections, operations = map[string]*apiSection{}, map[string][]string{}
-	section, header := &apiSection{}, ""
-	for line := range strings.Lines(string(page)) {
-		if paths, ok := strings.CutPrefix(strings.TrimSpace(line), "## "); ok {
-			section = &apiSection{requests: map[string][]string{}, responses: map[string][]string{}}
+	sections, operations = map[string]*apiSection{}, map[string]string{}
+	var section *apiSection // nil above the first
+	page := wrapped.ReplaceAllString(strings.ReplaceAll(readText(t, "docs/api.md"), "`", ""), " $1")
+	for line := range strings.SplitSeq(page, "\n") {
+		if paths, ok := strings.CutPrefix(line, "## "); ok {
+			section = &apiSection{requests: map[string]string{}, responses: map[string]bool{}}
 			for path := range strings.SplitSeq(paths, ", ") {
 				sections[path] = section
 			}
 		}
-		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
-		for i := range cells {
-			cells[i] = strings.TrimSpace(strings.ReplaceAll(cells[i], "`", ""))
-		}
-		switch {
-		case !strings.HasPrefix(line, "|"):
-			header = ""
-			continue
-		case header == "":
-			header = strings.Join(cells, " ")
-			continue
-		case strings.HasPrefix(line, "|-"):
-			continue
-		}
-		var rows map[string][]string
-		switch header {
-		case "path operations for":
-			rows = operations
-		case "field type default meaning":
-			rows = section.requests
-		case "field type meaning":
-			rows = section.responses
-		default:
-			continue
-		}
-		for name := range strings.SplitSeq(cells[0], ", ") {
-			if rows[name] != nil {
-				t.Errorf("the page has %q twice", name)
+		if row := apiPath.FindStringSubmatch(line); row != nil && row[1] != "path" && section == nil {
+			for path := range strings.SplitSeq(row[1], ", ") {
+				operations[path] = row[2]
 			}
-			rows[name] = cells[1:]
+		}
+		item := apiItem.FindStringSubmatch(line)
+		if item == nil || section == nil {
+			continue
+		}
+		for field := range strings.SplitSeq(item[1], ", ") {
+			twice := section.responses[field]
+			if ofRequest := item[2] != ""; ofRequest {
+				twice = section.requests[field] != ""
+				section.requests[field] = item[2]
+			} else {
+				section.responses[field] = true
+			}
+			if twice {
+				t.Errorf("the page has %q twice", field)
+			}
 		}
 	}
 	return sections, operations
 }
 
-// apiTypes are the page's names of the framework's types.
+// apiTypes are the page's names of the types of requests' fields.
 var apiTypes = map[framework.FieldType]string{
-	framework.TypeString: "string", framework.TypeBool: "bool", framework.TypeTime: "time",
-	framework.TypeInt: "integer", framework.TypeInt64: "integer", framework.TypeDurationSecond: "duration",
-	framework.TypeCommaStringSlice: "list", framework.TypeStringSlice: "list", framework.TypeSlice: "list",
-	framework.TypeMap: "map", framework.TypeKVPairs: "map",
+	framework.TypeString: "string", framework.TypeBool: "bool", framework.TypeDurationSecond: "duration",
+	framework.TypeCommaStringSlice: "list", framework.TypeMap: "map", framework.TypeKVPairs: "map",
 }
 
 // defaultInText is the default of a field that has no fixed one.
 var defaultInText = regexp.MustCompile(`Default: (.+?)\.( At most .*)?$`)
 
-// apiDefault returns what the page must say of a field's default.
+// apiDefault returns what the page must say of a field's default; empty if it has none.
 func apiDefault(field *framework.FieldSchema) string {
 	if field.Default != nil {
 		return fmt.Sprint(field.Default)
 	}
 	if said := defaultInText.FindStringSubmatch(field.Description); said != nil {
-		return said[1]
+		return strings.TrimPrefix(said[1], "none")
 	}
 	switch {
 	case strings.Contains(field.Description, " Required."):
@@ -98,11 +91,12 @@ func apiDefault(field *framework.FieldSchema) string {
 	case field.Type == framework.TypeDurationSecond:
 		return "0"
 	default:
-		return "none"
+		return ""
 	}
 }
 
-// docs/api.md has every path with its operations, every field with its type and default, and nothing else.
+// docs/api.md has every path with its operations, every field of a request with its type and default, every field of
+// a response, and nothing else.
 func TestAPIPageIsThatOfThePaths(t *testing.T) {
 	sections, operations := apiPage(t)
 	for _, path := range newMount(t).b.(*backend).Paths {
@@ -120,12 +114,11 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 		}
 		said := operations[at]
 		delete(operations, at)
-		if said == nil {
+		if said == "" {
 			t.Errorf("the page has no path %s", at)
 			continue
 		}
-		ops, _, _ := strings.Cut(said[0], ", without")
-		if got := strings.Split(ops, ", "); !sameTexts(got, has) {
+		if got := strings.Split(said, ", "); !sameTexts(got, has) {
 			t.Errorf("%s: the page has the operations %q; want %q", at, got, has)
 		}
 		if slices.Equal(has, []string{string(logical.ListOperation)}) || at == metricsPath {
@@ -145,7 +138,11 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 			continue
 		}
 		for field, schema := range requests {
-			if got, want := section.requests[field][:2], []string{apiTypes[schema.Type], apiDefault(schema)}; !slices.Equal(got, want) {
+			want := apiTypes[schema.Type]
+			if byDefault := apiDefault(schema); byDefault != "" {
+				want += ", " + byDefault
+			}
+			if got := section.requests[field]; got != want {
 				t.Errorf("%s: the page says of %s %q; want %q", at, field, got, want)
 			}
 		}
@@ -157,14 +154,14 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 				}
 			}
 		}
-		for field, row := range section.responses {
-			if schema := responses[field]; schema == nil || row[0] != apiTypes[schema.Type] {
-				t.Errorf("%s: the page has %s, %s, which no response has", at, field, row[0])
+		for field := range section.responses {
+			if responses[field] == nil {
+				t.Errorf("%s: the page has %s, which no response has", at, field)
 			}
 			delete(responses, field)
 		}
 		for field := range responses {
-			if section.requests[field] == nil {
+			if section.requests[field] == "" {
 				t.Errorf("%s: the page lacks the response's %s", at, field)
 			}
 		}

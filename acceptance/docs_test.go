@@ -2,11 +2,9 @@ package acceptance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -376,24 +374,4 @@ func (u *upstream) checkPrintedToken(t *testing.T, out string) {
 		t.Fatal("the command printed no token, or another one as authorization")
 	}
 	u.checkAuthorization(t, printed(out, "authorization"))
-}
-
-// sameKeys checks that the example of an answer has the fields of a real one.
-func (w *walkthrough) sameKeys(example block, answer string) {
-	w.t.Helper()
-	var shown, given map[string]any
-	if err := errors.Join(json.Unmarshal([]byte(example.text), &shown), json.Unmarshal([]byte(answer), &given)); err != nil {
-		w.t.Fatal(example, err)
-	}
-	for key := range shown {
-		if _, ok := given[key]; !ok {
-			w.t.Errorf("%s: no answer has %s", example, key)
-		}
-	}
-	got, _ := shown["data"].(map[string]any)
-	want, _ := given["data"].(map[string]any)
-	if !slices.Equal(slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want))) {
-		w.t.Errorf("%s: the fields are %q, and of a real answer %q", example,
-			slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
-	}
 }
