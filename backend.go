@@ -120,7 +120,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	}
 	if errors.Is(err, logical.ErrUnsupportedOperation) && req.Operation == logical.PatchOperation {
 		if path := b.Route(req.Path); path != nil && path.ExistenceCheck != nil {
-			return fail(tokens.Name{}, &requestError{http.StatusMethodNotAllowed, "this path has no patch: use vault write, which changes only the fields that it gives"})
+			return fail(tokens.Name{}, &requestError{http.StatusMethodNotAllowed, "this path does not support vault patch: use vault write, which changes only the given fields"})
 		}
 	}
 	if resp != nil && req.Operation == logical.HelpOperation {
@@ -173,9 +173,9 @@ const backendHelp = `
 The mcp-oauth secrets engine gives brokers the OAuth 2.0 access tokens of MCP servers.
 
 An operator writes each server's client credentials once, at config/<server>. The
-engine obtains a token with the client credentials grant, replaces it ahead of its
-expiry, and answers at token/<server>. A broker needs the read capability there and
-nothing else; it never sees the client secret.
+engine obtains a token with the client credentials grant, replaces it before it expires,
+and returns it at token/<server>. A broker needs only the read capability there; it never
+sees the client secret.
 
   tr -d '\n' < secret.txt | vault write mcp-oauth/config/weather \
       server_url=https://weather.example.com/mcp client_id=vault client_secret=-
@@ -184,7 +184,6 @@ nothing else; it never sees the client secret.
 A role, role/<server>/<role>, is a variant of a config with other scopes, resource
 or audience, and a token of its own at token/<server>/<role>.
 
-A broker whose token was rejected by the MCP server names it at refresh/<server>.
-What is broken, and when it is tried again, is at status/, and in figures for Prometheus
-at metrics.
+If an MCP server rejects a token, the broker names the token at refresh/<server>. status/
+shows failures and the next attempts; metrics has figures for Prometheus.
 `

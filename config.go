@@ -120,15 +120,15 @@ func (c *config) defaultAssertionTTL() time.Duration {
 var configTable = slices.Concat(fieldTable[config]{
 	{name: "server", schema: *serverField()},
 	textField("server_url", func(c *config) *string { return &c.ServerURL }, maxURL,
-		"URL of the MCP server, as its clients call it. Without issuer and token_url the authorization server is discovered from here (RFC 9728), and with them the defaults of scopes and resource."),
+		"URL of the MCP server, as its clients call it. Its metadata (RFC 9728) gives the defaults of scopes and resource and, without issuer and token_url, the authorization server."),
 	textField("issuer", func(c *config) *string { return &c.Issuer }, maxURL,
-		"The authorization server's issuer identifier: its metadata is looked for there (RFC 8414), and no server that server_url names.").is(isRoute),
+		"The authorization server's issuer identifier. Its metadata is read there (RFC 8414), instead of following server_url.").is(isRoute),
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
-		"URL of the authorization server's token endpoint (RFC 6749 section 3.2): no server is discovered then. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
+		"URL of the authorization server's token endpoint (RFC 6749 section 3.2). It turns discovery off. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
 	choiceField("identity", func(c *config) *identity { return &c.Identity }, staticName, []identity{staticName, identityIssuer, identityDocument},
 		"Who the authorization server trusts: static is a client that is registered with credentials; issuer is this mount, as the issuer of assertions about the client; document is a client whose id is the URL of its description. The last two need no secret and no registered key, but public_url in settings. Default: static.").is(isCredential),
 	choiceField("grant", func(c *config) *grant.Type { return &c.Grant }, grant.ClientCredentials, []grant.Type{grant.ClientCredentials, grant.JWTBearer},
-		"The grant that tokens are asked for with: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.").is(isCredential),
+		"The grant of token requests: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.").is(isCredential),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
 		"The client's identifier at the authorization server. Required, except with identity=issuer, if the server knows the client by the assertion, and with identity=document, which makes it.").is(isCredential).printable(),
 	choiceField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, "", []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth},
@@ -142,7 +142,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
 	}}.is(isSecret | isFile),
 	choiceField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, "", keyTypes,
-		"Have the plugin make a signing key of this type, which it never lets out: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").handled(),
+		"Have the plugin make a signing key of this type, which it never reveals: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").handled(),
 	{
 		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
@@ -166,9 +166,9 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("certificate", func(c *config) *string { return &c.Certificate }, 64<<10,
 		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isCredential | needsKey | isFile),
 	flagField("publish_jwks", func(c *config) *bool { return &c.PublishJWKS },
-		"Publish the public keys at jwks/<id>, for everybody, as a jwks_uri for the authorization server.").is(needsKey),
+		"Publish the public keys at jwks/<id>, without a Vault token, as a jwks_uri for the authorization server.").is(needsKey),
 	textField("client_certificate", func(c *config) *string { return &c.ClientCertificate }, 64<<10,
-		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain where the authorization server needs one.").is(isCredential | isFile),
+		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain if the authorization server needs one.").is(isCredential | isFile),
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
 		"PEM private key of client_certificate. It is stored and never returned.").is(isSecret | isCredential | isFile),
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
@@ -196,7 +196,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeMap,
-			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Those of RFC 7519 are refused.",
+			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Claims of RFC 7519 are refused.",
 		},
 		set: func(c *config, d *framework.FieldData) {
 			c.AssertionClaims = encoded(d.Get("assertion_claims").(map[string]any))
@@ -213,7 +213,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		name: "extra_headers", limit: limit{bytes: 8 << 10, items: 20, names: 256},
 		schema: framework.FieldSchema{
 			Type:         framework.TypeMap,
-			Description:  "Further headers of the token request, as name=value pairs or a JSON object, such as the key that a gateway in front of the authorization server wants. Their values are secrets: a read gives the names, and a name alone in a write keeps its value. Authorization, Host and Content-... are the plugin's to send.",
+			Description:  "Further headers of the token request, as name=value pairs or a JSON object, such as the key for a gateway in front of the authorization server. The values are secrets: a read returns only names, and a write of a name alone keeps its value. The plugin sets Authorization, Host and Content-... itself.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		set: func(c *config, d *framework.FieldData) {
@@ -224,11 +224,11 @@ var configTable = slices.Concat(fieldTable[config]{
 		check:  func(c *config) error { return validHeaders(c.ExtraHeaders) },
 	},
 	durationField("default_ttl", func(c *config) *time.Duration { return &c.DefaultTTL }, defaultDefaultTTL,
-		"Lifetime of a token if neither the authorization server's answer nor the token, if it is a JWT, states one.").between(time.Second, maxTTL, ""),
+		"Lifetime of a token if neither the response nor the token (a JWT) states one.").between(time.Second, maxTTL, ""),
 	durationField("max_ttl", func(c *config) *time.Duration { return &c.MaxTTL }, 0,
-		"Longest time for which a token is used, whatever the authorization server says. It holds from the next token on. 0 is no limit.").between(time.Second, maxTTL, "for no cap"),
+		"Longest time to use a token, whatever the authorization server says. A change applies from the next token on. 0 means unlimited.").between(time.Second, maxTTL, "for no cap"),
 	durationField("idle_timeout", func(c *config) *time.Duration { return &c.IdleTimeout }, defaultIdleTimeout,
-		"Stop refreshing a token that no broker has read for so long, or for its lifetime if that is longer. 0 never stops.").between(time.Second, maxTTL, "to refresh for ever"),
+		"Stop refreshing a token after this time without a read, or after its lifetime if that is longer. 0 never stops.").between(time.Second, maxTTL, "to refresh for ever"),
 	textField("ca_cert", func(c *config) *string { return &c.CACert }, 256<<10, // an operating system's whole bundle
 		"PEM certificates of the authorities to trust for the token endpoint and in discovery. Default: the system's.").is(isRoute | isFile).checked(func(c *config) error {
 		if c.CACert == "" {
@@ -244,7 +244,7 @@ var configTable = slices.Concat(fieldTable[config]{
 	flagField("allow_insecure_http", func(c *config) *bool { return &c.AllowInsecureHTTP },
 		"Allow http URLs to hosts other than loopback. The client secret then crosses the network in the clear.").is(isRoute),
 	flagField("allow_private_addresses", func(c *config) *bool { return &c.AllowPrivateAddresses },
-		"Let discovered URLs lead to loopback and private addresses. Without it they must be public, unless server_url is loopback or private itself.").is(isRoute),
+		"Let discovered URLs lead to loopback and private addresses. Otherwise they must be public, unless server_url itself is loopback or private.").is(isRoute),
 	{name: "rediscover", schema: framework.FieldSchema{
 		Type:        framework.TypeBool,
 		Description: "Look for the authorization server again. Not stored itself. Default: false.",

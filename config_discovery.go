@@ -29,7 +29,7 @@ func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, t
 	source := c.discoverySource()
 	named := c.TokenURL != "" || c.Issuer != ""
 	if source == "" && c.ServerURL == "" && rediscover {
-		return nil, badRequest("rediscover has nothing to look for: token_url names the token endpoint, and there is no server_url")
+		return nil, badRequest("rediscover=true has nothing to look for: token_url names the token endpoint, and server_url is empty; leave rediscover out, or write server_url")
 	}
 	// The same URL in issuer and in server_url starts different searches.
 	same := old != nil && old.Issuer == c.Issuer && old.discoverySource() == source
@@ -90,12 +90,12 @@ func (c *config) discover(ctx context.Context, trusted bool) error {
 		return fmt.Errorf("nothing was stored: the authorization server could not be discovered: %w%s", err, c.discoveryAdvice(err))
 	}
 	if c.Discovered != nil && !discovery.SameIssuer(c.Discovered.Issuer, found.Issuer) && !trusted {
+		change := "write the credentials too"
 		if c.KeyType != "" {
-			return badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it: here that issuer in issuer, and key_type, which makes a new key",
-				quote(found.Issuer), quote(c.Discovered.Issuer))
+			change += ": the new issuer to issuer, and key_type, which makes a new key"
 		}
-		return badRequest("discovery now finds the issuer %s in place of %s: write the credentials too, if they are meant for it",
-			quote(found.Issuer), quote(c.Discovered.Issuer))
+		return badRequest("discovery now finds the issuer %s instead of %s: if the credentials are meant for it, %s",
+			quote(found.Issuer), quote(c.Discovered.Issuer), change)
 	}
 	c.Discovered = newDiscovered(found)
 	return nil
@@ -113,7 +113,7 @@ func (c *config) pinPublished(ctx context.Context) {
 	if sought, ok := errors.AsType[*discovery.Error](err); ok {
 		reason = sought.Sentence()
 	}
-	c.Published.Warning = "scopes and resource could not be learned from server_url; write them, or rediscover=true to look again: " + reason
+	c.Published.Warning = "scopes and resource could not be read from server_url; write them, or rediscover=true to try again: " + reason
 }
 
 // discoveryAdvice returns the fields to write after a permanent failure of discovery, as the end of its error.

@@ -194,7 +194,7 @@ func TestAnotherSourceIsDiscovered(t *testing.T) {
 		t.Errorf("the issuer is %v; want what the MCP server says", got)
 	}
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-		fields{"token_url": as.URL + "/token", "server_url": "", "client_secret": secret, "rediscover": true}, "rediscover has nothing to look for")
+		fields{"token_url": as.URL + "/token", "server_url": "", "client_secret": secret, "rediscover": true}, "rediscover=true has nothing to look for")
 }
 
 // Credentials belong to an issuer, and are never given to another.
@@ -302,11 +302,11 @@ func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
 	} {
 		for _, more := range []fields{nil, {"verify": false}, {"rediscover": true}, {"client_secret": secret, "scopes": "c"}} {
 			for field := range change {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, more), field+" is what discovery found", "leave it out")
+				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, more), field+" is read-only", "leave it out")
 			}
 		}
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/named", fields{"discovered_issuer": as.URL}, "discovered_issuer is what discovery found")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/named", fields{"discovered_issuer": as.URL}, "discovered_issuer is read-only")
 	m.storage.unchanged(t, was)
 	if as.count() != asked || as.looked() != looked {
 		t.Error("a refused write asked the authorization server")
@@ -319,7 +319,7 @@ func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
 
 	// A config that is written from what another one reads discovers for itself.
 	m.write("config/copy", with(m.read("config/weather"), fields{"client_secret": secret, "discovered_at": "2026-01-01T00:00:00Z"}))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/other", with(found, fields{"client_secret": secret, "discovered_scopes": "c"}), "discovered_scopes is what discovery found")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/other", with(found, fields{"client_secret": secret, "discovered_scopes": "c"}), "discovered_scopes is read-only")
 }
 
 func TestScopesAndResourceFromDiscovery(t *testing.T) {

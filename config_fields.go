@@ -10,33 +10,33 @@ import (
 
 // discoveredTable defines the read-only fields of a config: the findings of discovery.
 var discoveredTable = fieldTable[config]{
-	discoveredField("discovered_issuer", framework.TypeString, "The authorization server that was discovered.", func(c *config) any {
+	discoveredField("discovered_issuer", framework.TypeString, "The discovered authorization server.", func(c *config) any {
 		if c.Discovered == nil {
 			return nil
 		}
 		return c.Discovered.Issuer
 	}),
-	discoveredField("discovered_token_url", framework.TypeString, "The token endpoint that was discovered.", func(c *config) any {
+	discoveredField("discovered_token_url", framework.TypeString, "The discovered token endpoint.", func(c *config) any {
 		if c.Discovered == nil {
 			return nil
 		}
 		return c.Discovered.TokenURL
 	}),
-	discoveredField("discovered_scopes", framework.TypeStringSlice, "The scopes that the MCP server names, which are asked for if scopes is empty.", func(c *config) any {
+	discoveredField("discovered_scopes", framework.TypeStringSlice, "The scopes named by the MCP server: the default of scopes.", func(c *config) any {
 		if c.Discovered == nil && c.Published == nil {
 			return nil
 		}
 		scopes, _ := c.publishedDefaults()
 		return list(scopes)
 	}),
-	discoveredField("discovered_resource", framework.TypeString, "The resource identifier that the MCP server publishes, which is sent if resource is empty.", func(c *config) any {
+	discoveredField("discovered_resource", framework.TypeString, "The resource identifier published by the MCP server: the default of resource.", func(c *config) any {
 		if c.Discovered == nil && c.Published == nil {
 			return nil
 		}
 		_, resource := c.publishedDefaults()
 		return resource
 	}),
-	discoveredField("discovered_at", framework.TypeTime, "When that was (RFC 3339, UTC).", func(c *config) any {
+	discoveredField("discovered_at", framework.TypeTime, "When discovery found them (RFC 3339, UTC).", func(c *config) any {
 		switch {
 		case c.Discovered != nil:
 			return rfc3339(c.Discovered.At)
@@ -74,7 +74,7 @@ func (c *config) refuseDiscovered(d *framework.FieldData, when bool) error {
 		if !ok || f.name == "discovered_at" && !when || asText(given) == asText(f.value(c)) {
 			continue
 		}
-		return badRequest("%s is what discovery found, and can't be written: leave it out, or write what you want to issuer, token_url, scopes or resource", f.name)
+		return badRequest("%s is read-only: leave it out, or write issuer, token_url, scopes or resource", f.name)
 	}
 	return nil
 }

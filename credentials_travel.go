@@ -63,6 +63,6 @@ func (c *config) sameEndpoint(old *config, field string) error {
 	if c.KeyType != "" {
 		field = "another key_type, which makes a new key"
 	}
-	return badRequest("discovery now finds the token endpoint %s, at another origin than %s: write %s too, if the credentials are meant for it",
+	return badRequest("discovery now finds the token endpoint %s, at another origin than %s: if the credentials are meant for it, write %s too",
 		quote(c.tokenURL()), quote(old.tokenURL()), field)
 }

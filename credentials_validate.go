@@ -99,7 +99,7 @@ func (c *config) validKeys(hasKey bool) error {
 	case c.KeyType != "" && c.KeyID != nil && *c.KeyID != "":
 		return badRequest("key_id names a private_key: a key that the plugin makes is named by its thumbprint; an empty key_id sends none")
 	case c.KeyType != "" && c.Certificate != "":
-		return badRequest("certificate belongs to a private_key: for a key that the plugin makes there is none")
+		return badRequest("certificate goes with private_key: a key that the plugin makes has no certificate; write certificate=\"\"")
 	case c.KeyID != nil && !isVisible(*c.KeyID):
 		return badRequest("key_id must be printable ASCII characters")
 	}
@@ -142,20 +142,20 @@ func (c *config) fitsServer() error {
 	}
 	if c.AuthMethod == "" && c.authMethod() != grant.None && c.Discovered != nil && c.TokenURL == "" &&
 		len(c.Discovered.AuthMethods) > 0 && !c.serverNames(c.authMethod()) {
-		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use it all the same",
+		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use them anyway",
 			quote(strings.Join(c.Discovered.AuthMethods, " ")), c.authMethod())
 	}
 	if err := c.validDiscovered(); err != nil {
 		return err
 	}
 	if c.authMethod().Certificate() && !strings.HasPrefix(strings.ToLower(c.tokenURL()), "https:") {
-		return badRequest("%s needs an https token endpoint: a client certificate is shown in the TLS handshake", c.authMethod())
+		return badRequest("%s needs an https token endpoint: a client certificate is sent in the TLS handshake; write token_url or issuer with https", c.authMethod())
 	}
 	if len(c.Keys) == 0 {
 		return nil
 	}
 	if audience := c.assertionAudience(); c.Identity != identityStatic && strings.ContainsAny(audience, " ,\t") {
-		return badRequest("assertion_audience is one value with identity=%s: an assertion for several audiences could be used at each of them", c.Identity)
+		return badRequest("assertion_audience must be one value with identity=%s: each of several audiences could use the assertion at the others", c.Identity)
 	} else if audience == "" {
 		return badRequest("assertion_audience=issuer needs the issuer: write issuer, or the audience itself")
 	}
@@ -170,9 +170,9 @@ func (c *config) validDiscovered() error {
 	if c.Discovered == nil || c.TokenURL != "" {
 		return nil
 	}
-	err := validEndpoint("the token endpoint that was discovered", c.tokenURL(), c.AllowInsecureHTTP)
+	err := validEndpoint("the discovered token endpoint", c.tokenURL(), c.AllowInsecureHTTP)
 	if err == nil || !strings.HasPrefix(strings.ToLower(c.tokenURL()), "http:") {
 		return err
 	}
-	return badRequest("the token endpoint that was discovered uses http: write rediscover=true to look for another, or leave allow_insecure_http=true")
+	return badRequest("the discovered token endpoint uses http: write rediscover=true to look for another one, or leave allow_insecure_http=true")
 }

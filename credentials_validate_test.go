@@ -57,7 +57,7 @@ func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"certificate of another key", fields{"private_key": key, "certificate": otherCertificate}, "does not belong to the private key"},
 		{"certificate that is no PEM", fields{"private_key": key, "certificate": "none"}, "certificate"},
 		{"certificate with its key", fields{"private_key": key, "certificate": certificate + key}, "is a private key"},
-		{"certificate of a plugin-made key", fields{"key_type": "ec-p256", "certificate": certificate}, "certificate belongs to a private_key"},
+		{"certificate of a plugin-made key", fields{"key_type": "ec-p256", "certificate": certificate}, "certificate goes with private_key"},
 		{"certificate without a key", fields{"client_secret": secret, "certificate": certificate}, "certificate goes with a signing key"},
 		{"publish_jwks without a key", fields{"client_secret": secret, "publish_jwks": true}, "publish_jwks goes with a signing key"},
 		{"publish_jwks with a client certificate", with(pair, fields{"publish_jwks": true}), "publish_jwks goes with a signing key"},

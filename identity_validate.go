@@ -17,7 +17,7 @@ func (c *config) validIdentity() error {
 		return nil
 	case strings.HasPrefix(c.AssertionSubject, settings{PublicURL: c.PublicURL}.url(issuerPrefix)):
 		// One of the mount's issuers. With iss = sub the assertion would be a client's statement about itself.
-		return badRequest("assertion_subject must not be an issuer: iss = sub is an assertion of another kind")
+		return badRequest("assertion_subject must not be an issuer URL of this mount: with iss = sub, authorization servers take the assertion for a client's own; write another subject")
 	case c.Identity == identityDocument && c.ClientID != "":
 		return badRequest("client_id does not go with identity=document: the client's id is the document's URL, which keys/ shows; write client_id=\"\"")
 	case c.PublishJWKS:

@@ -87,7 +87,7 @@ func validSize(entry any) error {
 		return fmt.Errorf("encoding an entry: %w", err)
 	}
 	if len(data) > maxEntry {
-		return badRequest("it takes %d bytes to store all this, and %d is the most: shorten what is long, as ca_cert and extra_params may be", len(data), maxEntry)
+		return badRequest("the entry is %d bytes long; the limit is %d: shorten long fields, such as ca_cert or extra_params", len(data), maxEntry)
 	}
 	return nil
 }

@@ -170,14 +170,14 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	if size := len(was["config/weather"]); size <= maxEntry || size > 512<<10 {
 		t.Errorf("the largest config takes %d bytes of storage", size)
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", padded(room+1), "512000 is the most")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", padded(room+1), "the limit is 512000")
 	m.storage.unchanged(t, was)
 
 	// If a character takes several bytes in storage, a role comes to its end too.
 	for name := range params {
 		params[name] = strings.Repeat(`"`, 4<<10)
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"extra_params": params}, "512000 is the most")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"extra_params": params}, "the limit is 512000")
 	m.storage.unchanged(t, was)
 	as.asked(t, 0, "after writes that are too large")
 }
@@ -196,7 +196,7 @@ func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	was, calls := m.storage.entries(t), m.storage.calls.Load()
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "512000 is the most")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "the limit is 512000")
 	if n := m.storage.calls.Load() - calls; n != 1 {
 		t.Errorf("%d storage calls; want to read the config, and to begin no write", n)
 	}

@@ -74,7 +74,7 @@ func newMetrics() *metrics {
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mcp_oauth_token_requests_total",
-			Help: "Requests to authorization servers for a token, by outcome and, where they were refused, OAuth error code.",
+			Help: "Requests to authorization servers for a token, by outcome and, if they were refused, OAuth error code.",
 		}, []string{"outcome", "error"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "mcp_oauth_token_request_duration_seconds",
@@ -83,16 +83,16 @@ func newMetrics() *metrics {
 		}, []string{"outcome"}),
 		shared: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "mcp_oauth_shared_requests_total",
-			Help: "Callers who waited for a token that was on its way already, for somebody else.",
+			Help: "Callers that shared another caller's request for a token.",
 		}),
 		lag: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "mcp_oauth_token_refresh_lag_seconds",
-			Help:    "How long after its refresh was due a token was replaced; not of one that nobody asked for.",
+			Help:    "How long after its due time a token was refreshed; without idle tokens.",
 			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600},
 		}),
 		storage: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "mcp_oauth_storage_errors_total",
-			Help: "Calls of Vault's storage that failed.",
+			Help: "Failed calls to Vault's storage.",
 		}, []string{"operation"}),
 		reads: map[string]prometheus.Counter{},
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -138,7 +138,7 @@ func (m *metrics) show(each func(func(tokens.Name, tokens.Status)), passive func
 	m.passive = passive
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mcp_oauth_active",
-		Help: "1 if this node refreshes tokens; one that does not has the metrics of its own requests only.",
+		Help: "1 if this node refreshes tokens; other nodes only have metrics of their own requests.",
 	}, func() float64 {
 		if passive() {
 			return 0
@@ -253,7 +253,7 @@ type held struct {
 
 var (
 	statesDesc = prometheus.NewDesc("mcp_oauth_tokens",
-		"Tokens that the mount looks after, by state as in status/.", []string{"state"}, nil)
+		"Tokens of the mount, by state as in status/.", []string{"state"}, nil)
 	unsavedDesc = prometheus.NewDesc("mcp_oauth_unsaved_tokens",
 		"Tokens that could not be stored yet: they would not survive a restart.", nil, nil)
 )
@@ -298,7 +298,7 @@ func newTokenGauge(name, help string, of func(tokens.Status) (float64, bool)) to
 
 var tokenGauges = []tokenGauge{
 	newTokenGauge("mcp_oauth_token_expiry_timestamp_seconds",
-		"When the held token expires; only where it is valid.",
+		"When the held token expires; only if it is valid.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Token == nil {
 				return 0, false
@@ -306,7 +306,7 @@ var tokenGauges = []tokenGauge{
 			return timestamp(s.Token.Expires), true
 		}),
 	newTokenGauge("mcp_oauth_token_refresh_due_timestamp_seconds",
-		"When the held token is due to be replaced: past where that has not succeeded yet; not of a token that is idle.",
+		"When the held token is due to be refreshed, in the past if the refresh is late; without idle tokens.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Token == nil || s.State == tokens.StateIdle {
 				return 0, false
@@ -314,7 +314,7 @@ var tokenGauges = []tokenGauge{
 			return timestamp(s.Token.RefreshAt), true
 		}),
 	newTokenGauge("mcp_oauth_token_consecutive_failures",
-		"Requests for the token that failed in a row; 0 where the last one did not.",
+		"Requests for the token that failed in a row; 0 after a success.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Failure == nil {
 				return 0, true
@@ -322,7 +322,7 @@ var tokenGauges = []tokenGauge{
 			return float64(s.Failure.Count), true
 		}),
 	newTokenGauge("mcp_oauth_token_consecutive_refusals",
-		"Requests for the token that the authorization server refused in a row; 0 where the last one did not end so.",
+		"Requests for the token that the authorization server refused in a row; 0 if the last one was not refused.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Failure == nil {
 				return 0, true
@@ -330,7 +330,7 @@ var tokenGauges = []tokenGauge{
 			return float64(s.Failure.Refusals), true
 		}),
 	newTokenGauge("mcp_oauth_token_next_attempt_timestamp_seconds",
-		"Before when the authorization server is not asked again; only where the last request failed.",
+		"Earliest time of the next request; only if the last one failed.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Failure == nil {
 				return 0, false

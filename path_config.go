@@ -21,7 +21,7 @@ func (b *backend) configPaths() []*framework.Path {
 			HelpSynopsis:    "List the configured MCP servers.",
 			HelpDescription: strings.TrimSpace(configsHelp),
 			DisplayAttrs:    display("configs"),
-			Operations:      b.listOperation(b.listConfigs, "List the names of the configured MCP servers.", "How their tokens are is at status/.", "Names of the configured MCP servers."),
+			Operations:      b.listOperation(b.listConfigs, "List the names of the configured MCP servers.", "The state of their tokens is at status/.", "Names of the configured MCP servers."),
 		},
 		{
 			Pattern:         "config/" + framework.GenericNameRegex("server") + "$",
@@ -33,7 +33,7 @@ func (b *backend) configPaths() []*framework.Path {
 			Operations: b.operations(storedOperations{
 				save: b.writeConfig, saveSummary: "Configure an MCP server's OAuth client, or change it.",
 				read: b.readConfig, readSummary: "Read an MCP server's OAuth client, without its secrets.",
-				readDetails: "Gives every field but the secrets, and what was discovered.", response: configResponseFields(),
+				readDetails: "Returns every field except for secrets, and the findings of discovery.", response: configResponseFields(),
 				delete: b.deleteConfig, deleteSummary: "Delete an MCP server's OAuth client with its roles and tokens.",
 			}),
 		},
@@ -135,7 +135,7 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 	field, trusted := next.suppliesCredentials(d, madeKey)
 	trusted = trusted || old == nil
 	if !trusted && !next.sameRoute(writtenFor) {
-		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must supply %s too: the stored credentials are not sent to a place they were not written for", field)
+		return nil, badRequest("a write that changes where or how the credentials travel (server_url or issuer that discovery starts from, token_url, assertion_audience, ca_cert, allow_insecure_http, allow_private_addresses) must supply %s too: stored credentials are sent only where they were written for", field)
 	}
 	verify := d.Get("verify").(bool)
 	notes, err := next.resolve(ctx, old, d.Get("rediscover").(bool), verify, trusted)
@@ -202,9 +202,9 @@ func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framewor
 		return nil, next.withFindings(b.withRoleHint(ctx, name.Server, next, err))
 	}
 	if madeKey && next.Identity == identityStatic {
-		notes = append(notes, fmt.Sprintf("a signing key was made: register the public key, at keys/%s, with the authorization server, and then write refresh/%s, which obtains a token with it; no token was asked for now, because the server cannot know the key yet", name.Server, name.Server))
+		notes = append(notes, fmt.Sprintf("a signing key was made, and no token was requested, because the authorization server cannot know the key yet: register the public key from keys/%s there, then write refresh/%s", name.Server, name.Server))
 	} else if unknown {
-		notes = append(notes, fmt.Sprintf("no token was asked for now, because the authorization server does not trust that yet: keys/%s shows what to enter there; then write refresh/%s", name.Server, name.Server))
+		notes = append(notes, fmt.Sprintf("no token was requested, because the authorization server cannot know the new key or URL yet: enter there the values of keys/%s, then write refresh/%s", name.Server, name.Server))
 	}
 	if granted != nil {
 		notes = append(notes, next.tokenWarnings(nil, granted.AccessToken, granted.Scope, granted.ExpiresIn)...)
@@ -229,7 +229,7 @@ func (c *config) movedNote(server string, old *config, mount settings) string {
 		note = fmt.Sprintf("the public keys are at %s: register that URL as the client's jwks_uri", mount.url(jwksPrefix+id))
 	}
 	if old.publishes() {
-		note += "; the earlier URL, which was trusted for other credentials or another destination, is gone"
+		note += "; the earlier URL is gone, because it was trusted for other credentials or another destination"
 	}
 	return note
 }
@@ -249,8 +249,8 @@ func (b *backend) withRoleHint(ctx context.Context, server string, c *config, er
 }
 
 const configsHelp = `
-Lists the names under which MCP servers are configured, for operators. How their tokens
-are is at status/.
+Lists the names of the configured MCP servers, for operators. The state of their tokens is
+at status/.
 
   vault list mcp-oauth/config
 `
@@ -263,29 +263,28 @@ A config makes the plugin an OAuth client for one MCP server. It is for operator
       client_id=vault client_secret=-
 
 The authorization server is discovered from server_url (RFC 9728, RFC 8414), or from
-issuer if that is given; token_url names its endpoint. Scopes and resource that are not
-written are those that the MCP server publishes. What was found is pinned and shown on
-read; rediscover=true looks again.
+issuer if it is given; token_url names its endpoint. Unset scopes and resource default to
+those published by the MCP server. The findings are pinned and shown on read;
+rediscover=true looks again.
 
-The client proves itself with client_secret, with a signing key (private_key, or
-key_type for one that the plugin makes and never lets out), or with client_certificate
-and client_certificate_key. With identity=issuer or identity=document it needs none of
-them: the authorization server trusts this mount, see keys/<server> and settings.
+The client authenticates with client_secret, with a signing key (private_key, or key_type
+for one that the plugin makes and never reveals), or with client_certificate and
+client_certificate_key. With identity=issuer or identity=document it needs none of them:
+the authorization server trusts this mount, see keys/<server> and settings.
 
-A write obtains a token with the new settings first. Where that fails the write fails
-with the authorization server's error, nothing is stored, and the old config and token
-go on serving. verify=false stores without contacting any server. A write that has the
-plugin make a key asks for no token: the authorization server has to be told the public
-key first, which is at keys/<server>. Then write refresh/<server> to try it; status/
-says whether the credentials are verified.
+A write obtains a token with the new settings first. If that fails, the write fails with
+the authorization server's error, nothing is stored, and the old config and token stay in
+use. verify=false stores without contacting any server. If the plugin makes a key, the
+write requests no token: register the public key from keys/<server> at the authorization
+server, then write refresh/<server>. status/ shows whether the credentials are verified.
 
-An update changes only the fields given; an empty value clears a field. A read returns
-every field but the secrets. A write that changes where or how the credentials travel
+An update changes only the given fields; an empty value clears a field. A read returns
+every field except for secrets. A write that changes where or how the credentials travel
 must supply them in the same request.
 
-Rotating credentials leaves the tokens in service. Where the write obtained a token with
-the new ones, the others are replaced in the background; with verify=false each is when
-it is due.
-Deleting a config deletes its roles, tokens and keys. It does not revoke the tokens that
-were handed out: they end when they expire.
+Tokens stay in use when credentials are rotated. After a verified write the plugin replaces
+them in the background, with verify=false when each is due.
+
+Deleting a config deletes its roles, tokens and keys. It does not revoke tokens that
+brokers have: they end when they expire.
 `

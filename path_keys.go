@@ -26,14 +26,14 @@ func (b *backend) keysPaths() []*framework.Path {
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    b.serveOperator(b.readKeys),
 					Summary:     "Read the client's public keys as a JWK Set.",
-					Description: "For registering them with the authorization server by hand.",
+					Description: "To register them with the authorization server by hand.",
 					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
-						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those that went out of use in the last day."},
+						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those retired in the last day."},
 						"active_key_id":      textSchema("The kid of the key in use."),
-						"next_key_id":        textSchema("The kid of the key to come, if a rotation is under way."),
+						"next_key_id":        textSchema("The kid of the next key, during a rotation."),
 						"next_key_active_at": timeSchema("From when the next key is used"),
-						"jwks_path":          textSchema("The path in the mount at which the keys are published, if they are."),
-						"jwks_uri":           textSchema("Its URL, to register as the client's jwks_uri, once public_url is set in settings."),
+						"jwks_path":          textSchema("The path in the mount at which the keys are published; absent if they are not."),
+						"jwks_uri":           textSchema("The URL of jwks_path, to register as the client's jwks_uri, once public_url is set in settings."),
 						"issuer":             textSchema("With identity=issuer: the issuer to enter at the authorization server (iss)."),
 						"subject":            textSchema("With identity=issuer: the subject to enter there (sub)."),
 						"audience":           textSchema("With identity=issuer or document: the audience of assertions (aud)."),
@@ -49,7 +49,7 @@ func (b *backend) keysPaths() []*framework.Path {
 				"activate_after": {
 					Type:        framework.TypeDurationSecond,
 					Default:     seconds(defaultActivateAfter),
-					Description: "How long the new key is published before it is used: at least the 5m for which a fetched key set may be kept, so that the authorization server knows it by then. Default: 600.",
+					Description: "How long the new key is published before it is used: at least the 5m for which authorization servers may cache a key set. Default: 600.",
 				},
 			},
 			HelpSynopsis:    "Make a new signing key.",
@@ -144,7 +144,7 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 		return nil, badRequest("a rotation of %q is under way: its new key is used from %s", name.Server, rfc3339(pending.ActiveFrom))
 	}
 	if until, full := old.Keys.fullUntil(now); full {
-		return nil, badRequest("%d keys of %q are published, each for a day after its use, and no more may be: rotate again from %s on", maxPublished, name.Server, rfc3339(until))
+		return nil, badRequest("%q publishes %d keys, the limit, and each stays for a day after its use: rotate again after %s", name.Server, maxPublished, rfc3339(until))
 	}
 	key, err := newSigningKey(old.KeyType, now.Add(after).UTC().Round(0))
 	if err != nil {
@@ -182,18 +182,17 @@ itself by signing (RFC 7523). The authorization server must know the public key.
   vault write -force mcp-oauth/keys/weather/rotate
   curl $(vault read -field=jwks_uri mcp-oauth/keys/weather)
 
-keys/<server> gives the public keys as a JWK Set, to be registered by hand. If the
-config has publish_jwks=true, the same set is at jwks/<id> for everybody, as raw JSON:
-register jwks_uri as keys/<server> shows it, after a write to settings that says the
-mount's URL. A write that changes where the credentials travel, or that brings another
-private_key, makes a new <id>: the old URL is gone, and the new one is trusted by no
-server until it is registered there.
+keys/<server> returns the public keys as a JWK Set, to be registered by hand. If the
+config has publish_jwks=true, the same set is at jwks/<id> as raw JSON, without a Vault
+token. Write public_url to settings, then register the jwks_uri of keys/<server>. A write
+that changes where the credentials travel, or the private_key, makes a new <id>: the old
+URL is gone, and servers trust the new one only once it is registered there.
 
 With identity=issuer keys/<server> shows issuer, subject and audience, to be entered at
 the authorization server, which fetches the issuer's metadata and keys at issuer/<id>/.
 With identity=document it shows document_url, which is the client's id there.
 
-keys/<server>/rotate makes a new key in place of one that the plugin made. It is
-published at once and used after activate_after; the old one stays published for a day
-after that. A key of the operator's is rotated by writing another private_key.
+keys/<server>/rotate replaces a key that the plugin made. The new key is published at once
+and used after activate_after; the old one stays published for a day after that. To
+replace your own key, write another private_key.
 `

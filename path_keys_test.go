@@ -61,7 +61,7 @@ func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 	} {
 		m := newMount(t)
 		warnings := m.write("config/weather", with(as.endpoint(), give))
-		if len(warnings) != 1 || !strings.Contains(warnings[0], "register the public key, at keys/weather,") ||
+		if len(warnings) != 1 || !strings.Contains(warnings[0], "register the public key from keys/weather") ||
 			!strings.Contains(warnings[0], "then write refresh/weather") {
 			t.Errorf("%v: the warnings are %q", give, warnings)
 		}

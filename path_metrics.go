@@ -27,7 +27,7 @@ func (b *backend) metricsPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    serve(b.readMetrics),
 				Summary:     "Read the mount's metrics, for Prometheus.",
-				Description: "Answers from memory, with what has happened in this process since the mount was set up.",
+				Description: "Reads memory only. Counts begin when the mount is set up in the plugin's process.",
 				Responses: map[int][]framework.Response{http.StatusOK: {{
 					Description: "The metrics in Prometheus's text format",
 					MediaType:   metricsMediaType,
@@ -52,16 +52,16 @@ func (b *backend) readMetrics(context.Context, tokens.Name, *framework.FieldData
 }
 
 const metricsHelp = `
-Answers with Prometheus's text format, for a scrape of /v1/<mount>/metrics with a Vault
-token that may read this path.
+Returns metrics in Prometheus's text format. Scrape /v1/<mount>/metrics with a Vault token
+that may read this path.
 
   vault read -format=raw mcp-oauth/metrics
 
   path "mcp-oauth/metrics" { capabilities = ["read"] }
 
-It contacts neither storage nor an authorization server, and counts since the mount was
-set up in this process.
+It contacts neither storage nor an authorization server. Counts begin when the mount is set
+up in the plugin's process.
 
-Requests to authorization servers, reads of tokens, writes to refresh/, refreshes that
-were late, storage that failed; and of each token when it expires and how often it could not be obtained.
+It has requests to authorization servers, reads of tokens, writes to refresh/, late
+refreshes, storage failures and, for each token, its expiry and its failures.
 `

@@ -61,8 +61,8 @@ func (b *backend) publishedPaths() []*framework.Path {
 			response:    "The metadata", fields: map[string]*framework.FieldSchema{
 				"issuer":                                textSchema("The issuer."),
 				"jwks_uri":                              textSchema("The URL of its public keys."),
-				"response_types_supported":              textsSchema("What OpenID Connect demands."),
-				"subject_types_supported":               textsSchema("What OpenID Connect demands."),
+				"response_types_supported":              textsSchema("Required by OpenID Connect."),
+				"subject_types_supported":               textsSchema("Required by OpenID Connect."),
 				"id_token_signing_alg_values_supported": textsSchema("The algorithms of the keys."),
 			},
 			of: []identity{identityIssuer}, document: issuerDocument,
@@ -74,9 +74,9 @@ func (b *backend) publishedPaths() []*framework.Path {
 			response:    "The document", fields: map[string]*framework.FieldSchema{
 				"client_id":                  textSchema("The document's URL."),
 				"client_name":                textSchema("The server's name."),
-				"redirect_uris":              textsSchema("A URL at which nothing is: no user logs in here."),
+				"redirect_uris":              textsSchema("A URL without content: users cannot log in here."),
 				"grant_types":                textsSchema("The grant."),
-				"response_types":             textsSchema("None."),
+				"response_types":             textsSchema("Empty."),
 				"token_endpoint_auth_method": textSchema("How the client authenticates."),
 				"jwks_uri":                   textSchema("The URL of its public keys."),
 			},
@@ -127,7 +127,7 @@ func (b *backend) servePublic(p publication) framework.OperationFunc {
 		now := time.Now()
 		body, err := json.Marshal(p.document(set, id, now))
 		if err != nil {
-			return nil, fmt.Errorf("encoding what is published: %w", err)
+			return nil, fmt.Errorf("encoding a published document: %w", err)
 		}
 		return &logical.Response{Data: map[string]any{
 			logical.HTTPContentType: "application/json",

@@ -20,20 +20,20 @@ func (b *backend) refreshPaths() []*framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			"token_id": {
 				Type:        framework.TypeString,
-				Description: "The token_id of the rejected token. If another token is held by now, nothing is fetched. Without it, whichever token is held is replaced.",
+				Description: "The token_id of the rejected token. If the plugin holds another token already, it fetches none. Without token_id it replaces any token.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:    serve(b.refreshToken),
 				Summary:     "Replace the access token, if it is still the rejected one.",
-				Description: "However many ask at once, one new token is obtained. The answer never holds a token.",
+				Description: "Requests at the same time obtain one new token together. The response never contains a token.",
 				// Only within the cluster: a performance secondary has its own tokens.
 				ForwardPerformanceStandby: true,
-				Responses: responses(http.StatusOK, "The token now held", map[string]*framework.FieldSchema{
-					"token_id":   textSchema("The token_id of the token now held."),
-					"refreshed":  boolSchema("Whether this request, or one that it shared the work of, obtained a new token. If not, a warning says why."),
-					"expires_at": timeSchema("When the token now held stops being valid"),
+				Responses: responses(http.StatusOK, "The held token", map[string]*framework.FieldSchema{
+					"token_id":   textSchema("The token_id of the held token."),
+					"refreshed":  boolSchema("Whether this request, or another one at the same time, obtained a new token. If not, a warning says why."),
+					"expires_at": timeSchema("When the held token expires"),
 				}),
 			},
 		},
@@ -48,7 +48,7 @@ func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framewo
 	}
 	rejected, given := d.GetOk("token_id")
 	if given && !tokenIDPattern.MatchString(rejected.(string)) {
-		return nil, badRequest("token_id must be the 16 hexadecimal digits that the token path gave, not the token itself; to replace whichever token is held, leave it out")
+		return nil, badRequest("token_id must be the 16 hexadecimal digits from the token path, not the token itself; leave it out to replace any token")
 	}
 	id, _ := rejected.(string)
 	t, refreshed, err := b.engine.Refresh(ctx, name, id)
@@ -72,25 +72,25 @@ func (b *backend) refreshToken(ctx context.Context, name tokens.Name, d *framewo
 func whyHeld(t *tokens.Token, rejected string, now time.Time) string {
 	switch {
 	case rejected != "" && rejected != t.ID():
-		return "another token is held by now: read token/"
+		return "another token is held already: read token/"
 	case now.Sub(t.Issued) < 11*time.Second:
-		return "the token held is less than 10 s old, and is not replaced so soon: if it is refused too, the cause is another"
+		return "the held token is less than 10 s old, too young to be replaced: if the MCP server rejects it too, look for another cause"
 	default:
-		return "the authorization server handed out the same token again: it may do so until that expires"
+		return "the authorization server handed out the same token again: some do so until it expires"
 	}
 }
 
 const refreshHelp = `
-For a token that an MCP server rejected before it expired. Write the token_id that came
-with it, then read token/ again:
+For a token that an MCP server rejected before it expired. Write its token_id, then read
+token/ again:
 
   vault write mcp-oauth/refresh/weather token_id=0123456789abcdef
 
-Only if that is still the token held is a new one obtained, however many brokers ask at
-once; the others are told the new token's id. A token younger than 10 seconds is not
-replaced. If refreshed is false, a warning says why. The answer never holds a token.
+If the plugin still holds that token, it obtains a new one, once for all brokers that ask.
+A token younger than 10 seconds is not replaced. If refreshed is false, a warning says
+why. The response never contains a token.
 
-A policy that makes brokers name the token:
+A policy that requires brokers to name the token:
 
   path "mcp-oauth/refresh/weather" {
     capabilities        = ["update"]

@@ -25,7 +25,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpSynopsis:    "List the roles of an MCP server.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
 			DisplayAttrs:    display("roles"),
-			Operations:      b.listOperation(b.listRoles, "List the names of an MCP server's roles.", "How their tokens are is at status/.", "Names of the roles."),
+			Operations:      b.listOperation(b.listRoles, "List the names of an MCP server's roles.", "The state of their tokens is at status/.", "Names of the roles."),
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/" + framework.GenericNameRegex("role") + "$",
@@ -37,7 +37,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			Operations: b.operations(storedOperations{
 				save: b.writeRole, saveSummary: "Configure a role of an MCP server, or change it.",
 				read: b.readRole, readSummary: "Read a role of an MCP server.",
-				readDetails: "A field that the role leaves out, and takes from the config, is empty.", response: roleTable.read(),
+				readDetails: "A field that the role takes from the config is empty.", response: roleTable.read(),
 				delete: b.deleteRole, deleteSummary: "Delete a role with its token.",
 			}),
 		},
@@ -172,15 +172,14 @@ their tokens is at status/.
 
 const roleHelp = `
 A role is a variant of a config with other scopes, resource or audience, and a token
-of its own, read at token/<server>/<role>. A field that a role leaves out is the
-config's. A role can ask for more than its config as well as for less: writing roles
-is for operators.
+of its own, read at token/<server>/<role>. Unset fields take the config's values. A role
+can request more than its config as well as less: only operators should write roles.
 
   vault write mcp-oauth/role/weather/reader scopes=forecast:read
   vault read mcp-oauth/token/weather/reader
 
-A write obtains a token first, as a config's does; verify=false leaves that out. With
-a role named by each broker's entity id, one templated policy serves all brokers:
+A write obtains a token first, as for a config, unless verify=false. If each broker has a
+role named by its entity id, one templated policy serves all brokers:
 
   path "mcp-oauth/token/+/{{identity.entity.id}}" { capabilities = ["read"] }
 `

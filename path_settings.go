@@ -25,7 +25,7 @@ func (b *backend) settingsPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.readSettings),
 				Summary:     "Read the mount's settings.",
-				Description: "Unset ones are empty.",
+				Description: "Unset fields are empty.",
 				Responses:   responses(http.StatusOK, "The settings", settingsTable.read()),
 			},
 			logical.UpdateOperation: forwarded(b.serveWrite(b.writeSettings),
@@ -68,7 +68,7 @@ func elsewhereWarning(servers []string) string {
 	if len(names) > most {
 		names, more = names[:most], fmt.Sprintf(" and %d more", len(servers)-most)
 	}
-	return fmt.Sprintf("the identities of %s%s keep the URL that authorization servers trust: write identity again to each config that is to have the new one", strings.Join(names, ", "), more)
+	return fmt.Sprintf("the identities of %s%s keep the URL that authorization servers trust: write identity again to each config that should use the new one", strings.Join(names, ", "), more)
 }
 
 // canonicalPublicURL checks the mount's URL and returns it in canonical form, because authorization servers compare

@@ -19,7 +19,7 @@ import (
 func (b *backend) statusPaths() []*framework.Path {
 	list := &framework.Path{
 		Pattern:         "status/?$",
-		HelpSynopsis:    "List the servers with the state of their tokens: what is broken?",
+		HelpSynopsis:    "List the servers with the state of their tokens.",
 		HelpDescription: strings.TrimSpace(statusHelp),
 		DisplayAttrs:    display("statuses"),
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -27,7 +27,7 @@ func (b *backend) statusPaths() []*framework.Path {
 				Callback:    b.serveOperator(b.listStatus),
 				Summary:     "List the servers with the state of their tokens.",
 				Description: "Contacts no authorization server.",
-				Responses:   statusList("<server>, and <server>/ if it has roles: the directory's state is that of its worst role."),
+				Responses:   statusList("<server>, and <server>/ if it has roles, with the state of the worst role."),
 			},
 		},
 	}
@@ -69,31 +69,31 @@ func statusFields() map[string]*framework.FieldSchema {
 		"state": {
 			Type:          framework.TypeString,
 			AllowedValues: []any{string(tokens.StateOK), string(tokens.StateFailing), string(tokens.StateDown), string(tokens.StateIdle), string(tokens.StateEmpty)},
-			Description:   "ok; failing: the last attempt failed, the token held is still valid; down: it failed, and there is no valid token; idle: no broker reads the token, so it is left to expire; empty: no token yet, the next read obtains one.",
+			Description:   "ok; failing: the last attempt failed, the held token is still valid; down: the last attempt failed, and the plugin holds no valid token; idle: brokers have stopped reading the token, so it expires; empty: not obtained yet, the next read does so.",
 		},
-		"token_id":                      textSchema("The token_id of the token held, if it is valid."),
-		"expires_at":                    timeSchema("When the token held expires"),
-		"last_vault_rotation":           timeSchema("When the token held was obtained"),
-		"next_rotation":                 timeSchema("When the token held is due to be refreshed"),
+		"token_id":                      textSchema("The token_id of the held token, if it is valid."),
+		"expires_at":                    timeSchema("When the held token expires"),
+		"last_vault_rotation":           timeSchema("When the held token was obtained"),
+		"next_rotation":                 timeSchema("When the held token is due to be refreshed"),
 		"scope":                         textSchema("The granted scopes, space-delimited."),
 		"last_read":                     timeSchema("When the token was last read; loading it from storage and a write that obtained it count as reads"),
 		"refreshing":                    boolSchema("Whether a request to the authorization server is under way."),
-		"unsaved":                       boolSchema("Whether the token held could not be stored yet: it would not survive a restart."),
-		"last_error":                    textSchema("Why the last attempt failed, as a read says it."),
-		"last_error_code":               textSchema("The OAuth error code of the last attempt (RFC 6749 section 5.2), where there was one."),
+		"unsaved":                       boolSchema("Whether the held token could not be stored yet: it would not survive a restart."),
+		"last_error":                    textSchema("Why the last attempt failed, in the words of a read's error."),
+		"last_error_code":               textSchema("The OAuth error code of the last attempt (RFC 6749 section 5.2), if the response had one."),
 		"last_error_at":                 timeSchema("When the last attempt failed"),
-		"failing_since":                 timeSchema("When the first of the attempts that failed in a row failed"),
-		"consecutive_failures":          {Type: framework.TypeInt, Description: "How many attempts failed in a row."},
-		"next_attempt":                  timeSchema("Before when the authorization server is not asked again"),
-		"credentials_verified":          boolSchema("Whether a token request with the config's credentials has succeeded since they were written: one of a verified write, of refresh/, of a read, or ahead of expiry. If not, write refresh/ to try them."),
+		"failing_since":                 timeSchema("When the first of the consecutive failures occurred"),
+		"consecutive_failures":          {Type: framework.TypeInt, Description: "Number of attempts that failed in a row."},
+		"next_attempt":                  timeSchema("Earliest time of the next attempt"),
+		"credentials_verified":          boolSchema("Whether a token request with the config's credentials has succeeded since they were written: by a verified write, refresh/, a read or a refresh. If not, write refresh/ to try them."),
 		"credentials_written_at":        timeSchema("When the credentials in use were written, or the key of a rotation became active"),
 		"token_url":                     textSchema("The token endpoint in effect."),
 		"token_endpoint_auth_method":    textSchema("How the client authenticates there."),
-		"credentials_kind":              textSchema("What it authenticates with: client_secret, private_key, generated_key or client_certificate."),
-		"scopes":                        textsSchema("The scopes that are asked for."),
+		"credentials_kind":              textSchema("The kind of credentials: client_secret, private_key, generated_key or client_certificate."),
+		"scopes":                        textsSchema("The requested scopes."),
 		"resource":                      textsSchema("The resource indicators that are sent."),
 		"client_certificate_expires_at": timeSchema("When the client certificate of tls_client_auth expires"),
-		"warnings":                      textsSchema("What discovery warned of, and what an operator should know of the token held, such as scopes that were not granted."),
+		"warnings":                      textsSchema("Warnings of discovery and about the held token, such as scopes that were not granted."),
 	}
 }
 
@@ -283,22 +283,22 @@ func (b *backend) briefs(ctx context.Context, names ...tokens.Name) ([]tokens.Na
 }
 
 const statusHelp = `
-Tells how the tokens are, for operators and monitoring: never a token, never a secret.
-It answers from what the engine knows and never contacts an authorization server.
+Shows the state of tokens, for operators and monitoring. It never returns a token or a
+secret, and never contacts an authorization server.
 
   vault list -detailed mcp-oauth/status
   vault list -detailed mcp-oauth/status/weather
   vault read mcp-oauth/status/weather
 
-A list of status/ has "weather" for the config's token, and "weather/" if it has roles:
-the state there is that of the worst role.
+A list of status/ has "weather" for the config's token and, if the config has roles,
+"weather/" with the state of the worst role.
 
-credentials_verified says whether a token request has succeeded since the credentials
-were written: a token that earlier ones obtained may be valid all the same. If not,
-write refresh/<server>, or the config again.
+credentials_verified says whether a token request has succeeded since the credentials were
+written; a token obtained with earlier ones may still be valid. If it is false, write
+refresh/<server>, or the config again.
 
-States: ok; failing (the last attempt failed, the token held is still valid); down (it
-failed, and there is no valid token); idle (no broker reads the token, so it is left to
-expire; the next read brings a new one); empty (no token yet; the next read obtains
-one).
+States: ok; failing (the last attempt failed, the held token is still valid); down (it
+failed, and the plugin holds no valid token); idle (brokers have stopped reading the token,
+so it expires; the next read obtains a new one); empty (not obtained yet; the next read
+does so).
 `

@@ -216,7 +216,7 @@ func TestStatusListSurvivesADamagedEntry(t *testing.T) {
 	list := m.data(logical.ListOperation, "status/", nil)
 	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather"})
 	sameFields(t, list["key_info"].(map[string]any), fields{
-		"maps":    fields{"state": "down", "error": "storage holds what this version of the plugin cannot read: the stored entry config/maps is damaged: an operator must delete it and write it again"},
+		"maps":    fields{"state": "down", "error": "unreadable storage entry: config/maps is damaged: an operator must delete it and write it again"},
 		"weather": fields{"state": "ok"},
 	})
 }

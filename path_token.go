@@ -19,7 +19,7 @@ func (b *backend) tokenPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    serve(b.readToken),
 				Summary:     "Read the current access token.",
-				Description: "The first read obtains the token, which is then replaced ahead of its expiry. Reading again is worth while after ttl seconds.",
+				Description: "The first read obtains the token, which is then refreshed before it expires. Read again after ttl seconds.",
 				Responses:   responses(http.StatusOK, "The current access token", tokenFields()),
 			},
 		},
@@ -67,12 +67,12 @@ func tokenFields() map[string]*framework.FieldSchema {
 			Description:  "The value of the Authorization header: Bearer and the access token.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
-		"expires_at":          timeSchema("When the token stops being valid"),
-		"scope":               textSchema("The granted scopes, space-delimited: as the answer says, else the token if it is a JWT, else as asked for. Absent if empty."),
-		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds until reading again is worth while: until shortly after the next refresh. Just after one it exceeds rotation_period."},
+		"expires_at":          timeSchema("When the token expires"),
+		"scope":               textSchema("The granted scopes, space-delimited: from the response, else from the token if it is a JWT, else the requested ones. Absent if empty."),
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which to read again, shortly after the next refresh. Just after a refresh it exceeds rotation_period."},
 		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
 		"last_vault_rotation": timeSchema("When the token was obtained"),
-		"token_id":            textSchema("The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without giving it away."),
+		"token_id":            textSchema("The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without revealing it."),
 	}
 }
 
@@ -100,22 +100,20 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 }
 
 const tokenHelp = `
-Answers with the access token currently held, in access_token and, ready for the
-header, in authorization. It is for brokers, needs the read capability and nothing
-else, takes no parameter and makes no lease.
+Returns the current access token, in access_token and, ready for the header, in
+authorization. It is for brokers, needs only the read capability, takes no parameters and
+creates no lease.
 
   vault read mcp-oauth/token/weather
   vault read -field=authorization mcp-oauth/token/weather/reader
 
-The first read obtains the token; after that the engine refreshes it ahead of its
-expiry, and a read neither waits for the authorization server nor calls it. An expired
-token is never handed out.
+The first read obtains the token. Then the engine refreshes it before it expires, and reads
+neither call nor wait for the authorization server. They never return an expired token.
 
-Read again after ttl seconds; Vault Agent's templates do so by themselves. When an MCP
-server rejects the token with a 401, write its token_id to refresh/<server> and read
-again.
+Read again after ttl seconds; Vault Agent's templates do so by themselves. If an MCP server
+rejects the token with a 401, write its token_id to refresh/<server> and read again.
 
-404: no such config or role. 400: the authorization server refused the client; the
-error holds its code. 502: it could not be reached or gave no usable answer; the error
-tells when it is tried again.
+404: the config or role does not exist. 400: the authorization server refused the request;
+the error has its code. 502: it could not be reached or its response was unusable; the
+error has the time of the next attempt.
 `

@@ -55,7 +55,7 @@ type envelope struct {
 }
 
 // errUnreadable: this version of the plugin cannot decode an entry.
-var errUnreadable = errors.New("storage holds what this version of the plugin cannot read")
+var errUnreadable = errors.New("unreadable storage entry")
 
 // get reads an entry into out, and reports whether it exists.
 func (s store) get(ctx context.Context, key string, out any) (found bool, err error) {
@@ -73,9 +73,9 @@ func (s store) get(ctx context.Context, key string, out any) (found bool, err er
 	err = json.Unmarshal(entry.Value, &e)
 	switch {
 	case err == nil && e.Schema > schema:
-		return false, fmt.Errorf("%w: the stored entry %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", errUnreadable, key, e.Schema, schema)
+		return false, fmt.Errorf("%w: %s was written by a newer version of this plugin (schema %d, this version knows %d): upgrade the plugin", errUnreadable, key, e.Schema, schema)
 	case err != nil || e.Schema < 1 || string(e.Data) == "null" || json.Unmarshal(e.Data, out) != nil:
-		return false, fmt.Errorf("%w: the stored entry %s is damaged: an operator must delete it and write it again", errUnreadable, key)
+		return false, fmt.Errorf("%w: %s is damaged: an operator must delete it and write it again", errUnreadable, key)
 	}
 	return true, nil
 }

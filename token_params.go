@@ -56,7 +56,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			name: "scopes", limit: limit{bytes: 1 << 10, items: 100, words: true},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeCommaStringSlice,
-				Description: byDefault("scopes", "The scopes to ask for (RFC 6749 section 3.3), as a list or separated by commas or spaces."),
+				Description: byDefault("scopes", "The scopes to request (RFC 6749 section 3.3), as a list or separated by commas or spaces."),
 			},
 			// A scope never contains a space. One with a comma must be written in a list.
 			set:   func(to *T, d *framework.FieldData) { at(to).Scopes = splitScopes(d.Get("scopes").([]string)) },
@@ -67,7 +67,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			name: "resource", limit: limit{bytes: maxURL, items: 100},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeCommaStringSlice,
-				Description: byDefault("resource", "The resource indicators to send (RFC 8707): absolute URIs without a fragment, or what the authorization server calls the MCP server, with a warning; as a list or separated by commas."),
+				Description: byDefault("resource", "The resource indicators to send (RFC 8707): absolute URIs without a fragment, or (with a warning) another name of the MCP server at the authorization server; as a list or separated by commas."),
 			},
 			set:   func(to *T, d *framework.FieldData) { at(to).Resource = d.Get("resource").([]string) },
 			value: func(of *T) any { return list(at(of).Resource) },
@@ -86,7 +86,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			name: "extra_params", limit: limit{bytes: 4 << 10, items: 100, names: 256},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeKVPairs,
-				Description: byDefault("extra_params", "Further parameters of the token request, as name=value pairs. They are shown on read, so they are no place for secrets. Names that the plugin sends itself are refused."),
+				Description: byDefault("extra_params", "Further parameters of the token request, as name=value pairs. A read returns them, so they must not be secrets. Parameters that the plugin sends itself are refused."),
 			},
 			set:   func(to *T, d *framework.FieldData) { at(to).ExtraParams = d.Get("extra_params").(map[string]string) },
 			value: func(of *T) any { return pairs(at(of).ExtraParams) },
@@ -134,7 +134,7 @@ func validExtraParams(params map[string]string) error {
 		case name == "" || !isVisible(name) || strings.Contains(name, " "):
 			return badRequest("extra_params: the name %s is malformed: a parameter's name is printable ASCII without spaces", quote(name))
 		case grant.IsReserved(name):
-			return badRequest("extra_params must not hold %s: it has a field of its own, or is the plugin's to send", name)
+			return badRequest("extra_params must not hold %s: write its own field, or leave it out if the plugin sends it", name)
 		case !isPrintable(params[name]):
 			return badRequest("extra_params: the value of %s must be printable characters", quote(name))
 		}
