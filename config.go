@@ -77,8 +77,8 @@ type config struct {
 	CredentialsID string `json:"credentials_id,omitempty"`
 	// CredentialsWrittenAt is when CredentialsID was drawn; zero in entries of schema 1.
 	CredentialsWrittenAt time.Time `json:"credentials_written_at,omitzero"`
-	// CredentialsProof is the proof of the last write that obtained a token; empty if none has since the credentials
-	// were written.
+	// CredentialsProof is the proof of the last write that obtained a token; empty if the credentials have been
+	// written since.
 	CredentialsProof string `json:"credentials_proof,omitempty"`
 
 	AssertionAudience string                     `json:"assertion_audience,omitempty"` // empty: the default

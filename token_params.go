@@ -12,6 +12,7 @@ import (
 )
 
 // tokenParams are the fields of a config or a role for the parameters of a token request, as the operator wrote them.
+// To add a parameter, add it here, to override and to tokenParamFields, and have grant.Parameters send it.
 type tokenParams struct {
 	Scopes       []string          `json:"scopes,omitempty"`
 	Resource     []string          `json:"resource,omitempty"`
