@@ -63,6 +63,11 @@ func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	if len(waits) < 50 {
 		t.Errorf("100 names come back at %d times", len(waits))
 	}
+	var none *failure
+	absurd := none.next("as.example.com", &grant.UnavailableError{Status: 429, RetryAfter: 100 * time.Hour}, now)
+	if wait := absurd.end(true).Sub(now); wait > retryAfterMost*11/10 {
+		t.Errorf("next attempt in %s: an absurd Retry-After must be capped", wait)
+	}
 }
 
 // A server that says "in a second" at each failure is not asked every second.

@@ -2,8 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,113 +9,85 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-var errStorage = errors.New("storage is gone")
-
-// A failure that is the name's own, such as invalid_scope, has no client whose reset would end it.
-func TestWriteEndsTheBackoffOfTheNamesOwnFailure(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.refuse = &grant.RefusedError{Status: 400, Code: "invalid_scope"}
-		e := w.engine()
+// A failure that is the name's own has no client whose reset would end it.
+func TestWriteEndsTheBackoff(t *testing.T) {
+	stories(t, map[string]error{
+		"the name's own": &grant.RefusedError{Status: 400, Code: "invalid_scope"}, "its client's": clientFailures["invalid_client"],
+	}, func(t *testing.T, w *world, e *Engine, refuse error) {
+		w.refuse = refuse
 		_ = mustFail(t, e, weather)
 		w.with(func(w *world) { w.refuse = nil })
-		w.mustChange(e, weather, w.reshape(weather, "A"))
+		_ = mustFail(t, e, weather)
+		mustChange(t, e, weather, w.reshape(weather, "A"))
 		mustRead(t, e, weather)
+		w.wantFetches(2)
 	})
 }
 
 func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 3)
 		first := mustRead(t, e, names[0])
-		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
-		change := w.reshape(weather, "A")
-		change.Terms, change.Token = w.written(weather, w.terms(weather, "A")), verified
-		w.mustChange(e, weather, change)
+		mustChange(t, e, weather, w.verified(e, weather, "A"))
 		time.Sleep(time.Minute)
-		if got := mustRead(t, e, names[0]); got.ID() != first.ID() {
-			t.Error("a role's token was replaced")
-		}
+		wantToken(t, e, names[0], first.ID())
 		w.wantFetches(len(names) + 1)
-		if n := w.storageCalls()["delete"]; n != 0 {
-			t.Errorf("%d tokens were deleted", n)
-		}
+		w.wantCalls("delete", 0)
 	})
 }
 
 // A slot may exist before its token has been loaded: a write must not take it for loaded.
 func TestWriteBeforeTheTokenIsLoadedLeavesItToBeLoaded(t *testing.T) {
-	for name, readable := range map[string]bool{"terms can be read": true, "terms cannot be read": false} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				first := mustRead(t, w.engine(), weather)
-				e := w.engine()
-				w.broken["load"] = errStorage
-				if _, err := e.Read(t.Context(), weather); !errors.Is(err, errStorage) {
-					t.Fatalf("got %v", err)
-				}
-				if !readable {
-					w.broken["terms"] = errStorage
-				}
-				w.mustChange(e, weather, w.reshape(weather, "A"))
-				clear(w.broken)
-				if got := mustRead(t, e, weather); got.ID() != first.ID() {
-					t.Error("the stored token was not loaded")
-				}
-			})
-		})
-	}
+	stories(t, map[string]bool{
+		"terms can be read": true, "terms cannot be read": false,
+	}, func(t *testing.T, w *world, old *Engine, readable bool) {
+		first := mustRead(t, old, weather)
+		e := w.engine()
+		w.broken["load"] = errStorage
+		wantError(t, e, weather, errStorage)
+		if !readable {
+			w.broken["terms"] = errStorage
+		}
+		mustChange(t, e, weather, w.reshape(weather, "A"))
+		clear(w.broken)
+		wantToken(t, e, weather, first.ID())
+	})
 }
 
 func TestWriteWhoseTermsCannotBeReadKeepsNoTokenInService(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
-		change := w.reshape(weather, "B")
 		w.broken["terms"] = errStorage
-		w.mustChange(e, weather, change)
-		if _, err := e.Read(t.Context(), weather); !errors.Is(err, errStorage) {
-			t.Errorf("got %v, want storage's error", err)
-		}
+		mustChange(t, e, weather, w.reshape(weather, "B"))
+		wantError(t, e, weather, errStorage)
 		clear(w.broken)
-		if got := mustRead(t, e, weather); got.Shape != "B" {
-			t.Errorf("got a token of shape %s", got.Shape)
-		}
+		wantShape(t, e, weather, "B")
 	})
 }
 
 // Storage that fails costs its timeout, so it is asked once, not for each of a config's roles.
 func TestWriteAsksStorageThatFailsOnce(t *testing.T) {
-	for name, known := range map[string]bool{"own terms are known": true, "no terms are known": false} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				w.roles(e, 30)
-				verified := mustVerify(t, e, weather, w.terms(weather, "B"))
-				change := w.reshape(weather, "B")
-				if known {
-					change.Terms, change.Token = w.written(weather, w.terms(weather, "B")), verified
-				}
-				before := w.storageCalls()["terms"]
-				w.broken["terms"] = errStorage
-				w.mustChange(e, weather, change)
-				if n := w.storageCalls()["terms"] - before; n != 1 {
-					t.Errorf("storage was asked %d times", n)
-				}
-				if known {
-					if got := mustRead(t, e, weather); got.Shape != "B" {
-						t.Errorf("the config's own token is of shape %s", got.Shape)
-					}
-				}
-			})
-		})
-	}
+	stories(t, map[string]bool{
+		"own terms are known": true, "no terms are known": false,
+	}, func(t *testing.T, w *world, e *Engine, known bool) {
+		w.roles(e, 30)
+		change := w.reshape(weather, "B")
+		if known {
+			change = w.verified(e, weather, "B")
+		}
+		before := w.storageCalls()["terms"]
+		w.broken["terms"] = errStorage
+		mustChange(t, e, weather, change)
+		w.wantCalls("terms", before+1)
+		if known {
+			wantShape(t, e, weather, "B")
+		}
+	})
 }
 
 // An invalidation takes no write lock: it may come while a write's terms are being read.
 func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
 		change := w.reshape(weather, "B")
 		change.Terms = func(context.Context, Name) (*Terms, error) {
@@ -125,31 +95,26 @@ func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
 			e.Invalidate(weather)
 			return w.terms(weather, "B"), nil
 		}
-		w.mustChange(e, weather, change)
+		mustChange(t, e, weather, change)
 		if w.stored(weather).Shape != "A" {
 			t.Error("the write deleted the token that storage held")
 		}
-		if got := mustRead(t, e, weather); got.Shape != "A" {
-			t.Errorf("got a token of shape %s", got.Shape)
-		}
+		wantShape(t, e, weather, "A")
 		w.wantFetches(1)
 	})
 }
 
 // A reader who came before the config existed must not take the verified token away with its slot.
 func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
 		w.roles(e, 20)
 		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
 		w.with(func(w *world) { delete(w.shapes, weather) })
-		w.mustChange(e, weather, w.remove(weather))
+		mustChange(t, e, weather, w.remove(weather))
 		reader := reading(t, e, weather)
-		defer func() {
-			t.Logf("the first reader got %v", <-reader)
-			time.Sleep(time.Minute) // storage's late answers
-		}()
+		defer func() { t.Logf("the first reader got %v", <-reader) }()
 		synctest.Wait() // it has seen no config
 		change := w.reshape(weather, "A")
 		change.Token, change.Terms = verified, func(ctx context.Context, n Name) (*Terms, error) {
@@ -159,26 +124,22 @@ func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
 			return slowStore{w}.Terms(ctx, n)
 		}
 		fetched := w.fetches()
-		w.mustChange(e, weather, change)
+		mustChange(t, e, weather, change)
 		loads := w.storageCalls()["load"]
 		mustRead(t, e, weather)
 		w.wantFetches(fetched)
-		if n := w.storageCalls()["load"] - loads; n != 0 {
-			t.Errorf("the token was loaded %d times, want it in memory", n)
-		}
+		w.wantCalls("load", loads)
 	})
 }
 
 // What a failed write has done is seen by the first reader after it, if storage answers at once.
 func TestFailedWriteThatTookEffectIsSeenAtOnce(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		reader := Name{"weather", "reader"}
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.shapes[reader] = "A"
 		mustRead(t, e, weather)
 		mustRead(t, e, reader)
 		names := w.roles(e, 10)
-		err := e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
+		failChange(t, e, Change{Write: func(context.Context) error {
 			w.with(func(w *world) {
 				w.shapes[weather], w.shapes[reader] = "B", "B"
 				for _, gone := range names {
@@ -187,129 +148,83 @@ func TestFailedWriteThatTookEffectIsSeenAtOnce(t *testing.T) {
 			})
 			return errStorage
 		}})
-		if !errors.Is(err, errStorage) {
-			t.Fatalf("got %v, want the write's error", err)
-		}
-		for _, name := range []Name{weather, reader} {
-			if got := mustRead(t, e, name); got.Shape != "B" {
-				t.Errorf("%s has a token of shape %s", name, got.Shape)
-			}
-		}
+		wantShape(t, e, weather, "B")
+		wantShape(t, e, reader, "B")
 		time.Sleep(LateCommit + time.Second)
 		looks := w.storageCalls()["terms"]
 		time.Sleep(10 * time.Minute)
-		if n := w.storageCalls()["terms"] - looks; n != 0 {
-			t.Errorf("the terms were read %d times after that", n)
-		}
+		w.wantCalls("terms", looks)
 	})
 }
 
 // A flight that read the terms before a write that failed must not take them for current.
 func TestFailedWriteVoidsTheLooksUnderWay(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
 		got := mustReadLater(t, e, weather)
 		synctest.Wait() // the terms have been read
-		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
-			w.with(func(w *world) { w.shapes[weather] = "B" })
-			return errStorage
-		}})
-		if answer := <-got; answer.Shape != "B" {
-			t.Errorf("got a token of shape %s", answer.Shape)
-		}
-		time.Sleep(time.Minute)
+		failChange(t, e, w.effective(map[Name]string{weather: "B"}))
+		wantAnswer(t, <-got, "B")
 	})
 }
 
 func TestVerifiedTokenThatCannotBeUsedIsNotHandedOut(t *testing.T) {
-	for name, trouble := range map[string]func(*world, *Engine) error{
+	stories(t, map[string]func(*world, *Engine) error{
 		"terms cannot be read": func(w *world, _ *Engine) error { return errStorage },
 		"invalidated": func(w *world, e *Engine) error {
 			w.with(func(w *world) { w.shapes[weather] = "C" })
 			e.Invalidate(weather)
 			return nil
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				mustRead(t, e, weather)
-				verified := mustVerify(t, e, weather, w.terms(weather, "B"))
-				change := w.reshape(weather, "B")
-				change.Token = verified
-				change.Terms = func(context.Context, Name) (*Terms, error) {
-					err := trouble(w, e)
-					return w.terms(weather, "B"), err
-				}
-				w.mustChange(e, weather, change)
-				if got := mustRead(t, e, weather); got.Shape != w.shapes[weather] {
-					t.Errorf("got a token of shape %s", got.Shape)
-				}
-				w.wantFetches(3)
-			})
-		})
-	}
-}
-
-func TestVerifiedTokenOfAnotherShapeStaysInStorage(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	}, func(t *testing.T, w *world, e *Engine, trouble func(*world, *Engine) error) {
 		mustRead(t, e, weather)
-		verified := mustVerify(t, e, weather, w.terms(weather, "B"))
-		change := w.reshape(weather, "B")
-		change.Token = verified
-		w.mustChange(e, weather, change)
-		if got := w.stored(weather); got.Shape != "B" {
-			t.Errorf("storage holds a token of shape %q", got.Shape)
+		change := w.verified(e, weather, "B")
+		change.Terms = func(context.Context, Name) (*Terms, error) {
+			err := trouble(w, e)
+			return w.terms(weather, "B"), err
 		}
+		mustChange(t, e, weather, change)
+		wantShape(t, e, weather, w.shapes[weather])
+		w.wantFetches(3)
 	})
 }
 
 func TestWriteThatFindsARoleGoneLeavesTheOthers(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 20)
 		w.with(func(w *world) { delete(w.shapes, names[0]) })
-		w.mustChange(e, weather, w.reshape(weather, "A"))
+		mustChange(t, e, weather, w.reshape(weather, "A"))
 		for _, name := range names[1:] {
 			mustRead(t, e, name)
 		}
 		w.wantFetches(len(names))
-		if n := w.storageCalls()["load"]; n != len(names) {
-			t.Errorf("tokens were loaded %d times, want once for each name", n)
-		}
+		w.wantCalls("load", len(names))
 	})
 }
 
 // New credentials whose terms could not be read at first replace the stored token all the same.
 func TestNewCredentialsOutlastTermsThatCannotBeRead(t *testing.T) {
-	for name, refresh := range map[string]bool{"new credentials": true, "a write of something else": false} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				first := mustRead(t, e, weather)
-				time.Sleep(time.Minute)
-				change := w.reshape(weather, "A")
-				change.Refresh = refresh
-				w.broken["terms"] = errStorage
-				w.mustChange(e, weather, change)
-				w.with(func(w *world) { clear(w.broken) })
-				if got := mustRead(t, e, weather); got.ID() != first.ID() {
-					t.Error("the stored token was not loaded")
-				}
-				time.Sleep(time.Second)
-				if got := mustRead(t, e, weather); (got.ID() != first.ID()) != refresh {
-					t.Errorf("refreshed %t, want %t", got.ID() != first.ID(), refresh)
-				}
-			})
-		})
-	}
+	stories(t, map[string]bool{
+		"new credentials": true, "a write of something else": false,
+	}, func(t *testing.T, w *world, e *Engine, refresh bool) {
+		first := mustRead(t, e, weather)
+		time.Sleep(time.Minute)
+		change := w.reshape(weather, "A")
+		change.Refresh = refresh
+		w.broken["terms"] = errStorage
+		mustChange(t, e, weather, change)
+		w.with(func(w *world) { clear(w.broken) })
+		wantToken(t, e, weather, first.ID())
+		time.Sleep(time.Second)
+		if got := mustRead(t, e, weather); (got.ID() != first.ID()) != refresh {
+			t.Errorf("refreshed %t, want %t", got.ID() != first.ID(), refresh)
+		}
+	})
 }
 
 func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		read, unread, same := Name{"weather", "read"}, Name{"weather", "unread"}, Name{"weather", "same"}
 		for _, name := range []Name{read, unread, same} {
 			w.shapes[name] = "A"
@@ -320,39 +235,33 @@ func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
 			mustRead(t, e, read)
 			mustRead(t, e, same)
 		}
-		if status, _ := e.Status(t.Context(), unread); status.State != StateIdle {
-			t.Fatalf("state %s, want idle", status.State)
-		}
+		wantState(t, e, unread, StateIdle)
 		w.with(func(w *world) { w.latency = 2 * time.Second })
 		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
-		verified := mustVerify(t, e, weather, w.terms(weather, "B"))
+		change := w.verified(e, weather, "B")
 		time.Sleep(time.Minute)
 		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
 		synctest.Wait() // a flight of the role is under way
 		w.with(func(w *world) { w.shapes[read], w.shapes[unread] = "B", "B" })
 		before, looks := w.fetches(), w.storageCalls()["terms"]
-		change := w.reshape(weather, "B")
-		change.Token = verified
-		w.mustChange(e, weather, change)
+		mustChange(t, e, weather, change)
 		time.Sleep(10 * time.Second)
 		w.wantFetches(before + 1)
-		// The terms of the four names, and those that the role's flight reads again.
-		if n := w.storageCalls()["terms"] - looks; n != 5 {
-			t.Errorf("the terms were read %d times, want 5", n)
-		}
+		// The terms of the three roles, and those that one role's flight reads again.
+		w.wantCalls("terms", looks+4)
 	})
 }
 
 func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
 		time.Sleep(48 * time.Hour)
-		verified := mustVerify(t, e, weather, w.terms(weather, "A"))
+		wantState(t, e, weather, StateIdle)
+		change := w.verified(e, weather, "A")
+		change.Terms = nil // they are read from storage
 		before := w.fetches()
-		change := w.reshape(weather, "A")
-		change.Token = verified
-		w.mustChange(e, weather, change)
+		mustChange(t, e, weather, change)
+		wantState(t, e, weather, StateOK)
 		time.Sleep(time.Hour)
 		w.wantFetches(before + 1)
 	})
@@ -360,22 +269,9 @@ func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
 
 // The slot that the token is put into may be dropped between its look-up and its lock.
 func TestSlotOfAVerifiedTokenIsInUse(t *testing.T) {
-	w := newWorld(t)
-	e := w.engine()
-	s := e.slot(weather)
-	s.mu.Lock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		e.ensureSlot(weather)
-	}()
-	for range 1000 {
-		runtime.Gosched()
-	}
-	s.drop()
-	s.mu.Unlock()
-	<-done
-	if now := e.peek(weather); now == nil || now == s {
+	e := newWorld(t).engine()
+	dropped := dropDuring(e, func() { e.ensureSlot(weather) })
+	if now := e.peek(weather); now == nil || now == dropped {
 		t.Error("there is no slot for the token")
 	}
 }

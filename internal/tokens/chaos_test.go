@@ -7,21 +7,17 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// TestChaos does everything at once to a few names, while storage and the authorization
-// server fail now and then: no reader gets an expired token, no name is left without a
-// timer, and all is well when the trouble ends.
+// Everything is done at once to a few names, while storage and the authorization server fail now and
+// then: no reader gets an expired token, no name is left without a timer, and all recover.
 func TestChaos(t *testing.T) {
 	for seed := range uint64(10) {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
+		story(t, func(t *testing.T, w *world, e *Engine) {
 			w.lifetime, w.latency, w.idle = 20*time.Second, 300*time.Millisecond, 30*time.Second
-			e := w.engine()
 			names := []Name{weather, {"weather", "a"}, {"weather", "b"}, {Server: "other"}}
 			for _, n := range names {
 				w.shapes[n] = "0"
@@ -41,13 +37,7 @@ func TestChaos(t *testing.T) {
 								return nil
 							}})
 						case 1:
-							_ = e.Change(ctx, n, Change{Write: func(context.Context) error {
-								w.with(func(w *world) {
-									delete(w.shapes, n)
-									delete(w.saved, n)
-								})
-								return nil
-							}})
+							_ = e.Change(ctx, n, w.remove(n))
 						case 2:
 							w.with(func(w *world) { w.shapes[n] = fmt.Sprint(k % 3) })
 							e.Invalidate(n)
@@ -127,14 +117,12 @@ func TestChaos(t *testing.T) {
 				}
 			})
 			for _, n := range names {
-				_ = e.Change(t.Context(), n, w.reshape(n, "9"))
+				_, _ = e.Read(t.Context(), n) // a write forgets the failures of names that are in memory
+				mustChange(t, e, n, w.reshape(n, "9"))
 			}
 			for range 100 {
 				for _, n := range names {
-					a := mustRead(t, e, n)
-					if a.Shape != "9" {
-						t.Errorf("seed %d: got shape %s after all names had 9", seed, a.Shape)
-					}
+					wantShape(t, e, n, "9")
 				}
 				time.Sleep(time.Second)
 			}

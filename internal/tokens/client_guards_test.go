@@ -13,80 +13,58 @@ import (
 // Names of a client wait for up to a minute while their tokens are valid. A write or a broker's refresh
 // that finds the client working again ends the wait of all.
 func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
-	for by, success := range map[string]func(*testing.T, *world, *Engine, Name) error{
-		"a verified write": func(t *testing.T, w *world, e *Engine, _ Name) error {
-			verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-			if err != nil {
-				return err
-			}
-			return e.Change(t.Context(), weather, w.rotation(verified))
+	stories(t, map[string]func(*testing.T, *world, *Engine, Name){
+		"a verified write": func(t *testing.T, w *world, e *Engine, _ Name) {
+			mustChange(t, e, weather, w.rotation(e))
 		},
-		"a verified write of another server": func(t *testing.T, w *world, e *Engine, _ Name) error {
+		"a verified write of another server": func(t *testing.T, w *world, e *Engine, _ Name) {
 			other := Name{Server: "other"}
 			w.with(func(w *world) { w.hosts[other], w.clients[other] = "as.example.com", "client" })
-			_, err := e.Verify(t.Context(), other, w.terms(other, "A"))
-			return err
+			mustVerify(t, e, other, w.terms(other, "A"))
 		},
-		"a broker's refresh": func(t *testing.T, _ *world, e *Engine, name Name) error {
-			_, _, err := e.Refresh(t.Context(), name, "")
-			return err
+		"a broker's refresh": func(t *testing.T, _ *world, e *Engine, name Name) {
+			if _, _, err := e.Refresh(t.Context(), name, ""); err != nil {
+				t.Fatal(err)
+			}
 		},
-	} {
-		t.Run(by, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.lifetime = 10 * time.Hour
-				e := w.engine()
-				names := w.roles(e, 5)
-				w.with(func(w *world) { w.refuse = clientFailures["503"] })
-				change := w.reshape(weather, "A")
-				change.Refresh = true
-				w.mustChange(e, weather, change)
-				time.Sleep(2 * time.Hour)
-				var status Status
-				for range 1000 {
-					if status, _ = e.Status(t.Context(), names[0]); time.Until(status.Failure.NextAttempt) > 30*time.Second {
-						break
-					}
-					time.Sleep(time.Second)
-				}
-				time.Sleep(waitingMost) // a caller without a token may ask then
-				w.with(func(w *world) { w.refuse = nil })
-				if err := success(t, w, e, names[0]); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Second)
-				for _, name := range names {
-					if e.Failing(name) {
-						t.Errorf("%s still waits", name)
-					}
-				}
-			})
+	}, func(t *testing.T, w *world, e *Engine, success func(*testing.T, *world, *Engine, Name)) {
+		w.lifetime = 10 * time.Hour
+		names := w.roles(e, 5)
+		w.with(func(w *world) { w.refuse = clientFailures["503"] })
+		change := w.reshape(weather, "A")
+		change.Refresh = true
+		mustChange(t, e, weather, change)
+		time.Sleep(2 * time.Hour)
+		waitUntil(t, func() bool {
+			status, _ := e.Status(t.Context(), names[0])
+			return time.Until(status.Failure.NextAttempt) > 30*time.Second
 		})
-	}
+		time.Sleep(waitingMost) // a caller without a token may ask then
+		w.with(func(w *world) { w.refuse = nil })
+		success(t, w, e, names[0])
+		time.Sleep(time.Second)
+		for _, name := range names {
+			if e.Failing(name) {
+				t.Errorf("%s still waits", name)
+			}
+		}
+	})
 }
 
 // What a verified write finds out about the client concerns its own names once it is stored: an attempt that
 // began before would be one too many.
 func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		names := w.roles(e, 5)
-		w.with(func(w *world) { w.refuse = clientFailures["503"] })
-		time.Sleep(3 * time.Hour) // all have ended
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.failingRoles(e, 5, clientFailures["503"])
 		for _, name := range names {
 			_ = mustFail(t, e, name)
 		}
 		w.with(func(w *world) { w.refuse = nil })
 		before := w.fetches()
-		verified, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		change := w.rotation(e)
 		time.Sleep(time.Second)
 		w.wantFetches(before + 1)
-		if err := e.Change(t.Context(), weather, w.rotation(verified)); err != nil {
-			t.Fatal(err)
-		}
+		mustChange(t, e, weather, change)
 		for _, name := range names {
 			mustRead(t, e, name)
 		}
@@ -96,9 +74,8 @@ func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
 
 // Credentials that are being tried say nothing about those in use.
 func TestRefusedWriteHurtsNoName(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refuse = clientFailures["invalid_client"]
-		e := w.engine()
 		if _, err := e.Verify(t.Context(), weather, w.terms(weather, "A")); err == nil {
 			t.Fatal("the write was not refused")
 		}
@@ -108,31 +85,22 @@ func TestRefusedWriteHurtsNoName(t *testing.T) {
 }
 
 func TestWriteThatQueuedLearnsTheServersTime(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		names := w.roles(e, hostFetches)
-		before := w.fetches()
-		w.with(func(w *world) { w.latency = 2 * time.Second })
-		time.Sleep(time.Minute)
-		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
-		synctest.Wait()
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.occupyHost(e, 2*time.Second)
 		w.with(func(w *world) { w.refuse = clientFailures["429"] })
 		_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 		if failed, ok := errors.AsType[*FailedError](err); !ok || time.Until(failed.NextAttempt) < 9*time.Minute {
 			t.Errorf("got %v, want the time of the next attempt", err)
 		}
-		w.wantFetches(before + hostFetches)
+		w.wantFetches(2 * hostFetches)
 	})
 }
 
 // One name's reader asks for all: names that were read before the client's latest failure, and not
 // since, do not take turns in probing.
 func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		names := w.roles(e, 20)
-		w.with(func(w *world) { w.refuse = clientFailures["503"] })
-		time.Sleep(3 * time.Hour) // all have ended
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.failingRoles(e, 20, clientFailures["503"])
 		for range 2 {
 			for _, name := range names {
 				_ = mustFail(t, e, name)
@@ -150,8 +118,7 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 // The names of a server share a secret that is refused: each of them would be a failed login more. A server of
 // the same client whose own secret is good is not held up.
 func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 100)
 		good := Name{Server: "good"}
 		w.with(func(w *world) {
@@ -199,22 +166,20 @@ func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
 }
 
 func TestClientsThatWorkAreForgotten(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		w.shapes[Name{Server: "down"}], w.clients[Name{Server: "down"}] = "D", "down"
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		down, later := Name{Server: "down"}, Name{Server: "later"}
+		w.shapes[down], w.clients[down] = "D", "down"
 		w.refusals = map[string]error{"D": clientFailures["503"]}
 		mustRead(t, e, weather)
-		_ = mustFail(t, e, Name{Server: "down"})
-		if _, err := e.Verify(t.Context(), weather, w.terms(weather, "A")); err != nil {
-			t.Fatal(err)
-		}
-		w.mustChange(e, weather, w.reshape(weather, "A"))
+		_ = mustFail(t, e, down)
+		mustVerify(t, e, weather, w.terms(weather, "A"))
+		mustChange(t, e, weather, w.reshape(weather, "A"))
 		if n := e.clients.len(); n != 1 {
 			t.Errorf("%d clients are kept, want the failing one", n)
 		}
 		time.Sleep(rememberFailure)
-		w.with(func(w *world) { w.shapes[Name{Server: "later"}], w.refusals["L"] = "L", clientFailures["503"] })
-		_ = mustFail(t, e, Name{Server: "later"})
+		w.with(func(w *world) { w.shapes[later], w.refusals["L"] = "L", clientFailures["503"] })
+		_ = mustFail(t, e, later)
 		if n := e.clients.len(); n != 1 {
 			t.Error("a client that no name has used for long is kept")
 		}
@@ -237,58 +202,42 @@ func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
 
 // A lifetime of a second may have passed on the way; longer ones have not, unless the server is slow.
 func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
-	for _, c := range []struct {
+	type request struct {
 		lifetime time.Duration
 		requests int
-	}{{time.Second, 2}, {2 * time.Second, 1}, {time.Minute, 1}} {
-		t.Run(c.lifetime.String(), func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.lifetime, w.latency = c.lifetime, 2*time.Second
-				w.maxTTL = min(c.lifetime, 2*time.Second)
-				e := w.engine()
-				failed := mustFail(t, e, weather)
-				if _, ok := errors.AsType[*grant.UnavailableError](failed.Cause); !ok {
-					t.Errorf("the cause is %v", failed.Cause)
-				}
-				w.wantFetches(c.requests)
-			})
-		})
 	}
+	stories(t, map[string]request{
+		"a second": {time.Second, 2}, "two seconds": {2 * time.Second, 1}, "a minute": {time.Minute, 1},
+	}, func(t *testing.T, w *world, e *Engine, c request) {
+		w.lifetime, w.latency = c.lifetime, 2*time.Second
+		w.maxTTL = min(c.lifetime, 2*time.Second)
+		failed := mustFail(t, e, weather)
+		if _, ok := errors.AsType[*grant.UnavailableError](failed.Cause); !ok {
+			t.Errorf("the cause is %v", failed.Cause)
+		}
+		w.wantFetches(c.requests)
+	})
 }
 
 func TestTokenThatExpiresWhileAWriteIsUnderWayIsNotHandedOut(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 2 * time.Second
-		e := w.engine()
-		slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return nil }}
-		ended := make(chan error, 1)
-		go func() { ended <- e.Change(t.Context(), Name{"weather", "reader"}, slow) }()
-		synctest.Wait()
+		wait := changing(t, e, reader, slowWrite(3*time.Second))
 		mustRead(t, e, weather)
 		w.wantFetches(2)
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		wait()
 		time.Sleep(time.Minute)
-		go func() { ended <- e.Change(t.Context(), Name{"weather", "reader"}, slow) }()
-		synctest.Wait()
+		wait = changing(t, e, reader, slowWrite(3*time.Second))
 		if token, _, err := e.Refresh(t.Context(), weather, ""); err != nil || !token.ValidAt(time.Now()) {
 			t.Errorf("a refresh got a token that expires at %s, %v", token.ExpiresText(), err)
 		}
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		wait()
 	})
 }
 
 func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		names := w.roles(e, hostFetches)
-		w.with(func(w *world) { w.latency = 4 * time.Second })
-		time.Sleep(time.Minute)
-		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
-		synctest.Wait()
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.occupyHost(e, 4*time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := e.Verify(ctx, weather, w.terms(weather, "A")); !errors.Is(err, context.DeadlineExceeded) {
@@ -304,13 +253,11 @@ func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
 // probing makes a client fail and lets one of its names probe, at a server that hangs.
 func probing(t *testing.T, w *world, e *Engine) []Name {
 	t.Helper()
-	names := w.roles(e, 2)
-	w.with(func(w *world) { w.refuse = clientFailures["503"] })
-	time.Sleep(3 * time.Hour) // both have ended
+	names := w.failingRoles(e, 2, clientFailures["503"])
 	_ = mustFail(t, e, names[0])
 	time.Sleep(waitingMost)
 	w.with(func(w *world) { w.hanging["as.example.com"] = true })
-	go func() { _, _ = e.Read(t.Context(), names[0]) }()
+	_ = reading(t, e, names[0])
 	synctest.Wait()
 	if c := e.peek(names[0]).failed.Load().client; c.probe == nil {
 		t.Fatal("no name probes")
@@ -319,19 +266,14 @@ func probing(t *testing.T, w *world, e *Engine) []Name {
 }
 
 func TestVerifiedWriteReleasesThoseWhoWaitForAProbe(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := probing(t, w, e)
-		read := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), names[1])
-			read <- err
-		}()
+		read := reading(t, e, names[1])
 		synctest.Wait()
 		change := w.reshape(names[1], "A")
 		change.Token = &grant.Token{AccessToken: "verified", RequestedAt: time.Now(), ExpiresIn: time.Hour}
 		begun := time.Now()
-		w.mustChange(e, names[1], change)
+		mustChange(t, e, names[1], change)
 		if err := <-read; err != nil || time.Since(begun) != 0 {
 			t.Errorf("the reader got %v after %s, want the verified token at once", err, time.Since(begun))
 		}
@@ -340,8 +282,7 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAProbe(t *testing.T) {
 
 // An attempt that a change of terms breaks off says nothing about the client.
 func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := probing(t, w, e)
 		c := e.peek(names[0]).failed.Load().client
 		before := c.failed.Load()
@@ -355,28 +296,25 @@ func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
 
 // The authorization server may hand out the token that is held, on new terms.
 func TestRepeatedTokenOnNewTermsHasTheirShape(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
 		change := w.reshape(weather, "B")
 		change.Token = &grant.Token{AccessToken: first.AccessToken, RequestedAt: time.Now(), ExpiresIn: time.Hour}
-		w.mustChange(e, weather, change)
-		if got := mustRead(t, e, weather); got.Shape != "B" {
-			t.Errorf("got a token of shape %s", got.Shape)
+		mustChange(t, e, weather, change)
+		if got := mustRead(t, e, weather); got.Shape != "B" || got.ID() != first.ID() {
+			t.Errorf("got the token %s of shape %s", got.AccessToken, got.Shape)
 		}
 		w.wantFetches(1)
 	})
 }
 
 func TestVerifiedShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		mustRead(t, w.engine(), weather)
+	story(t, func(t *testing.T, w *world, first *Engine) {
+		mustRead(t, first, weather)
 		e := w.engine()
 		change := w.reshape(weather, "A")
 		change.Token = &grant.Token{AccessToken: "verified", RequestedAt: time.Now(), ExpiresIn: 5 * time.Second}
-		w.mustChange(e, weather, change)
-		if got := w.stored(weather); got.AccessToken != "" {
-			t.Error("storage holds the token from before")
-		}
+		mustChange(t, e, weather, change)
+		w.wantStored(weather, "")
 	})
 }

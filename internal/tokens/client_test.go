@@ -37,6 +37,23 @@ func (w *world) roles(e *Engine, n int) []Name {
 	return names
 }
 
+// failingRoles makes n roles whose tokens have ended, at a server that fails.
+func (w *world) failingRoles(e *Engine, n int, failure error) []Name {
+	names := w.roles(e, n)
+	w.with(func(w *world) { w.refuse = failure })
+	time.Sleep(3 * time.Hour)
+	return names
+}
+
+// occupyHost takes all places of the roles' host with refreshes.
+func (w *world) occupyHost(e *Engine, latency time.Duration) {
+	names := w.roles(e, hostFetches)
+	w.with(func(w *world) { w.latency = latency })
+	time.Sleep(time.Minute)
+	go parallel(len(names), func(i int) { _, _, _ = e.Refresh(w.t.Context(), names[i], "") })
+	synctest.Wait()
+}
+
 // attemptsFrom is when the authorization server was asked since the n-th request.
 func (w *world) attemptsFrom(n int) []time.Time {
 	w.mu.Lock()
@@ -44,60 +61,51 @@ func (w *world) attemptsFrom(n int) []time.Time {
 	return w.begun[n:]
 }
 
-// TestFailureOfAClientIsSharedByItsNames: new credentials for 300 names meet a server that refuses the
+// New credentials for 300 names meet a server that refuses the
 // client. The requests that are under way together are all; then one name probes per window.
 func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
-	for name, cause := range clientFailures {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.lifetime = 10 * time.Hour
-				e := w.engine()
-				names := w.roles(e, 300)
-				before := w.fetches()
-				w.with(func(w *world) { w.refuse = cause })
-				change := w.reshape(weather, "A")
-				change.Refresh = true
-				begun := time.Now()
-				mustChange(t, e, weather, change)
-				time.Sleep(time.Second)
-				if n := w.fetches() - before; n > hostFetches {
-					t.Errorf("the server saw %d requests at once, want at most %d", n, hostFetches)
-				}
-				time.Sleep(30 * time.Minute)
-				for _, name := range names {
-					if mustRead(t, e, name); !e.Failing(name) {
-						t.Errorf("%s is not failing", name)
-					}
-				}
-				attempts := w.attemptsFrom(before)
-				for len(attempts) > 1 && attempts[0].Sub(begun) < time.Second/2 {
-					attempts = attempts[1:]
-				}
-				for i := range attempts[1:] {
-					if gap := attempts[i+1].Sub(attempts[i]); gap < 3*time.Second/4 {
-						t.Errorf("two requests %s apart, in one window", gap)
-					}
-				}
-				if most := 60; len(attempts) > most {
-					t.Errorf("the server saw %d requests in half an hour, want one per window", len(attempts))
-				}
-			})
-		})
-	}
+	stories(t, clientFailures, func(t *testing.T, w *world, e *Engine, cause error) {
+		w.lifetime = 10 * time.Hour
+		names := w.roles(e, 300)
+		before := w.fetches()
+		w.with(func(w *world) { w.refuse = cause })
+		change := w.reshape(weather, "A")
+		change.Refresh = true
+		begun := time.Now()
+		mustChange(t, e, weather, change)
+		time.Sleep(time.Second)
+		if n := w.fetches() - before; n > hostFetches {
+			t.Errorf("the server saw %d requests at once, want at most %d", n, hostFetches)
+		}
+		time.Sleep(30 * time.Minute)
+		for _, name := range names {
+			if mustRead(t, e, name); !e.Failing(name) {
+				t.Errorf("%s is not failing", name)
+			}
+		}
+		attempts := w.attemptsFrom(before)
+		for len(attempts) > 1 && attempts[0].Sub(begun) < time.Second/2 {
+			attempts = attempts[1:]
+		}
+		for i := range attempts[1:] {
+			if gap := attempts[i+1].Sub(attempts[i]); gap < 3*time.Second/4 {
+				t.Errorf("two requests %s apart, in one window", gap)
+			}
+		}
+		if most := 60; len(attempts) > most {
+			t.Errorf("the server saw %d requests in half an hour, want one per window", len(attempts))
+		}
+	})
 }
 
-// TestWriteForgetsAClientsFailureOnce: storage takes time for each of 300 roles, and the server refuses the new
+// Storage takes time for each of 300 roles, and the server refuses the new
 // credentials meanwhile. That failure is younger than the write.
 func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Hour
-		e := w.engine()
 		w.roles(e, 300)
 		before := w.fetches()
-		w.with(func(w *world) {
-			w.refuse = &grant.RefusedError{Status: 401, Code: "invalid_client"}
-			w.latency = time.Millisecond
-		})
+		w.with(func(w *world) { w.refuse, w.latency = clientFailures["invalid_client"], time.Millisecond })
 		change := w.reshape(weather, "A")
 		change.Refresh = true
 		change.Terms = func(ctx context.Context, name Name) (*Terms, error) {
@@ -112,16 +120,13 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	})
 }
 
-// TestFaultOfANameLeavesItsSiblingsInService: the server fails whenever it is asked for one role's token. That looks
+// The server fails whenever it is asked for one role's token. That looks
 // like an outage, and the role is read all the time, as is another.
 func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = time.Minute
-		e := w.engine()
 		names := w.roles(e, 4)
-		w.with(func(w *world) {
-			w.refusals = map[string]error{"bad": &grant.UnavailableError{Status: 500}}
-		})
+		w.with(func(w *world) { w.refusals = map[string]error{"bad": &grant.UnavailableError{Status: 500}} })
 		for _, bad := range names[1:] {
 			mustChange(t, e, bad, w.reshape(bad, "bad"))
 		}
@@ -141,14 +146,9 @@ func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
 	})
 }
 
-// TestSuccessOfTheProbeOpensTheClient: the first token after an outage is not for one name only.
 func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.lifetime = time.Hour
-		e := w.engine()
-		names := w.roles(e, 50)
-		w.with(func(w *world) { w.refuse = clientFailures["503"] })
-		time.Sleep(2 * time.Hour)
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.failingRoles(e, 50, clientFailures["503"])
 		_ = mustFail(t, e, names[0])
 		time.Sleep(time.Millisecond)
 		for _, name := range names[1:] {
@@ -168,14 +168,9 @@ func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
 	})
 }
 
-// TestColdReadersOfAFailingClientShareItsProbe: while one name asks, others wait for the outcome.
 func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.lifetime, w.refuse = time.Hour, nil
-		e := w.engine()
-		names := w.roles(e, 20)
-		w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
-		time.Sleep(3 * time.Hour) // all have ended
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.failingRoles(e, 20, clientFailures["invalid_client"])
 		before := w.fetches()
 		parallel(len(names), func(i int) { _ = mustFail(t, e, names[i]) })
 		if n := w.fetches() - before; n > 1 {
@@ -184,28 +179,26 @@ func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
 	})
 }
 
-// TestRefusalOfANameHurtsNoSibling: scopes, resource and audience are the name's own.
+// Scopes, resource and audience are the name's own.
 func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
-	for _, code := range []string{"invalid_scope", "invalid_target", "access_denied", "invalid_request"} {
-		t.Run(code, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				bad := Name{"weather", "bad"}
-				w.shapes[bad], w.hosts[bad] = "B", "as.example.com"
-				w.clients[bad] = "client"
-				w.refusals = map[string]error{"B": &grant.RefusedError{Status: 400, Code: code}}
-				_ = mustFail(t, e, bad)
-				w.roles(e, 10)
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.refusals = map[string]error{}
+		for _, code := range []string{"invalid_scope", "invalid_target", "access_denied", "invalid_request"} {
+			bad := Name{"weather", code}
+			w.with(func(w *world) {
+				w.shapes[bad], w.hosts[bad], w.clients[bad] = code, "as.example.com", "client"
+				w.refusals[code] = &grant.RefusedError{Status: 400, Code: code}
 			})
-		})
-	}
+			_ = mustFail(t, e, bad)
+			w.roles(e, 10)
+		}
+	})
 }
 
-// TestWriteBeforeTheServersTimeAsksNobody: the server said when it may be asked again. A refusal is
+// The server said when it may be asked again. A refusal is
 // no such word: a write may be what ends it.
 func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		verify := func() error {
 			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
 			return err
@@ -220,7 +213,7 @@ func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
 		}
 		w.wantFetches(1)
 		for range 2 { // without the name in memory, and with it
-			w.mustChange(e, weather, w.reshape(weather, "A"))
+			mustChange(t, e, weather, w.reshape(weather, "A"))
 			_ = mustFail(t, e, weather)
 		}
 		w.wantFetches(1)
@@ -241,7 +234,7 @@ func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
 	})
 }
 
-// TestRequestsUnderWayTogetherFailAsOne: neither the window nor the count grows by how many they were, and a
+// Neither the window nor the count grows by how many they were, and a
 // longer Retry-After counts. A success that began before the failure does not end it.
 func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -289,50 +282,36 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	})
 }
 
-// TestShortLivedTokensAreFetchedOnDemand: a lifetime below 10 s costs nothing while no caller reads.
 func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
-	for _, lifetime := range []time.Duration{time.Second, 5 * time.Second, 9 * time.Second} {
-		t.Run(lifetime.String(), func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.lifetime, w.latency = lifetime, 10*time.Millisecond
-				e := w.engine()
-				w.roles(e, 300)
-				before := w.fetches()
-				time.Sleep(time.Hour)
-				w.wantFetches(before)
-				if n := w.storageCalls()["save"]; n != 0 {
-					t.Errorf("%d tokens were stored", n)
-				}
-				parallel(100, func(int) { mustRead(t, e, weather) })
-				w.wantFetches(before + 1)
-				first := mustRead(t, e, weather)
-				if lifetime > time.Second {
-					time.Sleep(time.Until(first.RefreshAt) + time.Millisecond)
-					if second := mustRead(t, e, weather); second.ID() == first.ID() {
-						t.Error("a reader got a token with less than half of its life left")
-					}
-					w.with(func(w *world) { w.refuse = clientFailures["503"] })
-					second := mustRead(t, e, weather)
-					time.Sleep(time.Until(second.RefreshAt) + time.Millisecond)
-					if got := mustRead(t, e, weather); got.ID() != second.ID() {
-						t.Error("another token in an outage")
-					}
-				}
-			})
-		})
-	}
+	stories(t, map[string]time.Duration{
+		"1 s": time.Second, "5 s": 5 * time.Second, "9 s": 9 * time.Second,
+	}, func(t *testing.T, w *world, e *Engine, lifetime time.Duration) {
+		w.lifetime, w.latency = lifetime, 10*time.Millisecond
+		w.roles(e, 300)
+		before := w.fetches()
+		time.Sleep(time.Hour)
+		w.wantFetches(before)
+		w.wantCalls("save", 0)
+		parallel(100, func(int) { mustRead(t, e, weather) })
+		w.wantFetches(before + 1)
+		first := mustRead(t, e, weather)
+		if lifetime > time.Second {
+			time.Sleep(time.Until(first.RefreshAt) + time.Millisecond)
+			wantOther(t, e, weather, first.ID()) // less than half of its life is left
+			w.with(func(w *world) { w.refuse = clientFailures["503"] })
+			second := mustRead(t, e, weather)
+			time.Sleep(time.Until(second.RefreshAt) + time.Millisecond)
+			wantToken(t, e, weather, second.ID())
+		}
+	})
 }
 
-// TestShortLivedTokenLeavesNoOlderOneInStorage: after a restart the replaced token is not handed out again.
 func TestShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
 		time.Sleep(time.Minute)
-		w.with(func(w *world) { w.lifetime, w.broken["delete"] = 5*time.Second, errors.New("storage is gone") })
-		if _, refreshed, err := e.Refresh(t.Context(), weather, first.ID()); err != nil || !refreshed {
-			t.Fatalf("refreshed %t, error %v", refreshed, err)
-		}
+		w.with(func(w *world) { w.lifetime, w.broken["delete"] = 5*time.Second, errStorage })
+		wantRefresh(t, e, first.ID(), true)
 		time.Sleep(3 * time.Second)
 		if second := mustRead(t, e, weather); second.Expires.Sub(first.Issued) < 65*time.Second {
 			t.Fatal("the next short-lived token has not been fetched")
@@ -340,51 +319,33 @@ func TestShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
 		w.with(func(w *world) { delete(w.broken, "delete") })
 		time.Sleep(time.Minute) // the delete is tried again
 		deletes := w.storageCalls()["delete"]
-		if got := mustRead(t, w.engine(), weather); got.ID() == first.ID() {
-			t.Error("a restart brought back the token that had been replaced")
-		}
+		wantOther(t, w.engine(), weather, first.ID()) // after a restart
 		mustRead(t, e, weather)
-		if calls := w.storageCalls(); calls["save"] != 1 || calls["delete"] != deletes {
-			t.Errorf("storage calls %v, want one save and no delete after the first", calls)
-		}
+		w.wantCalls("save", 1)
+		w.wantCalls("delete", deletes)
 	})
 }
 
-// TestTenSecondsAreRefreshedAhead: the least lifetime that is.
 func TestTenSecondsAreRefreshedAhead(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Second
-		e := w.engine()
 		first := mustRead(t, e, weather)
 		time.Sleep(time.Until(first.RefreshAt) + time.Second)
 		w.wantFetches(2)
-		if n := w.storageCalls()["save"]; n != 2 {
-			t.Errorf("%d tokens were stored, want 2", n)
-		}
+		w.wantCalls("save", 2)
 	})
 }
 
-// TestServersDoNotWaitForOneAnothersWrites: a write that takes long holds its own server's lock only.
 func TestServersDoNotWaitForOneAnothersWrites(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		const servers = 700
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = time.Millisecond
-		for i := range servers {
-			w.shapes[Name{Server: fmt.Sprint("s", i)}] = "A"
-		}
-		e := w.engine()
-		change := w.reshape(weather, "A")
-		change.Write = func(context.Context) error { time.Sleep(20 * time.Second); return nil }
-		done := make(chan error, 1)
-		go func() { done <- e.Change(t.Context(), weather, change) }()
-		synctest.Wait()
+		names := w.servers(700, "")
+		wait := changing(t, e, weather, slowWrite(20*time.Second))
 		begun := time.Now()
-		parallel(servers, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
 		if waited := time.Since(begun); waited > time.Second {
 			t.Errorf("readers of other servers waited %s", waited)
 		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		wait()
 	})
 }

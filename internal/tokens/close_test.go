@@ -6,13 +6,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 func TestClosedEngineStartsNothing(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 10)
 		ran := false
 		if !e.Go(func(context.Context) { ran = true }) {
@@ -30,27 +27,20 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 			t.Error("a closed engine says that it does work")
 		}
 		for _, name := range names {
-			s := e.peek(name)
-			s.mu.Lock()
-			if s.timer != nil {
+			if e.peek(name).hasTimer() {
 				t.Errorf("%s still has a timer", name)
 			}
-			s.mu.Unlock()
 		}
 		time.Sleep(24 * time.Hour)
 		w.wantFetches(len(names))
-		for range 2 {
-			if _, err := e.Read(t.Context(), names[0]); !errors.Is(err, ErrClosed) {
-				t.Errorf("reading from a closed engine: %v, want ErrClosed", err)
-			}
-		}
+		wantError(t, e, names[0], ErrClosed)
+		wantError(t, e, names[0], ErrClosed)
 	})
 }
 
 // A refresh that Close breaks off counts as a failure of storage, which would be tried again.
 func TestCloseDuringARefreshLeavesNoTimer(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
 		w.with(func(w *world) { w.hanging[""] = true })
 		time.Sleep(time.Until(first.RefreshAt) + time.Second)
@@ -66,28 +56,9 @@ func TestCloseDuringARefreshLeavesNoTimer(t *testing.T) {
 	})
 }
 
-func TestCloseEndsAVerification(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.hanging[""] = true
-		e := w.engine()
-		ended := make(chan error, 1)
-		go func() {
-			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-			ended <- err
-		}()
-		synctest.Wait()
-		begun := time.Now()
-		e.Close()
-		if err := <-ended; !errors.Is(err, ErrClosed) || time.Since(begun) != 0 {
-			t.Errorf("the write got %v after %s, want ErrClosed at once", err, time.Since(begun))
-		}
-	})
-}
-
 func TestCloseEndsTheLoadingOfTokens(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, first *Engine) {
 		w.latency = time.Millisecond
-		first := w.engine()
 		names := w.roles(first, 100)
 		first.Close()
 		e := w.slowEngine()
@@ -111,34 +82,17 @@ func TestCloseEndsTheLoadingOfTokens(t *testing.T) {
 }
 
 func TestAttemptEndsItsContext(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
-		var attempt context.Context
-		terms := w.terms(weather, "A")
-		fetch := terms.Fetch
-		terms.Fetch = func(ctx context.Context) (*grant.Token, error) {
-			attempt = ctx
-			return fetch(ctx)
-		}
-		e.store = fixedTerms{w, terms}
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
-		if attempt.Err() == nil {
+		if w.attempt.Err() == nil {
 			t.Error("the engine keeps the context of an attempt that has ended")
 		}
 	})
 }
 
-// fixedTerms is the world's storage with other terms.
-type fixedTerms struct {
-	*world
-	terms *Terms
-}
-
-func (f fixedTerms) Terms(context.Context, Name) (*Terms, error) { return f.terms, nil }
-
 // Flights wait for the write lock before they store a token, and after a change has made them void.
 func TestCloseEndsTheWaitForAWrite(t *testing.T) {
-	for name, slow := range map[string]func(*Change){
+	stories(t, map[string]func(*Change){
 		"to be stored": func(c *Change) {
 			write := c.Write
 			c.Write = func(ctx context.Context) error { time.Sleep(3 * time.Second); return write(ctx) }
@@ -147,35 +101,25 @@ func TestCloseEndsTheWaitForAWrite(t *testing.T) {
 			terms := c.Terms
 			c.Terms = func(ctx context.Context, n Name) (*Terms, error) { time.Sleep(3 * time.Second); return terms(ctx, n) }
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				read, written := make(chan error, 1), make(chan error, 1)
-				go func() {
-					_, err := e.Read(t.Context(), weather)
-					read <- err
-				}()
-				synctest.Wait()
-				change := w.reshape(weather, "B")
-				change.Terms = w.written(weather, w.terms(weather, "B"))
-				slow(&change)
-				go func() { written <- e.Change(t.Context(), weather, change) }()
-				time.Sleep(time.Second)
-				begun := time.Now()
-				e.Close()
-				if err := <-read; !errors.Is(err, ErrClosed) || time.Since(begun) > closeTimeout {
-					t.Errorf("the reader got %v after %s, want ErrClosed at once", err, time.Since(begun))
-				}
-				t.Logf("the write ended with %v", <-written)
-			})
-		})
-	}
+	}, func(t *testing.T, w *world, e *Engine, slow func(*Change)) {
+		read, written := reading(t, e, weather), make(chan error, 1)
+		synctest.Wait()
+		change := w.change("B")
+		slow(&change)
+		go func() { written <- e.Change(t.Context(), weather, change) }()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		e.Close()
+		if err := <-read; !errors.Is(err, ErrClosed) || time.Since(begun) > closeTimeout {
+			t.Errorf("the reader got %v after %s, want ErrClosed at once", err, time.Since(begun))
+		}
+		t.Logf("the write ended with %v", <-written)
+	})
 }
 
 func TestCloseWaitsForTheLastLoads(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		mustRead(t, w.engine(), weather)
+	story(t, func(t *testing.T, w *world, first *Engine) {
+		mustRead(t, first, weather)
 		e := w.slowEngine()
 		e.LoadAll()
 		time.Sleep(time.Second - closeTimeout/2)

@@ -11,14 +11,10 @@ import (
 )
 
 func TestFetchesAreBoundedPerHost(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 300 * time.Millisecond // short enough for readers to wait in the queue
-		for i := range 100 {
-			name := Name{Server: fmt.Sprint("s", i)}
-			w.shapes[name], w.hosts[name] = "A", "as.example.com"
-		}
-		e := w.engine()
-		parallel(100, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		names := w.servers(100, "as.example.com")
+		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
 		if w.mostFly != hostFetches {
 			t.Errorf("%d fetches at once, want %d", w.mostFly, hostFetches)
 		}
@@ -29,15 +25,12 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 }
 
 func TestHangingHostsStallNobodyElse(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		for i := range 200 { // twenty names on each of ten hosts that hang
-			name, host := Name{Server: fmt.Sprint("s", i)}, fmt.Sprint("hang", i%10)
-			w.shapes[name], w.hosts[name], w.hanging[host] = "A", host, true
-		}
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 0
-		e := w.engine()
-		for i := range 200 {
-			go func() { _, _ = e.Read(t.Context(), Name{Server: fmt.Sprint("s", i)}) }()
+		for i, name := range w.servers(200, "") { // twenty names on each of ten hosts that hang
+			host := fmt.Sprint("hang", i%10)
+			w.with(func(w *world) { w.hosts[name], w.hanging[host] = host, true })
+			_ = reading(t, e, name)
 		}
 		synctest.Wait()
 		before := time.Now()
@@ -48,27 +41,19 @@ func TestHangingHostsStallNobodyElse(t *testing.T) {
 	})
 }
 
-// TestRefreshesAtTenHangingHostsMakeNoReaderWait: while every refresh at ten hosts hangs or
-// queues, the held token of each name is read at once, and tokens of other hosts are refreshed on
-// time.
+// While every refresh at ten hosts hangs or queues, the held token of each name is read at once, and
+// tokens of other hosts are refreshed on time.
 func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		const hosts, perHost, others = 10, 20, 50
 		w.latency = 0
-		var ill, well []Name
-		for i := range hosts * perHost {
-			name := Name{Server: fmt.Sprint("ill", i)}
-			w.shapes[name], w.hosts[name] = "A", fmt.Sprint("hang", i%hosts)
-			ill = append(ill, name)
+		names := w.servers(hosts*perHost+others, "as.example.com")
+		ill, well := names[:hosts*perHost], names[hosts*perHost:]
+		for i, name := range ill {
+			w.hosts[name] = fmt.Sprint("hang", i%hosts)
 		}
-		for i := range others {
-			name := Name{Server: fmt.Sprint("well", i)}
-			w.shapes[name], w.hosts[name] = "A", "as.example.com"
-			well = append(well, name)
-		}
-		e := w.engine()
 		held := map[Name]Answer{}
-		for _, name := range slices.Concat(ill, well) {
+		for _, name := range names {
 			held[name] = mustRead(t, e, name)
 		}
 		w.with(func(w *world) {
@@ -77,14 +62,12 @@ func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 			}
 		})
 
-		reads, underWay := 0, 0
+		underWay := 0
 		for end := held[well[0]].Expires; time.Until(end) > time.Second; time.Sleep(5 * time.Second) {
 			synctest.Wait() // what is due at this instant has begun
 			begun := time.Now()
 			for _, name := range ill {
-				if got := mustRead(t, e, name); got.ID() != held[name].ID() {
-					t.Fatalf("%s: another token out of nowhere", name)
-				}
+				wantToken(t, e, name, held[name].ID())
 			}
 			for _, name := range well {
 				was, got := held[name], mustRead(t, e, name)
@@ -96,30 +79,22 @@ func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 			if waited := time.Since(begun); waited != 0 {
 				t.Fatalf("readers waited %s", waited)
 			}
-			reads += len(held)
 			w.with(func(w *world) { underWay = max(underWay, w.flying) })
 		}
 		// Three quarters of each host's places are for background work.
 		if want := hosts * hostFetches * 3 / 4; underWay != want {
 			t.Errorf("at most %d refreshes were under way, want %d", underWay, want)
 		}
-		t.Logf("%d reads, none of which waited, with up to %d refreshes under way", reads, underWay)
 	})
 }
 
-// TestAWaitingReaderGoesBeforeBackgroundWork: with many refreshes queued at a slow
-// host, a cold reader is served as if there were none.
+// With many refreshes queued at a slow host, a cold reader is served as if there were none.
 func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names = 200
-		cold := Name{Server: "cold"}
-		w.shapes[cold], w.hosts[cold] = "A", "as.example.com"
-		for i := range names {
-			name := Name{Server: fmt.Sprint("s", i)}
-			w.shapes[name], w.hosts[name] = "A", "as.example.com"
-		}
-		e := w.engine()
-		parallel(names, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+		all := w.servers(names+1, "as.example.com")
+		cold := all[names]
+		parallel(names, func(i int) { mustRead(t, e, all[i]) })
 		w.with(func(w *world) { w.latency = 4 * time.Second })
 		time.Sleep(45 * time.Minute) // all are due or queued
 		before := time.Now()
@@ -137,8 +112,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 	})
 }
 
-// TestReaderGoesBeforeRefreshesThatQueue: readers may hold all places, and the next one finds
-// background work in the queue.
+// Readers may hold all places, and the next one finds background work in the queue.
 func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const host = "as.example.com"
@@ -170,7 +144,7 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 		queue("refresh 2", background)
 		queue("refresh 3", t.Context())
 		queue("reader", waitedFor)
-		promoteLast() // somebody has come to wait for refresh 2
+		promoteLast() // a caller waits for refresh 2
 		leave[0]()    // one place, which all take in turn
 		synctest.Wait()
 		close(entered)
@@ -191,26 +165,15 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	})
 }
 
-// TestQueuedFetchLooksIntoStorageAgain: Vault may have gone, and the config with it, while a fetch
-// waited for its turn.
+// Vault may have gone, and the config with it, while a fetch waited for its turn.
 func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		for i := range hostFetches + 1 {
-			name := Name{Server: fmt.Sprint("s", i)}
-			w.shapes[name], w.hosts[name] = "A", "as.example.com"
-		}
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 3 * time.Second
-		e := w.engine()
-		for i := range hostFetches {
-			go func() { _, _ = e.Read(t.Context(), Name{Server: fmt.Sprint("s", i)}) }()
+		var failed <-chan error // of the last one
+		for _, name := range w.servers(hostFetches+1, "as.example.com") {
+			failed = reading(t, e, name)
+			synctest.Wait()
 		}
-		synctest.Wait()
-		failed := make(chan error, 1)
-		go func() {
-			_, err := e.Read(t.Context(), Name{Server: fmt.Sprint("s", hostFetches)})
-			failed <- err
-		}()
-		synctest.Wait()
 		w.with(func(w *world) { w.broken["terms"] = errStorage })
 		if err := <-failed; !errors.Is(err, errStorage) {
 			t.Errorf("got %v, want storage's error", err)
@@ -221,43 +184,25 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 
 // A write that has failed may take effect while a fetch waits for its turn.
 func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		w.latency = time.Second
-		e := w.engine()
-		names := w.roles(e, hostFetches)
-		w.hosts[weather] = "as.example.com"
-		time.Sleep(time.Minute)
-		go parallel(len(names), func(i int) { _, _, _ = e.Refresh(t.Context(), names[i], "") })
-		synctest.Wait()
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.occupyHost(e, time.Second)
 		got := mustReadLater(t, e, weather)
 		synctest.Wait()
 		w.with(func(w *world) { w.shapes[weather] = "B" })
-		if answer := <-got; answer.Shape != "B" || answer.AccessToken[0] != 'B' {
-			t.Errorf("got the token %s of shape %s", answer.AccessToken, answer.Shape)
-		}
-		if n := w.storageCalls()["load"]; n != hostFetches+1 {
-			t.Errorf("tokens were loaded %d times, want once for each name", n)
-		}
+		wantAnswer(t, <-got, "B")
+		w.wantCalls("load", hostFetches+1)
 	})
 }
 
-// TestAReaderHurriesAQueuedRefresh: a refresh that queues in the background is
-// brought forward when its token ends and a reader waits for it.
-func TestAReaderHurriesAQueuedRefresh(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		const names = 400
-		w.lifetime = time.Minute
-		for i := range names {
-			name := Name{Server: fmt.Sprint("s", i)}
-			w.shapes[name], w.hosts[name] = "A", "as.example.com"
-		}
-		w.latency = 0
-		e := w.engine()
-		parallel(names, func(i int) { mustRead(t, e, Name{Server: fmt.Sprint("s", i)}) })
+// A refresh that queues in the background is promoted when its token ends and a reader waits for it.
+func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.lifetime, w.latency = time.Minute, 0
+		names := w.servers(400, "as.example.com")
+		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
 		w.with(func(w *world) { w.latency = 9 * time.Second })
 		time.Sleep(time.Minute) // 400 refreshes at 6 in 9 s: most still queue, all tokens have ended
-		for i := range names {
-			name := Name{Server: fmt.Sprint("s", i)}
+		for _, name := range names {
 			if e.peek(name).held.Load().ValidAt(time.Now()) {
 				continue
 			}

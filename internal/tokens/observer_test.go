@@ -1,18 +1,15 @@
 package tokens
 
 import (
-	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// notes is an observer that notes what it is told.
+// notes is an observer that records its calls.
 type notes struct {
 	mu     sync.Mutex // guards what follows
 	took   []time.Duration
@@ -42,7 +39,15 @@ func (n *notes) Refreshed(late time.Duration) {
 	n.late = append(n.late, late)
 }
 
-// check has what was noted looked at.
+// observed makes an engine with an observer.
+func observed(t *testing.T) (*world, *Engine, *notes) {
+	w, n := newWorld(t), &notes{}
+	e := w.engine()
+	e.observer = n
+	return w, e, n
+}
+
+// check checks what was noted.
 func (n *notes) check(t *testing.T, when string, holds func() bool) {
 	t.Helper()
 	n.mu.Lock()
@@ -52,12 +57,9 @@ func (n *notes) check(t *testing.T, when string, holds func() bool) {
 	}
 }
 
-// An observer is told of every request, of who shared one, and of how late a refresh was.
 func TestObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, n := newWorld(t), &notes{}
-		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
-		t.Cleanup(e.Close)
+		w, e, n := observed(t)
 		parallel(5, func(int) { mustRead(t, e, weather) })
 		n.check(t, "five cold readers", func() bool {
 			return len(n.took) == 1 && n.took[0] == w.latency && n.shared == 4 && len(n.late) == 0
@@ -81,19 +83,14 @@ func TestObserver(t *testing.T) {
 	})
 }
 
-// Of a token that was left because nobody asked for it, how late its refresh is says
-// nothing.
-func TestObserverIsNotToldOfTokensThatNobodyWants(t *testing.T) {
+// The delay of a refresh means nothing if the token was left to expire because no caller read it.
+func TestObserverIsNotToldOfIdleTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, n := newWorld(t), &notes{}
+		w, e, n := observed(t)
 		w.lifetime = 20 * time.Minute
-		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
-		t.Cleanup(e.Close)
 		mustRead(t, e, weather)
 		time.Sleep(48 * time.Hour)
-		if status, err := e.Status(t.Context(), weather); err != nil || status.State != StateIdle {
-			t.Fatalf("%+v, %v", status, err)
-		}
+		wantState(t, e, weather, StateIdle)
 		n.mu.Lock()
 		n.late = nil // the refreshes of the first day
 		n.mu.Unlock()
@@ -104,37 +101,17 @@ func TestObserverIsNotToldOfTokensThatNobodyWants(t *testing.T) {
 		time.Sleep(time.Until(due) + 10*time.Hour)
 		w.with(func(w *world) { w.refuse = nil })
 		due = mustRead(t, e, weather).RefreshAt
-		n.check(t, "after an outage of which nobody saw the end", func() bool { return len(n.late) == 0 })
+		n.check(t, "after an outage whose end no caller saw", func() bool { return len(n.late) == 0 })
 
 		time.Sleep(time.Until(due) + time.Second)
 		n.check(t, "the refresh after that", func() bool { return len(n.late) == 1 && n.late[0] == w.latency })
 	})
 }
 
-// Each tells of what is in memory, and of nothing else.
-func TestEachTellsOfWhatIsHeld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.shapes[Name{Server: "other"}] = "A"
-		e := w.engine()
-		mustRead(t, e, weather)
-		if _, err := e.Read(t.Context(), Name{Server: "nowhere"}); !errors.Is(err, ErrNotConfigured) {
-			t.Fatal(err)
-		}
-		all := map[Name]State{}
-		e.Each(func(name Name, status Status) { all[name] = status.State })
-		if len(all) != 1 || all[weather] != StateOK {
-			t.Errorf("%v", all)
-		}
-	})
-}
-
 // A refresh that a broker asked for early has no due time to be late for.
 func TestObserverIsNotToldOfRefreshesThatWereNotDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, n := newWorld(t), &notes{}
-		e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger(), Observer: n})
-		t.Cleanup(e.Close)
+		w, e, n := observed(t)
 		first := mustRead(t, e, weather)
 		time.Sleep(time.Minute)
 		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
@@ -143,9 +120,7 @@ func TestObserverIsNotToldOfRefreshesThatWereNotDue(t *testing.T) {
 		}
 		w.with(func(w *world) { w.refuse = nil })
 		time.Sleep(time.Minute)
-		if mustRead(t, e, weather).ID() == first.ID() {
-			t.Fatal("the refresh was not tried again")
-		}
+		wantOther(t, e, weather, first.ID())
 		n.check(t, "after an early refresh", func() bool { return len(n.late) == 0 })
 	})
 }

@@ -11,12 +11,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// TestWholeOutage: from a token that is held to the next one, whatever many readers do. While the
+// From a token that is held to the next one, whatever many readers do. While the
 // token is valid all get it, then all are told of the next attempt; each attempt begins exactly when
 // the window of the one before ends, and the first after the outage is the last.
 func TestWholeOutage(t *testing.T) {
-	for _, tc := range []struct {
-		name    string
+	type outage struct {
 		cause   error
 		readers int // each reads once a second
 		length  time.Duration
@@ -24,17 +23,18 @@ func TestWholeOutage(t *testing.T) {
 		held    func(i int) time.Duration
 		waiting time.Duration
 		exact   time.Duration // the least, if it is not three quarters
-	}{
-		{
-			"unavailable", &grant.UnavailableError{Status: 503},
+	}
+	stories(t, map[string]outage{
+		"unavailable": {
+			&grant.UnavailableError{Status: 503},
 			1000, 5 * time.Minute, func(i int) time.Duration { return min(unavailableFirst<<i, unavailableMost) }, waitingMost, 0,
 		},
-		{
-			"asked to wait", &grant.UnavailableError{Status: 429, RetryAfter: 90 * time.Second},
+		"asked to wait": {
+			&grant.UnavailableError{Status: 429, RetryAfter: 90 * time.Second},
 			1000, 5 * time.Minute, func(int) time.Duration { return 99 * time.Second }, 99 * time.Second, 90 * time.Second,
 		},
-		{
-			"refused", &grant.RefusedError{Status: 401, Code: "invalid_client"},
+		"refused": {
+			&grant.RefusedError{Status: 401, Code: "invalid_client"},
 			10, 5 * time.Minute, func(i int) time.Duration {
 				if i < refusedBlip {
 					return min(refusedFirst<<i, waitingMost)
@@ -42,70 +42,66 @@ func TestWholeOutage(t *testing.T) {
 				return 2 * waitingMost << (i - refusedBlip)
 			}, refusedMost, 0,
 		},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.lifetime = time.Minute
-				e := w.engine()
-				held := mustRead(t, e, weather)
-				w.with(func(w *world) { w.refuse = tc.cause })
+	}, func(t *testing.T, w *world, e *Engine, tc outage) {
+		w.lifetime = time.Minute
+		held := mustRead(t, e, weather)
+		w.with(func(w *world) { w.refuse = tc.cause })
 
-				ctx, stop := context.WithCancel(t.Context())
-				var done sync.WaitGroup
-				for i := range tc.readers {
-					done.Go(func() {
-						time.Sleep(time.Duration(i) * time.Second / time.Duration(tc.readers))
-						readThroughOutage(ctx, t, e, held.Token)
-					})
-				}
-				var nexts []FailureStatus // with the next attempt that the status showed last
-				for begun := time.Now(); time.Since(begun) < tc.length; time.Sleep(50 * time.Millisecond) {
-					nexts = nextAttempts(t, e, nexts)
-				}
-				synctest.Wait() // an attempt that ends at this instant has failed
-				w.with(func(w *world) { w.refuse = nil })
-				nexts = nextAttempts(t, e, nexts) // an attempt may be under way, and will succeed
-				last := nexts[len(nexts)-1].NextAttempt
-				time.Sleep(time.Until(last) + 2*w.latency)
-				if got := mustRead(t, e, weather); got.ID() == held.ID() {
-					t.Error("the old token was handed out")
-				}
-				stop()
-				done.Wait()
-
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				attempts := w.begun[1:] // without the one that brought the held token
-				if len(attempts) != len(nexts)+1 {
-					t.Fatalf("%d attempts, want one after each of %d windows", len(attempts), len(nexts))
-				}
-				if !attempts[0].Equal(held.RefreshAt) {
-					t.Errorf("the first attempt began at %s, want %s", attempts[0], held.RefreshAt)
-				}
-				for i, failure := range nexts {
-					next, most := failure.NextAttempt, tc.held(i)
-					least := max(most*3/4, tc.exact)
-					if attempts[i+1].After(held.Expires) {
-						most = min(most, max(tc.waiting, tc.exact))
-						least = min(least, max(tc.waiting*3/4, tc.exact))
-					}
-					if attempts[i].Before(held.Expires) && next.Before(held.Expires) && attempts[i+1].After(held.Expires) {
-						// The token's end brought the attempt forward, to the first reader after it.
-						next, most = attempts[i+1], tc.held(i)
-						if late := next.Sub(held.Expires); late > time.Second/time.Duration(tc.readers) {
-							t.Errorf("the attempt after the token's end came %s after it", late)
-						}
-					}
-					if !attempts[i+1].Equal(next) {
-						t.Errorf("attempt %d began at %s, want %s", i+2, attempts[i+1], next)
-					}
-					if window := attempts[i+1].Sub(attempts[i]) - w.latency; window < least || window > most {
-						t.Errorf("window %d lasted %s, want %s to %s", i+1, window, least, most)
-					}
-				}
+		ctx, stop := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		for i := range tc.readers {
+			done.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second / time.Duration(tc.readers))
+				readThroughOutage(ctx, t, e, held.Token)
 			})
-		})
-	}
+		}
+		var nexts []FailureStatus // with the next attempt that the status showed last
+		for begun := time.Now(); time.Since(begun) < tc.length; time.Sleep(50 * time.Millisecond) {
+			nexts = nextAttempts(t, e, nexts)
+		}
+		synctest.Wait() // an attempt that ends at this instant has failed
+		w.with(func(w *world) { w.refuse = nil })
+		nexts = nextAttempts(t, e, nexts) // an attempt may be under way, and will succeed
+		last := nexts[len(nexts)-1].NextAttempt
+		time.Sleep(time.Until(last) + 2*w.latency)
+		wantOther(t, e, weather, held.ID())
+		if f := wantState(t, e, weather, StateOK).Failure; f != nil {
+			t.Errorf("after the outage the status shows %+v", f)
+		}
+		stop()
+		done.Wait()
+
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		attempts := w.begun[1:] // without the one that brought the held token
+		if len(attempts) != len(nexts)+1 {
+			t.Fatalf("%d attempts, want one after each of %d windows", len(attempts), len(nexts))
+		}
+		if !attempts[0].Equal(held.RefreshAt) {
+			t.Errorf("the first attempt began at %s, want %s", attempts[0], held.RefreshAt)
+		}
+		for i, failure := range nexts {
+			next, most := failure.NextAttempt, tc.held(i)
+			least := max(most*3/4, tc.exact)
+			if attempts[i+1].After(held.Expires) {
+				most = min(most, max(tc.waiting, tc.exact))
+				least = min(least, max(tc.waiting*3/4, tc.exact))
+			}
+			if attempts[i].Before(held.Expires) && next.Before(held.Expires) && attempts[i+1].After(held.Expires) {
+				// The token's end brought the attempt forward, to the first reader after it.
+				next, most = attempts[i+1], tc.held(i)
+				if late := next.Sub(held.Expires); late > time.Second/time.Duration(tc.readers) {
+					t.Errorf("the attempt after the token's end came %s after it", late)
+				}
+			}
+			if !attempts[i+1].Equal(next) {
+				t.Errorf("attempt %d began at %s, want %s", i+2, attempts[i+1], next)
+			}
+			if window := attempts[i+1].Sub(attempts[i]) - w.latency; window < least || window > most {
+				t.Errorf("window %d lasted %s, want %s to %s", i+1, window, least, most)
+			}
+		}
+	})
 }
 
 // readThroughOutage reads once a second until ctx ends, and checks what it gets.
@@ -138,6 +134,9 @@ func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatu
 		t.Fatal(err)
 	}
 	f := status.Failure
+	if want := map[bool]State{true: StateFailing, false: StateDown}[status.Token != nil]; f != nil && status.State != want {
+		t.Errorf("state %s, want %s", status.State, want)
+	}
 	switch {
 	case f == nil:
 	case len(nexts) > 0 && nexts[len(nexts)-1].At.Equal(f.At):
@@ -148,12 +147,11 @@ func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatu
 	return nexts
 }
 
-// TestReadersOfAHangingServerWaitFiveSeconds: however many there are, and whatever the request's own
+// However many there are, and whatever the request's own
 // timeout is. The request goes on, and its outcome is for those who come after.
 func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true
-		e := w.engine()
 		begun := time.Now()
 		leaves, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -188,12 +186,11 @@ func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 	})
 }
 
-// TestServerThatHungServesSoonAfterItsReturn: the request that was under way is lost, and ends by its own
+// The request that was under way is lost, and ends by its own
 // timeout; the next one follows at once if callers wait.
 func TestServerThatHungServesSoonAfterItsReturn(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true
-		e := w.engine()
 		begun := time.Now()
 		var served time.Time
 		time.AfterFunc(100*time.Second, func() { w.with(func(w *world) { w.hanging["dead"] = false }) })
@@ -213,15 +210,12 @@ func TestServerThatHungServesSoonAfterItsReturn(t *testing.T) {
 	})
 }
 
-// TestSlowAnswerServesTheReaderWhoComesAgain: the server answers after its first readers were told to
+// The server answers after its first readers were told to
 // read again, and is asked once.
 func TestSlowAnswerServesTheReaderWhoComesAgain(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 7 * time.Second
-		e := w.engine()
-		if _, err := e.Read(t.Context(), weather); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want a WaitError", err)
-		}
+		wantError(t, e, weather, context.DeadlineExceeded)
 		mustRead(t, e, weather)
 		w.wantFetches(1)
 	})

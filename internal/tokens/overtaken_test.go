@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
@@ -33,39 +31,41 @@ func (s slowStore) Save(ctx context.Context, name Name, t *Token) error {
 	return s.world.Save(ctx, name, t)
 }
 
+// slowEngine starts an engine on slow storage, whose last answers come after Close.
 func (w *world) slowEngine() *Engine {
-	e := New(Options{Store: slowStore{w}, Passive: w.isPassive, Log: hclog.NewNullLogger()})
-	w.t.Cleanup(e.Close)
-	return e
+	w.t.Cleanup(func() { time.Sleep(time.Minute) })
+	return w.engineOn(slowStore{w})
 }
 
 // A token that was on its way from storage when a write changed its terms is not handed
 // out, not for a moment.
 func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		first := mustRead(t, w.engine(), weather)
+	stories(t, map[string]func(*testing.T, *Engine) (wait func()){
+		"for a reader": func(t *testing.T, e *Engine) func() {
+			got := mustReadLater(t, e, weather)
+			return func() { wantAnswer(t, <-got, "B") }
+		},
+		"in the background": func(_ *testing.T, e *Engine) func() { e.LoadAll(); return func() {} },
+	}, func(t *testing.T, w *world, first *Engine, load func(*testing.T, *Engine) (wait func())) {
+		mustRead(t, first, weather)
 		e := w.slowEngine()
-		waited := mustReadLater(t, e, weather)
+		wait := load(t, e)
 		time.Sleep(750 * time.Millisecond) // the old terms have been read, and the old token
-		change := w.reshape(weather, "B")
-		change.Terms = w.written(weather, w.terms(weather, "B"))
-		mustChange(t, e, weather, change)
-		time.Sleep(time.Second) // the old token has arrived
-		if got := mustRead(t, e, weather); got.ID() == first.ID() || got.Shape != "B" {
-			t.Errorf("after the write a reader got a token of shape %s", got.Shape)
+		mustChange(t, e, weather, w.change("B"))
+		time.Sleep(300 * time.Millisecond) // the old token has arrived
+		if e.peek(weather).held.Load() != nil {
+			t.Error("the old token is held after the write")
 		}
-		if got := <-waited; got.Shape != "B" {
-			t.Errorf("a reader who waited through the write got a token of shape %s", got.Shape)
-		}
+		wantShape(t, e, weather, "B")
+		wait()
 	})
 }
 
 // An answer that arrives while a delete is being written is thrown away by the delete, and
 // leaves nothing in storage.
 func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = time.Second
-		e := w.engine()
 		result := reading(t, e, weather)
 		synctest.Wait()
 		mustChange(t, e, weather, Change{Write: func(context.Context) error {
@@ -76,18 +76,16 @@ func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
 		if err := <-result; !errors.Is(err, ErrNotConfigured) {
 			t.Errorf("the reader got %v, want ErrNotConfigured", err)
 		}
-		if w.stored(weather).AccessToken != "" || w.storageCalls()["save"] != 0 {
-			t.Error("a token was saved for what had been deleted")
-		}
+		w.wantStored(weather, "")
+		w.wantCalls("save", 0)
 		w.wantFetches(1)
 	})
 }
 
 // A refusal of the old terms says nothing of the new ones.
 func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency, w.refuse = time.Second, &grant.RefusedError{Code: "invalid_scope"}
-		e := w.engine()
 		got := mustReadLater(t, e, weather)
 		synctest.Wait()
 		mustChange(t, e, weather, Change{Write: func(context.Context) error {
@@ -99,9 +97,7 @@ func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
 		if e.Failing(weather) {
 			t.Error("the failure of the old terms is remembered")
 		}
-		if answer := <-got; answer.Shape != "B" {
-			t.Errorf("the reader got a token of shape %s", answer.Shape)
-		}
+		wantAnswer(t, <-got, "B")
 		w.wantFetches(2)
 	})
 }
@@ -109,7 +105,7 @@ func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
 // A write on another node takes no lock here. What it overtakes is saved and not handed
 // out: storage says what is right now.
 func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
 		got := mustReadLater(t, e, weather)
@@ -120,19 +116,14 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		e.Invalidate(weather)
 		time.Sleep(time.Second) // it has been saved
-		if answer := mustRead(t, e, weather); answer.Shape != "B" {
-			t.Errorf("after the invalidation a reader got a token of shape %s", answer.Shape)
-		}
-		if answer := <-got; answer.Shape != "B" {
-			t.Errorf("a reader who waited through it got a token of shape %s", answer.Shape)
-		}
+		wantShape(t, e, weather, "B")
+		wantAnswer(t, <-got, "B")
 		w.wantFetches(2)
 	})
 }
 
-// TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd: nor is it if the engine is closed before it is saved.
 func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
 		failed := reading(t, e, weather)
@@ -149,7 +140,7 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
 // A token is saved before it is handed out, so that a failover does not go back to the one
 // before it.
 func TestRefreshedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
 		first := mustRead(t, e, weather)
@@ -157,39 +148,21 @@ func TestRefreshedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
 		if w.stored(weather).AccessToken == first.AccessToken {
 			t.Fatal("the new token is not being saved")
 		}
-		if got := mustRead(t, e, weather); got.ID() != first.ID() {
-			t.Error("a reader got the new token before it was saved")
-		}
+		wantToken(t, e, weather, first.ID())
 		time.Sleep(time.Second)
-		if got := mustRead(t, e, weather); got.ID() == first.ID() {
-			t.Error("a reader got the old token after the new one was saved")
-		}
+		wantOther(t, e, weather, first.ID())
 	})
 }
 
 func TestVerifiedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		e := w.slowEngine()
 		first := mustRead(t, e, weather)
-		change := w.reshape(weather, "A")
-		terms := w.terms(weather, "A")
-		change.Terms = w.written(weather, terms)
-		var err error
-		if change.Token, err = e.Verify(t.Context(), weather, terms); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- e.Change(t.Context(), weather, change) }()
-		time.Sleep(time.Second / 4)
-		if w.stored(weather).AccessToken != change.Token.AccessToken {
-			t.Fatal("the verified token is not being saved")
-		}
-		if got := mustRead(t, e, weather); got.ID() != first.ID() {
-			t.Error("a reader got the verified token before it was saved")
-		}
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
+		change := w.verified(e, weather, "A")
+		wait := changing(t, e, weather, change)
+		w.wantStored(weather, change.Token.AccessToken)
+		wantToken(t, e, weather, first.ID())
+		wait()
 		if got := mustRead(t, e, weather); got.AccessToken != change.Token.AccessToken {
 			t.Error("a reader got the old token after the write")
 		}

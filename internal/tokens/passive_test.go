@@ -2,14 +2,12 @@ package tokens
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// atRest checks that the engine has neither a timer nor a flight nor, which the bubble's
-// end would find out otherwise, a goroutine.
+// atRest checks that the engine has neither a timer nor a flight nor a goroutine.
 func atRest(t *testing.T, e *Engine, when string) {
 	t.Helper()
 	synctest.Wait()
@@ -36,83 +34,67 @@ func atRest(t *testing.T, e *Engine, when string) {
 }
 
 func TestPassiveNodeRunsNoTimersAndNoGoroutines(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		reader := Name{"weather", "reader"}
-		w.shapes[reader], w.shapes[Name{Server: "gone"}] = "R", "G"
-		active := w.engine()
+	story(t, func(t *testing.T, w *world, active *Engine) {
+		gone, empty := Name{Server: "gone"}, Name{Server: "empty"}
+		w.shapes[reader], w.shapes[gone] = "R", "G"
 		held := mustRead(t, active, weather)
 		mustRead(t, active, reader)
-		mustRead(t, active, Name{Server: "gone"})
+		mustRead(t, active, gone)
 		active.Close()
 		w.with(func(w *world) {
-			delete(w.shapes, Name{Server: "gone"})
-			w.shapes[Name{Server: "empty"}] = "E"
-			w.passive = true
+			delete(w.shapes, gone)
+			w.shapes[empty], w.passive = "E", true
 		})
 
 		e := w.engine()
 		e.LoadAll()
 		atRest(t, e, "after loading")
-		mustRead(t, e, weather)
+		wantToken(t, e, weather, held.ID())
 		mustRead(t, e, reader)
 		atRest(t, e, "after reads")
-		time.Sleep(cooldown)
-		if _, err := e.Read(t.Context(), Name{Server: "empty"}); !errors.Is(err, ErrReadOnly) {
-			t.Errorf("a read that needs a fetch gave %v, want ErrReadOnly", err)
+		if _, err := e.Verify(t.Context(), weather, &Terms{}); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("a verification gave %v, want ErrReadOnly", err)
 		}
+		time.Sleep(cooldown)
+		wantError(t, e, empty, ErrReadOnly)
 		for _, rejected := range []string{"", held.ID(), "0123456789abcdef"} { // the active node may hold another one
 			if _, _, err := e.Refresh(t.Context(), weather, rejected); !errors.Is(err, ErrReadOnly) {
 				t.Errorf("a refresh of %q gave %v, want ErrReadOnly", rejected, err)
 			}
 		}
 		atRest(t, e, "after refreshes")
-		for _, name := range []Name{weather, reader, {Server: "empty"}, {Server: "nobody"}} {
+		for _, name := range []Name{weather, reader, empty, {Server: "nobody"}} {
 			_, _ = e.Status(t.Context(), name)
 			e.Invalidate(name)
 		}
 		atRest(t, e, "after invalidation")
 		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
-		if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
-			t.Errorf("a read of a token that is due gave %v, want ErrReadOnly", err)
-		}
+		wantError(t, e, weather, ErrReadOnly)
 		atRest(t, e, "after a read of a token that is due")
 
-		before := fmt.Sprint(w.storageCalls())
+		before := w.storageCalls()
 		time.Sleep(24 * time.Hour)
 		atRest(t, e, "after a day")
-		if after := fmt.Sprint(w.storageCalls()); after != before {
-			t.Errorf("in a day storage calls went from %s to %s", before, after)
-		}
-		if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
-			t.Errorf("a read of an expired token gave %v, want ErrReadOnly", err)
-		}
-		if calls := w.storageCalls(); calls["save"] != 3 || calls["delete"] != 0 {
-			t.Errorf("storage calls %v, want no write but the active node's three", calls)
-		}
-		if w.stored(Name{Server: "gone"}).AccessToken == "" {
-			t.Error("a passive node deleted a stored token")
-		}
+		w.wantNoCallsSince(before)
+		wantError(t, e, weather, ErrReadOnly)
+		w.wantCalls("save", 3) // by the active node
+		w.wantCalls("delete", 0)
 		w.wantFetches(3)
 	})
 }
 
 // The timers of an engine that becomes passive fire once more, and do nothing.
 func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		held := mustRead(t, e, weather)
 		w.with(func(w *world) { w.passive = true })
 		time.Sleep(time.Until(held.RefreshAt) + time.Second)
 		atRest(t, e, "after the time of the refresh")
-		if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
-			t.Errorf("a read of a token that is due gave %v, want ErrReadOnly", err)
-		}
+		wantError(t, e, weather, ErrReadOnly)
 		w.with(func(w *world) { w.passive = false })
 		mustRead(t, e, weather) // overdue: it takes the refreshing up again
 		time.Sleep(time.Second)
-		if got := mustRead(t, e, weather); got.ID() == held.ID() {
-			t.Error("the token was not refreshed once the node was active again")
-		}
+		wantOther(t, e, weather, held.ID())
 		w.wantFetches(2)
 		time.Sleep(time.Hour)
 		w.wantFetches(3)
@@ -122,15 +104,14 @@ func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 // A read in reportEvery is forwarded, so that the active node learns of the reader. The others get the token
 // that is held: they do not depend on there being an active node, and cost no storage.
 func TestPassiveNodeForwardsFewReadsOfADueToken(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		active := w.engine()
+	story(t, func(t *testing.T, w *world, active *Engine) {
 		held := mustRead(t, active, weather)
 		active.Close()
 		w.with(func(w *world) { w.passive = true })
 		e := w.engine()
 		mustRead(t, e, weather)
 		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
-		before := fmt.Sprint(w.storageCalls())
+		before := w.storageCalls()
 		const rounds, reads = 4, 100
 		for range rounds {
 			forwarded := 0
@@ -150,14 +131,10 @@ func TestPassiveNodeForwardsFewReadsOfADueToken(t *testing.T) {
 				t.Errorf("%d of %d reads in %s were forwarded, want 1", forwarded, reads, reportEvery)
 			}
 		}
-		if after := fmt.Sprint(w.storageCalls()); after != before {
-			t.Errorf("storage calls went from %s to %s", before, after)
-		}
+		w.wantNoCallsSince(before)
 		time.Sleep(time.Until(held.Expires))
 		for range reads {
-			if _, err := e.Read(t.Context(), weather); !errors.Is(err, ErrReadOnly) {
-				t.Fatalf("a read of an expired token gave %v, want ErrReadOnly", err)
-			}
+			wantError(t, e, weather, ErrReadOnly)
 		}
 	})
 }

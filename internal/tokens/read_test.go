@@ -1,22 +1,14 @@
 package tokens
 
-import (
-	"testing"
-	"time"
-
-	"github.com/hashicorp/go-hclog"
-)
+import "testing"
 
 // warmEngine is an engine that holds a token.
 func warmEngine(t testing.TB) *Engine {
 	t.Helper()
-	w := newWorld(nil)
+	w := newWorld(t)
 	w.latency = 0
-	e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger()})
-	t.Cleanup(e.Close)
-	if answer, err := e.Read(t.Context(), weather); err != nil || !answer.ValidAt(time.Now()) {
-		t.Fatalf("the first read: %v, %v", answer, err)
-	}
+	e := w.engine()
+	mustRead(t, e, weather)
 	return e
 }
 

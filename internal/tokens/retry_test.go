@@ -11,8 +11,7 @@ import (
 
 // The worker sleeps until a task is due; one that comes later may be due earlier.
 func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		begun := time.Now()
 		done := map[string]time.Duration{}
 		add := func(key string, after time.Duration) {
@@ -42,8 +41,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 
 // A task that is added while it runs is another one, with a time of its own.
 func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		var runs atomic.Int64
 		var task func(context.Context) error
 		task = func(context.Context) error {
@@ -67,8 +65,7 @@ func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 
 // Storage that is back before the write is final is looked into then, and not only at the end.
 func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
 		w.broken["terms"] = errStorage
 		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
@@ -78,9 +75,7 @@ func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		w.with(func(w *world) { clear(w.broken) })
 		time.Sleep(LateCommit / 2)
-		if got := mustRead(t, e, weather); got.Shape != "B" {
-			t.Errorf("got a token of shape %s", got.Shape)
-		}
+		wantShape(t, e, weather, "B")
 	})
 }
 

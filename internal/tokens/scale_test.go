@@ -36,14 +36,13 @@ func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
 		{names: 1500, hosts: 100, latency: 3 * time.Second, places: overAll},
 	} {
 		t.Run(fmt.Sprintf("%d hosts", c.hosts), func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
+			story(t, func(t *testing.T, w *world, e *Engine) {
 				w.lifetime, w.latency = 2*time.Minute, c.latency
 				needed := c.latency * time.Duration((c.names+c.places-1)/c.places)
 				if needed >= margin(w.lifetime) {
 					t.Fatalf("%s of work are too much for a margin of %s", needed, margin(w.lifetime))
 				}
 				names := w.crowd(c.names, c.hosts)
-				e := w.engine()
 				e.LoadAll()
 				time.Sleep(needed + time.Millisecond)
 				for _, name := range names {
@@ -62,11 +61,10 @@ func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
 
 // TestTokensThatFallDueAtOnceAreSpreadAfterwards: a crowd does not come back as one.
 func TestTokensThatFallDueAtOnceAreSpreadAfterwards(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names, hosts = 1000, 1000
 		w.lifetime, w.latency = time.Hour, 0
 		w.crowd(names, hosts)
-		e := w.engine()
 		e.LoadAll()
 		time.Sleep(time.Second)
 		w.wantFetches(names)

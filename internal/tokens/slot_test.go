@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
@@ -22,38 +20,32 @@ func (s *slot) hasTimer() bool {
 
 // A timer keeps its slot in memory until it fires, which may be months away.
 func TestNoTimerIsLeftWithoutAToken(t *testing.T) {
-	for name, end := range map[string]func(*world, *Engine){
-		"deleted": func(w *world, e *Engine) { w.mustChange(e, weather, w.remove(weather)) },
-		"dropped": func(w *world, e *Engine) { w.mustChange(e, weather, w.reshape(weather, "B")) },
+	stories(t, map[string]func(*world, *Engine){
+		"deleted": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.remove(weather)) },
+		"dropped": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.reshape(weather, "B")) },
 		"invalidated": func(w *world, e *Engine) {
 			w.with(func(w *world) { w.broken["terms"] = errStorage })
 			e.Invalidate(weather)
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				e := w.engine()
-				mustRead(t, e, weather)
-				s := e.peek(weather)
-				if !s.hasTimer() {
-					t.Fatal("a token that is held has no timer")
-				}
-				end(w, e)
-				synctest.Wait()
-				if s.hasTimer() {
-					t.Error("the timer is left")
-				}
-			})
-		})
-	}
+	}, func(t *testing.T, w *world, e *Engine, end func(*world, *Engine)) {
+		mustRead(t, e, weather)
+		s := e.peek(weather)
+		if !s.hasTimer() {
+			t.Fatal("a token that is held has no timer")
+		}
+		end(w, e)
+		synctest.Wait()
+		if s.hasTimer() {
+			t.Error("the timer is left")
+		}
+	})
 }
 
 // The lock of a name is for changes: its readers share it with nothing, even when a refresh is under
 // way or has failed.
 func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Hour
-		e := w.engine()
 		first := mustRead(t, e, weather)
 		s := e.peek(weather)
 		read := func() Answer {
@@ -68,19 +60,10 @@ func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 		}
 		read()
 		time.Sleep(20 * time.Minute)
-		inWindow := func() bool { // of held tokens, and past that of callers who wait
+		waitUntil(t, func() bool { // within the window of held tokens, and past that of callers who wait
 			f := s.failed.Load()
 			return left(f.end(true), time.Now()) > 20*time.Second && left(f.end(false), time.Now()) < 0
-		}
-		for range 600 {
-			if inWindow() {
-				break
-			}
-			time.Sleep(time.Second / 4)
-		}
-		if !inWindow() {
-			t.Fatal("no window outlasts that of callers who wait")
-		}
+		})
 		if ttl := read().TTL; ttl < 20 {
 			t.Errorf("readers are told to come again in %d s, before the next attempt", ttl)
 		}
@@ -88,8 +71,7 @@ func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 }
 
 func TestReadsAreRecordedOnceASecond(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		time.Sleep(time.Minute)
 		s := e.slot(weather)
 		s.touch(time.Now())
@@ -106,8 +88,7 @@ func TestReadsAreRecordedOnceASecond(t *testing.T) {
 }
 
 func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		s := e.slot(weather)
 		s.mu.Lock()
 		s.drop()
@@ -125,9 +106,8 @@ func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
 }
 
 func TestReadersWithinTheWindowOfANamesOwnFailureAskNobody(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refuse = &grant.RefusedError{Status: 400, Code: "invalid_scope"}
-		e := w.engine()
 		failed := mustFail(t, e, weather)
 		if refused, ok := errors.AsType[*grant.RefusedError](failed.Cause); !ok || refused.Code != "invalid_scope" {
 			t.Errorf("the cause is %v", failed.Cause)
@@ -140,49 +120,20 @@ func TestReadersWithinTheWindowOfANamesOwnFailureAskNobody(t *testing.T) {
 	})
 }
 
-// A load in the background is overtaken by a write as one for a reader is.
-func TestBackgroundLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		mustRead(t, w.engine(), weather)
-		e := w.slowEngine()
-		e.LoadAll()
-		time.Sleep(750 * time.Millisecond) // the old terms have been read, and the old token
-		change := w.reshape(weather, "B")
-		change.Terms = w.written(weather, w.terms(weather, "B"))
-		w.mustChange(e, weather, change)
-		time.Sleep(300 * time.Millisecond)
-		if s := e.peek(weather); s.held.Load() != nil {
-			t.Error("the old token is held after the write")
-		}
-		time.Sleep(time.Minute)
-		if got := mustRead(t, e, weather); got.Shape != "B" {
-			t.Errorf("got a token of shape %s", got.Shape)
-		}
-	})
-}
-
 // Terms are what a failed write leaves in question, not the token; and once they can no longer
 // change, one look is enough.
 func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
-		before := w.storageCalls()
+		loads := w.storageCalls()["load"]
 		w.broken["terms"] = errStorage
-		if err := e.Change(t.Context(), weather, w.lateWrite(nil, errStorage)); !errors.Is(err, errStorage) {
-			t.Fatal(err)
-		}
+		failChange(t, e, w.lateWrite(nil))
 		time.Sleep(LateCommit + time.Second)
 		w.with(func(w *world) { clear(w.broken) })
 		looks := w.storageCalls()["terms"]
 		time.Sleep(10 * time.Minute)
-		after := w.storageCalls()
-		if n := after["terms"] - looks; n != 1 {
-			t.Errorf("the terms were read %d times", n)
-		}
-		if n := after["load"] - before["load"]; n != 0 {
-			t.Errorf("the token was loaded %d times", n)
-		}
+		w.wantCalls("terms", looks+1)
+		w.wantCalls("load", loads)
 	})
 }
 
@@ -196,20 +147,28 @@ func TestCallersOfASlotThatGoesAreServedByTheNext(t *testing.T) {
 			w := newWorld(t)
 			w.latency = 0
 			e := w.engine()
-			s := e.slot(weather)
-			s.mu.Lock()
-			ended := make(chan error, 1)
-			go func() { ended <- call(e) }()
-			for range 1000 {
-				runtime.Gosched()
-			}
-			s.drop()
-			s.mu.Unlock()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			dropDuring(e, func() {
+				if err := call(e); err != nil {
+					t.Error(err)
+				}
+			})
 		})
 	}
+}
+
+// dropDuring drops weather's slot while call waits for the slot's lock.
+func dropDuring(e *Engine, call func()) (dropped *slot) {
+	s := e.slot(weather)
+	s.mu.Lock()
+	done := make(chan struct{})
+	go func() { defer close(done); call() }()
+	for range 1000 {
+		runtime.Gosched()
+	}
+	s.drop()
+	s.mu.Unlock()
+	<-done
+	return s
 }
 
 // delayedTerms answers as slowly as it is told, with what storage held when it was asked.
@@ -226,38 +185,25 @@ func (d *delayedTerms) Terms(ctx context.Context, name Name) (*Terms, error) {
 // A write that has failed takes effect while terms are being read, or while a token is being fetched on
 // the terms before. The last look at what it left finds out, and the flight must not undo that.
 func TestFlightThatALookOvertakesBeginsAgain(t *testing.T) {
-	for name, delays := range map[string][2]time.Duration{
+	stories(t, map[string][2]time.Duration{
 		"reading terms": {8 * time.Second, time.Millisecond}, "fetching": {0, 8 * time.Second},
-	} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.latency = delays[1]
-				store := &delayedTerms{world: w}
-				e := New(Options{Store: store, Passive: w.isPassive, Log: hclog.NewNullLogger()})
-				t.Cleanup(e.Close)
-				_ = e.slot(weather)
-				write := w.lateWrite(map[Name]string{weather: "B"}, errStorage) // after 10 s
-				if err := e.Change(t.Context(), weather, write); !errors.Is(err, errStorage) {
-					t.Fatal(err)
-				}
-				time.Sleep(9 * time.Second)
-				store.delay.Store(int64(delays[0]))
-				if _, err := e.Read(t.Context(), weather); !errors.Is(err, context.DeadlineExceeded) {
-					t.Fatalf("got %v", err)
-				}
-				store.delay.Store(0)
-				time.Sleep(LateCommit)
-				if got := mustRead(t, e, weather); got.Shape != "B" {
-					t.Errorf("got a token of shape %s", got.Shape)
-				}
-			})
-		})
-	}
+	}, func(t *testing.T, w *world, _ *Engine, delays [2]time.Duration) {
+		w.latency = delays[1]
+		store := &delayedTerms{world: w}
+		e := w.engineOn(store)
+		_ = e.slot(weather)
+		failChange(t, e, w.lateWrite(map[Name]string{weather: "B"})) // after 10 s
+		time.Sleep(9 * time.Second)
+		store.delay.Store(int64(delays[0]))
+		wantError(t, e, weather, context.DeadlineExceeded)
+		store.delay.Store(0)
+		time.Sleep(LateCommit)
+		wantShape(t, e, weather, "B")
+	})
 }
 
 func TestStorageThatRecoversIsTriedSoonAtItsNextFailure(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		for range 2 {
 			held := mustRead(t, e, weather)
 			w.with(func(w *world) { w.broken["terms"] = errStorage })
@@ -274,8 +220,8 @@ func TestStorageThatRecoversIsTriedSoonAtItsNextFailure(t *testing.T) {
 }
 
 func TestLoadingCountsAsARead(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		mustRead(t, w.engine(), weather)
+	story(t, func(t *testing.T, w *world, first *Engine) {
+		mustRead(t, first, weather)
 		e := w.engine()
 		time.Sleep(time.Minute)
 		e.LoadAll()
@@ -287,8 +233,7 @@ func TestLoadingCountsAsARead(t *testing.T) {
 }
 
 func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		first := w.engine()
+	story(t, func(t *testing.T, w *world, first *Engine) {
 		mustRead(t, first, weather)
 		first.Close()
 		time.Sleep(2 * time.Hour)
@@ -300,8 +245,7 @@ func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
 }
 
 func TestStoredTokenLeavesNothingToRetry(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
 		if n := e.retries.len(); n != 0 {
 			t.Errorf("%d tasks are left", n)
@@ -311,8 +255,8 @@ func TestStoredTokenLeavesNothingToRetry(t *testing.T) {
 
 // A token that could not be stored is stored later, unless it is gone by then; and Close ends the wait.
 func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
-	for name, end := range map[string]func(*world, *Engine){
-		"deleted": func(w *world, e *Engine) { w.mustChange(e, weather, w.remove(weather)) },
+	stories(t, map[string]func(*world, *Engine){
+		"deleted": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.remove(weather)) },
 		"closed": func(w *world, e *Engine) {
 			slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return ErrConflict }}
 			go func() { _ = e.Change(w.t.Context(), weather, slow) }()
@@ -320,30 +264,22 @@ func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
 			e.Close()
 			time.Sleep(2 * time.Second)
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			story(t, func(t *testing.T, w *world) {
-				w.broken["save"] = errStorage
-				e := w.engine()
-				mustRead(t, e, weather)
-				w.with(func(w *world) { clear(w.broken) })
-				end(w, e)
-				time.Sleep(time.Minute)
-				if n := w.storageCalls()["save"]; n != 1 {
-					t.Errorf("%d saves, want the first one only", n)
-				}
-			})
-		})
-	}
+	}, func(t *testing.T, w *world, e *Engine, end func(*world, *Engine)) {
+		w.broken["save"] = errStorage
+		mustRead(t, e, weather)
+		w.with(func(w *world) { clear(w.broken) })
+		end(w, e)
+		time.Sleep(time.Minute)
+		w.wantCalls("save", 1)
+	})
 }
 
 func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 100 * time.Hour
-		e := w.engine()
 		first := mustRead(t, e, weather)
 		w.with(func(w *world) { w.idle = time.Hour })
-		w.mustChange(e, weather, w.reshape(weather, "A"))
+		mustChange(t, e, weather, w.reshape(weather, "A"))
 		w.with(func(w *world) { w.lifetime = 101 * time.Hour })
 		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
 		s := e.peek(weather)
@@ -352,13 +288,9 @@ func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 		s.mu.Unlock()
 		time.Sleep(time.Hour)
 		w.wantFetches(1)
-		if status, _ := e.Status(t.Context(), weather); status.State != StateIdle {
-			t.Fatalf("state %s, want idle", status.State)
-		}
+		wantState(t, e, weather, StateIdle)
 		w.with(func(w *world) { w.passive = true })
-		if status, _ := e.Status(t.Context(), weather); status.State != StateOK {
-			t.Errorf("state %s on a node that refreshes nothing, want ok", status.State)
-		}
+		wantState(t, e, weather, StateOK)
 		w.with(func(w *world) { w.passive = false })
 		mustRead(t, e, weather)
 		time.Sleep(time.Second)
@@ -367,24 +299,25 @@ func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 }
 
 func TestTokenWhoseRefreshWaitsForStorageIsNotIdle(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		held := mustRead(t, e, weather)
 		w.with(func(w *world) { w.broken["terms"] = errStorage })
 		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
-		if status, _ := e.Status(t.Context(), weather); status.State != StateOK {
-			t.Errorf("state %s, want ok", status.State)
-		}
+		wantState(t, e, weather, StateOK)
 	})
 }
 
 func TestEachReportsEveryNameThatIsLoaded(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 5)
 		_ = e.slot(Name{Server: "being loaded"})
-		seen := map[Name]bool{}
-		e.Each(func(name Name, status Status) { seen[name] = status.State == StateOK })
+		seen := map[Name]State{}
+		e.Each(func(name Name, status Status) { seen[name] = status.State })
+		for _, name := range names {
+			if seen[name] != StateOK {
+				t.Errorf("%s is reported as %q, want ok", name, seen[name])
+			}
+		}
 		if len(seen) != len(names) {
 			t.Errorf("%d names were reported, want %d: %v", len(seen), len(names), seen)
 		}

@@ -318,7 +318,7 @@ func TestNamesAreSpelledAsPaths(t *testing.T) {
 }
 
 func TestStatusFromStorageShowsOnlyATokenInUse(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
+	story(t, func(t *testing.T, w *world, _ *Engine) {
 		first := w.engine()
 		mustRead(t, first, weather)
 		first.Close()
@@ -341,12 +341,15 @@ func TestStatusFromStorageShowsOnlyATokenInUse(t *testing.T) {
 		w.shapes[weather] = "A"
 		time.Sleep(2 * time.Hour)
 		want(StateEmpty)
+		if _, err := e.Status(t.Context(), Name{Server: "nobody"}); !errors.Is(err, ErrNotConfigured) {
+			t.Errorf("got %v, want ErrNotConfigured", err)
+		}
+		w.wantFetches(1)
 	})
 }
 
 func TestOnlyRefusalsAreReportedAsRefusals(t *testing.T) {
-	story(t, func(t *testing.T, w *world) {
-		e := w.engine()
+	story(t, func(t *testing.T, w *world, e *Engine) {
 		for cause, want := range map[string]int{"503": 0, "invalid_client": 1} {
 			name := Name{Server: cause}
 			w.shapes[name] = "A"

@@ -1,13 +1,16 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,18 +18,22 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-var weather = Name{Server: "weather"}
+var (
+	weather    = Name{Server: "weather"}
+	reader     = Name{"weather", "reader"}
+	errStorage = errors.New("storage is gone")
+)
 
 // world is what is around an engine: storage, and an authorization server that
 // answers as it is told.
 type world struct {
-	t *testing.T
+	t testing.TB
 
 	mu       sync.Mutex // guards the fields below
 	shapes   map[Name]string
 	saved    map[Name]Token
-	calls    map[string]int // storage calls by method
-	broken   map[string]error
+	calls    map[string]int   // storage calls by method
+	broken   map[string]error // by method, or by method and name
 	lifetime time.Duration
 	latency  time.Duration
 	refuse   error
@@ -43,9 +50,10 @@ type world struct {
 	hanging  map[string]bool
 	passive  bool
 	begun    []time.Time
+	attempt  context.Context // of the latest request
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	return &world{
 		t:        t,
 		shapes:   map[Name]string{weather: "A"},
@@ -63,8 +71,11 @@ func newWorld(t *testing.T) *world {
 }
 
 // engine starts an engine in the world; the test's end closes it.
-func (w *world) engine() *Engine {
-	e := New(Options{Store: w, Passive: w.isPassive, Log: hclog.NewNullLogger()})
+func (w *world) engine() *Engine { return w.engineOn(w) }
+
+// engineOn starts an engine on other storage.
+func (w *world) engineOn(store Store) *Engine {
+	e := New(Options{Store: store, Passive: w.isPassive, Log: hclog.NewNullLogger()})
 	w.t.Cleanup(e.Close)
 	return e
 }
@@ -82,19 +93,16 @@ func (w *world) with(change func(*world)) {
 	change(w)
 }
 
-// call counts a storage call and tells how it goes. w.mu is held.
-func (w *world) call(ctx context.Context, method string) error {
+// call counts a storage call and returns its error. w.mu is held.
+func (w *world) call(ctx context.Context, method string, name Name) error {
 	w.calls[method]++
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return w.broken[method]
+	return cmp.Or(ctx.Err(), w.broken[method], w.broken[method+" "+name.String()])
 }
 
 func (w *world) Terms(ctx context.Context, name Name) (*Terms, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.call(ctx, "terms"); err != nil {
+	if err := w.call(ctx, "terms", name); err != nil {
 		return nil, err
 	}
 	shape, ok := w.shapes[name]
@@ -121,7 +129,7 @@ func (w *world) fetch(ctx context.Context, shape, host string) (*grant.Token, er
 	begun := time.Now()
 	w.mu.Lock()
 	w.fetched++
-	w.begun = append(w.begun, begun)
+	w.begun, w.attempt = append(w.begun, begun), ctx
 	w.flying++
 	w.mostFly = max(w.mostFly, w.flying)
 	n, latency, hangs := w.fetched, w.latency, w.hanging[host]
@@ -160,7 +168,7 @@ func (w *world) fetch(ctx context.Context, shape, host string) (*grant.Token, er
 func (w *world) Load(ctx context.Context, name Name) (*Token, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.call(ctx, "load"); err != nil {
+	if err := w.call(ctx, "load", name); err != nil {
 		return nil, err
 	}
 	if t, ok := w.saved[name]; ok {
@@ -172,7 +180,7 @@ func (w *world) Load(ctx context.Context, name Name) (*Token, error) {
 func (w *world) Save(ctx context.Context, name Name, t *Token) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.call(ctx, "save"); err != nil {
+	if err := w.call(ctx, "save", name); err != nil {
 		return err
 	}
 	// As storage does: wall-clock times, and nothing that is derived.
@@ -186,7 +194,7 @@ func (w *world) Save(ctx context.Context, name Name, t *Token) error {
 func (w *world) Delete(ctx context.Context, name Name) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.call(ctx, "delete"); err != nil {
+	if err := w.call(ctx, "delete", name); err != nil {
 		return err
 	}
 	delete(w.saved, name)
@@ -196,7 +204,7 @@ func (w *world) Delete(ctx context.Context, name Name) error {
 func (w *world) Names(ctx context.Context) ([]Name, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.call(ctx, "names"); err != nil {
+	if err := w.call(ctx, "names", Name{}); err != nil {
 		return nil, err
 	}
 	return slices.Collect(maps.Keys(w.saved)), nil
@@ -230,11 +238,51 @@ func (w *world) reshape(name Name, shape string) Change {
 	}}
 }
 
-// rotation is a write of weather's config that changes the credentials alone, and was verified.
-func (w *world) rotation(verified *grant.Token) Change {
-	change := w.reshape(weather, "A")
-	change.Terms, change.Token, change.Refresh = w.written(weather, w.terms(weather, "A")), verified, true
+// verified verifies terms of a shape and returns the write of them.
+func (w *world) verified(e *Engine, name Name, shape string) Change {
+	w.t.Helper()
+	w.mu.Lock()
+	terms := w.terms(name, shape)
+	w.mu.Unlock()
+	change := w.reshape(name, shape)
+	change.Terms, change.Token = w.written(name, terms), mustVerify(w.t, e, name, terms)
 	return change
+}
+
+// change is a write of weather's config whose terms are known.
+func (w *world) change(shape string) Change {
+	change := w.reshape(weather, shape)
+	change.Terms = w.written(weather, w.terms(weather, shape))
+	return change
+}
+
+// rotation is a verified write of weather's config that changes the credentials alone.
+func (w *world) rotation(e *Engine) Change {
+	w.t.Helper()
+	change := w.verified(e, weather, "A")
+	change.Refresh = true
+	return change
+}
+
+// effective is a write that takes effect although it fails.
+func (w *world) effective(shapes map[Name]string) Change {
+	return Change{Write: func(context.Context) error {
+		w.with(func(w *world) { maps.Copy(w.shapes, shapes) })
+		return errStorage
+	}}
+}
+
+// lateWrite is a write that fails and takes effect ten seconds later.
+func (w *world) lateWrite(shapes map[Name]string) Change {
+	return Change{Write: func(context.Context) error {
+		time.AfterFunc(10*time.Second, func() { w.with(func(w *world) { maps.Copy(w.shapes, shapes) }) })
+		return errStorage
+	}}
+}
+
+// slowWrite is a write that takes its time and changes nothing.
+func slowWrite(took time.Duration) Change {
+	return Change{Write: func(context.Context) error { time.Sleep(took); return nil }}
 }
 
 // written are the terms after a write of a name: its own are known, those of others in
@@ -255,8 +303,32 @@ func (w *world) wantFetches(want int) {
 	}
 }
 
+// wantCalls checks how often a method of storage was called.
+func (w *world) wantCalls(method string, want int) {
+	w.t.Helper()
+	if got := w.storageCalls()[method]; got != want {
+		w.t.Errorf("storage was asked for %s %d times, want %d", method, got, want)
+	}
+}
+
+// wantNoCallsSince checks that storage was not called since the calls were counted.
+func (w *world) wantNoCallsSince(before map[string]int) {
+	w.t.Helper()
+	if after := w.storageCalls(); !maps.Equal(after, before) {
+		w.t.Errorf("storage calls went from %v to %v", before, after)
+	}
+}
+
+// wantStored checks the token in storage; empty is none.
+func (w *world) wantStored(name Name, token string) {
+	w.t.Helper()
+	if got := w.stored(name).AccessToken; got != token {
+		w.t.Errorf("storage holds the token %q of %s, want %q", got, name, token)
+	}
+}
+
 // mustRead reads a token that must be there and valid.
-func mustRead(t *testing.T, e *Engine, name Name) Answer {
+func mustRead(t testing.TB, e *Engine, name Name) Answer {
 	t.Helper()
 	answer, err := e.Read(t.Context(), name)
 	if err != nil {
@@ -268,8 +340,65 @@ func mustRead(t *testing.T, e *Engine, name Name) Answer {
 	return answer
 }
 
+// wantToken reads a token that must have this ID.
+func wantToken(t testing.TB, e *Engine, name Name, id string) {
+	t.Helper()
+	if got := mustRead(t, e, name); got.ID() != id {
+		t.Errorf("reading %s: got another token, %s", name, got.AccessToken)
+	}
+}
+
+// wantOther reads a token that must not have this ID.
+func wantOther(t testing.TB, e *Engine, name Name, id string) {
+	t.Helper()
+	if got := mustRead(t, e, name); got.ID() == id {
+		t.Errorf("reading %s: got the same token, %s", name, got.AccessToken)
+	}
+}
+
+// wantShape reads a token that must be of this shape.
+func wantShape(t testing.TB, e *Engine, name Name, shape string) {
+	t.Helper()
+	wantAnswer(t, mustRead(t, e, name), shape)
+}
+
+func wantAnswer(t testing.TB, got Answer, shape string) {
+	t.Helper()
+	if got.Shape != shape || !strings.HasPrefix(got.AccessToken, shape) {
+		t.Errorf("got the token %s of shape %s, want shape %s", got.AccessToken, got.Shape, shape)
+	}
+}
+
+// wantError reads a token, which must fail with this error.
+func wantError(t testing.TB, e *Engine, name Name, want error) {
+	t.Helper()
+	if _, err := e.Read(t.Context(), name); !errors.Is(err, want) {
+		t.Errorf("reading %s: got %v, want %v", name, err, want)
+	}
+}
+
+// wantState returns a name's status, which must have this state.
+func wantState(t testing.TB, e *Engine, name Name, want State) Status {
+	t.Helper()
+	status, err := e.Status(t.Context(), name)
+	if err != nil || status.State != want {
+		t.Errorf("the status of %s is %+v, %v; want the state %s", name, status, err, want)
+	}
+	return status
+}
+
+// wantRefresh asks for a token in place of the one rejected, and returns the ID of the token that it gets.
+func wantRefresh(t testing.TB, e *Engine, rejected string, want bool) (id string) {
+	t.Helper()
+	token, refreshed, err := e.Refresh(t.Context(), weather, rejected)
+	if err != nil || refreshed != want {
+		t.Errorf("got refreshed=%t, %v; want %t", refreshed, err, want)
+	}
+	return token.ID()
+}
+
 // mustVerify verifies terms that must be granted.
-func mustVerify(t *testing.T, e *Engine, name Name, terms *Terms) *grant.Token {
+func mustVerify(t testing.TB, e *Engine, name Name, terms *Terms) *grant.Token {
 	t.Helper()
 	token, err := e.Verify(t.Context(), name, terms)
 	if err != nil {
@@ -279,15 +408,36 @@ func mustVerify(t *testing.T, e *Engine, name Name, terms *Terms) *grant.Token {
 }
 
 // mustChange makes a change that must succeed.
-func mustChange(t *testing.T, e *Engine, name Name, change Change) {
+func mustChange(t testing.TB, e *Engine, name Name, change Change) {
 	t.Helper()
 	if err := e.Change(t.Context(), name, change); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// reading reads a token in the background, and tells how that ended.
-func reading(t *testing.T, e *Engine, name Name) <-chan error {
+// failChange makes a change whose write fails.
+func failChange(t testing.TB, e *Engine, change Change) {
+	t.Helper()
+	if err := e.Change(t.Context(), weather, change); !errors.Is(err, errStorage) {
+		t.Fatalf("got %v, want the write's error", err)
+	}
+}
+
+// changing makes a change in the background, which must succeed. The result waits for it.
+func changing(t testing.TB, e *Engine, name Name, change Change) (wait func()) {
+	ended := make(chan error, 1)
+	go func() { ended <- e.Change(t.Context(), name, change) }()
+	synctest.Wait()
+	return func() {
+		t.Helper()
+		if err := <-ended; err != nil {
+			t.Errorf("writing %s: %v", name, err)
+		}
+	}
+}
+
+// reading reads a token in the background, and returns how that ends.
+func reading(t testing.TB, e *Engine, name Name) <-chan error {
 	result := make(chan error, 1)
 	go func() {
 		_, err := e.Read(t.Context(), name)
@@ -297,14 +447,14 @@ func reading(t *testing.T, e *Engine, name Name) <-chan error {
 }
 
 // mustReadLater is mustRead in the background.
-func mustReadLater(t *testing.T, e *Engine, name Name) <-chan Answer {
+func mustReadLater(t testing.TB, e *Engine, name Name) <-chan Answer {
 	answer := make(chan Answer, 1)
 	go func() { answer <- mustRead(t, e, name) }()
 	return answer
 }
 
 // mustFail reads a token that cannot be had, and gives the failure.
-func mustFail(t *testing.T, e *Engine, name Name) *FailedError {
+func mustFail(t testing.TB, e *Engine, name Name) *FailedError {
 	t.Helper()
 	_, err := e.Read(t.Context(), name)
 	failed, ok := errors.AsType[*FailedError](err)
@@ -312,6 +462,26 @@ func mustFail(t *testing.T, e *Engine, name Name) *FailedError {
 		t.Fatalf("reading %s: got error %v, want a FailedError", name, err)
 	}
 	return failed
+}
+
+// servers configures n servers whose authorization servers are at one host.
+func (w *world) servers(n int, host string) []Name {
+	names := make([]Name, n)
+	for i := range names {
+		names[i] = Name{Server: fmt.Sprint("s", i)}
+		w.shapes[names[i]], w.hosts[names[i]] = "A", host
+	}
+	return names
+}
+
+// waitUntil waits until a condition holds, for a day at most.
+func waitUntil(t testing.TB, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(24 * time.Hour); !holds(); time.Sleep(time.Second / 4) {
+		if time.Now().After(end) {
+			t.Fatal("the condition never held")
+		}
+	}
 }
 
 // parallel runs f n times at once and waits.
