@@ -84,6 +84,9 @@ func TestGoodAnswers(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
+		if !strings.Contains(token.RequestedAt.String(), " m=") {
+			t.Errorf("%s: no monotonic reading in %v", tc.name, token.RequestedAt)
+		}
 		token.RequestedAt = time.Time{}
 		if *token != tc.want {
 			t.Errorf("%s: %.200v, want %.200v", tc.name, *token, tc.want)
@@ -247,6 +250,13 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
+// responding makes a request that is answered with a body that no recorder makes.
+func responding(status int, header http.Header, body io.ReadCloser) *request {
+	return newRequest(roundTripper(func(req *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Header: header, Body: body, Request: req}, nil
+	}))
+}
+
 func TestRetryAfterIsInTheError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for header, want := range map[string]time.Duration{
@@ -316,11 +326,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 		101: "not an answer to a token request (HTTP 101)",
 	} {
 		body := &brokenBody{}
-		r := newRequest(nil)
-		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: status, Body: body, Request: req}, nil
-		})
-		if _, err := r.Do(t.Context()); err == nil || err.Error() != want {
+		if _, err := responding(status, nil, body).Do(t.Context()); err == nil || err.Error() != want {
 			t.Errorf("%d: %v", status, err)
 		}
 		if !body.closed {
@@ -357,16 +363,11 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(400, "text/plain", `{"error":"x","error_description":"p%+&=:/ \"é-correct-horse"}`, "-1", "")
 	f.Add(302, "", testSecret, "1e400", "https://u:p@h/p;x?q#f")
 	f.Fuzz(func(t *testing.T, status int, contentType, body, retryAfter, location string) {
-		r := newRequest(nil)
-		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
-			return &http.Response{
-				StatusCode: status,
-				Header:     http.Header{"Content-Type": {contentType}, "Retry-After": {retryAfter}, "Location": {location}, "Date": {location}, "Ratelimit": {retryAfter}},
-				Body:       io.NopCloser(strings.NewReader(body)),
-				Request:    req,
-			}, nil
-		})
-		token, err := r.Do(t.Context())
+		header := http.Header{
+			"Content-Type": {contentType}, "Retry-After": {retryAfter}, "Location": {location},
+			"Date": {location}, "Ratelimit": {retryAfter},
+		}
+		token, err := responding(status, header, io.NopCloser(strings.NewReader(body))).Do(t.Context())
 		if err == nil {
 			if !bearer.MatchString(token.AccessToken) || len(token.AccessToken) > maxToken ||
 				token.ExpiresIn < 0 || token.ExpiresIn > maxDuration || token.RequestedAt.IsZero() ||

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -15,9 +16,19 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
+// published is the JWK Set of keys.
+func published(t *testing.T, keys ...*Key) []byte {
+	t.Helper()
+	jwks, err := PublicJWKS(keys...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jwks
+}
+
 // asserting is a request with private_key_jwt.
-func asserting(n *network, k *Key) *request {
-	r := newRequest(n)
+func asserting(over http.RoundTripper, k *Key) *request {
+	r := newRequest(over)
 	r.AuthMethod = PrivateKeyJWT
 	r.Assertion = &Assertion{Key: k, Audience: "https://as.example.com"}
 	return r
@@ -62,41 +73,27 @@ func TestAssertionIsVerifiedWithThePublishedKey(t *testing.T) {
 		t.Run(tc.alg, func(t *testing.T) {
 			k := key(t, tc.key)
 			k.Alg = tc.alg
-			jwks, err := PublicJWKS(key(t, "P-384"), key(t, "Ed25519"), k)
-			if tc.key == "P-384" || tc.key == "Ed25519" {
-				jwks, err = PublicJWKS(k)
+			keys := []*Key{k}
+			if tc.key != "P-384" && tc.key != "Ed25519" {
+				keys = append(keys, key(t, "P-384"), key(t, "Ed25519"))
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			jwks := published(t, keys...)
 			synctest.Test(t, func(t *testing.T) {
-				n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
-					if err := req.ParseForm(); err != nil {
-						t.Error(err)
-					}
-					header, claims := verified(t, req.PostForm.Get("client_assertion"), tc.alg, jwks)
-					if header.KeyID != k.ID || header.Algorithm != tc.alg || header.ExtraHeaders["typ"] != "JWT" || len(header.ExtraHeaders) != 1 {
-						t.Errorf("header %+v", header)
-					}
-					now := float64(time.Now().Unix())
-					want := map[string]any{
-						"iss": "weather", "sub": "weather",
-						"aud": "https://as.example.com", // a string, not an array
-						"jti": claims["jti"],
-						"iat": now - 5, "nbf": now - 5, "exp": now + 55,
-					}
-					if len(claims) != len(want) {
-						t.Errorf("claims %v", claims)
-					}
-					for name, value := range want {
-						if claims[name] != value {
-							t.Errorf("%s: %v, want %v", name, claims[name], value)
-						}
-					}
-					answering(200, "application/json", goodAnswer)(w, req)
-				}}
-				if _, err := asserting(n, k).Do(t.Context()); err != nil {
-					t.Error(err)
+				form := sent(t, asserting(nil, k)).PostForm
+				header, claims := verified(t, form.Get("client_assertion"), tc.alg, jwks)
+				if header.KeyID != k.ID || header.Algorithm != tc.alg || header.ExtraHeaders["typ"] != "JWT" ||
+					len(header.ExtraHeaders) != 1 {
+					t.Errorf("header %+v", header)
+				}
+				now := float64(time.Now().Unix())
+				want := map[string]any{
+					"iss": "weather", "sub": "weather",
+					"aud": "https://as.example.com", // a string, not an array
+					"jti": claims["jti"],
+					"iat": now - 5, "nbf": now - 5, "exp": now + 55,
+				}
+				if !maps.Equal(claims, want) {
+					t.Errorf("claims %v, want %v", claims, want)
 				}
 			})
 		})
@@ -104,28 +101,22 @@ func TestAssertionIsVerifiedWithThePublishedKey(t *testing.T) {
 }
 
 func TestAssertionIsAllThatAuthenticates(t *testing.T) {
-	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
-		req.ParseForm()
-		want := url.Values{
-			"grant_type":            {"client_credentials"},
-			"client_id":             {"weather"},
-			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
-			"client_assertion":      {req.PostForm.Get("client_assertion")},
-			"resource":              {"https://a.example.com/mcp"},
-		}
-		if req.PostForm.Encode() != want.Encode() || len(req.PostForm.Get("client_assertion")) < 100 {
-			t.Errorf("sent %v", req.PostForm)
-		}
-		if _, ok := req.Header["Authorization"]; ok {
-			t.Error("an Authorization header as well")
-		}
-		answering(200, "application/json", goodAnswer)(w, req)
-	}}
-	r := asserting(n, key(t, "P-256"))
+	r := asserting(nil, key(t, "P-256"))
 	r.ClientSecret = testSecret // left over, and not sent
 	r.Resources = []string{"https://a.example.com/mcp"}
-	if _, err := r.Do(t.Context()); err != nil {
-		t.Fatal(err)
+	req := sent(t, r)
+	want := url.Values{
+		"grant_type":            {"client_credentials"},
+		"client_id":             {"weather"},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		"client_assertion":      {req.PostForm.Get("client_assertion")},
+		"resource":              {"https://a.example.com/mcp"},
+	}
+	if req.PostForm.Encode() != want.Encode() || len(req.PostForm.Get("client_assertion")) < 100 {
+		t.Errorf("sent %v", req.PostForm)
+	}
+	if _, ok := req.Header["Authorization"]; ok {
+		t.Error("an Authorization header as well")
 	}
 }
 
@@ -133,10 +124,7 @@ func TestAssertionIsAllThatAuthenticates(t *testing.T) {
 func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := key(t, "Ed25519")
-		jwks, err := PublicJWKS(k)
-		if err != nil {
-			t.Fatal(err)
-		}
+		jwks := published(t, k)
 		seen := map[any]bool{}
 		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
 			req.ParseForm()
@@ -168,24 +156,14 @@ func TestAssertionNamesKeyAndCertificate(t *testing.T) {
 	k.ID = `the operator's "own" <id>`
 	cert := issue(t, issued{key: testKeys()["P-256"]})
 	sum := sha256.Sum256(cert.leaf.Raw)
-	jwks, err := PublicJWKS(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
-		req.ParseForm()
-		header, _ := verified(t, req.PostForm.Get("client_assertion"), "ES256", jwks)
-		if header.KeyID != k.ID || header.ExtraHeaders["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
-			t.Errorf("header %+v", header)
-		}
-		answering(200, "application/json", goodAnswer)(w, req)
-	}}
-	r := asserting(n, k)
+	r := asserting(nil, k)
+	var err error
 	if r.Assertion.Certificate, err = ParseCertificate(cert.pem, k); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Do(t.Context()); err != nil {
-		t.Error(err)
+	header, _ := verified(t, sent(t, r).PostForm.Get("client_assertion"), "ES256", published(t, k))
+	if header.KeyID != k.ID || header.ExtraHeaders["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
+		t.Errorf("header %+v", header)
 	}
 }
 
@@ -242,14 +220,11 @@ func TestUnsignableRequestsAreNotSent(t *testing.T) {
 		"another key's": {func(r *request) { r.Assertion.Key.Alg = "RS256" }, `signing_alg "RS256" does not fit the private key: use ES256`},
 		"none":          {func(r *request) { r.Assertion.Key.Alg = "none" }, `signing_alg "none" does not fit the private key: use ES256`},
 	} {
-		n := &network{handler: answering(200, "application/json", goodAnswer)}
-		r := asserting(n, key(t, "P-256"))
-		tc.change(r)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, tc.want)
-		if n.count != 0 {
-			t.Errorf("%s: sent", name)
-		}
+		t.Run(name, func(t *testing.T) {
+			r := asserting(nil, key(t, "P-256"))
+			tc.change(r)
+			wantNotSent(t, r, tc.want)
+		})
 	}
 }
 
@@ -266,11 +241,7 @@ func TestParseCertificate(t *testing.T) {
 		{"words", "x", `certificate must hold a certificate in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, certificate=@cert.pem reads a file`},
 	} {
 		cert, err := ParseCertificate(tc.in, k)
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != tc.want || err == nil && !cert.Equal(own.leaf) {
+		if errorText(err) != tc.want || err == nil && !cert.Equal(own.leaf) {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -280,9 +251,8 @@ func TestParseCertificate(t *testing.T) {
 func TestEd25519ByItsName(t *testing.T) {
 	k := key(t, "Ed25519")
 	k.Alg = algEd25519
-	public, err := PublicJWKS(k)
-	if err != nil || !strings.Contains(string(public), `"alg":"Ed25519"`) {
-		t.Errorf("%s, %v", public, err)
+	if public := string(published(t, k)); !strings.Contains(public, `"alg":"Ed25519"`) {
+		t.Error(public)
 	}
 	assertion, err := (&Assertion{Key: k, Audience: "https://as.example.com"}).sign("weather", time.Now())
 	if err != nil {
@@ -325,13 +295,11 @@ func TestAssertionTypeAndClaims(t *testing.T) {
 
 func TestAssertionClaimsAreNotTheClients(t *testing.T) {
 	for _, claim := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"} {
-		n := &network{handler: answering(200, "", goodAnswer)}
-		r := asserting(n, key(t, "P-256"))
+		r := asserting(nil, key(t, "P-256"))
 		r.Assertion.Claims = map[string]any{claim: "x"}
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, `assertion_claims must not hold "`+claim+`"`)
-		if n.count != 0 || !IsRegisteredClaim(claim) {
-			t.Errorf("%s: sent", claim)
+		wantNotSent(t, r, `assertion_claims must not hold "`+claim+`"`)
+		if !IsRegisteredClaim(claim) {
+			t.Errorf("%s is not registered", claim)
 		}
 	}
 }

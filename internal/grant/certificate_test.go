@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -48,6 +49,7 @@ func issue(t testing.TB, is issued) *issuedCert {
 		NotAfter:              is.notAfter,
 		ExtKeyUsage:           []x509.ExtKeyUsage{is.usage},
 		BasicConstraintsValid: true,
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA:                  is.ca,
 	}
 	parent, parentKey := template, is.key
@@ -78,6 +80,18 @@ func (c *issuedCert) pair(t testing.TB, chain ...*issuedCert) *tls.Certificate {
 	return pair
 }
 
+// selfSigned is a certificate that its own key signed.
+func selfSigned(t testing.TB, notAfter time.Time) *issuedCert {
+	return issue(t, issued{key: testKeys()["P-256"], notAfter: notAfter})
+}
+
+// showing makes a request that shows a client certificate.
+func showing(s *httptest.Server, cert *tls.Certificate) *request {
+	r := over(s)
+	r.AuthMethod, r.Certificate = TLSClientAuth, cert
+	return r
+}
+
 // mutual starts a server that asks for client certificates of a CA.
 func mutual(t *testing.T, ca *issuedCert, version uint16, mode tls.ClientAuthType, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
@@ -96,7 +110,7 @@ func TestClientCertificateAuthenticates(t *testing.T) {
 		for _, kind := range []string{"RSA 2048", "P-256", "P-384", "P-521", "Ed25519"} {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				leaf := issue(t, issued{key: testKeys()[kind], by: middle})
-				s := mutual(t, root, version, tls.RequireAndVerifyClientCert, func(w http.ResponseWriter, req *http.Request) {
+				r := showing(mutual(t, root, version, tls.RequireAndVerifyClientCert, func(w http.ResponseWriter, req *http.Request) {
 					if !req.TLS.PeerCertificates[0].Equal(leaf.leaf) {
 						t.Error("another certificate")
 					}
@@ -108,11 +122,8 @@ func TestClientCertificateAuthenticates(t *testing.T) {
 					if _, ok := req.Header["Authorization"]; ok {
 						t.Error("an Authorization header as well")
 					}
-					answering(200, "application/json", goodAnswer)(w, req)
-				})
-				r := over(s)
-				r.AuthMethod = TLSClientAuth // and a secret left over, not to be sent
-				r.Certificate = leaf.pair(t, middle)
+					granted(w, req)
+				}), leaf.pair(t, middle)) // and a secret left over, not to be sent
 				if _, err := r.Do(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -124,6 +135,7 @@ func TestClientCertificateAuthenticates(t *testing.T) {
 func TestRefusedClientCertificateIsNamed(t *testing.T) {
 	root := issue(t, issued{key: testKeys()["P-256"], ca: true})
 	middle := issue(t, issued{key: testKeys()["P-384"], ca: true, by: root})
+	unserved := func(http.ResponseWriter, *http.Request) { t.Error("served") }
 	const refused = "TLS: the server refused the client certificate: "
 	const unknown = refused + "unknown certificate authority: the server does not trust its CA, or client_certificate lacks the chain to it"
 	for name, tc := range map[string]struct {
@@ -137,52 +149,45 @@ func TestRefusedClientCertificateIsNamed(t *testing.T) {
 	} {
 		for version, number := range map[string]uint16{"TLS 1.2": tls.VersionTLS12, "TLS 1.3": tls.VersionTLS13} {
 			t.Run(name+" "+version, func(t *testing.T) {
-				s := mutual(t, root, number, tls.RequireAndVerifyClientCert, func(http.ResponseWriter, *http.Request) { t.Error("served") })
-				r := over(s)
-				r.AuthMethod = TLSClientAuth
-				r.Certificate = tc.cert
-				_, err := r.Do(t.Context())
-				wantUnavailable(t, err, tc.want)
+				r := showing(mutual(t, root, number, tls.RequireAndVerifyClientCert, unserved), tc.cert)
+				wantFailure(t, r, tc.want)
 			})
 		}
 	}
-	t.Run("none to show", func(t *testing.T) {
-		s := mutual(t, root, tls.VersionTLS13, tls.RequireAnyClientCert, func(http.ResponseWriter, *http.Request) { t.Error("served") })
-		_, err := over(s).Do(t.Context())
-		wantUnavailable(t, err, "TLS: the server requires a client certificate, which token_endpoint_auth_method tls_client_auth sends")
-	})
-	t.Run("by closing the connection", func(t *testing.T) {
-		s := mutual(t, root, tls.VersionTLS13, tls.RequestClientCert, func(w http.ResponseWriter, _ *http.Request) {
-			conn, _, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
+	own := issue(t, issued{key: testKeys()["P-256"]}).pair(t)
+	weak := issue(t, issued{key: testKeys()["P-224"]}) // which ParseClientCertificate refuses
+	for name, tc := range map[string]struct {
+		mode   tls.ClientAuthType
+		answer http.HandlerFunc
+		cert   *tls.Certificate
+		want   string
+	}{
+		"none to show": {
+			tls.RequireAnyClientCert, unserved, nil,
+			"TLS: the server requires a client certificate, which token_endpoint_auth_method tls_client_auth sends",
+		},
+		"by closing the connection": {
+			tls.RequestClientCert, hangUp(t, func(net.Conn) {}), own,
+			"connection closed without an answer: the server may have refused the client certificate",
+		},
+		"with a proxy's page": {
+			tls.RequestClientCert, answering(400, "text/html", "<html>The SSL certificate error"), own,
+			"not an answer of a token endpoint: check token_url and client_certificate (HTTP 400)",
+		},
+		"for its key": {
+			tls.RequireAnyClientCert, unserved, &tls.Certificate{Certificate: [][]byte{weak.leaf.Raw}, PrivateKey: weak.key},
+			"TLS: the server accepts no signature by the client certificate's key: use a key of another type",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mutual(t, root, tls.VersionTLS13, tc.mode, tc.answer)
+			r := over(s)
+			if tc.cert != nil {
+				r = showing(s, tc.cert)
 			}
-			conn.Close()
+			wantFailure(t, r, tc.want)
 		})
-		r := over(s)
-		r.AuthMethod = TLSClientAuth
-		r.Certificate = issue(t, issued{key: testKeys()["P-256"]}).pair(t)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "connection closed without an answer: the server may have refused the client certificate")
-	})
-	t.Run("with a proxy's page", func(t *testing.T) {
-		s := mutual(t, root, tls.VersionTLS13, tls.RequestClientCert, answering(400, "text/html", "<html>The SSL certificate error"))
-		r := over(s)
-		r.AuthMethod = TLSClientAuth
-		r.Certificate = issue(t, issued{key: testKeys()["P-256"]}).pair(t)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "not an answer of a token endpoint: check token_url and client_certificate (HTTP 400)")
-	})
-	t.Run("for its key", func(t *testing.T) {
-		s := mutual(t, root, tls.VersionTLS13, tls.RequireAnyClientCert, func(http.ResponseWriter, *http.Request) { t.Error("served") })
-		r := over(s)
-		r.AuthMethod = TLSClientAuth
-		weak := issue(t, issued{key: testKeys()["P-224"]}) // which ParseClientCertificate refuses
-		r.Certificate = &tls.Certificate{Certificate: [][]byte{weak.leaf.Raw}, PrivateKey: weak.key}
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "TLS: the server accepts no signature by the client certificate's key: use a key of another type")
-	})
+	}
 }
 
 // RFC 8705 section 5: the ordinary endpoint of a server asks for no certificate.
@@ -200,10 +205,7 @@ func TestRefusalSaysThatNoCertificateWasAskedFor(t *testing.T) {
 		{tls.NoClientCert, answering(400, "", `{"error":"invalid_scope"}`), "invalid_scope (HTTP 400); no scope was asked for: write scopes="},
 		{tls.RequestClientCert, answering(401, "", `{"error":"invalid_client"}`), "invalid_client (HTTP 401); tls_client_auth was used, with a client_certificate without a chain, which some servers take for self_signed_tls_client_auth: add the certificates of its CA to client_certificate, or write token_endpoint_auth_method=self_signed_tls_client_auth"},
 	} {
-		r := over(mutual(t, ca, tls.VersionTLS13, tc.mode, tc.answer))
-		r.AuthMethod = TLSClientAuth
-		r.Certificate = ca.pair(t)
-		_, err := r.Do(t.Context())
+		_, err := showing(mutual(t, ca, tls.VersionTLS13, tc.mode, tc.answer), ca.pair(t)).Do(t.Context())
 		if _, ok := err.(*RefusedError); !ok || err.Error() != tc.want {
 			t.Errorf("%T %v, want %s", err, err, tc.want)
 		}
@@ -247,27 +249,19 @@ func TestSelfSignedCertificateIsShown(t *testing.T) {
 }
 
 func TestUnprovenRequestsAreNotSent(t *testing.T) {
-	n := &network{handler: answering(200, "", goodAnswer)}
-	r := newRequest(n)
+	r := newRequest(nil)
 	r.AuthMethod = TLSClientAuth
-	_, err := r.Do(t.Context())
-	wantUnavailable(t, err, "tls_client_auth needs client_certificate and client_certificate_key")
+	wantNotSent(t, r, "tls_client_auth needs client_certificate and client_certificate_key")
 	r.Certificate = issue(t, issued{key: testKeys()["P-256"]}).pair(t)
 	r.TokenURL = "http://as.example.com/token"
-	_, err = r.Do(t.Context())
-	wantUnavailable(t, err, "tls_client_auth needs an https token_url")
-	if n.count != 0 {
-		t.Error("sent")
-	}
+	wantNotSent(t, r, "tls_client_auth needs an https token_url")
 }
 
 // Control sees the address, not the name, and everything else of the transport stays.
 func TestControlSeesEveryAddress(t *testing.T) {
 	ca := issue(t, issued{key: testKeys()["P-256"], ca: true})
 	s := mutual(t, ca, tls.VersionTLS13, tls.RequireAndVerifyClientCert, answering(200, "", goodAnswer))
-	r := over(s)
-	r.AuthMethod = TLSClientAuth
-	r.Certificate = ca.pair(t)
+	r := showing(s, ca.pair(t))
 	var seen atomic.Value
 	r.Control = func(_, address string, _ syscall.RawConn) error { seen.Store(address); return nil }
 	if _, err := r.Do(t.Context()); err != nil || seen.Load() != s.Listener.Addr().String() {
@@ -277,8 +271,7 @@ func TestControlSeesEveryAddress(t *testing.T) {
 	r.Control = func(_, address string, _ syscall.RawConn) error {
 		return &UnavailableError{Reason: "address refused"}
 	}
-	_, err := r.Do(t.Context())
-	wantUnavailable(t, err, "address refused")
+	wantFailure(t, r, "address refused")
 }
 
 func TestParseClientCertificate(t *testing.T) {
@@ -304,11 +297,7 @@ func TestParseClientCertificate(t *testing.T) {
 		{"trailing garbage", leaf.pem + "x", good, "client_certificate: what follows PEM block 1 is not a certificate: remove it"},
 	} {
 		pair, err := ParseClientCertificate(tc.cert, tc.key)
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != tc.want {
+		if got := errorText(err); got != tc.want {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 		if (pair == nil) != (err != nil) || err == nil && (!pair.Leaf.Equal(leaf.leaf) || len(pair.Certificate) != strings.Count(tc.cert, "BEGIN")) {
@@ -371,11 +360,7 @@ func TestParseCACert(t *testing.T) {
 		{"trailing words", one + "and more", "ca_cert: what follows PEM block 1 is not a certificate: remove it"},
 	} {
 		pool, err := ParseCACert(tc.in)
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != tc.want || (pool == nil) != (err != nil) {
+		if got := errorText(err); got != tc.want || (pool == nil) != (err != nil) {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 // bearing is a request with the JWT bearer grant.
-func bearing(n *network, k *Key) *request {
-	r := newRequest(n)
+func bearing(over http.RoundTripper, k *Key) *request {
+	r := newRequest(over)
 	r.Grant, r.AuthMethod, r.ClientID, r.ClientSecret = JWTBearer, None, "", ""
 	r.Resources = []string{"https://weather.example.com/mcp"}
 	r.Assertion = &Assertion{Key: k, Issuer: "https://vault.example.com/issuer", Subject: "agent", Audience: "https://as.example.com/token", Lifetime: 5 * time.Minute}
@@ -23,10 +23,7 @@ func bearing(n *network, k *Key) *request {
 // The assertion is the grant, beside whatever the client authenticates with.
 func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 	k := key(t, "RSA 2048")
-	jwks, err := PublicJWKS(k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	jwks := published(t, k)
 	for name, test := range map[string]struct {
 		change func(*request)
 		params []string // beside the grant's
@@ -38,29 +35,22 @@ func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 		"a secret sent": {func(r *request) { r.ClientID, r.ClientSecret, r.AuthMethod = "app", testSecret, ClientSecretPost }, []string{"client_id", "client_secret"}, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
-				if err := req.ParseForm(); err != nil {
-					t.Error(err)
-				}
-				want := append([]string{"assertion", "grant_type", "resource"}, test.params...)
-				slices.Sort(want)
-				if got := slices.Sorted(maps.Keys(req.PostForm)); !slices.Equal(got, want) || (req.Header.Get("Authorization") != "") != test.basic {
-					t.Errorf("%s: the parameters are %q; want %q", name, got, want)
-				}
-				if got := req.PostForm.Get("grant_type"); got != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
-					t.Errorf("%s: grant_type is %q", name, got)
-				}
-				_, claims := verified(t, req.PostForm.Get("assertion"), "RS256", jwks)
-				lifetime := time.Duration(claims["exp"].(float64)-claims["iat"].(float64)) * time.Second
-				if claims["iss"] != "https://vault.example.com/issuer" || claims["sub"] != "agent" || claims["aud"] != "https://as.example.com/token" || lifetime != 5*time.Minute {
-					t.Errorf("%s: the claims are %v", name, claims)
-				}
-				answering(200, "application/json", goodAnswer)(w, req)
-			}}
-			r := bearing(n, k)
+			r := bearing(nil, k)
 			test.change(r)
-			if _, err := r.Do(t.Context()); err != nil || n.count != 1 {
-				t.Errorf("%s: %d requests, %v", name, n.count, err)
+			req := sent(t, r)
+			want := append([]string{"assertion", "grant_type", "resource"}, test.params...)
+			slices.Sort(want)
+			if got := slices.Sorted(maps.Keys(req.PostForm)); !slices.Equal(got, want) || (req.Header.Get("Authorization") != "") != test.basic {
+				t.Errorf("%s: the parameters are %q; want %q", name, got, want)
+			}
+			if got := req.PostForm.Get("grant_type"); got != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
+				t.Errorf("%s: grant_type is %q", name, got)
+			}
+			_, claims := verified(t, req.PostForm.Get("assertion"), "RS256", jwks)
+			lifetime := time.Duration(claims["exp"].(float64)-claims["iat"].(float64)) * time.Second
+			if claims["iss"] != "https://vault.example.com/issuer" || claims["sub"] != "agent" ||
+				claims["aud"] != "https://as.example.com/token" || lifetime != 5*time.Minute {
+				t.Errorf("%s: the claims are %v", name, claims)
 			}
 		})
 	}
@@ -69,23 +59,14 @@ func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 // A client that its issuer speaks for authenticates with private_key_jwt, with or without an id of its own.
 func TestFederatedAssertionNamesIssuerAndSubject(t *testing.T) {
 	k := key(t, "RSA 2048")
-	jwks, err := PublicJWKS(k)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, id := range []string{"", "app"} {
-		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
-			_ = req.ParseForm()
-			_, claims := verified(t, req.PostForm.Get("client_assertion"), "RS256", jwks)
-			if claims["iss"] != "https://vault.example.com/issuer" || claims["sub"] != "agent" || req.PostForm.Get("client_id") != id || req.PostForm.Has("client_id") != (id != "") {
-				t.Errorf("the client is %q, and the claims are %v", req.PostForm.Get("client_id"), claims)
-			}
-			answering(200, "application/json", goodAnswer)(w, req)
-		}}
-		r := asserting(n, k)
+		r := asserting(nil, k)
 		r.ClientID, r.Assertion.Issuer, r.Assertion.Subject = id, "https://vault.example.com/issuer", "agent"
-		if _, err := r.Do(t.Context()); err != nil {
-			t.Error(err)
+		form := sent(t, r).PostForm
+		_, claims := verified(t, form.Get("client_assertion"), "RS256", published(t, k))
+		if claims["iss"] != "https://vault.example.com/issuer" || claims["sub"] != "agent" ||
+			form.Get("client_id") != id || form.Has("client_id") != (id != "") {
+			t.Errorf("the client is %q, and the claims are %v", form.Get("client_id"), claims)
 		}
 	}
 }
@@ -105,7 +86,7 @@ func TestUnsendableGrants(t *testing.T) {
 			r.Grant, r.AuthMethod, r.Assertion.Issuer = "", PrivateKeyJWT, ""
 		},
 	} {
-		n := &network{handler: answering(200, "application/json", goodAnswer)}
+		n := &network{handler: granted}
 		r := bearing(n, key(t, "Ed25519"))
 		change(r)
 		_, err := r.Do(t.Context())

@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -164,10 +165,7 @@ func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
 	const reads = "; with the vault command, private_key=@key.pem reads a file"
 	const notPEM = `private_key must hold a private key in PEM form ("-----BEGIN PRIVATE KEY-----")` + reads
 	const unknownJWK = "private_key: the JWK is not a private key of a known kind: write an RSA, P-256, P-384 or Ed25519 key with all its members"
-	publicJWK, err := PublicJWKS(key(t, "P-256"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	publicJWK := published(t, key(t, "P-256"))
 	const encrypted = "private_key: PEM block 1 is encrypted: write the key without a passphrase, as openssl pkey -in key.pem prints it"
 	const damaged = "private_key: PEM block 1 is damaged or cut short: copy the file again"
 	const unknown = "private_key: PEM block 1 is not a private key of a known kind: write an RSA, EC or Ed25519 key in PKCS#8, PKCS#1 or SEC 1 form"
@@ -276,11 +274,7 @@ func TestChooseAlgorithm(t *testing.T) {
 		{"Ed25519", "", "evil RS512", "", "the authorization server's metadata names no signing algorithm that is supported here; if it accepts EdDSA or Ed25519 all the same, set signing_alg"},
 	} {
 		got, err := key(t, tc.key).ChooseAlgorithm(tc.wanted, strings.Fields(tc.supported))
-		text := ""
-		if err != nil {
-			text = err.Error()
-		}
-		if text != tc.err || err == nil && got != tc.want {
+		if errorText(err) != tc.err || err == nil && got != tc.want {
 			t.Errorf("%s, wanted %q of %q: %q, %v", tc.key, tc.wanted, tc.supported, got, err)
 		}
 	}
@@ -303,28 +297,19 @@ func TestThumbprintIsThatOfTheStandards(t *testing.T) {
 }
 
 func TestPublicJWKSHoldsPublicMembersOnly(t *testing.T) {
-	members := map[string]string{
+	for name, want := range map[string]string{
 		"RSA 2048": "alg e kid kty n use",
 		"P-256":    "alg crv kid kty use x y",
 		"P-384":    "alg crv kid kty use x y",
 		"Ed25519":  "alg crv kid kty use x",
-	}
-	for name, want := range members {
+	} {
 		k := key(t, name)
-		data, err := PublicJWKS(k)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := published(t, k)
 		var set struct{ Keys []map[string]string }
 		if err := json.Unmarshal(data, &set); err != nil || len(set.Keys) != 1 {
 			t.Fatalf("%s: %v", data, err)
 		}
-		var got []string
-		for member := range set.Keys[0] {
-			got = append(got, member)
-		}
-		slices.Sort(got)
-		if strings.Join(got, " ") != want {
+		if got := slices.Sorted(maps.Keys(set.Keys[0])); strings.Join(got, " ") != want {
 			t.Errorf("%s: %v, want %s", name, got, want)
 		}
 		if jwk := set.Keys[0]; jwk["kid"] != k.ID || jwk["alg"] != k.Alg || jwk["use"] != "sig" {
@@ -334,15 +319,12 @@ func TestPublicJWKSHoldsPublicMembersOnly(t *testing.T) {
 }
 
 func TestPublicJWKSKeepsTheOrder(t *testing.T) {
-	if data, err := PublicJWKS(); err != nil || string(data) != `{"keys":[]}` {
-		t.Errorf("%s %v", data, err)
+	if data := string(published(t)); data != `{"keys":[]}` {
+		t.Error(data)
 	}
 	first, second := key(t, "P-256"), key(t, "RSA 2048")
 	first.ID, second.ID, second.Alg = "a", "b", "PS256"
-	data, err := PublicJWKS(first, second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := published(t, first, second)
 	var set jose.JSONWebKeySet
 	if err := json.Unmarshal(data, &set); err != nil {
 		t.Fatal(err)
@@ -354,10 +336,7 @@ func TestPublicJWKSKeepsTheOrder(t *testing.T) {
 
 // A key that ends up in a log or in a stored value by mistake gives nothing away.
 func TestKeyIsNotPrinted(t *testing.T) {
-	signer, err := ParseKey(pkcs8(t, testKeys()["Ed25519"]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer := key(t, "Ed25519")
 	signer.ID = "kid-1"
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%d", "%x"} {
 		for _, value := range []any{signer, *signer, Assertion{Key: signer}, &Request{Assertion: &Assertion{Key: signer}}} {

@@ -4,18 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,7 +26,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// newServer starts a server on loopback that keeps its complaints to itself.
+// errorText is an error's text, empty if there is none.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// newServer starts a server on loopback that logs nothing.
 func newServer(t *testing.T, handler http.HandlerFunc, start func(*httptest.Server)) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -55,36 +58,33 @@ func pemOf(blockType string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}))
 }
 
-func wantUnavailable(t *testing.T, err error, want string) {
+// wantFailure makes a request that must fail as unavailable.
+func wantFailure(t *testing.T, r *request, want string) {
 	t.Helper()
+	_, err := r.Do(t.Context())
 	if _, ok := err.(*UnavailableError); !ok || err.Error() != want {
 		t.Errorf("%T %v, want %s", err, err, want)
 	}
 }
 
 func TestCACertReplacesTheSystemsRoots(t *testing.T) {
-	s := newServer(t, answering(200, "application/json", goodAnswer), (*httptest.Server).StartTLS)
-	r := over(s)
+	r := over(newServer(t, granted, (*httptest.Server).StartTLS))
 	if token, err := r.Do(t.Context()); err != nil || token.AccessToken != "at-1" {
 		t.Errorf("%v %v", token, err)
 	}
 	const untrusted = "TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"
 	r.CACert = "" // the system does not know the test server
-	_, err := r.Do(t.Context())
-	wantUnavailable(t, err, untrusted)
-
-	// The server's certificate would be good for the system, were it told of it. SSL_CERT_FILE is read
-	// once, so the other direction stands on the setting alone.
-	own, err := newTransport(&over(s).Request)
+	wantFailure(t, r, untrusted)
+	// That the system's roots are left out stands on the setting alone: SSL_CERT_FILE is read once.
+	r.CACert = selfSigned(t, someday).pem
+	own, err := newTransport(&r.Request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pool, _ := ParseCACert(over(s).CACert); !own.TLSClientConfig.RootCAs.Equal(pool) {
+	if pool, _ := ParseCACert(r.CACert); !own.TLSClientConfig.RootCAs.Equal(pool) {
 		t.Error("the pool holds more than ca_cert")
 	}
-	r.CACert = selfSigned(t, time.Now().Add(time.Hour)).pem
-	_, err = r.Do(t.Context())
-	wantUnavailable(t, err, untrusted)
+	wantFailure(t, r, untrusted)
 }
 
 func TestConnectionIsNotKept(t *testing.T) {
@@ -92,7 +92,7 @@ func TestConnectionIsNotKept(t *testing.T) {
 		if !req.Close || req.ProtoMajor != 1 {
 			t.Errorf("Connection: close %v, %s", req.Close, req.Proto)
 		}
-		answering(200, "application/json", goodAnswer)(w, req)
+		granted(w, req)
 	}, func(s *httptest.Server) {
 		s.EnableHTTP2 = true
 		s.StartTLS()
@@ -103,52 +103,54 @@ func TestConnectionIsNotKept(t *testing.T) {
 }
 
 func TestTLSFailuresAreNamed(t *testing.T) {
-	t.Run("another name", func(t *testing.T) {
-		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).StartTLS)
-		r := over(s)
-		r.TokenURL = strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "TLS: certificate is not valid for localhost")
-	})
-	t.Run("expired", func(t *testing.T) {
-		cert := selfSigned(t, time.Now().Add(-time.Hour))
-		s := newServer(t, answering(200, "", goodAnswer), func(s *httptest.Server) {
-			s.TLS = &tls.Config{Certificates: []tls.Certificate{cert.pair}}
-			s.StartTLS()
+	expired := &tls.Config{Certificates: []tls.Certificate{*selfSigned(t, time.Now().Add(-time.Hour)).pair(t)}}
+	old := &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	startTLS := func(config *tls.Config) func(*httptest.Server) {
+		return func(s *httptest.Server) { s.TLS = config; s.StartTLS() }
+	}
+	for name, tc := range map[string]struct {
+		start         func(*httptest.Server)
+		replaced, new string // of the URL
+		want          string
+	}{
+		"another name": {startTLS(&tls.Config{}), "127.0.0.1", "localhost", "TLS: certificate is not valid for localhost"},
+		"expired":      {startTLS(expired), "", "", "TLS: certificate has expired or is not yet valid"},
+		"old version":  {startTLS(old), "", "", "TLS: refused by the server: protocol version not supported"},
+		"http for https": {
+			(*httptest.Server).Start, "http:", "https:",
+			"TLS: the server does not speak TLS there: check token_url's scheme and port",
+		},
+		"https for http": {startTLS(&tls.Config{}), "https:", "http:", "not an answer of a token endpoint: check token_url (HTTP 400)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := over(newServer(t, granted, tc.start))
+			r.TokenURL = strings.Replace(r.TokenURL, tc.replaced, tc.new, 1)
+			wantFailure(t, r, tc.want)
 		})
-		_, err := over(s).Do(t.Context())
-		wantUnavailable(t, err, "TLS: certificate has expired or is not yet valid")
-	})
-	t.Run("old version", func(t *testing.T) {
-		s := newServer(t, answering(200, "", goodAnswer), func(s *httptest.Server) {
-			s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
-			s.StartTLS()
-		})
-		_, err := over(s).Do(t.Context())
-		wantUnavailable(t, err, "TLS: refused by the server: protocol version not supported")
-	})
-	t.Run("http where https is asked", func(t *testing.T) {
-		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).Start)
-		r := over(s)
-		r.TokenURL = strings.Replace(r.TokenURL, "http:", "https:", 1)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "TLS: the server does not speak TLS there: check token_url's scheme and port")
-	})
-	t.Run("https where http is asked", func(t *testing.T) {
-		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).StartTLS)
-		r := over(s)
-		r.TokenURL = strings.Replace(r.TokenURL, "https:", "http:", 1)
-		_, err := r.Do(t.Context())
-		wantUnavailable(t, err, "not an answer of a token endpoint: check token_url (HTTP 400)")
-	})
+	}
 }
+
+// hangUp answers by an end of the connection.
+func hangUp(t *testing.T, end func(net.Conn)) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body)
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		end(conn)
+		conn.Close()
+	}
+}
+
+func reset(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }
 
 func TestConnectionFailuresAreNamed(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		s := newServer(t, answering(200, "", goodAnswer), (*httptest.Server).Start)
 		s.Close()
-		_, err := over(s).Do(t.Context())
-		wantUnavailable(t, err, "connection refused")
+		wantFailure(t, over(s), "connection refused")
 	})
 	// One call is one request, however the connection ends: net/http repeats some on connections that
 	// it kept.
@@ -156,7 +158,7 @@ func TestConnectionFailuresAreNamed(t *testing.T) {
 		end  func(net.Conn)
 		want string
 	}{
-		"reset":          {func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0) }, "connection reset"},
+		"reset":          {reset, "connection reset"},
 		"closed":         {func(net.Conn) {}, "connection closed without an answer"},
 		"half an answer": {func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{") }, "connection closed before the answer was complete"},
 		"not HTTP":       {func(c net.Conn) { fmt.Fprintf(c, "220 mail %s\r\n", testSecret) }, "the answer is not HTTP: check token_url"},
@@ -166,19 +168,11 @@ func TestConnectionFailuresAreNamed(t *testing.T) {
 			var requests atomic.Int32
 			s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
 				requests.Add(1)
-				_, _ = io.Copy(io.Discard, req.Body)
-				conn, _, err := w.(http.Hijacker).Hijack()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				tc.end(conn)
-				conn.Close()
+				hangUp(t, tc.end)(w, req)
 			}, (*httptest.Server).Start)
 			r := over(s)
 			for calls := int32(1); calls <= 3; calls++ {
-				_, err := r.Do(t.Context())
-				wantUnavailable(t, err, tc.want)
+				wantFailure(t, r, tc.want)
 				if requests.Load() != calls {
 					t.Errorf("%d requests for %d calls", requests.Load(), calls)
 				}
@@ -192,17 +186,10 @@ func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 	var requests atomic.Int32
 	s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
 		if requests.Add(1) == 1 {
-			answering(200, "application/json", goodAnswer)(w, req)
+			granted(w, req)
 			return
 		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_ = conn.(*net.TCPConn).SetLinger(0)
-		conn.Close()
+		hangUp(t, reset)(w, req)
 	}, (*httptest.Server).Start)
 	kept := &http.Transport{}
 	defer kept.CloseIdleConnections()
@@ -222,7 +209,7 @@ func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 // Each call's connection is closed and its goroutines end, whatever became of the call.
 func TestNothingIsLeftBehind(t *testing.T) {
 	handlers := map[string]http.HandlerFunc{
-		"token":    answering(200, "application/json", goodAnswer),
+		"token":    granted,
 		"refused":  answering(401, "application/json", `{"error":"invalid_client"}`),
 		"redirect": http.RedirectHandler("/", 307).ServeHTTP,
 		"endless": func(w http.ResponseWriter, _ *http.Request) {
@@ -325,7 +312,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 			return
 		}
 		host.Store(req.Host)
-		answering(200, "application/json", goodAnswer)(w, req)
+		granted(w, req)
 	}, (*httptest.Server).Start)
 	ask := func(tokenURL string, env ...string) string {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
@@ -397,35 +384,7 @@ func TestCauseSaysWhatWithoutTheRest(t *testing.T) {
 	}
 }
 
-type selfSignedCert struct {
-	pair tls.Certificate
-	pem  string
-}
-
-func selfSigned(t testing.TB, notAfter time.Time) selfSignedCert {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "test"},
-		NotBefore:    notAfter.Add(-24 * time.Hour),
-		NotAfter:     notAfter,
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return selfSignedCert{
-		pair: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key},
-		pem:  pemOf("CERTIFICATE", der),
-	}
-}
-
-// endless is a body without an end, which counts what was read of it.
+// endless is a body without an end, which counts the bytes read.
 type endless struct{ read int }
 
 func (b *endless) Read(p []byte) (int, error) {
@@ -435,8 +394,7 @@ func (b *endless) Read(p []byte) (int, error) {
 
 func (b *endless) Close() error { return nil }
 
-// However much a server sends, no more is read than an answer may be long.
-func TestBodyThatDoesNotEndIsReadNoFurtherThanAnAnswerMayBeLong(t *testing.T) {
+func TestEndlessBodyIsReadUpToTheLongestAnswer(t *testing.T) {
 	for status, want := range map[int]string{
 		200: "the answer is larger than 1 MiB (HTTP 200)",
 		400: "the answer is larger than 1 MiB (HTTP 400)",
@@ -444,14 +402,7 @@ func TestBodyThatDoesNotEndIsReadNoFurtherThanAnAnswerMayBeLong(t *testing.T) {
 		302: "redirected: set token_url to the final URL (HTTP 302)",
 	} {
 		body := &endless{}
-		r := newRequest(nil)
-		r.over = roundTripper(func(req *http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: status, Header: http.Header{}, Body: body, Request: req}, nil
-		})
-		_, err := r.Do(t.Context())
-		if unavailable, ok := err.(*UnavailableError); !ok || unavailable.Error() != want {
-			t.Errorf("HTTP %d: %v, want %s", status, err, want)
-		}
+		wantFailure(t, responding(status, http.Header{}, body), want)
 		if body.read > 2*maxAnswer { // a read may ask for more than it is given
 			t.Errorf("HTTP %d: %d bytes were read", status, body.read)
 		}
