@@ -32,9 +32,7 @@ func TestFromTheServersURLAlone(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
 	}
-	if want := []string{serverURL, challenged, oauthURL}; !slices.Equal(w.asked, want) {
-		t.Errorf("asked %q", w.asked)
-	}
+	wantAsked(t, w.asked, serverURL, challenged, oauthURL)
 }
 
 func TestFromAnIssuerAlone(t *testing.T) {
@@ -44,9 +42,7 @@ func TestFromAnIssuerAlone(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v %v", got, err)
 	}
-	if want := []string{oauthURL}; !slices.Equal(w.asked, want) {
-		t.Errorf("asked %q", w.asked)
-	}
+	wantAsked(t, w.asked, oauthURL)
 }
 
 func TestWellKnownURLsInOrder(t *testing.T) {
@@ -70,9 +66,7 @@ func TestWellKnownURLsInOrder(t *testing.T) {
 		// Each of them will do, the issuer being told back with its slash.
 		for _, at := range want {
 			w := &world{handlers: map[string]http.HandlerFunc{at: answers(serverDoc(issuer))}}
-			if got, err := w.search(t, Request{Issuer: issuer}); err != nil || got.Issuer != issuer {
-				t.Errorf("%s at %s: %+v %v", issuer, at, got, err)
-			}
+			w.wantIssuer(t, Request{Issuer: issuer}, issuer)
 		}
 	}
 	for server, want := range map[string][]string{
@@ -133,8 +127,7 @@ func TestOddMetadataOfAnAuthorizationServerIsPassedOver(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := healthy()
 			w.handlers[oauthURL] = c.handler
-			_, err := w.search(t, Request{})
-			wantAttempts(t, err, oauthURL+": "+c.reason, openidURL+": HTTP 404")
+			wantAttempts(t, errorOf(w.search(t, Request{})), oauthURL+": "+c.reason, openidURL+": HTTP 404")
 			w.handlers[openidURL] = answers(good)
 			if got, err := w.search(t, Request{}); err != nil || got.TokenURL != "https://as.example.com/token" {
 				t.Errorf("%+v %v", got, err)
@@ -185,22 +178,16 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 		t.Errorf("%q", got.Warnings)
 	}
 	delete(w.handlers, oauthURL)
-	_, err = w.search(t, Request{})
-	wantAttempts(t, err,
+	wantTemporary(t, wantAttempts(t, errorOf(w.search(t, Request{})),
 		"https://as.example.com/: as an issuer it holds a query",
 		"http://a.example.com/.well-known/oauth-authorization-server: uses http to a host other than loopback",
 		"https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called",
 		oauthURL+": HTTP 404",
 		openidURL+": HTTP 404",
 		"https://fifth.example.com: not tried, as the 4 before it were: write issuer=https://fifth.example.com to choose it",
-	)
-	if failed := err.(*Error); failed.Temporary() {
-		t.Error("temporary")
-	}
+	), false)
 	w.handlers[openidURL] = status(503)
-	if _, err := w.search(t, Request{}); !err.(*Error).Temporary() {
-		t.Error("not temporary")
-	}
+	wantTemporary(t, errorOf(w.search(t, Request{})), true)
 }
 
 // The credentials may be for a server that is down: another one does not get them for that.
@@ -209,12 +196,9 @@ func TestAuthorizationServerThatIsDownIsNotPassedOver(t *testing.T) {
 	w.handlers[challenged] = answers(resourceDoc(serverURL, issuer, "https://other.example.com"))
 	w.handlers["https://other.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://other.example.com"))
 	w.handlers[oauthURL] = status(503)
-	_, err := w.search(t, Request{})
-	wantAttempts(t, err, oauthURL+": HTTP 503", openidURL+": HTTP 404",
-		"https://other.example.com: not tried, as the one before it may only be down: write issuer=https://other.example.com to choose it")
-	if !err.(*Error).Temporary() {
-		t.Error("not temporary")
-	}
+	wantTemporary(t, wantAttempts(t, errorOf(w.search(t, Request{})), oauthURL+": HTTP 503", openidURL+": HTTP 404",
+		"https://other.example.com: not tried, as the one before it may only be down: write issuer=https://other.example.com to choose it",
+	), true)
 	delete(w.handlers, oauthURL)
 	if got, err := w.search(t, Request{}); err != nil || got.Issuer != "https://other.example.com" || len(got.Warnings) != 1 {
 		t.Errorf("%+v %v", got, err)
@@ -247,8 +231,7 @@ func TestURLsThatCanNotBeBegunWith(t *testing.T) {
 	}
 	// A URL of the operator's is bound by the operator's own word on http.
 	w := healthy()
-	_, err := w.search(t, Request{ServerURL: "http://mcp.example.com/mcp"})
-	wantAttempts(t, err, "http://mcp.example.com/mcp: uses http to a host other than loopback")
+	wantAttempts(t, errorOf(w.search(t, Request{ServerURL: "http://mcp.example.com/mcp"})), "http://mcp.example.com/mcp: uses http to a host other than loopback")
 	w.handlers["http://as.internal/.well-known/oauth-authorization-server"] = answers(serverDoc("http://as.internal"))
 	if got, err := w.search(t, Request{Issuer: "http://as.internal", AllowInsecureHTTP: true}); err != nil || got.TokenURL != "http://as.internal/token" {
 		t.Errorf("%+v %v", got, err)
@@ -279,20 +262,17 @@ func TestTimeIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &request{Request{Issuer: issuer, Timeout: 10 * time.Second}, network{base: stalled{}}}
 		begun := time.Now()
-		_, err := r.Do(t.Context())
-		wantAttempts(t, err, oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
+		wantAttempts(t, errorOf(r.Do(t.Context())), oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
 		r.base = stalled{inBody: true}
-		_, err = r.Do(t.Context())
-		wantAttempts(t, err, oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
-		if took := time.Since(begun); took != 40*time.Second || !err.(*Error).Temporary() {
+		err := wantAttempts(t, errorOf(r.Do(t.Context())), oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
+		if took := time.Since(begun); took != 40*time.Second || !err.Temporary() {
 			t.Errorf("took %s, %v", took, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
-		_, err = r.Do(ctx)
 		const want = "found no token endpoint in the time that there was\n  " + oauthURL + ": timed out after 10s\n  " +
 			openidURL + ": no answer before the time for the whole search was over"
-		if !errors.Is(err, context.DeadlineExceeded) || err.Error() != want {
+		if _, err := r.Do(ctx); !errors.Is(err, context.DeadlineExceeded) || err.Error() != want {
 			t.Errorf("%v", err)
 		}
 		cancelled, cancel := context.WithCancel(t.Context())

@@ -32,6 +32,21 @@ func from(s *httptest.Server, issuer string) *request {
 	return &request{Request: Request{Issuer: issuer, CACert: string(ca), Timeout: 10 * time.Second}, network: network{proxy: http.ProxyFromEnvironment}}
 }
 
+// fromServer is a request from an MCP server's URL.
+func fromServer(s *httptest.Server, url string) *request {
+	r := from(s, "")
+	r.ServerURL = url
+	return r
+}
+
+// newSelf starts a server that knows its own URL.
+func newSelf(t *testing.T, handler func(own string) http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := newServer(t, nil)
+	s.Config.Handler = handler(s.URL)
+	return s
+}
+
 // at is the URL of a server under another name.
 func at(s *httptest.Server, host string) string {
 	return "https://" + host + ":" + port(s)
@@ -52,8 +67,7 @@ func TestLoopbackServerEarnsLoopbackAndNoMore(t *testing.T) {
 		}
 		challenges("")(w, req)
 	})
-	r := from(server, "")
-	r.ServerURL = server.URL + "/mcp"
+	r := fromServer(server, server.URL+"/mcp")
 	got, err := r.Do(t.Context())
 	if err != nil || got.TokenURL != as.URL+"/token" || got.Policy != (Policy{Loopback: true}) {
 		t.Errorf("%+v %v", got, err)
@@ -77,10 +91,7 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 	})
 	asURL := at(as, "as.example.com")
-	server := newServer(t, nil)
-	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		answers(resourceDoc(server.URL, asURL))(w, req)
-	})
+	server := newSelf(t, func(own string) http.HandlerFunc { return answers(resourceDoc(own, asURL)) })
 	const (
 		never  = ") is never called"
 		permit = ") is not called without allow_private_addresses=true"
@@ -139,8 +150,7 @@ func TestOwnOriginThatResolvesElsewhereIsNotFollowed(t *testing.T) {
 		n := &names{addrs: map[string][]string{"mcp.example.com": {"127.0.0.1", c.later}}}
 		r := from(server, "")
 		r.ServerURL, r.resolver = url, n.resolver(t)
-		_, err := r.Do(t.Context())
-		wantAttempts(t, err, url+"/admin/delete: "+c.want, url+"/.well-known/oauth-protected-resource: "+c.want)
+		wantAttempts(t, errorOf(r.Do(t.Context())), url+"/admin/delete: "+c.want, url+"/.well-known/oauth-protected-resource: "+c.want)
 	}
 	if n := documents.Load(); n != 0 {
 		t.Errorf("%d documents were asked for", n)
@@ -172,8 +182,7 @@ func TestAnswersThatDoNotEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, c.handler)
 			r := from(s, s.URL)
-			_, err := r.Do(t.Context())
-			wantAttempts(t, err, s.URL+"/.well-known/oauth-authorization-server: "+c.reason, s.URL+"/.well-known/openid-configuration: "+c.reason)
+			wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+c.reason, s.URL+"/.well-known/openid-configuration: "+c.reason)
 		})
 	}
 }
@@ -217,8 +226,7 @@ func TestEventStreamIsNotReadToItsEnd(t *testing.T) {
 			<-req.Context().Done()
 		}
 	})
-	r := from(s, "")
-	r.ServerURL = s.URL
+	r := fromServer(s, s.URL)
 	if got, err := r.Do(t.Context()); err != nil || got.Issuer != s.URL {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -228,8 +236,7 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 	var asked atomic.Int32
 	inside := newServer(t, func(http.ResponseWriter, *http.Request) { asked.Add(1) })
 	s := newServer(t, status(302, "Location", inside.URL+"/secret?token=x"))
-	r := from(s, "")
-	r.ServerURL = s.URL
+	r := fromServer(s, s.URL)
 	_, err := r.Do(t.Context())
 	const reason = ": HTTP 302: redirects, as here to "
 	to := inside.URL + "/secret, are not followed"
@@ -237,8 +244,7 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 		s.URL+": asked without a token"+reason+to+" (GET, server/discover, initialize); no challenge names resource_metadata",
 		s.URL+"/.well-known/oauth-protected-resource"+reason+to,
 	)
-	_, err = from(s, s.URL).Do(t.Context())
-	wantAttempts(t, err,
+	wantAttempts(t, errorOf(from(s, s.URL).Do(t.Context())),
 		s.URL+"/.well-known/oauth-authorization-server"+reason+to,
 		s.URL+"/.well-known/openid-configuration"+reason+to,
 	)
@@ -251,22 +257,13 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	s := newServer(t, http.NotFound)
 	r := from(s, s.URL)
 	r.CACert = "" // the system does not know the test server
-	_, err := r.Do(t.Context())
-	wantAttempts(t, err, s.URL+"/.well-known/oauth-authorization-server: TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it")
-	if err.(*Error).Temporary() {
-		t.Error("temporary")
-	}
-	r = from(s, "https://169.254.169.254") // nobody's to call, the operator's neither
-	_, err = r.Do(t.Context())
-	wantAttempts(t, err, "https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called")
+	wantTemporary(t, wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+
+		"TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"), false)
+	r = from(s, "https://169.254.169.254") // not even if the operator wrote it
+	wantAttempts(t, errorOf(r.Do(t.Context())), "https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called")
 	s.Close()
-	r = from(s, "")
-	r.ServerURL = s.URL
-	_, err = r.Do(t.Context())
-	wantAttempts(t, err, s.URL+": connection refused")
-	if !err.(*Error).Temporary() {
-		t.Error("not temporary")
-	}
+	r = fromServer(s, s.URL)
+	wantTemporary(t, wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+": connection refused"), true)
 }
 
 // Whoever is on the way to the first authorization server must not be able to have the next one chosen.
@@ -274,16 +271,11 @@ func TestAuthorizationServerWithATLSFaultIsNotPassedOver(t *testing.T) {
 	first := newServer(t, nil)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	second := newServer(t, nil)
-	second.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { answers(serverDoc(second.URL))(w, req) })
+	second := newSelf(t, func(own string) http.HandlerFunc { return answers(serverDoc(own)) })
 	first.Close() // as late as can be: its port may be given to another
 	for _, down := range []string{first.URL, strings.Replace(plain.URL, "http:", "https:", 1)} {
-		server := newServer(t, nil)
-		server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			answers(resourceDoc(server.URL, down, second.URL))(w, req)
-		})
-		r := from(server, "")
-		r.ServerURL = server.URL
+		server := newSelf(t, func(own string) http.HandlerFunc { return answers(resourceDoc(own, down, second.URL)) })
+		r := fromServer(server, server.URL)
 		if got, err := r.Do(t.Context()); err == nil || !strings.Contains(err.Error(), down) {
 			t.Errorf("%+v %v", got, err)
 		}

@@ -79,9 +79,7 @@ func TestChallengeIsReadWhereverItIs(t *testing.T) {
 			if err != nil || got.Issuer != issuer || !slices.Equal(got.Scopes, c.scopes) {
 				t.Errorf("%+v %v", got, err)
 			}
-			if n := len(w.asked); !slices.Equal(w.asked[n-2:], []string{elsewhere, oauthURL}) {
-				t.Errorf("asked %q", w.asked)
-			}
+			wantAsked(t, w.asked[len(w.asked)-2:], elsewhere, oauthURL)
 		})
 	}
 }
@@ -181,19 +179,16 @@ func TestAnswersToProbesAreTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{handlers: map[string]http.HandlerFunc{serverURL: c.get, "POST " + serverURL: c.post}}
-			_, err := w.search(t, Request{})
-			wantAttempts(t, err,
+			failed := wantAttempts(t, errorOf(w.search(t, Request{})),
 				serverURL+": asked without a token: "+c.reason+"; no challenge names resource_metadata",
 				challenged+": HTTP 404",
 				rooted+": HTTP 404",
 			)
-			if failed := err.(*Error); !failed.NoMetadata || failed.Temporary() != c.temporary || failed.Issuer != "" {
+			if !failed.NoMetadata || failed.Temporary() != c.temporary || failed.Issuer != "" {
 				t.Errorf("%+v", failed)
 			}
 			// Two more look for the metadata of an authorization server to name to the operator.
-			if n := len(w.asked); !slices.Equal(w.asked[n-2:], []string{origin + "oauth-authorization-server", origin + "openid-configuration"}) {
-				t.Errorf("asked %q", w.asked)
-			}
+			wantAsked(t, w.asked[len(w.asked)-2:], origin+"oauth-authorization-server", origin+"openid-configuration")
 		})
 	}
 }

@@ -21,8 +21,7 @@ func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
 	// the document came from counts. The outside is a proxy here, whose address says nothing.
 	as := newServer(t, http.NotFound)
 	server := newServer(t, nil)
-	r := from(server, "")
-	r.ServerURL = at(server, "mcp.example.com")
+	r := fromServer(server, at(server, "mcp.example.com"))
 	n := &names{addrs: map[string][]string{"mcp.example.com": {"127.0.0.1"}}}
 	r.resolver = n.resolver(t)
 	proxy, tunnels := newProxy(t)
@@ -39,8 +38,7 @@ func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
 		}
 		challenges("")(w, req)
 	})
-	_, err := r.Do(t.Context())
-	wantAttempts(t, err,
+	wantAttempts(t, errorOf(r.Do(t.Context())),
 		r.ServerURL+": asked without a token: HTTP 401 (GET, server/discover, initialize); no challenge names resource_metadata",
 		as.URL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
 	)
@@ -109,12 +107,9 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	if got, err := r.Do(t.Context()); err != nil || got.TokenURL != asURL+"/token" {
 		t.Errorf("%+v %v", got, err)
 	}
-	if got := slices.Compact(asked()); !slices.Equal(got, []string{"CONNECT mcp.example.com:" + port(server)}) {
-		t.Errorf("the proxy was asked for %q", got)
-	}
+	wantAsked(t, slices.Compact(asked()), "CONNECT mcp.example.com:"+port(server))
 	r.ServerURL = "https://mcp.example.com:1/"
-	_, err = r.Do(t.Context())
-	wantAttempts(t, err, "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
+	wantAttempts(t, errorOf(r.Do(t.Context())), "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
 }
 
 // What the proxy dials, nobody here sees; but an address that no policy permits is not named to it.
@@ -126,9 +121,7 @@ func TestProxyIsNotAskedForWhatIsNeverCalled(t *testing.T) {
 			t.Errorf("%s: %v", serverURL, err)
 		}
 	}
-	if got := asked(); len(got) != 0 {
-		t.Errorf("the proxy was asked for %q", got)
-	}
+	wantAsked(t, asked())
 }
 
 func TestProxyOfTheEnvironment(t *testing.T) {
@@ -138,10 +131,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		fmt.Printf("%v\n", err)
 		return
 	}
-	server := newServer(t, nil)
-	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		answers(resourceDoc(server.URL, "https://as.invalid"))(w, req)
-	})
+	server := newSelf(t, func(own string) http.HandlerFunc { return answers(resourceDoc(own, "https://as.invalid")) })
 	proxy, asked := newProxy(t)
 	search := func(serverURL string) string {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
@@ -156,9 +146,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if got := search("https://mcp.invalid/mcp"); !strings.Contains(got, "https://mcp.invalid/mcp: proxy: refused to connect: HTTP 502") {
 		t.Error(got)
 	}
-	if got := asked(); !slices.Equal(got, []string{"CONNECT mcp.invalid:443"}) {
-		t.Errorf("the proxy was asked for %q", got)
-	}
+	wantAsked(t, asked(), "CONNECT mcp.invalid:443")
 	if got := search(server.URL); !strings.Contains(got, "as.invalid/.well-known/oauth-authorization-server: DNS lookup failed") {
 		t.Error(got)
 	}
@@ -178,10 +166,8 @@ func TestProxyThatAsksForCredentials(t *testing.T) {
 	const reason = ": proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
 	for _, scheme := range []string{"http", "https"} { // the answer, and what keeps the tunnel from being
 		r := &request{Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
-		_, err := r.Do(t.Context())
-		wantAttempts(t, err, r.ServerURL+reason)
+		wantAttempts(t, errorOf(r.Do(t.Context())), r.ServerURL+reason)
 		r = &request{Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
-		_, err = r.Do(t.Context())
-		wantAttempts(t, err, r.Issuer+"/.well-known/oauth-authorization-server"+reason)
+		wantAttempts(t, errorOf(r.Do(t.Context())), r.Issuer+"/.well-known/oauth-authorization-server"+reason)
 	}
 }

@@ -26,8 +26,7 @@ func TestChallengeThatLeadsNowhereIsPassedOver(t *testing.T) {
 				t.Errorf("%+v %v", got, err)
 			}
 			delete(w.handlers, challenged)
-			_, err := w.search(t, Request{})
-			wantAttempts(t, err, c.reason, challenged+": HTTP 404", rooted+": HTTP 404")
+			wantAttempts(t, errorOf(w.search(t, Request{})), c.reason, challenged+": HTTP 404", rooted+": HTTP 404")
 		})
 	}
 }
@@ -126,25 +125,21 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 				origin + "/.well-known/" + strings.TrimSpace(at): answers(c2.document),
 			}}
 			w.handlers[oauthURL] = answers(serverDoc(issuer))
-			_, err := w.search(t, Request{})
-			wantAttempts(t, err,
+			failed := wantAttempts(t, errorOf(w.search(t, Request{})),
 				serverURL+": asked without a token: HTTP 401 (GET), HTTP 404 (server/discover, initialize); no challenge names resource_metadata",
 				challenged+": "+c.reason,
 				rooted+": HTTP 404",
 			)
-			failed := err.(*Error)
 			if failed.Issuer != c2.named || !failed.NoMetadata || failed.Temporary() != (name == "down") {
 				t.Errorf("%s, %s: %+v", name, at, failed)
 			}
 			hint := "\nits origin publishes the metadata of an authorization server: write issuer=" + c2.write + " if the credentials are for that server"
-			if c2.write != "" && !strings.HasSuffix(err.Error(), hint) {
-				t.Errorf("%s, %s: %s", name, at, err)
+			if c2.write != "" && !strings.HasSuffix(failed.Error(), hint) {
+				t.Errorf("%s, %s: %s", name, at, failed)
 			}
 			if c2.write != "" {
 				// What it says to write does find a server.
-				if got, err := w.search(t, Request{Issuer: c2.write}); err != nil || got.Issuer != c2.write {
-					t.Errorf("%s, %s: %+v %v", name, at, got, err)
-				}
+				w.wantIssuer(t, Request{Issuer: c2.write}, c2.write)
 			}
 		}
 	}
@@ -197,9 +192,7 @@ func TestLook(t *testing.T) {
 	if err != nil || got.Resource != "https://mcp.example.com/" || !slices.Equal(got.Scopes, []string{"read"}) {
 		t.Errorf("%+v %v", got, err)
 	}
-	if want := []string{serverURL, challenged}; !slices.Equal(w.asked, want) {
-		t.Errorf("asked %q", w.asked)
-	}
+	wantAsked(t, w.asked, serverURL, challenged)
 	w.handlers[serverURL] = challenges(`scope="a b"`)
 	if got, err := w.look(t, Request{}); err != nil || !slices.Equal(got.Scopes, []string{"a", "b"}) {
 		t.Errorf("%+v %v", got, err)

@@ -38,9 +38,7 @@ func TestOneSlashIsNoDifference(t *testing.T) {
 			w.handlers[challenged] = answers(resourceDoc(serverURL, named))
 			w.handlers[oauthURL] = answers(serverDoc(spelled))
 			for _, r := range []Request{{}, {Issuer: named}} {
-				if got, err := w.search(t, r); err != nil || got.Issuer != spelled {
-					t.Errorf("%s named as %s: %+v %v", spelled, named, got, err)
-				}
+				w.wantIssuer(t, r, spelled)
 			}
 		}
 	}
@@ -105,13 +103,10 @@ func TestNamedURLOfMetadataIsToldAsIssuer(t *testing.T) {
 		w := healthy()
 		w.handlers[challenged] = answers(resourceDoc(serverURL, named))
 		_, value := MetadataOf(named)
-		_, err := w.search(t, Request{})
-		wantAttempts(t, err, named+": as an issuer it is the URL of a metadata document: write issuer="+value+" if the credentials are for that server")
+		wantAttempts(t, errorOf(w.search(t, Request{})), named+": as an issuer it is the URL of a metadata document: write issuer="+value+" if the credentials are for that server")
 		// Another server that is named is taken.
 		w.handlers[challenged] = answers(resourceDoc(serverURL, named, issuer))
-		if got, err := w.search(t, Request{}); err != nil || got.Issuer != issuer {
-			t.Errorf("%s: %+v %v", named, got, err)
-		}
+		w.wantIssuer(t, Request{}, issuer)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,8 +125,33 @@ func (w *world) search(t *testing.T, r Request) (*Result, error) {
 	return r.do(t.Context(), network{base: w})
 }
 
+// errorOf is the error of a search.
+func errorOf[T any](_ T, err error) error { return err }
+
+// wantIssuer searches for a server that must be found.
+func (w *world) wantIssuer(t *testing.T, r Request, issuer string) {
+	t.Helper()
+	if got, err := w.search(t, r); err != nil || got.Issuer != issuer {
+		t.Errorf("%+v, %v; want the issuer %s", got, err, issuer)
+	}
+}
+
+func wantAsked(t *testing.T, asked []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(asked, want) {
+		t.Errorf("asked %q, want %q", asked, want)
+	}
+}
+
+func wantTemporary(t *testing.T, err error, want bool) {
+	t.Helper()
+	if failed, ok := errors.AsType[*Error](err); !ok || failed.Temporary() != want {
+		t.Errorf("%v: want an error that is temporary: %t", err, want)
+	}
+}
+
 // wantAttempts checks that the search failed for just these reasons: a URL and a reason a line.
-func wantAttempts(t *testing.T, err error, want ...string) {
+func wantAttempts(t *testing.T, err error, want ...string) *Error {
 	t.Helper()
 	failed, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -145,4 +171,5 @@ func wantAttempts(t *testing.T, err error, want ...string) {
 	if text := what + "\n  " + strings.Join(want, "\n  "); failed.Issuer == "" && err.Error() != text {
 		t.Errorf("%s, want %s", err, text)
 	}
+	return failed
 }
