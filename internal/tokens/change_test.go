@@ -187,20 +187,30 @@ func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 }
 
 func TestFetchBegunUnderAnOlderRevisionIsThrownAway(t *testing.T) {
-	stories(t, map[string]error{
-		"granted": nil, "refused": clientFailures["invalid_client"],
-	}, func(t *testing.T, w *world, e *Engine, outcome error) {
-		w.latency, w.refuse = 2*time.Second, outcome
+	type answer struct {
+		refuse error
+		took   time.Duration // by the write, during which the answer may come
+	}
+	invalidScope := &grant.RefusedError{Status: 400, Code: "invalid_scope"}
+	stories(t, map[string]answer{
+		"granted after the write": {nil, 0}, "granted during the write": {nil, 2 * time.Second},
+		"refused after the write": {clientFailures["invalid_client"], 0}, "refused during the write": {invalidScope, 2 * time.Second},
+	}, func(t *testing.T, w *world, e *Engine, answer answer) {
+		w.latency, w.refuse = time.Second, answer.refuse
 		got := mustReadLater(t, e, weather)
 		synctest.Wait()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second / 2)
+		change := taking(answer.took, w.reshape(weather, "B"))
+		wait := changing(t, e, weather, change)
+		time.Sleep(answer.took)
 		w.with(func(w *world) { w.refuse = nil })
-		mustChange(t, e, weather, w.reshape(weather, "B"))
-		wantAnswer(t, <-got, "B")
-		w.wantFetches(2)
+		wait()
+		time.Sleep(time.Second / 4)
 		if e.Failing(weather) {
 			t.Error("a failure of the old revision is remembered")
 		}
+		wantAnswer(t, <-got, "B")
+		w.wantFetches(2)
 	})
 }
 
@@ -231,23 +241,6 @@ func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
 		}
 		time.Sleep(24 * time.Hour)
 		w.wantFetches(2)
-	})
-}
-
-func TestDeleteEndsAFetchUnderWay(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.latency = 4 * time.Second
-		result := reading(t, e, weather)
-		synctest.Wait()
-		before := time.Now()
-		mustChange(t, e, weather, Change{Write: func(context.Context) error {
-			w.with(func(w *world) { clear(w.shapes) })
-			return nil
-		}})
-		if err := <-result; !errors.Is(err, ErrNotConfigured) || time.Since(before) != 0 {
-			t.Errorf("the reader got %v after %s", err, time.Since(before))
-		}
-		w.wantStored(weather, "")
 	})
 }
 

@@ -186,20 +186,6 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 	})
 }
 
-func TestRequestThatBeganWithTheFailureEndsIt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := &client{}
-		p, _, _ := c.admit(time.Now(), func(f *failure) time.Time { return f.end(false) })
-		p.failed("weather", "as", errors.New("down"), time.Now())
-		if later := (&permit{client: c, begun: time.Now()}); !later.succeeded() {
-			t.Error("a success after the failure counts for nothing")
-		}
-		if again := (&permit{client: c, begun: time.Now()}); again.succeeded() {
-			t.Error("a client that works works again")
-		}
-	})
-}
-
 // A lifetime of a second may have passed on the way; longer ones have not, unless the server is slow.
 func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
 	type request struct {

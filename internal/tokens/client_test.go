@@ -279,6 +279,13 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 		if !probe.succeeded() || c.failed.Load() != nil {
 			t.Error("the probe's success did not end the failure")
 		}
+		if again := admit(); again.succeeded() {
+			t.Error("a client that works recovers again")
+		}
+		admit().failed("weather", "as", clientFailures["503"], time.Now())
+		if meanwhile := (&permit{client: c, begun: time.Now()}); !meanwhile.succeeded() {
+			t.Error("the success of a request that began with the failure does not end it")
+		}
 	})
 }
 

@@ -94,8 +94,7 @@ func TestAttemptEndsItsContext(t *testing.T) {
 func TestCloseEndsTheWaitForAWrite(t *testing.T) {
 	stories(t, map[string]func(*Change){
 		"to be stored": func(c *Change) {
-			write := c.Write
-			c.Write = func(ctx context.Context) error { time.Sleep(3 * time.Second); return write(ctx) }
+			*c = taking(3*time.Second, *c)
 		},
 		"to begin again": func(c *Change) {
 			terms := c.Terms

@@ -34,6 +34,9 @@ func TestColdReadersShareOneFetch(t *testing.T) {
 		if calls := w.storageCalls(); calls["terms"] != 1 || calls["load"] != 1 || calls["save"] != 1 {
 			t.Errorf("storage calls %v, want one of each", calls)
 		}
+		if n := e.retries.len(); n != 0 {
+			t.Errorf("%d tasks are left to retry", n)
+		}
 	})
 }
 
@@ -175,23 +178,6 @@ func TestIdleTokenIsLeftToExpire(t *testing.T) {
 	})
 }
 
-func TestReadOfAnIdleTokenPastItsRefreshStartsOne(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.lifetime, w.idle = 20*time.Minute, time.Hour
-		mustRead(t, e, weather)
-		var status Status
-		waitUntil(t, func() bool {
-			status, _ = e.Status(t.Context(), weather)
-			return status.State == StateIdle
-		})
-		n := w.fetches()
-		wantToken(t, e, weather, status.Token.ID())
-		time.Sleep(time.Second)
-		w.wantFetches(n + 1)
-		wantOther(t, e, weather, status.Token.ID())
-	})
-}
-
 func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.sameID = time.Hour, true
@@ -250,6 +236,7 @@ func TestRefreshGoesOnWhenStorageIsBack(t *testing.T) {
 		w.with(func(w *world) { w.broken["terms"] = errStorage })
 		time.Sleep(time.Until(first.RefreshAt) + 10*time.Second)
 		wantToken(t, e, weather, first.ID())
+		wantState(t, e, weather, StateOK)
 		w.wantFetches(1)
 		w.with(func(w *world) { delete(w.broken, "terms") })
 		time.Sleep(20 * time.Second)

@@ -24,6 +24,12 @@ func TestWholeOutage(t *testing.T) {
 		waiting time.Duration
 		exact   time.Duration // the least, if it is not three quarters
 	}
+	refused := func(i int) time.Duration {
+		if i < refusedBlip {
+			return min(refusedFirst<<i, waitingMost)
+		}
+		return 2 * waitingMost << (i - refusedBlip)
+	}
 	stories(t, map[string]outage{
 		"unavailable": {
 			&grant.UnavailableError{Status: 503},
@@ -33,15 +39,8 @@ func TestWholeOutage(t *testing.T) {
 			&grant.UnavailableError{Status: 429, RetryAfter: 90 * time.Second},
 			1000, 5 * time.Minute, func(int) time.Duration { return 99 * time.Second }, 99 * time.Second, 90 * time.Second,
 		},
-		"refused": {
-			&grant.RefusedError{Status: 401, Code: "invalid_client"},
-			10, 5 * time.Minute, func(i int) time.Duration {
-				if i < refusedBlip {
-					return min(refusedFirst<<i, waitingMost)
-				}
-				return 2 * waitingMost << (i - refusedBlip)
-			}, refusedMost, 0,
-		},
+		"refused":              {clientFailures["invalid_client"], 10, 5 * time.Minute, refused, refusedMost, 0},
+		"refused for the name": {&grant.RefusedError{Status: 400, Code: "invalid_scope"}, 10, 5 * time.Minute, refused, refusedMost, 0},
 	}, func(t *testing.T, w *world, e *Engine, tc outage) {
 		w.lifetime = time.Minute
 		held := mustRead(t, e, weather)
@@ -132,6 +131,9 @@ func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatu
 	status, err := e.Status(t.Context(), weather)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if time.Since(status.LastRead) > 3*time.Second {
+		t.Errorf("last read %s ago", time.Since(status.LastRead))
 	}
 	f := status.Failure
 	if want := map[bool]State{true: StateFailing, false: StateDown}[status.Token != nil]; f != nil && status.State != want {

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 // slowStore is the world's storage, whose calls take effect at once and return half a second
@@ -61,44 +59,23 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	})
 }
 
-// An answer that arrives while a delete is being written is thrown away by the delete, and
-// leaves nothing in storage.
+// A delete ends a fetch under way, and leaves nothing in storage of an answer that arrives while it is
+// being written.
 func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
+	stories(t, map[string]time.Duration{
+		"before the answer": 0, "while it arrives": 2 * time.Second,
+	}, func(t *testing.T, w *world, e *Engine, took time.Duration) {
 		w.latency = time.Second
 		result := reading(t, e, weather)
 		synctest.Wait()
-		mustChange(t, e, weather, Change{Write: func(context.Context) error {
-			time.Sleep(2 * time.Second) // the answer arrives
-			w.with(func(w *world) { delete(w.shapes, weather); delete(w.saved, weather) })
-			return nil
-		}})
-		if err := <-result; !errors.Is(err, ErrNotConfigured) {
-			t.Errorf("the reader got %v, want ErrNotConfigured", err)
+		mustChange(t, e, weather, taking(took, w.remove(weather)))
+		before := time.Now()
+		if err := <-result; !errors.Is(err, ErrNotConfigured) || time.Since(before) != 0 {
+			t.Errorf("the reader got %v after %s, want ErrNotConfigured at once", err, time.Since(before))
 		}
 		w.wantStored(weather, "")
 		w.wantCalls("save", 0)
 		w.wantFetches(1)
-	})
-}
-
-// A refusal of the old terms says nothing of the new ones.
-func TestFailureThatAWriteOvertakesIsNotRemembered(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.latency, w.refuse = time.Second, &grant.RefusedError{Code: "invalid_scope"}
-		got := mustReadLater(t, e, weather)
-		synctest.Wait()
-		mustChange(t, e, weather, Change{Write: func(context.Context) error {
-			time.Sleep(2 * time.Second) // the refusal arrives
-			w.with(func(w *world) { w.shapes[weather], w.refuse = "B", nil })
-			return nil
-		}})
-		time.Sleep(time.Second / 2) // the refusal has been looked at
-		if e.Failing(weather) {
-			t.Error("the failure of the old terms is remembered")
-		}
-		wantAnswer(t, <-got, "B")
-		w.wantFetches(2)
 	})
 }
 

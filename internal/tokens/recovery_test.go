@@ -56,21 +56,6 @@ func TestFirstRefusalAfterAnOutageStartsAtItsOwnFirstWindow(t *testing.T) {
 	})
 }
 
-func TestFailedReadsCountAsReads(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.lifetime, w.idle = time.Minute, time.Minute
-		mustRead(t, e, weather)
-		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
-		for range 1200 {
-			_, _ = e.Read(t.Context(), weather)
-			time.Sleep(time.Second)
-		}
-		if status, _ := e.Status(t.Context(), weather); time.Since(status.LastRead) > 3*time.Second {
-			t.Errorf("last read %s ago", time.Since(status.LastRead))
-		}
-	})
-}
-
 func TestLoadingIsTriedAgainUntilStorageAnswers(t *testing.T) {
 	stories(t, map[string]string{
 		"names": "names", "terms": "terms", "token": "load",
@@ -159,17 +144,6 @@ func TestRepeatedTokenWithALowerCapIsRefreshedAhead(t *testing.T) {
 		}
 		if held := mustRead(t, e, weather); !held.RefreshAt.Before(held.Expires) {
 			t.Error("the token is refreshed at its end only")
-		}
-	})
-}
-
-func TestDroppedTokenIsNotUnsaved(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.broken["save"] = errStorage
-		mustRead(t, e, weather)
-		mustChange(t, e, weather, w.reshape(weather, "B"))
-		if status, _ := e.Status(t.Context(), weather); status.Unsaved || status.Token != nil {
-			t.Errorf("status %+v, want nothing held and nothing unsaved", status)
 		}
 	})
 }
@@ -268,20 +242,6 @@ func TestFailedWriteThatComesThroughLaterIsNoticed(t *testing.T) {
 		calls := w.storageCalls()["terms"]
 		time.Sleep(30 * time.Minute)
 		w.wantCalls("terms", calls)
-	})
-}
-
-func TestLookAfterAFailedWriteAsksNobody(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		first := mustRead(t, e, weather)
-		failChange(t, e, w.effective(nil))
-		wantToken(t, e, weather, first.ID())
-		looks := w.storageCalls()["terms"]
-		time.Sleep(LateCommit + time.Second)
-		if w.storageCalls()["terms"] == looks {
-			t.Error("storage was not looked at")
-		}
-		w.wantFetches(1)
 	})
 }
 

@@ -2,14 +2,11 @@ package tokens
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
 func (s *slot) hasTimer() bool {
@@ -105,35 +102,22 @@ func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
 	})
 }
 
-func TestReadersWithinTheWindowOfANamesOwnFailureAskNobody(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.refuse = &grant.RefusedError{Status: 400, Code: "invalid_scope"}
-		failed := mustFail(t, e, weather)
-		if refused, ok := errors.AsType[*grant.RefusedError](failed.Cause); !ok || refused.Code != "invalid_scope" {
-			t.Errorf("the cause is %v", failed.Cause)
-		}
-		for time.Until(failed.NextAttempt) > time.Second {
-			_ = mustFail(t, e, weather)
-			time.Sleep(time.Second / 2)
-		}
-		w.wantFetches(1)
-	})
-}
-
 // Terms are what a failed write leaves in question, not the token; and once they can no longer
 // change, one look is enough.
 func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
+		first := mustRead(t, e, weather)
 		loads := w.storageCalls()["load"]
 		w.broken["terms"] = errStorage
 		failChange(t, e, w.lateWrite(nil))
+		wantToken(t, e, weather, first.ID())
 		time.Sleep(LateCommit + time.Second)
 		w.with(func(w *world) { clear(w.broken) })
 		looks := w.storageCalls()["terms"]
 		time.Sleep(10 * time.Minute)
 		w.wantCalls("terms", looks+1)
 		w.wantCalls("load", loads)
+		w.wantFetches(1)
 	})
 }
 
@@ -244,19 +228,16 @@ func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
 	})
 }
 
-func TestStoredTokenLeavesNothingToRetry(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
-		if n := e.retries.len(); n != 0 {
-			t.Errorf("%d tasks are left", n)
-		}
-	})
-}
-
 // A token that could not be stored is stored later, unless it is gone by then; and Close ends the wait.
 func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
 	stories(t, map[string]func(*world, *Engine){
 		"deleted": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.remove(weather)) },
+		"dropped": func(w *world, e *Engine) {
+			mustChange(w.t, e, weather, w.reshape(weather, "B"))
+			if status := wantState(w.t, e, weather, StateEmpty); status.Unsaved || status.Token != nil {
+				w.t.Errorf("status %+v, want nothing held and nothing unsaved", status)
+			}
+		},
 		"closed": func(w *world, e *Engine) {
 			slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return ErrConflict }}
 			go func() { _ = e.Change(w.t.Context(), weather, slow) }()
@@ -292,18 +273,10 @@ func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 		w.with(func(w *world) { w.passive = true })
 		wantState(t, e, weather, StateOK)
 		w.with(func(w *world) { w.passive = false })
-		mustRead(t, e, weather)
+		wantToken(t, e, weather, first.ID())
 		time.Sleep(time.Second)
 		w.wantFetches(2)
-	})
-}
-
-func TestTokenWhoseRefreshWaitsForStorageIsNotIdle(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		held := mustRead(t, e, weather)
-		w.with(func(w *world) { w.broken["terms"] = errStorage })
-		time.Sleep(time.Until(held.RefreshAt) + time.Minute)
-		wantState(t, e, weather, StateOK)
+		wantOther(t, e, weather, first.ID())
 	})
 }
 

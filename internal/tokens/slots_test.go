@@ -93,10 +93,7 @@ func TestTokenWhoseConfigComesBackIsNotDropped(t *testing.T) {
 		first := mustRead(t, old, weather)
 		w.with(func(w *world) { delete(w.shapes, weather) })
 		e := w.engine()
-		create := w.reshape(weather, "A")
-		written := create.Write
-		create.Write = func(ctx context.Context) error { time.Sleep(time.Second); return written(ctx) }
-		wait := changing(t, e, weather, create)
+		wait := changing(t, e, weather, taking(time.Second, w.reshape(weather, "A")))
 		e.LoadAll() // finds no config, and waits for the write
 		wait()
 		synctest.Wait()

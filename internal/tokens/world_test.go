@@ -280,9 +280,16 @@ func (w *world) lateWrite(shapes map[Name]string) Change {
 	}}
 }
 
+// taking is a change whose write takes its time.
+func taking(took time.Duration, change Change) Change {
+	write := change.Write
+	change.Write = func(ctx context.Context) error { time.Sleep(took); return write(ctx) }
+	return change
+}
+
 // slowWrite is a write that takes its time and changes nothing.
 func slowWrite(took time.Duration) Change {
-	return Change{Write: func(context.Context) error { time.Sleep(took); return nil }}
+	return taking(took, Change{Write: func(context.Context) error { return nil }})
 }
 
 // written are the terms after a write of a name: its own are known, those of others in
