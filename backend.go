@@ -46,7 +46,7 @@ func newBackend(system *systemView, s store) *backend {
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, tokenPrefix},
 			LocalStorage:    []string{tokenPrefix, provedPrefix},
-			Unauthenticated: []string{jwksPrefix + "*", issuerPrefix + "*", documentPrefix + "*"},
+			Unauthenticated: unauthenticated,
 		},
 		Paths: framework.PathAppend(
 			b.tokenPaths(), // first: the framework tries the patterns in order
@@ -106,7 +106,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if isPublic(req.Path) {
 		req.Data = nil // an anonymous caller gets the same 404 for every name
 	}
-	if err := prepare(req); err != nil {
+	if err := b.prepare(req); err != nil {
 		return fail(tokens.Name{}, err)
 	}
 	resp, err := b.Backend.HandleRequest(ctx, req)
@@ -133,7 +133,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 
 // HandleExistenceCheck prepares the data as HandleRequest does. Vault calls it before a write.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checked, exists bool, err error) {
-	if err := prepare(req); err != nil {
+	if err := b.prepare(req); err != nil {
 		return true, false, nil //nolint:nilerr // HandleRequest returns the error
 	}
 	checked, exists, err = b.Backend.HandleExistenceCheck(ctx, req)
@@ -147,7 +147,7 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 // objects send for unset ones, except for token_id, since Vault's required_parameters accept a null. It removes an
 // empty verify, which means its default. It refuses secrets of the wrong type, because the framework's error would
 // quote them.
-func prepare(req *logical.Request) error {
+func (b *backend) prepare(req *logical.Request) error {
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {
 			delete(req.Data, field)
@@ -166,7 +166,10 @@ func prepare(req *logical.Request) error {
 	if err := sameNames(req); err != nil {
 		return err
 	}
-	return prepareFields(req.Data)
+	if path := b.Route(req.Path); path != nil {
+		return prepareFields(req.Data, path.Fields)
+	}
+	return nil
 }
 
 const backendHelp = `

@@ -12,17 +12,16 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// mapFields are the names of the config's fields of map type.
-var mapFields = slices.DeleteFunc(slices.Sorted(maps.Keys(configFields())), func(field string) bool {
-	kind := configFields()[field].Type
-	return kind != framework.TypeMap && kind != framework.TypeKVPairs
-})
-
 // prepareFields turns name=value pairs into maps. It refuses a name or a scalar field given twice: the vault command
-// sends a list then, and a map would silently keep the last value.
-func prepareFields(data map[string]any) error {
+// sends a list then, and a map would silently keep the last value. schemas are those of the request's path.
+func prepareFields(data map[string]any, schemas map[string]*framework.FieldSchema) error {
 	for _, field := range slices.Sorted(maps.Keys(data)) {
-		if slices.Contains(mapFields, field) {
+		schema := schemas[field]
+		if schema == nil {
+			continue
+		}
+		switch schema.Type {
+		case framework.TypeMap, framework.TypeKVPairs:
 			pairs, err := parsePairs(field, data[field])
 			if err == nil && field == "extra_headers" {
 				pairs, err = canonicalNames(field, pairs)
@@ -31,18 +30,14 @@ func prepareFields(data map[string]any) error {
 				return err
 			}
 			data[field] = pairs
-		} else if _, isList := data[field].([]any); isList && isScalar(field) {
-			return badRequest("%s must be one value: it is given more than once, or as a list", field)
+		case framework.TypeCommaStringSlice:
+		default:
+			if _, isList := data[field].([]any); isList {
+				return badRequest("%s must be one value: it is given more than once, or as a list", field)
+			}
 		}
 	}
 	return nil
-}
-
-// isScalar reports whether a field takes one value.
-func isScalar(field string) bool {
-	schema := configFields()[field]
-	return field == "token_id" || field == "activate_after" ||
-		schema != nil && schema.Type != framework.TypeCommaStringSlice
 }
 
 // parsePairs reads name=value pairs, or a JSON object as a map or a text (the vault command can only write texts). A

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -14,14 +15,14 @@ func TestWhatIsGivenTwiceIsRefused(t *testing.T) {
 	m.write("config/weather", as.client())
 	was := m.storage.entries(t)
 	twice := []string{"a", "b"}
-	for field := range configFields() {
+	for field, schema := range configFields() {
 		value, says := twice, "must be one value"
 		switch {
-		case slices.Contains(mapFields, field):
+		case schema.Type == framework.TypeMap || schema.Type == framework.TypeKVPairs:
 			value, says = []string{"a=1", "a=2"}, "twice"
 		case slices.Contains(secretFields, field):
 			says = "must be a string"
-		case field == "server" || !isScalar(field):
+		case field == "server" || schema.Type == framework.TypeCommaStringSlice:
 			continue
 		}
 		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{field: value}, field, says)
@@ -30,6 +31,7 @@ func TestWhatIsGivenTwiceIsRefused(t *testing.T) {
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"audience": twice}, "audience must be one value")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"token_id": twice}, "token_id must be one value")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": twice}, "activate_after must be one value")
+	m.refused(http.StatusBadRequest, logical.UpdateOperation, "settings", fields{"public_url": twice}, "public_url must be one value")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"server": "other"}, "the path names the server: leave server out")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"role": "other"}, "the path names the role: leave role out")
 	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"server": twice}, "the path names the server")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,16 +13,14 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-var publicPrefixes = []string{jwksPrefix, issuerPrefix, documentPrefix}
+// unauthenticated are the paths answered without a Vault token, in the form of logical.Paths.
+var unauthenticated = []string{jwksPrefix + "*", issuerPrefix + "*", documentPrefix + "*"}
 
 // isPublic reports whether a path is unauthenticated.
 func isPublic(path string) bool {
-	for _, prefix := range publicPrefixes {
-		if strings.HasPrefix(path, prefix) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(unauthenticated, func(pattern string) bool {
+		return strings.HasPrefix(path, strings.TrimSuffix(pattern, "*"))
+	})
 }
 
 // publication is a kind of document for authorization servers. Each config that has it publishes it under its public
