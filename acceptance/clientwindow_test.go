@@ -136,9 +136,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 				results := s.ReadAll(t.Context(), want.paths)
 				wantAll(t, "roles", results, want.status)
 			}
-			if n := len(s.AS.Requests()); n != roles {
-				t.Errorf("%d token requests for %d roles, want one of each", n, roles)
-			}
+			wantAsked(t, s, roles)
 		})
 	}
 }
@@ -205,9 +203,7 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 			s := newStage(t, shared(t), fmt.Sprintf("limited-writes-%d", status))
 			s.AS.Set(s.AS.Issue(5 * time.Minute))
 			bed.OK(t, s.Configure(t.Context(), "old", nil))
-			if r := s.Read(t.Context(), "token/old"); r.Status != http.StatusOK {
-				t.Fatal(r)
-			}
+			wantAll(t, "a caller", []trouble.Result{s.Read(t.Context(), "token/old")}, http.StatusOK)
 			issue, limited := s.AS.Issue(5*time.Minute), bed.LimitFor(status, limit)
 			s.AS.Set(func(w http.ResponseWriter, r *http.Request) {
 				if client, _, _ := r.BasicAuth(); client == "other" {
@@ -236,16 +232,10 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 				} else if wait := next.Sub(begun); wait < limit-time.Second || wait > limit+limit/2 {
 					t.Errorf("write %d says to wait for %s, want the %s of Retry-After: %s", i+1, round(wait), limit, r)
 				}
-				if n := len(s.AS.Requests()); n != 2 {
-					t.Errorf("%d requests after write %d, want the first read's and one", n, i+1)
-				}
+				wantAsked(t, s, 2)
 			}
-			if r := s.Write(t.Context(), "config/else", s.Config(map[string]any{"client_id": "other"})); r.Status != http.StatusNoContent {
-				t.Errorf("a write of another client: %s", r)
-			}
-			if r := s.Read(t.Context(), "token/old"); r.Status != http.StatusOK {
-				t.Errorf("the held token: %s", r)
-			}
+			wantAll(t, "a caller", []trouble.Result{s.Write(t.Context(), "config/else", s.Config(map[string]any{"client_id": "other"}))}, http.StatusNoContent)
+			wantAll(t, "a caller", []trouble.Result{s.Read(t.Context(), "token/old")}, http.StatusOK)
 			s.AS.Set(s.AS.Issue(5 * time.Minute))
 			bed.Until(t, 2*limit, "a write goes through", func() bool {
 				return s.Write(t.Context(), "config/old", map[string]any{"scopes": "other"}).Status == http.StatusNoContent
@@ -271,9 +261,7 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 		t.Errorf("%d requests, want at most %d", n, underWay)
 	}
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
-	if r := s.Write(t.Context(), "config/some", s.Config(nil)); r.Status != http.StatusNoContent {
-		t.Errorf("the write after the client was corrected: %s", r)
-	}
+	wantAll(t, "a caller", []trouble.Result{s.Write(t.Context(), "config/some", s.Config(nil))}, http.StatusNoContent)
 	// Storing the tokens one by one takes a busy machine longer than a reader waits.
 	for _, statuses := range [][]int{{http.StatusOK, http.StatusGatewayTimeout}, {http.StatusOK}} {
 		results := s.ReadAll(t.Context(), paths)
@@ -315,9 +303,7 @@ func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
 					t.Errorf("the next attempt is in %s, want %s: %s", round(wait), limit, r)
 				}
 			}
-			if n := len(s.AS.Requests()); n != 1 {
-				t.Errorf("%d requests, want 1", n)
-			}
+			wantAsked(t, s, 1)
 		})
 	}
 }

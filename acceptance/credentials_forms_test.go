@@ -73,9 +73,9 @@ func TestSelfSignedClientCertificate(t *testing.T) {
 	key, block := p256PKCS8(t)
 	der := selfSigned(t, key)
 	certificate := bed.Must(x509.ParseCertificate(der))(t)
-	u.client = bed.Client{ID: u.client.ID, AuthMethod: "self_signed_tls_client_auth", Scope: u.client.Scope}
-	u.client.JWKS = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), Certificates: []*x509.Certificate{certificate}}}}
-	u.setClient(t)
+	u.registerAs(t, bed.Client{AuthMethod: "self_signed_tls_client_auth", JWKS: &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{
+		{Key: key.Public(), Certificates: []*x509.Certificate{certificate}},
+	}}})
 	private := string(pem.EncodeToMemory(block))
 	u.bed.Secrecy.AddPrivateKey("key of a certificate", private)
 	u.write(t, "config/"+u.name, u.discovered(map[string]any{

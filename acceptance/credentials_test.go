@@ -132,11 +132,18 @@ func (u *upstream) registerKey(t *testing.T, key crypto.Signer, block *pem.Block
 	return map[string]any{"private_key": private}
 }
 
+// registerAs registers a client with the upstream's id and scope.
+func (u *upstream) registerAs(t *testing.T, client bed.Client) {
+	t.Helper()
+	client.ID, client.Scope = u.client.ID, u.client.Scope
+	u.client = client
+	u.setClient(t)
+}
+
 // useKeys registers the client with public keys.
 func (u *upstream) useKeys(t *testing.T, keys *jose.JSONWebKeySet) {
 	t.Helper()
-	u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKS: keys}
-	u.setClient(t)
+	u.registerAs(t, bed.Client{AuthMethod: "private_key_jwt", JWKS: keys})
 }
 
 // madeKey lets the plugin make the key. See registerMadeKey for the client.
@@ -154,8 +161,7 @@ func (u *upstream) registerMadeKey(t *testing.T) {
 		u.useKeys(t, u.publicKeys(t))
 		return
 	}
-	u.client = bed.Client{ID: u.client.ID, AuthMethod: "private_key_jwt", Scope: u.client.Scope, JWKSURI: uri}
-	u.setClient(t)
+	u.registerAs(t, bed.Client{AuthMethod: "private_key_jwt", JWKSURI: uri})
 }
 
 // publicKeys reads the public keys as the operator.

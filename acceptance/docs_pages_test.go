@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/pem"
 	"net/http"
@@ -26,35 +27,28 @@ var onOpenBao = strings.NewReplacer("vault plugin reload -type=secret ", "vault 
 func (w *walkthrough) readersOwn() []readersOwn {
 	port, published := freePort(w.t), filepath.Join(w.dir, "published.git")
 	return []readersOwn{
-		{"README.md", "/etc/vault.d/plugins", w.bed.PluginDir()},
-		{"README.md", "https://files.example.com/mcp", w.mcp.URL},
-		{"README.md", "scopes=files:read", "scopes=tools:list"},
-		{"docs/deployments.md", "https://vault.example.com:8200", w.bed.Vault.Address},
-		{"docs/deployments.md", "https://files.example.com/mcp", w.mcp.URL},
+		{"README.md docs/releases.md", "/etc/vault.d/plugins", w.bed.PluginDir()},
+		{"README.md docs/deployments.md docs/keys.md docs/identity.md docs/migrate.md", "https://files.example.com/mcp", w.mcp.URL},
+		{"README.md docs/migrate.md docs/providers.md", "scopes=files:read", "scopes=tools:list"},
+		{"docs/deployments.md docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/deployments.md", "127.0.0.1:8100", "127.0.0.1:" + port},
 		{"docs/deployments.md", "127.0.0.1:8300", "127.0.0.1:" + freePort(w.t)},
 		{"docs/deployments.md", "127.0.0.1:8301", "127.0.0.1:" + freePort(w.t)},
 		{"docs/deployments.md", "https://idp.example.com/realms/mcp", w.bed.AS.Issuer},
 		{"docs/deployments.md", "bound_audiences=mcp-gateway", "bound_audiences=" + w.mcp.URL},
-		{"docs/keys.md", "https://files.example.com/mcp", w.mcp.URL},
-		{"docs/keys.md", "https://vault.example.com", w.bed.Vault.Address},
-		// The bed's authorization server for mutual TLS has a certificate of a private authority.
+		{"docs/keys.md docs/identity.md", "https://vault.example.com", w.bed.Vault.Address},
+		// The certificate of the bed's authorization server is of a private CA.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
-		{"docs/identity.md", "https://files.example.com/mcp", w.mcp.URL},
-		{"docs/identity.md", "https://vault.example.com", w.bed.Vault.Address},
-		{"docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/metrics.md", "/var/lib/vault-agent-prometheus", w.dir + "/var/lib/vault-agent-prometheus"},
 		{"docs/metrics.md", "-o prometheus", "-o " + strconv.Itoa(os.Getuid())},
 		{"docs/providers.md", "https://mcp.example.com/mcp", w.mcp.URL},
 		{"docs/providers.md", "client_id=CLIENT_ID", "client_id=" + w.client.ID},
-		{"docs/providers.md", "scopes=files:read", "scopes=tools:list"},
-		{"docs/releases.md", "/etc/vault.d/plugins", w.bed.PluginDir()},
 		{"docs/releases.md", "https://github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth", published},
 	}
 }
 
 // A readersOwn is a placeholder of a page.
-type readersOwn struct{ page, name, is string }
+type readersOwn struct{ pages, name, is string }
 
 // notRun are the commands that no test runs, by page and first line. The page gives the reason in these words.
 var notRun = map[string]string{
@@ -162,8 +156,7 @@ func checkBlocks(t *testing.T) {
 func (w *walkthrough) fresh() {
 	w.t.Helper()
 	bed.Must(w.root.Logical().DeleteWithContext(w.t.Context(), bed.Mount+"/config/"+w.name))(w.t)
-	w.client = bed.Client{ID: w.client.ID, Secret: newSecret(), Scope: w.client.Scope}
-	w.setClient(w.t)
+	w.registerAs(w.t, bed.Client{Secret: newSecret()})
 	w.put("client-secret", w.client.Secret+"\n")
 }
 
@@ -283,17 +276,13 @@ func followIdentity(w *walkthrough) {
 	out := w.paste("vault write mcp-oauth/settings")
 	for _, field := range []string{"issuer", "subject", "audience", "jwks_uri"} {
 		shown, _ := w.read(w.t, "keys/files")[field].(string)
-		if shown == "" || !strings.Contains(out, shown) {
-			w.t.Errorf("the page's commands do not show %s, %q:\n%s", field, shown, out)
-		}
+		bed.WantText(w.t, "the output", out, cmp.Or(shown, field+" in keys/files"))
 	}
 }
 
 func followKeys(w *walkthrough) {
 	t := w.t
-	if out := w.paste("vault write mcp-oauth/settings"); !strings.Contains(out, "a signing key was made") {
-		t.Errorf("the write does not warn that the key is to be registered:\n%s", out)
-	}
+	bed.WantText(t, "the write", w.paste("vault write mcp-oauth/settings"), "a signing key was made")
 	// A read before the registration is refused.
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {
 		t.Errorf("before the key is registered a read has the status %d, want 400", status)
@@ -425,9 +414,7 @@ func followMetrics(w *walkthrough) {
 	t := w.t
 	w.configure(t, nil)
 	w.token(t, "token/files")
-	if out := w.paste("vault read -format=raw"); !strings.Contains(out, `mcp_oauth_token_reads_total{outcome="success"}`) {
-		t.Errorf("the metrics do not count the reads:\n%s", w.bed.Secrecy.Redact([]byte(out)))
-	}
+	bed.WantText(t, "the output", w.paste("vault read -format=raw"), `mcp_oauth_token_reads_total{outcome="success"}`)
 	// The reader's checkout after the quick start.
 	w.put("role-id", "the broker's")
 	w.put("secret-id", "the broker's")

@@ -169,7 +169,7 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 			w.blocks = append(w.blocks, b)
 		}
 	}
-	w.own = slices.DeleteFunc(w.readersOwn(), func(o readersOwn) bool { return o.page != page })
+	w.own = slices.DeleteFunc(w.readersOwn(), func(o readersOwn) bool { return !slices.Contains(strings.Fields(o.pages), page) })
 	for _, name := range []string{"vault", u.bed.Vault.Product.Command()} {
 		if err := os.Symlink(u.bed.Vault.Binary, filepath.Join(w.bin, name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			t.Fatal(err)
@@ -188,7 +188,7 @@ func (w *walkthrough) finish() {
 	}
 	for _, o := range w.own {
 		if !w.used[o.name] {
-			w.t.Errorf("no block of %s has %q any more", o.page, o.name)
+			w.t.Errorf("no block of %s has %q any more", o.pages, o.name)
 		}
 	}
 }

@@ -230,7 +230,7 @@ func TestCopiedExamples(t *testing.T) {
 	t.Parallel()
 	for language, command := range copiedExamples(t, exampleDrivers) {
 		for name, test := range map[string]func(*testing.T, *copiedToken){
-			"a replacement is shared":             copiedSharesAReplacement,
+			"a replacement is shared":             func(t *testing.T, c *copiedToken) { copiedSharesAReplacement(t, c, 0, false) },
 			"no replacement is shared":            copiedSharesAFailure,
 			"each token is refused":               func(t *testing.T, c *copiedToken) { copiedReplacesLessOften(t, c, false) },
 			"each token is refused, and no other": func(t *testing.T, c *copiedToken) { copiedReplacesLessOften(t, c, true) },
@@ -239,8 +239,8 @@ func TestCopiedExamples(t *testing.T) {
 			"the clock is set back":               func(t *testing.T, c *copiedToken) { copiedGoesByBothClocks(t, c, 1, -1) },
 			"a token's end":                       copiedKnowsATokensEnd,
 			"a fetch takes long":                  copiedWaitsForAFetch,
-			"a standby lags":                      copiedWaitsForAStandby,
-			"a standby lags far behind":           copiedWaitsForAStandbyFarBehind,
+			"a standby lags":                      func(t *testing.T, c *copiedToken) { copiedSharesAReplacement(t, c, 3, false) },
+			"a standby lags far behind":           func(t *testing.T, c *copiedToken) { copiedSharesAReplacement(t, c, 3, true) },
 			"another broker is faster":            copiedTakesANewerToken,
 			"a standby lags too long":             copiedGivesUpAStandby,
 		} {
@@ -261,7 +261,9 @@ func (c *copiedToken) wantRefreshes(t *testing.T, least, most int) {
 	})
 }
 
-func copiedSharesAReplacement(t *testing.T, c *copiedToken) {
+// One refresh serves all. After it a standby may return the refused token for a moment, or an older one.
+func copiedSharesAReplacement(t *testing.T, c *copiedToken, lag int, older bool) {
+	c.vault.with(func() { c.vault.lag, c.vault.older = lag, older })
 	c.say(t, "token-0", "get")
 	c.say(t, "20", "replace 20")
 	c.wantRefreshes(t, 1, 1)
@@ -285,23 +287,6 @@ func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 			t.Errorf("%d reads that brought a 504, want a few", n)
 		}
 	})
-}
-
-// A standby returns the refused token for a moment after the refresh.
-func copiedWaitsForAStandby(t *testing.T, c *copiedToken) {
-	c.vault.with(func() { c.vault.lag = 3 })
-	c.say(t, "token-0", "get")
-	c.say(t, "20", "replace 20")
-	c.wantRefreshes(t, 1, 1)
-	c.say(t, "token-1", "get")
-}
-
-// A standby that lags far behind returns the token before the refused one.
-func copiedWaitsForAStandbyFarBehind(t *testing.T, c *copiedToken) {
-	c.vault.with(func() { c.vault.lag, c.vault.older = 3, true })
-	c.say(t, "token-0", "get")
-	c.say(t, "20", "replace 20")
-	c.say(t, "token-1", "get")
 }
 
 // A token newer than the one named by refresh/ is accepted at once.

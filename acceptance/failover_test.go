@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
 // Three Vaults with raft go through a step-down, a killed leader, a killed and a reloaded plugin, seals and a
@@ -87,11 +88,9 @@ const (
 func newFailover(t *testing.T, b *bed.Bed) *failover {
 	t.Helper()
 	f := &failover{bed: b, paths: make(map[string]*upstream), watch: make(map[string]*watcher), begun: time.Now()}
-	var err error
 	f.root = bed.Must(b.Vault.Root())(t)
 	f.behind = bed.Must(b.Standbys.Root())(t)
-	bed.OK(t, f.root.Sys().MountWithContext(t.Context(), "kv", &api.MountInput{Type: "kv"}))
-	bed.Must(f.root.Logical().WriteWithContext(t.Context(), "kv/control", map[string]any{"key": "value"}))(t)
+	bed.OK(t, trouble.MountKV(t.Context(), f.root))
 	f.steady = newUpstream(t, b, "-steady", steadyLifetime)
 	f.brisk = newUpstream(t, b, "-brisk", briskLifetime)
 	for _, u := range []*upstream{f.steady, f.brisk} {
@@ -105,31 +104,21 @@ func newFailover(t *testing.T, b *bed.Bed) *failover {
 	f.unread = newUpstream(t, b, "-unread", briskLifetime)
 	f.unread.configure(t, nil)
 	for where, client := range map[string]*api.Client{"": f.root, atStandbys: f.behind} {
-		f.watch[controlKV+where] = startWatcher(t, func(ctx context.Context) (string, error) {
-			_, err := client.Logical().ReadWithContext(ctx, "kv/control")
-			return "", err
-		})
-		f.watch[controlMount+where] = startWatcher(t, func(ctx context.Context) (string, error) {
-			response, err := client.Logical().ReadRawWithContext(ctx, bed.Mount+"/metrics")
-			if err != nil {
-				return "", err
-			}
-			return "", response.Body.Close()
-		})
-		f.watch[controlDue+where] = startWatcher(t, func(ctx context.Context) (string, error) {
-			_, err := client.Logical().ReadWithContext(ctx, bed.Mount+"/status/"+f.steady.name)
-			return "", err
-		})
+		for control, path := range map[string]string{
+			controlKV: "kv/control", controlMount: bed.Mount + "/metrics", controlDue: bed.Mount + "/status/" + f.steady.name,
+		} {
+			f.watch[control+where] = startWatcher(t, func(ctx context.Context) (string, error) {
+				response, err := client.Logical().ReadRawWithContext(ctx, path)
+				if err != nil {
+					return "", err
+				}
+				return "", response.Body.Close()
+			})
+		}
 	}
 	f.served = newUpstream(t, b, "-served", servedLifetime)
 	f.served.configure(t, nil)
-	agent, err := b.NewAgent(f.served.broker(t), "token/"+f.served.name)
-	if err == nil {
-		err = agent.WaitRendered(t.Context())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	agent := f.served.agent(t, f.served.broker(t))
 	f.broker = b.NewBroker(f.served.mcp, agent.File)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
@@ -284,22 +273,19 @@ func (f *failover) killLeader(t *testing.T) {
 
 func (f *failover) killPlugin(t *testing.T) {
 	pid := bed.Must(f.active(t).KillPlugin())(t)
-	bed.Eventually(t, 60*time.Second, func() error {
+	bed.Until(t, 60*time.Second, "another process of the plugin", func() bool {
 		now, err := f.active(t).PluginPID()
-		if err == nil && (now == pid || now == 0) {
-			err = fmt.Errorf("the plugin %d has not been replaced: %d", pid, now)
-		}
-		return err
+		return err == nil && now != pid && now != 0
 	})
 }
 
 func (f *failover) reloadPlugin(t *testing.T) {
-	before := bed.Must(f.active(t).PluginPID())(t)
+	before := pluginPID(t, f.active(t))
 	reload := &api.ReloadPluginInput{Plugin: bed.PluginName, Scope: "global"}
 	bed.Must(f.root.Sys().ReloadPluginWithContext(t.Context(), reload))(t)
 	f.answering(t)
-	if after, err := f.active(t).PluginPID(); err != nil || after == before || after == 0 {
-		t.Errorf("the plugin's process was %d and is %d after the reload: %v", before, after, err)
+	if pluginPID(t, f.active(t)) == before {
+		t.Error("the reload kept the plugin's process")
 	}
 }
 

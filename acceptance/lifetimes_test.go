@@ -21,8 +21,7 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	const lifetime = 20 * time.Second
 	u := newConfigured(t, shared(t), "", lifetime)
 
-	agent := bed.Must(u.bed.NewAgent(u.broker(t), "token/"+u.name))(t)
-	bed.OK(t, agent.WaitRendered(t.Context()))
+	agent := u.agent(t, u.broker(t))
 	broker := u.bed.NewBroker(u.mcp, agent.File)
 	tools := bed.Must(broker.ListTools(t.Context()))(t)
 	if !slices.Contains(tools, "forecast") {
@@ -85,8 +84,7 @@ path "auth/token/renew-self" {
 		"token_no_default_policy": true,
 		"token_ttl":               "15s",
 	}))(t)
-	agent := bed.Must(u.bed.NewAgent(id, "token/"+u.name))(t)
-	bed.OK(t, agent.WaitRendered(t.Context()))
+	agent := u.agent(t, id)
 	first := bed.Must(os.ReadFile(agent.File))(t)
 	log := filepath.Join(u.bed.LogDir(), "agent-"+u.name+".log")
 	bed.Eventually(t, 3*time.Minute, func() error {

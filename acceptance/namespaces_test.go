@@ -54,9 +54,7 @@ func TestNamespaces(t *testing.T) {
 	if refused, ok := errors.AsType[*api.ResponseError](err); !ok || refused.StatusCode != http.StatusNotFound {
 		t.Errorf("the plugin is registered in a namespace: %v", err)
 	}
-	if pid, err := b.Nodes[0].PluginPID(); err != nil || pid == 0 { // an error if there is more than one
-		t.Errorf("the plugin's process is %d: %v", pid, err)
-	}
+	pluginPID(t, b.Nodes[0]) // fails if there is more than one
 	for _, command := range []string{"agent", "proxy"} {
 		tenants["team-a"].wantNoLogin(t, command)
 	}
@@ -93,8 +91,7 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	if !strings.HasPrefix(uri, mount+"/jwks/files-") {
 		t.Errorf("keys/files shows the jwks_uri %q", uri)
 	}
-	u.client = bed.Client{ID: u.client.ID, Scope: u.client.Scope, AuthMethod: "private_key_jwt", JWKSURI: uri}
-	u.setClient(t)
+	u.registerAs(t, bed.Client{AuthMethod: "private_key_jwt", JWKSURI: uri})
 	rules := `path "` + bed.Mount + `/token/files" { capabilities = ["read"] }`
 	bed.OK(t, at.PutPolicy(t.Context(), "files", rules))
 	broker := bed.Must(at.NewIdentity(t.Context(), "files", "files"))(t)

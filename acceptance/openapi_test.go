@@ -399,12 +399,7 @@ func TestPathHelpTeaches(t *testing.T) {
 		"/settings":             {"public_url (string)", "vault write mcp-oauth/settings public_url="},
 		"/metrics":              {"Prometheus", `capabilities = ["read"]`, "vault read -format=raw"},
 	} {
-		help := commandSays(t, b, "path-help", bed.Mount+path)
-		for _, want := range says {
-			if !strings.Contains(help, want) {
-				t.Errorf("the help of %q does not say %q:\n%s", path, want, help)
-			}
-		}
+		bed.WantText(t, "the help of "+path, commandSays(t, b, "path-help", bed.Mount+path), says...)
 	}
 }
 

@@ -34,10 +34,7 @@ func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
 	}
 	configured := time.Now()
 	bed.Until(t, 30*time.Second, "two refreshes of each token", func() bool { return count(configured) >= 2*names })
-	pid, err := node.PluginPID()
-	if err != nil || pid == 0 {
-		t.Fatalf("the plugin's process: %d, %v", pid, err)
-	}
+	pid := pluginPID(t, node)
 
 	node.Kill()
 	killed := time.Now()
@@ -75,14 +72,11 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 	b.ShowLogs(t)
 	u := newConfigured(t, b, "", 12*time.Second)
 	first := u.token(t, "token/"+u.name)
-	pid, err := b.Nodes[0].PluginPID()
-	if err != nil || pid == 0 {
-		t.Fatalf("the plugin's process: %d, %v", pid, err)
-	}
+	pid := pluginPID(t, b.Nodes[0])
 	// A refresh comes after 6 s, and the plugin looks for its parent every second.
 	u.awaitAnother(t, "token/"+u.name, first, 30*time.Second)
-	if now, err := b.Nodes[0].PluginPID(); err != nil || now != pid {
-		t.Errorf("the plugin's process was %d and is %d: %v", pid, now, err)
+	if now := pluginPID(t, b.Nodes[0]); now != pid {
+		t.Errorf("the plugin's process was %d and is %d", pid, now)
 	}
 }
 
@@ -95,7 +89,7 @@ func TestIdleMountIsRevivedByVault(t *testing.T) {
 	u := newConfigured(t, b, "", 70*time.Second)
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Until(t, 120*time.Second, "a refresh", func() bool { return len(u.requests(t)) == 2 })
-	if now, err := b.Nodes[0].PluginPID(); err != nil || now == killed || now == 0 {
-		t.Errorf("the plugin's process was %d and is %d: %v", killed, now, err)
+	if pluginPID(t, b.Nodes[0]) == killed {
+		t.Error("the killed process of the plugin runs")
 	}
 }

@@ -58,9 +58,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	begun := time.Now()
 
 	failing := u.waitForState(t, "failing")
-	if cause, _ := failing["last_error"].(string); !strings.Contains(cause, outageError[fault]) {
-		t.Errorf("last_error is %q, want %q", cause, outageError[fault])
-	}
+	bed.WantText(t, "last_error", fmt.Sprint(failing["last_error"]), outageError[fault])
 	u.waitForState(t, "down")
 	want := http.StatusBadGateway
 	if fault == bed.InvalidClient {

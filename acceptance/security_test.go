@@ -127,6 +127,12 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return status(&api.Secret{}, err)
 		}
 	}
+	remove := func(path string) func(*api.Client) int {
+		return func(c *api.Client) int {
+			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+path)
+			return status(&api.Secret{}, err)
+		}
+	}
 	// refused is a request that the plugin refuses under any policy.
 	refused := func(ask func(*api.Client) int) func(*api.Client) int {
 		return func(c *api.Client) int {
@@ -177,21 +183,17 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"write the settings":                     write("settings", nil), // changes nothing
 		"delete the config": func(c *api.Client) int {
 			defer restore()
-			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config)
-			return status(&api.Secret{}, err)
+			return remove(config)(c)
 		},
 		"create the config": func(c *api.Client) int {
 			defer restore()
-			bed.Must(u.root.Logical().DeleteWithContext(t.Context(), bed.Mount+"/"+config))(t)
+			remove(config)(u.root)
 			return write(config, u.settings(nil))(c)
 		},
-		"list the roles": list("role/" + u.name + "/"),
-		"read the role":  read("role/" + role),
-		"write the role": write("role/"+role, map[string]any{"scopes": "tools:list"}),
-		"delete a role": func(c *api.Client) int {
-			_, err := c.Logical().DeleteWithContext(t.Context(), bed.Mount+"/role/"+u.name+"/gone")
-			return status(&api.Secret{}, err)
-		},
+		"list the roles":           list("role/" + u.name + "/"),
+		"read the role":            read("role/" + role),
+		"write the role":           write("role/"+role, map[string]any{"scopes": "tools:list"}),
+		"delete a role":            remove("role/" + u.name + "/gone"),
 		"list the other roles":     list("role/" + other.name + "/"),
 		"read the keys":            read("keys/" + u.name),
 		"rotate the keys":          write("keys/"+u.name+"/rotate", nil),

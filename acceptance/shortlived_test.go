@@ -73,9 +73,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 			if other := trouble.Other(results, http.StatusOK); other != nil {
 				t.Fatal(other)
 			}
-			if n := len(s.AS.Requests()); n != 1 {
-				t.Errorf("%d requests for the readers of one token, want 1", n)
-			}
+			wantAsked(t, s, 1)
 			bed.Eventually(t, 2*c.lifetime, func() error {
 				if ended := s.Read(t.Context(), "status/some"); ended.Data["token_id"] != nil && !c.ahead {
 					return fmt.Errorf("a token is held: %v", ended.Data["expires_at"])
@@ -89,9 +87,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 				t.Errorf("%d requests, want none that no reader asked for", n-1)
 			}
 			asked := len(s.AS.Requests())
-			if r := s.Read(t.Context(), "token/some"); r.Status != http.StatusOK {
-				t.Errorf("a read after that: %s", r)
-			}
+			wantAll(t, "a caller", []trouble.Result{s.Read(t.Context(), "token/some")}, http.StatusOK)
 			if n := len(s.AS.Requests()); !c.ahead && n != asked+1 {
 				t.Errorf("%d requests for a read without a valid token, want 1", n-asked)
 			}

@@ -73,15 +73,18 @@ func (c *cluster) atStandbys(t *testing.T, u *upstream, path string) *bed.Token 
 	t.Helper()
 	held := u.token(t, path)
 	for _, node := range c.standbys {
-		bed.Eventually(t, 10*time.Second, func() error {
-			token, err := c.bed.ReadToken(t.Context(), c.clients[node], path)
-			if err == nil && token.TokenID != held.TokenID {
-				err = fmt.Errorf("%s has another token", node.ID)
-			}
-			return err
-		})
+		c.awaitToken(t, node, path, held)
 	}
 	return held
+}
+
+// awaitToken waits until a node returns a token.
+func (c *cluster) awaitToken(t *testing.T, node *bed.Node, path string, want *bed.Token) {
+	t.Helper()
+	bed.Until(t, 30*time.Second, node.ID+" has token "+want.TokenID, func() bool {
+		token, err := c.bed.ReadToken(t.Context(), c.clients[node], path)
+		return err == nil && token.TokenID == want.TokenID
+	})
 }
 
 const lagRounds = 20

@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"bytes"
-	"fmt"
 	"testing"
 	"time"
 
@@ -17,35 +16,26 @@ func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
 	u := c.upstream(t, time.Hour)
 	u.configure(t, nil)
-	old := c.atStandbys(t, u, "token/"+u.name)
+	path := "token/" + u.name
+	old := c.atStandbys(t, u, path)
 	var snapshot bytes.Buffer
 	bed.OK(t, u.root.Sys().RaftSnapshotWithContext(t.Context(), &snapshot))
 	waitForAge(t, time.Now(), cooldown)
 	u.write(t, "refresh/"+u.name, map[string]any{"token_id": old.TokenID})
-	later := c.atStandbys(t, u, "token/"+u.name)
+	later := c.atStandbys(t, u, path)
 	for _, node := range c.standbys {
-		c.waitForOwnAnswer(t, node, "token/"+u.name)
+		c.waitForOwnAnswer(t, node, path)
 	}
 	bed.OK(t, u.root.Sys().RaftSnapshotRestoreWithContext(t.Context(), &snapshot, false))
-	has := func(node *bed.Node, want *bed.Token) {
-		t.Helper()
-		bed.Eventually(t, 30*time.Second, func() error {
-			token, err := c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name)
-			if err == nil && token.TokenID != want.TokenID {
-				err = fmt.Errorf("%s has token %s, want %s", node.ID, token.TokenID, want.TokenID)
-			}
-			return err
-		})
-	}
-	has(c.active, old)
+	c.awaitToken(t, c.active, path, old)
 	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/after")
 	for _, node := range c.standbys {
 		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of changes after the restore
-		has(node, later)
+		c.awaitToken(t, node, path, later)
 	}
 	commandSays(t, c.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)
 	for _, node := range c.bed.Nodes {
-		has(node, old)
+		c.awaitToken(t, node, path, old)
 	}
 }

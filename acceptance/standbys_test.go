@@ -381,10 +381,6 @@ func TestNodeWithoutTheBinary(t *testing.T) {
 	bed.OK(t, node.WithoutPlugin(t.Context()))
 	source := u.source(t, c.clients[node])
 	_, err := source.Token()
-	if err == nil || !strings.Contains(err.Error(), "no such config or role") || !strings.Contains(err.Error(), "does not run on the node that answered") {
-		t.Errorf("the error is %v", err)
-	}
-	if status := readStatus(t.Context(), c.clients[node], "token/"+u.name); status != http.StatusNotFound {
-		t.Errorf("the node answers with status %d, want 404", status)
-	}
+	bed.WantError(t, err, "no such config or role", "does not run on the node that answered")
+	wantStatus(t, c.clients[node], "token/"+u.name, http.StatusNotFound)
 }

@@ -84,17 +84,10 @@ func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 		t.Errorf("the server's URL is %v", url)
 	}
 	proxy := example(t, tokenProxyExample)
-	for _, part := range []string{`address = "127.0.0.1:8300"`, `route "files"`} {
-		if !strings.Contains(proxy, part) {
-			t.Errorf("the proxy's configuration lacks %s", part)
-		}
-	}
+	bed.WantText(t, "the proxy's configuration", proxy, `address = "127.0.0.1:8300"`, `route "files"`)
 	envoy := example(t, "kuadrant/envoy.yaml")
-	for _, part := range []string{fmt.Sprintf("domains: [%q]", config.at("servers", 0, "hostname")), `host_rewrite_literal: "127.0.0.1:8300"`} {
-		if !strings.Contains(envoy, part) {
-			t.Errorf("Envoy's configuration lacks %s", part)
-		}
-	}
+	domains := fmt.Sprintf("domains: [%q]", config.at("servers", 0, "hostname"))
+	bed.WantText(t, "Envoy's configuration", envoy, domains, `host_rewrite_literal: "127.0.0.1:8300"`)
 }
 
 // followTokenProxy follows the page's section on the proxy, and calls a tool through it.
@@ -163,9 +156,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	bed.OK(t, b.Nodes[0].Start(t.Context()))
 	bed.Eventually(t, 2*time.Minute, call)
 	metrics := bed.Must(ask(t.Context(), p.monitor+"/metrics", "", nil))(t).body
-	if !strings.Contains(metrics, `mcp_token_proxy_requests_total{code="200",route="files"}`) {
-		t.Errorf("metrics:\n%s", metrics)
-	}
+	bed.WantText(t, "the metrics", metrics, `mcp_token_proxy_requests_total{code="200",route="files"}`)
 	if leaks := b.Secrecy.ScanText("the proxy's answers", []byte(refusal.body+metrics)); len(leaks) > 0 {
 		t.Error(leaks)
 	}

@@ -184,6 +184,24 @@ func (u *upstream) broker(t *testing.T) *bed.Identity {
 	return newIdentity(t, u.bed, u.name, rules)
 }
 
+// agent starts a Vault Agent that renders the upstream's token, and waits for its file.
+func (u *upstream) agent(t *testing.T, id *bed.Identity) *bed.Agent {
+	t.Helper()
+	agent := bed.Must(u.bed.NewAgent(id, "token/"+u.name))(t)
+	bed.OK(t, agent.WaitRendered(t.Context()))
+	return agent
+}
+
+// pluginPID returns the process id of the node's plugin.
+func pluginPID(t *testing.T, node *bed.Node) int {
+	t.Helper()
+	pid := bed.Must(node.PluginPID())(t)
+	if pid == 0 {
+		t.Fatal("the plugin does not run")
+	}
+	return pid
+}
+
 // newIdentity creates an AppRole with a policy of its own.
 func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
 	t.Helper()
@@ -240,12 +258,4 @@ func claims(token string) (c jwt.Claims) {
 		_ = parsed.UnsafeClaimsWithoutVerification(&c) // no claims if it is no JWT
 	}
 	return c
-}
-
-// expiry returns the end of a token.
-func expiry(token string) time.Time {
-	if c := claims(token); c.Expiry != nil {
-		return c.Expiry.Time()
-	}
-	return time.Time{}
 }

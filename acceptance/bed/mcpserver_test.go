@@ -91,14 +91,16 @@ func setResource(t *testing.T, as *AuthorizationServer, resource string, ttl tim
 	OK(t, as.SetResource(t.Context(), Resource{URL: resource, TTL: ttl}))
 }
 
+// testForm is a token request of startTestAS's client.
+func testForm(resource string) url.Values {
+	return url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {"client"}, "client_secret": {"secret"}, "resource": {resource},
+	}
+}
+
 func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
 	t.Helper()
-	response := Must(http.PostForm(as.TokenURL(), url.Values{
-		"grant_type":    {"client_credentials"},
-		"client_id":     {"client"},
-		"client_secret": {"secret"},
-		"resource":      {resource},
-	}))(t)
+	response := Must(http.PostForm(as.TokenURL(), testForm(resource)))(t)
 	defer response.Body.Close()
 	var answer struct {
 		AccessToken string `json:"access_token"`

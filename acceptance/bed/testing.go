@@ -2,6 +2,7 @@ package bed
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -69,4 +70,24 @@ func Until(t testing.TB, limit time.Duration, want string, f func() bool) {
 		}
 		return nil
 	})
+}
+
+// WantText fails the test unless the text, which the failure calls what, has each part.
+func WantText(t testing.TB, what, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("%s has no %q:\n%s", what, part, text)
+		}
+	}
+}
+
+// WantError fails the test unless there is an error whose text has each part.
+func WantError(t testing.TB, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error, want one with %q", parts)
+		return
+	}
+	WantText(t, "the error", err.Error(), parts...)
 }
