@@ -39,9 +39,7 @@ func pythonWith(t *testing.T, requirements string) string {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	return pythonIn(dir)
 }
 

@@ -145,7 +145,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 func TestFailingClientHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "neighbours")
-	elsewhere := newScriptedServer(t, s.Bed)
+	elsewhere := bed.Must(s.Bed.NewScriptedServer())(t)
 	elsewhere.Set(elsewhere.Issue(5 * time.Minute))
 	issue, limit := s.AS.Issue(5*time.Minute), bed.LimitFor(http.StatusTooManyRequests, 10*time.Minute)
 	s.AS.Set(func(w http.ResponseWriter, r *http.Request) {

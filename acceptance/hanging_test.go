@@ -196,11 +196,11 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			"server_url": server.URL("/mcp"), "client_id": "discovering", "client_secret": newSecret(), "request_timeout": 25,
 		}
 	}
-	hanging := newScriptedServer(t, s.Bed)
+	hanging := bed.Must(s.Bed.NewScriptedServer())(t)
 	hanging.Set(bed.Hang)
-	slow := newScriptedServer(t, s.Bed)
+	slow := bed.Must(s.Bed.NewScriptedServer())(t)
 	slow.Set(bed.After(4*time.Second, discoverable(slow, bed.Hang)))
-	quick := newScriptedServer(t, s.Bed)
+	quick := bed.Must(s.Bed.NewScriptedServer())(t)
 	quick.Set(discoverable(quick, bed.Hang))
 	s.AS.Set(bed.Hang)
 
@@ -292,12 +292,6 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	if slowest := trouble.Slowest(all); slowest > waitBound {
 		t.Errorf("the slowest reader waited %s", round(slowest))
 	}
-}
-
-func newScriptedServer(t *testing.T, b *bed.Bed) *bed.ScriptedServer {
-	t.Helper()
-	server := bed.Must(b.NewScriptedServer())(t)
-	return server
 }
 
 // discoverable answers as an MCP server at /mcp and as its authorization server, with this token endpoint.

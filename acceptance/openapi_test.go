@@ -284,9 +284,7 @@ func (d *documented) does(t *testing.T, verb, template, path string, data map[st
 
 	encoded := bed.Must(json.Marshal(data))(t)
 	request, err := http.NewRequestWithContext(t.Context(), verb, d.bed.Vault.Address+"/v1/"+bed.Mount+"/"+path, bytes.NewReader(encoded))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	request.Header.Set("X-Vault-Token", d.bed.Vault.RootToken)
 	resp := bed.Must(bed.HTTPClient.Do(request))(t)
 	defer resp.Body.Close()

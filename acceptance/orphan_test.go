@@ -61,9 +61,7 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skip("this system does not let tests make process namespaces; cmd/vault-plugin-mcp-oauth tests the rule itself:", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	t.Cleanup(func() {
 		if _, err := b.Close(); err != nil {
 			t.Error(err)

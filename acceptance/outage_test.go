@@ -54,7 +54,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	proxy := u.behindProxy(t, map[string]any{"request_timeout": 2})
 	held := u.token(t, "token/"+u.name)
 	log := startReaders(t, u, "token/"+u.name)
-	setFault(t, proxy, fault)
+	bed.OK(t, proxy.Set(fault))
 	begun := time.Now()
 
 	failing := u.waitForState(t, "failing")
@@ -76,7 +76,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 
 	ended := time.Now()
 	log.checkOutage(t, held, ended, want, outageError[fault])
-	setFault(t, proxy, bed.NoFault)
+	bed.OK(t, proxy.Set(bed.NoFault))
 	if fault == bed.InvalidClient {
 		window := timestamp(t, failing, "next_attempt").Sub(timestamp(t, failing, "last_error_at"))
 		if window < 3*time.Second { // 5 s, less up to a quarter, in whole seconds
@@ -128,7 +128,7 @@ func TestOutageUnderLoad(t *testing.T) {
 	)
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	proxy := u.behindProxy(t, map[string]any{"verify": false})
-	setFault(t, proxy, bed.ServerError)
+	bed.OK(t, proxy.Set(bed.ServerError))
 
 	begun, all := time.Now(), newReaders(t, length)
 	for i := range brokers {
@@ -154,7 +154,7 @@ func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 	u := newUpstream(t, shared(t), "", 20*time.Second)
 	proxy := u.behindProxy(t, map[string]any{"request_timeout": 25}) // longer than the token lives
 	held := u.token(t, "token/"+u.name)
-	setFault(t, proxy, bed.NoAnswer)
+	bed.OK(t, proxy.Set(bed.NoAnswer))
 	before := len(proxy.Attempts())
 	bed.Until(t, 30*time.Second, "a refresh begins", func() bool { return len(proxy.Attempts()) > before })
 	for range 20 {
@@ -171,7 +171,7 @@ func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 	const others = 30
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	proxy := u.behindProxy(t, map[string]any{"request_timeout": 25, "verify": false})
-	setFault(t, proxy, bed.NoAnswer)
+	bed.OK(t, proxy.Set(bed.NoAnswer))
 	path := "token/" + u.name
 
 	impatient, giveUp := context.WithCancel(t.Context())
@@ -200,12 +200,12 @@ func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 		t.Errorf("another reader was answered with status %d: %v", r.status, r.err)
 	default:
 	}
-	setFault(t, proxy, bed.ServerError) // ends the request that hangs
+	bed.OK(t, proxy.Set(bed.ServerError)) // ends the request that hangs
 	for range others {
 		r := <-results
 		bed.OK(t, r.failed(http.StatusBadGateway, ""))
 	}
-	setFault(t, proxy, bed.NoFault)
+	bed.OK(t, proxy.Set(bed.NoFault))
 	checkWindows(t, proxy.Attempts(), bed.ServerError)
 	bed.Eventually(t, 30*time.Second, func() error { return readOnce(t.Context(), u, u.root, path).err })
 }
@@ -259,11 +259,6 @@ func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultP
 	changes["token_url"], changes["ca_cert"] = proxy.TokenURL(), proxy.CA()
 	u.configure(t, changes)
 	return proxy
-}
-
-func setFault(t *testing.T, proxy *bed.FaultProxy, fault bed.Fault) {
-	t.Helper()
-	bed.OK(t, proxy.Set(fault))
 }
 
 // waitForState waits for a state of the upstream's token, and returns the status.

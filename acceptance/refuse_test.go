@@ -117,7 +117,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 20*time.Second)
 	proxy := u.behindProxy(t, map[string]any{"verify": false})
-	setFault(t, proxy, bed.Repeat)
+	bed.OK(t, proxy.Set(bed.Repeat))
 	first := u.token(t, "token/"+u.name)
 	log := startReaders(t, u, "token/"+u.name)
 	bed.Until(t, 60*time.Second, "another token", func() bool {

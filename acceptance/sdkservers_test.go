@@ -32,9 +32,7 @@ func newSDKUpstream(t *testing.T, program string, options bed.SDKOptions) *sdkUp
 		t.Logf("NOT RUN: %s, as %v.", program, err)
 		return nil
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	return &sdkUpstream{u, server}
 }
 

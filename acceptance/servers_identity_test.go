@@ -137,9 +137,7 @@ func checkDocument(t *testing.T, s *served) {
 	c := in.newIdentity(t, map[string]any{"identity": "document", "scopes": "profile"})
 	document := c.shown(t, "document_url")
 	status, page, err := k.Authorize(t.Context(), document, document+"/none")
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	known, err := k.ClientOf(t.Context(), document)
 	if err != nil || known == nil {
 		t.Fatalf("after an authorization request, which is answered with %d, the server knows %v, %v:\n%s", status, known, err, page)

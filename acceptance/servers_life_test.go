@@ -54,9 +54,7 @@ func checkLife(t *testing.T, s *served) {
 	err := s.Restart(t.Context())
 	up := time.Now()
 	s.turns.Release(allTurns)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	forgotten.replaceRefused(t, held)
 	for method, c := range byMethod {
 		var held *bed.Token

@@ -140,9 +140,7 @@ func (s *standbyServers) readOnceAfterARefresh(t *testing.T) {
 		repeated[i] = err == nil && token.TokenID == held[i].TokenID
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, err)
 	n := 0
 	for _, repeated := range repeated {
 		if repeated {

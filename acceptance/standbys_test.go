@@ -110,12 +110,12 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	checkFresh(t, all, lifetime/4)
 
 	// This outage is shorter than the time left at a refresh.
-	setFault(t, proxy, bed.Refused)
+	bed.OK(t, proxy.Set(bed.Refused))
 	select {
 	case <-time.After(lifetime * 5 / 8):
 	case <-t.Context().Done():
 	}
-	setFault(t, proxy, bed.NoFault)
+	bed.OK(t, proxy.Set(bed.NoFault))
 	c.waitForChanges(t, all, 3, lifetime)
 	all.finish()
 	checkFresh(t, all, 0)
@@ -154,10 +154,10 @@ func TestEveryNodeTellsOfAnOutage(t *testing.T) {
 	proxy := u.behindProxy(t, map[string]any{})
 	u.token(t, "token/"+u.name)
 	c.readAtStandbys(t, u, "token/"+u.name)
-	setFault(t, proxy, bed.Unavailable)
+	bed.OK(t, proxy.Set(bed.Unavailable))
 	for _, want := range []string{"failing", "down", "ok"} {
 		if want == "ok" {
-			setFault(t, proxy, bed.NoFault)
+			bed.OK(t, proxy.Set(bed.NoFault))
 		}
 		bed.Until(t, 30*time.Second, "state "+want, func() bool { return u.read(t, "status/"+u.name)["state"] == want })
 		for _, node := range c.standbys {

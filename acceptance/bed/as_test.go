@@ -93,7 +93,7 @@ func TestAuthorizationServerChecksClientCertificates(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
 	otherCA := Must(NewCA())(t)
-	own, other, foreign := issueClient(t, as.CA, "tls"), issueClient(t, as.CA, "other"), issueClient(t, otherCA, "tls")
+	own, other, foreign := Must(as.CA.Client("tls"))(t), Must(as.CA.Client("other"))(t), Must(otherCA.Client("tls"))(t)
 	for _, client := range []Client{
 		{ID: "by subject", AuthMethod: "tls_client_auth", SubjectDN: own.Subject},
 		{ID: "by name", AuthMethod: "tls_client_auth", SANDNS: "tls"},
@@ -153,9 +153,7 @@ func signers(t *testing.T) map[jose.SignatureAlgorithm]crypto.Signer {
 	p256 := Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	p384 := Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))(t)
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	OK(t, err)
 	return map[jose.SignatureAlgorithm]crypto.Signer{
 		jose.RS256: rsaKey, jose.PS256: rsaKey, jose.ES256: p256, jose.ES384: p384, jose.EdDSA: ed,
 	}
@@ -173,12 +171,6 @@ func assertion(t *testing.T, alg jose.SignatureAlgorithm, key crypto.Signer, kid
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
 	}).Serialize())(t)
 	return signed
-}
-
-func issueClient(t *testing.T, ca *CA, name string) *Certificate {
-	t.Helper()
-	c := Must(ca.Client(name))(t)
-	return c
 }
 
 // tlsClient trusts the CA and shows the certificate, if there is one.

@@ -97,9 +97,7 @@ func fakeCommand(t *testing.T, dir, name, hashError string) {
 	if err == nil {
 		err = archive.Close()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	OK(t, err)
 	write("wheel", wheel.String())
 }
 

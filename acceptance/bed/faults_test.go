@@ -40,7 +40,7 @@ func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 				t.Errorf("before: status %d, error %v, want a token", status, err)
 			}
 			before := len(p.Attempts())
-			setFault(t, p, c.fault)
+			OK(t, p.Set(c.fault))
 			asked := time.Now()
 			response, err := tokenRequest(client, p)
 			status, body, err := read(response, err)
@@ -63,7 +63,7 @@ func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 					t.Errorf("Retry-After ends %s after the request began, want %s at least", until.Sub(asked), RetryAfter)
 				}
 			}
-			setFault(t, p, NoFault)
+			OK(t, p.Set(NoFault))
 		})
 	}
 }
@@ -77,7 +77,7 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 			if !fault.Hangs() {
 				t.Error("the fault does not say that it hangs")
 			}
-			setFault(t, p, fault)
+			OK(t, p.Set(fault))
 			before := len(p.Attempts())
 			done := make(chan error, 1)
 			go func() {
@@ -90,12 +90,12 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 				t.Fatalf("the request ended during the fault: %v", err)
 			default:
 			}
-			setFault(t, p, NoFault)
+			OK(t, p.Set(NoFault))
 			if err := <-done; err == nil {
 				t.Error("a request that hung was answered in the end")
 			}
 
-			setFault(t, p, fault)
+			OK(t, p.Set(fault))
 			impatient := &http.Client{Transport: client.Transport, Timeout: 100 * time.Millisecond}
 			_, _, err := ask(impatient, p)
 			WantError(t, err, "Client.Timeout")
@@ -107,11 +107,9 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
-	setFault(t, p, Repeat)
+	OK(t, p.Set(Repeat))
 	_, first, err := ask(client, p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	OK(t, err)
 	if _, again, err := ask(client, p); err != nil || tokenIn(again) != tokenIn(first) {
 		t.Errorf("another token, error %v", err)
 	}
@@ -119,7 +117,7 @@ func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 		_, next, err := ask(client, p)
 		return err == nil && tokenIn(next) != tokenIn(first)
 	})
-	setFault(t, p, NoFault)
+	OK(t, p.Set(NoFault))
 	if _, next, err := ask(client, p); err != nil || tokenIn(next) == tokenIn(first) {
 		t.Errorf("the first token, error %v", err)
 	}
@@ -146,11 +144,6 @@ func startTestProxy(t *testing.T) *FaultProxy {
 		}
 	})
 	return p
-}
-
-func setFault(t *testing.T, p *FaultProxy, fault Fault) {
-	t.Helper()
-	OK(t, p.Set(fault))
 }
 
 // ask asks for a token. There may be status, body and an error.
