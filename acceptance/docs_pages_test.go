@@ -28,8 +28,8 @@ func (w *walkthrough) readersOwn() []readersOwn {
 	port, published := freePort(w.t), filepath.Join(w.dir, "published.git")
 	return []readersOwn{
 		{"README.md docs/releases.md", "/etc/vault.d/plugins", w.bed.PluginDir()},
-		{"README.md docs/deployments.md docs/keys.md docs/identity.md docs/migrate.md", "https://files.example.com/mcp", w.mcp.URL},
-		{"README.md docs/migrate.md docs/providers.md", "scopes=files:read", "scopes=tools:list"},
+		{"README.md docs/deployments.md docs/keys.md docs/identity.md", "https://files.example.com/mcp", w.mcp.URL},
+		{"README.md docs/providers.md", "scopes=files:read", "scopes=tools:list"},
 		{"docs/deployments.md docs/metrics.md", "https://vault.example.com:8200", w.bed.Vault.Address},
 		{"docs/deployments.md", "127.0.0.1:8100", "127.0.0.1:" + port},
 		{"docs/deployments.md", "127.0.0.1:8300", "127.0.0.1:" + freePort(w.t)},
