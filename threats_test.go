@@ -4,7 +4,7 @@ package mcpoauth
 var threatTests = map[string][]string{
 	"reads another broker's token":                 {"TestBrokersReadTheirOwnTokensOnly", "TestTemplatedPolicyByEntityID"},
 	"learns the client's credentials":              {"TestPrivateKeysStayInside", "TestEveryConfigFieldRoundTrips"},
-	"exhausts the authorization server by reading": {"TestWarmReadCallsNobody", "TestColdReadersShareOneFetch", "TestOneAttemptPerWindowWhateverTheReadersDo"},
+	"exhausts the authorization server by reading": {"TestWarmReadCallsNobody", "TestColdReadersShareOneFetch", "TestWholeOutage"},
 	"exhausts it by refreshing":                    {"TestCompareAndRefreshCostsOneFetch", "TestCooldownHoldsWithAndWithoutTokenID"},
 	"gets past `required_parameters`":              {"TestPoliciesOfTheSecurityPage"},
 	"sends odd names, fields or bytes":             {"TestFaultyNamesAreRefusedOnEveryPath", "FuzzPaths"},
