@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// wrongPlace says of the HTTP statuses that are about the URL what they say.
+// wrongPlace explains the HTTP statuses of a wrong URL.
 var wrongPlace = map[int]string{
 	http.StatusNotFound:             "not an answer of a token endpoint",
 	http.StatusGone:                 "not an answer of a token endpoint",
@@ -13,7 +13,7 @@ var wrongPlace = map[int]string{
 	http.StatusUnsupportedMediaType: "no form is accepted there, which is how a token request is sent (RFC 6749 section 4.4.2); JSON is not supported",
 }
 
-// advice says what was sent and which field to change after a refusal; "" if nothing fits.
+// advice returns the values sent and the field to change after a refusal; "" if it has no advice.
 func (r *Request) advice(e *RefusedError) string {
 	words := strings.ReplaceAll(strings.ToLower(e.Code+" "+e.Description), "resource owner", "user")
 	plain := plainName(words)
@@ -68,8 +68,8 @@ func (r *Request) advice(e *RefusedError) string {
 	return ""
 }
 
-// clientRefused reports whether the server did not accept the client's authentication. Keycloak says
-// unauthorized_client with 401 of a wrong secret.
+// clientRefused reports whether the server refused the client's authentication. Keycloak answers a wrong
+// secret with unauthorized_client and 401.
 func (e *RefusedError) clientRefused() bool {
 	switch e.Code {
 	case "invalid_client", "invalid_client_credentials", "incorrect_client_credentials", "invalid_credentials":
@@ -78,7 +78,7 @@ func (e *RefusedError) clientRefused() bool {
 	return e.Status == http.StatusUnauthorized
 }
 
-// scopesSent says which scopes were asked for, and where to write others.
+// scopesSent returns the scopes asked for, and the field to change.
 func (r *Request) scopesSent() string {
 	if len(r.Scopes) == 0 {
 		return "no scope was asked for: write scopes="
@@ -86,7 +86,7 @@ func (r *Request) scopesSent() string {
 	return "the scopes asked for were " + quoted(strings.Join(r.Scopes, " ")) + ": write others with scopes="
 }
 
-// targetSent says which resource and audience were sent, and where to write others.
+// targetSent returns the resource and the audience sent, and the fields to change.
 func (r *Request) targetSent() string {
 	resource, audience := "no resource", "no audience"
 	change := "write resource= or audience= as the authorization server knows the MCP server"
@@ -100,13 +100,13 @@ func (r *Request) targetSent() string {
 	return resource + " and " + audience + " were sent: " + change
 }
 
-// grantSent says what the assertion of JWTBearer held, and what may be wrong with it.
+// grantSent describes the assertion of JWTBearer, and lists the possible faults.
 func (r *Request) grantSent() string {
 	return "the assertion is the grant: " + r.Assertion.sent() +
 		": check that the server trusts that issuer, knows the subject, and fetches the keys, and assertion_subject= and assertion_audience="
 }
 
-// credentialsSent says how the client authenticated, and what may be wrong with it.
+// credentialsSent describes the client authentication, and lists the possible faults.
 func (r *Request) credentialsSent() string {
 	method := string(r.AuthMethod) + " was used"
 	switch r.AuthMethod {

@@ -20,8 +20,8 @@ const (
 )
 
 // normaliser is the http.RoundTripper between the library and the network. It reads and judges every
-// answer itself. The library sees either a plain answer that it cannot misread, or an error that is
-// already typed, so that its own errors, which carry requests and bodies, do not arise.
+// answer itself. The library gets either a plain answer or a typed error: its own errors, which carry
+// requests and bodies, never arise.
 //
 // It serves one request.
 type normaliser struct {
@@ -29,15 +29,15 @@ type normaliser struct {
 	clean       cleaner
 	certificate bool              // the client authenticates with a certificate
 	headers     map[string]string // of the operator
-	// authorization takes the place of the library's header, which has a blank as "+" and no raw form; ""
-	// leaves it.
+	// authorization replaces the library's header, which encodes a blank as "+" and has no raw form; ""
+	// keeps the library's.
 	authorization string
 	begun         time.Time     // when the request began
 	clock         clock         // set when there is an answer
 	granted       grantedAnswer // set when RoundTrip succeeded
 }
 
-// grantedAnswer is a judged answer: a bearer token and what was said about it.
+// grantedAnswer is a judged answer: a bearer token, its lifetime and its scope.
 type grantedAnswer struct {
 	accessToken string
 	expiresIn   time.Duration
@@ -57,7 +57,7 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 	for name, value := range n.headers {
 		req.Header.Set(name, value)
 	}
-	req.GetBody = nil // what http.Transport would need to send the request again
+	req.GetBody = nil // http.Transport cannot send the request again without it
 
 	resp, err := n.base.RoundTrip(req)
 	if err != nil {
@@ -76,7 +76,7 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if reach.Busy(resp.StatusCode) {
-		// The status says it; of the body only its reason is of interest, if there is one.
+		// The status decides. The body may give a reason.
 		a, _ := parseAnswer(resp.StatusCode, body)
 		return nil, n.unavailable(resp, n.saying(a.reason))
 	}
@@ -92,8 +92,8 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 	return plain(resp, n.granted.accessToken)
 }
 
-// plain is the answer for the library: what the server said about scope and lifetime stays with the
-// normaliser, which has read it more carefully.
+// plain is the answer for the library. The normaliser keeps the scope and the lifetime, which it reads
+// more carefully.
 func plain(resp *http.Response, accessToken string) (*http.Response, error) {
 	body, err := json.Marshal(map[string]string{"access_token": accessToken, "token_type": "Bearer"})
 	if err != nil {
@@ -112,12 +112,12 @@ func plain(resp *http.Response, accessToken string) (*http.Response, error) {
 	}, nil
 }
 
-// judge sets n.granted from a 2xx or 4xx answer, or returns the typed error that the answer is.
+// judge sets n.granted from a 2xx or 4xx answer, or returns its typed error.
 func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	status := resp.StatusCode
 	a, format := parseAnswer(status, body)
 	if a.reason == (reason{}) {
-		a.reason = challengeReason(resp.Header) // servers with an empty body say it there
+		a.reason = challengeReason(resp.Header) // for servers that send an empty body
 	}
 	code, description := n.clean.reason(a.reason)
 	switch {
@@ -143,14 +143,14 @@ func (n *normaliser) judge(resp *http.Response, body []byte) error {
 	return n.accept(resp, a)
 }
 
-// busyCodes are the OAuth error codes that are about the moment: RFC 6749 section 4.1.2.1, RFC 8628 section
-// 3.5, and those of rate limits that come with another status than 429.
+// busyCodes are the OAuth error codes of temporary failures: RFC 6749 section 4.1.2.1, RFC 8628 section
+// 3.5, and the codes of rate limits with a status other than 429.
 var busyCodes = map[string]bool{
 	"temporarily_unavailable": true, "server_error": true, "slow_down": true, "too_many_requests": true,
 	"rate_limit_exceeded": true,
 }
 
-// accept sets n.granted from an answer with a token, or says why the token can't be handed out.
+// accept sets n.granted from an answer with a token, or returns an error if the token can't be handed out.
 func (n *normaliser) accept(resp *http.Response, a answer) error {
 	switch {
 	case len(a.accessToken) > maxToken:
@@ -171,7 +171,7 @@ func (n *normaliser) accept(resp *http.Response, a answer) error {
 	return nil
 }
 
-// misplaced is the reason of an answer that is no token endpoint's.
+// misplaced is the reason for an answer from a wrong URL.
 func (n *normaliser) misplaced(status int) string {
 	reason := "not an answer of a token endpoint"
 	if said := wrongPlace[status]; said != "" {
@@ -179,7 +179,7 @@ func (n *normaliser) misplaced(status int) string {
 	}
 	reason += ": check token_url"
 	if n.certificate {
-		// Proxies in front of servers answer a certificate that they refuse with a page.
+		// Proxies in front of servers refuse a certificate with a web page.
 		reason += " and client_certificate"
 	}
 	return reason
@@ -193,19 +193,19 @@ func (n *normaliser) unavailable(resp *http.Response, reason string) *Unavailabl
 	}
 }
 
-// unusable is the error of a token that was issued and can't be handed out.
+// unusable is the error for a token that was issued but can't be handed out.
 func (n *normaliser) unusable(resp *http.Response, reason string) *UnavailableError {
 	unavailable := n.unavailable(resp, reason)
 	unavailable.ofToken = true
 	return unavailable
 }
 
-// saying is a server's reason in words; "" if it has none.
+// saying is a server's reason in words; "" if the server gave none.
 func (n *normaliser) saying(r reason) string {
 	return joined(n.clean.reason(r))
 }
 
-// joined reads "what: why", or what there is of it.
+// joined reads "what: why", or the one that is not empty.
 func joined(what, why string) string {
 	if what == "" || why == "" {
 		return what + why
@@ -213,8 +213,8 @@ func joined(what, why string) string {
 	return what + ": " + why
 }
 
-// redirection says where to without what may be secret: query, fragment, user information and path
-// parameters (";jsessionid=") are left out.
+// redirection is the reason for a redirect. The location may hold secrets: its query, fragment, user
+// information and path parameters (";jsessionid=") are left out.
 func (n *normaliser) redirection(resp *http.Response) string {
 	const advice = "set token_url to the final URL"
 	to, err := resp.Location()
@@ -225,7 +225,7 @@ func (n *normaliser) redirection(resp *http.Response) string {
 	return "redirected to " + n.clean.text(to.Scheme+"://"+to.Host+path) + "; " + advice
 }
 
-// typeName is a foreign token_type for an error, quoted after a space; "" if it is not fit to print.
+// typeName is the server's token_type for an error, quoted after a space; "" if it is not safe to print.
 func (n *normaliser) typeName(s string) string {
 	if len(s) > maxCode || !tokenType.MatchString(s) || n.clean.hide(s) != s {
 		return ""
@@ -234,11 +234,11 @@ func (n *normaliser) typeName(s string) string {
 }
 
 var (
-	// bearer is what a bearer token may hold. RFC 6750's b64token is narrower, but not all servers' tokens
-	// keep to it: they hold "!", "|" or ":". Quotes and backslashes would end or change a string of the
-	// configuration files that templates write tokens into.
+	// bearer matches a bearer token. RFC 6750's b64token is narrower, but some servers' tokens hold "!", "|"
+	// or ":". Quotes and backslashes are refused: they would end or change a string in the configuration
+	// files into which templates write tokens.
 	bearer = regexp.MustCompile(`^[\x21\x23-\x26\x28-\x5B\x5D-\x7E]+$`)
-	// bearerType is the token type of bearer tokens (RFC 6750 section 6.1.1) and what some servers make of it.
+	// bearerType is the token type of bearer tokens (RFC 6750 section 6.1.1), with the spellings of some servers.
 	bearerType = regexp.MustCompile(`(?i)^\s*bearer[\s_-]*(token)?\s*$`)
 	// tokenType is a token type: a name or a URI (RFC 6749 section 8.1).
 	tokenType = regexp.MustCompile(`^[\w.:/-]+$`)

@@ -17,52 +17,51 @@ import (
 // assertionType is the client_assertion_type of a JWT (RFC 7523 section 2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// An assertion is good from assertionEarly before it was made, since servers refuse an iat or nbf that
-// is ahead of their clock, and not all allow for any difference. Unless Lifetime says otherwise it lives for
-// assertionLife in all, longer than any request takes and as short as strict servers ask.
+// An assertion is valid from assertionEarly before it is made: servers refuse an iat or nbf ahead of their
+// clock, and some tolerate no difference. Unless Lifetime is set it lives for assertionLife in all, longer
+// than any request takes and as short as strict servers demand.
 const (
 	assertionLife  = 60 * time.Second
 	assertionEarly = 5 * time.Second
 )
 
-// Assertion is what assertions (RFC 7523 sections 2.1 and 2.2) are made of.
+// Assertion holds the key and the claims of assertions (RFC 7523 sections 2.1 and 2.2).
 type Assertion struct {
 	// Key signs, with its Alg, and is named by its ID. Without an ID no kid is sent.
 	Key *Key
-	// Issuer and Subject are the iss and sub claims of an issuer that asserts who the client is, and must differ.
-	// Both are "" for a client that speaks for itself: they are the client_id then (RFC 7523 section 3).
+	// Issuer and Subject are the iss and sub claims if an issuer vouches for the client, and must differ.
+	// If both are "", the client vouches for itself and both claims are its client_id (RFC 7523 section 3).
 	Issuer, Subject string
 	// Lifetime is how long an assertion is valid; 0 is 60 seconds.
 	Lifetime time.Duration
 	// Audience is the aud claim, sent as a single string: the issuer's identifier, the token endpoint's
-	// URL, or what else the authorization server wants to be called.
+	// URL, or another name that the authorization server expects.
 	Audience string
 	// Type is the typ header: TypeJWT, TypeClientAuthentication or, for TypeJWT, "".
 	Type string
-	// Claims are added to those of RFC 7523. One that IsRegisteredClaim fails the request before anything is
-	// sent.
+	// Claims are added to those of RFC 7523. A registered claim (IsRegisteredClaim) fails the request before
+	// it is sent.
 	Claims map[string]any
-	// Certificate, of the key, adds the x5t#S256 header for servers that know the key by its
-	// certificate; nil adds none.
+	// Certificate is the key's certificate. It adds the x5t#S256 header, for servers that know the key by its
+	// certificate; nil adds no header.
 	Certificate *x509.Certificate
 }
 
 // The types of client assertions, by their typ header.
 const (
-	// TypeJWT is the type of JWTs in general, or of none in particular (RFC 7519 section 5.1).
+	// TypeJWT is the general type of JWTs (RFC 7519 section 5.1).
 	TypeJWT = "JWT"
 	// TypeClientAuthentication is the explicit type of RFC 10070.
 	TypeClientAuthentication = "client-authentication+jwt"
 )
 
-// registeredClaims are the claims of RFC 7519 section 4.1, which say who the client is and for how long.
+// registeredClaims are the claims of RFC 7519 section 4.1, which identify the client and limit the lifetime.
 var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 
 // IsRegisteredClaim reports whether assertion_claims may not hold the claim: the plugin sets it itself.
 func IsRegisteredClaim(name string) bool { return slices.Contains(registeredClaims, name) }
 
-// sign makes a fresh assertion: servers refuse a jti that they have seen. Its error is an
-// *UnavailableError.
+// sign makes a new assertion, since servers refuse a jti seen before. Its error is an *UnavailableError.
 func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	switch {
 	case a == nil || a.Key == nil || a.Key.signer == nil:
@@ -121,8 +120,8 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	return compact, nil
 }
 
-// typ is the typ header. TypeJWT is the default: of the servers that this plugin is tested with none refuses
-// it, while some refuse all others.
+// typ is the typ header. TypeJWT is the default: all servers that this plugin is tested with accept it, and
+// some refuse every other type.
 func (a *Assertion) typ() string {
 	if a.Type == "" {
 		return TypeJWT
@@ -130,7 +129,7 @@ func (a *Assertion) typ() string {
 	return a.Type
 }
 
-// sent says what an assertion holds, for an error.
+// sent describes the assertion for an error.
 func (a *Assertion) sent() string {
 	kid := "no kid"
 	if a.Key.ID != "" {
@@ -143,8 +142,8 @@ func (a *Assertion) sent() string {
 	return fmt.Sprintf("the assertion had %saud %s, typ %s, alg %s and %s", who, quoted(a.Audience), a.typ(), a.Key.Alg, kid)
 }
 
-// unsigned is the error of a key that fails at work. The library's own words are not for an error that
-// may be logged.
+// unsigned is the error for a key that fails to sign. It leaves out the library's error, since errors may
+// be logged.
 func unsigned() *UnavailableError {
 	return unsendable("the client assertion could not be signed with the private key")
 }

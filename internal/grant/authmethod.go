@@ -15,10 +15,10 @@ const (
 	// client_id in the body.
 	TLSClientAuth AuthMethod = "tls_client_auth"
 	// SelfSignedTLSClientAuth is TLSClientAuth for a server that knows the certificate itself (RFC 8705
-	// section 2.2). What is sent is the same.
+	// section 2.2). It sends the same request.
 	SelfSignedTLSClientAuth AuthMethod = "self_signed_tls_client_auth"
-	// None authenticates no client: the assertion of JWTBearer speaks for itself (RFC 7521 section 4.1). Of a
-	// client only client_id is sent, if there is one.
+	// None sends no client authentication: JWTBearer's assertion is enough (RFC 7521 section 4.1). client_id is
+	// sent if it is set.
 	None AuthMethod = "none"
 )
 

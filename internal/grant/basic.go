@@ -20,8 +20,8 @@ func (r *Request) encodingMatters() bool {
 	return formEncode(r.ClientID) != r.ClientID || formEncode(r.ClientSecret) != r.ClientSecret
 }
 
-// formEncode is the encoding of RFC 6749 appendix B, with a blank as %20: servers that decode a form take that
-// too, and those that only percent-decode take no "+".
+// formEncode is the encoding of RFC 6749 appendix B, with a blank as %20: servers that decode forms accept
+// it too, and servers that only percent-decode misread "+".
 func formEncode(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")
 }

@@ -8,14 +8,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// hints are advice on the reasons that have some here.
+// hints are advice by reason.
 var hints = map[string]string{
 	reach.NotHTTP: ": check token_url",
 	reach.NotTLS:  ": check token_url's scheme and port",
 }
 
-// cause names what kept an answer from coming, in words of our own. It does not judge timeouts of the
-// request.
+// cause returns why no answer came, without the text of err. It does not handle timeouts of the request.
 func cause(err error) string {
 	if reach.Alert(err) == "certificate required" {
 		return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"
@@ -25,7 +24,7 @@ func cause(err error) string {
 }
 
 // certificateAlerts are the TLS alerts (RFC 8446 section 6.2), in crypto/tls's words, by which a server
-// refuses a client certificate, with advice.
+// refuses a client certificate, each with advice.
 var certificateAlerts = map[string]string{
 	"bad certificate":               "",
 	"unsupported certificate":       ": is it meant for client authentication?",
@@ -38,8 +37,8 @@ var certificateAlerts = map[string]string{
 	"certificate required":          "",
 }
 
-// clientCertificateCause is cause for a request with a client certificate: what a server does not like
-// about one it says with an alert, or not at all.
+// clientCertificateCause is cause for a request with a client certificate. A server refuses one with an
+// alert, or closes the connection without any.
 func clientCertificateCause(err error) string {
 	if alert := reach.Alert(err); alert != "" {
 		if advice, ok := certificateAlerts[alert]; ok {

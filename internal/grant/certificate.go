@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as
-// bundles have it. Its errors say what to write instead: nothing is skipped silently, for a CA that is
-// left out shows only when its server fails.
+// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as in
+// bundles. Its errors name the block and the remedy. It skips no block silently: a missing CA would show
+// only when a connection fails.
 func ParseCACert(pemText string) (*x509.CertPool, error) {
 	certs, err := caCert.certificates(pemText)
 	if err != nil {
@@ -22,8 +22,8 @@ func ParseCACert(pemText string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ParseCertificate returns the certificate of a signing key, for Assertion.Certificate: the first of
-// the PEM, which may go on with the chain. Its errors say what to write instead.
+// ParseCertificate returns the certificate of a signing key, for Assertion.Certificate: the first in the
+// PEM. The chain may follow. Its errors name the block and the remedy.
 func ParseCertificate(pemText string, key *Key) (*x509.Certificate, error) {
 	certs, err := certificate.certificates(pemText)
 	if err != nil {
@@ -37,8 +37,8 @@ func ParseCertificate(pemText string, key *Key) (*x509.Certificate, error) {
 
 // ParseClientCertificate returns a client certificate for Request.Certificate: the certificate in PEM
 // form, first, then its chain if the server needs one, and its key in any form that ParseKey reads,
-// or on P-521. Leaf is set. Whether it has expired is for the caller to ask: its errors say what to
-// write instead, and repeat nothing of either text.
+// or on P-521. Leaf is set. The caller checks whether it has expired. The errors name the block and the
+// remedy, and repeat nothing of either text.
 func ParseClientCertificate(certPEM, keyPEM string) (*tls.Certificate, error) {
 	certs, err := clientCertificate.certificates(certPEM)
 	if err != nil {
@@ -61,7 +61,7 @@ func ParseClientCertificate(certPEM, keyPEM string) (*tls.Certificate, error) {
 	return pair, nil
 }
 
-// first returns an error unless the first certificate is the key's.
+// first returns an error unless the first certificate belongs to the key.
 func (f pemField) first(certs []*x509.Certificate, belongs func(*x509.Certificate) bool) error {
 	for i, cert := range certs {
 		switch {

@@ -7,23 +7,23 @@ import (
 	"time"
 )
 
-// Claims are what an access token that is a JWT (RFC 7519, RFC 9068) says of itself. They are not verified:
-// that is for the MCP server to do.
+// Claims are the claims of an access token in the form of a JWT (RFC 7519, RFC 9068). They are not verified:
+// the MCP server does that.
 type Claims struct {
-	// Audience is the aud claim; none if the token has none that can be read.
+	// Audience is the aud claim; empty if it is missing or malformed.
 	Audience []string
-	// Expires is the exp claim and IssuedAt the iat claim; zero if the token has none.
+	// Expires is the exp claim and IssuedAt the iat claim; zero if missing.
 	Expires, IssuedAt time.Time
-	// Scope is the scope claim, space-delimited (RFC 9068 section 2.2.3). ScopeSaid reports whether the token has one
-	// that can be read: an empty one says that none was granted.
+	// Scope is the scope claim, space-delimited (RFC 9068 section 2.2.3). ScopeSaid reports whether the token has
+	// a valid one; it is empty if the server granted no scope.
 	Scope     string
 	ScopeSaid bool
-	// Bound is set if the token has a cnf claim (RFC 7800): it is of use only to the holder of a key, such
-	// as that of a client certificate (RFC 8705 section 3.1).
+	// Bound is set if the token has a cnf claim (RFC 7800): only the holder of a key can use it, such as the
+	// key of a client certificate (RFC 8705 section 3.1).
 	Bound bool
 }
 
-// ParseClaims reads an access token. ok is false if it is not a JWT that can be read.
+// ParseClaims reads an access token. ok is false if it is not a readable JWT.
 func ParseClaims(accessToken string) (claims Claims, ok bool) {
 	parts := strings.Split(accessToken, ".")
 	var header struct {
@@ -59,8 +59,8 @@ func decodePart(part string, out any) bool {
 	return err == nil && json.Unmarshal(data, out) == nil
 }
 
-// numericDate reads a NumericDate (RFC 7519 section 2), also in milliseconds or as a string; zero if there
-// is none. Servers write 0 for a token without an end.
+// numericDate reads a NumericDate (RFC 7519 section 2), also in milliseconds or as a string; zero if it is
+// missing. Servers write 0 for a token that never expires.
 func numericDate(raw json.RawMessage) time.Time {
 	s, ok := text(raw)
 	if !ok {

@@ -23,17 +23,17 @@ var errorCode = regexp.MustCompile(`^[\x20-\x21\x23-\x5B\x5D-\x7E]+$`)
 // tokenLike finds JSON Web Tokens, which start with an encoded `{"`, and long runs of token characters.
 var tokenLike = regexp.MustCompile(`\beyJ[\w+/=-]{10,}(?:\.[\w+/=-]*)*|[\w~+=-]{32,}`)
 
-// uuid is the shape of the trace and correlation ids that support teams ask for.
+// uuid is the form of trace and correlation ids, which support teams ask for.
 var uuid = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 
-// cleaner makes a server's words fit for an error: servers put line breaks and whole requests there.
+// cleaner makes a server's text safe for an error: servers send line breaks and whole requests.
 type cleaner struct {
-	clientID string // looks like a token at some servers, but is none
+	clientID string // may look like a token
 	secrets  *strings.Replacer
 }
 
-// newCleaner returns a cleaner that blanks the client's secrets in every form in which a server may
-// have seen or may repeat them. One that is "" is none.
+// newCleaner returns a cleaner that redacts the client's secrets in every form in which a server may
+// repeat them. It ignores empty secrets.
 func newCleaner(clientID string, secrets ...string) cleaner {
 	var forms []string
 	for _, secret := range secrets {
@@ -62,8 +62,8 @@ func newCleaner(clientID string, secrets ...string) cleaner {
 	return cleaner{clientID: clientID, secrets: strings.NewReplacer(pairs...)}
 }
 
-// text returns s printable, on one line, without secrets, and cut to maxDescription characters. The
-// cut comes last, so that it cannot leave a piece of a secret that is no longer recognised.
+// text returns s printable, on one line, without secrets, and cut to maxDescription characters. It cuts
+// last: a secret that is cut would not be recognised.
 func (c cleaner) text(s string) string {
 	runes := []rune(c.hide(fold(s)))
 	if len(runes) > maxDescription {
@@ -72,8 +72,8 @@ func (c cleaner) text(s string) string {
 	return string(runes)
 }
 
-// registered are the codes of the IANA registry of OAuth errors that a token endpoint can answer with. They
-// are public words, so a secret that happens to occur in one says nothing and hides nothing.
+// registered are the codes that a token endpoint can answer with, from the IANA registry of OAuth errors.
+// They are public, so they are shown even if a secret occurs in one.
 var registered = map[string]bool{
 	"access_denied": true, "authorization_pending": true, "consent_required": true, "expired_token": true,
 	"insufficient_scope": true, "insufficient_user_authentication": true, "interaction_required": true,
@@ -97,7 +97,7 @@ func (c cleaner) code(s string) string {
 	return s
 }
 
-// hide blanks the client's secret and whatever looks like a token.
+// hide redacts the client's secrets and everything that looks like a token.
 func (c cleaner) hide(s string) string {
 	return tokenLike.ReplaceAllStringFunc(c.secrets.Replace(s), func(m string) string {
 		words := !strings.ContainsAny(m, "0123456789") && !strings.HasPrefix(m, "eyJ")

@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// clock converts the end of a token by the authorization server's clock in terms of this machine's: the two may
-// be minutes apart, and a time that the server names is one of its own clock.
+// clock converts times of the authorization server's clock to this machine's: the two may be minutes apart.
 type clock struct {
-	// server is the server's time when it answered, by the answer's Date (RFC 9110 section 6.6.1); when
-	// the request began if there is none.
+	// server is the server's time when it answered, from the Date header (RFC 9110 section 6.6.1); without
+	// one, the time when the request began.
 	server time.Time
 	// apart is set if the two clocks differ.
 	apart bool
-	// answered is the moment of the answer by the server's clock, as far as that is known.
+	// answered is when the answer was sent by the server's clock, if known; else when it was received.
 	answered time.Time
 }
 
 // newClock compares the clocks. The request began at begun, and its answer came at received.
 func newClock(begun, received time.Time, header http.Header) clock {
-	begun = begun.Round(0).Truncate(time.Second) // Date has whole seconds, and so have a token's times
+	begun = begun.Round(0).Truncate(time.Second) // Date and a token's times have whole seconds
 	date, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
 		return clock{server: begun, answered: received}
@@ -28,7 +27,7 @@ func newClock(begun, received time.Time, header http.Header) clock {
 	if age, ok := parseNumber(header.Get("Age")); ok {
 		date = date.Add(duration(age))
 	}
-	// Servers compute the Date once a second, so it may be of the second before.
+	// Servers compute the Date once a second, so it may be a second old.
 	if date.Before(begun.Add(-time.Second)) || date.After(received) {
 		return clock{server: date, apart: true, answered: date}
 	}
@@ -38,12 +37,12 @@ func newClock(begun, received time.Time, header http.Header) clock {
 	return clock{server: date, answered: received}
 }
 
-// left is the time from the whole second in which the request began to end, which is by the server's clock.
-// It errs on the side of less. issued is when the token was issued, by the same clock; zero if unknown.
+// left is the time from the whole second in which the request began to end, a time of the server's clock.
+// It is never too long. issued is when the token was issued, by the same clock; zero if unknown.
 func (c clock) left(end, issued time.Time) time.Duration {
 	now := c.server
 	if issued.After(now) && issued.Before(end) {
-		now = issued // the token's clock is ahead of the one of Date
+		now = issued // the clock that issued the token is ahead of Date
 	}
 	left := end.Sub(now)
 	if c.apart && left > time.Second {

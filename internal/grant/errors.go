@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// RefusedError says that the authorization server understood the request and said no. Asking again
-// unchanged will not help.
+// RefusedError means that the authorization server understood the request and refused it. The same request
+// will fail again.
 type RefusedError struct {
 	// Status is the HTTP status, which need not be 4xx: some servers refuse with 200.
 	Status int
-	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own if it has none of those;
-	// "" if it named none.
+	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own code; "" if it named no
+	// code.
 	Code string
 	// Description is the server's reason, cleaned: printable, on one line, at most 600 characters, without
-	// anything that looks like a secret. May be "".
+	// text that looks like a secret. May be "".
 	Description string
-	// Advice says what was sent and which field to change, in our own words; "" if nothing fits.
+	// Advice names the values sent and the field to change; "" if there is no advice.
 	Advice string
 }
 
@@ -38,19 +38,19 @@ func (e *RefusedError) Error() string {
 	return said
 }
 
-// UnavailableError says that there was no usable answer: the server was not reached, did not answer in
-// time, was busy or broken, redirected, or answered nonsense. Asking again later may help.
+// UnavailableError means that no usable answer came: the server was not reached, did not answer in time,
+// was busy or broken, redirected, or sent an invalid answer. A later request may succeed.
 type UnavailableError struct {
-	// Status is the HTTP status; 0 if there was no answer.
+	// Status is the HTTP status; 0 without an answer.
 	Status int
-	// Reason is what happened, in words, without the status; "" if the status says it all.
+	// Reason is the cause in words, without the status; "" if the status is enough.
 	Reason string
-	// RetryAfter is how long the server asked to be left alone, from now; 0 if it did not. Never
+	// RetryAfter is how long the server asked not to be called, from now; 0 if it did not ask. Never
 	// negative, at most a year.
 	RetryAfter time.Duration
 
-	// ofToken is set if the server issued a token, and that token is of no use: another token of the same
-	// client may be fine.
+	// ofToken is set if the server issued a token that cannot be used: another token of the same client may
+	// be fine.
 	ofToken bool
 }
 
@@ -66,8 +66,8 @@ func (e *UnavailableError) Error() string {
 	}
 }
 
-// ofTheName are the OAuth error codes that can be about what one token was asked for: its scopes,
-// resource, audience or extra parameters. true: whatever the status is.
+// ofTheName are the OAuth error codes that can concern the parameters of one token: its scopes, resource,
+// audience or extra parameters. true: with every status.
 var ofTheName = map[string]bool{
 	"invalid_scope":                 true,  // RFC 6749 section 5.2
 	"invalid_target":                true,  // RFC 8707 section 2
@@ -79,9 +79,8 @@ var ofTheName = map[string]bool{
 	"invalid_request":               false,
 }
 
-// ClientWide reports whether a failure of Do concerns the client at its token endpoint, so that the same
-// client's other tokens would fail too. If not, it concerns what this one token was asked for, or ctx
-// ended.
+// ClientWide reports whether a failure of Do concerns the client at its token endpoint: then the client's
+// other tokens would fail too. Otherwise it concerns the parameters of this token, or ctx ended.
 func ClientWide(err error) bool {
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		always, name := ofTheName[refused.Code]
@@ -98,12 +97,12 @@ func FailedLogin(err error) bool {
 	return ok && (refused.Code == "invalid_client" || refused.Status == http.StatusUnauthorized)
 }
 
-// unsendable is the error of a request that was never sent because of what it holds.
+// unsendable is the error for an invalid request, which was not sent.
 func unsendable(format string, args ...any) *UnavailableError {
 	return &UnavailableError{Reason: fmt.Sprintf(format, args...)}
 }
 
-// quoted puts a value of the request into an error, cut short.
+// quoted returns a value of the request for an error, cut short.
 func quoted(s string) string {
 	const limit = 200
 	if runes := []rune(s); len(runes) > limit {

@@ -1,10 +1,10 @@
 // Package grant makes one OAuth 2.0 token request, with the client credentials grant (RFC 6749 section 4.4) or
-// with a JWT as the grant (RFC 7523 section 2.1): it authenticates the client, sends the parameters, judges the answer and types the errors.
+// with a JWT as the grant (RFC 7523 section 2.1): it authenticates the client, sends the parameters, judges
+// the answer and types the errors.
 //
-// The request itself is golang.org/x/oauth2/clientcredentials'. What that library leaves open (odd
-// answers, redirects, timeouts, errors that carry secrets) is closed in the http.RoundTripper that it
-// is given, see answer.go. One call is one HTTP request: retries, caching and sharing belong to the
-// caller.
+// It sends the request with golang.org/x/oauth2/clientcredentials. The http.RoundTripper in answer.go adds
+// the rest: odd answers, redirects, timeouts, and errors without secrets. One call is one HTTP request: the
+// caller retries, caches and shares.
 package grant
 
 import (
@@ -28,19 +28,19 @@ import (
 type Token struct {
 	// AccessToken is 1 to 65,536 visible ASCII characters.
 	AccessToken string
-	// Scope is what was granted, space-delimited: as the answer says, else as the token says if it is a JWT (RFC 9068
-	// section 2.2.3), else the asked scopes (RFC 6749 section 5.1). "" if none were granted, or none asked for.
+	// Scope is the granted scope, space-delimited: from the answer, else from the token if it is a JWT (RFC 9068
+	// section 2.2.3), else the scopes asked for (RFC 6749 section 5.1). "" is no scope.
 	Scope string
-	// RequestedAt is when the request began, with a monotonic reading. The lifetime counts from here:
-	// the server began to count at some unknown time after.
+	// RequestedAt is when the request began, with a monotonic reading. The lifetime counts from here, since
+	// the time of issue is unknown.
 	RequestedAt time.Time
-	// ExpiresIn is the lifetime, at most a year; 0 where the server did not say (missing, null, 0 or
+	// ExpiresIn is the lifetime, at most a year; 0 if the server did not send one (missing, null, 0 or
 	// empty).
 	ExpiresIn time.Duration
 }
 
 // Do obtains a token with exactly one HTTP request. Its errors are *RefusedError and
-// *UnavailableError, unwrapped, or ctx's own error where ctx ended.
+// *UnavailableError, unwrapped, or ctx's own error if ctx ended.
 func (r *Request) Do(ctx context.Context) (*Token, error) {
 	own, err := newTransport(r)
 	if err != nil {
@@ -50,7 +50,7 @@ func (r *Request) Do(ctx context.Context) (*Token, error) {
 	return r.over(ctx, own)
 }
 
-// over does the request over a transport, which must honour the request's context.
+// over sends the request over a transport, which must obey the request's context.
 func (r *Request) over(ctx context.Context, base http.RoundTripper) (*Token, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -72,8 +72,8 @@ func (r *Request) over(ctx context.Context, base http.RoundTripper) (*Token, err
 	}
 	client := &http.Client{
 		Transport: normal,
-		// The normaliser already turns a redirect into an error. Should one ever pass, it must not be
-		// followed: 307 and 308 would carry the secret to another host.
+		// The normaliser turns a redirect into an error. It must never be followed: 307 and 308 would carry
+		// the secret to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	timed, cancel := context.WithTimeout(ctx, r.Timeout)
@@ -104,7 +104,7 @@ func (r *Request) over(ctx context.Context, base http.RoundTripper) (*Token, err
 	}, nil
 }
 
-// config translates the request to the library's settings, or says why it cannot be sent.
+// config translates the request to the library's settings, or returns an error if it is invalid.
 func (r *Request) config() (*clientcredentials.Config, error) {
 	// User information would become a second set of Basic credentials.
 	if u, err := url.Parse(r.TokenURL); err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && u.Scheme != "http") {
@@ -155,11 +155,11 @@ func (r *Request) bear(params url.Values) error {
 	return nil
 }
 
-// authenticate adds what the client authenticates with.
+// authenticate adds the client authentication.
 func (r *Request) authenticate(config *clientcredentials.Config) error {
-	// Always explicit: the library's auto-detection repeats the request, secret included, on any error.
-	// In the body, client_id is sent with an assertion too: RFC 7521 section 4.2 leaves that open, and
-	// some servers find the client by it.
+	// Always explicit: the library's auto-detection repeats the request, with the secret, on every error.
+	// client_id is sent with an assertion too: RFC 7521 section 4.2 makes it optional, and some servers find
+	// the client by it.
 	config.AuthStyle = oauth2.AuthStyleInParams
 	if r.AuthMethod == None && r.Grant == JWTBearer {
 		return nil
@@ -197,7 +197,7 @@ func (r *Request) authenticate(config *clientcredentials.Config) error {
 // failure types an error of the library. It copies and never wraps: a url.Error carries the URL's
 // query, a RetrieveError the request and the raw answer.
 func (r *Request) failure(ctx, timed context.Context, err error) error {
-	// What the server said stands, even if ctx ended just after.
+	// The server's answer counts, even if ctx ended just after.
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
 		return refused
 	}
@@ -216,8 +216,8 @@ func (r *Request) failure(ctx, timed context.Context, err error) error {
 	return &UnavailableError{Reason: cause(err)}
 }
 
-// unasked is the advice if the server never asked for the client's certificate: many have another host or port
-// for that (RFC 8705 section 5).
+// unasked is the advice if the server never asked for the client's certificate: many servers use another host
+// or port for mutual TLS (RFC 8705 section 5).
 const unasked = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
 
 // secrets are the request's secrets, for the cleaner.

@@ -1,13 +1,13 @@
 package grant
 
-// Type is what a token is asked for with, by its name in the API.
+// Type is the grant type, by its name in the API.
 type Type string
 
 const (
 	// ClientCredentials asks with the client's own authentication (RFC 6749 section 4.4).
 	ClientCredentials Type = "client_credentials"
-	// JWTBearer asks with an assertion about its subject (RFC 7523 section 2.1), for exactly one resource. Of its
-	// own accord it authenticates no client.
+	// JWTBearer asks with an assertion about its subject (RFC 7523 section 2.1), for exactly one resource. It
+	// does not itself authenticate a client.
 	JWTBearer Type = "jwt_bearer"
 )
 

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// text is the string in raw, "" for null and for a field that is missing. ok is false for other types.
+// text is the string in raw, "" if it is null or missing. ok is false for other types.
 func text(raw json.RawMessage) (s string, ok bool) {
 	if raw == nil {
 		return "", true
@@ -21,7 +21,7 @@ func scalar(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// plainName is a name as different spellings have it in common: errorCode, error_code, error-code, ErrorCode.
+// plainName is a name without case and punctuation: the same for errorCode, error_code and error-code.
 func plainName(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

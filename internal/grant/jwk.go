@@ -21,7 +21,7 @@ func PublicJWKS(keys ...*Key) ([]byte, error) {
 	return data, nil
 }
 
-// jwk is the public key with all that a server may choose a key by.
+// jwk is the public key with its kid, alg and use.
 func (k *Key) jwk() jose.JSONWebKey {
 	return jose.JSONWebKey{Key: k.signer.Public(), KeyID: k.ID, Algorithm: k.Alg, Use: "sig"}
 }

@@ -30,19 +30,19 @@ const (
 	Ed25519 KeyType = "ed25519"
 )
 
-// RSA keys below minRSABits must not sign (RFC 7518 section 3.3); one above maxRSABits takes so long
-// that it would hold up others' refreshes.
+// RSA keys below minRSABits must not sign (RFC 7518 section 3.3). Keys above maxRSABits are so slow that
+// they would delay other refreshes.
 const (
 	minRSABits = 2048
 	maxRSABits = 8192
 )
 
-// Key is a private key that signs client assertions. What of it is secret is neither printed nor
-// marshalled; PEM alone gives it away.
+// Key is a private key that signs client assertions. Its secret part is neither printed nor marshalled;
+// only PEM returns it.
 type Key struct {
 	// ID is the kid of assertions and of the published key. ParseKey and GenerateKey set it to the JWK
-	// thumbprint (RFC 7638, SHA-256, base64url), so that it follows from the key, or to the kid of a JWK; set
-	// another if the authorization server knows the key by a name of its own. "" leaves the kid out.
+	// thumbprint (RFC 7638, SHA-256, base64url) or to the kid of a JWK. Set another if the authorization
+	// server knows the key by another name. "" leaves the kid out.
 	ID string
 	// Alg is the JWS algorithm that the key signs with, one of Algorithms. ParseKey and GenerateKey set
 	// it to the first, or to the alg of a JWK.
@@ -53,8 +53,8 @@ type Key struct {
 }
 
 // ParseKey reads a private key in PEM form, PKCS#8, PKCS#1 or SEC 1, or as a JWK (RFC 7517), not encrypted; RSA
-// of 2048 to 8192 bits, P-256, P-384 or Ed25519. Its errors say what to write instead and repeat nothing of
-// the text.
+// of 2048 to 8192 bits, P-256, P-384 or Ed25519. Its errors name the fault and the remedy, and repeat
+// nothing of the text.
 func ParseKey(text string) (*Key, error) {
 	var signer crypto.Signer
 	var named jwkNames
@@ -87,7 +87,7 @@ func ParseKey(text string) (*Key, error) {
 	return key, nil
 }
 
-// GenerateKey makes a key. Its error is of an unknown type.
+// GenerateKey makes a key. It fails if the type is unknown.
 func GenerateKey(kind KeyType) (*Key, error) {
 	var signer crypto.Signer
 	var err error
@@ -107,8 +107,8 @@ func GenerateKey(kind KeyType) (*Key, error) {
 	return newKey(signer)
 }
 
-// Named returns the kid and the alg of the JWK that the key was read from, under which the authorization
-// server knows it; "" for what the JWK left out, and for a key that was read from PEM.
+// Named returns the kid and the alg of the JWK from which the key was read; "" if the JWK has none, and for
+// a key in PEM form. The authorization server knows the key by them.
 func (k *Key) Named() (id, alg string) { return k.named.id, k.named.alg }
 
 // newKey wraps a key of a supported kind.
@@ -122,7 +122,7 @@ func newKey(signer crypto.Signer) (*Key, error) {
 	return k, nil
 }
 
-// strong says what is wrong with a key of the field that is too weak, too slow or on another curve.
+// strong returns an error if the field's key is too weak, too slow or on another curve.
 func (f pemField) strong(public crypto.PublicKey, curves ...elliptic.Curve) error {
 	switch p := public.(type) {
 	case *rsa.PublicKey:
@@ -142,8 +142,8 @@ func (f pemField) strong(public crypto.PublicKey, curves ...elliptic.Curve) erro
 }
 
 // Algorithms are the JWS algorithms (RFC 7518 section 3.1, RFC 8037, RFC 9864) that fit the key, preferred
-// first. For RSA that is RS256: more servers accept it than PS256, and no server must. EdDSA is older than
-// Ed25519, and known to more servers.
+// first. For RSA that is RS256, since more servers accept it than PS256. EdDSA is older than Ed25519, and
+// more servers know it.
 func (k *Key) Algorithms() []string {
 	switch public := k.signer.Public().(type) {
 	case *rsa.PublicKey:
@@ -158,10 +158,10 @@ func (k *Key) Algorithms() []string {
 	}
 }
 
-// ChooseAlgorithm returns the algorithm to set Alg to: wanted, the operator's, if it fits the key; else
-// the first that fits and that the authorization server supports, by its metadata's
-// token_endpoint_auth_signing_alg_values_supported; else the first that fits, if supported is empty.
-// Its errors repeat nothing that the server said.
+// ChooseAlgorithm returns the algorithm for Alg: wanted, the operator's choice, which must fit the key; else
+// the first of the key's algorithms in supported, the authorization server's
+// token_endpoint_auth_signing_alg_values_supported; else, if supported is empty, the key's first. Its errors
+// repeat nothing of the server's text.
 func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error) {
 	fit := k.Algorithms()
 	if wanted != "" {
@@ -205,10 +205,10 @@ func oneOf(names []string) string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// algEd25519 is the algorithm of RFC 9864, which the library does not know.
+// algEd25519 is the algorithm of RFC 9864, which the library lacks.
 const algEd25519 = "Ed25519"
 
-// signingKey is the key as the library signs with it.
+// signingKey is the key for the library's signer.
 func (k *Key) signingKey() jose.SigningKey {
 	key := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Alg), Key: k.signer}
 	if ed, ok := k.signer.(ed25519.PrivateKey); ok && k.Alg == algEd25519 {
@@ -237,7 +237,7 @@ func belongs(cert *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// PEM is the private key in PKCS#8 form, to be stored; ParseKey reads it. It holds neither ID nor Alg.
+// PEM is the private key in PKCS#8 form, to be stored. ParseKey reads it. It holds neither ID nor Alg.
 func (k *Key) PEM() (string, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
 	if err != nil {

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// lifetime is one thing that an answer says of the token's end.
+// lifetime is a parameter of an answer about the token's end.
 type lifetime struct {
 	name  string // the parameter
 	value string
-	unit  float64 // seconds that a number counts in
-	at    bool    // the parameter may name a point in time, by its name
+	unit  float64 // of a number, in seconds
+	at    bool    // by its name, the parameter may be a point in time
 }
 
-// expiryName is the name of a parameter that says when the access token ends, with plainName: RFC 6749's
-// expires_in, and expires_on, expires_at, expires, expiresIn, expires_in_sec, expiration, expiry, ".expires",
-// validity_period, valid_until, ttl and others. Those of refresh tokens don't match, nor does Entra's
-// ext_expires_in, which is for outages.
+// expiryName matches the plainName of a parameter about the access token's end: RFC 6749's expires_in, and
+// expires_on, expires_at, expires, expiresIn, expires_in_sec, expiration, expiry, ".expires", validity_period,
+// valid_until, ttl and others. It does not match those of refresh tokens, nor Entra's ext_expires_in, which is
+// for outages.
 var expiryName = regexp.MustCompile(`^(?:access)?(?:token)?(?:(?:exp|expires?|expiry|expiration)(in|after|at|on|time|date|utc|timestamp|epoch|unix)*|valid(for|until|to)|(?:validity(?:period)?|ttl|lifetime)(in)?)(sec|secs|seconds|ms|msec|msecs|millis|milliseconds|min|mins|minutes)?$`)
 
-// newLifetime reads a parameter of an answer; false if it says nothing of the token's end.
+// newLifetime reads a parameter of an answer; false if it is not about the token's end.
 func newLifetime(name, value string) (lifetime, bool) {
 	value = strings.TrimSpace(value)
 	parts := expiryName.FindStringSubmatch(plainName(name))
@@ -42,13 +42,13 @@ func newLifetime(name, value string) (lifetime, bool) {
 	return l, true
 }
 
-// unsaid are the values by which languages say that there is none.
+// unsaid are the values that various languages print for a missing value.
 var unsaid = map[string]bool{
 	"": true, "null": true, "none": true, "nil": true, "undefined": true, "false": true,
 }
 
-// leastLifetime is the time from the second in which the request began to the token's end: the least of what
-// the answer and, if it is a JWT, the token say. 0 means that neither says. problem says why the token can't be
+// leastLifetime is the time from the second in which the request began to the token's end: the shortest in
+// the answer and, if it is a JWT, in the token; 0 if neither has one. problem is why the token can't be
 // handed out; "" if it can.
 func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Duration, problem string) {
 	note := func(left time.Duration) {
@@ -69,7 +69,7 @@ func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Dur
 			switch {
 			case left > 0:
 				note(left)
-			case end.Unix() <= 0: // the zero time of a library, for a token without an end
+			case end.Unix() <= 0: // the zero time of a library, for a token that never expires
 			case isLocal(l.value) && c.server.Sub(end) < widestZone: // may be the time of another zone
 			default:
 				return 0, c.expired("the answer's "+l.plain(), end)
@@ -87,7 +87,7 @@ func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Dur
 	return least, ""
 }
 
-// expired is the problem with a token that ended at end.
+// expired is the problem of a token that ended at end.
 func (c clock) expired(by string, end time.Time) string {
 	return "the access_token has expired already: " + by + " is " + end.UTC().Format(time.RFC3339) +
 		", and the authorization server's clock says " + c.server.UTC().Format(time.RFC3339)
@@ -97,13 +97,13 @@ func (c clock) expired(by string, end time.Time) string {
 func (l lifetime) end(c clock) (time.Time, bool) {
 	end, ok := parseTime(l.value)
 	if _, isNumber := parseNumber(l.value); isNumber && !l.at && !end.After(c.server) {
-		return time.Time{}, false // many years in seconds, for a token without an end
+		return time.Time{}, false // many years in seconds, for a token that never expires
 	}
 	return end, ok
 }
 
-// duration is the lifetime as a duration; 0 if the server means that it does not say. ok is false for what is
-// none.
+// duration is the lifetime as a duration; 0 is no statement by the server. ok is false if it is not a
+// duration.
 func (l lifetime) duration() (d time.Duration, ok bool) {
 	n, ok := parseNumber(l.value)
 	if !ok {

@@ -39,23 +39,22 @@ func (p *Parameters) values() (url.Values, error) {
 
 // reserved are the parameters that extra_params may not hold, in lower case.
 var reserved = map[string]bool{
-	// What makes the request this grant by this client (RFC 6749 section 4.4.2).
+	// The grant and the client (RFC 6749 section 4.4.2).
 	"grant_type": true, "client_id": true,
 	// Client authentication (RFC 6749 section 2.3.1, RFC 7521 section 4.2): secrets, and extra_params
 	// are shown on read.
 	"client_secret": true, "client_assertion": true, "client_assertion_type": true,
-	// Fields of their own, which are part of what is asked and checked.
+	// Parameters with their own fields, which are checked.
 	"scope": true, "resource": true, "audience": true,
-	// Other grants' credentials (RFC 6749, 7522, 7523, 7636, 8628, 8693, OpenID CIBA): without use
-	// here, and secrets again.
+	// Other grants' credentials (RFC 6749, 7522, 7523, 7636, 8628, 8693, OpenID CIBA): useless here, and
+	// secret too.
 	"assertion": true, "auth_req_id": true, "code": true, "code_verifier": true, "device_code": true,
 	"password": true, "redirect_uri": true, "refresh_token": true, "username": true,
 	"actor_token": true, "actor_token_type": true, "subject_token": true, "subject_token_type": true,
 }
 
-// IsReserved reports whether extra_params may not hold the parameter: it has a field of its own, is the
-// client's authentication, or is the credential of another grant. Case does not matter, as it does not
-// to some servers.
+// IsReserved reports whether extra_params may not hold the parameter: it has its own field, authenticates the
+// client, or is the credential of another grant. Case is ignored, since some servers ignore it.
 func IsReserved(param string) bool {
 	return reserved[strings.ToLower(strings.TrimSpace(param))]
 }

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// answer is what a token endpoint said (RFC 6749 sections 5.1 and 5.2), read but not judged. A
-// parameter that is missing, null or of a useless type is "".
+// answer is a token endpoint's answer (RFC 6749 sections 5.1 and 5.2), read but not judged. A parameter
+// that is missing, null or of a wrong type is "".
 type answer struct {
 	accessToken string
 	tokenType   string
@@ -19,17 +19,17 @@ type answer struct {
 	reason      reason
 	// blank is set if the answer is an object without members.
 	blank bool
-	// failed is set if the answer names an error, and does not merely hold a text.
+	// failed is set if the answer names an error, not only a message.
 	failed bool
 }
 
-// format is what the body of an answer is.
+// format is the format of an answer's body.
 type format int
 
 const (
 	neither format = iota
 	jsonObject
-	jsonOther // a list or a text: no answer of a token endpoint, but of some APIs an error
+	jsonOther // a list or a text, which some APIs send as an error
 	form
 )
 
@@ -50,7 +50,7 @@ func parseAnswer(status int, body []byte) (answer, format) {
 func readObject(status int, fields map[string]json.RawMessage) answer {
 	a := answer{blank: len(fields) == 0}
 	a.accessToken, _ = text(fields["access_token"])
-	// Of another type it is not the same as missing: keep what is there, to be refused.
+	// A value of another type is kept, so that it is refused: it is not the same as a missing one.
 	var isText bool
 	if a.tokenType, isText = text(fields["token_type"]); !isText {
 		a.tokenType = string(fields["token_type"])

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// pemField is a field that holds PEM, for the errors of reading it. They say what to write instead and
-// never repeat what was written.
+// pemField is a field that holds PEM. The errors in reading it name the fault and the remedy, and never
+// repeat the text.
 type pemField struct {
 	name  string // the field
-	item  string // what each of its blocks is
-	all   string // what it holds, in words
+	item  string // a block, in words
+	all   string // its content, in words
 	label string // the label of its blocks, for an example
 	file  string // a file of it, for an example
-	other string // what to do with the counterpart: a key among certificates, a certificate beside a key
+	other string // advice on the counterpart: a key among certificates, a certificate beside a key
 }
 
 var (
@@ -42,9 +42,8 @@ var (
 	}
 )
 
-// blocks returns the PEM blocks of text, one or more. Text before and between them is allowed, as
-// bundles and exports have it. Nothing else is skipped: a block that is left out would show only when
-// it is needed.
+// blocks returns the PEM blocks of text, one or more. Text before and between them is allowed, as in bundles
+// and exports. Nothing else is skipped: a missing block would show only when it is needed.
 func (f pemField) blocks(text string) ([]*pem.Block, error) {
 	const begin = "-----BEGIN "
 	reads := fmt.Sprintf("; with the vault command, %s=@%s reads a file", f.name, f.file)
@@ -139,8 +138,8 @@ func (f pemField) privateKey(text string) (crypto.Signer, error) {
 	return key, nil
 }
 
-// parsePrivateKey reads the three forms whatever the block's label, which tools get wrong; nil if it
-// is none of them. The parsers' own errors are of no use: they speak of Go's functions.
+// parsePrivateKey reads PKCS#8, PKCS#1 and SEC 1, whatever the block's label, which tools get wrong; nil if
+// it fails. The parsers' errors are dropped: they name Go's functions.
 func parsePrivateKey(der []byte) crypto.Signer {
 	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
 		signer, _ := key.(crypto.Signer) // X25519 keys don't sign

@@ -12,13 +12,13 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// jwkNames are what a JWK says of its use: the kid and the alg under which the authorization server knows it.
+// jwkNames are the kid and the alg of a JWK, by which the authorization server knows the key.
 type jwkNames struct{ id, alg string }
 
 // isJWK reports whether text is meant to be JSON, and not PEM.
 func isJWK(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), "{") }
 
-// jwk returns the private key of a JWK, or of a JWK Set that holds one alone.
+// jwk returns the private key of a JWK, or of a JWK Set with a single key.
 func (f pemField) jwk(text string) (crypto.Signer, jwkNames, error) {
 	fault := func(what string) (crypto.Signer, jwkNames, error) {
 		return nil, jwkNames{}, fmt.Errorf("%s: the JWK %s", f.name, what)
@@ -52,7 +52,7 @@ func (f pemField) jwk(text string) (crypto.Signer, jwkNames, error) {
 		return fault("is for encryption, by its use: write one for signatures")
 	}
 	var key jose.JSONWebKey
-	if err := key.UnmarshalJSON(raw); err != nil { // the library's own words may quote the text
+	if err := key.UnmarshalJSON(raw); err != nil { // the library's error may quote the text
 		return fault("is not a private key of a known kind: write an RSA, P-256, P-384 or Ed25519 key with all its members")
 	}
 	switch key.Key.(type) {

@@ -10,13 +10,12 @@ import (
 	"strings"
 )
 
-// reason is why a server did not answer with a token, in its own words and not cleaned. Both are "" if it
-// does not say.
+// reason is a server's reason for not issuing a token, not cleaned. Both fields are "" if it gave none.
 type reason struct{ code, text string }
 
-// The names under which servers and the gateways in front of them tell an error, beside RFC 6749's error and
-// error_description: Okta, IBM IAM, Google, Spring, Apigee, WSO2, AWS, problem details (RFC 9457) and others.
-// In lower case, without punctuation; preferred ones first.
+// The names of errors in the answers of servers and gateways, beside RFC 6749's error and error_description:
+// Okta, IBM IAM, Google, Spring, Apigee, WSO2, AWS, problem details (RFC 9457) and others. In lower case,
+// without punctuation; preferred names first.
 var (
 	codeNames = []string{"error", "errorcode", "code", "status", "type"}
 	textNames = []string{
@@ -28,15 +27,15 @@ var (
 	textEnds = []string{"description", "message", "messages", "reason", "hint", "information", "summary"}
 	// An error may be an object or a list inside the answer.
 	reasonNames = []string{"error", "fault", "errors", "errorcauses", "details", "detail", "exception", "message"}
-	// Of these the reason is one in particular, beside a general one outside.
+	// The names with a particular reason, beside a general one outside.
 	particular = map[string]bool{"errors": true, "errorcauses": true, "details": true}
 )
 
 // maxReasonDepth is how deep an error may be inside the answer.
 const maxReasonDepth = 3
 
-// readError reads what an answer says of an error, and whether it names one and does not merely hold a text. If
-// there is a token too, only RFC 6749's names count: some servers say "message": "ok".
+// readError reads the reason in an answer. failed reports whether the answer names an error, not only a
+// message. In an answer with a token only RFC 6749's names count: some servers send "message": "ok".
 func readError(status int, fields map[string]json.RawMessage, accessToken string) (found reason, failed bool) {
 	if accessToken != "" {
 		found.code, _ = text(fields["error"])
@@ -80,7 +79,7 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 		if n := string(named[name]); !isText && number.MatchString(n) && n != "0" {
 			code = n
 		}
-		outside := depth == 0 && (name == "status" || name == "type") // words of no use, a URL
+		outside := depth == 0 && (name == "status" || name == "type") // useless words, or a URL
 		if code == "" || outside || says(code, status) {
 			continue
 		}
@@ -116,14 +115,14 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 	if found == (reason{}) {
 		found = onlyReason(status, fields, depth)
 	}
-	if found.text == "" { // the title of problem details (RFC 9457) is the same for all of a kind
+	if found.text == "" { // the title of problem details (RFC 9457) names only the kind of error
 		found.text = words(named["title"], status)
 	}
 	return found
 }
 
-// onlyReason looks for a reason in an object that has none of the known names: inside another object, such as
-// "result", or as what is wrong with a parameter, such as {"scope": ["unknown"]} of Django and .NET.
+// onlyReason looks for a reason in an object without any known name: in an inner object, such as "result", or
+// in the faults of a parameter, such as {"scope": ["unknown"]} of Django and .NET.
 func onlyReason(status int, fields map[string]json.RawMessage, depth int) reason {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		switch raw := fields[name]; raw[0] {
@@ -153,7 +152,7 @@ func ending(named map[string]json.RawMessage, ends []string) []string {
 	return names
 }
 
-// words is the text in raw, of a list the first; "" if it is the HTTP status again.
+// words is the text in raw, or the first in a list; "" if it repeats the HTTP status.
 func words(raw json.RawMessage, status int) string {
 	s, isText := text(raw)
 	var list []json.RawMessage
@@ -184,16 +183,16 @@ func challengeReason(header http.Header) reason {
 	return found
 }
 
-// says reports whether s is the HTTP status again, in digits or in words, as frameworks' own error pages have
-// it: "404", "Not Found", "HTTP 404 Not Found". Only "Bad Request" may be a server's own code.
+// says reports whether s repeats the HTTP status, in digits or in words, like the error pages of frameworks:
+// "404", "Not Found", "HTTP 404 Not Found". Only "Bad Request" may be a server's own code.
 func says(s string, status int) bool {
 	digits := strconv.Itoa(status)
 	s = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(s, "HTTP "), digits))
 	return s == "" || status != http.StatusBadRequest && strings.EqualFold(s, http.StatusText(status))
 }
 
-// reason returns a server's reason fit for an error. What is no code may still be a sentence, and the other way
-// round.
+// reason returns a server's reason for an error. An invalid code may be a description, and a description may
+// be a registered code.
 func (c cleaner) reason(r reason) (code, description string) {
 	code, description = c.code(r.code), c.text(r.text)
 	switch {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// retryAfter returns how long the server asks to be left alone, from now, which is by its own clock; 0 if
-// it does not say. That is Retry-After (RFC 9110 section 10.2.3). If it is missing and a rate limit is used
-// up, it is the end of the limit's window.
+// retryAfter returns how long the server asks not to be called, from now, a time of its clock; 0 if it does
+// not ask. It reads Retry-After (RFC 9110 section 10.2.3). If that is missing and a rate limit is used up, it
+// is the end of the limit's window.
 func retryAfter(status int, header http.Header, now time.Time) time.Duration {
 	if wait, ok := until(header.Get("Retry-After"), now); ok {
 		return wait
 	}
 	if status != http.StatusTooManyRequests && !exhausted(header) {
-		return 0 // servers send the window's end with every answer
+		return 0 // servers send the end of the window with every answer
 	}
 	for _, name := range resetHeaders {
 		if wait, ok := until(header.Get(name), now); ok {
@@ -24,14 +24,14 @@ func retryAfter(status int, header http.Header, now time.Time) time.Duration {
 	return rateLimit(header.Values("RateLimit"), now)
 }
 
-// resetHeaders say when a rate limit's window ends: in seconds from now, as a time since the epoch or as a
-// date. The spelling does not tell which.
+// resetHeaders hold the end of a rate limit's window: in seconds from now, as a time since the epoch or as a
+// date, whatever their spelling.
 var resetHeaders = []string{
 	"RateLimit-Reset", // the IETF's drafts of RateLimit fields, to version 6
 	"X-RateLimit-Reset", "X-Rate-Limit-Reset", "X-RateLimit-Reset-After",
 }
 
-// exhausted reports whether the answer says that nothing is left of a rate limit.
+// exhausted reports whether a rate limit of the answer is used up.
 func exhausted(header http.Header) bool {
 	for _, name := range []string{"RateLimit-Remaining", "X-RateLimit-Remaining", "X-Rate-Limit-Remaining"} {
 		if left, ok := parseNumber(header.Get(name)); ok && left <= 0 {
@@ -42,8 +42,8 @@ func exhausted(header http.Header) bool {
 }
 
 // rateLimit reads the RateLimit field of the IETF's drafts: `"burst";r=0;t=30, "day";r=900;t=7200` from
-// version 8, `limit=10, remaining=0, reset=30` in version 7. Of several policies it takes those of which
-// nothing is left.
+// version 8, `limit=10, remaining=0, reset=30` in version 7. Among several policies it prefers those that are
+// used up.
 func rateLimit(values []string, now time.Time) time.Duration {
 	var used, all time.Duration
 	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {

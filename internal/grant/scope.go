@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// visible is what a scope may hold to be shown.
+// visible matches a scope that can be shown.
 var visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
 
-// readScope reads a scope parameter or claim, as text or as a list. said is false if there is none that can be read.
+// readScope reads a scope parameter or claim, as text or as a list. said is false if it is missing or invalid.
 func readScope(raw json.RawMessage) (scope string, said bool) {
 	if s, isText := text(raw); isText {
 		return scopes(s), len(raw) > 0 && string(raw) != "null"
@@ -21,7 +21,7 @@ func readScope(raw json.RawMessage) (scope string, said bool) {
 	return scopes(strings.Join(list, " ")), true
 }
 
-// scopes folds white space and drops what cannot be a scope: this is shown to brokers.
+// scopes folds white space and drops invalid scopes: brokers are shown the result.
 func scopes(s string) string {
 	var kept []string
 	for _, scope := range strings.Fields(s) {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// maxDuration bounds what a server says of times.
+// maxDuration bounds the times that a server names.
 const maxDuration = 365 * 24 * time.Hour
 
 // until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date.
-// What is past is 0; at most maxDuration. ok is false for what is none of these.
+// A past time is 0, and the most is maxDuration. ok is false if it cannot be read.
 func until(s string, now time.Time) (d time.Duration, ok bool) {
 	if at, ok := parseTime(s); ok {
 		return min(max(0, at.Sub(now)), maxDuration), true
@@ -32,13 +32,13 @@ var dateLayouts = []string{
 	"1/2/2006 3:04:05 PM Z07:00", "1/2/2006 15:04:05 Z07:00", // Azure App Service's expires_on
 }
 
-// localLayouts are those without a zone, which is taken for UTC.
+// localLayouts are the layouts without a zone. They are read as UTC.
 var localLayouts = []string{
 	"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", time.ANSIC, "1/2/2006 3:04:05 PM",
 	"1/2/2006 15:04:05",
 }
 
-// widestZone is how far a zone's time is from UTC at most.
+// widestZone is the largest offset of a zone from UTC.
 const widestZone = 14 * time.Hour
 
 // isLocal reports whether a date names no zone.
@@ -49,11 +49,10 @@ func isLocal(s string) bool {
 	})
 }
 
-// windowsDate is how .NET writes a time to JSON that has no type for one: milliseconds, then an offset of no
-// meaning.
+// windowsDate is a time in .NET's JSON: milliseconds, then an offset without meaning.
 var windowsDate = regexp.MustCompile(`^\\?/Date\((\d+)([-+]\d{4})?\)\\?/$`)
 
-// parseTime reads a point in time: a date, or a number that only a time since the epoch can be.
+// parseTime reads a point in time: a date, or a number that can only be a time since the epoch.
 func parseTime(s string) (time.Time, bool) {
 	s = strings.TrimSpace(s)
 	if n, ok := parseNumber(s); ok {
@@ -65,7 +64,7 @@ func parseTime(s string) (time.Time, bool) {
 	}
 	for _, layout := range slices.Concat(dateLayouts, localLayouts) {
 		if at, err := time.Parse(layout, s); err == nil {
-			// The parser takes the abbreviation of a zone that it does not know for UTC.
+			// The parser reads an unknown abbreviation of a zone as UTC.
 			named := strings.Contains(layout, "MST") && !strings.Contains(s, "GMT") && !strings.Contains(s, "UTC")
 			return at, !named
 		}
@@ -73,8 +72,8 @@ func parseTime(s string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// A number from epochSeconds on is a time since the epoch: as a duration it would be 28 years. One from
-// epochEnd on counts in milliseconds, or in a thousandth of that.
+// A number from epochSeconds on is a time since the epoch: as a duration it would be 28 years. From epochEnd
+// on it counts milliseconds, microseconds or nanoseconds.
 const (
 	epochSeconds = 9e8                  // the year 1998
 	epochEnd     = 253402300800         // the year 10000
@@ -152,7 +151,7 @@ func parseDuration(s string) (time.Duration, bool) {
 // number is a JSON number, or one with a sign or leading zeros.
 var number = regexp.MustCompile(`^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$`)
 
-// parseNumber reads a number. One out of range is an infinity, which is what it should be.
+// parseNumber reads a number. If it is out of range the result is an infinity.
 func parseNumber(s string) (float64, bool) {
 	if s = strings.TrimSpace(s); !number.MatchString(s) {
 		return 0, false
@@ -161,7 +160,7 @@ func parseNumber(s string) (float64, bool) {
 	return n, true
 }
 
-// duration is seconds as a time.Duration from 0 to maxDuration, which keeps clear of overflow.
+// duration is seconds as a time.Duration from 0 to maxDuration, which avoids overflow.
 func duration(seconds float64) time.Duration {
 	return time.Duration(math.Max(0, math.Min(seconds, maxDuration.Seconds())) * float64(time.Second))
 }

@@ -11,15 +11,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// transport is the package's own, for one request: one call here is one request.
+// transport is the package's own transport, for one request.
 type transport struct {
 	*http.Transport
-	// asked is set when a server asked for the client certificate. The handshake has a goroutine of
-	// its own.
+	// asked is set when a server asks for the client certificate. The handshake runs on its own goroutine.
 	asked atomic.Bool
 }
 
-// newTransport returns the transport that the request asks for.
+// newTransport returns the transport for a request.
 func newTransport(r *Request) (*transport, error) {
 	var roots *x509.CertPool
 	if r.CACert != "" {
@@ -31,13 +30,13 @@ func newTransport(r *Request) (*transport, error) {
 	t := &transport{Transport: reach.NewTransport(roots)}
 	t.Proxy = http.ProxyFromEnvironment
 	if r.Control != nil && !(r.Proxied && hasProxy(r.TokenURL)) {
-		// A proxy would look the name up itself, out of Control's sight.
+		// A proxy would resolve the name itself, and Control would not see the address.
 		t.Proxy = nil
 		t.DialContext = (&net.Dialer{Control: r.Control}).DialContext
 	}
 	if r.AuthMethod.Certificate() {
-		// Some servers ask for the certificate only once they know the path, by renegotiation (RFC 5246
-		// section 7.4.1.1).
+		// Some servers ask for the certificate by renegotiation, when they know the path (RFC 5246 section
+		// 7.4.1.1).
 		t.TLSClientConfig.Renegotiation = tls.RenegotiateOnceAsClient
 		if t.Proxy != nil {
 			t.Proxy = withoutTLS(t.Proxy)
@@ -49,7 +48,7 @@ func newTransport(r *Request) (*transport, error) {
 	return t, nil
 }
 
-// hasProxy reports whether the environment has a proxy for a URL, or one that can't be used.
+// hasProxy reports whether the environment names a proxy for a URL, even an invalid one.
 func hasProxy(raw string) bool {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -59,8 +58,8 @@ func hasProxy(raw string) bool {
 	return proxy != nil || err != nil
 }
 
-// withoutTLS refuses proxies over TLS. A client certificate is for the server alone, and such a proxy
-// would be shown it too: net/http has one TLS configuration for both.
+// withoutTLS refuses proxies over TLS. They would be shown the client certificate, which is for the server
+// alone: net/http has one TLS configuration for both.
 func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		u, err := proxy(req)
@@ -71,9 +70,9 @@ func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	}
 }
 
-// show returns the client certificate to a server that asks for one. It does so whatever CAs the server
-// names: crypto/tls would keep a certificate of another CA back, and the server could only say that
-// there was none. Its error is an *UnavailableError.
+// show returns the client certificate to a server that asks for one, whatever CAs the server names: crypto/tls
+// would not send the certificate of another CA, and the server could only report a missing one. Its error is
+// an *UnavailableError.
 func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	t.asked.Store(true)
 	asked.AcceptableCAs = nil
