@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// Attempt is a URL that was tried and why it was not taken.
+// Attempt is a URL that was tried and the reason it failed.
 type Attempt struct {
 	// URL has neither query nor user information.
 	URL string
-	// Reason is in words, without anything of a document but identifiers.
+	// Reason is in words. It repeats only identifiers from a document.
 	Reason string
-	// Temporary is set if there was no answer, or one about the moment: it may be different later.
+	// Temporary is set if a later attempt may succeed: the server was busy or did not answer.
 	Temporary bool
 
-	// down is set if the server was asked, and gave no whole answer, or one about the moment.
+	// down is set if the server was called, and was busy or did not answer completely.
 	down bool
 }
 
-// Error says what was not found, and everything that was tried.
+// Error is a search that failed, with every attempt.
 type Error struct {
 	// Attempts are in the order in which they were made.
 	Attempts []Attempt
-	// NoMetadata is set if the MCP server publishes no metadata that can be used.
+	// NoMetadata is set if the MCP server publishes no usable metadata.
 	NoMetadata bool
-	// Issuer is that of the authorization server metadata which the MCP server's origin publishes. The MCP
-	// server does not name that server, but the operator may. "" if there is none.
+	// Issuer is the issuer of the authorization server metadata at the MCP server's origin. The MCP server does
+	// not name that authorization server, but the operator may. "" if the origin publishes none.
 	Issuer string
-	// Ended is the error of the ctx that ended the search; nil if it came to its end.
+	// Ended is the error of ctx, if it ended the search; else nil.
 	Ended error
 }
 
@@ -62,7 +62,7 @@ func (e *Error) parts() []string {
 // Unwrap returns Ended.
 func (e *Error) Unwrap() error { return e.Ended }
 
-// Temporary reports whether trying again later may help.
+// Temporary reports whether a later search may succeed.
 func (e *Error) Temporary() bool {
 	return e.Ended != nil || slices.ContainsFunc(e.Attempts, func(a Attempt) bool { return a.Temporary })
 }

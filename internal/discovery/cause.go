@@ -6,8 +6,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// cause names what kept an answer from coming, in words of our own. temporary is false if trying
-// again unchanged will not help.
+// cause returns why a request failed, without the text of err. temporary is false if the same request would
+// fail again.
 func cause(err error) (reason string, temporary bool) {
 	if refused, ok := errors.AsType[*AddressError](err); ok {
 		return refused.Error(), false

@@ -8,17 +8,17 @@ import (
 // challenge is one challenge of a WWW-Authenticate field (RFC 9110 section 11.6.1).
 type challenge struct {
 	scheme string            // in lower case
-	params map[string]string // names in lower case; the first of a name counts
+	params map[string]string // names in lower case; the first value of a name counts
 }
 
-// bearer is what Bearer challenges say that discovery needs.
+// bearer holds the parameters of Bearer challenges that discovery needs.
 type bearer struct {
-	metadata string   // resource_metadata (RFC 9728 section 5.1); "" if not said
-	scopes   []string // scope (RFC 6750 section 3); nil if not said
+	metadata string   // resource_metadata (RFC 9728 section 5.1); "" if missing
+	scopes   []string // scope (RFC 6750 section 3); nil if missing
 }
 
-// parseBearer reads the Bearer challenges of WWW-Authenticate fields. Other schemes' have nothing to say
-// to a client that will send a bearer token.
+// parseBearer reads the Bearer challenges of WWW-Authenticate fields. Other schemes are irrelevant to a client
+// with a bearer token.
 func parseBearer(fields []string) bearer {
 	var b bearer
 	for _, field := range fields {
@@ -37,10 +37,9 @@ func parseBearer(fields []string) bearer {
 	return b
 }
 
-// parseChallenges reads one WWW-Authenticate field, which may hold several challenges. It takes what it
-// can make out and leaves the rest: an odd challenge of another scheme, or an odd parameter, must not
-// hide the one that is looked for. Commas separate challenges as well as parameters, so a name counts as
-// a parameter's if "=" follows, else as a scheme.
+// parseChallenges reads one WWW-Authenticate field, which may hold several challenges. It skips malformed
+// parts: another scheme's challenge or a malformed parameter must not hide the Bearer challenge. Commas
+// separate both challenges and parameters: a name is a parameter's if "=" follows, else a scheme.
 func parseChallenges(field string) []challenge {
 	var all []challenge
 	for s := field; ; {
@@ -49,7 +48,7 @@ func parseChallenges(field string) []challenge {
 			return all
 		}
 		name, rest := token(s)
-		if name == "" { // not a challenge's beginning: look behind the next comma
+		if name == "" { // not the beginning of a challenge: skip to the next comma
 			_, s, _ = strings.Cut(s, ",")
 			continue
 		}
@@ -76,11 +75,10 @@ func parseChallenges(field string) []challenge {
 // nextParam finds the beginning of another parameter.
 var nextParam = regexp.MustCompile(`[ \t;]+\w+=`)
 
-// paramValue cuts a parameter's value from s. ok is false for a quoted string without an end.
+// paramValue cuts a parameter's value from s. ok is false if a quoted string does not end.
 func paramValue(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
-		// A token by the grammar, which a URL or two scopes are not; servers send them all the same, and without
-		// a comma behind.
+		// The grammar wants a token. Servers also send a URL or several scopes, and leave the comma out.
 		value, rest, _ = strings.Cut(s, ",")
 		if at := nextParam.FindStringIndex(value); at != nil {
 			value, rest = value[:at[0]], s[at[0]:]
@@ -100,7 +98,7 @@ func paramValue(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-// skipToken68 cuts off the one piece of base64 that some schemes have in place of parameters.
+// skipToken68 cuts off the token68, which some schemes have in place of parameters.
 func skipToken68(s string) string {
 	blob := strings.TrimLeft(s, " \t")
 	if blob == s {

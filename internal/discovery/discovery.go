@@ -1,10 +1,10 @@
-// Package discovery finds the token endpoint that gives tokens for an MCP server: from the server's URL
-// over its protected resource metadata (RFC 9728) to the metadata of its authorization server (RFC 8414,
-// OpenID Connect Discovery), as MCP's authorization specification prescribes; or from an issuer alone.
+// Package discovery finds the token endpoint for an MCP server: from the server's URL over its protected
+// resource metadata (RFC 9728) to the metadata of its authorization server (RFC 8414, OpenID Connect
+// Discovery), as MCP's authorization specification prescribes; or from an issuer alone.
 //
-// It sends no credentials. What it finds decides where credentials go, so documents are held to what they
-// must say about themselves (which resource, which issuer), and the URLs in them are called under a
-// Policy: who runs an MCP server must not be able to have Vault call its neighbours.
+// It never sends credentials. Its result decides where credentials go. So documents must name the resource
+// and the issuer for which they were fetched, and a Policy limits the URLs in them: the owner of an MCP server
+// must not be able to make Vault call its neighbours.
 package discovery
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// Do searches for the token endpoint. Its errors are *Error, or say what is wrong with the request.
+// Do searches for the token endpoint. Its errors are *Error, or name the invalid field of the request.
 func (r *Request) Do(ctx context.Context) (*Result, error) {
 	return r.do(ctx, network{proxy: http.ProxyFromEnvironment})
 }
@@ -41,11 +41,12 @@ func (r *Request) do(ctx context.Context, over network) (*Result, error) {
 	return nil, s.notFound(ctx)
 }
 
-// lookTime bounds Look: it is for defaults, and the write that waits for it has more to do.
+// lookTime bounds Look, which only finds defaults: a write waits for it.
 const lookTime = 5 * time.Second
 
-// Look gets what the MCP server at ServerURL publishes, for at most 5 s, and 3 s for each request. Issuer is not used. If the metadata
-// can't be had, the scopes of a challenge may be all that is returned, and the error says why, as that of Do.
+// Look fetches the challenge and the metadata of the MCP server at ServerURL, within 5 s in all and 3 s for each
+// request. Issuer is not used. If the metadata can't be fetched, Look returns the challenge's scopes, if any, and
+// an error like Do's.
 func (r *Request) Look(ctx context.Context) (Published, error) {
 	return r.look(ctx, network{proxy: http.ProxyFromEnvironment})
 }
@@ -68,7 +69,7 @@ func (r *Request) look(ctx context.Context, over network) (Published, error) {
 	return Published{Scopes: said.scopes}, &Error{Attempts: s.attempts, Ended: reach.Ended(ctx), NoMetadata: true}
 }
 
-// begin makes a search from a URL of the operator's.
+// begin makes a search from the operator's URL.
 func (r *Request) begin(over network, field, raw string) (*search, *url.URL, error) {
 	if name, value := MetadataOf(raw); name != "" {
 		return nil, nil, fmt.Errorf("%s is the URL of a metadata document: write %s=%s", field, name, value)
@@ -84,7 +85,6 @@ func (r *Request) begin(over network, field, raw string) (*search, *url.URL, err
 	if !ok {
 		return nil, nil, errors.New("ca_cert holds no certificate in PEM form")
 	}
-	// The operator's own URL may be at a private address. An address that no policy permits is refused to the
-	// operator too.
+	// The operator's own URL may be at a private address, but not at an address that every policy refuses.
 	return &search{Request: r, network: over, origin: origin(u), own: Policy{Loopback: true, Private: true}, roots: roots}, u, nil
 }

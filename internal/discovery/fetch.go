@@ -25,34 +25,34 @@ const (
 type call struct {
 	method string
 	url    *url.URL
-	header http.Header // more than the usual ones; may be nil
+	header http.Header // beside the usual headers; may be nil
 	body   string
-	// policy is what the document that named the URL earned for it. It is not used for the operator's
-	// own origin, which no other party chose.
+	// policy is the policy of the document that named the URL. It is not used for the origin that the operator
+	// chose.
 	policy Policy
-	// head wants no body: an MCP server's may be an event stream without an end.
+	// head skips the body: an MCP server's may be an endless event stream.
 	head bool
 }
 
-// answer is what came back from a call.
+// answer is the answer to a call.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	policy Policy // for URLs that this answer names
+	policy Policy // for the URLs in this answer
 }
 
-// failure is why a call got no answer.
+// failure is why a call failed.
 type failure struct {
 	reason    string
 	temporary bool
-	// down is set if the server was asked, and gave no whole answer, or one about the moment.
+	// down is set if the server was called, and was busy or did not answer completely.
 	down bool
-	// unreached is set if no connection came about. Other URLs of the origin would fare no better.
+	// unreached is set if the connection failed. Other URLs of the origin would fail too.
 	unreached bool
 }
 
-// refuse notes why a URL was not taken.
+// refuse records why the document at a URL is not used.
 func (s *search) refuse(u *url.URL, reason string) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
 }
@@ -62,7 +62,7 @@ func (s *search) notFound(ctx context.Context) *Error {
 	return &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 }
 
-// fail notes why a URL gave no document.
+// fail records why the document at a URL could not be fetched.
 func (s *search) fail(u *url.URL, f *failure) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
 }
@@ -86,7 +86,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	if err != nil {
 		return nil, &failure{reason: "is not a URL"}
 	}
-	req.GetBody = nil // what http.Transport would need to send the request again
+	req.GetBody = nil // http.Transport cannot send the request again without it
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", userAgent)
 	for name, values := range c.header {
@@ -99,7 +99,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	if p := remote.Load(); own && p != nil && !proxied {
 		if tcp, ok := (*p).(*net.TCPAddr); ok {
 			from = tcp.AddrPort().Addr()
-			// Documents choose URLs of this origin too: its name must not lead elsewhere for those.
+			// Documents may name URLs of this origin too: its name must not resolve elsewhere for them.
 			s.own = policyFor(from)
 		}
 	}
@@ -118,8 +118,8 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	if c.head {
 		return a, nil
 	}
-	// The server sees that the connection closes when the time is over, and may still end its answer in
-	// good order: it is not the whole one.
+	// At the timeout the connection closes. The server may notice and end its answer properly, although it is
+	// incomplete.
 	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err != nil || reach.Ended(timed) != nil {
 		return nil, s.failed(ctx, timed, err, false)
 	}
@@ -129,7 +129,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	return a, nil
 }
 
-// document gets a metadata document. Whatever is not a plain 200 is no document.
+// document fetches a metadata document. Every status but 200 is a failure.
 func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answer, *failure) {
 	a, fail := s.do(ctx, call{method: http.MethodGet, url: u, policy: policy})
 	switch {
@@ -142,8 +142,8 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 	return a, nil
 }
 
-// callable says why a URL must not be called, or "". What can be told without a lookup is told here, and
-// holds for token endpoints too, which are called later; the rest shows when dialling.
+// callable returns why a URL must not be called, or "". It makes the checks that need no lookup, also of token
+// endpoints, which are called later. The guard checks the address when dialling.
 func (s *search) callable(u *url.URL, policy Policy) string {
 	addr := hostAddr(u.Hostname())
 	if addr.IsValid() {
@@ -151,15 +151,14 @@ func (s *search) callable(u *url.URL, policy Policy) string {
 			return err.Error()
 		}
 	}
-	// http to loopback is read by no other host; whether loopback may be called was the question above.
+	// http to loopback stays on this host. The check above has allowed loopback.
 	if u.Scheme != "https" && !s.AllowInsecureHTTP && !addr.Unmap().IsLoopback() {
 		return "uses http to a host other than loopback"
 	}
 	return ""
 }
 
-// guard is the policy for a URL: that of the operator's own origin, or that which the document that named it
-// earned.
+// guard is the policy for a URL: the policy of the operator's own origin, or of the document that named it.
 func (s *search) guard(own bool, policy Policy) Policy {
 	if own {
 		policy = s.own
@@ -167,18 +166,18 @@ func (s *search) guard(own bool, policy Policy) Policy {
 	return policy.Or(s.AllowPrivate)
 }
 
-// transport returns what a request goes over, and whether that is a proxy of the environment.
+// transport returns the transport for a request. proxied reports whether it uses a proxy of the environment.
 func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.RoundTripper, proxied bool) {
 	if s.base != nil {
 		return s.base, false
 	}
-	// The guard would see a proxy's address, and who runs the proxy would do the calling.
+	// The guard would check only a proxy's address, and the proxy would call the URL unchecked.
 	dialer := &net.Dialer{Resolver: s.resolver, Control: s.guard(own, policy).Control}
 	t := reach.NewTransport(s.roots)
 	t.DialContext = dialer.DialContext
 	if own {
 		if proxy, err := s.proxy(req); err != nil || proxy != nil {
-			// What is dialled is the proxy, which the environment's owner chose.
+			// The proxy is dialled, which the owner of the environment chose.
 			dialer.Control = nil
 			t.Proxy = func(*http.Request) (*url.URL, error) { return proxy, err }
 			proxied = true
@@ -187,7 +186,7 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 	return t, proxied
 }
 
-// failed says what kept an answer from coming.
+// failed returns why a request failed.
 func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *failure {
 	if reach.Ended(ctx) != nil {
 		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, down: true, unreached: unreached}
@@ -200,8 +199,8 @@ func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *
 	return &failure{reason: reason, temporary: temporary, down: !guarded, unreached: unreached}
 }
 
-// statusText is the status of an answer. Of a redirect it says where to, without what may be secret: it is not
-// followed, as it would lead around the guard's exceptions, and metadata is at its well-known URL.
+// statusText is the status of an answer. For a redirect it adds the location, without its secret parts.
+// Redirects are not followed: they would bypass the guard's exceptions, and metadata is at its well-known URL.
 func statusText(from *url.URL, a *answer) string {
 	if a.status/100 != 3 {
 		return fmt.Sprintf("HTTP %d", a.status)
@@ -213,7 +212,7 @@ func statusText(from *url.URL, a *answer) string {
 	return fmt.Sprintf("HTTP %d: redirects, as here to %s, are not followed", a.status, shownURL(to))
 }
 
-// rootsOf reads the PEM of Request.CACert; nil are the system's roots.
+// rootsOf reads the PEM of Request.CACert; nil means the system's roots.
 func rootsOf(pem string) (*x509.CertPool, bool) {
 	if pem == "" {
 		return nil, true

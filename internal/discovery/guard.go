@@ -8,11 +8,11 @@ import (
 	"syscall"
 )
 
-// Policy says which addresses beyond the public ones may be called at a URL that another party than the
-// operator chose. The zero value permits public addresses alone. Link-local, multicast, unspecified and
-// reserved addresses, and those of cloud metadata services, are permitted by none.
+// Policy permits addresses, beside the public ones, for a URL that the operator did not choose. The zero value
+// permits only public addresses. Every policy refuses link-local, multicast, unspecified and reserved
+// addresses, and those of cloud metadata services.
 //
-// It is small and plain so that it can be stored beside the endpoint that it belongs to.
+// It is stored beside its endpoint.
 type Policy struct {
 	// Loopback permits 127.0.0.0/8 and ::1.
 	Loopback bool `json:"loopback,omitempty"`
@@ -20,27 +20,27 @@ type Policy struct {
 	Private bool `json:"private,omitempty"`
 }
 
-// policyFor is what an answer from addr earns for the URLs in it: whoever answers from inside may name
-// neighbours. The address must be that of the connection that the answer came over, not of a lookup of
-// its own: else a public server earns the private network by having its name resolve there once.
+// policyFor is the policy for the URLs in an answer from addr: a server inside the network may name neighbours.
+// addr must be the address of the answer's connection, not of another lookup: otherwise a public server could
+// get access to the private network by resolving its name there once.
 func policyFor(addr netip.Addr) Policy {
 	kind, _ := classify(addr)
 	return Policy{Loopback: kind == loopback, Private: kind == private}
 }
 
-// Or is the policy that permits loopback and private addresses besides, if all is set: the operator's
-// allow_private_addresses, which is not earned, and holds for as long as it is written.
+// Or is the policy which also permits loopback and private addresses if all is set. all is the operator's
+// allow_private_addresses, which holds while it is set.
 func (p Policy) Or(all bool) Policy {
 	return Policy{Loopback: p.Loopback || all, Private: p.Private || all}
 }
 
-// AddressError says that an address was not called, because the policy does not permit it.
+// AddressError means that an address was not called, since the policy does not permit it.
 type AddressError struct {
 	// Addr is the address in plain form.
 	Addr netip.Addr
-	// Kind is what the address is: "private", "loopback", "link-local" and the like.
+	// Kind is the kind of address: "private", "loopback", "link-local" and the like.
 	Kind string
-	// Never is set if no policy permits the address.
+	// Never is set if every policy refuses the address.
 	Never bool
 }
 
@@ -61,8 +61,8 @@ func (p Policy) Check(addr netip.Addr) error {
 	return &AddressError{Addr: addr.Unmap(), Kind: name, Never: kind == never}
 }
 
-// Control is for net.Dialer's field of that name, which is called with the resolved address, between the
-// lookup and the connection: there is no second lookup that could answer differently.
+// Control is for net.Dialer.Control, which is called with the resolved address, between the lookup and the
+// connection: a second lookup, which could differ, is not made.
 func (p Policy) Control(_, address string, _ syscall.RawConn) error {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -81,14 +81,14 @@ const (
 )
 
 // special are the IPv4 and IPv6 addresses that are not public, from the registries of special-purpose
-// addresses (RFC 6890), and what clouds keep for themselves. The first that matches counts.
+// addresses (RFC 6890), and those reserved by clouds. The first match counts.
 var special = []struct {
 	prefix netip.Prefix
 	kind   kind
 	name   string
 }{
-	// Cloud services that give credentials to any caller inside, if their address would
-	// otherwise count as private or public. Most of the others' is link-local.
+	// Cloud services that give credentials to any caller inside, at addresses that otherwise count as private
+	// or public. Most other clouds use a link-local address.
 	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"},    // Alibaba
 	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},      // Azure
 	{netip.MustParsePrefix("fd00:ec2::/32"), never, "cloud metadata"},         // AWS
@@ -129,11 +129,11 @@ var special = []struct {
 	{netip.MustParsePrefix("::/0"), never, "reserved"},      // among them IPv4-compatible, local NAT64, site-local
 }
 
-// nat64 is how IPv4 looks from a network without it (RFC 6052). Only this prefix is known by heart; one
-// that a network chose itself can't be told from a public address, and is that network's to filter.
+// nat64 is the well-known prefix for IPv4 addresses in a network without IPv4 (RFC 6052). A network's own prefix
+// looks like public addresses, and that network must filter it.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// classify says what kind of address it is, and its name.
+// classify returns the kind of an address and the name of the kind.
 func classify(addr netip.Addr) (kind, string) {
 	addr = addr.Unmap().WithZone("") // an IPv4-mapped address is connected to over IPv4
 	if nat64.Contains(addr) {
@@ -152,9 +152,9 @@ func classify(addr netip.Addr) (kind, string) {
 	return never, "invalid"
 }
 
-// isOddAddress reports whether a URL's host is an IPv4 address in a form that some resolvers and proxies know
-// beside the usual one, as 2130706433, 0x7f.1 or 0177.0.0.1: what it is to them, the guard would not see. No
-// name ends in a label of digits or of a hexadecimal number (WHATWG URL, "ends in a number").
+// isOddAddress reports whether a URL's host is an IPv4 address in an unusual form, such as 2130706433, 0x7f.1 or
+// 0177.0.0.1. Some resolvers and proxies accept these, and the guard could not check them. The last label of a
+// name is never a decimal or hexadecimal number (WHATWG URL, "ends in a number").
 func isOddAddress(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	last := host[strings.LastIndexByte(host, '.')+1:]
@@ -163,7 +163,7 @@ func isOddAddress(host string) bool {
 	return (err == nil || digits && last != "") && !hostAddr(host).IsValid()
 }
 
-// hostAddr is the address that a URL's host is without a lookup; invalid for other names.
+// hostAddr is the address of a URL's host, if it needs no lookup; invalid for other names.
 func hostAddr(host string) netip.Addr {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 section 6.3

@@ -14,15 +14,15 @@ const (
 	maxItems = 256  // values of a list
 )
 
-// resourceMetadata is what is needed of an MCP server's document (RFC 9728 section 2). A member that is
-// missing or of a useless type is zero.
+// resourceMetadata holds the members used from an MCP server's document (RFC 9728 section 2). A member that is
+// missing or of a wrong type is zero.
 type resourceMetadata struct {
 	resource string
 	servers  []string // authorization_servers
 	scopes   []string // scopes_supported
 }
 
-// parseResource reads a protected resource's metadata; reason says why it is none.
+// parseResource reads a protected resource's metadata; reason is why it is invalid.
 func parseResource(body []byte) (m resourceMetadata, reason string) {
 	o, reason := parseObject(body)
 	if reason != "" {
@@ -35,9 +35,9 @@ func parseResource(body []byte) (m resourceMetadata, reason string) {
 	}, ""
 }
 
-// serverMetadata is what is needed of an authorization server's document (RFC 8414 section 2, OpenID
-// Connect Discovery section 3). Nothing is demanded that the client credentials grant does not use: no
-// authorization endpoint, no PKCE.
+// serverMetadata holds the members used from an authorization server's document (RFC 8414 section 2, OpenID
+// Connect Discovery section 3). It requires only the members for the client credentials grant: neither an
+// authorization endpoint nor PKCE.
 type serverMetadata struct {
 	issuer      string
 	token       string // token_endpoint
@@ -47,7 +47,7 @@ type serverMetadata struct {
 	grantTypes  []string
 }
 
-// parseServer reads an authorization server's metadata; reason says why it is none.
+// parseServer reads an authorization server's metadata; reason is why it is invalid.
 func parseServer(body []byte) (m serverMetadata, reason string) {
 	o, reason := parseObject(body)
 	if reason != "" {
@@ -66,11 +66,11 @@ func parseServer(body []byte) (m serverMetadata, reason string) {
 	return m, ""
 }
 
-// object is a JSON object whose members are read one by one, so that an odd one spoils no other. Names
-// match exactly, as encoding/json's do not when it fills a struct.
+// object is a JSON object. Its members are read one by one, so that a malformed one does not affect the others.
+// Names match exactly, unlike the fields of a struct in encoding/json.
 type object map[string]json.RawMessage
 
-// parseObject reads JSON whatever the content type says; reason says why it is no object.
+// parseObject reads JSON, whatever the content type is; reason is why it is not an object.
 func parseObject(body []byte) (o object, reason string) {
 	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")))
 	switch {
@@ -84,7 +84,7 @@ func parseObject(body []byte) (o object, reason string) {
 	return o, ""
 }
 
-// url is a member that should be a URL: a string of visible ASCII, not too long; else "".
+// url is a member that holds a URL: a string of visible ASCII, not too long; else "".
 func (o object) url(name string) string {
 	var s string
 	if json.Unmarshal(o[name], &s) != nil || !isVisible(s, maxURL) {
@@ -93,8 +93,8 @@ func (o object) url(name string) string {
 	return s
 }
 
-// list is a member that should be an array of strings: what of it is visible ASCII and not too long. A
-// string counts as the words in it. nil is a member that is missing or neither.
+// list is a member that holds an array of strings: those of visible ASCII which are not too long. A string
+// counts as a list of its words. nil if the member is missing or of another type.
 func (o object) list(name string, limit int) []string {
 	var words string
 	var items []json.RawMessage
@@ -118,12 +118,12 @@ func (o object) list(name string, limit int) []string {
 	return kept[:min(len(kept), maxItems)]
 }
 
-// isVisible holds for 1 to limit characters of visible ASCII.
+// isVisible reports whether s is 1 to limit characters of visible ASCII.
 func isVisible(s string, limit int) bool {
 	return s != "" && len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < '!' || r > '~' })
 }
 
-// scopeTokens keeps what can be a scope (RFC 6749 section 3.3), each once. nil if nothing is left.
+// scopeTokens keeps the valid scopes (RFC 6749 section 3.3), each once; nil if none is left.
 func scopeTokens(list []string) []string {
 	var kept []string
 	for _, s := range list {
@@ -134,8 +134,8 @@ func scopeTokens(list []string) []string {
 	return kept
 }
 
-// parseURL parses a URL that could be called: http or https, a host, no user information, which would be
-// credentials of somebody's choosing, no fragment. reason says what is wrong with it.
+// parseURL parses a URL that can be called: http or https, with a host, without a fragment and without user
+// information, which would be another party's credentials. reason is why it is invalid.
 func parseURL(raw string) (u *url.URL, reason string) {
 	if !isVisible(raw, maxURL) {
 		return nil, "is not a URL"
@@ -165,7 +165,7 @@ func SameOrigin(a, b string) bool {
 	return odd == "" && odder == "" && origin(u) == origin(v)
 }
 
-// origin is a URL's scheme, host and port, in the form in which equal ones are equal strings.
+// origin is a URL's scheme, host and port. Equal origins are equal strings.
 func origin(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	switch u.Scheme {

@@ -9,11 +9,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// hint is what an MCP server's answers to requests without a token say.
+// hint is the result of an MCP server's answers to requests without a token.
 type hint struct {
 	bearer
 	policy Policy // for the metadata's URL
-	// nothing is set if the server answered HTTP 404 or 410 to all of them.
+	// nothing is set if every answer was HTTP 404 or 410.
 	nothing bool
 }
 
@@ -32,7 +32,7 @@ const initializeBody = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{
 	`"protocolVersion":"` + initializeVersion + `","capabilities":{},` +
 	`"clientInfo":{"name":"` + userAgent + `","version":"1"}}}`
 
-// probe is a request without a token that may be answered with a challenge.
+// probe is a request without a token, which a server may answer with a challenge.
 type probe struct {
 	name   string
 	method string
@@ -41,8 +41,8 @@ type probe struct {
 }
 
 // probes are tried in this order until a challenge names the metadata. GET changes nothing, but many
-// servers answer it with 405 before they look for a token. server/discover opens no session, but servers
-// of earlier versions refuse its version before they look for a token. Those know initialize.
+// servers answer it with 405 before they check the token. server/discover never opens a session, but servers of
+// earlier versions refuse its version before they check the token. They know initialize.
 var probes = []probe{
 	{"GET", http.MethodGet, "", nil},
 	{"server/discover", http.MethodPost, discoverBody, http.Header{
@@ -54,7 +54,7 @@ var probes = []probe{
 
 // challenge asks the MCP server without a token. It reads the challenge of every status: servers send it
 // with 400, 403 and 405 as well as 401, and RFC 9110 section 11.6.1 permits it in any response. reached is
-// false if there was no connection, which the server's other URLs would share.
+// false if the connection failed: the server's other URLs would fail too.
 func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, reached bool) {
 	var answers tally
 	temporary := false
@@ -103,8 +103,8 @@ func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, rea
 	return said, true
 }
 
-// endSession ends the session that an answer opened, if it opened one: MCP servers of up to 2025-11-25 open
-// them for initialize, and some for whatever comes first. A server that does not end it has a timeout.
+// endSession ends the session that an answer opened, if it did: MCP servers up to 2025-11-25 open one for
+// initialize, and some for every first request. A server that ignores the request has a timeout.
 func (s *search) endSession(ctx context.Context, server *url.URL, a *answer) {
 	id := a.header.Get("Mcp-Session-Id")
 	if !isVisible(id, maxValue) {
@@ -116,7 +116,7 @@ func (s *search) endSession(ctx context.Context, server *url.URL, a *answer) {
 	}})
 }
 
-// tally is how probes were answered: each answer with the probes that got it.
+// tally holds the answers to probes: each answer with its probes.
 type tally []struct {
 	answer string
 	probes []string

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Request says where to begin. It is not changed by Do and may be used again.
+// Request is where a search begins. Do does not change it, so it can be used again.
 type Request struct {
 	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
 	ServerURL string
 	// Issuer is an authorization server's issuer identifier (RFC 8414 section 2), as the server spells
 	// it. If it is set, Do begins there, and does not call ServerURL.
 	Issuer string
-	// GrantType is the grant_type that the authorization server is wanted for, and that a warning is about if the
-	// metadata does not list it; "" is client_credentials.
+	// GrantType is the grant_type of later token requests. If the metadata does not list it, the result has a
+	// warning; "" is client_credentials.
 	GrantType string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
 	CACert string
@@ -28,11 +28,11 @@ type Request struct {
 	Timeout time.Duration
 }
 
-// network is what a search goes over.
+// network is how a search reaches servers.
 type network struct {
 	proxy    func(*http.Request) (*url.URL, error) // at the origin of ServerURL or Issuer only
 	resolver *net.Resolver                         // nil is net.DefaultResolver
-	// base, if it is set, sends all requests: then no address is looked up and checked.
+	// base, if it is set, sends all requests: then addresses are neither looked up nor checked.
 	base http.RoundTripper
 }
 
@@ -40,8 +40,8 @@ type network struct {
 type search struct {
 	*Request
 	network
-	origin   string // of the URL that the operator gave
-	own      Policy // for that origin: from the first connection on, for where that led
+	origin   string // of the operator's URL
+	own      Policy // for that origin: after the first connection, the policy for its address
 	roots    *x509.CertPool
 	attempts []Attempt
 }

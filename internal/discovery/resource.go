@@ -10,7 +10,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// published is what the metadata and the challenge say together. MCP puts the challenge's scopes first.
+// published combines the metadata and the challenge. MCP prefers the challenge's scopes.
 func published(m *resourceMetadata, said hint) Published {
 	p := Published{Scopes: said.scopes, Resource: m.resource}
 	if p.Scopes == nil {
@@ -71,7 +71,7 @@ func (s *search) named(ctx context.Context, servers []string, policy Policy) *Re
 		found := s.server(ctx, issuer, policy)
 		if found == nil {
 			if slices.ContainsFunc(s.attempts[before:], func(a Attempt) bool { return a.down }) {
-				// The credentials may be for this one: another must not get them because it is down.
+				// The credentials may be for this server: another one must not get them while it is down.
 				s.leave(servers[i+1:], "not tried, as the one before it may only be down")
 				return nil
 			}
@@ -87,7 +87,7 @@ func (s *search) named(ctx context.Context, servers []string, policy Policy) *Re
 	return nil
 }
 
-// leave notes the authorization servers that are not tried, and how the operator chooses one of them.
+// leave records the authorization servers that are not tried, and how the operator chooses one.
 func (s *search) leave(servers []string, reason string) {
 	for i, issuer := range servers {
 		if i == maxServers {
@@ -100,9 +100,8 @@ func (s *search) leave(servers []string, reason string) {
 	}
 }
 
-// originIssuer is the issuer of the authorization server metadata that an MCP server's origin publishes; "" if
-// there is none. MCP's specification of 2025-03-26 took that server for the MCP server's. No metadata names it,
-// so the operator has to.
+// originIssuer is the issuer of the authorization server metadata at an MCP server's origin; "" if it publishes
+// none. MCP's specification of 2025-03-26 used that server. The MCP server does not name it, so the operator must.
 func (s *search) originIssuer(ctx context.Context, server *url.URL, policy Policy) string {
 	for _, raw := range serverURLs(&url.URL{Scheme: server.Scheme, Host: server.Host}) {
 		u, reason := parseURL(raw)
@@ -121,7 +120,7 @@ func (s *search) originIssuer(ctx context.Context, server *url.URL, policy Polic
 	return ""
 }
 
-// resource gets the MCP server's metadata: from where its challenge says, else from the well-known URLs. The
+// resource fetches the MCP server's metadata: from the URL in its challenge, else from the well-known URLs. The
 // metadata must name authorization servers if servers is set.
 func (s *search) resource(ctx context.Context, server *url.URL, said hint, servers bool) (m *resourceMetadata, policy Policy) {
 	urls := resourceURLs(server)
@@ -159,8 +158,9 @@ func (s *search) resource(ctx context.Context, server *url.URL, said hint, serve
 	return nil, Policy{}
 }
 
-// unfit says why a document is not the MCP server's, or "". It must name what it was asked for (RFC 9728
-// section 3.3): otherwise a server could have a client get tokens for another and take them.
+// unfit returns why a document is not the MCP server's, or "". It must name the resource for which it was
+// fetched (RFC 9728 section 3.3): otherwise a server could make a client get tokens for another server, and
+// steal them.
 func unfit(m resourceMetadata, server *url.URL, servers bool) string {
 	switch {
 	case m.resource == "":
@@ -173,9 +173,9 @@ func unfit(m resourceMetadata, server *url.URL, servers bool) string {
 	return ""
 }
 
-// covers reports whether a resource identifier is the URL's, as the MCP SDKs compare: of the same origin, with
-// the same path or one above it, and with the same query or none. Servers publish one document for all their
-// paths, and frameworks add a slash.
+// covers reports whether a resource identifier covers the URL, as the MCP SDKs compare: the same origin, the same
+// path or one above it, and the same query or none. Servers publish one document for all their paths, and
+// frameworks add a slash.
 func covers(resource string, u *url.URL) bool {
 	r, reason := parseURL(resource)
 	if reason != "" || origin(r) != origin(u) || r.RawQuery != "" && r.RawQuery != u.RawQuery {
@@ -185,8 +185,8 @@ func covers(resource string, u *url.URL) bool {
 	return strings.HasPrefix(segments(u), segments(r))
 }
 
-// resourceURLs are the well-known URLs of an MCP server's metadata: RFC 9728 section 3.1's, which keeps
-// the query, then the root, which MCP adds.
+// resourceURLs are the well-known URLs of an MCP server's metadata: the one of RFC 9728 section 3.1, which keeps
+// the query, then the one at the root, which MCP adds.
 func resourceURLs(server *url.URL) []string {
 	root := server.Scheme + "://" + server.Host + "/.well-known/oauth-protected-resource"
 	first := root

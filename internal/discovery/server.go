@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// server gets the metadata of the authorization server that the issuer identifies. The policy is what the
-// document that named it earned.
+// server fetches the metadata of an issuer's authorization server. policy is the policy of the document that
+// named it.
 func (s *search) server(ctx context.Context, issuer string, policy Policy) *Result {
 	u, reason := parseIssuer(issuer)
 	if reason != "" {
@@ -29,7 +29,7 @@ func (s *search) server(ctx context.Context, issuer string, policy Policy) *Resu
 		}
 		wellKnown, reason := parseURL(raw)
 		if reason != "" {
-			continue // longer than URLs may be
+			continue // too long for a URL
 		}
 		a, fail := s.document(ctx, wellKnown, policy)
 		if fail != nil {
@@ -47,7 +47,7 @@ func (s *search) server(ctx context.Context, issuer string, policy Policy) *Resu
 	return nil
 }
 
-// take makes a Result of an authorization server's metadata, or says why not.
+// take makes a Result of an authorization server's metadata; reason is why it cannot.
 func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 	m, reason := parseServer(a.body)
 	switch {
@@ -81,14 +81,14 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 			found.MTLSTokenURL = m.mtlsToken
 		}
 	}
-	// Many servers that have the grant don't list it.
+	// Many servers with the grant don't list it.
 	if wanted := cmp.Or(s.GrantType, "client_credentials"); m.grantTypes != nil && !slices.Contains(m.grantTypes, wanted) {
 		found.Warnings = append(found.Warnings, "the authorization server's metadata does not list the "+wanted+" grant")
 	}
 	return found, ""
 }
 
-// endpoint says why a token endpoint can't be used, or "".
+// endpoint returns why a token endpoint can't be used, or "".
 func (s *search) endpoint(raw string, policy Policy) string {
 	u, reason := parseURL(raw)
 	if reason != "" {
@@ -100,15 +100,15 @@ func (s *search) endpoint(raw string, policy Policy) string {
 	return ""
 }
 
-// SameIssuer reports whether two issuer identifiers are one server's: identical, as RFC 8414 section 3.3 asks,
-// or different only in a slash that is the whole path. RFC 3986 section 6.2.3 makes that no difference, and frameworks add
-// it to the issuers that they are given.
+// SameIssuer reports whether two issuer identifiers belong to one server: they are identical, as RFC 8414 section
+// 3.3 requires, or one has a slash for its path and the other an empty path. RFC 3986 section 6.2.3 makes these
+// equal, and frameworks add the slash.
 func SameIssuer(a, b string) bool {
 	return a == b || withoutRootSlash(a) == withoutRootSlash(b)
 }
 
-// nearlyIssuer reports whether two issuer identifiers differ only in a slash at the end, in case, or in a port
-// that is the default.
+// nearlyIssuer reports whether two issuer identifiers differ only in a final slash, in case, or in a default
+// port.
 func nearlyIssuer(a, b string) bool {
 	u, odd := parseIssuer(a)
 	v, odder := parseIssuer(b)
@@ -116,7 +116,7 @@ func nearlyIssuer(a, b string) bool {
 	return odd == "" && odder == "" && origin(u) == origin(v) && strings.EqualFold(path(u), path(v))
 }
 
-// withoutRootSlash cuts off a path that is a slash alone.
+// withoutRootSlash cuts off the path "/".
 func withoutRootSlash(issuer string) string {
 	if _, rest, ok := strings.Cut(issuer, "://"); ok && strings.IndexAny(rest, "/?#") == len(rest)-1 {
 		return strings.TrimSuffix(issuer, "/")
@@ -134,7 +134,7 @@ func parseIssuer(raw string) (u *url.URL, reason string) {
 }
 
 // serverURLs are the well-known URLs of an issuer's metadata, in MCP's order (RFC 8414 sections 3.1 and
-// 5, OpenID Connect Discovery section 4). A slash at the issuer's end is not part of any.
+// 5, OpenID Connect Discovery section 4), without the issuer's final slash.
 func serverURLs(issuer *url.URL) []string {
 	root := issuer.Scheme + "://" + issuer.Host
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
@@ -148,15 +148,15 @@ func serverURLs(issuer *url.URL) []string {
 	return urls
 }
 
-// wellKnowns are the fields of a Request, by the well-known name of the metadata that is found from them.
+// wellKnowns are the fields of a Request, by the well-known name of the metadata that their value leads to.
 var wellKnowns = map[string]string{
 	"oauth-protected-resource":   "server_url",
 	"oauth-authorization-server": "issuer",
 	"openid-configuration":       "issuer",
 }
 
-// MetadataOf returns what a URL of metadata is found from, if the URL is one: the name of the field to write it
-// to, server_url or issuer, and its value. Operators paste such URLs. field is "" for other URLs.
+// MetadataOf returns the field and the value to write instead of the URL of a metadata document, which operators
+// paste: server_url or issuer, and the URL that leads to the document. field is "" for other URLs.
 func MetadataOf(raw string) (field, value string) {
 	u, reason := parseURL(raw)
 	if reason != "" {

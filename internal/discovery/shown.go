@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// maxShown is how many characters of a server's text are put into an error.
+// maxShown is the most characters of a server's text in an error.
 const maxShown = 200
 
 // shownURL is a URL for an error: without query, fragment, user information and path parameters.
@@ -15,7 +15,7 @@ func shownURL(u *url.URL) string {
 	return shown(u.Scheme + "://" + u.Host + path)
 }
 
-// shown is text of a server's for an error: printable, on one line, cut short.
+// shown is a server's text for an error: printable, on one line, cut short.
 func shown(s string) string {
 	runes := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)

@@ -14,7 +14,7 @@ var hints = map[string]string{
 	reach.NotTLS:  ": check token_url's scheme and port",
 }
 
-// cause returns why no answer came, without the text of err. It does not handle timeouts of the request.
+// cause returns why a request failed, without the text of err. It does not handle timeouts of the request.
 func cause(err error) string {
 	if reach.Alert(err) == "certificate required" {
 		return "TLS: the server requires a client certificate, which token_endpoint_auth_method " + string(TLSClientAuth) + " sends"

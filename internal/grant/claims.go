@@ -15,7 +15,7 @@ type Claims struct {
 	// Expires is the exp claim and IssuedAt the iat claim; zero if missing.
 	Expires, IssuedAt time.Time
 	// Scope is the scope claim, space-delimited (RFC 9068 section 2.2.3). ScopeSaid reports whether the token has
-	// a valid one; it is empty if the server granted no scope.
+	// a valid one, which may be empty.
 	Scope     string
 	ScopeSaid bool
 	// Bound is set if the token has a cnf claim (RFC 7800): only the holder of a key can use it, such as the

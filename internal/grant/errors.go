@@ -38,7 +38,7 @@ func (e *RefusedError) Error() string {
 	return said
 }
 
-// UnavailableError means that no usable answer came: the server was not reached, did not answer in time,
+// UnavailableError means that a usable answer is missing: the server was not reached, did not answer in time,
 // was busy or broken, redirected, or sent an invalid answer. A later request may succeed.
 type UnavailableError struct {
 	// Status is the HTTP status; 0 without an answer.
