@@ -66,8 +66,8 @@ type config struct {
 	Certificate  string        `json:"certificate,omitempty"`
 	PublishJWKS  bool          `json:"publish_jwks,omitempty"`
 	PublicID     string        `json:"public_id,omitempty"` // see publicID
-	// PublicURL is the mount's URL as it was when identity was last written; empty for identityStatic. A later change
-	// of the mount's settings keeps the identity trusted by authorization servers.
+	// PublicURL is the mount's URL as it was when identity was last written; empty for identityStatic. A later change of
+	// the settings does not change an identity that authorization servers trust.
 	PublicURL            string `json:"public_url,omitempty"`
 	ClientCertificate    string `json:"client_certificate,omitempty"`
 	ClientCertificateKey string `json:"client_certificate_key,omitempty"`

@@ -35,7 +35,7 @@ func (c *config) validCredentials() error {
 		return badRequest("raw_basic_auth goes with client_secret_basic: write raw_basic_auth=false")
 	}
 	if c.RawBasicAuth && strings.Contains(c.ClientID, ":") {
-		return badRequest("raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2)")
+		return badRequest("raw_basic_auth does not go with a client_id that holds a colon, which ends it (RFC 7617 section 2): write raw_basic_auth=false")
 	}
 	if err := c.validKeys(hasKey); err != nil {
 		return err

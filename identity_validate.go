@@ -29,7 +29,7 @@ func (c *config) validIdentity() error {
 	case c.Grant == grant.JWTBearer && c.AssertionType == grant.TypeClientAuthentication:
 		return badRequest("assertion_type=%s does not go with grant=jwt_bearer: the assertion is no client authentication", grant.TypeClientAuthentication)
 	case c.Grant == grant.JWTBearer && c.AuthMethod != "" && c.ClientSecret == "" && c.ClientCertificate == "":
-		return badRequest("token_endpoint_auth_method=%s needs client_secret, or a client certificate: without one no client is authenticated", c.AuthMethod)
+		return badRequest("token_endpoint_auth_method=%s needs client_secret, or a client certificate: without them the client cannot authenticate", c.AuthMethod)
 	case c.Grant != grant.JWTBearer && c.AuthMethod != "" && c.AuthMethod != grant.PrivateKeyJWT:
 		return badRequest("token_endpoint_auth_method with identity=%s is private_key_jwt: leave it out", c.Identity)
 	}

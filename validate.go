@@ -15,7 +15,7 @@ func validName(name tokens.Name) error {
 			return badRequest("the name %q must not hold two dots in a row", part)
 		}
 		if len(part) > maxName {
-			return badRequest("a name must not be longer than %d characters", maxName)
+			return badRequest("the name %s must not be longer than %d bytes", quote(part), maxName)
 		}
 	}
 	return nil
