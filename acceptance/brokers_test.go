@@ -3,7 +3,6 @@
 package acceptance
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,20 +26,8 @@ func brokerFile(t *testing.T, name string) string {
 func pythonWith(t *testing.T, requirements string) string {
 	t.Helper()
 	pin := bed.Must(os.ReadFile(brokerFile(t, requirements)))(t)
-	pythonIn := func(dir string) string { return filepath.Join(dir, "bin", "python") }
-	dir, err := bed.Cached(t.Context(), "brokers-"+strings.TrimSuffix(requirements, ".txt")+"-", pin, t.Logf, func(dir string) error {
-		for _, command := range [][]string{
-			{"python3", "-m", "venv", dir},
-			{pythonIn(dir), "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check", "-r", brokerFile(t, requirements)},
-		} {
-			if out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
-			}
-		}
-		return nil
-	})
-	bed.OK(t, err)
-	return pythonIn(dir)
+	name := "brokers-" + strings.TrimSuffix(requirements, ".txt")
+	return bed.Must(bed.PythonWith(t.Context(), name, pin, t.Logf, "--no-deps", "-r", brokerFile(t, requirements)))(t)
 }
 
 // pythonBroker returns the command of a broker in Python, next to the examples' module.

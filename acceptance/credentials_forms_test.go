@@ -6,8 +6,6 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -94,12 +92,7 @@ func TestCertificateByRenegotiation(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
 	u := newUpstream(t, b, "", 5*time.Minute)
-	server := bed.Must(b.AS.CA.Server())(t)
-	files := map[string]string{}
-	for name, content := range map[string]string{"key": server.KeyPEM, "cert": server.PEM, "ca": b.AS.CA.PEM} {
-		files[name] = filepath.Join(t.TempDir(), name+".pem")
-		bed.OK(t, os.WriteFile(files[name], []byte(content), 0o600))
-	}
+	files := bed.Must(b.AS.CA.ServerFiles(t.TempDir()))(t)
 	tokenURL := bed.Must(b.NewAuthServer(t.Context(), "renegotiate.mjs", files))(t)
 	issued := bed.Must(b.AS.NewClientCertificate(u.client.ID))(t)
 	settings := map[string]any{

@@ -27,7 +27,7 @@ import (
 // endpoint. An error is reported after one request, with the same grant.
 func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 	b := shared(t)
-	dir := bed.Must(bed.InstallConformanceSuite(t.Context(), t.Logf))(t)
+	dir := bed.Must(bed.InstallPackages(t.Context(), "conformance", t.Logf))(t)
 	for _, test := range []struct {
 		name      string
 		fields    map[string]any

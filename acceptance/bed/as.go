@@ -2,12 +2,10 @@ package bed
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -110,7 +108,7 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 	if err != nil {
 		return nil, err
 	}
-	tls, err := ca.serverFiles(dir)
+	tls, err := ca.ServerFiles(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -203,10 +201,8 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 	if err := as.end(); err != nil {
 		return err
 	}
-	select {
-	case <-time.After(pause):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := Sleep(ctx, pause); err != nil {
+		return err
 	}
 	issuer, err := url.Parse(as.Issuer)
 	if err != nil {
@@ -319,30 +315,7 @@ func (as *AuthorizationServer) call(ctx context.Context, method, path string, in
 
 // exchange makes a call of the control endpoint. mu is held.
 func (as *AuthorizationServer) exchange(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, as.control+path, body)
-	if err != nil {
-		return err
-	}
-	resp, err := HTTPClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("control endpoint: %s %s: %s", method, path, resp.Status)
-	}
-	if out == nil {
-		return nil
-	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	return Call(ctx, method, as.control+path, nil, in, out)
 }
 
 func (as *AuthorizationServer) close() error {

@@ -114,7 +114,7 @@ func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
 }
 
 func (b *Bed) startAuthorizationServer(ctx context.Context) error {
-	source, err := InstallAuthorizationServer(ctx, b.log)
+	source, err := InstallPackages(ctx, "as", b.log)
 	if err != nil {
 		return err
 	}
@@ -137,22 +137,16 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 		if count > 1 {
 			id = fmt.Sprintf("vault-%d", i+1)
 		}
-		node, err := startNode(ctx, nodeOptions{
-			Binary:    binary.Path,
-			Product:   binary.Product,
-			Version:   binary.Version,
-			ID:        id,
-			Dir:       filepath.Join(b.Dir, id),
-			LogDir:    b.LogDir(),
-			PluginDir: plugins,
-			Peers:     b.Nodes,
-			Clustered: count > 1,
-			LogLevel:  cmp.Or(opts.LogLevel, "trace"),
-			Process1:  opts.Process1,
-			Config:    opts.Config,
-			errors:    b.errors,
-		})
-		if err != nil {
+		node := &Node{
+			Vault: &Vault{
+				Binary: binary.Path, Product: binary.Product, Version: binary.Version,
+				AuditLog: filepath.Join(b.LogDir(), "vault-audit.log"), home: filepath.Join(b.Dir, id), errors: b.errors,
+			},
+			ID: id, Log: filepath.Join(b.LogDir(), id+".log"), dir: filepath.Join(b.Dir, id), pluginDir: plugins,
+			peers: b.Nodes, clustered: count > 1, logLevel: cmp.Or(opts.LogLevel, "trace"),
+			process1: opts.Process1, more: opts.Config,
+		}
+		if err := node.start(ctx); err != nil {
 			return err
 		}
 		b.Nodes = append(b.Nodes, node)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 )
 
@@ -18,28 +16,20 @@ func buildVault(ctx context.Context, log func(string, ...any)) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	pin, err := ReadFiles(dir, "go.mod", "go.sum")
 	if err != nil {
 		return "", err
 	}
-	sum, err := os.ReadFile(filepath.Join(dir, "go.sum"))
-	if err != nil {
-		return "", err
-	}
-	version := pinnedVault.FindSubmatch(mod)
+	version := pinnedVault.FindSubmatch(pin)
 	if version == nil {
 		return "", errors.New("tools/vault/go.mod does not pin github.com/hashicorp/vault")
 	}
-	// Another pin, of Vault or of what it is built from, is another binary.
-	return Cached(ctx, fmt.Sprintf("vault-%s-", version[1]), append(mod, sum...), log, func(binary string) error {
+	return Cached(ctx, fmt.Sprintf("vault-%s-", version[1]), pin, log, func(binary string) error {
 		log("building Vault %s once: five to ten minutes on two cores", version[1])
 		return WithProgress("building Vault", log, func() error {
 			cmd := exec.CommandContext(ctx, "go", "build", "-tags", "minimal", "-trimpath", "-o", binary, "github.com/hashicorp/vault")
 			cmd.Dir = dir
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("build Vault: %w\n%s", err, out)
-			}
-			return nil
+			return Run(cmd)
 		})
 	})
 }

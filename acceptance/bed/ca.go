@@ -107,16 +107,16 @@ func encodePEM(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// serverFiles issues a certificate for a listener and writes what it needs into dir: its key, its
-// certificate, and the CA to check its clients with.
-func (ca *CA) serverFiles(dir string) (map[string]string, error) {
+// ServerFiles issues a certificate for a listener, and writes it ("cert"), its key ("key") and the CA of its clients
+// ("ca") to files in dir. It returns their paths.
+func (ca *CA) ServerFiles(dir string) (map[string]string, error) {
 	server, err := ca.Server()
 	if err != nil {
 		return nil, err
 	}
 	files := make(map[string]string)
 	for name, content := range map[string]string{"key": server.KeyPEM, "cert": server.PEM, "ca": ca.PEM} {
-		files[name] = filepath.Join(dir, "as-tls-"+name+".pem")
+		files[name] = filepath.Join(dir, "tls-"+name+".pem")
 		if err := os.WriteFile(files[name], []byte(content), 0o600); err != nil {
 			return nil, err
 		}

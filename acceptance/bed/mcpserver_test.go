@@ -79,7 +79,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 
 func startTestAS(t *testing.T, dir string) *AuthorizationServer {
 	t.Helper()
-	source := Must(InstallAuthorizationServer(t.Context(), t.Logf))(t)
+	source := Must(InstallPackages(t.Context(), "as", t.Logf))(t)
 	as := Must(startAuthorizationServer(t.Context(), source, dir, filepath.Join(dir, "as.log"), new(Secrecy)))(t)
 	t.Cleanup(func() { as.close() })
 	OK(t, as.SetClient(t.Context(), Client{ID: "client", Secret: "secret", AuthMethod: "client_secret_post"}))

@@ -38,61 +38,25 @@ type Node struct {
 	proc      atomic.Pointer[Process] // the last started; nil before the first
 }
 
-// nodeOptions are what a node needs to know of the bed around it.
-type nodeOptions struct {
-	Binary    string
-	Product   Product
-	Version   string // of the product
-	ID        string
-	Dir       string // for config and data
-	LogDir    string // for the server's log and the audit log
-	PluginDir string
-	Peers     []*Node // initialised nodes to join; a node without any is initialised itself
-	Clustered bool    // others will join
-	LogLevel  string  // of Vault
-	Config    string  // added to the server's configuration
-	Process1  bool    // it is to be process 1 of a process namespace of its own
-	errors    *errorLog
-}
-
-// startNode starts a new server and unseals it.
-func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
-	n := &Node{
-		Vault: &Vault{
-			Binary:   opts.Binary,
-			Product:  opts.Product,
-			Version:  opts.Version,
-			AuditLog: filepath.Join(opts.LogDir, "vault-audit.log"),
-			home:     opts.Dir,
-			errors:   opts.errors,
-		},
-		ID:        opts.ID,
-		Log:       filepath.Join(opts.LogDir, opts.ID+".log"),
-		dir:       opts.Dir,
-		pluginDir: opts.PluginDir,
-		peers:     opts.Peers,
-		clustered: opts.Clustered,
-		logLevel:  opts.LogLevel,
-		more:      opts.Config,
-		process1:  opts.Process1,
-	}
+// start starts a new server and unseals it.
+func (n *Node) start(ctx context.Context) error {
 	for _, dir := range []string{n.data(), n.temp()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// A port that was free a moment ago may be taken when Vault comes to listen on it.
 	var err error
 	for range 3 {
 		if err = n.configure(); err != nil {
-			return nil, err
+			return err
 		}
 		if err = n.launch(ctx); err == nil || errors.Is(err, errors.ErrUnsupported) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(n.peers) == 0 {
 		err = n.initialise(ctx)
@@ -101,9 +65,9 @@ func startNode(ctx context.Context, opts nodeOptions) (*Node, error) {
 		err = n.Unseal(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, n.Stop())
+		return errors.Join(err, n.Stop())
 	}
-	return n, nil
+	return nil
 }
 
 // configure picks ports and writes the server's configuration. A node keeps both for life, as

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -38,8 +37,8 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	err = withFileLock(ctx, built+".lock", log, func() error {
 		cmd := GoBuild(ctx, built, "./cmd/"+PluginName)
 		cmd.Dir = root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build the plugin: %w\n%s", err, out)
+		if err := Run(cmd); err != nil {
+			return err
 		}
 		binary, err = os.ReadFile(built)
 		return err

@@ -4,18 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 )
-
-// HTTPClient gives a request up after half a minute. The limit of Poll does not end a call of f, so a request that hangs
-// must end by itself.
-var HTTPClient = &http.Client{Timeout: 30 * time.Second}
 
 // StopPolling returns an error after which Poll does not call f again.
 func StopPolling(err error) error { return stopPolling{err} }
 
-// stopPolling is an error after which asking again is of no use.
 type stopPolling struct{ error }
 
 func (e stopPolling) Unwrap() error { return e.error }
@@ -39,5 +33,17 @@ func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 			return fmt.Errorf("gave up after %s: %w", limit, err)
 		case <-tick.C:
 		}
+	}
+}
+
+// Sleep waits for d. The error is that ctx ended before.
+func Sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
 	}
 }

@@ -1,12 +1,14 @@
 package bed
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -132,4 +134,24 @@ func onStarterThread(f func() error) error {
 	result := make(chan error)
 	starter.work <- func() { result <- f() }
 	return <-result
+}
+
+// Run runs a command to its end. The error holds the command's output.
+func Run(cmd *exec.Cmd) error {
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// ReadFiles returns the content of files of a directory together.
+func ReadFiles(dir string, names ...string) (all []byte, err error) {
+	for _, name := range names {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, content...)
+	}
+	return all, nil
 }

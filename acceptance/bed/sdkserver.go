@@ -34,7 +34,7 @@ type SDKOptions struct {
 
 // InstallSDKServers installs the packages of acceptance/mcpservers. Without a Python those in Python are left out.
 func InstallSDKServers(ctx context.Context, log func(format string, args ...any)) error {
-	if _, err := installPackages(ctx, "mcpservers", log); err != nil {
+	if _, err := InstallPackages(ctx, "mcpservers", log); err != nil {
 		return err
 	}
 	if _, err := installPython(ctx, log); err != nil && !errors.Is(err, ErrNoPython) {
@@ -46,7 +46,7 @@ func InstallSDKServers(ctx context.Context, log func(format string, args ...any)
 // NewSDKServer starts a program of acceptance/mcpservers, and makes what it publishes a resource of the
 // authorization server, with r's scopes and lifetime. ErrNoPython says why one in Python can't be started.
 func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptions, r Resource) (*SDKServer, error) {
-	dir, err := installPackages(ctx, "mcpservers", b.log)
+	dir, err := InstallPackages(ctx, "mcpservers", b.log)
 	if err != nil {
 		return nil, err
 	}

@@ -1,10 +1,8 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 
@@ -37,7 +35,11 @@ func startAuthlib(ctx context.Context, b *bed.Bed) (*authlibServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	python, err := installAuthlib(ctx, source, b.Log)
+	pin, err := bed.ReadFiles(source, "requirements.txt")
+	if err != nil {
+		return nil, err
+	}
+	python, err := bed.PythonWith(ctx, "authlib", pin, b.Log, "--require-hashes", "--requirement", filepath.Join(source, "requirements.txt"))
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func startAuthlib(ctx context.Context, b *bed.Bed) (*authlibServer, error) {
 		return nil, err
 	}
 	a.url = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	a.ready = a.url + "/jwks"
+	a.ready = []string{a.url + "/jwks"}
 	a.command = func() *exec.Cmd {
 		cmd := exec.Command(python, "-B", filepath.Join(source, "server.py"), fmt.Sprint(ports[0]), a.file())
 		_, _ = cmd.StdinPipe() // the program ends when this closes
@@ -70,26 +72,4 @@ func (a *authlibServer) CA() *bed.CA { return nil }
 // Recipe returns what a reader of the page has.
 func (a *authlibServer) Recipe() Recipe {
 	return Recipe{Issuer: "https://AUTHLIB"}
-}
-
-// installAuthlib returns a Python that has the packages of requirements.txt, and no others.
-func installAuthlib(ctx context.Context, source string, log func(string, ...any)) (string, error) {
-	requirements := filepath.Join(source, "requirements.txt")
-	pin, err := os.ReadFile(requirements)
-	if err != nil {
-		return "", err
-	}
-	dir, err := bed.Cached(ctx, "authlib-", pin, log, func(dir string) error {
-		log("installing Authlib once")
-		for _, command := range [][]string{
-			{"python3", "-m", "venv", dir},
-			{filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement", requirements},
-		} {
-			if out, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%v: %w\n%s", command, err, bytes.TrimSpace(out))
-			}
-		}
-		return nil
-	})
-	return filepath.Join(dir, "bin", "python"), err
 }

@@ -1,11 +1,9 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -48,11 +46,8 @@ var hydra = Kind{
 
 // A hydraServer is an Ory Hydra with an SQLite database.
 type hydraServer struct {
-	bed           *bed.Bed
-	installed     string // what installHydra returns
-	dir           string // of what this one keeps
-	public, admin string // URLs of its listeners, by way of proxies
-	process       *bed.Process
+	daemon
+	public, admin string // URLs of its listeners, through proxies
 
 	writing sync.Mutex // held by the request that may write to the database
 }
@@ -62,7 +57,7 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &hydraServer{bed: b, installed: installed}
+	h := &hydraServer{daemon: daemon{bed: b, name: "hydra"}}
 	if h.dir, err = os.MkdirTemp(b.Dir, "hydra-"); err != nil {
 		return nil, err
 	}
@@ -100,6 +95,11 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 	if err := os.WriteFile(h.configuration(), configuration, 0o600); err != nil {
 		return nil, err
 	}
+	h.command = func() *exec.Cmd {
+		return exec.Command(filepath.Join(installed, "hydra"), "serve", "all", "--dev", "--config="+h.configuration())
+	}
+	// Hydra makes its signing keys at the first request for them, which may exceed its time limit.
+	h.ready = []string{h.Issuer("").KeySet, h.admin + "/health/ready"}
 	return h, h.launch(ctx)
 }
 
@@ -131,24 +131,6 @@ func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 
 func (h *hydraServer) configuration() string { return filepath.Join(h.dir, "hydra.json") }
 
-func (h *hydraServer) launch(ctx context.Context) error {
-	cmd := exec.Command(filepath.Join(h.installed, "hydra"), "serve", "all", "--dev", "--config="+h.configuration())
-	cmd.Dir = h.dir
-	var err error
-	if h.process, err = h.bed.NewProcess("hydra", cmd); err != nil {
-		return err
-	}
-	return bed.Poll(ctx, 2*time.Minute, func() error {
-		select {
-		case <-h.process.Done():
-			return bed.StopPolling(fmt.Errorf("hydra: %w", errEnded))
-		default:
-		}
-		// It makes its signing keys when they are first asked for, which takes longer than it lets a request take.
-		return errors.Join(get(ctx, h.Issuer("").KeySet), get(ctx, h.admin+"/health/ready"))
-	})
-}
-
 // Issuer is the public listener.
 func (h *hydraServer) Issuer(string) bed.Issuer {
 	return bed.Issuer{URL: h.public, KeySet: h.public + "/.well-known/jwks.json"}
@@ -173,7 +155,7 @@ func (h *hydraServer) SetClient(ctx context.Context, c Client) error {
 		h.bed.Secrecy.AddClientSecret(c.ID, c.Secret)
 	}
 	path := "/admin/clients/" + url.PathEscape(c.ID)
-	if get(ctx, h.admin+path) == nil {
+	if bed.Call(ctx, http.MethodGet, h.admin+path, nil, nil, nil) == nil {
 		return h.administer(ctx, http.MethodPut, path, client)
 	}
 	return h.administer(ctx, http.MethodPost, "/admin/clients", client)
@@ -186,24 +168,7 @@ func (h *hydraServer) NewSigningKey(ctx context.Context) error {
 
 // administer makes a request of the admin listener.
 func (h *hydraServer) administer(ctx context.Context, method, path string, body any) error {
-	content, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, method, h.admin+path, bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	return exchange(request, nil)
-}
-
-// Restart stops the server and starts it again.
-func (h *hydraServer) Restart(ctx context.Context) error {
-	if err := h.process.Stop(); err != nil {
-		return err
-	}
-	return h.launch(ctx)
+	return bed.Call(ctx, method, h.admin+path, nil, body, nil)
 }
 
 // Recipe returns what a reader of the page has.
@@ -224,13 +189,9 @@ func installHydra(ctx context.Context, log func(string, ...any)) (string, error)
 	if err != nil {
 		return "", err
 	}
-	var pin []byte
-	for _, file := range []string{"go.mod", "go.sum"} {
-		content, err := os.ReadFile(filepath.Join(source, file))
-		if err != nil {
-			return "", err
-		}
-		pin = append(pin, content...)
+	pin, err := bed.ReadFiles(source, "go.mod", "go.sum")
+	if err != nil {
+		return "", err
 	}
 	return bed.Cached(ctx, "hydra-", pin, log, func(dir string) error {
 		log("building Ory Hydra once: two to six minutes on two cores")
@@ -240,12 +201,10 @@ func installHydra(ctx context.Context, log func(string, ...any)) (string, error)
 			build.Dir = source
 			migrate := exec.CommandContext(ctx, binary, "migrate", "sql", "--read-from-env", "--yes")
 			migrate.Env = append(os.Environ(), "DSN="+hydraDSN(dir))
-			for _, cmd := range []*exec.Cmd{build, migrate} {
-				if out, err := cmd.CombinedOutput(); err != nil {
-					return fmt.Errorf("%v: %w\n%s", cmd.Args, err, bytes.TrimSpace(out))
-				}
+			if err := bed.Run(build); err != nil {
+				return err
 			}
-			return nil
+			return bed.Run(migrate)
 		})
 	})
 }

@@ -2,14 +2,11 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
@@ -47,14 +44,11 @@ var keycloakWithResourceIndicators = func() Kind {
 
 // A Keycloak is a realm of a Keycloak.
 type Keycloak struct {
-	bed       *bed.Bed
-	installed string // what installKeycloak returns
-	home      string // of the installation that runs
-	dir       string // of what this one keeps
-	args      []string
+	*daemon
+	installed string // by installKeycloak
+	home      string // of the running installation
 	base, tls string // URLs of its listeners
 	ca        *bed.CA
-	process   *bed.Process
 
 	realm              string
 	resourceIndicators bool
@@ -68,7 +62,7 @@ func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak,
 		return nil, err
 	}
 	k := &Keycloak{
-		bed: b, installed: installed, home: filepath.Join(installed, features), realm: "mcp",
+		daemon: &daemon{bed: b, name: "keycloak"}, installed: installed, home: filepath.Join(installed, features), realm: "mcp",
 		resourceIndicators: features == "resource-indicators",
 	}
 	if k.dir, err = os.MkdirTemp(b.Dir, "keycloak-"); err != nil {
@@ -101,61 +95,20 @@ func (k *Keycloak) listeners() error {
 	if k.ca, err = bed.NewCA(); err != nil {
 		return err
 	}
-	certificate, err := k.ca.Server()
+	files, err := k.ca.ServerFiles(k.dir)
 	if err != nil {
 		return err
-	}
-	files := make(map[string]string)
-	for name, content := range map[string]string{"key": certificate.KeyPEM, "certificate": certificate.PEM, "ca": k.ca.PEM} {
-		files[name] = filepath.Join(k.dir, name+".pem")
-		if err := os.WriteFile(files[name], []byte(content), 0o600); err != nil {
-			return err
-		}
 	}
 	k.base, k.tls = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), fmt.Sprintf("https://127.0.0.1:%d", ports[1])
-	k.args = []string{
+	args := []string{
 		"--optimized", "--cache=local", "--hostname-strict=false", "--http-enabled=true", "--http-host=127.0.0.1",
 		fmt.Sprintf("--http-port=%d", ports[0]), fmt.Sprintf("--https-port=%d", ports[1]), "--http-management-scheme=inherited",
-		"--https-certificate-file=" + files["certificate"], "--https-certificate-key-file=" + files["key"],
+		"--https-certificate-file=" + files["cert"], "--https-certificate-key-file=" + files["key"],
 		"--https-trust-store-file=" + files["ca"],
 	}
+	k.command = func() *exec.Cmd { return keycloakCommand(k.home, k.database(), "start", args...) }
+	k.ready = []string{k.base + "/realms/master"}
 	return nil
-}
-
-// launch starts the process and waits until it answers. On a busy machine that takes minutes.
-func (k *Keycloak) launch(ctx context.Context) error {
-	cmd := keycloakCommand(k.home, k.database(), "start", k.args...)
-	cmd.Dir = k.dir
-	var err error
-	if k.process, err = k.bed.NewProcess("keycloak", cmd); err != nil {
-		return err
-	}
-	return bed.Poll(ctx, 5*time.Minute, func() error {
-		select {
-		case <-k.process.Done():
-			return bed.StopPolling(errors.New("Keycloak ended; its log says why"))
-		default:
-		}
-		return get(ctx, k.base+"/realms/master")
-	})
-}
-
-// get asks for a URL and returns an error unless the status is 200.
-func get(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", url, response.Status)
-	}
-	_, err = io.Copy(io.Discard, response.Body)
-	return err
 }
 
 // Issuer is the realm, at the listener with TLS for tls_client_auth.
@@ -170,14 +123,6 @@ func (k *Keycloak) Issuer(method string) bed.Issuer {
 
 // CA is the authority of its own certificate and of the client certificates that it takes.
 func (k *Keycloak) CA() *bed.CA { return k.ca }
-
-// Restart stops the server and starts it again.
-func (k *Keycloak) Restart(ctx context.Context) error {
-	if err := k.process.Stop(); err != nil {
-		return err
-	}
-	return k.launch(ctx)
-}
 
 // Recipe returns what a reader of the page has, who is logged in with kcadm.sh.
 func (k *Keycloak) Recipe() Recipe {

@@ -1,17 +1,12 @@
 package servers
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
@@ -167,17 +162,7 @@ func (k *Keycloak) admin(ctx context.Context, method, path string, body, answer 
 	if err != nil {
 		return err
 	}
-	content, err := json.Marshal(body)
-	if err != nil {
-		return err
-	}
-	request, err := http.NewRequestWithContext(ctx, method, k.base+"/admin/realms"+path, bytes.NewReader(content))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	request.Header.Set("Content-Type", "application/json")
-	return exchange(request, answer)
+	return bed.Call(ctx, method, k.base+"/admin/realms"+path, http.Header{"Authorization": {"Bearer " + token}}, body, answer)
 }
 
 // login gets an access token of the administrator.
@@ -187,34 +172,9 @@ func (k *Keycloak) login(ctx context.Context) (string, error) {
 		return "", err
 	}
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {keycloakAdministrator}, "client_secret": {secret}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, k.base+"/realms/master/protocol/openid-connect/token", strings.NewReader(form.Encode()))
-	if err != nil {
-		return "", err
-	}
-	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	var answer struct {
 		AccessToken string `json:"access_token"`
 	}
-	err = exchange(request, &answer)
+	err = bed.Call(ctx, http.MethodPost, k.base+"/realms/master/protocol/openid-connect/token", nil, form, &answer)
 	return answer.AccessToken, err
-}
-
-// exchange sends a request and decodes the answer, if any is wanted. Any status but 2xx is an error.
-func exchange(request *http.Request, answer any) error {
-	response, err := bed.HTTPClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: %s: %w", request.Method, request.URL.Path, response.Status, errors.New(string(content)))
-	}
-	if answer == nil {
-		return nil
-	}
-	return json.Unmarshal(content, answer)
 }

@@ -2,7 +2,6 @@ package servers
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -58,8 +57,8 @@ func makeKeycloak(ctx context.Context, dir string) error {
 		// Client certificates and features are settled at build time.
 		build := exec.CommandContext(ctx, filepath.Join(home, "bin", "kc.sh"), "build",
 			"--db=dev-file", "--https-client-auth=request", "--features="+strings.Join(features, ","))
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("kc.sh build: %w\n%s", err, bytes.TrimSpace(out))
+		if err := bed.Run(build); err != nil {
+			return err
 		}
 	}
 	secret := rand.Text()
@@ -70,10 +69,7 @@ func makeKeycloak(ctx context.Context, dir string) error {
 	bootstrap := keycloakCommand(filepath.Join(dir, "default"), filepath.Join(dir, "database"), "bootstrap-admin", "service", "--optimized",
 		"--client-id="+keycloakAdministrator, "--client-secret:env=ADMINISTRATOR_SECRET")
 	bootstrap.Env = append(os.Environ(), "ADMINISTRATOR_SECRET="+secret)
-	if out, err := bootstrap.CombinedOutput(); err != nil {
-		return fmt.Errorf("kc.sh bootstrap-admin: %w\n%s", err, bytes.TrimSpace(out))
-	}
-	return nil
+	return bed.Run(bootstrap)
 }
 
 // keycloakCommand prepares a command of kc.sh as kc.sh would, but without the shell around Java: what is started is

@@ -1,7 +1,6 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // fetchArtifact has Maven fetch an artifact, given as group:artifact:version:type, into dir, and compares it with its
@@ -26,8 +27,8 @@ func fetchArtifact(ctx context.Context, artifact, sum, dir string) (string, erro
 	cmd := exec.CommandContext(ctx, "mvn", "--batch-mode", "--quiet", "-Dmaven.repo.local="+repository,
 		"org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy", "-Dartifact="+artifact, "-DoutputDirectory="+dir)
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("mvn dependency:copy %s: %w\n%s", artifact, err, bytes.TrimSpace(out))
+	if err := bed.Run(cmd); err != nil {
+		return "", err
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) != 1 {

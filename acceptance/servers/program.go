@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,12 +19,7 @@ import (
 // A program is an authorization server that this project writes on another maker's library. It reads the file of its
 // settings at each request, and loses its signing keys when it ends.
 type program struct {
-	bed     *bed.Bed
-	name    string
-	dir     string // of what this one keeps
-	command func() *exec.Cmd
-	ready   string // a URL that it answers when it has started
-	process *bed.Process
+	daemon
 
 	mu       sync.Mutex // guards settings and its file
 	settings settings
@@ -41,7 +37,7 @@ func newProgram(b *bed.Bed, name string) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{bed: b, name: name, dir: dir, settings: settings{Lifetime: Lifetime, Clients: []Client{}}}
+	p := &program{daemon: daemon{bed: b, name: name, dir: dir}, settings: settings{Lifetime: Lifetime, Clients: []Client{}}}
 	return p, p.change(func(s *settings) { s.SigningKeys = 1 })
 }
 
@@ -75,29 +71,41 @@ func (p *program) NewSigningKey(context.Context) error {
 	return p.change(func(s *settings) { s.SigningKeys++ })
 }
 
-// Restart stops the program and starts it again.
-func (p *program) Restart(ctx context.Context) error {
-	if err := p.process.Stop(); err != nil {
-		return err
-	}
-	return p.launch(ctx)
+// A daemon is the process of a server.
+type daemon struct {
+	bed     *bed.Bed
+	name    string
+	dir     string // of the files of this process
+	command func() *exec.Cmd
+	ready   []string // URLs that answer when it has started
+	process *bed.Process
 }
 
-func (p *program) launch(ctx context.Context) error {
-	cmd := p.command()
-	cmd.Dir = p.dir
-	var err error
-	if p.process, err = p.bed.NewProcess(p.name, cmd); err != nil {
+// Restart stops the process and starts it again.
+func (d *daemon) Restart(ctx context.Context) error {
+	if err := d.process.Stop(); err != nil {
 		return err
 	}
-	return bed.Poll(ctx, 5*time.Minute, func() error {
+	return d.launch(ctx)
+}
+
+// launch starts the process and waits until it is ready. On a busy machine that takes minutes.
+func (d *daemon) launch(ctx context.Context) error {
+	cmd := d.command()
+	cmd.Dir = d.dir
+	var err error
+	if d.process, err = d.bed.NewProcess(d.name, cmd); err != nil {
+		return err
+	}
+	return bed.Poll(ctx, 5*time.Minute, func() (err error) {
 		select {
-		case <-p.process.Done():
-			return bed.StopPolling(fmt.Errorf("%s: %w", p.name, errEnded))
+		case <-d.process.Done():
+			return bed.StopPolling(fmt.Errorf("%s ended; its log says why", d.name))
 		default:
 		}
-		return get(ctx, p.ready)
+		for _, url := range d.ready {
+			err = errors.Join(err, bed.Call(ctx, http.MethodGet, url, nil, nil, nil))
+		}
+		return err
 	})
 }
-
-var errEnded = errors.New("the process ended; its log says why")

@@ -1,7 +1,6 @@
 package servers
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -55,21 +54,16 @@ func startSpring(ctx context.Context, b *bed.Bed) (*springServer, error) {
 	if s.ca, err = bed.NewCA(); err != nil {
 		return nil, err
 	}
-	certificate, err := s.ca.Server()
+	files, err := s.ca.ServerFiles(s.dir)
 	if err != nil {
 		return nil, err
 	}
-	for name, content := range map[string]string{"key.pem": certificate.KeyPEM, "certificate.pem": certificate.PEM, "ca.pem": s.ca.PEM} {
-		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	s.ready = s.plain + "/.well-known/oauth-authorization-server"
+	s.ready = []string{s.plain + "/.well-known/oauth-authorization-server"}
 	s.command = func() *exec.Cmd {
 		return exec.Command("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m", "-jar", jar,
 			"--settings="+s.file(), "--server.address=127.0.0.1", fmt.Sprintf("--server.port=%d", ports[1]), fmt.Sprintf("--plain-port=%d", ports[0]),
-			"--server.ssl.certificate=file:certificate.pem", "--server.ssl.certificate-private-key=file:key.pem",
-			"--server.ssl.trust-certificate=file:ca.pem", "--server.ssl.client-auth=want")
+			"--server.ssl.certificate=file:"+files["cert"], "--server.ssl.certificate-private-key=file:"+files["key"],
+			"--server.ssl.trust-certificate=file:"+files["ca"], "--server.ssl.client-auth=want")
 	}
 	return s, s.launch(ctx)
 }
@@ -101,13 +95,9 @@ func buildSpring(ctx context.Context, log func(string, ...any)) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	var pin []byte
-	for _, file := range append(files, filepath.Join(source, "pom.xml")) {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return "", err
-		}
-		pin = append(pin, content...)
+	pin, err := bed.ReadFiles("", append(files, filepath.Join(source, "pom.xml"))...)
+	if err != nil {
+		return "", err
 	}
 	return bed.Cached(ctx, "spring-authorization-server-", pin, log, func(jar string) error {
 		log("building the Spring Authorization Server once")
@@ -119,8 +109,8 @@ func buildSpring(ctx context.Context, log func(string, ...any)) (string, error) 
 			defer os.RemoveAll(target)
 			cmd := exec.CommandContext(ctx, "mvn", "--batch-mode", "--quiet", "-Dtarget="+target, "package")
 			cmd.Dir = source
-			if out, err := cmd.CombinedOutput(); err != nil {
-				return fmt.Errorf("mvn package: %w\n%s", err, bytes.TrimSpace(out))
+			if err := bed.Run(cmd); err != nil {
+				return err
 			}
 			content, err := os.ReadFile(filepath.Join(target, "server.jar"))
 			if err != nil {

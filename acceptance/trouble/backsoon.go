@@ -90,7 +90,7 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 
 	readers := startReaders(ctx, s, paths)
 	defer readers.finish()
-	if err := pause(ctx, o.Length); err != nil {
+	if err := bed.Sleep(ctx, o.Length); err != nil {
 		return nil, err
 	}
 	during, err := s.Asked(ctx)
@@ -133,7 +133,7 @@ func (o Outage) hold(ctx context.Context, s *Stage, paths []string) error {
 			return err
 		}
 	}
-	return pause(ctx, o.Lifetime/2-2*time.Second) // a refresh is up to a second early
+	return bed.Sleep(ctx, o.Lifetime/2-2*time.Second) // a refresh is up to a second early
 }
 
 // readers read names over and over.
@@ -159,7 +159,7 @@ func startReaders(ctx context.Context, s *Stage, paths []string) *readers {
 					return
 				}
 				l.add(r)
-				if pause(ctx, 250*time.Millisecond) != nil {
+				if bed.Sleep(ctx, 250*time.Millisecond) != nil {
 					return
 				}
 			}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // A BigDelete is the delete of a config with many roles, each of which holds a token, while brokers of other servers
@@ -80,7 +82,7 @@ func (d BigDelete) prepare(ctx context.Context, s *Stage) (paths, others []strin
 	if paths, err = s.holding(ctx, "big", d.Roles); err != nil {
 		return nil, nil, err
 	}
-	others, err = s.Clients(ctx, "other", d.Others, nil)
+	others, err = s.Clients(ctx, "other", d.Others)
 	return paths, others, err
 }
 
@@ -113,7 +115,7 @@ func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
 	for {
 		r := s.Read(context.WithoutCancel(ctx), path)
 		results = append(results, r)
-		if pause(ctx, 20*time.Millisecond) != nil {
+		if bed.Sleep(ctx, 20*time.Millisecond) != nil {
 			return results
 		}
 	}
@@ -186,7 +188,7 @@ func (w Rewrite) Run(ctx context.Context, s *Stage) (*Rewrite, error) {
 		return nil, err
 	}
 	before := time.Now()
-	if err := pause(ctx, time.Second); err != nil { // a token says in whole seconds when it was issued
+	if err := bed.Sleep(ctx, time.Second); err != nil { // a token says in whole seconds when it was issued
 		return nil, err
 	}
 	w.Wrote = s.Write(ctx, "config/wide", map[string]any{"audience": "another", "verify": false})

@@ -89,7 +89,7 @@ func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Dura
 	for time.Since(begun) < watch {
 		for chunk := range slices.Chunk(paths, 20) {
 			r.Reads = append(r.Reads, s.ReadAll(ctx, chunk)...)
-			if err := pause(ctx, 400*time.Millisecond); err != nil {
+			if err := bed.Sleep(ctx, 400*time.Millisecond); err != nil {
 				return nil, err
 			}
 		}
@@ -198,7 +198,7 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	if err := done(r.Wrote); err != nil {
 		return nil, fmt.Errorf("the rotation: %w", err)
 	}
-	if err := pause(ctx, watch); err != nil {
+	if err := bed.Sleep(ctx, watch); err != nil {
 		return nil, err
 	}
 	after, err := s.Asked(ctx)
@@ -208,7 +208,7 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	r.Asked = after - before
 	r.Reads = s.ReadAll(ctx, paths)
 	// A token that is younger is not replaced.
-	if err := pause(ctx, time.Until(held.Add(10*time.Second))); err != nil {
+	if err := bed.Sleep(ctx, time.Until(held.Add(10*time.Second))); err != nil {
 		return nil, err
 	}
 	if before, err = s.Asked(ctx); err != nil {

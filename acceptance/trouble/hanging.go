@@ -65,11 +65,11 @@ func (h Hang) Run(ctx context.Context, b *bed.Bed, s *Stage, prefix string) (*Ha
 	stopKV := h.watchKV(ctx, root, report, &callers)
 	if h.Write {
 		callers.Go(func() {
-			r := s.WriteWith(ctx, root, "config/"+prefix+"-written", s.Config(map[string]any{"client_id": prefix + "-written", "request_timeout": 25}))
+			r := s.at(root).Write(ctx, "config/"+prefix+"-written", s.Config(map[string]any{"client_id": prefix + "-written", "request_timeout": 25}))
 			report.Wrote = &r
 		})
 	}
-	callers.Go(func() { report.Reads = s.ReadAllWith(ctx, root, paths) })
+	callers.Go(func() { report.Reads = s.at(root).ReadAll(ctx, paths) })
 	want := len(paths)
 	if h.Write {
 		want++
@@ -88,7 +88,7 @@ func (h Hang) Run(ctx context.Context, b *bed.Bed, s *Stage, prefix string) (*Ha
 
 func (h Hang) prepare(ctx context.Context, s *Stage, prefix string) (paths []string, err error) {
 	if h.Clients {
-		return s.Clients(ctx, prefix, h.Readers, nil)
+		return s.Clients(ctx, prefix, h.Readers)
 	}
 	if err := s.Configure(ctx, prefix, nil); err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // A ShortLived is many names whose tokens live too short to be refreshed ahead, each read once and then left alone.
@@ -40,12 +42,12 @@ func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error
 		return nil, err
 	}
 	r.Warned = warned.Warn
-	paths, err := s.Clients(ctx, "short", l.Names, nil)
+	paths, err := s.Clients(ctx, "short", l.Names)
 	if err != nil {
 		return nil, err
 	}
 	s.AS.Set(s.AS.Issue(l.Lifetime))
-	if r.IdleWrites, _, err = s.during(ctx, func() error { return pause(ctx, l.Calm) }); err != nil {
+	if r.IdleWrites, _, err = s.during(ctx, func() error { return bed.Sleep(ctx, l.Calm) }); err != nil {
 		return nil, err
 	}
 	r.Writes, r.Asked, err = s.during(ctx, func() error {
@@ -55,7 +57,7 @@ func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error
 	if err != nil {
 		return nil, err
 	}
-	r.CalmWrites, r.CalmAsked, err = s.during(ctx, func() error { return pause(ctx, l.Calm) })
+	r.CalmWrites, r.CalmAsked, err = s.during(ctx, func() error { return bed.Sleep(ctx, l.Calm) })
 	if err != nil {
 		return nil, err
 	}

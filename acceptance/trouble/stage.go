@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -80,41 +81,40 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s: status %d after %s: %s", r.Path, r.Status, r.Took.Round(time.Millisecond), r.Text)
 }
 
-// Read reads a path below the mount.
-func (s *Stage) Read(ctx context.Context, path string) Result { return s.ReadWith(ctx, s.Root, path) }
+// at is the stage with another client: one of a node's own address.
+func (s *Stage) at(client *api.Client) *Stage {
+	at := *s
+	at.Root = client
+	return &at
+}
 
-// ReadWith is Read with another client: one of a node's own address.
-func (s *Stage) ReadWith(ctx context.Context, client *api.Client, path string) Result {
+// Read reads a path below the mount.
+func (s *Stage) Read(ctx context.Context, path string) Result {
 	return timed(path, func() (*api.Secret, error) {
-		return client.Logical().ReadWithContext(ctx, s.Mount+"/"+path)
+		return s.Root.Logical().ReadWithContext(ctx, s.Mount+"/"+path)
 	})
 }
 
 // Write writes a path below the mount.
 func (s *Stage) Write(ctx context.Context, path string, data map[string]any) Result {
-	return s.WriteWith(ctx, s.Root, path, data)
+	return timed(path, func() (*api.Secret, error) {
+		return s.Root.Logical().WriteWithContext(ctx, s.Mount+"/"+path, data)
+	}).orDone()
 }
 
-// WriteWith is Write with another client.
-func (s *Stage) WriteWith(ctx context.Context, client *api.Client, path string, data map[string]any) Result {
-	r := timed(path, func() (*api.Secret, error) {
-		return client.Logical().WriteWithContext(ctx, s.Mount+"/"+path, data)
-	})
+// orDone is the result of a write: Vault's client shows one without an answer like a 404.
+func (r Result) orDone() Result {
 	if r.Status == http.StatusNotFound && r.Text == "" {
-		r.Status = http.StatusNoContent // what a write without an answer looks like in Vault's client
+		r.Status = http.StatusNoContent
 	}
 	return r
 }
 
 // Delete deletes a path below the mount.
 func (s *Stage) Delete(ctx context.Context, path string) Result {
-	r := timed(path, func() (*api.Secret, error) {
+	return timed(path, func() (*api.Secret, error) {
 		return s.Root.Logical().DeleteWithContext(ctx, s.Mount+"/"+path)
-	})
-	if r.Status == http.StatusNotFound && r.Text == "" {
-		r.Status = http.StatusNoContent
-	}
-	return r
+	}).orDone()
 }
 
 // List lists a path below the mount.
@@ -144,15 +144,10 @@ func timed(path string, do func() (*api.Secret, error)) Result {
 
 // ReadAll reads all paths at once, each on a connection of its own.
 func (s *Stage) ReadAll(ctx context.Context, paths []string) []Result {
-	return s.ReadAllWith(ctx, s.Root, paths)
-}
-
-// ReadAllWith is ReadAll with another client.
-func (s *Stage) ReadAllWith(ctx context.Context, client *api.Client, paths []string) []Result {
 	results := make([]Result, len(paths))
 	var readers sync.WaitGroup
 	for i, path := range paths {
-		readers.Go(func() { results[i] = s.ReadWith(ctx, client, path) })
+		readers.Go(func() { results[i] = s.Read(ctx, path) })
 	}
 	readers.Wait()
 	return results
@@ -166,9 +161,7 @@ func (s *Stage) Config(changes map[string]any) map[string]any {
 		"client_id":     s.Mount,
 		"client_secret": s.secret,
 	}
-	for field, value := range changes {
-		config[field] = value
-	}
+	maps.Copy(config, changes)
 	return config
 }
 
@@ -193,16 +186,13 @@ func (s *Stage) Roles(ctx context.Context, config string, n int) (paths []string
 }
 
 // Clients writes n configs, each of a client of its own, and returns their token paths.
-func (s *Stage) Clients(ctx context.Context, prefix string, n int, changes map[string]any) (paths []string, err error) {
+func (s *Stage) Clients(ctx context.Context, prefix string, n int) (paths []string, err error) {
 	for i := range n {
 		paths = append(paths, fmt.Sprintf("token/%s-%d", prefix, i))
 	}
 	return paths, each(n, func(i int) error {
-		own := map[string]any{"client_id": fmt.Sprintf("%s-%d", prefix, i)}
-		for field, value := range changes {
-			own[field] = value
-		}
-		return s.Configure(ctx, fmt.Sprintf("%s-%d", prefix, i), own)
+		name := fmt.Sprintf("%s-%d", prefix, i)
+		return s.Configure(ctx, name, map[string]any{"client_id": name})
 	})
 }
 
@@ -268,32 +258,16 @@ func UnderWay(ctx context.Context, client *api.Client, mount string) (int, error
 
 // wait calls f until it reports true, for a minute at most.
 func wait(ctx context.Context, what string, f func() (bool, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if ok, err := f(); ok || err != nil {
-			return err
+	return bed.Poll(ctx, time.Minute, func() error {
+		ok, err := f()
+		if err != nil {
+			return bed.StopPolling(err)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until %s: %w", what, ctx.Err())
-		case <-tick.C:
+		if !ok {
+			return errors.New("waiting until " + what)
 		}
-	}
-}
-
-// pause waits for so long, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
 		return nil
-	}
+	})
 }
 
 // Slowest is the longest that any of the requests took.

@@ -44,7 +44,7 @@ func (s *story) tokenID(ctx context.Context) (string, error) {
 // awaitToken waits until Vault holds another token than before, and returns the id of the one
 // that it holds at the end.
 func (s *story) awaitToken(ctx context.Context, before string, limit time.Duration) (string, error) {
-	for start := time.Now(); ; wait(ctx, 100*time.Millisecond) {
+	for start := time.Now(); ; _ = bed.Sleep(ctx, 100*time.Millisecond) {
 		token, err := s.readToken(ctx)
 		if err != nil {
 			return "", err
@@ -52,13 +52,5 @@ func (s *story) awaitToken(ctx context.Context, before string, limit time.Durati
 		if token.TokenID != before || time.Since(start) > limit {
 			return token.TokenID, nil
 		}
-	}
-}
-
-// wait waits for d or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
 	}
 }

@@ -281,14 +281,14 @@ func (s *story) rotateSecret(ctx context.Context) error {
 	// token that Vault held at the rotation, or the one before.
 	now := rendered
 	for (now == rendered || now == before.TokenID) && time.Since(written) < lifetime+5*time.Second && ctx.Err() == nil {
-		wait(ctx, 100*time.Millisecond)
+		_ = bed.Sleep(ctx, 100*time.Millisecond)
 		if now, err = s.agent.TokenID(); err != nil {
 			return err
 		}
 	}
 	s.check(now != rendered && now != before.TokenID, "the broker's file holds such a token after %.0f s", time.Since(written).Seconds())
 	// Beyond the end of the last token that was got with the old secret.
-	wait(ctx, time.Until(before.ExpiresAt.Add(time.Second)))
+	_ = bed.Sleep(ctx, time.Until(before.ExpiresAt.Add(time.Second)))
 	counts := s.broker.Counts()
 	s.check(counts.Calls > calls && counts.Failures == 0,
 		"%d calls of the broker since the rotation, beyond the end of the old secret's last token, and none failed", counts.Calls-calls)

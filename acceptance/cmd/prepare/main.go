@@ -39,7 +39,7 @@ func prepare(ctx context.Context, servers []string) error {
 			return err
 		}
 	}
-	if _, err := bed.InstallAuthorizationServer(ctx, log); err != nil {
+	if _, err := bed.InstallPackages(ctx, "as", log); err != nil {
 		return err
 	}
 	if err := bed.InstallSDKServers(ctx, log); err != nil {

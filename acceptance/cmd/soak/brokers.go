@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 const (
@@ -50,10 +52,7 @@ func (b *brokers) start(ctx context.Context, seed uint64, servers []*server) {
 				if !b.paused.Load() {
 					b.read(ctx, s, path)
 				}
-				select {
-				case <-ctx.Done():
-				case <-time.After(100*time.Millisecond + upTo(r, 500*time.Millisecond)):
-				}
+				_ = bed.Sleep(ctx, 100*time.Millisecond+upTo(r, 500*time.Millisecond))
 			}
 		})
 	}
@@ -130,10 +129,8 @@ func (b *brokers) voidCalm(troubled error) {
 func (b *brokers) pause(ctx context.Context) error {
 	b.paused.Store(true)
 	for b.busy.Load() > 0 {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(10 * time.Millisecond):
+		if err := bed.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -69,19 +69,15 @@ func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 	s.brokers.setCalm(false)
 	s.allow(names * perEnd)
 	for bed.Running(pid) {
-		select {
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-time.After(50 * time.Millisecond):
+		if err := bed.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return n, err
 		}
 	}
 	// What a process has written before its end may come to the log after it.
 	for settled := (goroutines{others: -1}); settled != n; {
 		settled = n
-		select {
-		case <-ctx.Done():
-			return n, ctx.Err()
-		case <-time.After(500 * time.Millisecond):
+		if err := bed.Sleep(ctx, 500*time.Millisecond); err != nil {
+			return n, err
 		}
 		if n, err = countGoroutines(node.Log, before.Size()); err != nil {
 			return n, err

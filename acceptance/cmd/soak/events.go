@@ -40,10 +40,8 @@ func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread tim
 			if time.Now().Add(pause).After(until) {
 				return nil
 			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(pause):
+			if err := bed.Sleep(ctx, pause); err != nil {
+				return err
 			}
 			if err := events[i].do(ctx); err != nil {
 				return fmt.Errorf("%s: %w", events[i].kind, err)
@@ -77,10 +75,7 @@ func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) er
 			over[i] = done
 			outages.Go(func() {
 				defer close(done)
-				select {
-				case <-ctx.Done():
-				case <-time.After(lasts):
-				}
+				_ = bed.Sleep(ctx, lasts)
 				if err := s.proxies[i].Set(bed.NoFault); err != nil {
 					s.log("address %d stays out of order: %v", i+1, err)
 				}

@@ -168,10 +168,8 @@ func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, 
 		return writes, err
 	}
 	s.change(func(st *state) { st.deleted = true })
-	select {
-	case <-time.After(away):
-	case <-ctx.Done():
-		return writes, ctx.Err()
+	if err := bed.Sleep(ctx, away); err != nil {
+		return writes, err
 	}
 	more, err := s.put(ctx, false)
 	writes += more

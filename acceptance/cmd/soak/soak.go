@@ -121,10 +121,8 @@ func (s *soak) run(ctx context.Context, duration time.Duration) error {
 func (s *soak) watch(ctx context.Context) {
 	node, plugin := "", 0
 	for {
-		select {
-		case <-ctx.Done():
+		if bed.Sleep(ctx, 500*time.Millisecond) != nil {
 			return
-		case <-time.After(500 * time.Millisecond):
 		}
 		active, err := s.bed.Active(ctx)
 		if err != nil {
@@ -174,10 +172,8 @@ func (s *soak) calm(ctx context.Context) error {
 		}
 		s.brokers.setCalm(true)
 		from, asked := time.Now(), s.requests()
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(calmTime):
+		if err := bed.Sleep(ctx, calmTime); err != nil {
+			return err
 		}
 		refreshes, most := s.requests()-asked, names*refreshesIn(time.Since(from))
 		if is, err := s.reign(ctx); err != nil || is != was {
@@ -242,10 +238,8 @@ func (s *soak) recovered(ctx context.Context) error {
 				if time.Since(begun) > 2*time.Minute {
 					return fmt.Errorf("%s: all has been well for %s: %w", path, time.Since(begun), err)
 				}
-				select {
-				case <-ctx.Done():
-					return ctx.Err()
-				case <-time.After(200 * time.Millisecond):
+				if err := bed.Sleep(ctx, 200*time.Millisecond); err != nil {
+					return err
 				}
 			}
 		}
