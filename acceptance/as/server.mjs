@@ -6,11 +6,9 @@
 //
 //   port       port of the authorization server, 0 for a free one
 //   key_file   where the signing key is kept, so that a restarted server signs with the same key
+//   known_file clients and resources from the start, as the control endpoint takes them: {clients, resources}
 //   scopes     scopes that need the client's permission (others are dropped where a resource lacks them)
 //   tls        files for the HTTPS listener that tls_client_auth needs: {key, cert, ca}, in PEM
-//
-// The first line of standard input is a JSON object with the clients and resources that it has from the start, as the
-// control endpoint takes them: a server that is restarted never refuses a client that it knew.
 //
 // Once listening it prints one line, {"issuer": ..., "mtls": ..., "control": ...}, and ends on SIGTERM
 // or when its standard input closes, so that it does not outlive the test that started it. It logs
@@ -20,7 +18,6 @@ import { generateKeyPairSync } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createServer as createTLSServer } from 'node:https';
-import { createInterface } from 'node:readline';
 
 import { certificateChecks } from './certificate.mjs';
 import { control } from './control.mjs';
@@ -37,9 +34,7 @@ const { Provider, errors } = await import('oidc-provider');
 
 const options = JSON.parse(process.argv[2] ?? '{}');
 const state = new State();
-const input = createInterface({ input: process.stdin });
-input.on('close', () => process.exit(0));
-const known = JSON.parse(await new Promise((resolve) => { input.once('line', resolve); }));
+const known = options.known_file ? JSON.parse(readFileSync(options.known_file, 'utf8')) : {};
 for (const client of known.clients ?? []) state.setClient(client);
 for (const resource of known.resources ?? []) state.setResource(resource);
 
@@ -115,6 +110,9 @@ process.stdout.write(`${JSON.stringify({
   control: `http://127.0.0.1:${controlServer.address().port}`,
 })}\n`);
 
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));
+process.stdin.on('error', () => process.exit(0));
 process.on('SIGTERM', () => process.exit(0));
 
 // fetchKeys fetches a client's jwks_uri. oidc-provider's own way there closes connections to loopback,

@@ -20,9 +20,9 @@ type Agent struct {
 	proc   *Process
 }
 
-// agentConfig is what the README advises, with a template in place instead of in a file.
-// Arguments: address of Vault, role id file, secret id file, destination, path of the token.
-const agentConfig = `vault {
+// autoAuth is the part of the configuration of Agents and Proxies that logs in.
+// Arguments: address of Vault, role id file, secret id file.
+const autoAuth = `vault {
   address = %q
 }
 
@@ -36,7 +36,10 @@ auto_auth {
   }
 }
 
-template {
+`
+
+// agentTemplate is as in the README, but not in a file. Arguments: path of the token, destination.
+const agentTemplate = `template {
   contents = "{{ with secret \"%s\" }}{{ .Data.authorization }}{{ end }}"
   destination = %q
   perms = "0600"
@@ -46,22 +49,28 @@ template {
 
 // startAgent starts an agent that renders the authorization value read at path.
 func startAgent(v *Vault, dir, log string, id *Identity, path string) (*Agent, error) {
+	a := &Agent{Config: filepath.Join(dir, "agent.hcl"), File: filepath.Join(dir, "authorization")}
+	var err error
+	a.proc, err = startLoggedIn(v, "agent", a.Config, log, id, fmt.Sprintf(agentTemplate, path, a.File))
+	return a, err
+}
+
+// startLoggedIn starts a Vault Agent or Proxy that logs in as id. The configuration and its files are in one directory.
+func startLoggedIn(v *Vault, command, config, log string, id *Identity, more string) (*Process, error) {
+	dir := filepath.Dir(config)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	a := &Agent{Config: filepath.Join(dir, "agent.hcl"), File: filepath.Join(dir, "authorization")}
 	roleID, secretID := filepath.Join(dir, "role-id"), filepath.Join(dir, "secret-id")
-	config := fmt.Sprintf(agentConfig, v.Address, roleID, secretID, path, a.File)
-	for file, content := range map[string]string{roleID: id.RoleID, secretID: id.SecretID, a.Config: config} {
+	text := fmt.Sprintf(autoAuth, v.Address, roleID, secretID) + more
+	for file, content := range map[string]string{roleID: id.RoleID, secretID: id.SecretID, config: text} {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	cmd := exec.Command(v.Binary, "agent", "-config="+a.Config, "-log-level=debug")
+	cmd := exec.Command(v.Binary, command, "-config="+config, "-log-level=debug")
 	cmd.Env = append(cleanEnviron(), "HOME="+dir)
-	var err error
-	a.proc, err = startProcess("vault agent", cmd, log)
-	return a, err
+	return startProcess("vault "+command, cmd, log)
 }
 
 // WaitRendered waits until the agent has written its file.

@@ -3,30 +3,13 @@ package bed
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 )
 
-// listenerConfig makes an Agent or a Proxy answer Vault's API on a listener of its own, with its own
-// login for clients that bring none.
-// Arguments: address of Vault, role id file, secret id file, port.
-const listenerConfig = `vault {
-  address = %q
-}
-
-auto_auth {
-  method "approle" {
-    config = {
-      role_id_file_path = %q
-      secret_id_file_path = %q
-      remove_secret_id_file_after_reading = false
-    }
-  }
-}
-
-api_proxy {
+// listenerConfig answers Vault's API on a listener, with the Agent's or Proxy's own login for clients without a token.
+// Argument: port.
+const listenerConfig = `api_proxy {
   use_auto_auth_token = true
 }
 
@@ -41,9 +24,6 @@ listener "tcp" {
 func (b *Bed) NewListener(ctx context.Context, command string, id *Identity) (*Vault, error) {
 	name := b.unique(command + "-listener-" + id.Name)
 	dir := filepath.Join(b.Dir, name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
 	// A port that was free a moment ago may be taken when the listener comes to listen on it.
 	var err error
 	for range 3 {
@@ -60,16 +40,8 @@ func (b *Bed) startListener(ctx context.Context, command, dir, name string, id *
 	if err != nil {
 		return nil, err
 	}
-	configFile, roleID, secretID := filepath.Join(dir, "listener.hcl"), filepath.Join(dir, "role-id"), filepath.Join(dir, "secret-id")
-	config := fmt.Sprintf(listenerConfig, b.Vault.Address, roleID, secretID, ports[0])
-	for file, content := range map[string]string{roleID: id.RoleID, secretID: id.SecretID, configFile: config} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	cmd := exec.Command(b.Vault.Binary, command, "-config="+configFile, "-log-level=debug")
-	cmd.Env = append(cleanEnviron(), "HOME="+dir)
-	proc, err := startProcess("vault "+command, cmd, filepath.Join(b.LogDir(), name+".log"))
+	log := filepath.Join(b.LogDir(), name+".log")
+	proc, err := startLoggedIn(b.Vault, command, filepath.Join(dir, "listener.hcl"), log, id, fmt.Sprintf(listenerConfig, ports[0]))
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,8 @@
 package bed
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -26,15 +23,15 @@ type AuthorizationServer struct {
 	Issuer string
 	CA     *CA // of the HTTPS listener and of the client certificates that it takes
 
-	source  string // where server.mjs is
-	log     string
-	options map[string]any // what server.mjs is given
-	secrecy *Secrecy
+	source    string // where server.mjs is
+	knownFile string // see writeKnown
+	log       string
+	options   map[string]any // what server.mjs is given
+	secrecy   *Secrecy
 
 	mu      sync.RWMutex // guards the fields below: held for writing while the server is restarted
 	mtls    string       // base URL of the HTTPS listener
 	control string       // base URL of the control endpoint
-	stdin   *os.File     // the server ends when this closes
 	proc    *Process
 	earlier []TokenRequest // those that the server saw before it was restarted
 
@@ -112,14 +109,17 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 	if err != nil {
 		return nil, err
 	}
+	known := filepath.Join(dir, "as-known.json")
 	as := &AuthorizationServer{
-		CA:     ca,
-		source: source,
-		log:    log,
+		CA:        ca,
+		source:    source,
+		log:       log,
+		knownFile: known,
 		options: map[string]any{
-			"key_file": filepath.Join(dir, "as-key.json"),
-			"scopes":   scopes,
-			"tls":      tls,
+			"key_file":   filepath.Join(dir, "as-key.json"),
+			"known_file": known,
+			"scopes":     scopes,
+			"tls":        tls,
 		},
 		secrecy:   secrecy,
 		clients:   make(map[string]Client),
@@ -130,62 +130,39 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 
 // start starts the process and waits until it listens. mu is held, or nobody else knows as yet.
 func (as *AuthorizationServer) start(ctx context.Context) error {
+	if err := as.writeKnown(as.knownFile); err != nil {
+		return err
+	}
 	options, err := json.Marshal(as.options)
 	if err != nil {
 		return err
 	}
-	stdin, keepOpen, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer stdin.Close()
-	answer, stdout, err := os.Pipe()
-	if err != nil {
-		return errors.Join(err, keepOpen.Close())
-	}
-	defer answer.Close()
 	cmd := exec.Command("node", "server.mjs", string(options))
 	cmd.Dir = as.source
-	cmd.Stdin = stdin
-	cmd.Stdout = stdout
-	proc, err := startProcess("authorization server", cmd, as.log)
-	stdout.Close() // the child has its own, so reading ends with the child
-	if err != nil {
-		return errors.Join(err, keepOpen.Close())
-	}
-	as.stdin, as.proc = keepOpen, proc
-	known := as.known()
-	go func() { _, _ = keepOpen.Write(known) }() // more than a pipe holds; the server does not start without it
-
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	var ready struct{ Issuer, MTLS, Control string }
-	_ = answer.SetReadDeadline(time.Now().Add(30 * time.Second))
-	stop := context.AfterFunc(ctx, func() { _ = answer.SetReadDeadline(time.Now()) })
-	defer stop()
-	line, err := bufio.NewReader(answer).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &ready)
-	}
-	if err != nil {
-		err = fmt.Errorf("the authorization server did not start, see %s: %w", as.log, err)
-		return errors.Join(err, as.end())
+	if as.proc, err = startReady(ctx, "authorization server", cmd, as.log, &ready); err != nil {
+		return err
 	}
 	as.Issuer, as.mtls, as.control = ready.Issuer, ready.MTLS, ready.Control
 	return nil
 }
 
-// known returns the registered clients and resources as the server reads them when it starts, as a line of JSON.
-func (as *AuthorizationServer) known() []byte {
+// writeKnown writes the clients and resources to the file that the server reads when it starts, so that after a restart
+// it never refuses a client that it knew.
+func (as *AuthorizationServer) writeKnown(file string) error {
 	as.registryMu.Lock()
 	defer as.registryMu.Unlock()
 	var resources []map[string]any
 	for _, r := range as.resources {
 		resources = append(resources, r.body())
 	}
-	line, err := json.Marshal(map[string]any{"clients": slices.Collect(maps.Values(as.clients)), "resources": resources})
+	known, err := json.Marshal(map[string]any{"clients": slices.Collect(maps.Values(as.clients)), "resources": resources})
 	if err != nil {
-		panic(err) // they are strings and numbers
+		return err
 	}
-	return append(line, '\n')
+	return os.WriteFile(file, known, 0o600)
 }
 
 // Restart ends the server, and starts it again after pause with the same issuer, key, clients and
@@ -198,7 +175,7 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 		return err
 	}
 	as.earlier = append(as.earlier, seen...)
-	if err := as.end(); err != nil {
+	if err := as.proc.Stop(); err != nil {
 		return err
 	}
 	if err := Sleep(ctx, pause); err != nil {
@@ -321,10 +298,5 @@ func (as *AuthorizationServer) exchange(ctx context.Context, method, path string
 func (as *AuthorizationServer) close() error {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	return as.end()
-}
-
-// end ends the process. mu is held.
-func (as *AuthorizationServer) end() error {
-	return errors.Join(as.proc.Stop(), as.stdin.Close())
+	return as.proc.Stop()
 }

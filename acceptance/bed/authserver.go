@@ -1,10 +1,8 @@
 package bed
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,26 +21,8 @@ func (b *Bed) NewAuthServer(ctx context.Context, program string, options any) (s
 	// A process's arguments are seen by all users of the machine: the secret in them guards nothing.
 	cmd := exec.Command("node", program, string(argument))
 	cmd.Dir = dir
-	if _, err := cmd.StdinPipe(); err != nil { // the server ends when this closes
-		return "", err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", err
-	}
-	name := b.unique("as-" + strings.TrimSuffix(program, filepath.Ext(program)))
-	process, err := b.NewProcess(name, cmd)
-	if err != nil {
-		return "", err
-	}
-	defer context.AfterFunc(ctx, process.Kill)()
+	name := "as-" + strings.TrimSuffix(program, filepath.Ext(program))
 	var started struct{ URL string }
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &started)
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s did not start, see %s: %w", program, filepath.Join(b.LogDir(), name+".log"), err)
-	}
-	return started.URL, nil
+	_, err = b.newReady(ctx, name, cmd, &started)
+	return started.URL, err
 }

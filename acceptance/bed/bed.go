@@ -224,7 +224,10 @@ func (b *Bed) NewAgent(id *Identity, path string) (*Agent, error) {
 
 // NewBroker returns a broker of the MCP server that takes its authorization from a file.
 func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
-	broker := &Broker{endpoint: s.URL, file: file, secrecy: b.Secrecy, errors: b.errors}
+	broker := &Broker{endpoint: s.URL, secrecy: b.Secrecy, errors: b.errors, header: func() (string, error) {
+		content, err := os.ReadFile(file)
+		return strings.TrimSpace(string(content)), err
+	}}
 	b.onClose(broker.close)
 	return broker
 }

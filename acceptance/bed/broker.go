@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +15,7 @@ import (
 // request, as a gateway does whose credential Vault Agent keeps.
 type Broker struct {
 	endpoint string
-	file     string
+	header   func() (string, error) // value of the Authorization header; "" sends none
 	secrecy  *Secrecy
 	errors   *errorLog
 
@@ -136,16 +135,17 @@ func (b *Broker) failed(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// authorize sends a request with the Authorization header that the file holds now.
+// authorize sends a request with the broker's Authorization header.
 func (b *Broker) authorize(req *http.Request) (*http.Response, error) {
-	content, err := os.ReadFile(b.file)
+	authorization, err := b.header()
 	if err != nil {
 		return nil, err
 	}
-	authorization := strings.TrimSpace(string(content))
-	b.secrecy.AddToken(strings.TrimPrefix(authorization, "Bearer "))
-	req = req.Clone(req.Context())
-	req.Header.Set("Authorization", authorization)
+	if authorization != "" {
+		b.secrecy.AddToken(strings.TrimPrefix(authorization, "Bearer "))
+		req = req.Clone(req.Context())
+		req.Header.Set("Authorization", authorization)
+	}
 	return http.DefaultTransport.RoundTrip(req)
 }
 

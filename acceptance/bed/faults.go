@@ -82,8 +82,9 @@ type FaultProxy struct {
 
 	mu       sync.Mutex // guards the fields below
 	fault    Fault
-	switched chan struct{} // closed when fault changes
-	listener net.Listener  // nil while connections are refused, and when closed
+	present  context.Context    // ends when fault changes
+	changed  context.CancelFunc // ends present
+	listener net.Listener       // nil while connections are refused, and when closed
 	closed   bool
 	attempts []Attempt
 	answers  map[question]tokenAnswer // the last token that each question brought
@@ -140,7 +141,8 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &FaultProxy{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), ca: ca, fault: NoFault, switched: make(chan struct{}), answers: make(map[question]tokenAnswer)}
+	p := &FaultProxy{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), ca: ca, fault: NoFault, answers: make(map[question]tokenAnswer)}
+	p.present, p.changed = context.WithCancel(context.Background())
 	quiet := log.New(io.Discard, "", 0) // every fault would be a line of it
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
@@ -203,8 +205,8 @@ func (p *FaultProxy) Set(f Fault) error {
 	if f == p.fault {
 		return nil
 	}
-	close(p.switched)
-	p.switched = make(chan struct{})
+	p.changed()
+	p.present, p.changed = context.WithCancel(context.Background())
 	p.fault = f
 	if f == Refused {
 		err := p.listener.Close()
@@ -239,19 +241,17 @@ func (p *FaultProxy) Attempts() []Attempt {
 	return slices.Clone(p.attempts)
 }
 
-// begin records an attempt, and gives the fault that it meets and what ends its hanging.
-func (p *FaultProxy) begin() (fault Fault, switched <-chan struct{}) {
+// begin records an attempt, and returns its fault and the fault's context.
+func (p *FaultProxy) begin() (Fault, context.Context) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, Attempt{Time: time.Now(), Fault: p.fault})
-	return p.fault, p.switched
+	return p.fault, p.present
 }
 
 func (p *FaultProxy) close() error {
 	p.mu.Lock()
-	if !p.closed {
-		close(p.switched)
-	}
+	p.changed()
 	p.closed, p.listener = true, nil
 	p.mu.Unlock()
 	err := p.server.Close()
@@ -271,34 +271,26 @@ func (l *faultListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		fault, switched := l.proxy.begin()
+		fault, present := l.proxy.begin()
 		if fault != NoHandshake {
-			return &faultConn{Conn: conn, fault: fault, switched: switched}, nil
+			return &faultConn{Conn: conn, fault: fault, present: present}, nil
 		}
-		l.proxy.work.Go(func() { swallow(conn, switched) })
+		l.proxy.work.Go(func() { swallow(conn, present) })
 	}
 }
 
-// swallow reads whatever comes, until the client gives up or the fault is over.
-func swallow(conn net.Conn, switched <-chan struct{}) {
-	gone := make(chan struct{})
-	go func() {
-		defer close(gone)
-		_, _ = io.Copy(io.Discard, conn)
-	}()
-	select {
-	case <-gone:
-	case <-switched:
-	}
+// swallow reads until the client gives up or the fault is over.
+func swallow(conn net.Conn, present context.Context) {
+	defer context.AfterFunc(present, func() { conn.Close() })()
+	_, _ = io.Copy(io.Discard, conn)
 	conn.Close()
-	<-gone
 }
 
 // faultConn is a connection with what it meets.
 type faultConn struct {
 	net.Conn
-	fault    Fault
-	switched <-chan struct{}
+	fault   Fault
+	present context.Context
 }
 
 type faultConnKey struct{}
@@ -313,80 +305,64 @@ func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		p.pass(w, r, next, conn.fault == Repeat)
 		return
 	}
-	// Only when the request has been read does its context tell that the client is gone.
+	// Only when the request has been read does its context end with the connection.
 	_, _ = io.Copy(io.Discard, r.Body)
-	seconds := strconv.Itoa(int(RetryAfter / time.Second))
-	// Dates are in whole seconds; up, so that it is RetryAfter at least.
-	date := time.Now().Add(RetryAfter + time.Second).UTC().Format(http.TimeFormat)
-	switch conn.fault {
-	case TooManyRequests:
-		wait(w, http.StatusTooManyRequests, seconds)
-	case TooManyRequestsDate:
-		wait(w, http.StatusTooManyRequests, date)
-	case Unavailable:
-		wait(w, http.StatusServiceUnavailable, seconds)
-	case UnavailableDate:
-		wait(w, http.StatusServiceUnavailable, date)
-	case ServerError:
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(conn.present, cancel)()
+	faultAnswers[conn.fault](w, r.WithContext(ctx))
+}
+
+// faultAnswers are the answers during the faults. The request's context ends with the fault.
+var faultAnswers = map[Fault]http.HandlerFunc{
+	NoAnswer:            Hang,
+	TooManyRequests:     retryLater(http.StatusTooManyRequests, retrySeconds),
+	TooManyRequestsDate: retryLater(http.StatusTooManyRequests, retryDate),
+	Unavailable:         retryLater(http.StatusServiceUnavailable, retrySeconds),
+	UnavailableDate:     retryLater(http.StatusServiceUnavailable, retryDate),
+	ServerError: func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "out of memory", http.StatusInternalServerError)
-	case SlowBody:
-		trickle(w, r, conn.switched)
-	case CutBody:
-		body := `{"access_token":"cut`
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", strconv.Itoa(2*len(body))) // net/http closes the connection
-		_, _ = io.WriteString(w, body)
-	case Garbage:
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte{0x00, 0xff, 0x1f, 0x8b, 0x08, 0x00, 0xfe, 0x0a})
-	case WebPage:
-		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, "<!DOCTYPE html><title>Sign in</title><form action=/login></form>")
-	case InvalidClient:
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("WWW-Authenticate", "Basic") // RFC 6749 section 5.2
-		w.WriteHeader(http.StatusUnauthorized)
-		_, _ = io.WriteString(w, `{"error":"invalid_client","error_description":"client authentication failed"}`)
-	default: // NoAnswer, and whatever may be made up
-		hang(r, conn.switched)
+	},
+	SlowBody:      trickle,
+	CutBody:       answerWith("application/json", `{"access_token":"cut`, 100),
+	Garbage:       answerWith("application/json", "\x00\xff\x1f\x8b\x08\x00\xfe\x0a", 0),
+	WebPage:       answerWith("text/html", "<!DOCTYPE html><title>Sign in</title>", 0),
+	InvalidClient: RefuseWith(http.StatusUnauthorized, "invalid_client", nil),
+}
+
+func retrySeconds() string { return strconv.Itoa(int(RetryAfter / time.Second)) }
+
+// retryDate is in whole seconds, rounded up to RetryAfter or more.
+func retryDate() string {
+	return time.Now().Add(RetryAfter + time.Second).UTC().Format(http.TimeFormat)
+}
+
+func retryLater(status int, retryAfter func() string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", retryAfter())
+		http.Error(w, "busy", status)
 	}
 }
 
-// wait answers that the client is to come back later.
-func wait(w http.ResponseWriter, status int, retryAfter string) {
-	w.Header().Set("Retry-After", retryAfter)
-	http.Error(w, "busy", status)
+// answerWith answers with a body. If bytes are missing from it net/http closes the connection.
+func answerWith(contentType, body string, missing int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)+missing))
+		_, _ = io.WriteString(w, body)
+	}
 }
 
-// hang ends when the client gives up or the fault is over, and breaks the connection.
-func hang(r *http.Request, switched <-chan struct{}) {
-	select {
-	case <-r.Context().Done():
-	case <-switched:
+// trickle answers with blanks, which may begin any JSON, and breaks the connection at the end.
+func trickle(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	for Sleep(r.Context(), 200*time.Millisecond) == nil {
+		_, err := io.WriteString(w, " ")
+		if err = errors.Join(err, http.NewResponseController(w).Flush()); err != nil {
+			break
+		}
 	}
 	panic(http.ErrAbortHandler)
-}
-
-// trickle answers with blanks, which may begin any JSON, until the client gives up or the fault is
-// over, and breaks the connection.
-func trickle(w http.ResponseWriter, r *http.Request, switched <-chan struct{}) {
-	w.Header().Set("Content-Type", "application/json")
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		_, err := io.WriteString(w, " ")
-		err = errors.Join(err, http.NewResponseController(w).Flush())
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		select {
-		case <-tick.C:
-			continue
-		case <-r.Context().Done():
-		case <-switched:
-		}
-		panic(http.ErrAbortHandler)
-	}
 }
 
 // pass has the authorization server answer, or repeats what it answered to the same question.

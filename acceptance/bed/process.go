@@ -1,7 +1,10 @@
 package bed
 
 import (
+	"bufio"
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -70,6 +73,43 @@ func (b *Bed) NewProcess(name string, cmd *exec.Cmd) (*Process, error) {
 	}
 	b.onClose(p.Stop)
 	return p, nil
+}
+
+// startReady starts a server that prints a line of JSON when it is ready, and decodes the line into ready. The server
+// ends when its standard input closes, so with this process.
+func startReady(ctx context.Context, name string, cmd *exec.Cmd, log string, ready any) (*Process, error) {
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p, err := startProcess(name, cmd, log)
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, p.Kill)()
+	line, err := bufio.NewReader(out).ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, ready)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s did not start, see %s: %w", name, log, err)
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}
+
+// newReady is startReady with a log of the bed, until the bed stops.
+func (b *Bed) newReady(ctx context.Context, name string, cmd *exec.Cmd, ready any) (log string, err error) {
+	name = b.unique(name)
+	log = filepath.Join(b.LogDir(), name+".log")
+	p, err := startReady(ctx, name, cmd, log, ready)
+	if err == nil {
+		b.onClose(p.Stop)
+	}
+	return log, err
 }
 
 // PID is the id of the process.

@@ -1,18 +1,13 @@
 package bed
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // An SDKServer is an MCP server of an SDK in Python or TypeScript, in a process of its own: see
@@ -63,27 +58,10 @@ func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptio
 	cmd := exec.Command(command, program, string(argument))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "COLUMNS=200", "HOME="+b.Dir)
-	if _, err := cmd.StdinPipe(); err != nil { // the server ends when this closes
+	name := "mcp-" + strings.TrimSuffix(program, filepath.Ext(program)) + "-server"
+	s := &SDKServer{bed: b}
+	if s.log, err = b.newReady(ctx, name, cmd, s); err != nil {
 		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	name := b.unique("mcp-"+strings.TrimSuffix(program, filepath.Ext(program))) + "-server" // unique again for NewProcess
-	process, err := b.NewProcess(name, cmd)
-	if err != nil {
-		return nil, err
-	}
-	s := &SDKServer{bed: b, log: filepath.Join(b.LogDir(), name+".log")}
-	stop := context.AfterFunc(ctx, process.Kill)
-	defer stop()
-	line, err := bufio.NewReader(out).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, s)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s did not start, see %s: %w", program, s.log, err)
 	}
 	r.URL = s.Resource
 	return s, b.AS.SetResource(ctx, r)
@@ -91,32 +69,10 @@ func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptio
 
 // ListTools returns the names of the server's tools. authorization is the value of the header; "" sends none.
 func (s *SDKServer) ListTools(ctx context.Context, authorization string) ([]string, error) {
-	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
-	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
-		Endpoint: s.URL,
-		HTTPClient: &http.Client{Transport: s.bed.errors.transport(roundTripper(func(req *http.Request) (*http.Response, error) {
-			if authorization != "" {
-				req = req.Clone(req.Context())
-				req.Header.Set("Authorization", authorization)
-			}
-			return http.DefaultTransport.RoundTrip(req)
-		}))},
-		DisableStandaloneSSE: true,
-		MaxRetries:           -1,
-	}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	defer session.Close()
-	result, err := session.ListTools(ctx, nil)
-	if err != nil {
-		return nil, fmt.Errorf("list tools: %w", err)
-	}
-	var names []string
-	for _, tool := range result.Tools {
-		names = append(names, tool.Name)
-	}
-	return names, nil
+	broker := &Broker{endpoint: s.URL, secrecy: s.bed.Secrecy, errors: s.bed.errors}
+	broker.header = func() (string, error) { return authorization, nil }
+	names, err := broker.ListTools(ctx)
+	return names, errors.Join(err, broker.close())
 }
 
 // Log is what the server has said on its standard error.

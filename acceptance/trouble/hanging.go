@@ -98,23 +98,19 @@ func (h Hang) prepare(ctx context.Context, s *Stage, prefix string) (paths []str
 
 // watchKV reads a KV entry over and over until it is stopped.
 func (h Hang) watchKV(ctx context.Context, root *api.Client, report *HangReport, callers *sync.WaitGroup) (stop func()) {
-	stopped := make(chan struct{})
+	watching, stop := context.WithCancel(ctx)
 	callers.Go(func() {
 		for {
 			r := timed("kv/control", func() (*api.Secret, error) {
 				return root.Logical().ReadWithContext(ctx, "kv/control")
 			})
 			report.KV = max(report.KV, r.Took)
-			select {
-			case <-stopped:
+			if bed.Sleep(watching, 20*time.Millisecond) != nil {
 				return
-			case <-ctx.Done():
-				return
-			case <-time.After(20 * time.Millisecond):
 			}
 		}
 	})
-	return sync.OnceFunc(func() { close(stopped) })
+	return stop
 }
 
 // do seals the node or has it step down, and waits until the cluster serves again.
