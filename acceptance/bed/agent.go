@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// An Agent is a Vault Agent that logs in with an AppRole and keeps the authorization value of one
-// token in a file, as it would beside a broker.
+// An Agent is a Vault Agent that logs in with an AppRole and keeps the authorization value of a token in a file.
 type Agent struct {
 	Config string // path of the agent's configuration
 	File   string // path of the file that it renders
@@ -87,7 +86,7 @@ func (a *Agent) WaitRendered(ctx context.Context) error {
 	})
 }
 
-// TokenID is the token_id of the token in the agent's file, as the plugin would tell it.
+// TokenID returns the token_id of the token in the agent's file.
 func (a *Agent) TokenID() (string, error) {
 	content, err := os.ReadFile(a.File)
 	if err != nil {

@@ -19,12 +19,12 @@ listener "tcp" {
 }
 `
 
-// NewListener starts a Vault Agent or a Vault Proxy, as command says ("agent" or "proxy"), that logs in
-// as id, and returns Vault as it is seen through its listener: a client needs no token.
+// NewListener starts a Vault Agent or a Vault Proxy (command "agent" or "proxy") that logs in as id, and returns
+// Vault behind its listener, which clients use without a token.
 func (b *Bed) NewListener(ctx context.Context, command string, id *Identity) (*Vault, error) {
 	name := b.unique(command + "-listener-" + id.Name)
 	dir := filepath.Join(b.Dir, name)
-	// A port that was free a moment ago may be taken when the listener comes to listen on it.
+	// The free port may be taken before the listener starts.
 	var err error
 	for range 3 {
 		var through *Vault

@@ -17,8 +17,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// An AuthorizationServer is an oidc-provider in a process of its own, see as/server.mjs. Its
-// clients and resources are set by the test while it runs.
+// An AuthorizationServer is an oidc-provider process, see as/server.mjs. Tests set its clients and resources at run
+// time.
 type AuthorizationServer struct {
 	Issuer string
 	CA     *CA // of the HTTPS listener and of the client certificates that it takes
@@ -35,7 +35,7 @@ type AuthorizationServer struct {
 	proc    *Process
 	earlier []TokenRequest // those that the server saw before it was restarted
 
-	registryMu sync.Mutex // guards the fields below: what a restarted server is told
+	registryMu sync.Mutex // guards clients and resources, for a restarted server
 	clients    map[string]Client
 	resources  map[string]Resource
 }
@@ -45,13 +45,13 @@ type Client struct {
 	ID         string `json:"client_id"`
 	Secret     string `json:"client_secret,omitempty"`
 	AuthMethod string `json:"token_endpoint_auth_method,omitempty"` // default client_secret_basic
-	Scope      string `json:"scope,omitempty"`                      // which of the server's scopes it may ask for
+	Scope      string `json:"scope,omitempty"`                      // scopes that it may ask for
 
-	// For private_key_jwt: the client's public keys, or where the server is to fetch them.
+	// For private_key_jwt: the client's public keys, or their URL.
 	JWKS    *jose.JSONWebKeySet `json:"jwks,omitempty"`
 	JWKSURI string              `json:"jwks_uri,omitempty"`
 
-	// For tls_client_auth: what the certificate must say, one of the two (RFC 8705 section 2.1.2).
+	// For tls_client_auth: the certificate's subject or DNS name (RFC 8705 section 2.1.2).
 	SubjectDN string `json:"tls_client_auth_subject_dn,omitempty"`
 	SANDNS    string `json:"tls_client_auth_san_dns,omitempty"`
 }
@@ -64,7 +64,7 @@ type Resource struct {
 	Delay time.Duration `json:"-"`     // how long the server takes to answer a token request
 }
 
-// A TokenRequest is one request to the token endpoint, as the server saw and answered it.
+// A TokenRequest is a request to the token endpoint, with its answer.
 type TokenRequest struct {
 	Time         time.Time `json:"time"`
 	ClientID     string    `json:"client_id"`
@@ -78,7 +78,7 @@ type TokenRequest struct {
 	JTI          string    `json:"jti"` // of the token issued
 }
 
-// An Assertion is what a client assertion says (RFC 7523 section 3), but for the client's name.
+// An Assertion holds the claims of a client assertion except the client's name (RFC 7523 section 3).
 type Assertion struct {
 	Alg      string `json:"alg"`
 	KeyID    string `json:"kid"`
@@ -96,8 +96,7 @@ type KeyFetch struct {
 	Status int       `json:"status"`
 }
 
-// scopes are those that the authorization server knows by itself: a client asking for one that
-// its registration does not name is refused with invalid_scope.
+// scopes are the server's own. It refuses them with invalid_scope unless the client is registered with them.
 var scopes = []string{"tools:list", "tools:call", "admin"}
 
 func startAuthorizationServer(ctx context.Context, source, dir, log string, secrecy *Secrecy) (*AuthorizationServer, error) {
@@ -128,7 +127,7 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 	return as, as.start(ctx)
 }
 
-// start starts the process and waits until it listens. mu is held, or nobody else knows as yet.
+// start starts the process and waits until it listens. mu is held, or the server is not shared yet.
 func (as *AuthorizationServer) start(ctx context.Context) error {
 	if err := as.writeKnown(as.knownFile); err != nil {
 		return err
@@ -195,20 +194,20 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 // TokenURL is the address of the token endpoint.
 func (as *AuthorizationServer) TokenURL() string { return as.Issuer + "/token" }
 
-// MTLSTokenURL is the token endpoint's address on the HTTPS listener, which asks for a client
-// certificate. The metadata names it in mtls_endpoint_aliases (RFC 8705 section 5).
+// MTLSTokenURL returns the token endpoint of the HTTPS listener, which asks for a client certificate and is in the
+// metadata's mtls_endpoint_aliases (RFC 8705 section 5).
 func (as *AuthorizationServer) MTLSTokenURL() string {
 	as.mu.RLock()
 	defer as.mu.RUnlock()
 	return as.mtls + "/token"
 }
 
-// issuer is the server as MCP servers know it.
+// issuer returns the server for MCP servers.
 func (as *AuthorizationServer) issuer() Issuer {
 	return Issuer{URL: as.Issuer, KeySet: as.Issuer + "/jwks"}
 }
 
-// NewClientCertificate issues a client certificate and makes its key known as a secret.
+// NewClientCertificate issues a client certificate, and adds its key to the secrets.
 func (as *AuthorizationServer) NewClientCertificate(name string) (*Certificate, error) {
 	c, err := as.CA.Client(name)
 	if err == nil {
@@ -242,7 +241,7 @@ func (as *AuthorizationServer) SetResource(ctx context.Context, r Resource) erro
 	return as.call(ctx, http.MethodPut, "/resources", r.body(), nil)
 }
 
-// body is a resource as the control endpoint takes it.
+// body returns the resource for the control endpoint.
 func (r Resource) body() map[string]any {
 	return map[string]any{
 		"resource": r.URL,
@@ -252,8 +251,7 @@ func (r Resource) body() map[string]any {
 	}
 }
 
-// Requests returns the token requests of one client since the server first started, oldest
-// first.
+// Requests returns the token requests of a client since the first start, oldest first.
 func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([]TokenRequest, error) {
 	var now, own []TokenRequest
 	as.mu.RLock()
@@ -269,7 +267,7 @@ func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([
 	return own, nil
 }
 
-// KeyFetches returns the server's requests for one jwks_uri since it started, oldest first.
+// KeyFetches returns the server's requests for a jwks_uri since its start, oldest first.
 func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) ([]KeyFetch, error) {
 	var all, own []KeyFetch
 	if err := as.call(ctx, http.MethodGet, "/keyfetches", nil, &all); err != nil {
@@ -283,14 +281,14 @@ func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) (
 	return own, nil
 }
 
-// call makes a call of the control endpoint, after a restart that is under way.
+// call calls the control endpoint, after any restart.
 func (as *AuthorizationServer) call(ctx context.Context, method, path string, in, out any) error {
 	as.mu.RLock()
 	defer as.mu.RUnlock()
 	return as.exchange(ctx, method, path, in, out)
 }
 
-// exchange makes a call of the control endpoint. mu is held.
+// exchange calls the control endpoint. mu is held.
 func (as *AuthorizationServer) exchange(ctx context.Context, method, path string, in, out any) error {
 	return Call(ctx, method, as.control+path, nil, in, out)
 }

@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// A restarted authorization server is the one that it was: the same issuer, clients and resources,
-// the same signing key, and a count of requests that goes on.
+// A restarted authorization server keeps its issuer, clients, resources, signing key and request counts.
 func TestAuthorizationServerRestarts(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)

@@ -23,8 +23,7 @@ import (
 
 const testResource = "http://127.0.0.1:1/mcp"
 
-// What a test says about private_key_jwt is worth what the authorization server checks, with each
-// of the algorithms that it names in its metadata.
+// The authorization server checks private_key_jwt with each algorithm of its metadata.
 func TestAuthorizationServerChecksAssertions(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
@@ -88,7 +87,7 @@ func TestAuthorizationServerKeepsFetchedKeys(t *testing.T) {
 	}
 }
 
-// tls_client_auth is for those who show the registered certificate to the HTTPS listener.
+// Only the registered certificate at the HTTPS listener authenticates by tls_client_auth.
 func TestAuthorizationServerChecksClientCertificates(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
@@ -119,7 +118,7 @@ func TestAuthorizationServerChecksClientCertificates(t *testing.T) {
 	}
 }
 
-// Clients find all that they need at both well-known addresses.
+// Both well-known addresses have the metadata.
 func TestAuthorizationServerMetadata(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	for _, name := range []string{"oauth-authorization-server", "openid-configuration"} {

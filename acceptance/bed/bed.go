@@ -1,10 +1,9 @@
-// Package bed starts and stops what the acceptance tests and the demo run on, all of it real and
-// all of it on loopback: Vault with the plugin, Vault Agent, an authorization server, MCP servers
-// and brokers.
+// Package bed starts and stops the real parts of the acceptance tests and the demo, on loopback: Vault with the
+// plugin, Vault Agent, an authorization server, MCP servers and brokers.
 //
-// Processes die with the process that started them (on Linux even when that is killed), and
-// everything is kept in one temporary directory. At its end a bed looks through all logs and
-// error texts for client secrets and access tokens, and reports each as an error.
+// Processes end with the process that started them (on Linux even if it is killed). All files are in one temporary
+// directory. At its end a bed scans all logs and error texts for client secrets and access tokens, and reports each
+// as an error.
 package bed
 
 import (
@@ -21,7 +20,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// ErrNotFound is a 404 of Vault, which Vault's client library does not make an error.
+// ErrNotFound is a 404, for which Vault's client returns no error.
 var ErrNotFound = errors.New("not found (404)")
 
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
@@ -29,7 +28,7 @@ type Bed struct {
 	Dir   string  // temporary, removed by Close or, if the process ends before, by the next bed
 	Vault *Vault  // as clients see it: behind a balancer if there are several nodes
 	Nodes []*Node // the servers behind it
-	// Standbys is the cluster through another balancer, which prefers standbys; nil for a single node.
+	// Standbys is the cluster behind a balancer that prefers standbys; nil for a single node.
 	Standbys *Vault
 	AS       *AuthorizationServer
 	Secrecy  *Secrecy
@@ -42,13 +41,12 @@ type Bed struct {
 
 	mu      sync.Mutex
 	closers []func() error // in the order of starting
-	names   map[string]int // how many parts have asked for a name
+	names   map[string]int // uses of each name
 }
 
 // Options are a bed's options.
 type Options struct {
-	// Log takes the progress of what may take long: getting a server, installing npm packages.
-	// Default: standard error.
+	// Log logs the progress of slow steps. Default: to standard error.
 	Log func(format string, args ...any)
 
 	// Bare leaves it to the caller to register and enable the plugin and AppRole logins.
@@ -57,19 +55,19 @@ type Options struct {
 	// Nodes is the number of Vault servers. Default: 1.
 	Nodes int
 
-	// LogLevel is Vault's. Default: trace, so that the scan for secrets sees all that could ever be
-	// logged. Vault then logs each call of a plugin, which a measurement would count.
+	// LogLevel is Vault's. Default: trace, for the scan for secrets. Vault then logs each call of a plugin, which
+	// distorts measurements.
 	LogLevel string
 
 	// Config is added to the configuration of each server.
 	Config string
 
-	// Process1 makes Vault process 1 of a process namespace of its own, as it is in a container.
-	// Start returns errors.ErrUnsupported if the system does not allow that.
+	// Process1 makes Vault process 1 of its own process namespace, as in a container. Start returns
+	// errors.ErrUnsupported if the system does not allow it.
 	Process1 bool
 }
 
-// Start starts a bed. The caller must call Close, whatever comes.
+// Start starts a bed. The caller must call Close.
 func Start(ctx context.Context, opts Options) (_ *Bed, err error) {
 	b := &Bed{Secrecy: new(Secrecy), log: opts.Log, names: make(map[string]int)}
 	if b.log == nil {
@@ -187,8 +185,7 @@ func (b *Bed) setUp(ctx context.Context) error {
 	return nil
 }
 
-// NewMCPServer starts an MCP server and makes it a resource of the authorization server, with r's
-// scopes and lifetime.
+// NewMCPServer starts an MCP server, a resource of the authorization server with r's scopes and lifetime.
 func (b *Bed) NewMCPServer(ctx context.Context, r Resource, opts MCPOptions) (*MCPServer, error) {
 	s, err := b.NewMCPServerOf(ctx, b.AS.issuer(), strings.Fields(r.Scope), opts)
 	if err != nil {
@@ -198,8 +195,7 @@ func (b *Bed) NewMCPServer(ctx context.Context, r Resource, opts MCPOptions) (*M
 	return s, b.AS.SetResource(ctx, r)
 }
 
-// NewMCPServerOf starts an MCP server that takes tokens of another authorization server than the bed's. Its metadata
-// names the scopes.
+// NewMCPServerOf starts an MCP server for tokens of another authorization server. Its metadata has the scopes.
 func (b *Bed) NewMCPServerOf(ctx context.Context, issuer Issuer, scopes []string, opts MCPOptions) (*MCPServer, error) {
 	s, err := startMCPServer(ctx, issuer, scopes, opts, b.Secrecy)
 	if err != nil {
@@ -209,8 +205,7 @@ func (b *Bed) NewMCPServerOf(ctx context.Context, issuer Issuer, scopes []string
 	return s, nil
 }
 
-// NewAgent starts a Vault Agent for id that renders the authorization value read at path below
-// the mount.
+// NewAgent starts a Vault Agent for id that renders the token at path below the mount.
 func (b *Bed) NewAgent(id *Identity, path string) (*Agent, error) {
 	name := b.unique("agent-" + id.Name)
 	log := filepath.Join(b.LogDir(), name+".log")
@@ -222,7 +217,7 @@ func (b *Bed) NewAgent(id *Identity, path string) (*Agent, error) {
 	return a, nil
 }
 
-// NewBroker returns a broker of the MCP server that takes its authorization from a file.
+// NewBroker returns a broker of the MCP server with the authorization value of a file.
 func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
 	broker := &Broker{endpoint: s.URL, secrecy: b.Secrecy, errors: b.errors, header: func() (string, error) {
 		content, err := os.ReadFile(file)
@@ -232,7 +227,7 @@ func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
 	return broker
 }
 
-// Log says how far a step is that may take long.
+// Log logs the progress of a slow step.
 func (b *Bed) Log(format string, args ...any) { b.log(format, args...) }
 
 // LogDir holds the logs of all parts, the audit log and the error texts seen.
@@ -241,7 +236,7 @@ func (b *Bed) LogDir() string { return filepath.Join(b.Dir, "logs") }
 // PluginDir is Vault's plugin directory.
 func (b *Bed) PluginDir() string { return filepath.Join(b.Dir, "plugins") }
 
-// LogTails returns the last lines of each log, with secrets and tokens taken out.
+// LogTails returns the last lines of each log, without secrets and tokens.
 func (b *Bed) LogTails(lines int) string {
 	files, _ := filepath.Glob(filepath.Join(b.LogDir(), "*.log"))
 	var out strings.Builder
@@ -258,8 +253,8 @@ func (b *Bed) LogTails(lines int) string {
 	return out.String()
 }
 
-// Close stops everything, looks through all logs for secrets and tokens, and removes the bed's
-// directory. Anything found is an error.
+// Close stops all parts, scans all logs for secrets and tokens, and removes the directory. Each finding is an
+// error.
 func (b *Bed) Close() (ScanReport, error) {
 	err := b.stop()
 	report, scanErr := b.Secrecy.Scan(b.LogDir())
@@ -275,7 +270,7 @@ func (b *Bed) onClose(f func() error) {
 	b.closers = append(b.closers, f)
 }
 
-// unique returns name, with a number from the second time on.
+// unique returns name, numbered from the second time on.
 func (b *Bed) unique(name string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

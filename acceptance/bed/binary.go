@@ -19,14 +19,14 @@ const (
 	OpenBao        Product = "OpenBao"
 )
 
-// A Binary is an executable that is server, Agent, Proxy and command line in one.
+// A Binary is the executable of server, Agent, Proxy and command line.
 type Binary struct {
 	Path    string
 	Product Product
 	Version string // such as v1.21.1
 }
 
-// Command is the name that a binary of the product is called by.
+// Command is the name of the product's binary.
 func (p Product) Command() string {
 	if p == OpenBao {
 		return "bao"
@@ -34,7 +34,7 @@ func (p Product) Command() string {
 	return "vault"
 }
 
-// ReloadPlugin is the command, after the product's own name, that reloads the plugin in all its mounts.
+// ReloadPlugin returns the arguments that reload the plugin in all mounts.
 func (p Product) ReloadPlugin() []string {
 	if p == OpenBao { // its reload takes no type
 		return []string{"plugin", "reload", "-plugin=" + PluginName}
@@ -45,9 +45,9 @@ func (p Product) ReloadPlugin() []string {
 // PinsVersions reports whether the product lets an operator pin a plugin's version for all its mounts.
 func (p Product) PinsVersions() bool { return p == HashiCorpVault }
 
-// FindBinary returns the binary to test with and logs which one it is and why it was taken. name is what the
-// caller was told to take, as by VAULT_BIN: an absolute path, a command on the PATH, or "vault" or "openbao" for that product from the list.
-// If it is empty, the first of these is taken that exists:
+// FindBinary returns the server's binary for the tests and logs the reason for the choice. name is as VAULT_BIN: an
+// absolute path, a command on the PATH, or "vault" or "openbao" for this product in the list below. For an empty
+// name it takes the first of:
 //
 //   - vault on the PATH
 //   - bao on the PATH
@@ -88,7 +88,7 @@ func FindBinary(ctx context.Context, name string, log func(format string, args .
 	return pinned(ctx, buildVault, why+", and there is no OpenBao", log)
 }
 
-// onPath returns the product's binary on the PATH, nil if there is none.
+// onPath returns the product's binary on the PATH, or nil.
 func onPath(ctx context.Context, product Product, log func(string, ...any)) (*Binary, error) {
 	path, err := exec.LookPath(product.Command())
 	if errors.Is(err, exec.ErrNotFound) {
@@ -100,7 +100,7 @@ func onPath(ctx context.Context, product Product, log func(string, ...any)) (*Bi
 	return describe(ctx, path, "it is "+product.Command()+" on PATH", log)
 }
 
-// pinned returns the binary that get fetches or builds, or has kept since it last did.
+// pinned returns the binary that get fetches, builds or has kept.
 func pinned(ctx context.Context, get func(context.Context, func(string, ...any)) (string, error), why string, log func(string, ...any)) (*Binary, error) {
 	path, err := get(ctx, log)
 	if err != nil {
@@ -111,7 +111,7 @@ func pinned(ctx context.Context, get func(context.Context, func(string, ...any))
 
 var versionLine = regexp.MustCompile(`^(Vault|OpenBao) (v\S+)`)
 
-// describe asks a binary for its product and version, and logs them with the reason for the choice.
+// describe asks a binary for its product and version, and logs them with the reason.
 func describe(ctx context.Context, path, why string, log func(string, ...any)) (*Binary, error) {
 	out, err := exec.CommandContext(ctx, path, "version").Output()
 	if err != nil {
@@ -132,7 +132,7 @@ func describe(ctx context.Context, path, why string, log func(string, ...any)) (
 	return b, nil
 }
 
-// WithProgress runs f and logs every half minute that it is still at it.
+// WithProgress runs f and logs its progress every half minute.
 func WithProgress(what string, log func(string, ...any), f func() error) error {
 	start := time.Now()
 	done := make(chan struct{})

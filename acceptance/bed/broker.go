@@ -11,8 +11,8 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// A Broker is an MCP client that takes the value of its Authorization header from a file at every
-// request, as a gateway does whose credential Vault Agent keeps.
+// A Broker is an MCP client that takes its Authorization header from a file at every request, like a gateway with a
+// Vault Agent.
 type Broker struct {
 	endpoint string
 	header   func() (string, error) // value of the Authorization header; "" sends none
@@ -25,7 +25,7 @@ type Broker struct {
 	counts BrokerCounts
 }
 
-// BrokerCounts tells how a broker has fared.
+// BrokerCounts counts a broker's calls.
 type BrokerCounts struct {
 	Calls    int   // tools listed
 	Failures int   // calls that failed, connecting included
@@ -33,8 +33,7 @@ type BrokerCounts struct {
 	Tools    int   // tools seen in the last call
 }
 
-// Run lists the server's tools at the given interval until ctx ends. After a failure it connects
-// anew.
+// Run lists the server's tools at the given interval until ctx ends. After a failure it reconnects.
 func (b *Broker) Run(ctx context.Context, interval time.Duration) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -71,8 +70,7 @@ func (b *Broker) Counts() BrokerCounts {
 	return b.counts
 }
 
-// ListTools returns the names of the server's tools. It connects and initialises first if
-// that has not been done.
+// ListTools returns the names of the server's tools. It connects first if necessary.
 func (b *Broker) ListTools(ctx context.Context) ([]string, error) {
 	if err := b.connect(ctx); err != nil {
 		return nil, err
@@ -114,7 +112,7 @@ func (b *Broker) connect(ctx context.Context) error {
 	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint:   b.endpoint,
 		HTTPClient: &http.Client{Transport: b.errors.transport(roundTripper(b.authorize))},
-		// A stream that is opened once and stays open would not show whether a token still works.
+		// An open stream would hide whether the token is still valid.
 		DisableStandaloneSSE: true,
 		MaxRetries:           -1,
 	}, nil)
@@ -125,7 +123,7 @@ func (b *Broker) connect(ctx context.Context) error {
 	return nil
 }
 
-// failed drops the session, so that the next call connects anew.
+// failed drops the session, so that the next call reconnects.
 func (b *Broker) failed(what string, err error) error {
 	b.errors.add("broker: %s: %v", what, err)
 	if b.session != nil {

@@ -10,7 +10,7 @@ import (
 
 var pinnedVault = regexp.MustCompile(`(?m)^\s*(?:require )?github\.com/hashicorp/vault (v\S+)`)
 
-// buildVault returns the path of a Vault that is built once from the version that tools/vault pins.
+// buildVault returns the path of the Vault that tools/vault pins, built once.
 func buildVault(ctx context.Context, log func(string, ...any)) (string, error) {
 	dir, err := SourcePath("tools", "vault")
 	if err != nil {

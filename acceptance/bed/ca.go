@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A CA issues the certificates of the bed: of the authorization server's HTTPS listener, and of
-// clients that authenticate with one (tls_client_auth, RFC 8705).
+// A CA issues certificates: of the authorization server's HTTPS listener, and of clients (tls_client_auth, RFC
+// 8705).
 type CA struct {
 	PEM     string // its own certificate
 	Subject string // distinguished name (RFC 4514)
@@ -32,7 +32,7 @@ type Certificate struct {
 	Subject string // distinguished name (RFC 4514)
 }
 
-// NewCA makes a certificate authority that nobody trusts but who is given its certificate.
+// NewCA makes a certificate authority.
 func NewCA() (*CA, error) {
 	ca := new(CA)
 	template := &x509.Certificate{
@@ -84,7 +84,7 @@ func (ca *CA) issue(template *x509.Certificate) (*Certificate, error) {
 	}, nil
 }
 
-// issue makes a key and a certificate for it, signed by the parent or, without one, by itself.
+// issue makes a key and its certificate, signed by the parent or self-signed.
 func issue(template, parent *x509.Certificate, parentKey crypto.Signer) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

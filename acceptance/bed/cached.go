@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Cached returns the path of a file or directory in the user's cache directory, whose name begins with prefix and
-// ends with a digest of the pin. If it is not there, build makes it; two processes do not build it at once.
+// Cached returns the path of a file or directory in the user's cache directory, named by prefix and a digest of the
+// pin. build makes a missing one, in one process at a time.
 func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...any), build func(path string) error) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {

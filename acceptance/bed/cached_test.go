@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What a build that was killed or has failed leaves behind does not stand in the way of the next one.
+// The remains of an aborted build do not affect the next one.
 func TestCachedBuildsAgainAfterAnAbortedBuild(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	cached := func(build func(dir string) error) (string, error) {

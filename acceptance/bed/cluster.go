@@ -16,13 +16,13 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// startCluster makes the nodes a cluster that outlives any one of them, behind a balancer.
+// startCluster makes the nodes a cluster behind two balancers.
 func (b *Bed) startCluster(ctx context.Context) error {
 	root, err := b.Nodes[0].Root()
 	if err != nil {
 		return err
 	}
-	// Raft lets a new node vote once it has been well for some time, 10 s by default.
+	// By default raft lets a new node vote after 10 s.
 	_, err = root.Logical().WriteWithContext(ctx, "sys/storage/raft/autopilot/configuration", map[string]any{
 		"server_stabilization_time": "1s",
 	})
@@ -46,7 +46,7 @@ func (b *Bed) startCluster(ctx context.Context) error {
 	return err
 }
 
-// balanced is the cluster behind a new balancer.
+// balanced returns the cluster behind a new balancer.
 func (b *Bed) balanced(standbys bool) (*Vault, error) {
 	balancer, err := startBalancer(b.Nodes)
 	if err != nil {
@@ -81,7 +81,7 @@ func voters(ctx context.Context, root *api.Client) (int, error) {
 	return n, nil
 }
 
-// Active is the node that is active now.
+// Active returns the active node.
 func (b *Bed) Active(ctx context.Context) (*Node, error) {
 	err := errors.New("no node is running")
 	for _, node := range b.Nodes {
@@ -120,8 +120,8 @@ func (b *Bed) WaitHealthy(ctx context.Context) error {
 	})
 }
 
-// Mounted is why a node does not have the plugin's mount yet: a standby that answers reads hears of it later
-// than the active node.
+// Mounted returns an error if a node does not have the plugin's mount: a standby that answers reads hears of it
+// later than the active node.
 func (b *Bed) Mounted(ctx context.Context) error {
 	for _, node := range b.Nodes {
 		client, err := node.Client(b.Vault.RootToken)
@@ -137,9 +137,8 @@ func (b *Bed) Mounted(ctx context.Context) error {
 	return nil
 }
 
-// A balancer is an HTTP proxy before the nodes of a cluster. It sends each request to the node
-// that answered last. A request that gets no answer there, or an answer that says that this node
-// cannot serve, goes to the next, once round.
+// A balancer is an HTTP proxy in front of the nodes of a cluster. It sends each request to the node that answered
+// last. If that node does not answer or cannot serve, the request goes to the next, at most once round.
 type balancer struct {
 	url   string
 	nodes []*url.URL
@@ -174,7 +173,7 @@ func startBalancer(nodes []*Node) (*balancer, error) {
 	return b, nil
 }
 
-// followStandbys has requests go to a standby first, as a load balancer does that asks sys/health.
+// followStandbys prefers a standby, like a load balancer that asks sys/health.
 func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -197,8 +196,7 @@ func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
 	}
 }
 
-// try sends a request to one node after the other until one can serve it. A write that has
-// reached a node is not repeated.
+// try sends a request to the nodes in turn until one can serve it. A write that reached a node is not repeated.
 func (b *balancer) try(req *http.Request) (resp *http.Response, err error) {
 	var body []byte
 	if req.Body != nil {

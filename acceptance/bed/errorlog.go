@@ -9,8 +9,7 @@ import (
 	"sync"
 )
 
-// errorLog is the file that takes every error answer that a client of the bed is given, so that
-// the scan for secrets covers error texts as it covers logs.
+// errorLog is a file with every error answer to a client of the bed, for the scan for secrets.
 type errorLog struct {
 	mu   sync.Mutex // guards writes
 	file *os.File
@@ -32,7 +31,7 @@ func (l *errorLog) add(format string, args ...any) {
 
 func (l *errorLog) close() error { return l.file.Close() }
 
-// transport returns a RoundTripper that copies the error answers that next is given.
+// transport returns a RoundTripper that logs error answers.
 func (l *errorLog) transport(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(req *http.Request) (*http.Response, error) {
 		resp, err := next.RoundTrip(req)

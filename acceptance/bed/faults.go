@@ -20,10 +20,10 @@ import (
 	"time"
 )
 
-// A Fault is what goes wrong at a FaultProxy, in words.
+// A Fault is a fault of a FaultProxy, in words.
 type Fault string
 
-// The faults. RetryAfter is what the answers that ask to be left alone say.
+// The faults. RetryAfter is the wait in their Retry-After headers.
 const (
 	NoFault             Fault = "none"
 	Refused             Fault = "connection refused"
@@ -41,13 +41,13 @@ const (
 	WebPage             Fault = "web page"
 	InvalidClient       Fault = "invalid_client"
 
-	// Repeat is no outage: while it lasts, whoever asks the same again is handed the same token,
-	// with what is left of its lifetime, until shortly before it expires.
+	// Repeat is no outage: the same request gets the same token, with its remaining lifetime, until shortly before
+	// its end.
 	Repeat Fault = "repeated token"
 
 	RetryAfter = 3 * time.Second
 
-	// repeatMargin is how long before its end a token is repeated no more.
+	// repeatMargin is the time before its end when a token is no longer repeated.
 	repeatMargin = 2 * time.Second
 )
 
@@ -57,7 +57,7 @@ var Outages = []Fault{
 	UnavailableDate, ServerError, SlowBody, CutBody, Garbage, WebPage, InvalidClient,
 }
 
-// Hangs reports whether the client comes to know of the fault by its own timeout only.
+// Hangs reports whether only the client's own timeout ends the fault.
 func (f Fault) Hangs() bool { return f == NoHandshake || f == NoAnswer || f == SlowBody }
 
 // AsksToWait reports whether the fault's answers carry a Retry-After.
@@ -65,15 +65,14 @@ func (f Fault) AsksToWait() bool {
 	return f == TooManyRequests || f == TooManyRequestsDate || f == Unavailable || f == UnavailableDate
 }
 
-// An Attempt is one connection made to a FaultProxy. There is one request to each.
+// An Attempt is a connection to a FaultProxy, with one request.
 type Attempt struct {
 	Time  time.Time // when it was accepted
-	Fault Fault     // what it met
+	Fault Fault     // of the connection
 }
 
-// A FaultProxy stands before the authorization server, speaks HTTPS, and has the fault that it is
-// told to have. What it does with a connection is settled when it accepts it, and each connection
-// carries one request only, so a kept connection cannot get round a fault.
+// A FaultProxy is an HTTPS proxy in front of the authorization server, with faults. A connection has the fault of
+// its start and carries one request only, so a kept connection cannot avoid a fault.
 type FaultProxy struct {
 	address string // of the listener, for life
 	ca      *CA
@@ -87,13 +86,13 @@ type FaultProxy struct {
 	listener net.Listener       // nil while connections are refused, and when closed
 	closed   bool
 	attempts []Attempt
-	answers  map[question]tokenAnswer // the last token that each question brought
+	answers  map[question]tokenAnswer // last token for each question
 }
 
-// question is what a client asks for: who it is, and the form that it sends.
+// question is a token request: its authorization and form.
 type question struct{ authorization, form string }
 
-// questionKey is where a request's context has its question.
+// questionKey is the context key of the question.
 type questionKey struct{}
 
 // tokenAnswer is an answer of the authorization server that holds a token.
@@ -103,10 +102,10 @@ type tokenAnswer struct {
 	expires     time.Time
 }
 
-// left is what is left of the token's lifetime, in whole seconds.
+// left returns the token's remaining lifetime in whole seconds.
 func (a tokenAnswer) left() int64 { return int64(time.Until(a.expires) / time.Second) }
 
-// NewFaultProxy starts a proxy before the bed's authorization server, as yet without a fault.
+// NewFaultProxy starts a proxy in front of the bed's authorization server, without a fault.
 func (b *Bed) NewFaultProxy() (*FaultProxy, error) {
 	p, err := startFaultProxy(b.AS)
 	if err != nil {
@@ -146,7 +145,7 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	quiet := log.New(io.Discard, "", 0) // every fault would be a line of it
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
-		// A kept connection to a server that is restarted would be a fault that nobody asked for.
+		// A kept connection to a restarted server would be another fault.
 		Transport:      &http.Transport{DisableKeepAlives: true},
 		ModifyResponse: p.remember,
 		ErrorLog:       quiet,
@@ -194,8 +193,8 @@ func (p *FaultProxy) TokenURL() string { return "https://" + p.address + "/token
 // CA is the certificate of the proxy's CA, in PEM.
 func (p *FaultProxy) CA() string { return p.ca.PEM }
 
-// Set gives the proxy another fault, for the connections to come. Those that hang are closed. The
-// error is that its port was taken while connections to it were refused.
+// Set changes the fault of new connections, and closes hanging ones. The error is that the port was taken while
+// connections were refused.
 func (p *FaultProxy) Set(f Fault) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,7 +215,7 @@ func (p *FaultProxy) Set(f Fault) error {
 	if p.listener != nil {
 		return nil
 	}
-	// A connection out of this machine may have been given the port for a moment.
+	// Another connection may hold the port for a moment.
 	return Poll(context.Background(), 10*time.Second, p.open)
 }
 
@@ -233,8 +232,7 @@ func (p *FaultProxy) open() error {
 	return nil
 }
 
-// Attempts returns the connections accepted so far, oldest first. Of one that is refused the proxy
-// does not know.
+// Attempts returns the accepted connections, oldest first. Refused ones are unknown.
 func (p *FaultProxy) Attempts() []Attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -259,7 +257,7 @@ func (p *FaultProxy) close() error {
 	return err
 }
 
-// faultListener settles what each connection will meet.
+// faultListener decides the fault of each connection.
 type faultListener struct {
 	net.Listener
 	proxy *FaultProxy
@@ -286,7 +284,7 @@ func swallow(conn net.Conn, present context.Context) {
 	conn.Close()
 }
 
-// faultConn is a connection with what it meets.
+// faultConn is a connection with its fault.
 type faultConn struct {
 	net.Conn
 	fault   Fault
@@ -305,7 +303,7 @@ func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		p.pass(w, r, next, conn.fault == Repeat)
 		return
 	}
-	// Only when the request has been read does its context end with the connection.
+	// The request's context ends with the connection only after the body has been read.
 	_, _ = io.Copy(io.Discard, r.Body)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -353,7 +351,7 @@ func answerWith(contentType, body string, missing int) http.HandlerFunc {
 	}
 }
 
-// trickle answers with blanks, which may begin any JSON, and breaks the connection at the end.
+// trickle answers with blanks, a valid start of JSON, and breaks the connection at the end.
 func trickle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	for Sleep(r.Context(), 200*time.Millisecond) == nil {
@@ -365,7 +363,7 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// pass has the authorization server answer, or repeats what it answered to the same question.
+// pass forwards the request, or repeats the answer to the same question.
 func (p *FaultProxy) pass(w http.ResponseWriter, r *http.Request, next http.Handler, repeat bool) {
 	form, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -414,7 +412,7 @@ func (p *FaultProxy) remember(resp *http.Response) error {
 	return nil
 }
 
-// remembered is the token that a question brought last; none when that is about to expire.
+// remembered returns the last token for a question, unless it is about to expire.
 func (p *FaultProxy) remembered(q question) (tokenAnswer, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

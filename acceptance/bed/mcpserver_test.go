@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// What the acceptance tests say about tokens is worth what the MCP server checks: that the
-// authorization server has signed the token, for this server, and that it has not expired.
+// The MCP server checks that the authorization server has signed the token for it, and that the token has not
+// expired.
 func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	dir, otherDir := t.TempDir(), t.TempDir()
 	as := startTestAS(t, dir)
@@ -71,7 +71,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	if got := request(t, server.URL, good).StatusCode; got == http.StatusUnauthorized {
 		t.Error("a good token is refused")
 	}
-	// Of the tokens that were good once: this one, and the one that expired later.
+	// The good token, and the one that expired later.
 	if got := server.Counts().Tokens; got != 2 {
 		t.Errorf("%d tokens accepted, want 2", got)
 	}
@@ -111,8 +111,7 @@ func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
 	return answer.AccessToken
 }
 
-// request sends an MCP request that is no more than well-formed HTTP: what counts is whether it
-// gets past the guard.
+// request sends a request that passes the guard with a good token; it is no valid MCP.
 func request(t *testing.T, endpoint, token string) *http.Response {
 	t.Helper()
 	req := Must(http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}")))(t)

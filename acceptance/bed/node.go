@@ -19,18 +19,18 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// A Node is one Vault server with raft storage on loopback. It can be stopped, killed and started
-// again on the same data and addresses.
+// A Node is a Vault server with raft storage on loopback. It can be stopped, killed and restarted on the same data
+// and addresses.
 type Node struct {
 	*Vault // at the node's own address
 
 	ID  string // in raft
-	Log string // path of the server's log, which holds the plugin's log too
+	Log string // path of the log of the server and the plugin
 
 	dir       string // config and data
 	pluginDir string
-	peers     []*Node // those that it joins; none for the first
-	clustered bool    // it is one of several
+	peers     []*Node // to join; none for the first
+	clustered bool    // one of several
 	logLevel  string  // of Vault
 	more      string  // of the server's configuration
 	process1  bool
@@ -45,7 +45,7 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
-	// A port that was free a moment ago may be taken when Vault comes to listen on it.
+	// A free port may be taken before Vault listens on it.
 	var err error
 	for range 3 {
 		if err = n.configure(); err != nil {
@@ -70,8 +70,8 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-// configure picks ports and writes the server's configuration. A node keeps both for life, as
-// raft knows its nodes by address.
+// configure picks ports and writes the server's configuration. A node keeps its ports, since raft knows nodes by
+// address.
 func (n *Node) configure() error {
 	ports, err := FreePorts(2)
 	if err != nil {
@@ -102,7 +102,7 @@ listener "tcp" {
 	return os.WriteFile(n.config(), []byte(config), 0o600)
 }
 
-// moreConfig is what not every server has in its configuration.
+// moreConfig returns the optional part of the configuration.
 func (n *Node) moreConfig() string {
 	if n.Product != OpenBao {
 		return n.more
@@ -181,13 +181,13 @@ func (n *Node) initialise(ctx context.Context) error {
 	return nil
 }
 
-// Unseal unseals the node and waits until it is active, or a standby of an active one.
+// Unseal unseals the node and waits until it is active or a standby.
 func (n *Node) Unseal(ctx context.Context) error {
 	client, err := n.Client("")
 	if err != nil {
 		return err
 	}
-	// A node that is to join cannot be unsealed until it has heard from the others.
+	// A joining node can be unsealed only after it has heard from the others.
 	err = Poll(ctx, 30*time.Second, func() error {
 		_, err := client.Sys().UnsealWithContext(ctx, n.unsealKey)
 		return err
@@ -198,7 +198,7 @@ func (n *Node) Unseal(ctx context.Context) error {
 	return Poll(ctx, 60*time.Second, func() error { return n.ready(ctx, client) })
 }
 
-// ready tells why the node does not serve, if it does not.
+// ready returns an error if the node does not serve.
 func (n *Node) ready(ctx context.Context, client *api.Client) error {
 	health, err := client.Sys().HealthWithContext(ctx)
 	if err != nil {
@@ -220,7 +220,7 @@ func (n *Node) ready(ctx context.Context, client *api.Client) error {
 	return err
 }
 
-// Start starts a stopped or killed server on its old data and unseals it.
+// Start starts a stopped or killed server again and unseals it.
 func (n *Node) Start(ctx context.Context) error {
 	if err := n.launch(ctx); err != nil {
 		return err
@@ -228,7 +228,7 @@ func (n *Node) Start(ctx context.Context) error {
 	return n.Unseal(ctx)
 }
 
-// WithoutPlugin starts the server again with an empty plugin directory.
+// WithoutPlugin restarts the server with an empty plugin directory.
 func (n *Node) WithoutPlugin(ctx context.Context) error {
 	empty := filepath.Join(n.dir, "no-plugins")
 	if err := os.MkdirAll(empty, 0o700); err != nil {
@@ -237,7 +237,7 @@ func (n *Node) WithoutPlugin(ctx context.Context) error {
 	return n.Reconfigure(ctx, n.pluginDir, empty)
 }
 
-// Reconfigure starts the server again with part of its configuration replaced.
+// Reconfigure restarts the server with part of its configuration replaced.
 func (n *Node) Reconfigure(ctx context.Context, part, with string) error {
 	if err := n.Stop(); err != nil {
 		return err
@@ -263,13 +263,13 @@ func (n *Node) Stop() error {
 	return nil
 }
 
-// Kill ends the server with SIGKILL, and leaves the plugin to itself.
+// Kill ends the server with SIGKILL, but not the plugin.
 func (n *Node) Kill() { n.proc.Load().Kill() }
 
 // PID is the id of the server's process.
 func (n *Node) PID() int { return n.proc.Load().PID() }
 
-// PluginPID is the id of the plugin's process that the server runs, 0 if it runs none.
+// PluginPID returns the id of the plugin's process on the node, 0 if there is none.
 func (n *Node) PluginPID() (int, error) {
 	pids, err := children(n.PID(), PluginName)
 	if err != nil || len(pids) == 0 {
@@ -281,7 +281,7 @@ func (n *Node) PluginPID() (int, error) {
 	return pids[0], nil
 }
 
-// KillPlugin ends the plugin's process with SIGKILL and tells its id.
+// KillPlugin ends the plugin's process with SIGKILL and returns its id.
 func (n *Node) KillPlugin() (pid int, err error) {
 	pid, err = n.PluginPID()
 	if err == nil && pid == 0 {
@@ -293,7 +293,7 @@ func (n *Node) KillPlugin() (pid int, err error) {
 	return pid, err
 }
 
-// close stops the server and whatever a killed server left behind.
+// close stops the server and its remaining processes.
 func (n *Node) close() error {
 	err := n.Stop()
 	if proc := n.proc.Load(); proc != nil {
@@ -302,12 +302,11 @@ func (n *Node) close() error {
 	return err
 }
 
-// givenPorts are the ports that FreePorts has given.
+// givenPorts are the ports given by FreePorts.
 var givenPorts sync.Map
 
-// FreePorts returns n ports of the loopback address that are free, and that it gives to no other
-// caller. They are below those that the kernel chooses if a program asks for any (32768 and above, on Linux), so
-// that a server that was down finds its port free when it comes back.
+// FreePorts returns n free ports of the loopback address, and gives none to two callers. They are below the
+// kernel's own choices (32768 and above, on Linux), so a stopped server finds its port free again.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
 	var last error

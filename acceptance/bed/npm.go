@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// InstallPackages installs npm packages into a directory of acceptance, as its package-lock.json pins them,
-// unless that has been done since the lock last changed. It returns the directory.
+// InstallPackages installs the npm packages of a directory of acceptance, pinned by its package-lock.json, unless
+// they are up to date. It returns the directory.
 func InstallPackages(ctx context.Context, name string, log func(format string, args ...any)) (string, error) {
 	dir, err := SourcePath("acceptance", name)
 	if err != nil {
@@ -33,8 +33,8 @@ func InstallPackages(ctx context.Context, name string, log func(format string, a
 	return dir, err
 }
 
-// installed reports whether node_modules is there and not older than the lock. npm writes
-// node_modules/.package-lock.json as its last step.
+// installed reports whether node_modules is not older than the lock. npm writes node_modules/.package-lock.json
+// last.
 func installed(dir string) bool {
 	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json"))
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 )
 
-// PluginName is the name of the plugin's binary, and the name under which Vault knows it.
+// PluginName is the name of the plugin's binary, and its name in Vault.
 const PluginName = "vault-plugin-mcp-oauth"
 
-// BuildPlugin builds the plugin from the checkout into dir, a Vault plugin directory, and returns
-// the SHA-256 that Vault's catalog asks for.
+// BuildPlugin builds the plugin from the checkout into dir, a Vault plugin directory, and returns its SHA-256 for
+// Vault's catalog.
 func BuildPlugin(ctx context.Context, dir string, log func(format string, args ...any)) (sha string, err error) {
 	root, err := SourcePath()
 	if err != nil {
@@ -25,9 +25,8 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	if err != nil {
 		return "", err
 	}
-	// go build does not link again what is up to date at the place it writes to, so the binary is
-	// built at a place that stays, one for each checkout, and copied from there: a running Vault
-	// would refuse a binary that another build has changed.
+	// go build skips an up-to-date binary, so each checkout builds in one place. Vault gets a copy, since it
+	// refuses a changed binary.
 	checkout := sha256.Sum256([]byte(root))
 	built := filepath.Join(cache, "plugin-"+hex.EncodeToString(checkout[:4]), PluginName)
 	var binary []byte
@@ -53,7 +52,7 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// GoBuild prepares the build of a package's binary as make build does it, without a commit in the version.
+// GoBuild prepares a build like make build, without a commit in the version.
 func GoBuild(ctx context.Context, binary, packagePath string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, packagePath)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

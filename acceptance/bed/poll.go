@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// StopPolling returns an error after which Poll does not call f again.
+// StopPolling returns an error that ends Poll.
 func StopPolling(err error) error { return stopPolling{err} }
 
 type stopPolling struct{ error }
 
 func (e stopPolling) Unwrap() error { return e.error }
 
-// Poll calls f until it returns nil, for at most limit. The error is the last that f returned.
+// Poll calls f until it returns nil, for at most limit. It returns f's last error.
 func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -17,26 +17,26 @@ import (
 	"time"
 )
 
-// stopGrace is how long a process may take to end after SIGTERM before it is killed.
+// stopGrace is the time between SIGTERM and SIGKILL.
 const stopGrace = 10 * time.Second
 
-// A Process is one of the bed's child processes. It is in a process group of its own, so that a
-// Ctrl-C in a terminal reaches the bed alone, which then stops its parts in order.
+// A Process is a child process of the bed, in its own process group, so that Ctrl-C in a terminal reaches the bed
+// alone, which stops its parts in order.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended and was waited for
-	err  error         // what Wait returned; read only after done
+	err  error         // of Wait; read only after done
 }
 
-// ProcessUsage is what a process holds.
+// ProcessUsage is the use of resources of a process.
 type ProcessUsage struct {
 	Memory      int64 // resident, in bytes
 	Descriptors int   // file descriptors
 }
 
-// startProcess starts cmd with its standard error, and its standard output if cmd does not
-// already have one, appended to the file log.
+// startProcess starts cmd and appends its standard error to the file log, and its standard output unless cmd has
+// one.
 func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -64,7 +64,7 @@ func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	return p, nil
 }
 
-// NewProcess starts cmd, with its output in a log of the bed. It is stopped with the bed at the latest.
+// NewProcess starts cmd with a log of the bed, until the bed stops.
 func (b *Bed) NewProcess(name string, cmd *exec.Cmd) (*Process, error) {
 	name = b.unique(name)
 	p, err := startProcess(name, cmd, filepath.Join(b.LogDir(), name+".log"))
@@ -75,8 +75,8 @@ func (b *Bed) NewProcess(name string, cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// startReady starts a server that prints a line of JSON when it is ready, and decodes the line into ready. The server
-// ends when its standard input closes, so with this process.
+// startReady starts a server that prints a line of JSON when it is ready, and decodes the line into ready. The
+// server ends when its standard input closes.
 func startReady(ctx context.Context, name string, cmd *exec.Cmd, log string, ready any) (*Process, error) {
 	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (p *Process) ended() bool {
 	}
 }
 
-// Stop asks the process to end, and kills it if it does not within the grace.
+// Stop asks the process to end, and kills it after the grace.
 func (p *Process) Stop() error {
 	if p.ended() {
 		return nil
@@ -145,17 +145,17 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Kill ends the process with SIGKILL, and nothing that it has started.
+// Kill ends the process with SIGKILL, but not its children.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-// killGroup ends what the process may have left behind, such as a plugin whose Vault was killed.
+// killGroup ends remaining processes, such as the plugin of a killed Vault.
 func (p *Process) killGroup() { _ = syscall.Kill(-p.PID(), syscall.SIGKILL) }
 
-// Linux delivers the parent death signal when the *thread* that started the child ends, and Go
-// ends threads at times. So all children are started from one thread that stays.
+// Linux sends the parent death signal when the *thread* that started the child ends, and Go ends threads. So one
+// permanent thread starts all children.
 var starter struct {
 	once sync.Once
 	work chan func()

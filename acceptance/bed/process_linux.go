@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// dieWithParent makes the kernel end the child when the test process dies, however it dies.
+// dieWithParent makes the kernel end the child with the test process.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
 // asProcess1 makes cmd process 1 of a process namespace of its own.
@@ -25,13 +25,13 @@ func asProcess1(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Running reports whether a process runs. One that has ended does not, also before its parent has waited for it.
+// Running reports whether a process runs. One that has ended does not, even if its parent has not waited for it.
 func Running(pid int) bool {
 	state, _ := processState(fmt.Sprintf("/proc/%d/stat", pid))
 	return state != "" && state != "Z"
 }
 
-// Usage tells what a process holds.
+// Usage returns the memory and descriptors of a process.
 func Usage(pid int) (u ProcessUsage, err error) {
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
@@ -50,21 +50,19 @@ func Usage(pid int) (u ProcessUsage, err error) {
 	return u, nil
 }
 
-// processState gives state and parent of a process from its stat file (proc(5)); nothing if
-// the process has ended.
+// processState returns state and parent of a process from its stat file (proc(5)), or "" if it has ended.
 func processState(file string) (state string, parent int) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return "", 0
 	}
-	// Both follow the command's name, which is in parentheses.
+	// Both follow the command's name in parentheses.
 	_, rest, _ := strings.Cut(string(content), ") ")
 	_, _ = fmt.Sscan(rest, &state, &parent)
 	return state, parent
 }
 
-// children are the ids of the processes that a process has started from the executable of the
-// given name and that run.
+// children returns the ids of a process's running children with this executable.
 func children(pid int, name string) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {

@@ -11,11 +11,10 @@ import (
 	"syscall"
 )
 
-// dieWithParent does nothing here: only Linux can tie a child to its parent. A test process that
-// is killed leaves its children running on other systems.
+// dieWithParent does nothing: only Linux can tie a child to its parent.
 func dieWithParent(*syscall.SysProcAttr) {}
 
-// asProcess1 is Linux's alone.
+// asProcess1 works on Linux only.
 func asProcess1(*exec.Cmd) error {
 	return fmt.Errorf("process namespaces: %w", errors.ErrUnsupported)
 }
@@ -23,13 +22,12 @@ func asProcess1(*exec.Cmd) error {
 // Running reports whether a process runs.
 func Running(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
-// Usage is Linux's alone.
+// Usage works on Linux only.
 func Usage(int) (ProcessUsage, error) {
 	return ProcessUsage{}, fmt.Errorf("what a process holds: %w", errors.ErrUnsupported)
 }
 
-// children are the ids of the processes that a process has started from the executable of the
-// given name and that run.
+// children returns the ids of a process's running children with this executable.
 func children(pid int, name string) ([]int, error) {
 	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,comm=").Output()
 	if err != nil {

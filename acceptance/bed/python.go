@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// ErrNoPython says that this machine has no Python that the MCP servers in Python run on.
+// ErrNoPython means that this machine has no Python for the MCP servers.
 var ErrNoPython = errors.New("there is no python3 of version 3.10 or newer with venv on this machine")
 
 // installPython installs the packages of the MCP servers in Python, as acceptance/mcpservers pins them. It returns

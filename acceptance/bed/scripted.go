@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// A ScriptedServer is an HTTP server on loopback that answers as a test says. A real authorization server
-// does not hang, limit or lock out on demand, and takes minutes for thousands of tokens.
+// A ScriptedServer is an HTTP server on loopback with answers of the test: a real authorization server does not
+// hang or limit on demand, and is slow with thousands of tokens.
 //
-// Each connection carries one request, so that none outlives a change of the script.
+// Each connection carries one request, so none survives a change of the script.
 type ScriptedServer struct {
 	address string // of the listener, for life
 	secrecy *Secrecy
@@ -28,7 +28,7 @@ type ScriptedServer struct {
 
 	mu       sync.Mutex // guards the fields below
 	answer   http.HandlerFunc
-	changed  context.CancelFunc // ends the requests that the present answer holds
+	changed  context.CancelFunc // ends present
 	present  context.Context    // ends with the present answer
 	listener net.Listener       // nil while connections are refused, and when closed
 	requests []ScriptedRequest
@@ -39,12 +39,12 @@ type ScriptedServer struct {
 type ScriptedRequest struct {
 	Time     time.Time
 	Path     string
-	ClientID string // of the Basic header; empty when there is none
+	ClientID string // of the Basic header, or empty
 	Scope    string // as asked for
 	Open     int    // requests that were being answered, this one included
 }
 
-// NewScriptedServer starts a server that refuses every token request until it is given an answer.
+// NewScriptedServer starts a server that refuses every token request until Set.
 func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
 	ports, err := FreePorts(1)
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
 	s := &ScriptedServer{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), secrecy: b.Secrecy}
 	s.server = &http.Server{
 		Handler:  http.HandlerFunc(s.serve),
-		ErrorLog: log.New(io.Discard, "", 0), // every answer that breaks a connection would be a line of it
+		ErrorLog: log.New(io.Discard, "", 0), // one line for each broken connection
 	}
 	s.server.SetKeepAlivesEnabled(false)
 	s.Set(RefuseWith(http.StatusBadRequest, "invalid_request", nil))
@@ -64,13 +64,13 @@ func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
 	return s, nil
 }
 
-// URL is the address of a path, which begins with a slash.
+// URL returns the address of a path with a leading slash.
 func (s *ScriptedServer) URL(path string) string { return "http://" + s.address + path }
 
 // TokenURL is the address of the token endpoint.
 func (s *ScriptedServer) TokenURL() string { return s.URL("/token") }
 
-// Set gives the server another answer, for the requests to come. The context of those that wait ends.
+// Set changes the answer to new requests. The context of waiting ones ends.
 func (s *ScriptedServer) Set(answer http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *ScriptedServer) Down() error {
 	return err
 }
 
-// Up makes the server take connections. The error is that its port was taken meanwhile.
+// Up makes the server accept connections. The error is that its port was taken.
 func (s *ScriptedServer) Up() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +118,7 @@ func (s *ScriptedServer) Requests() []ScriptedRequest {
 	return slices.Clone(s.requests)
 }
 
-// Open is how many requests are being answered now.
+// Open returns the number of open requests.
 func (s *ScriptedServer) Open() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +126,7 @@ func (s *ScriptedServer) Open() int {
 }
 
 func (s *ScriptedServer) serve(w http.ResponseWriter, r *http.Request) {
-	// Only when the body has been read does the request's context end with the connection.
+	// The request's context ends with the connection only after the body has been read.
 	if err := r.ParseForm(); err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -149,7 +149,7 @@ func (s *ScriptedServer) serve(w http.ResponseWriter, r *http.Request) {
 	answer(w, r.WithContext(context.WithValue(ctx, connectionKey{}, r.Context())))
 }
 
-// connectionKey is the key of the connection's own context, which a change of the script does not end.
+// connectionKey is the key of the connection's context, which a change of the script does not end.
 type connectionKey struct{}
 
 func (s *ScriptedServer) close() error {
@@ -162,7 +162,7 @@ func (s *ScriptedServer) close() error {
 	return err
 }
 
-// Issue answers with a token that lives for so long, in whole seconds.
+// Issue answers with a token with this lifetime, in whole seconds.
 func (s *ScriptedServer) Issue(lifetime time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.AnswerToken(w, rand.Text(), map[string]any{
@@ -193,18 +193,18 @@ func RefuseWith(status int, code string, headers map[string]string) http.Handler
 	}
 }
 
-// LimitFor answers with a status that asks to be left alone for so long, in whole seconds.
+// LimitFor answers with a status and a Retry-After, in whole seconds.
 func LimitFor(status int, d time.Duration) http.HandlerFunc {
 	return RefuseWith(status, "slow_down", map[string]string{"Retry-After": strconv.Itoa(int(d / time.Second))})
 }
 
-// Hang answers nothing, and breaks the connection when the script changes or the client gives up.
+// Hang does not answer, and breaks the connection when the script changes or the client gives up.
 func Hang(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
 }
 
-// NeverAnswer answers nothing, even when the script changes: the client's own timeout ends the request.
+// NeverAnswer does not answer, even when the script changes: only the client's timeout ends the request.
 func NeverAnswer(_ http.ResponseWriter, r *http.Request) {
 	connection, _ := r.Context().Value(connectionKey{}).(context.Context)
 	<-connection.Done()
@@ -214,7 +214,7 @@ func NeverAnswer(_ http.ResponseWriter, r *http.Request) {
 // Reset breaks the connection at once.
 func Reset(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// After answers after a time.
+// After answers after d.
 func After(d time.Duration, answer http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		timer := time.NewTimer(d)

@@ -65,7 +65,7 @@ func TestScriptedServerAnswersAsTold(t *testing.T) {
 	}
 }
 
-// A request that hangs ends when the script changes, one that is lost does not.
+// A hanging request ends when the script changes, a lost one does not.
 func TestScriptedServerReleasesWhatHangsAndKeepsWhatIsLost(t *testing.T) {
 	s := startTestScripted(t)
 	for _, c := range []struct {

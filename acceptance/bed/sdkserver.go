@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// An SDKServer is an MCP server of an SDK in Python or TypeScript, in a process of its own: see
-// acceptance/mcpservers.
+// An SDKServer is the process of an MCP server of an SDK in Python or TypeScript: see acceptance/mcpservers.
 type SDKServer struct {
 	URL      string // of the MCP endpoint
 	Resource string // as its metadata publishes it
@@ -27,7 +26,7 @@ type SDKOptions struct {
 	Scopes   []string `json:"scopes,omitempty"` // that every request needs
 }
 
-// InstallSDKServers installs the packages of acceptance/mcpservers. Without a Python those in Python are left out.
+// InstallSDKServers installs the packages of acceptance/mcpservers, those in Python only if there is a Python.
 func InstallSDKServers(ctx context.Context, log func(format string, args ...any)) error {
 	if _, err := InstallPackages(ctx, "mcpservers", log); err != nil {
 		return err
@@ -38,8 +37,8 @@ func InstallSDKServers(ctx context.Context, log func(format string, args ...any)
 	return nil
 }
 
-// NewSDKServer starts a program of acceptance/mcpservers, and makes what it publishes a resource of the
-// authorization server, with r's scopes and lifetime. ErrNoPython says why one in Python can't be started.
+// NewSDKServer starts a program of acceptance/mcpservers, whose published resource the authorization server learns,
+// with r's scopes and lifetime. ErrNoPython means that a program in Python can't be started.
 func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptions, r Resource) (*SDKServer, error) {
 	dir, err := InstallPackages(ctx, "mcpservers", b.log)
 	if err != nil {
@@ -67,7 +66,7 @@ func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptio
 	return s, b.AS.SetResource(ctx, r)
 }
 
-// ListTools returns the names of the server's tools. authorization is the value of the header; "" sends none.
+// ListTools returns the names of the server's tools. authorization is the header's value; "" sends none.
 func (s *SDKServer) ListTools(ctx context.Context, authorization string) ([]string, error) {
 	broker := &Broker{endpoint: s.URL, secrecy: s.bed.Secrecy, errors: s.bed.errors}
 	broker.header = func() (string, error) { return authorization, nil }
@@ -75,7 +74,7 @@ func (s *SDKServer) ListTools(ctx context.Context, authorization string) ([]stri
 	return names, errors.Join(err, broker.close())
 }
 
-// Log is what the server has said on its standard error.
+// Log returns the server's standard error.
 func (s *SDKServer) Log() (string, error) {
 	content, err := os.ReadFile(s.log)
 	return string(content), err

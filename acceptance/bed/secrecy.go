@@ -17,26 +17,25 @@ import (
 	"sync"
 )
 
-// Secrecy knows every client secret, every private key and every access token of a run, and finds them where
-// they must not be: in logs, audit logs and error texts.
+// Secrecy knows the client secrets, private keys and access tokens of a run, and finds them in logs, audit logs and
+// error texts.
 type Secrecy struct {
 	mu     sync.Mutex
-	values map[string]string // what must not appear, to what it is
+	values map[string]string // secrets with descriptions
 }
 
-// A private key that no test ever saw, such as one that the plugin made, is found by its looks.
+// A private key unknown to the tests, such as the plugin's own, is found by its form.
 //
-// Each expression begins with a literal, by which a search through many megabytes is fast.
+// Each expression begins with a literal, for a fast search.
 var looksLikeKey = []*regexp.Regexp{
 	regexp.MustCompile(`PRIVATE KEY-----`),
 	regexp.MustCompile(`"d\\?":\s*\\?"[\w-]{40,}`), // the private part of a JWK, also as JSON within JSON
 }
 
-// Tokens of the bed's authorization server are JWTs, so that one that no test ever saw, such as
-// one fetched in the background and replaced before anybody read it, is found by its looks.
+// The tokens are JWTs, so unknown ones, such as those fetched and replaced without a read, are found by their form.
 var looksLikeJWT = regexp.MustCompile(`eyJ[\w-]{8,}\.eyJ[\w-]{8,}`)
 
-// AddClientSecret makes a client secret known, with the forms that it takes on the wire.
+// AddClientSecret makes a client secret known, in all forms of requests.
 func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	if secret == "" {
 		return
@@ -53,8 +52,7 @@ func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	s.add(base64.StdEncoding.EncodeToString([]byte(basic)), what+", as a Basic header")
 }
 
-// AddPrivateKey makes a private key known: each whole line of its PEM form, however the lines are
-// put together.
+// AddPrivateKey makes a private key known: each full line of its PEM form.
 func (s *Secrecy) AddPrivateKey(what, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +63,7 @@ func (s *Secrecy) AddPrivateKey(what, key string) {
 	}
 }
 
-// pemLine is the length of all lines of a PEM block's body but the last.
+// pemLine is the length of the full lines of a PEM block.
 const pemLine = 64
 
 // AddToken makes an access token known.
@@ -88,15 +86,15 @@ func (s *Secrecy) add(value, what string) {
 	}
 }
 
-// A ScanReport tells what a scan covered and what it found.
+// A ScanReport is the extent and the findings of a scan.
 type ScanReport struct {
 	Files  int
 	Bytes  int64
-	Values int      // how many values were looked for
-	Leaks  []string // each says what was found where, and shows the line without the value itself
+	Values int      // searched values
+	Leaks  []string // kind and place of each, and its line without the value
 }
 
-// Scan looks for all known values, and for anything that looks like a JWT, in all files below dir.
+// Scan looks for known values and for JWTs in all files below dir.
 func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,8 +117,7 @@ func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 	return report, err
 }
 
-// ScanText looks for all known values, and for anything that looks like a JWT, in a text that the
-// report calls name.
+// ScanText looks for known values and for JWTs in a text with this name.
 func (s *Secrecy) ScanText(name string, text []byte) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,7 +125,7 @@ func (s *Secrecy) ScanText(name string, text []byte) []string {
 	return leaks
 }
 
-// leaks reads a log line by line: of each thing found it tells the first line. mu is held.
+// leaks reads a log and returns the first line of each finding. mu is held.
 func (s *Secrecy) leaks(name string, log io.Reader) (leaks []string, size int64, err error) {
 	lines, index, found := bufio.NewReaderSize(log, 1<<20), newIndex(s.values), map[string]bool{}
 	for number := 1; ; number++ {
@@ -159,15 +156,15 @@ func (s *Secrecy) leaks(name string, log io.Reader) (leaks []string, size int64,
 	}
 }
 
-// index finds many values in a text in one go, by their first bytes.
+// index finds many values in a text in one pass, by their first bytes.
 type index struct {
-	values  map[string]string // what must not appear, to what it is
+	values  map[string]string // secrets with descriptions
 	begins  map[[indexed]byte][]string
-	short   []string      // values that are too short for that
-	another [1 << 16]bool // whether a value begins with these two bytes
+	short   []string      // shorter values
+	another [1 << 16]bool // a value begins with these two bytes
 }
 
-// indexed is how many bytes of a value are looked up.
+// indexed is the number of bytes to look up.
 const indexed = 8
 
 func newIndex(values map[string]string) *index {
@@ -184,7 +181,7 @@ func newIndex(values map[string]string) *index {
 	return x
 }
 
-// find tells what of the values is in the line.
+// find returns the descriptions of the values in the line.
 func (x *index) find(line []byte) (what []string) {
 	for _, value := range x.short {
 		if bytes.Contains(line, []byte(value)) {
@@ -204,7 +201,7 @@ func (x *index) find(line []byte) (what []string) {
 	return what
 }
 
-// Redact replaces known values and JWTs, for output that a person is to read.
+// Redact replaces known values and JWTs.
 func (s *Secrecy) Redact(text []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// The scan for secrets is worth what it finds: every form in which a secret or a token could get
-// into a log.
+// The scan finds every form of a secret or a token in a log.
 func TestScanFindsSecretsAndTokens(t *testing.T) {
 	const (
 		clientID = "weather client"
@@ -18,7 +17,7 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		opaque   = "an-opaque-access-token"
 		jwt      = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3ZWF0aGVyIn0.c2lnbmF0dXJl"
 	)
-	// Made up, in the form of a key: the second line is a whole one.
+	// A made-up key, whose second line is a full one.
 	line := strings.Repeat("MIGH", 16)
 	key := "-----BEGIN " + "PRIVATE KEY-----\n" + line + "\nAgEA\n-----END " + "PRIVATE KEY-----\n"
 	basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + url.QueryEscape(secret)))

@@ -9,11 +9,10 @@ import (
 	"sync"
 )
 
-// rootModule is the first line of the go.mod at the repository's root.
+// rootModule is the first line of the root's go.mod.
 const rootModule = "module github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 
-// rootDir finds the repository's root from the working directory, which go test and go run set to
-// somewhere inside it.
+// rootDir finds the repository's root above the working directory.
 var rootDir = sync.OnceValues(func() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -32,7 +31,7 @@ var rootDir = sync.OnceValues(func() (string, error) {
 	}
 })
 
-// SourcePath is the absolute path of a file or directory, given relative to the repository's root.
+// SourcePath returns the absolute path of a file or directory of the repository.
 func SourcePath(elem ...string) (string, error) {
 	dir, err := rootDir()
 	if err != nil {
@@ -41,7 +40,7 @@ func SourcePath(elem ...string) (string, error) {
 	return filepath.Join(append([]string{dir}, elem...)...), nil
 }
 
-// cacheDir is where built binaries are kept between runs, outside of the checkout.
+// cacheDir returns the directory of built binaries.
 func cacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// A tempDir is a bed's temporary directory. The file "lock" in it is locked until the process ends.
+// A tempDir is a bed's temporary directory. Its file "lock" is locked until the process ends.
 type tempDir struct {
 	path string
 	lock *os.File
@@ -15,15 +15,14 @@ type tempDir struct {
 
 const tempDirPrefix = "mcp-oauth-bed-"
 
-// newTempDir makes a directory, and removes those of processes that have ended without doing so: go test ends a
-// test binary at its timeout as it is.
+// newTempDir makes a directory, and removes those of ended processes: go test does not clean up at its timeout.
 func newTempDir() (*tempDir, error) {
 	removeAbandoned()
 	path, err := os.MkdirTemp("", tempDirPrefix)
 	if err != nil {
 		return nil, err
 	}
-	// The lock is taken before the file has its name, so that another bed never finds it free.
+	// The file gets its name after the lock is taken, so no other bed finds it free.
 	unnamed := filepath.Join(path, "lock.new")
 	lock, err := os.Create(unnamed)
 	if err != nil {
@@ -44,8 +43,7 @@ func (d *tempDir) remove() error {
 	return errors.Join(os.RemoveAll(d.path), d.lock.Close())
 }
 
-// removeAbandoned removes the directories whose lock is free. What cannot be removed is left: it may be another
-// user's.
+// removeAbandoned removes the directories with a free lock, except those of other users.
 func removeAbandoned() {
 	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), tempDirPrefix+"*", "lock"))
 	for _, path := range locks {

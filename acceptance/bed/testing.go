@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// New starts a bed for one test. It is closed when the test ends; if the test failed, the ends
-// of all logs are shown.
+// New starts a bed for one test. If the test fails, the ends of all logs are shown.
 func New(t testing.TB, opts Options) *Bed {
 	t.Helper()
 	b, err := Start(t.Context(), opts)
@@ -36,7 +35,7 @@ func (b *Bed) ShowLogs(t testing.TB) {
 	})
 }
 
-// Eventually calls f until it returns nil, and fails the test when that takes longer than limit.
+// Eventually calls f until it returns nil, and fails the test after limit.
 func Eventually(t testing.TB, limit time.Duration, f func() error) {
 	t.Helper()
 	if err := Poll(t.Context(), limit, f); err != nil {
@@ -61,7 +60,7 @@ func Must[T any](value T, err error) func(testing.TB) T {
 	}
 }
 
-// Until waits until f returns true, and fails the test if that takes longer than limit. want is in the failure.
+// Until waits until f returns true, and fails the test with want after limit.
 func Until(t testing.TB, limit time.Duration, want string, f func() bool) {
 	t.Helper()
 	Eventually(t, limit, func() error {
@@ -72,7 +71,7 @@ func Until(t testing.TB, limit time.Duration, want string, f func() bool) {
 	})
 }
 
-// WantText fails the test unless the text, which the failure calls what, has each part.
+// WantText fails the test unless the text has each part. what names the text.
 func WantText(t testing.TB, what, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {

@@ -9,31 +9,30 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Mount is where the plugin is mounted in the bed's Vault.
+// Mount is the path of the plugin's mount.
 const Mount = "mcp-oauth"
 
-// A Vault is a server, HashiCorp Vault or OpenBao, as its clients see it: one address, whatever is behind it.
+// A Vault is a HashiCorp Vault or OpenBao, or several at one address.
 type Vault struct {
-	Binary    string // path of the server's binary, which is Agent, Proxy and command line too
+	Binary    string // of server, Agent, Proxy and command line
 	Product   Product
 	Version   string // of the product, such as v1.21.1
 	Address   string // base URL of the API
 	RootToken string
-	Namespace string // of its clients; the root namespace if it is empty
+	Namespace string // of its clients; empty: the root namespace
 	AuditLog  string // path of the file audit device's log
 
 	home   string // of the vault command
 	errors *errorLog
 }
 
-// Client returns a client with the given token. It does not retry, so that a test sees what Vault
-// answered, and every error that it is given goes to the bed's log of errors.
+// Client returns a client with the given token. It does not retry, and logs errors in the bed's error log.
 func (v *Vault) Client(token string) (*api.Client, error) {
 	config := api.DefaultConfig()
 	if config.Error != nil {
 		return nil, config.Error
 	}
-	config.Address, config.AgentAddress = v.Address, "" // whatever the user's environment says
+	config.Address, config.AgentAddress = v.Address, "" // not from the environment
 	config.MaxRetries = 0
 	config.HttpClient.Transport = v.errors.transport(config.HttpClient.Transport)
 	client, err := api.NewClient(config)
@@ -48,15 +47,15 @@ func (v *Vault) Client(token string) (*api.Client, error) {
 // Root returns a client with the root token.
 func (v *Vault) Root() (*api.Client, error) { return v.Client(v.RootToken) }
 
-// CLI prepares the vault command with args, run as the holder of token.
+// CLI prepares the vault command as the holder of token.
 func (v *Vault) CLI(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, v.Binary, args...)
-	// HOME is set aside: the CLI would read and write the user's own ~/.vault-token.
+	// The CLI would use the user's own ~/.vault-token.
 	cmd.Env = append(cleanEnviron(), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+token, "HOME="+v.home)
 	return cmd
 }
 
-// cleanEnviron is the environment without the user's own settings of Vault and OpenBao.
+// cleanEnviron returns the environment without settings of Vault and OpenBao.
 func cleanEnviron() []string {
 	var env []string
 	for _, entry := range os.Environ() {

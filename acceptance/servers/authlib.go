@@ -61,15 +61,15 @@ func startAuthlib(ctx context.Context, b *bed.Bed) (*authlibServer, error) {
 	return a, a.launch(ctx)
 }
 
-// Issuer is the server's one address.
+// Issuer returns the server's only address.
 func (a *authlibServer) Issuer(string) bed.Issuer {
 	return bed.Issuer{URL: a.url, KeySet: a.url + "/jwks"}
 }
 
-// CA is none: Authlib has no tls_client_auth.
+// CA returns nil: Authlib has no tls_client_auth.
 func (a *authlibServer) CA() *bed.CA { return nil }
 
-// Recipe returns what a reader of the page has.
+// Recipe returns the page's placeholders.
 func (a *authlibServer) Recipe() Recipe {
 	return Recipe{Issuer: "https://AUTHLIB"}
 }

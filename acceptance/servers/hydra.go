@@ -26,7 +26,7 @@ var hydra = Kind{
 	Start:   func(ctx context.Context, b *bed.Bed) (Server, error) { return startHydra(ctx, b) },
 	Methods: []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
 	Secrets: []string{Printable, "é€ß"},
-	// ES384 too, but the plugin makes no such key.
+	// ES384 works too, but the plugin makes no such key.
 	Algorithms: []string{"RS256", "PS256", "ES256"},
 	Fields: func(c Client) map[string]any {
 		fields := map[string]any{"audience": c.Audience}
@@ -103,8 +103,8 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 	return h, h.launch(ctx)
 }
 
-// proxy listens until the context ends, and returns its URL. It passes requests on to a port, one at a time if they may
-// write: with SQLite Hydra answers 500 to one of two that overlap.
+// proxy listens until the context ends, and returns its URL. It passes writing requests on one at a time: with
+// SQLite Hydra answers 500 to one of two that overlap.
 func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -112,7 +112,7 @@ func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 		return "", err
 	}
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)})
-	// Without this, each request while Hydra is restarted would write to the test's output.
+	// The default logs each request during a restart.
 	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
 	server := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
@@ -131,12 +131,12 @@ func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 
 func (h *hydraServer) configuration() string { return filepath.Join(h.dir, "hydra.json") }
 
-// Issuer is the public listener.
+// Issuer returns the public listener.
 func (h *hydraServer) Issuer(string) bed.Issuer {
 	return bed.Issuer{URL: h.public, KeySet: h.public + "/.well-known/jwks.json"}
 }
 
-// CA is none: Hydra has no tls_client_auth.
+// CA returns nil: Hydra has no tls_client_auth.
 func (h *hydraServer) CA() *bed.CA { return nil }
 
 // SetClient creates a client or replaces it.
@@ -161,7 +161,7 @@ func (h *hydraServer) SetClient(ctx context.Context, c Client) error {
 	return h.administer(ctx, http.MethodPost, "/admin/clients", client)
 }
 
-// NewSigningKey adds a key to the set of those that sign access tokens. The newest signs.
+// NewSigningKey adds a key for access tokens. The newest signs.
 func (h *hydraServer) NewSigningKey(ctx context.Context) error {
 	return h.administer(ctx, http.MethodPost, "/admin/keys/hydra.jwt.access-token", map[string]any{"alg": "RS256", "use": "sig", "kid": rand.Text()})
 }
@@ -171,7 +171,7 @@ func (h *hydraServer) administer(ctx context.Context, method, path string, body 
 	return bed.Call(ctx, method, h.admin+path, nil, body, nil)
 }
 
-// Recipe returns what a reader of the page has.
+// Recipe returns the page's placeholders.
 func (h *hydraServer) Recipe() Recipe {
 	return Recipe{Own: map[string]string{"https://HYDRA": h.public, "http://HYDRA-ADMIN": h.admin}}
 }
@@ -182,8 +182,8 @@ func hydraDSN(dir string) string {
 	return "sqlite://" + filepath.Join(dir, hydraDatabase) + "?_fk=true"
 }
 
-// installHydra returns a directory in the user's cache directory that holds a Hydra, as tools/hydra pins it, and its
-// empty database, which takes some seconds to set up.
+// installHydra returns a directory in the user's cache directory with the Hydra that tools/hydra pins, and its
+// empty database, which is slow to set up.
 func installHydra(ctx context.Context, log func(string, ...any)) (string, error) {
 	source, err := bed.SourcePath("tools", "hydra")
 	if err != nil {

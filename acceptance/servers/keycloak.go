@@ -86,7 +86,7 @@ func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak,
 
 func (k *Keycloak) database() string { return filepath.Join(k.dir, "database") }
 
-// listeners chooses the ports, which stay when the server is restarted, and makes a certificate.
+// listeners chooses the ports, for all restarts, and makes a certificate.
 func (k *Keycloak) listeners() error {
 	ports, err := bed.FreePorts(2)
 	if err != nil {
@@ -111,7 +111,7 @@ func (k *Keycloak) listeners() error {
 	return nil
 }
 
-// Issuer is the realm, at the listener with TLS for tls_client_auth.
+// Issuer returns the realm, at the listener with TLS for tls_client_auth.
 func (k *Keycloak) Issuer(method string) bed.Issuer {
 	base := k.base
 	if method == "tls_client_auth" {
@@ -121,10 +121,10 @@ func (k *Keycloak) Issuer(method string) bed.Issuer {
 	return bed.Issuer{URL: base + "/realms/" + k.realm, KeySet: k.base + "/realms/" + k.realm + "/protocol/openid-connect/certs"}
 }
 
-// CA is the authority of its own certificate and of the client certificates that it takes.
+// CA returns the CA of its certificate and of client certificates.
 func (k *Keycloak) CA() *bed.CA { return k.ca }
 
-// Recipe returns what a reader of the page has, who is logged in with kcadm.sh.
+// Recipe returns the placeholders of a page whose reader is logged in with kcadm.sh.
 func (k *Keycloak) Recipe() Recipe {
 	kcadm := fmt.Sprintf(`export KC_OPTS=-XX:TieredStopAtLevel=1
 kcadm() { %q "$@" --config %q; }

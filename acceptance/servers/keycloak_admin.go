@@ -48,7 +48,7 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 	case "private_key_jwt":
 		client["clientAuthenticatorType"] = "client-jwt"
 		attributes["use.jwks.url"], attributes["jwks.url"] = "true", c.JWKSURI
-	case "federated-jwt": // whose issuer and subject are attributes
+	case "federated-jwt": // issuer and subject are attributes
 		client["clientAuthenticatorType"] = c.Method
 	case "tls_client_auth":
 		client["clientAuthenticatorType"] = "client-x509"
@@ -66,8 +66,8 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 	return k.set(ctx, c.ID, client)
 }
 
-// audience returns the setting of an audience mapper that the client's audience is written to. With resource indicators
-// the resource must be that of a client, which is made.
+// audience returns the setting of an audience mapper for the client's audience. With resource indicators the
+// resource must be a client's, which it creates.
 func (k *Keycloak) audience(ctx context.Context, c Client) (string, error) {
 	if !k.resourceIndicators {
 		return "included.custom.audience", nil
@@ -89,7 +89,7 @@ func (k *Keycloak) set(ctx context.Context, clientID string, client map[string]a
 	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/clients/"+id, client, nil)
 }
 
-// idOf returns the id that the administration knows a client by; "" if there is no such client.
+// idOf returns the administration's id of a client, or "".
 func (k *Keycloak) idOf(ctx context.Context, clientID string) (string, error) {
 	var known []struct{ ID string }
 	err := k.admin(ctx, http.MethodGet, "/"+k.realm+"/clients?clientId="+url.QueryEscape(clientID), nil, &known)
@@ -106,7 +106,7 @@ func (k *Keycloak) NewRealm(ctx context.Context, name string, attributes map[str
 	return &other, other.setUp(ctx, attributes)
 }
 
-// OverlapSecrets makes a policy by which a client secret stays valid for a day after it was replaced.
+// OverlapSecrets keeps a replaced client secret valid for a day.
 func (k *Keycloak) OverlapSecrets(ctx context.Context) error {
 	if err := k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/profiles", map[string]any{"profiles": []any{map[string]any{
 		"name": "overlap", "executors": []any{map[string]any{"executor": "secret-rotation", "configuration": map[string]any{
@@ -121,7 +121,7 @@ func (k *Keycloak) OverlapSecrets(ctx context.Context) error {
 	}}}, nil)
 }
 
-// RegenerateSecret gives a client a new secret, which it returns.
+// RegenerateSecret replaces a client's secret and returns the new one.
 func (k *Keycloak) RegenerateSecret(ctx context.Context, clientID string) (string, error) {
 	id, err := k.idOf(ctx, clientID)
 	if err != nil {
@@ -142,7 +142,7 @@ func (k *Keycloak) EndOverlap(ctx context.Context, clientID string) error {
 	return k.admin(ctx, http.MethodDelete, "/"+k.realm+"/clients/"+id+"/client-secret/rotated", nil, nil)
 }
 
-// NewSigningKey adds a key provider of a higher priority than those before.
+// NewSigningKey adds a key provider with a higher priority.
 func (k *Keycloak) NewSigningKey(ctx context.Context) error {
 	var own struct{ ID string }
 	if err := k.admin(ctx, http.MethodGet, "/"+k.realm, nil, &own); err != nil {
@@ -156,7 +156,7 @@ func (k *Keycloak) NewSigningKey(ctx context.Context) error {
 	}, nil)
 }
 
-// admin makes a request of the administration's REST API, below /admin/realms, as the administrator.
+// admin makes an administrator's request, below /admin/realms.
 func (k *Keycloak) admin(ctx context.Context, method, path string, body, answer any) error {
 	token, err := k.login(ctx)
 	if err != nil {

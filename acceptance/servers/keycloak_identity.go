@@ -12,8 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// TrustIssuer makes the realm trust an issuer's assertions, as an identity provider of the name. The server fetches
-// the issuer's metadata for that.
+// TrustIssuer makes the realm trust an issuer's assertions, as an identity provider with this name. The server
+// fetches the issuer's metadata.
 func (k *Keycloak) TrustIssuer(ctx context.Context, name, issuer string, settings map[string]string) error {
 	var config map[string]any
 	err := k.admin(ctx, http.MethodPost, "/"+k.realm+"/identity-provider/import-config", map[string]any{
@@ -25,7 +25,7 @@ func (k *Keycloak) TrustIssuer(ctx context.Context, name, issuer string, setting
 	if config["issuer"] != issuer {
 		return fmt.Errorf("Keycloak read the metadata of %v, want %s", config["issuer"], issuer)
 	}
-	// Keycloak demands the endpoints of users' logins, which are not used.
+	// Keycloak requires the unused endpoints of user logins.
 	maps.Copy(config, map[string]any{"clientId": "unused", "authorizationUrl": issuer + "/none", "tokenUrl": issuer + "/none"})
 	for setting, value := range settings {
 		config[setting] = value
@@ -35,7 +35,7 @@ func (k *Keycloak) TrustIssuer(ctx context.Context, name, issuer string, setting
 	}, nil)
 }
 
-// LinkUser creates a user that an issuer's subject stands for.
+// LinkUser creates a user for an issuer's subject.
 func (k *Keycloak) LinkUser(ctx context.Context, issuer, subject string) error {
 	if err := k.admin(ctx, http.MethodPost, "/"+k.realm+"/users", map[string]any{
 		"username": issuer + "-" + subject, "enabled": true, "firstName": subject, "lastName": subject,
@@ -53,7 +53,7 @@ func (k *Keycloak) LinkUser(ctx context.Context, issuer, subject string) error {
 	}, nil)
 }
 
-// TakeDocuments makes the realm take clients by the URL of their description, at hosts on loopback.
+// TakeDocuments makes the realm accept clients by the URL of their document, on loopback.
 func (k *Keycloak) TakeDocuments(ctx context.Context) error {
 	if err := k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/profiles", map[string]any{"profiles": []any{map[string]any{
 		"name": "documents", "executors": []any{map[string]any{"executor": "client-id-metadata-document", "configuration": map[string]any{
@@ -70,8 +70,8 @@ func (k *Keycloak) TakeDocuments(ctx context.Context) error {
 	}}}, nil)
 }
 
-// Authorize makes the one authorization request by which the server comes to know the client of a document. It returns
-// the status and the page of the answer, which is of no use otherwise: no user logs in.
+// Authorize makes an authorization request, so that the server learns the client of a document. It returns the
+// answer's status and page; no user logs in.
 func (k *Keycloak) Authorize(ctx context.Context, clientID, redirectURI string) (status int, page string, err error) {
 	query := url.Values{
 		"client_id": {clientID}, "redirect_uri": {redirectURI}, "response_type": {"code"}, "scope": {"openid"},
@@ -95,7 +95,7 @@ func (k *Keycloak) Authorize(ctx context.Context, clientID, redirectURI string) 
 	return response.StatusCode, string(content), err
 }
 
-// ClientOf returns what the server knows of a client.
+// ClientOf returns the server's description of a client.
 func (k *Keycloak) ClientOf(ctx context.Context, clientID string) (map[string]any, error) {
 	id, err := k.idOf(ctx, clientID)
 	if err != nil || id == "" {

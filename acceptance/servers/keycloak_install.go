@@ -20,7 +20,7 @@ const (
 	keycloakSum     = "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f" // SHA-256 of the zip
 )
 
-// keycloakFeatures are those of each installation. Some change what the others do, so there are two.
+// keycloakFeatures are the features of the two installations: some change others.
 var keycloakFeatures = map[string][]string{
 	"default":             {"client-secret-rotation", "client-auth-federated", "jwt-authorization-grant", "cimd"},
 	"resource-indicators": {"client-secret-rotation", "client-auth-federated", "jwt-authorization-grant", "cimd", "resource-indicators"},
@@ -28,9 +28,9 @@ var keycloakFeatures = map[string][]string{
 
 const keycloakAdministrator = "administrator" // the client id of one in the realm master
 
-// installKeycloak returns a directory in the user's cache directory that holds a Keycloak for each entry of
-// keycloakFeatures; database.mv.db with an empty realm master, which takes half a minute to set up; and in secret the
-// client secret of its administrator.
+// installKeycloak returns a directory in the user's cache directory with a Keycloak for each entry of
+// keycloakFeatures, the database of an empty realm master in database.mv.db, which is slow to set up, and the
+// administrator's client secret in secret.
 func installKeycloak(ctx context.Context, log func(string, ...any)) (string, error) {
 	pin := fmt.Sprint(keycloakSum, keycloakFeatures)
 	return bed.Cached(ctx, "keycloak-"+keycloakVersion+"-", []byte(pin), log, func(dir string) error {
@@ -54,7 +54,7 @@ func makeKeycloak(ctx context.Context, dir string) error {
 		if err := unpack(archive, home); err != nil {
 			return err
 		}
-		// Client certificates and features are settled at build time.
+		// The build decides on client certificates and features.
 		build := exec.CommandContext(ctx, filepath.Join(home, "bin", "kc.sh"), "build",
 			"--db=dev-file", "--https-client-auth=request", "--features="+strings.Join(features, ","))
 		if err := bed.Run(build); err != nil {
@@ -65,15 +65,14 @@ func makeKeycloak(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600); err != nil {
 		return err
 	}
-	// The command makes the administrator, and the database with it, and ends.
+	// The command creates the administrator and the database.
 	bootstrap := keycloakCommand(filepath.Join(dir, "default"), filepath.Join(dir, "database"), "bootstrap-admin", "service", "--optimized",
 		"--client-id="+keycloakAdministrator, "--client-secret:env=ADMINISTRATOR_SECRET")
 	bootstrap.Env = append(os.Environ(), "ADMINISTRATOR_SECRET="+secret)
 	return bed.Run(bootstrap)
 }
 
-// keycloakCommand prepares a command of kc.sh as kc.sh would, but without the shell around Java: what is started is
-// what is stopped.
+// keycloakCommand prepares a command of kc.sh without a shell around Java, so that the process can be stopped.
 func keycloakCommand(home, database, command string, args ...string) *exec.Cmd {
 	java := []string{
 		"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xms64m", "-Xmx512m", "-Dfile.encoding=UTF-8",
@@ -88,7 +87,7 @@ func keycloakCommand(home, database, command string, args ...string) *exec.Cmd {
 	return exec.Command("java", append(java, args...)...)
 }
 
-// unpack unpacks a zip archive into dir, without the one directory that holds all of it.
+// unpack unpacks a zip archive into dir, without its top directory.
 func unpack(archive, dir string) error {
 	from, err := zip.OpenReader(archive)
 	if err != nil {

@@ -15,10 +15,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// fetchArtifact has Maven fetch an artifact, given as group:artifact:version:type, into dir, and compares it with its
-// SHA-256. It returns the file.
+// fetchArtifact fetches an artifact (group:artifact:version:type) into dir with Maven, and checks its SHA-256. It
+// returns the file.
 func fetchArtifact(ctx context.Context, artifact, sum, dir string) (string, error) {
-	// The repository is one of its own: the artifact is kept once, where the caller unpacks it.
+	// A separate repository: the caller keeps the unpacked artifact.
 	repository, err := os.MkdirTemp("", "maven-")
 	if err != nil {
 		return "", err
@@ -54,7 +54,7 @@ func checkSum(path, want string) error {
 	return nil
 }
 
-// Prerequisites returns an error that names what this machine lacks of what the servers need.
+// Prerequisites returns an error with all missing tools.
 func Prerequisites(ctx context.Context) error {
 	var missing error
 	for _, need := range []struct {

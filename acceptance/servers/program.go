@@ -16,8 +16,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A program is an authorization server that this project writes on another maker's library. It reads the file of its
-// settings at each request, and loses its signing keys when it ends.
+// A program is an authorization server of this project on another maker's library. It reads its settings at each
+// request, and loses its signing keys at its end.
 type program struct {
 	daemon
 
@@ -26,12 +26,12 @@ type program struct {
 }
 
 type settings struct {
-	SigningKeys int      `json:"signingKeys"` // how many there are; the program makes those that are missing
+	SigningKeys int      `json:"signingKeys"` // the program makes missing ones
 	Lifetime    int      `json:"lifetime"`    // of tokens, in seconds
 	Clients     []Client `json:"clients"`
 }
 
-// newProgram prepares a program, which launch starts.
+// newProgram prepares a program for launch.
 func newProgram(b *bed.Bed, name string) (*program, error) {
 	dir, err := os.MkdirTemp(b.Dir, name+"-")
 	if err != nil {
@@ -43,7 +43,7 @@ func newProgram(b *bed.Bed, name string) (*program, error) {
 
 func (p *program) file() string { return filepath.Join(p.dir, "settings.json") }
 
-// change changes the settings. The program reads the old ones or the new ones.
+// change changes the settings. The program reads the old or the new ones.
 func (p *program) change(f func(*settings)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +66,7 @@ func (p *program) SetClient(_ context.Context, c Client) error {
 	})
 }
 
-// NewSigningKey has the program make another key.
+// NewSigningKey lets the program make another key.
 func (p *program) NewSigningKey(context.Context) error {
 	return p.change(func(s *settings) { s.SigningKeys++ })
 }
@@ -89,7 +89,7 @@ func (d *daemon) Restart(ctx context.Context) error {
 	return d.launch(ctx)
 }
 
-// launch starts the process and waits until it is ready. On a busy machine that takes minutes.
+// launch starts the process and waits until it is ready, on a busy machine for minutes.
 func (d *daemon) launch(ctx context.Context) error {
 	cmd := d.command()
 	cmd.Dir = d.dir

@@ -1,5 +1,5 @@
-// Package servers fetches, starts and administers authorization servers of other makers, for the tests of what the
-// plugin gets from them and of the recipes in docs/providers.md.
+// Package servers fetches, starts and administers authorization servers of other makers, for tests of the plugin
+// and of the recipes in docs/providers.md.
 package servers
 
 import (
@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A Kind is an authorization server that can be run here, and what it can do.
+// A Kind is an authorization server that can be run here.
 type Kind struct {
 	Name    string // of the test
 	Version string
@@ -17,35 +17,36 @@ type Kind struct {
 	// Start starts one on free ports of loopback. It stops with the bed.
 	Start func(ctx context.Context, b *bed.Bed) (Server, error)
 
-	// Methods are its client authentication methods, by their names in RFC 7591, RFC 8414 and RFC 8705.
+	// Methods are its client authentication methods (RFC 7591, RFC 8414, RFC 8705).
 	Methods []string
-	// Secrets are client secrets that it takes, beyond letters and digits. Default: Printable.
+	// Secrets are client secrets that it accepts, beyond letters and digits. Default: Printable.
 	Secrets []string
-	// Algorithms are those of client assertions that it takes (RFC 7518), of those that the plugin signs with.
+	// Algorithms are its algorithms of client assertions (RFC 7518) that the plugin can sign with.
 	Algorithms []string
 
-	// ByResource is set if the resource parameter decides the audience (RFC 8707), and not the client's registration.
+	// ByResource is set if the resource parameter decides the audience (RFC 8707), not the client's registration.
 	ByResource bool
 
-	// Fields are those of a client's config beyond what discovery finds, such as assertion_audience. Default: none.
+	// Fields returns a client's config fields that discovery does not find, such as assertion_audience. Default:
+	// none.
 	Fields func(c Client) map[string]any
 
-	// Refusals are the faults whose refusal the plugin reports in the server's own words.
+	// Refusals are faults that the plugin reports in the server's words.
 	Refusals []Refusal
 }
 
-// A Refusal is a fault, at the server or in the config, and what the operator reads of it.
+// A Refusal is a fault, at the server or in the config, with the operator's error.
 type Refusal struct {
 	Name   string
-	Client func(*Client)  // what the administrator did at the server; nil: nothing
+	Client func(*Client)  // the administrator's change; nil: none
 	Fields map[string]any // of the config
 	Says   string         // a part of the plugin's error
 }
 
-// Kinds are all that can be run here, but oidc-provider, which all other acceptance tests run on.
+// Kinds are the servers here, except oidc-provider of the other acceptance tests.
 var Kinds = []Kind{keycloak, keycloakWithResourceIndicators, spring, hydra, authlib}
 
-// A Client is a client as the server's administrator registers it.
+// A Client is a registered client.
 type Client struct {
 	ID        string   `json:"id"`
 	Secret    string   `json:"secret"`
@@ -66,10 +67,10 @@ type Client struct {
 
 // A Server is a running authorization server, and its administrator.
 type Server interface {
-	// Issuer is the server as MCP servers know it: with TLS for tls_client_auth, else without.
+	// Issuer returns the server for MCP servers: with TLS for tls_client_auth, else without.
 	Issuer(method string) bed.Issuer
 
-	// CA is the authority of its certificate and of the client certificates that it takes; nil without tls_client_auth.
+	// CA returns the CA of its certificate and of client certificates; nil without tls_client_auth.
 	CA() *bed.CA
 
 	// SetClient creates a client or replaces it. Its tokens live for 30 s.
@@ -78,27 +79,27 @@ type Server interface {
 	// Restart stops the server and starts it again at the same addresses.
 	Restart(ctx context.Context) error
 
-	// NewSigningKey makes the server sign tokens with another key from now on. Tokens signed before stay valid.
+	// NewSigningKey makes the server sign with another key. Older tokens stay valid.
 	NewSigningKey(ctx context.Context) error
 
-	// Recipe returns what a reader of the server's section of docs/providers.md has.
+	// Recipe returns the placeholders of the server's section of docs/providers.md.
 	Recipe() Recipe
 }
 
-// A Recipe is what a page takes for granted.
+// A Recipe is a page's preconditions.
 type Recipe struct {
 	Commands map[string]string // scripts of the commands of the server's own, by name; their arguments are "$@"
-	Own      map[string]string // what stands in the page for the reader's own, to what it is here
+	Own      map[string]string // values of the page's placeholders
 
-	// Issuer is the server's issuer in a page that says in words what is to be created there: the test creates the
-	// client mcp-broker, as each config needs it. Empty: the page has commands that do.
+	// Issuer is the server's issuer in a page without commands for the client: the test creates mcp-broker. Empty:
+	// the page has commands.
 	Issuer string
 }
 
 // Printable are the characters of secrets (RFC 6749 appendix A.2) beyond letters and digits.
 const Printable = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
-// Scopes are those that every server here knows and assigns to its clients.
+// Scopes are known to every server and assigned to its clients.
 var Scopes = []string{"files:read", "files:write"}
 
 // Lifetime of the tokens, in seconds.

@@ -17,7 +17,7 @@ var spring = Kind{
 	Start:      func(ctx context.Context, b *bed.Bed) (Server, error) { return startSpring(ctx, b) },
 	ByResource: true,
 	Methods:    []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"},
-	// ES384 too, but the plugin makes no such key.
+	// ES384 works too, but the plugin makes no such key.
 	Algorithms: []string{"RS256", "PS256", "ES256"},
 	Refusals: []Refusal{
 		{"wrong secret", nil, map[string]any{"client_secret": "not the secret"}, "invalid_client (HTTP 401); client_secret_basic was used: check client_id and client_secret"},
@@ -68,7 +68,7 @@ func startSpring(ctx context.Context, b *bed.Bed) (*springServer, error) {
 	return s, s.launch(ctx)
 }
 
-// Issuer is the address that the server is asked at. The signing keys are the same at both.
+// Issuer returns the address for the method. The signing keys are the same.
 func (s *springServer) Issuer(method string) bed.Issuer {
 	issuer := bed.Issuer{URL: s.plain, KeySet: s.plain + "/oauth2/jwks"}
 	if method == "tls_client_auth" {
@@ -77,15 +77,15 @@ func (s *springServer) Issuer(method string) bed.Issuer {
 	return issuer
 }
 
-// CA is the authority of its certificate and of those of its clients.
+// CA returns the CA of its certificate and of client certificates.
 func (s *springServer) CA() *bed.CA { return s.ca }
 
-// Recipe returns what a reader of the page has.
+// Recipe returns the page's placeholders.
 func (s *springServer) Recipe() Recipe {
 	return Recipe{Issuer: "https://SPRING"}
 }
 
-// buildSpring returns the path of the server's jar, which Maven makes once from the sources in the directory spring.
+// buildSpring returns the server's jar, built once by Maven from the directory spring.
 func buildSpring(ctx context.Context, log func(string, ...any)) (string, error) {
 	source, err := bed.SourcePath("acceptance", "servers", "spring")
 	if err != nil {

@@ -9,24 +9,22 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An Outage is a time in which a client's server gives no tokens, while its names are read all the time.
+// An Outage is an outage of a client's server while its names are read all the time.
 type Outage struct {
 	Name   string
 	Answer http.HandlerFunc // nil for a server that refuses connections
 	Length time.Duration
 	Names  int
-	Lost   bool // requests of the outage are not answered when the server is back either
+	Lost   bool // requests of the outage are never answered
 
-	// Lifetime is of the tokens that are held when the outage begins, as long before they are refreshed; 0 when none is
-	// held. Readers are served what is held for as long as it is valid.
+	// Lifetime is of the tokens held when the outage begins, just before their refresh; 0: none held.
 	Lifetime time.Duration
 }
 
-// RequestTimeout is that of the outage's configs: the default.
+// RequestTimeout is the default request_timeout.
 func (Outage) RequestTimeout() time.Duration { return 10 * time.Second }
 
-// Outages are all kinds of one length. The blips are refusals: a deployment, a restart, a client that is disabled for a
-// moment.
+// Outages returns all kinds with one length. Blips are short refusals: a deployment, a restart, a disabled client.
 func Outages(length, blip time.Duration) []Outage {
 	const names = 5
 	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
@@ -41,8 +39,8 @@ func Outages(length, blip time.Duration) []Outage {
 	}
 }
 
-// HeldOutages are those that begin while tokens of 20 s are held, and end when those have: the failures of the
-// refresh ahead have made the window long by then.
+// HeldOutages begin with held tokens of 20 s and end after their end: failed refreshes have made the window long by
+// then.
 func HeldOutages() []Outage {
 	const lifetime, length, names = 20 * time.Second, 12 * time.Second, 5
 	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
@@ -52,17 +50,17 @@ func HeldOutages() []Outage {
 	}
 }
 
-// An OutageReport is what readers had of an outage, and what it cost the server.
+// An OutageReport is the readers' waits and the server's requests of an outage.
 type OutageReport struct {
 	Outage
 	Down   int           // requests during the outage
 	Served time.Duration // from the server's return until the first name was served a token of after the outage
 	All    time.Duration // from the server's return until all names were
-	Back   int           // requests from the return until all names were served, without those that were under way then
-	Reads  []Result      // that brought no token
+	Back   int           // requests until all names were served, without those under way at the return
+	Reads  []Result      // failed reads
 }
 
-// Run takes the stage's server away for the outage's length.
+// Run runs the outage.
 func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	report := &OutageReport{Outage: o}
 	if err := s.Configure(ctx, "client", nil); err != nil {
@@ -97,7 +95,7 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	underWay := s.AS.Open() // which the plugin counts when they end
+	underWay := s.AS.Open() // counted by the plugin at their end
 	report.Down = during + underWay - before
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	if err := s.AS.Up(); err != nil {
@@ -122,7 +120,7 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	return report, err
 }
 
-// hold has all names hold a token, and waits until just before they are refreshed.
+// hold lets all names get a token, and waits until just before their refresh.
 func (o Outage) hold(ctx context.Context, s *Stage, paths []string) error {
 	if o.Lifetime == 0 {
 		return nil
@@ -175,7 +173,7 @@ func (l *readers) add(r Result) {
 		l.failed = append(l.failed, r)
 		return
 	}
-	// In whole seconds, which the outage's end is cut to as well.
+	// The time is cut to seconds, like the outage's end.
 	text, _ := r.Data["last_vault_rotation"].(string)
 	issued, err := time.Parse(time.RFC3339, text)
 	if err == nil && !issued.Equal(l.issued[r.Path]) {
@@ -183,8 +181,7 @@ func (l *readers) add(r Result) {
 	}
 }
 
-// servedSince is when the first and the last of all names was served a token that was issued after the time; zero
-// when that has not been.
+// servedSince returns when the first and the last name got a token issued after the time, or zero times.
 func (l *readers) servedSince(since time.Time) (first, all time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

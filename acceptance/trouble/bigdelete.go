@@ -11,14 +11,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A BigDelete is the delete of a config with many roles, each of which holds a token, while brokers of other servers
-// read theirs for the first time.
+// A BigDelete is the delete of a config with many roles and tokens, while brokers of other servers read for the
+// first time.
 type BigDelete struct {
 	Roles  int
 	Others int // servers, each with a client of its own
 }
 
-// A BigDeleteReport is what others, and the deleted names themselves, saw of it.
+// A BigDeleteReport is the result for the others and for the deleted names.
 type BigDeleteReport struct {
 	BigDelete
 	Delete    Result
@@ -26,12 +26,12 @@ type BigDeleteReport struct {
 	Warm      []Result      // reads of one of the others all the time, whose token was held before
 	Status    []Result      // reads of the health of the others, meanwhile
 	Gone      []Result      // reads of deleted names, as soon as the delete had returned
-	Early     []Result      // the same while the delete was under way for more than a second; none when it was shorter
+	Early     []Result      // as Gone, more than a second after the start of the delete
 	Listed    []Result      // lists of the config's roles, of the health and of all configs, then
 	Left      int           // entries of the config in storage when the delete had returned
-	Clean     time.Duration // from there until none was left
+	Clean     time.Duration // from then until there were none
 	Create    Result        // the first write of a new config of that name, as soon as the delete had returned
-	Created   time.Duration // from then until such a write was done
+	Created   time.Duration // from then until a write was accepted
 	Recreated []Result      // reads of a role of a new config of that name, until the old one's entries had gone, and then
 	Still     int           // entries in the end that are not the new config's
 }
@@ -86,7 +86,7 @@ func (d BigDelete) prepare(ctx context.Context, s *Stage) (paths, others []strin
 	return paths, others, err
 }
 
-// holding writes a config with n roles, each of which holds a token, and returns the paths of these.
+// holding writes a config with n roles and their tokens, and returns the token paths.
 func (s *Stage) holding(ctx context.Context, config string, n int) (paths []string, err error) {
 	s.AS.Set(s.AS.Issue(time.Hour))
 	if err := s.Configure(ctx, config, nil); err != nil {
@@ -110,7 +110,7 @@ func (BigDelete) readCold(ctx context.Context, s *Stage, paths []string) []Resul
 	return results
 }
 
-// readWhile reads a path over and over until ctx ends.
+// readWhile reads a path again and again until ctx ends.
 func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
 	for {
 		r := s.Read(context.WithoutCancel(ctx), path)
@@ -121,12 +121,12 @@ func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
 	}
 }
 
-// earlyReads are those that began more than a second after the delete did.
+// earlyReads returns the reads begun more than a second after the start of the delete.
 func earlyReads(all []Result, deleting time.Time) []Result {
 	return slices.DeleteFunc(all, func(r Result) bool { return r.Begun.Before(deleting.Add(time.Second)) })
 }
 
-// ownedKeys are what the keys of the entries hold that go with the config.
+// ownedKeys are parts of the storage keys of the config's entries.
 var ownedKeys = []string{"/role/big/", "/token/big/"}
 
 func entries(ctx context.Context, s *Stage) (n int, err error) {
@@ -137,8 +137,8 @@ func entries(ctx context.Context, s *Stage) (n int, err error) {
 	return n, err
 }
 
-// recreate writes a new config of the name and a role of an old role's name, and waits until nothing but that is in
-// storage. What is cleared away is never the new one's.
+// recreate writes a new config and role of the old names, and waits until storage has no other entries of the
+// config.
 func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, returned time.Time) error {
 	const role, entriesOfRole = "role-7", 2
 	config := s.Config(map[string]any{"verify": false})
@@ -174,7 +174,7 @@ func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, r
 	return err
 }
 
-// A Rewrite is a write of a config with many roles that contacts no server and makes all their tokens worthless.
+// A Rewrite is a write that contacts no server and makes the tokens of many roles invalid.
 type Rewrite struct {
 	Roles int
 	Wrote Result

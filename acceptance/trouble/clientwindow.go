@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A Failure is one of those that belong to a client at its server: all names of the client share its window.
+// A Failure is a failure of a client at its server: all names of the client share its window.
 type Failure struct {
 	Name    string
 	Answer  http.HandlerFunc // nil for a server that refuses connections
@@ -20,7 +20,7 @@ type Failure struct {
 	Limit   time.Duration    // that the server asks to be left alone for, 0 when it does not ask
 }
 
-// Failures are all kinds that a Crowd meets.
+// Failures returns the kinds for Crowd.
 func Failures() []Failure {
 	const limit = 3 * time.Second
 	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
@@ -39,7 +39,7 @@ func Failures() []Failure {
 	}
 }
 
-// A CrowdReport is how often a failing server was asked by a client with many names.
+// A CrowdReport counts the requests of a client with many names to a failing server.
 type CrowdReport struct {
 	Failure
 	Names   int
@@ -55,8 +55,8 @@ type CrowdReport struct {
 	Last    []Result      // of all names, after the recovery
 }
 
-// Crowd has the names of one client, half of them roles of one config and half of another, meet a failure: all are
-// read at once, again and again for some time, and once more when the server is well.
+// Crowd reads all names of a client, roles of two configs, during a failure: all at once, again for some time, and
+// after the recovery.
 func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Duration) (*CrowdReport, error) {
 	r := &CrowdReport{Failure: f, Names: names}
 	var paths []string
@@ -114,7 +114,7 @@ func (f Failure) begin(s *Stage) error {
 	return nil
 }
 
-// heal has the server answer again, and readers of all names ask until each has a token.
+// heal lets the server recover, and reads until each name has a token.
 func (r *CrowdReport) heal(ctx context.Context, s *Stage, paths []string, asked int) error {
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	if err := s.AS.Up(); err != nil {
@@ -135,7 +135,7 @@ func (r *CrowdReport) heal(ctx context.Context, s *Stage, paths []string, asked 
 	return err
 }
 
-// shortestGap is the shortest time between two requests since the given time; 0 when there were not two.
+// shortestGap returns the shortest time between two requests since the given time, or 0.
 func shortestGap(requests []bed.ScriptedRequest, since time.Time) (shortest time.Duration) {
 	var last time.Time
 	for _, request := range requests {
@@ -150,8 +150,8 @@ func shortestGap(requests []bed.ScriptedRequest, since time.Time) (shortest time
 	return shortest
 }
 
-// A Rotation is what becomes of many held tokens when the write that rotates their client's secret gets a token and
-// every request after that fails.
+// A Rotation is a write of a new secret with many held tokens: the write's token request succeeds, and all later
+// ones fail.
 type Rotation struct {
 	Names int
 	Wrote Result
@@ -162,7 +162,7 @@ type Rotation struct {
 	Refreshed int      // requests for these
 }
 
-// Rotate rotates the secret of a client with so many held tokens.
+// Rotate rotates the secret of a client with this many held tokens.
 func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Duration) (*Rotation, error) {
 	r := &Rotation{Names: names}
 	s.AS.Set(s.AS.Issue(time.Hour))
@@ -207,7 +207,7 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	}
 	r.Asked = after - before
 	r.Reads = s.ReadAll(ctx, paths)
-	// A token that is younger is not replaced.
+	// A younger token is not replaced.
 	if err := bed.Sleep(ctx, time.Until(held.Add(10*time.Second))); err != nil {
 		return nil, err
 	}

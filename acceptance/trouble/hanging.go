@@ -12,17 +12,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The events that a Vault goes through while readers wait for a server that hangs.
+// The events of Vault while readers wait for a hanging server.
 const (
 	Seal     = "seal"
 	StepDown = "step-down"
 )
 
-// hangLimit is when the server that hangs begins to refuse, so that a run ends even if no wait has a bound.
+// hangLimit is when the hanging server begins to refuse, so that every run ends.
 const hangLimit = 40 * time.Second
 
-// A Hang is what Vault does to a cluster while readers wait for a token endpoint that accepts and never
-// answers.
+// A Hang is an event of a cluster while readers wait for a token endpoint that never answers.
 type Hang struct {
 	Event   string // Seal or StepDown, of the active node
 	Readers int    // cold, each of a name of its own, all at once
@@ -30,18 +29,17 @@ type Hang struct {
 	Write   bool   // a config write waits for the server too, with the longest request_timeout
 }
 
-// A HangReport is how long each had to wait.
+// A HangReport is the wait of each caller.
 type HangReport struct {
 	Hang
 	Took  time.Duration // from the request to seal or step down until the node no longer was active
 	Back  time.Duration // from there until the cluster served KV again, a sealed node unsealed
 	Reads []Result      // of tokens
-	Wrote *Result       // the config write, nil when there was none
+	Wrote *Result       // of the config; nil: none
 	KV    time.Duration // the slowest read of KV at the node, from before the event until it was over
 }
 
-// Run has a cluster go through the event. All is at the active node's own address, and all readers have
-// reached it before the event.
+// Run runs the event at the active node's own address, after all readers have reached it.
 func (h Hang) Run(ctx context.Context, b *bed.Bed, s *Stage, prefix string) (*HangReport, error) {
 	report := &HangReport{Hang: h}
 	paths, err := h.prepare(ctx, s, prefix)
@@ -96,7 +94,7 @@ func (h Hang) prepare(ctx context.Context, s *Stage, prefix string) (paths []str
 	return s.Roles(ctx, prefix, h.Readers)
 }
 
-// watchKV reads a KV entry over and over until it is stopped.
+// watchKV reads a KV entry again and again until stop.
 func (h Hang) watchKV(ctx context.Context, root *api.Client, report *HangReport, callers *sync.WaitGroup) (stop func()) {
 	watching, stop := context.WithCancel(ctx)
 	callers.Go(func() {
@@ -113,7 +111,7 @@ func (h Hang) watchKV(ctx context.Context, root *api.Client, report *HangReport,
 	return stop
 }
 
-// do seals the node or has it step down, and waits until the cluster serves again.
+// do makes the event happen, and waits until the cluster serves again.
 func (h Hang) do(ctx context.Context, b *bed.Bed, node *bed.Node, root *api.Client, report *HangReport) (err error) {
 	begun := time.Now()
 	if h.Event == Seal {
@@ -149,7 +147,7 @@ func (h Hang) do(ctx context.Context, b *bed.Bed, node *bed.Node, root *api.Clie
 	return err
 }
 
-// MountKV mounts a KV engine with the entry that a Hang reads.
+// MountKV mounts a KV engine with an entry to read.
 func MountKV(ctx context.Context, root *api.Client) error {
 	if err := root.Sys().MountWithContext(ctx, "kv", &api.MountInput{Type: "kv"}); err != nil {
 		return err

@@ -10,17 +10,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A ShortLived is many names whose tokens live too short to be refreshed ahead, each read once and then left alone.
+// A ShortLived is many names with tokens too short to refresh ahead, each read once.
 type ShortLived struct {
 	Names    int
 	Lifetime time.Duration // expires_in
 	Calm     time.Duration // without readers
 }
 
-// A ShortLivedReport is what such names cost.
+// A ShortLivedReport counts requests and storage writes.
 type ShortLivedReport struct {
 	ShortLived
-	Warned []string // by a config write that obtained such a token
+	Warned []string // by a config write
 	Reads  []Result // the one read of each name
 	Asked  int      // requests for these
 	Writes int      // storage writes of the whole Vault meanwhile
@@ -31,11 +31,11 @@ type ShortLivedReport struct {
 	IdleWrites int // the same in as long a time before the names were read: Vault's own
 }
 
-// Run creates the names, each a config with a client of its own, reads each once, and leaves them alone. The Vault must be
-// a single node and have no other user.
+// Run creates the names, each a config with its own client, reads each once, and waits. Vault must be a single node
+// without other users.
 func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error) {
 	r := &ShortLivedReport{ShortLived: l}
-	// One of a second may have ended when it arrives: lifetimes count from the whole second of the request.
+	// A token of a second may have expired when it arrives: lifetimes count from the whole second of the request.
 	s.AS.Set(s.AS.Issue(max(l.Lifetime, 3*time.Second)))
 	warned := s.Write(ctx, "config/warned", s.Config(nil))
 	if err := done(warned); err != nil {
@@ -66,7 +66,7 @@ func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error
 	return r, err
 }
 
-// during is how many storage writes and token requests there were while f ran.
+// during returns the storage writes and token requests while f ran.
 func (s *Stage) during(ctx context.Context, f func() error) (writes, asked int, err error) {
 	var before, after [2]int
 	for i, at := range []*[2]int{&before, &after} {
@@ -85,7 +85,7 @@ func (s *Stage) during(ctx context.Context, f func() error) (writes, asked int, 
 	return after[0] - before[0], after[1] - before[1], nil
 }
 
-// appliedIndex is that of raft, which every write to storage raises by one.
+// appliedIndex returns raft's index, which counts storage writes.
 func appliedIndex(ctx context.Context, client *api.Client) (int, error) {
 	leader, err := client.Sys().LeaderWithContext(ctx)
 	if err != nil {

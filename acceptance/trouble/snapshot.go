@@ -7,8 +7,7 @@ import (
 	"io"
 )
 
-// snapshotState is what a snapshot of Vault's raft storage holds: a gzipped tar, with all entries in the file
-// state.bin.
+// snapshotState returns the entries of a snapshot of raft: state.bin of a gzipped tar.
 func snapshotState(snapshot io.Reader) ([]byte, error) {
 	unzipped, err := gzip.NewReader(snapshot)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package trouble measures what trouble costs the users of a mount of the plugin, and of its Vault: servers that hang,
-// limit or refuse, outages, tokens that are too short to refresh ahead, and the delete of a large config. The
-// acceptance tests check the figures, bench/cmd/trouble prints them.
+// Package trouble measures the effects of trouble on the users of a mount and of its Vault: servers that hang,
+// limit or refuse, outages, short-lived tokens, and the delete of a large config. Acceptance tests check the
+// figures, bench/cmd/trouble prints them.
 package trouble
 
 import (
@@ -26,8 +26,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A Stage is a mount of the plugin for one kind of trouble, and a scripted server that is its authorization
-// server. What other mounts of the Vault do is in none of its figures.
+// A Stage is a mount of the plugin with a scripted authorization server. Its figures exclude other mounts.
 type Stage struct {
 	Bed   *bed.Bed
 	Mount string
@@ -37,17 +36,17 @@ type Stage struct {
 	secret string
 }
 
-// stages is how many there have been: a test may run more than once on one Vault.
+// stages counts stages: a test may run again on one Vault.
 var stages atomic.Int64
 
-// NewStage mounts the plugin under a name that begins as given and that no other mount has.
+// NewStage mounts the plugin under a new name with this prefix.
 func NewStage(ctx context.Context, b *bed.Bed, name string) (*Stage, error) {
 	mount := fmt.Sprintf("%s-%d", name, stages.Add(1))
 	root, err := b.Vault.Root()
 	if err != nil {
 		return nil, err
 	}
-	// A request that waits longer than any bound is a figure, not an error of the client's.
+	// A long wait is a figure, not an error of the client.
 	root.SetClientTimeout(2 * time.Minute)
 	s := &Stage{Bed: b, Mount: mount, Root: root, secret: newSecret()}
 	b.Secrecy.AddClientSecret(mount, s.secret)
@@ -73,10 +72,10 @@ type Result struct {
 	Warn   []string
 }
 
-// Ended is when the request was over.
+// Ended returns the end of the request.
 func (r Result) Ended() time.Time { return r.Begun.Add(r.Took) }
 
-// String holds no secret: errors of Vault have none.
+// String has no secret: errors of Vault have none.
 func (r Result) String() string {
 	return fmt.Sprintf("%s: status %d after %s: %s", r.Path, r.Status, r.Took.Round(time.Millisecond), r.Text)
 }
@@ -135,7 +134,7 @@ func timed(path string, do func() (*api.Secret, error)) Result {
 	case err != nil:
 		r.Status, r.Text = 0, err.Error()
 	case secret == nil:
-		r.Status = http.StatusNotFound // which Vault's client does not make an error
+		r.Status = http.StatusNotFound // no error of Vault's client
 	default:
 		r.Data, r.Warn = secret.Data, secret.Warnings
 	}
@@ -153,8 +152,7 @@ func (s *Stage) ReadAll(ctx context.Context, paths []string) []Result {
 	return results
 }
 
-// Config is a config of the stage's authorization server that needs no discovery. changes may hold more
-// fields, and others in the place of these.
+// Config returns a config of the stage's authorization server without discovery, with changes.
 func (s *Stage) Config(changes map[string]any) map[string]any {
 	config := map[string]any{
 		"token_url":     s.AS.TokenURL(),
@@ -165,15 +163,14 @@ func (s *Stage) Config(changes map[string]any) map[string]any {
 	return config
 }
 
-// Configure writes a config without asking its authorization server.
+// Configure writes a config without a token request.
 func (s *Stage) Configure(ctx context.Context, name string, changes map[string]any) error {
 	config := s.Config(changes)
 	config["verify"] = false
 	return done(s.Write(ctx, "config/"+name, config))
 }
 
-// Roles writes n roles of a config without asking its authorization server. Their names are returned as
-// paths below token/.
+// Roles writes n roles of a config without token requests, and returns their token paths.
 func (s *Stage) Roles(ctx context.Context, config string, n int) (paths []string, err error) {
 	for i := range n {
 		paths = append(paths, fmt.Sprintf("token/%s/role-%d", config, i))
@@ -185,7 +182,7 @@ func (s *Stage) Roles(ctx context.Context, config string, n int) (paths []string
 	})
 }
 
-// Clients writes n configs, each of a client of its own, and returns their token paths.
+// Clients writes n configs, each with its own client, and returns their token paths.
 func (s *Stage) Clients(ctx context.Context, prefix string, n int) (paths []string, err error) {
 	for i := range n {
 		paths = append(paths, fmt.Sprintf("token/%s-%d", prefix, i))
@@ -196,7 +193,7 @@ func (s *Stage) Clients(ctx context.Context, prefix string, n int) (paths []stri
 	})
 }
 
-// each does f for all numbers below n, some at a time.
+// each calls f for all numbers below n, some at a time.
 func each(n int, f func(int) error) error {
 	var group errgroup.Group
 	group.SetLimit(16)
@@ -206,7 +203,7 @@ func each(n int, f func(int) error) error {
 	return group.Wait()
 }
 
-// done is the error of a request that was not done.
+// done returns an error if the request failed.
 func done(r Result) error {
 	if r.Status != http.StatusOK && r.Status != http.StatusNoContent {
 		return errors.New(r.String())
@@ -214,8 +211,7 @@ func done(r Result) error {
 	return nil
 }
 
-// Asked is how many token requests the plugin has made for this mount, by its own count: a server that
-// refuses connections can't count them.
+// Asked returns the plugin's own count of token requests of this mount, which includes refused connections.
 func (s *Stage) Asked(ctx context.Context) (int, error) {
 	response, err := s.Root.Logical().ReadRawWithContext(ctx, s.Mount+"/metrics")
 	if err != nil {
@@ -234,7 +230,7 @@ func (s *Stage) Asked(ctx context.Context) (int, error) {
 	return int(total), nil
 }
 
-// UnderWay is how many requests for paths below the mount Vault has under way.
+// UnderWay returns the number of requests below the mount that Vault has under way.
 func UnderWay(ctx context.Context, client *api.Client, mount string) (int, error) {
 	response, err := client.Logical().ReadRawWithContext(ctx, "sys/in-flight-req")
 	if err != nil {
@@ -270,7 +266,7 @@ func wait(ctx context.Context, what string, f func() (bool, error)) error {
 	})
 }
 
-// Slowest is the longest that any of the requests took.
+// Slowest returns the longest time of a request.
 func Slowest(results []Result) (longest time.Duration) {
 	for _, r := range results {
 		longest = max(longest, r.Took)
@@ -278,7 +274,7 @@ func Slowest(results []Result) (longest time.Duration) {
 	return longest
 }
 
-// Statuses is how many requests were answered with each status.
+// Statuses counts the requests by status.
 func Statuses(results []Result) map[int]int {
 	all := map[int]int{}
 	for _, r := range results {
@@ -287,7 +283,7 @@ func Statuses(results []Result) map[int]int {
 	return all
 }
 
-// Other is the first request that was answered with none of the statuses; nil when there is none.
+// Other returns the first request with none of the statuses, or nil.
 func Other(results []Result, statuses ...int) *Result {
 	for i := range results {
 		if !slices.Contains(statuses, results[i].Status) {
@@ -297,8 +293,7 @@ func Other(results []Result, statuses ...int) *Result {
 	return nil
 }
 
-// Stored counts the entries in Vault's storage whose key holds the text. It looks into a snapshot of raft:
-// keys are in the clear there, values are not.
+// Stored counts the storage entries whose keys hold the text, in a snapshot of raft, which has keys in the clear.
 func Stored(ctx context.Context, client *api.Client, texts ...string) (map[string]int, error) {
 	var snapshot bytes.Buffer
 	if err := client.Sys().RaftSnapshotWithContext(ctx, &snapshot); err != nil {

@@ -1,8 +1,6 @@
-// Command demo shows the plugin's main job on real parts: Vault with the plugin, Vault Agent, an
-// authorization server, an MCP server and a broker, all on loopback. It prints a transcript of
-// what is done, the commands that do it and what came back, checks every claim that it makes,
-// and exits 0 only if all held. With -keep it sets everything up and leaves it running to be
-// tried out.
+// Command demo shows the plugin's main job on real parts: Vault with the plugin, Vault Agent, an authorization
+// server, an MCP server and a broker, all on loopback. It prints a transcript with commands and answers, checks
+// every claim, and exits 0 only if all hold. With -keep it leaves everything running after the set-up.
 package main
 
 import (
@@ -30,7 +28,7 @@ func main() {
 	}
 }
 
-// run tells the story and checks at the end that neither a log nor the transcript gave anything away.
+// run tells the story, and checks logs and transcript for secrets.
 func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 	fmt.Fprintln(out, "Starting Vault or OpenBao with the plugin, an authorization server and an MCP server on loopback.")
 	b, err := bed.Start(ctx, bed.Options{Bare: true})
@@ -44,7 +42,7 @@ func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 		s.invite()
 		<-ctx.Done()
 	}
-	if keep && ctx.Err() != nil { // that is how it is stopped, during the set-up too
+	if keep && ctx.Err() != nil { // interrupted, maybe during the set-up
 		err = nil
 		fmt.Fprintln(out, "\nStopping.")
 	}

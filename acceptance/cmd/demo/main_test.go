@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// heard is an output that tells when it has been told something.
+// heard is an output that reports a word.
 type heard struct {
 	word string
 	said chan struct{} // closed then
@@ -38,7 +38,7 @@ func (h *heard) String() string {
 	return h.text.String()
 }
 
-// interruptAt runs the kept demo and interrupts it when it says a word. It returns what the demo said, and how it ended.
+// interruptAt runs the kept demo, interrupts it at a word, and returns its output and its error.
 func interruptAt(t *testing.T, word string) (said string, err error) {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -56,13 +56,13 @@ func interruptAt(t *testing.T, word string) (said string, err error) {
 	return out.String(), err
 }
 
-// What make dev starts stays until it is interrupted, and ends well then.
+// make dev runs until it is interrupted, without an error.
 func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	out, err := interruptAt(t, "Ctrl-C")
 	if err != nil || !strings.HasSuffix(out, "All held.\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// It teaches the README's commands.
+	// The demo has the README's commands.
 	readme := bed.Must(os.ReadFile("../../../README.md"))(t)
 	for taught, shown := range map[string]string{
 		"tr -d '\\n' < client-secret | vault write mcp-oauth/config/files": "tr -d '\\n' < client-secret | vault write mcp-oauth/config/weather",

@@ -20,7 +20,7 @@ import (
 // lifetime of the access tokens: short, so that refreshes can be watched.
 const lifetime = 20 * time.Second
 
-// A story is the demo's sequence of steps and what they hand on.
+// A story is the demo's sequence of steps and their state.
 type story struct {
 	*transcript
 	bed    *bed.Bed
@@ -29,13 +29,13 @@ type story struct {
 	id     *bed.Identity // of the first broker
 	agent  *bed.Agent
 	broker *bed.Broker
-	probes int // requests without a token by which the plugin found the authorization server
+	probes int // discovery requests of the plugin
 
 	running sync.WaitGroup // the broker's loop
 	cancel  context.CancelFunc
 }
 
-// tell tells the whole story, or with setUpOnly the part after which all is in place.
+// tell tells the story, or only the set-up.
 func (s *story) tell(ctx context.Context, setUpOnly bool) error {
 	steps := []func(context.Context) error{
 		s.startParts, s.enablePlugin, s.writeConfig, s.admitBroker, s.startAgent, s.startBroker,
@@ -62,7 +62,7 @@ func (s *story) stop() {
 	s.running.Wait()
 }
 
-// product is which server runs the plugin.
+// product returns the server's name and version.
 func (s *story) product() string { return string(s.vault.Product) + " " + s.vault.Version }
 
 func (s *story) startParts(ctx context.Context) error {
@@ -151,7 +151,7 @@ func (s *story) startAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The template is what matters of it.
+	// Only the template is shown.
 	s.printf("   $ %s agent -config=agent.hcl\n", s.vault.Product.Command())
 	_, template, _ := strings.Cut(string(config), "template {")
 	s.show("template {" + strings.ReplaceAll(template, filepath.Dir(s.agent.File)+"/", ""))
@@ -277,8 +277,7 @@ func (s *story) rotateSecret(ctx context.Context) error {
 	}
 	s.check(after != before.TokenID, "Vault holds a token got with the new secret")
 
-	// The agent comes for it when the ttl that it was told is over. Until then its file holds the
-	// token that Vault held at the rotation, or the one before.
+	// The agent reads again after the ttl. Until then its file holds the token of the rotation or the one before.
 	now := rendered
 	for (now == rendered || now == before.TokenID) && time.Since(written) < lifetime+5*time.Second && ctx.Err() == nil {
 		_ = bed.Sleep(ctx, 100*time.Millisecond)
@@ -325,7 +324,7 @@ func (s *story) countUp(ctx context.Context) error {
 	return nil
 }
 
-// invite tells how to try things out.
+// invite prints commands to try.
 func (s *story) invite() {
 	s.printf(`
 Everything is up, and the broker goes on. Ctrl-C stops it all.

@@ -15,15 +15,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A transcript prints what is done, the commands that do it, what came back, and whether that is
-// what was to be.
+// A transcript prints steps, commands, answers and the results of checks.
 type transcript struct {
 	out     io.Writer
 	printed bytes.Buffer // all that was printed, to be looked through for secrets
 	steps   int
 	failed  []string // checks that did not hold
 	vault   *bed.Vault
-	dir     string // where commands run
+	dir     string // of the commands
 }
 
 func (t *transcript) printf(format string, args ...any) {
@@ -78,8 +77,8 @@ func (t *transcript) show(text string) {
 	}
 }
 
-// run runs the command vault or bao with args as the holder of token, shows both and returns what it
-// printed. who is how the transcript names the holder if it is not the operator.
+// run runs vault or bao as the holder of token, and shows the command and its output, which it returns. who names
+// the holder unless it is the operator.
 func (t *transcript) run(ctx context.Context, who, token string, args ...string) (string, error) {
 	prefix := "$ "
 	if who != "" {
@@ -106,7 +105,7 @@ func (t *transcript) runWithText(ctx context.Context, text string, args ...strin
 	return t.carryOut(ctx, t.vault.RootToken, text, args)
 }
 
-// carryOut runs a command, shows what it printed and returns it.
+// carryOut runs a command, and shows and returns its output.
 func (t *transcript) carryOut(ctx context.Context, token, stdin string, args []string) (string, error) {
 	cmd := t.vault.CLI(ctx, token, args...)
 	cmd.Dir = t.dir
@@ -143,5 +142,5 @@ func (t *transcript) must(ctx context.Context, args ...string) (string, error) {
 
 var jwt = regexp.MustCompile(`(eyJ[\w-]{5})[\w-]*\.[\w-]+\.[\w-]+`)
 
-// shorten leaves of each access token no more than its first characters, which all tokens share.
+// shorten cuts each access token to its first characters, which all tokens share.
 func shorten(text string) string { return jwt.ReplaceAllString(text, "$1...") }

@@ -1,7 +1,6 @@
-// Command prepare gets ready what the acceptance tests and the demo need and what takes long the
-// first time: servers, the plugin and the authorization server's npm packages. The tests do it
-// themselves if it has not been done, but go test shows no progress meanwhile. Its arguments are
-// values of VAULT_BIN, one for each server; the default is that of the environment.
+// Command prepare fetches and builds the slow parts of the acceptance tests and the demo, with progress: servers,
+// the plugin and npm packages. Its arguments are values of VAULT_BIN, one for each server; the default is the
+// environment's.
 package main
 
 import (

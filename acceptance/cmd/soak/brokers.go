@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// brokerCount is the number of brokers; each reads at every use, as tokens of less than 15 s want it.
+	// brokerCount is the number of brokers. Each reads at every use.
 	brokerCount = 50
 	// readTimeout is when a broker gives a read up.
 	readTimeout = 5 * time.Second
@@ -36,10 +36,10 @@ type brokers struct {
 
 	mu         sync.Mutex // guards the fields below
 	reads      map[string]int
-	reasons    map[string]map[string]int // of the reads that brought no token, by outcome
+	reasons    map[string]map[string]int // of failed reads, by outcome
 	violations int
-	calm       bool  // nothing is out of order, so that every read is to bring a token
-	troubled   error // the first that did not in a calm
+	calm       bool  // no trouble, so every read must return a token
+	troubled   error // first failure in a calm
 }
 
 func (b *brokers) start(ctx context.Context, seed uint64, servers []*server) {
@@ -85,10 +85,10 @@ func (b *brokers) read(ctx context.Context, s *server, path string) {
 	}
 }
 
-// variable is what differs between two errors of a kind.
+// variable matches the differences between errors of a kind.
 var variable = regexp.MustCompile(`soak-\d+(/reader)?|\d+(\.\d+)?m?s\b|\b[0-9a-f]{8,}\b|\d{4}-\d\d-\d\dT[\d:]+Z|127\.0\.0\.1:\d+`)
 
-// explain keeps why a read brought no token. mu is held.
+// explain records the reason of a failed read. mu is held.
 func (b *brokers) explain(outcome string, err error) {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	reason := variable.ReplaceAllString(strings.TrimLeft(lines[len(lines)-1], "\t *"), "…")
@@ -104,21 +104,21 @@ func (b *brokers) isCalm() bool {
 	return b.calm
 }
 
-// setCalm reports whether all is well from now on.
+// setCalm starts or ends a calm.
 func (b *brokers) setCalm(calm bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calm = calm
 }
 
-// firstTrouble is the first read that brought no token while all was well.
+// firstTrouble returns the first read that failed during a calm.
 func (b *brokers) firstTrouble() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.troubled
 }
 
-// voidCalm takes back that all was well, and forgets what has come of it since the trouble of before.
+// voidCalm ends the calm and restores the earlier failure.
 func (b *brokers) voidCalm(troubled error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,7 +138,7 @@ func (b *brokers) pause(ctx context.Context) error {
 
 func (b *brokers) resume() { b.paused.Store(false) }
 
-// counts tells how many reads there were, and how many of them brought a token.
+// counts returns the numbers of reads and of tokens.
 func (b *brokers) counts() (reads, tokens int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

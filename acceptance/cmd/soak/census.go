@@ -13,14 +13,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A count is what the plugin's process holds while nobody asks for anything.
+// A count is the plugin's use of resources without readers.
 type count struct {
 	reign
 	pid int
 	bed.ProcessUsage
 }
 
-// census counts what the process holds that serves now.
+// census counts the resources of the active process.
 func (s *soak) census(ctx context.Context) (count, error) {
 	reign, err := s.reign(ctx)
 	if err != nil {
@@ -39,12 +39,10 @@ func (s *soak) census(ctx context.Context) (count, error) {
 	return c, err
 }
 
-// goroutines are how many a process had: those of refreshes under way, which there are at one moment
-// and not at the next, and the others.
+// goroutines are the numbers of a process: of refreshes under way, which come and go, and others.
 type goroutines struct{ refreshing, others int }
 
-// goroutines ends the plugin with a SIGQUIT, upon which Go's runtime tells of every goroutine, and
-// counts them.
+// goroutines counts the goroutines that Go's runtime prints on SIGQUIT, which ends the plugin.
 func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 	var n goroutines
 	node, err := s.bed.Active(ctx)
@@ -73,7 +71,7 @@ func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 			return n, err
 		}
 	}
-	// What a process has written before its end may come to the log after it.
+	// The output may arrive after the end of the process.
 	for settled := (goroutines{others: -1}); settled != n; {
 		settled = n
 		if err := bed.Sleep(ctx, 500*time.Millisecond); err != nil {
@@ -95,7 +93,7 @@ var (
 	refreshing = regexp.MustCompile(`tokens\.\(\*slot\)\.fly|net/http\.\(\*(persistConn|Transport)\)|crypto/tls\.`)
 )
 
-// countGoroutines counts those that a log tells of from an offset on.
+// countGoroutines counts the goroutines in a log from an offset.
 func countGoroutines(log string, offset int64) (n goroutines, err error) {
 	file, err := os.Open(log)
 	if err != nil {

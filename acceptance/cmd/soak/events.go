@@ -12,16 +12,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// What an event may cost in token requests, beyond the refreshes that come anyway.
+// Token requests of an event, beyond the regular refreshes.
 const (
-	// perOutage is for each name whose authorization server is out of order: while it is,
-	// attempts come at windows of 0.75, 1.5, 3 s and more instead of every 2.25 s, so two more.
+	// perOutage is for each name of a failing authorization server: attempts come at windows of 0.75, 1.5, 3 s and
+	// more instead of every 2.25 s, so two more.
 	perOutage = 2
-	// perEnd is for each name when the process that asks ends: the request under way is lost,
-	// and so is the memory of a failure and of the windows that it has gone through.
+	// perEnd is for each name when the process ends: it loses the request under way and its backoff windows.
 	perEnd = 1 + perOutage
-	// perWrite is for each name that a write concerns: the request under way is thrown away and
-	// made again, and a token of an old shape is asked for anew.
+	// perWrite is for each name of a write: it repeats the request under way, and replaces a token of old settings.
 	perWrite = 2
 )
 
@@ -31,8 +29,7 @@ type event struct {
 	do   func(ctx context.Context) error
 }
 
-// every makes events in an order drawn anew each time that all of them have been, at random
-// intervals, until a time.
+// every makes events in random rounds of all of them, at random intervals, until a time.
 func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread time.Duration, events []event) error {
 	for {
 		for _, i := range r.Perm(len(events)) {
@@ -50,7 +47,7 @@ func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread tim
 	}
 }
 
-// authorizationServer puts the authorization server out of order, and restarts it.
+// authorizationServer makes faults of the authorization server, and restarts it.
 func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) error {
 	r := s.source(n)
 	return func(ctx context.Context, until time.Time) error {
@@ -110,7 +107,7 @@ func (s *soak) operators(n uint64) func(context.Context, time.Time) error {
 }
 
 func (s *soak) operator(ctx context.Context, until time.Time, r *rand.Rand) error {
-	// write has one of the servers written to. Each write concerns both of its names, or the role's alone.
+	// write writes to one of the servers. Each write concerns both of its names, or the role's alone.
 	write := func(kind string, names int, do func(ctx context.Context, srv *server) (detail string, writes int, err error)) event {
 		return event{kind, func(ctx context.Context) error {
 			srv := s.servers[r.IntN(serverCount)]
@@ -143,10 +140,10 @@ func (s *soak) operator(ctx context.Context, until time.Time, r *rand.Rand) erro
 	})
 }
 
-// vault ends the plugin's process, and makes Vault fail over.
+// vault kills the plugin, and makes Vault fail over.
 func (s *soak) vault(n uint64) func(context.Context, time.Time) error {
 	r := s.source(n)
-	// on has something happen to the active node, and waits until all nodes are well again.
+	// on does something to the active node, and waits until all nodes are healthy.
 	on := func(kind string, do func(ctx context.Context, node *bed.Node) error) event {
 		return event{kind, func(ctx context.Context) error {
 			if err := s.bed.WaitHealthy(ctx); err != nil {

@@ -1,11 +1,10 @@
-// Command soak runs the plugin under all that can go wrong behind it, for as long as it is told:
-// three Vaults that fail over, a plugin that is killed, an authorization server that is restarted
-// and put out of order in many ways, configs that are rewritten, rotated, deleted and created
-// again, while many brokers read tokens that live for 5 s. What happens is drawn from a seed that
-// is printed, and each event is logged with its time.
+// Command soak runs the plugin under trouble for a given time: three Vaults fail over, the plugin is killed, the
+// authorization server restarts and fails in many ways, and configs are rewritten, rotated, deleted and created
+// again, while many brokers read tokens of 5 s. A printed seed determines the events, which are logged with their
+// times.
 //
-// It checks every token that a broker is given, and at the end what the authorization server was
-// asked and what the plugin's process holds. It exits 0 only if all held.
+// It checks every token of a broker, and at the end the token requests and the plugin's resources. It exits 0 only
+// if all claims held.
 package main
 
 import (

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report prints what happened, and checks what brokers were given and what it cost.
+// report prints the events, and checks tokens and token requests.
 func (s *soak) report() {
 	elapsed := time.Since(s.begun)
 	fmt.Printf("\nSummary of %s with seed %d\n\n", elapsed.Round(time.Second), s.seed)
@@ -37,7 +37,7 @@ func (s *soak) report() {
 	s.check(calmsHeld, "token requests in each %s without an event: %s", calmTime, calms)
 }
 
-// checkProcess checks what the plugin's process holds after all that: as much as before.
+// checkProcess checks that the plugin's resources did not grow.
 func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	fmt.Println()
 	s.check(before.pid == after.pid, "the plugin's process lived through the last third: %d, %d", before.pid, after.pid)
@@ -47,8 +47,7 @@ func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	s.check(soaked.refreshing <= underWay, "goroutines of refreshes under way: %d of at most %d", soaked.refreshing, underWay)
 }
 
-// underWay is how many goroutines refreshes under way may have: eight at once, of which each has its own
-// and those of its connection. There are some ten refreshes a second.
+// underWay is the largest number of goroutines of refreshes: eight refreshes, each with its connection's.
 const underWay = 8 * 5
 
 func because(err error) string {

@@ -21,12 +21,12 @@ const (
 	lifetime = 5 * time.Second
 	// role is the name of each server's role.
 	role = "reader"
-	// writeEvery is how long an operator waits before writing again what was not accepted.
+	// writeEvery is the wait before a failed write is repeated.
 	writeEvery = time.Second
 )
 
-// A server is an MCP server with a config and a role. Each version of its config has a client of
-// its own, so that a token tells which version it was obtained on.
+// A server is an MCP server with a config and a role. Each config version has its own client, so a token shows its
+// version.
 type server struct {
 	name  string
 	bed   *bed.Bed
@@ -40,17 +40,17 @@ type server struct {
 	state state
 }
 
-// A state is what readers may be given.
+// A state describes the valid tokens.
 type state struct {
 	config, role versions
 	deleted      bool
-	changes      int // counts deletes and what follows them
+	changes      int // counts deletes and later creations
 }
 
-// versions are those that a reader may be given.
+// versions are the valid versions of a token.
 type versions struct {
-	oldest int // that of the last write that was done
-	newest int // that of the last write that was begun
+	oldest int // of the last finished write
+	newest int // of the last started write
 }
 
 func (s *server) tokenPaths() []string {
@@ -81,8 +81,8 @@ func (s *server) version(clientID string) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// rewrite gives the config another client, which makes all tokens of before ones of an old shape.
-// It goes on until Vault has accepted it, and tells how many writes that took.
+// rewrite writes the config with another client, until Vault accepts it, and returns the number of writes. Older
+// tokens are then invalid.
 func (s *server) rewrite(ctx context.Context, verify bool) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -100,7 +100,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 		st.config.newest, st.deleted = version, false
 		st.changes++
 	})
-	writes, err = s.insist(ctx, func() error {
+	writes, err = s.retryUntilDone(ctx, func() error {
 		return s.call(ctx, http.MethodPut, "config/"+s.name, map[string]any{
 			"token_url":       s.proxy.TokenURL(),
 			"ca_cert":         s.proxy.CA(),
@@ -118,7 +118,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 	return writes, s.bed.AS.RemoveClient(ctx, s.clientID(version-1))
 }
 
-// rewriteRole gives the role other scopes, which makes its token of before one of an old shape.
+// rewriteRole gives the role other scopes, which makes its older tokens invalid.
 func (s *server) rewriteRole(ctx context.Context) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -129,7 +129,7 @@ func (s *server) rewriteRole(ctx context.Context) (writes int, err error) {
 func (s *server) putRole(ctx context.Context) (writes int, err error) {
 	version := s.now().role.newest + 1
 	s.change(func(st *state) { st.role.newest = version })
-	writes, err = s.insist(ctx, func() error {
+	writes, err = s.retryUntilDone(ctx, func() error {
 		return s.call(ctx, http.MethodPut, "role/"+s.name+"/"+role, map[string]any{"scopes": scopes(version), "verify": false})
 	})
 	if err == nil {
@@ -138,7 +138,7 @@ func (s *server) putRole(ctx context.Context) (writes int, err error) {
 	return writes, err
 }
 
-// scopes are those of a version of the role: of three versions in a row each has others.
+// scopes returns the scopes of a role version; three versions in a row differ.
 func scopes(version int) string {
 	return []string{"tools:list", "tools:call", "tools:list tools:call"}[version%3]
 }
@@ -151,17 +151,17 @@ func (s *server) rotate(ctx context.Context) (writes int, err error) {
 	if err := s.bed.AS.SetClient(ctx, client); err != nil {
 		return 0, err
 	}
-	return s.insist(ctx, func() error {
+	return s.retryUntilDone(ctx, func() error {
 		return s.call(ctx, http.MethodPut, "config/"+s.name, map[string]any{"client_secret": client.Secret})
 	})
 }
 
-// recreate deletes the config, leaves it away for a time, and creates it and its role again.
+// recreate deletes the config, waits, and creates it and its role again.
 func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.change(func(st *state) { st.changes++ })
-	writes, err = s.insist(ctx, func() error {
+	writes, err = s.retryUntilDone(ctx, func() error {
 		return s.call(ctx, http.MethodDelete, "config/"+s.name, nil)
 	})
 	if err != nil {
@@ -180,9 +180,8 @@ func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, 
 	return writes + more, err
 }
 
-// call makes a request of Vault, which has done it only if the status says so: the answer to a
-// redirect that was redirected once more, as nodes do that are not sure who is active, is no error to
-// Vault's client library.
+// call makes a request, which succeeded only with its status: Vault's client accepts a second redirect as an
+// answer.
 func (s *server) call(ctx context.Context, method, path string, body map[string]any) error {
 	req := s.root.NewRequest(method, "/v1/"+bed.Mount+"/"+path)
 	if body != nil {
@@ -190,7 +189,7 @@ func (s *server) call(ctx context.Context, method, path string, body map[string]
 			return err
 		}
 	}
-	resp, err := s.root.RawRequestWithContext(ctx, req) //nolint:staticcheck // the others do not tell the status
+	resp, err := s.root.RawRequestWithContext(ctx, req) //nolint:staticcheck // the others hide the status
 	if err != nil {
 		return err
 	}
@@ -201,9 +200,8 @@ func (s *server) call(ctx context.Context, method, path string, body map[string]
 	return nil
 }
 
-// insist does a write until Vault accepts it: while Vault fails over or the authorization server
-// is out of order it does not.
-func (s *server) insist(ctx context.Context, write func() error) (writes int, err error) {
+// retryUntilDone repeats a write until Vault accepts it: a failover or an outage makes it fail.
+func (s *server) retryUntilDone(ctx context.Context, write func() error) (writes int, err error) {
 	for {
 		writes++
 		if err = write(); err == nil {
@@ -217,8 +215,7 @@ func (s *server) insist(ctx context.Context, write func() error) (writes int, er
 	}
 }
 
-// read reads a token and checks it. The error is a violation if what came should never have
-// come, and else the reason why nothing came.
+// read reads a token and checks it. The error is a violation for an invalid token, or the reason of the failure.
 func (s *server) read(ctx context.Context, client *api.Client, path string) error {
 	before, begun := s.now(), time.Now()
 	token, err := s.bed.ReadToken(ctx, client, path)
@@ -262,7 +259,7 @@ type violation struct{ what string }
 
 func (v violation) Error() string { return v.what }
 
-// outcome is a read's, in a word or two.
+// outcome returns the result of a read in a word or two.
 func outcome(err error) string {
 	if err == nil {
 		return "a token"

@@ -21,7 +21,7 @@ const (
 	names = 2 * serverCount
 )
 
-// A soak is the whole of it.
+// A soak is one run.
 type soak struct {
 	bed      *bed.Bed
 	root     *api.Client
@@ -74,8 +74,8 @@ func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
 	return s, nil
 }
 
-// run makes trouble for the given time: for two thirds of it of every kind, and then of such kinds
-// only as leave the plugin's process alive, to see whether that one keeps what it should let go.
+// run makes trouble of every kind for two thirds of the time, and then only trouble that keeps the plugin's process
+// alive, to check its resources.
 func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.brokers.start(ctx, s.seed, s.servers)
@@ -105,7 +105,7 @@ func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	// The process that has just been started stands for one that has seen nothing.
+	// A fresh process is the comparison.
 	if err := s.calm(ctx); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	return nil
 }
 
-// watch logs who serves, whenever that changes.
+// watch logs changes of the active node and process.
 func (s *soak) watch(ctx context.Context) {
 	node, plugin := "", 0
 	for {
@@ -144,7 +144,7 @@ func (s *soak) stop() {
 	s.watching.Wait()
 }
 
-// trouble runs sources of events side by side for a time, and then waits until all is well.
+// trouble runs sources of events in parallel for a time, and then waits for a calm.
 func (s *soak) trouble(ctx context.Context, duration time.Duration, sources ...func(context.Context, time.Time) error) error {
 	s.brokers.setCalm(false)
 	until := time.Now().Add(duration)
@@ -158,8 +158,8 @@ func (s *soak) trouble(ctx context.Context, duration time.Duration, sources ...f
 	return s.calm(ctx)
 }
 
-// calm lets the brokers read for some lifetimes while nothing happens. A time in which Vault elected
-// a leader, as it may on a machine that is too busy, was no calm.
+// calm lets the brokers read for some lifetimes without events. A time with an election, as on a busy machine, does
+// not count.
 func (s *soak) calm(ctx context.Context) error {
 	troubled := s.brokers.firstTrouble()
 	for range 3 {
@@ -187,7 +187,7 @@ func (s *soak) calm(ctx context.Context) error {
 	return errors.New("the machine is too busy: there were elections without a cause in three calms")
 }
 
-// noteCalm keeps how many token requests a calm has seen, and how many it may see.
+// noteCalm records the token requests of a calm and their limit.
 func (s *soak) noteCalm(refreshes, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,13 +195,13 @@ func (s *soak) noteCalm(refreshes, most int) {
 	s.calmsHeld = s.calmsHeld && refreshes <= most
 }
 
-// A reign is the time in which one node is active: it ends with the next election.
+// A reign is the time between two elections.
 type reign struct {
 	node  *bed.Node
 	since time.Time
 }
 
-// reign tells who is active.
+// reign returns the active node and its start.
 func (s *soak) reign(ctx context.Context) (reign, error) {
 	node, err := s.bed.Active(ctx)
 	if err != nil {
@@ -234,7 +234,7 @@ func (s *soak) recovered(ctx context.Context) error {
 				if bad, ok := errors.AsType[violation](err); ok {
 					return bad
 				}
-				// The longest window after an outage, and no more.
+				// The longest window after an outage.
 				if time.Since(begun) > 2*time.Minute {
 					return fmt.Errorf("%s: all has been well for %s: %w", path, time.Since(begun), err)
 				}
@@ -259,14 +259,13 @@ func (s *soak) requests() (n int) {
 	return n
 }
 
-// interval is the shortest time between two refreshes: half of the lifetime is the margin, and up
-// to a tenth of that is taken off by jitter.
+// interval is the shortest time between two refreshes: half of the lifetime, less up to a tenth of that for jitter.
 const interval = lifetime/2 - lifetime/20
 
 // refreshesIn is how often one token may be refreshed in a time.
 func refreshesIn(d time.Duration) int { return int(d/interval) + 1 }
 
-// log tells of an event.
+// log logs an event.
 func (s *soak) log(format string, args ...any) {
 	fmt.Printf("%9.1fs  %s\n", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
 }
@@ -279,14 +278,14 @@ func (s *soak) event(kind, format string, args ...any) {
 	s.log("%s: %s", kind, fmt.Sprintf(format, args...))
 }
 
-// allow makes room for token requests that an event may cause.
+// allow adds token requests that an event may cause.
 func (s *soak) allow(requests int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.budget += requests
 }
 
-// source is a stream of random numbers of its own.
+// source returns a stream of random numbers.
 func (s *soak) source(n uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(s.seed, n))
 }
