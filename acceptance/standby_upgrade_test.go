@@ -69,7 +69,7 @@ func (c *cluster) wantVersion(t *testing.T, version string, nodes ...*bed.Node) 
 	}
 }
 
-var buildVersion = regexp.MustCompile(`^mcp_oauth_build_info\{(?:.*,)?version="([^"]+)"`)
+var buildVersion = regexp.MustCompile(`^mcp_oauth_build_info\{.*\bversion="([^"]+)"`)
 
 // version returns the plugin version of the node.
 func (c *cluster) version(ctx context.Context, node *bed.Node) (string, error) {
