@@ -66,12 +66,13 @@ var notRun = map[string]string{
 
 // elsewhere are the other blocks that this test leaves out, by page and language.
 var elsewhere = map[string]string{
-	"README.md: mermaid":        "a picture",
-	"docs/identity.md: mermaid": "a picture",
-	"docs/openbao.md: hcl":      "TestDeclaredPlugin, TestDeclaredPluginFromAnImage",
-	"docs/openbao.md: sh":       "TestUpgradeReachesEveryNode, TestNamespaces",
-	"docs/providers.md: toml":   "a setting of WSO2's",
-	"docs/security.md: hcl":     "TestPoliciesOfTheSecurityPage",
+	"README.md: mermaid":           "a picture",
+	"docs/identity.md: mermaid":    "a picture",
+	"docs/deployments.md: mermaid": "a picture",
+	"docs/openbao.md: hcl":         "TestDeclaredPlugin, TestDeclaredPluginFromAnImage",
+	"docs/openbao.md: sh":          "TestUpgradeReachesEveryNode, TestNamespaces",
+	"docs/providers.md: toml":      "a setting of WSO2's",
+	"docs/security.md: hcl":        "TestPoliciesOfTheSecurityPage",
 
 	"acceptance/README.md: text":    "what one run printed",
 	"docs/architecture.md: mermaid": "a picture, which make lint checks",
