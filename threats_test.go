@@ -4,7 +4,7 @@ package mcpoauth
 var threatTests = map[string][]string{
 	"reads another broker's token":                 {"TestBrokersReadTheirOwnTokensOnly", "TestTemplatedPolicyByEntityID"},
 	"learns the client's credentials":              {"TestPrivateKeysStayInside", "TestEveryConfigFieldRoundTrips"},
-	"exhausts the authorization server by reading": {"TestWarmReadCallsNobody", "TestColdReadersShareOneFetch", "TestWholeOutage"},
+	"exhausts the authorization server by reading": {"TestWarmReadCallsNoServer", "TestColdReadersShareOneFetch", "TestWholeOutage"},
 	"exhausts it by refreshing":                    {"TestCompareAndRefreshCostsOneFetch", "TestCooldownHoldsWithAndWithoutTokenID"},
 	"gets past `required_parameters`":              {"TestPoliciesOfTheSecurityPage"},
 	"sends odd names, fields or bytes":             {"TestFaultyNamesAreRefusedOnEveryPath", "FuzzPaths"},
@@ -19,7 +19,7 @@ var threatTests = map[string][]string{
 	"overwrites another write, or an entry with `create` alone":                                         {"TestConfigThatChangesWhileVerifying", "TestWriteDoesWhatTheExistenceCheckSaid"},
 	"fills storage or memory by one write":                                                              {"TestEveryFieldHasItsLimit", "TestConfigAsAWholeHasItsLimit"},
 	"calls internal hosts through discovered URLs":                                                      {"TestNamesAreCheckedWhenDialled", "TestServerThatResolvesInsideOnceEarnsNothing", "TestDiscoveredTokenEndpointIsGuardedForGood"},
-	"reads a cloud's metadata service":                                                                  {"TestAddresses", "TestProxyIsNotAskedForWhatIsNeverCalled", "TestClearTextStaysInLoopback", "TestFaultyConfigIsRefusedWithWhatToWriteInstead"},
+	"reads a cloud's metadata service":                                                                  {"TestAddresses", "TestProxyIsNotAskedForForbiddenAddresses", "TestClearTextStaysInLoopback", "TestFaultyConfigIsRefusedWithWhatToWriteInstead"},
 	"redirects a request with the secret":                                                               {"TestRedirectIsNotFollowed", "TestRedirectToLoopbackIsNotFollowed"},
 	"echoes a secret into an error or log":                                                              {"TestDescriptionIsCleaned", "TestErrorCodeIsForeignInput", "TestEchoedAssertionIsBlanked"},
 	"sends huge, slow or malicious responses or metadata":                                               {"TestBadAnswers", "TestTimeoutBoundsTheWholeRequest", "TestAnswersThatDoNotEnd", "FuzzAnswer", "FuzzMetadata", "FuzzWWWAuthenticate", "TestListsAreReadLeniently"},

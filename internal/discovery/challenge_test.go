@@ -62,7 +62,7 @@ func FuzzWWWAuthenticate(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, field string) {
-		// Written out plainly, what was understood is understood the same.
+		// The parsed challenges, written in the plainest form, parse to the same challenges.
 		var plain []string
 		all := parseChallenges(field)
 		for _, c := range all {

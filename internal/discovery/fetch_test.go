@@ -132,7 +132,8 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 	}
 }
 
-// Documents choose URLs of the operator's own origin too. Where its name led first is where it must lead.
+// Documents may name URLs of the operator's own origin. Its name must not resolve to another kind of address for
+// them than for the first request.
 func TestOwnOriginThatResolvesElsewhereIsNotFollowed(t *testing.T) {
 	var documents atomic.Int32
 	server := newServer(t, nil)
@@ -196,7 +197,7 @@ func TestAnswerThatIsTooSlow(t *testing.T) {
 					_, _ = io.WriteString(w, first)
 					_ = http.NewResponseController(w).Flush()
 				}
-				cancel() // as the end of the time would; timeouts have a test in fake time
+				cancel() // like a timeout, which has a test in fake time
 				<-req.Context().Done()
 			})
 			_, err := from(s, s.URL).Do(ctx)
@@ -266,13 +267,14 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	wantTemporary(t, wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+": connection refused"), true)
 }
 
-// Whoever is on the way to the first authorization server must not be able to have the next one chosen.
+// An attacker on the network path to the first authorization server must not be able to make discovery take the
+// next one.
 func TestAuthorizationServerWithATLSFaultIsNotPassedOver(t *testing.T) {
 	first := newServer(t, nil)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	second := newSelf(t, func(own string) http.HandlerFunc { return answers(serverDoc(own)) })
-	first.Close() // as late as can be: its port may be given to another
+	first.Close() // last, because another server could get its port
 	for _, down := range []string{first.URL, strings.Replace(plain.URL, "http:", "https:", 1)} {
 		server := newSelf(t, func(own string) http.HandlerFunc { return answers(resourceDoc(own, down, second.URL)) })
 		r := fromServer(server, server.URL)

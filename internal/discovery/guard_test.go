@@ -52,7 +52,7 @@ func TestAddressThatIsNoneIsRefused(t *testing.T) {
 	}
 }
 
-func TestRefusalSaysWhatWouldPermit(t *testing.T) {
+func TestRefusalNamesTheFieldThatPermits(t *testing.T) {
 	for addr, want := range map[string]string{
 		"::ffff:10.0.0.1": "10.0.0.1 (private) is not called without allow_private_addresses=true",
 		"127.0.0.1":       "127.0.0.1 (loopback) is not called without allow_private_addresses=true",
@@ -64,7 +64,7 @@ func TestRefusalSaysWhatWouldPermit(t *testing.T) {
 	}
 }
 
-func TestWhereAnAnswerComesFromEarnsItsPolicy(t *testing.T) {
+func TestPolicyFollowsTheAddressOfAnAnswer(t *testing.T) {
 	for _, c := range []struct {
 		from         string
 		allowPrivate bool
@@ -82,7 +82,7 @@ func TestWhereAnAnswerComesFromEarnsItsPolicy(t *testing.T) {
 		}
 	}
 	if got := policyFor(netip.Addr{}); got != (Policy{}) {
-		t.Errorf("nowhere: %+v", got)
+		t.Errorf("the zero address: %+v", got)
 	}
 	for host, want := range map[string]string{
 		"localhost": "::1", "LOCALHOST.": "::1", "a.localhost": "::1", "10.0.0.1": "10.0.0.1", "::1": "::1",

@@ -35,9 +35,9 @@ func refuses(code int, more string) http.HandlerFunc {
 	return status(code, "WWW-Authenticate", `Bearer `+more+`resource_metadata="`+elsewhere+`"`)
 }
 
-// A server says where its metadata is in a challenge of any status, of any of the requests that clients begin
-// with. Whatever the other requests are answered with, that metadata counts.
-func TestChallengeIsReadWhereverItIs(t *testing.T) {
+// A challenge with any status, in the answer to any of a client's first requests, may name the metadata. The
+// other answers do not matter.
+func TestAnyChallengeMayNameTheMetadata(t *testing.T) {
 	bare := challenges("")
 	for name, c := range map[string]struct {
 		get, discover, initialize http.HandlerFunc
@@ -69,7 +69,7 @@ func TestChallengeIsReadWhereverItIs(t *testing.T) {
 			w.handlers[serverURL] = byMethod(map[string]http.HandlerFunc{"GET": c.get, "server/discover": c.discover, "initialize": c.initialize})
 			w.handlers["POST "+serverURL] = w.handlers[serverURL]
 			w.handlers[elsewhere] = answers(resourceDoc(serverURL, issuer))
-			// Who is at the well-known URLs is not asked, and the server's origin is never taken.
+			// The well-known URLs are not called, and the server's origin is never taken.
 			w.handlers[challenged] = answers(resourceDoc(serverURL, "https://mcp.example.com"))
 			w.handlers["https://mcp.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://mcp.example.com"))
 			got, err := w.search(t, Request{})
@@ -84,7 +84,7 @@ func TestChallengeIsReadWhereverItIs(t *testing.T) {
 	}
 }
 
-func TestProbesAreWhatClientsSend(t *testing.T) {
+func TestProbesEqualClientsFirstRequests(t *testing.T) {
 	w := healthy()
 	var got []string
 	w.handlers[serverURL] = func(rw http.ResponseWriter, req *http.Request) {
@@ -110,7 +110,7 @@ func TestProbesAreWhatClientsSend(t *testing.T) {
 	}
 }
 
-// Servers of the Python SDK open a session for whatever comes first.
+// Servers of the Python SDK open a session for any first request.
 func TestSessionsOfProbesAreEnded(t *testing.T) {
 	for name, opens := range map[string][]string{
 		"initialize": {"initialize"},
@@ -159,7 +159,7 @@ func TestSessionThatCanNotBeNamedIsLeft(t *testing.T) {
 	}
 }
 
-// What the server itself said is the first thing that an operator wants to know.
+// An operator first wants to know how the server itself answered.
 func TestAnswersToProbesAreTold(t *testing.T) {
 	const origin = "https://mcp.example.com/.well-known/"
 	for name, c := range map[string]struct {
@@ -187,13 +187,13 @@ func TestAnswersToProbesAreTold(t *testing.T) {
 			if !failed.NoMetadata || failed.Temporary() != c.temporary || failed.Issuer != "" {
 				t.Errorf("%+v", failed)
 			}
-			// Two more look for the metadata of an authorization server to name to the operator.
+			// The last two requests look for an authorization server to suggest to the operator.
 			wantAsked(t, w.asked[len(w.asked)-2:], origin+"oauth-authorization-server", origin+"openid-configuration")
 		})
 	}
 }
 
-// A URL that nothing answers at may still be below a document of its origin.
+// If no server answers at a URL, its origin may still publish metadata that covers it.
 func TestURLThatIsNotThereIsWarnedOf(t *testing.T) {
 	for code, warned := range map[int]bool{404: true, 410: true, 405: false, 401: false, 200: false, 503: false} {
 		w := healthy()

@@ -47,7 +47,8 @@ func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
 	}
 }
 
-// newProxy starts a proxy that connects to loopback whatever it is asked for, and tells what it was.
+// newProxy starts a proxy that connects every request to loopback. asked returns the methods and hosts of the
+// requests.
 func newProxy(t *testing.T) (at *url.URL, asked func() []string) {
 	t.Helper()
 	var mu sync.Mutex
@@ -112,8 +113,8 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	wantAttempts(t, errorOf(r.Do(t.Context())), "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
 }
 
-// What the proxy dials, nobody here sees; but an address that no policy permits is not named to it.
-func TestProxyIsNotAskedForWhatIsNeverCalled(t *testing.T) {
+// Discovery cannot see the address that a proxy dials. But it never asks the proxy for a forbidden address.
+func TestProxyIsNotAskedForForbiddenAddresses(t *testing.T) {
 	proxy, asked := newProxy(t)
 	for _, serverURL := range []string{"http://169.254.169.254/latest/meta-data", "https://100.100.100.200/mcp"} {
 		r := &request{Request{ServerURL: serverURL, AllowInsecureHTTP: true, AllowPrivate: true, Timeout: 5 * time.Second}, network{proxy: http.ProxyURL(proxy)}}
@@ -155,7 +156,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	}
 }
 
-// A proxy that wants credentials says so with a status that is none of the server's.
+// HTTP 407 comes from the proxy, not from the server.
 func TestProxyThatAsksForCredentials(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Proxy-Authenticate", "Basic")
@@ -164,7 +165,7 @@ func TestProxyThatAsksForCredentials(t *testing.T) {
 	t.Cleanup(proxy.Close)
 	at, _ := url.Parse(proxy.URL)
 	const reason = ": proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
-	for _, scheme := range []string{"http", "https"} { // the answer, and what keeps the tunnel from being
+	for _, scheme := range []string{"http", "https"} { // the proxy answers a request, or refuses a tunnel
 		r := &request{Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
 		wantAttempts(t, errorOf(r.Do(t.Context())), r.ServerURL+reason)
 		r = &request{Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}

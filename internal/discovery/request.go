@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Request is where a search begins. Do does not change it, so it can be used again.
+// Request describes a search. Do does not change it, so it can be used again.
 type Request struct {
 	// ServerURL is the MCP server's URL, without a fragment. It is called without credentials.
 	ServerURL string

@@ -31,7 +31,7 @@ func TestChallengeThatLeadsNowhereIsPassedOver(t *testing.T) {
 	}
 }
 
-// What is published for the MCP server, or for a path above it, is its metadata, wherever it lies.
+// Metadata for the MCP server's URL, or for a path above it, covers the server.
 func TestMetadataMustCoverTheServer(t *testing.T) {
 	for _, c := range []struct {
 		server, resource string
@@ -114,7 +114,7 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 		for at, c2 := range map[string]struct{ document, named, write string }{
 			"oauth-authorization-server": {serverDoc(origin), origin, origin},
 			"openid-configuration":       {serverDoc(origin + "/"), origin + "/", origin + "/"},
-			// It was the metadata of the server behind, in the days of the guess.
+			// Earlier versions guessed that this is the metadata of the server behind.
 			"oauth-authorization-server ": {serverDoc(issuer), issuer, issuer},
 			"openid-configuration ":       {`{"issuer":"https://as.example.com?x","token_endpoint":"https://as.example.com/t"}`, "", ""},
 			"":                            {`{"issuer":"https://mcp.example.com"}`, "", ""},
@@ -138,7 +138,7 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 				t.Errorf("%s, %s: %s", name, at, failed)
 			}
 			if c2.write != "" {
-				// What it says to write does find a server.
+				// The suggested issuer leads to a server.
 				w.wantIssuer(t, Request{Issuer: c2.write}, c2.write)
 			}
 		}

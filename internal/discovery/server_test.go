@@ -97,7 +97,8 @@ func TestURLOfMetadataIsNoStart(t *testing.T) {
 	}
 }
 
-// MCP servers name the URL of the metadata where the issuer is due. What would be inserted into it is nowhere.
+// Some MCP servers name the URL of the metadata in place of the issuer. A well-known URL made from that leads to
+// no document.
 func TestNamedURLOfMetadataIsToldAsIssuer(t *testing.T) {
 	for _, named := range []string{oauthURL, openidURL, issuer + "/a/.well-known/openid-configuration", issuer + "/.well-known/oauth-authorization-server/a"} {
 		w := healthy()
@@ -125,7 +126,7 @@ func FuzzIssuers(f *testing.F) {
 		if field == "" {
 			return
 		}
-		// What is advised is a URL of the same origin, without the query.
+		// The suggested value is a URL of the same origin, without the query.
 		u, reason := parseURL(a)
 		v, odd := parseURL(value)
 		if reason != "" || odd != "" || origin(u) != origin(v) || v.RawQuery != "" || !slices.Contains([]string{"issuer", "server_url"}, field) {

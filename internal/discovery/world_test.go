@@ -22,8 +22,8 @@ const (
 	openidURL  = "https://as.example.com/.well-known/openid-configuration"
 )
 
-// world is an internet in memory: a handler by URL without query, "POST " before it for that method. What
-// is not there is a 404.
+// world is an internet in memory: a handler by URL without query, "POST " before it for that method. Other URLs
+// answer 404.
 type world struct {
 	handlers map[string]http.HandlerFunc
 	asked    []string

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// An error names what was sent and the fields to change, by its code and status.
+// By its code and status, an error names the values that were sent and the fields to change.
 func TestAdviceFits(t *testing.T) {
 	signing := func(r *request) {
 		k := key(t, "RSA 2048")
@@ -118,7 +118,7 @@ func TestReasonInOtherShapes(t *testing.T) {
 	}
 }
 
-// What a challenge says counts if the body says nothing.
+// If the body holds no error, the error in the challenge counts.
 func TestReasonInTheHeader(t *testing.T) {
 	for challenge, want := range map[string]string{
 		`Basic realm="x"`: "",

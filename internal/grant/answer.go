@@ -205,12 +205,12 @@ func (n *normaliser) saying(r reason) string {
 	return joined(n.clean.reason(r))
 }
 
-// joined reads "what: why", or the one that is not empty.
-func joined(what, why string) string {
-	if what == "" || why == "" {
-		return what + why
+// joined returns "text: reason", or the one that is not empty.
+func joined(text, reason string) string {
+	if text == "" || reason == "" {
+		return text + reason
 	}
-	return what + ": " + why
+	return text + ": " + reason
 }
 
 // redirection is the reason for a redirect. The location may hold secrets: its query, fragment, user

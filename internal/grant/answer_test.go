@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// Answers of real servers, and worse: FACTS on each are in the row's name.
+// Answers of real servers, and malformed ones.
 func TestGoodAnswers(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	const js = "application/json"
@@ -71,7 +71,7 @@ func TestGoodAnswers(t *testing.T) {
 		{"token_type missing", 200, js, `{"access_token":"at-1"}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"token_type null", 200, js, `{"access_token":"at-1","token_type":null}`, Token{"at-1", "read write", time.Time{}, 0}},
 
-		{"refresh_token nobody needs", 200, js, `{"access_token":"at-1","refresh_token":"rt","id_token":{"a":[1]}}`, Token{"at-1", "read write", time.Time{}, 0}},
+		{"refresh_token that is not needed", 200, js, `{"access_token":"at-1","refresh_token":"rt","id_token":{"a":[1]}}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"error null", 200, js, `{"access_token":"at-1","error":null,"error_description":null}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"error empty", 200, js, `{"access_token":"at-1","error":""}`, Token{"at-1", "read write", time.Time{}, 0}},
 		{"token beyond b64token", 200, js, `{"access_token":"a|b!c:#$%*,;<=>?@[]^_{}()\u0026\u0060~"}`, Token{"a|b!c:#$%*,;<=>?@[]^_{}()&`~", "read write", time.Time{}, 0}},
@@ -335,8 +335,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: whatever a server sends is a valid token or a typed, bounded error without secret and
-// body.
+// FuzzAnswer: any answer is a valid token or a typed, bounded error without secret and body.
 func FuzzAnswer(f *testing.F) {
 	for _, status := range []int{200, 204, 302, 400, 401, 404, 429, 503} {
 		for _, body := range []string{
@@ -416,8 +415,8 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-// An in-memory answer that the recorder cannot make: the library must not be able to misread what it
-// is given, so its own error types never arise.
+// The normaliser gives the library only members that it cannot misread, so the library's own error types never
+// arise.
 func TestLibraryErrorsDoNotArise(t *testing.T) {
 	n := &normaliser{
 		base: roundTripper(func(req *http.Request) (*http.Response, error) {

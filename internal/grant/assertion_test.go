@@ -120,7 +120,7 @@ func TestAssertionIsAllThatAuthenticates(t *testing.T) {
 	}
 }
 
-// Servers refuse an assertion that they have seen, whatever became of the first attempt.
+// Servers refuse an assertion that they have seen, even if the first attempt failed.
 func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := key(t, "Ed25519")
@@ -167,7 +167,7 @@ func TestAssertionNamesKeyAndCertificate(t *testing.T) {
 	}
 }
 
-// Some servers put what they were sent into their error.
+// Some servers repeat the assertion in their error.
 func TestEchoedAssertionIsBlanked(t *testing.T) {
 	k := key(t, "RSA 2048")
 	for name, echo := range map[string]func(assertion string) string{

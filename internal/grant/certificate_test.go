@@ -22,7 +22,7 @@ import (
 // someday is when the tests' certificates end.
 var someday = time.Now().Add(time.Hour)
 
-// issued says how a test's certificate is.
+// issued describes a test's certificate.
 type issued struct {
 	key      crypto.Signer
 	by       *issuedCert // nil: by itself
@@ -226,7 +226,7 @@ func TestCertificateIsNotShownByOtherMethods(t *testing.T) {
 	}
 }
 
-// A server that has the certificate itself is shown it all the same.
+// The certificate is also shown to a server that knows it without a CA.
 func TestSelfSignedCertificateIsShown(t *testing.T) {
 	self := issue(t, issued{key: testKeys()["P-256"]})
 	r := over(mutual(t, issue(t, issued{key: testKeys()["P-384"], ca: true}), tls.VersionTLS13, tls.RequireAnyClientCert, func(w http.ResponseWriter, req *http.Request) {
@@ -366,7 +366,7 @@ func TestParseCACert(t *testing.T) {
 	}
 }
 
-// FuzzParseCACert: a pool or an error that repeats nothing of the input but says what to do.
+// FuzzParseCACert: a pool, or an error with advice that repeats nothing of the input.
 func FuzzParseCACert(f *testing.F) {
 	one := selfSigned(f, time.Now().Add(time.Hour)).pem
 	for _, s := range []string{"", one, one + one, "# x\n" + one, one[:100], one + "x", pemOf("PRIVATE KEY", []byte("x")), strings.ReplaceAll(one, "\n", `\n`)} {

@@ -102,7 +102,7 @@ func TestRegisteredCodesAreNeverRedacted(t *testing.T) {
 	}
 }
 
-// Names that share a client share a backoff window for what is the client's, and for nothing else.
+// Names of one client share a backoff window for the client's failures only.
 func TestClientWide(t *testing.T) {
 	for _, tc := range []struct {
 		err  error

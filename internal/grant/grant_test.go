@@ -79,7 +79,7 @@ const goodAnswer = `{"access_token":"at-1","token_type":"Bearer","expires_in":36
 
 var granted = answering(200, "application/json", goodAnswer)
 
-// sent makes a request, which must succeed, and returns what the authorization server got.
+// sent makes a request, which must succeed, and returns it as the authorization server received it.
 func sent(t *testing.T, r *request) *http.Request {
 	t.Helper()
 	var got *http.Request
@@ -108,7 +108,7 @@ func wantNotSent(t *testing.T, r *request, want string) {
 	}
 }
 
-func TestRequestSendsWhatItIsGiven(t *testing.T) {
+func TestRequestSendsItsFields(t *testing.T) {
 	r := newRequest(nil)
 	r.Scopes = []string{"read", "write"}
 	r.Resources = []string{"https://b.example.com/mcp", "https://a.example.com/mcp"}

@@ -20,7 +20,7 @@ func bearing(over http.RoundTripper, k *Key) *request {
 	return r
 }
 
-// The assertion is the grant, beside whatever the client authenticates with.
+// The assertion is the grant. The client authenticates by its own method too.
 func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 	k := key(t, "RSA 2048")
 	jwks := published(t, k)
@@ -71,7 +71,7 @@ func TestFederatedAssertionNamesIssuerAndSubject(t *testing.T) {
 	}
 }
 
-// What must not be sent with an assertion of an issuer.
+// These requests with an issuer's assertion fail before they are sent.
 func TestUnsendableGrants(t *testing.T) {
 	for want, change := range map[string]func(*request){
 		"one key must not sign both":                         func(r *request) { r.AuthMethod, r.ClientID = PrivateKeyJWT, "app" },
@@ -96,8 +96,8 @@ func TestUnsendableGrants(t *testing.T) {
 	}
 }
 
-// What is said of a refusal names what the assertion held, and the field to change; the assertion is in none of it.
-func TestRefusalOfAnIssuersAssertionSaysWhatWasSent(t *testing.T) {
+// The error of a refusal names the assertion's claims and the field to change. It never holds the assertion.
+func TestRefusalOfAnIssuersAssertionNamesItsClaims(t *testing.T) {
 	const who = `iss "https://vault.example.com/issuer", sub "agent", aud "https://as.example.com/token"`
 	for _, test := range []struct {
 		code   string

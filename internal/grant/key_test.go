@@ -143,7 +143,7 @@ func TestParseKeyReadsJWKs(t *testing.T) {
 	}
 }
 
-func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
+func TestParseKeyErrorsNameTheRemedy(t *testing.T) {
 	good := pkcs8(t, testKeys()["P-256"])
 	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
@@ -153,7 +153,7 @@ func TestParseKeySaysWhatToWriteInstead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	//nolint:staticcheck // weak by design, but what openssl rsa -aes128 has written for decades
+	//nolint:staticcheck // weak by design, but openssl rsa -aes128 has written it for decades
 	legacy, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(testKeys()["RSA 2048"].(*rsa.PrivateKey)), []byte("pw"), x509.PEMCipherAES128)
 	if err != nil {
 		t.Fatal(err)

@@ -11,15 +11,15 @@ import (
 
 const httpDate = "Mon, 02 Jan 2006 15:04:05 GMT"
 
-// The token's end is the least of what the answer and the token say, by whichever name.
-func TestLifetimeIsTheLeastThatIsSaid(t *testing.T) {
+// The token ends at the earliest time that the answer or the token states, under any name.
+func TestEarliestStatedEndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		at := func(d time.Duration) string { return fmt.Sprint(now.Add(d).Unix()) }
 		jwt := func(exp any) string { return unsignedJWT(t, map[string]any{"iat": now.Unix(), "exp": exp}) }
 		for _, tc := range []struct {
 			name, token, fields string
-			want                time.Duration // 0: unsaid
+			want                time.Duration // 0: unstated
 		}{
 			{"nothing", "t", ``, 0},
 			{"JWT alone", jwt(now.Unix() + 20), ``, 20 * time.Second},
@@ -133,7 +133,7 @@ func TestEndedTokensAreRefused(t *testing.T) {
 	})
 }
 
-// A clock that differs is no dead token, and a dead token is not saved by a clock that differs.
+// A difference between the clocks neither expires a valid token nor revives an expired one.
 func TestClocksApart(t *testing.T) {
 	const life = 30 * time.Second
 	for _, skew := range []time.Duration{-time.Hour, -time.Minute, -2 * time.Second, 0, 2 * time.Second, time.Minute, time.Hour} {
@@ -206,7 +206,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// Without a Date the token's own iat tells of a clock that is ahead.
+// Without a Date, the token's own iat shows that the server's clock is ahead.
 func TestTokenIssuedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now().Unix()

@@ -100,7 +100,7 @@ func (r reportedAnswer) response(t testing.TB) *http.Response {
 	return resp
 }
 
-// unsignedJWT is an access token in the form of a JWT. Nobody here verifies it.
+// unsignedJWT is an access token in the form of a JWT, whose signature is invalid.
 func unsignedJWT(t testing.TB, claims map[string]any) string {
 	t.Helper()
 	payload, err := json.Marshal(claims)

@@ -206,7 +206,7 @@ func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 	}
 }
 
-// Each call's connection is closed and its goroutines end, whatever became of the call.
+// Each call's connection is closed and its goroutines end, however the call ends.
 func TestNothingIsLeftBehind(t *testing.T) {
 	handlers := map[string]http.HandlerFunc{
 		"token":    granted,
@@ -251,7 +251,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		})
 	}
 	t.Run("caller leaves while dialling", func(t *testing.T) {
-		// A listener that nobody accepts from: the TLS handshake hangs.
+		// The listener never answers, so the TLS handshake hangs.
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -340,7 +340,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if got := ask("http://192.0.2.1/token", "GRANT_TEST_CONTROL=1", "GRANT_TEST_PROXIED=1", "NO_PROXY=192.0.2.1"); got != "result: not to 192.0.2.1:80" || host.Load() != "" {
 		t.Errorf("%s, asked for %v", got, host.Load())
 	}
-	// A proxy would reach what Control does not allow.
+	// A proxy could reach an address that Control refuses.
 	for tokenURL, want := range map[string]string{
 		"http://192.0.2.1/token":     "result: not to 192.0.2.1:80",
 		"https://[2001:db8::1]:8443": "result: not to [2001:db8::1]:8443",
@@ -351,7 +351,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	}
 }
 
-func TestCauseSaysWhatWithoutTheRest(t *testing.T) {
+func TestCauseHoldsNoTextOfTheError(t *testing.T) {
 	op := func(err error) error {
 		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", err)}
 	}

@@ -91,7 +91,7 @@ func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
 		mustRead(t, e, weather)
 		change := w.reshape(weather, "B")
 		change.Terms = func(context.Context, Name) (*Terms, error) {
-			w.with(func(w *world) { w.shapes[weather] = "A" }) // what another node has written since
+			w.with(func(w *world) { w.shapes[weather] = "A" }) // another node's later write
 			e.Invalidate(weather)
 			return w.terms(weather, "B"), nil
 		}
@@ -104,8 +104,8 @@ func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
 	})
 }
 
-// A reader who came before the config existed must not take the verified token away with its slot.
-func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
+// A reader from before the config existed must not drop the slot that holds the verified token.
+func TestCreateKeepsItsTokenDespiteAnEarlierReader(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
@@ -132,7 +132,7 @@ func TestCreateKeepsItsTokenWhateverAnEarlierReaderSaw(t *testing.T) {
 	})
 }
 
-// What a failed write has done is seen by the first reader after it, if storage answers at once.
+// If storage answers at once, the first reader after a failed write sees the write's effect.
 func TestFailedWriteThatTookEffectIsSeenAtOnce(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.shapes[reader] = "A"

@@ -318,7 +318,7 @@ func TestRefreshComparesWithTheStoredTokenAfterARestart(t *testing.T) {
 	})
 }
 
-func TestRefreshWithinABackoffWindowAsksNobody(t *testing.T) {
+func TestRefreshWithinABackoffWindowSendsNoRequest(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		held := mustRead(t, e, weather)
 		time.Sleep(time.Minute)
@@ -342,7 +342,7 @@ func TestInvalidateLooksIntoStorageAgain(t *testing.T) {
 	})
 }
 
-// What another node did to a server's own token is nothing to its roles.
+// Another node's change of a server's own token does not concern the tokens of its roles.
 func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.shapes[reader] = "R"
@@ -359,7 +359,7 @@ func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	})
 }
 
-func TestAfterAChangeNobodyGetsTheOldShape(t *testing.T) {
+func TestAfterAChangeNoReaderGetsTheOldShape(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.latency = 5*time.Second, 300*time.Millisecond
 		var mu sync.Mutex

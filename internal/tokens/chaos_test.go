@@ -81,7 +81,7 @@ func TestChaos(t *testing.T) {
 					}
 				})
 			}
-			// What must hold at every moment.
+			// These invariants hold at every moment.
 			wg.Go(func() {
 				for time.Now().Before(stop) {
 					time.Sleep(97 * time.Millisecond)

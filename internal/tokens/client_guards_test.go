@@ -51,8 +51,8 @@ func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 	})
 }
 
-// What a verified write finds out about the client concerns its own names once it is stored: an attempt that
-// began before would be one too many.
+// A verified write shows that the client works again, but the client's names are fetched only once the write is
+// stored: an earlier attempt would be one too many.
 func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.failingRoles(e, 5, clientFailures["503"])

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// clientFailures are failures that concern the client, whichever of its names asked.
+// clientFailures are failures that concern all names of a client.
 var clientFailures = map[string]error{
 	"429":                     &grant.UnavailableError{Status: 429, RetryAfter: 10 * time.Minute},
 	"503":                     &grant.UnavailableError{Status: 503},
@@ -195,9 +195,9 @@ func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 	})
 }
 
-// The server said when it may be asked again. A refusal is
-// no such word: a write may be what ends it.
-func TestWriteBeforeTheServersTimeAsksNobody(t *testing.T) {
+// A write sends no request before the time that the server has named. After a refusal it does: the write may remove
+// the cause.
+func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		verify := func() error {
 			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))

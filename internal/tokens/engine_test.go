@@ -40,7 +40,7 @@ func TestColdReadersShareOneFetch(t *testing.T) {
 	})
 }
 
-func TestWarmReadCallsNobody(t *testing.T) {
+func TestWarmReadCallsNoServer(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
 		before := w.storageCalls()
@@ -86,7 +86,7 @@ func TestRefreshAheadNeverMakesReadersWait(t *testing.T) {
 	})
 }
 
-// Nothing that another name or a write may hold stands in the way of a warm read.
+// A warm read takes no lock that another name or a write may hold.
 func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 	other := Name{Server: "other"}
 	w := newWorld(t)
@@ -121,8 +121,8 @@ func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 	}
 }
 
-// The alerts take a next attempt that stays in the past for one that nobody has asked for.
-func TestNextAttemptMovesOnlyWhileSomebodyAsks(t *testing.T) {
+// If a next attempt stays in the past, the alerts conclude that no caller has asked since.
+func TestNextAttemptMovesOnlyWhileCallersAsk(t *testing.T) {
 	stories(t, map[string]error{
 		"unavailable": clientFailures["503"], "refused": clientFailures["invalid_client"],
 	}, func(t *testing.T, w *world, e *Engine, refuse error) {
@@ -200,14 +200,14 @@ func TestFailedSaveIsServedFromMemoryAndSavedLater(t *testing.T) {
 		w.broken["save"] = errStorage
 		held := mustRead(t, e, weather)
 		if status, _ := e.Status(t.Context(), weather); !status.Unsaved {
-			t.Error("status does not tell that the token is not saved")
+			t.Error("status does not show that the token is not saved")
 		}
 		time.Sleep(10 * time.Second)
 		w.with(func(w *world) { delete(w.broken, "save") })
 		time.Sleep(10 * time.Second)
 		w.wantStored(weather, held.AccessToken)
 		if status, _ := e.Status(t.Context(), weather); status.Unsaved {
-			t.Error("status still tells of an unsaved token")
+			t.Error("status still shows an unsaved token")
 		}
 		w.wantFetches(1)
 	})

@@ -11,7 +11,7 @@ import (
 
 // notes is an observer that records its calls.
 type notes struct {
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	took   []time.Duration
 	failed int
 	shared int
@@ -47,7 +47,7 @@ func observed(t *testing.T) (*world, *Engine, *notes) {
 	return w, e, n
 }
 
-// check checks what was noted.
+// check fails the test unless holds returns true of the recorded calls.
 func (n *notes) check(t *testing.T, when string, holds func() bool) {
 	t.Helper()
 	n.mu.Lock()

@@ -11,9 +11,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// From a token that is held to the next one, whatever many readers do. While the
-// token is valid all get it, then all are told of the next attempt; each attempt begins exactly when
-// the window of the one before ends, and the first after the outage is the last.
+// The outage lasts from a held token to the next one, with many readers. While the token is valid all readers get
+// it; then all get an error with the time of the next attempt. Each attempt begins exactly when the window before it
+// ends, and the first after the outage is the last.
 func TestWholeOutage(t *testing.T) {
 	type outage struct {
 		cause   error
@@ -103,7 +103,7 @@ func TestWholeOutage(t *testing.T) {
 	})
 }
 
-// readThroughOutage reads once a second until ctx ends, and checks what it gets.
+// readThroughOutage reads once a second until ctx ends, and checks each answer.
 func readThroughOutage(ctx context.Context, t *testing.T, e *Engine, held *Token) {
 	t.Helper()
 	for ; ctx.Err() == nil; time.Sleep(time.Second) {
@@ -149,8 +149,8 @@ func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatu
 	return nexts
 }
 
-// However many there are, and whatever the request's own
-// timeout is. The request goes on, and its outcome is for those who come after.
+// The wait depends neither on the number of readers nor on the request's timeout. The request goes on, and later
+// readers get its outcome.
 func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true

@@ -79,8 +79,8 @@ func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
 	})
 }
 
-// A write on another node takes no lock here. What it overtakes is saved and not handed
-// out: storage says what is right now.
+// A write on another node takes no lock here. A token that it overtakes is saved but not handed out, because storage
+// holds newer terms.
 func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0

@@ -268,7 +268,7 @@ func TestReadersOfAnOverdueTokenDoNotHammerStorage(t *testing.T) {
 			time.Sleep(time.Second / 10)
 		}
 		if n := w.storageCalls()["terms"] - looks; n < 3 || n > 10 {
-			t.Errorf("storage was asked %d times in a minute, want what the backoff allows", n)
+			t.Errorf("storage was asked %d times in a minute, want 3 to 10 by the backoff", n)
 		}
 	})
 }
@@ -284,7 +284,7 @@ func TestInvalidationsShareOneLoad(t *testing.T) {
 		looks := w.storageCalls()["terms"]
 		time.Sleep(10 * time.Minute)
 		if n := w.storageCalls()["terms"] - looks; n < 5 || n > 25 {
-			t.Errorf("storage was asked %d times in ten minutes, want what one that waits up to a minute asks", n)
+			t.Errorf("storage was asked %d times in ten minutes, want 5 to 25 by a backoff of up to a minute", n)
 		}
 		w.with(func(w *world) { clear(w.broken) })
 		time.Sleep(time.Minute)
@@ -294,8 +294,8 @@ func TestInvalidationsShareOneLoad(t *testing.T) {
 	})
 }
 
-// The token of a name that nobody reads would be handed out to the next reader.
-func TestFailedWriteIsLookedIntoThoughNobodyReads(t *testing.T) {
+// Otherwise the next reader would get the token on the old terms.
+func TestFailedWriteIsLookedIntoWithoutReaders(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.idle = time.Minute
 		mustRead(t, e, weather)

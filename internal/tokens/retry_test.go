@@ -27,7 +27,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 		}
 		time.Sleep(4 * time.Hour)
 		synctest.Wait()
-		synctest.Wait() // and what the worker has written is seen
+		synctest.Wait() // orders the worker's writes before the reads below
 		for key, at := range want {
 			if got, ok := done[key]; !ok || got != at {
 				t.Errorf("task %s was done %t after %s, want %s", key, ok, got, at)

@@ -19,8 +19,8 @@ func (w *world) crowd(names, hosts int) []Name {
 	return crowd
 }
 
-// TestTokensThatFallDueAtOnceAreReplacedInTime: what the bounds on background fetches let through
-// within the margin, they let through before a single token ends, and no slower than they must.
+// TestTokensThatFallDueAtOnceAreReplacedInTime: if the bounds on background fetches admit all replacements within
+// the margin, no token ends before its own, and they take no longer than the bounds require.
 func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
 	const (
 		perHost = hostFetches - hostFetches/4 // the places that background work has

@@ -102,8 +102,7 @@ func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
 	})
 }
 
-// Terms are what a failed write leaves in question, not the token; and once they can no longer
-// change, one look is enough.
+// A failed write leaves the terms in question, not the token. Once they can no longer change, one look is enough.
 func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
@@ -155,7 +154,7 @@ func dropDuring(e *Engine, call func()) (dropped *slot) {
 	return s
 }
 
-// delayedTerms answers as slowly as it is told, with what storage held when it was asked.
+// delayedTerms returns the terms of the moment of the call, after a delay.
 type delayedTerms struct {
 	*world
 	delay atomic.Int64 // nanoseconds
@@ -167,7 +166,7 @@ func (d *delayedTerms) Terms(ctx context.Context, name Name) (*Terms, error) {
 }
 
 // A write that has failed takes effect while terms are being read, or while a token is being fetched on
-// the terms before. The last look at what it left finds out, and the flight must not undo that.
+// the terms before. The last look after the write finds the new terms, and the flight must not undo that.
 func TestFlightThatALookOvertakesBeginsAgain(t *testing.T) {
 	stories(t, map[string][2]time.Duration{
 		"reading terms": {8 * time.Second, time.Millisecond}, "fetching": {0, 8 * time.Second},

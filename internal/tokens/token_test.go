@@ -153,7 +153,7 @@ func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
 		t.Errorf("expires at %s, want %s", token.Expires, want)
 	}
 	if token.Lifetime() != 20*time.Second {
-		t.Errorf("lifetime %s, want what was announced", token.Lifetime())
+		t.Errorf("lifetime %s, want the announced one", token.Lifetime())
 	}
 	if wait := token.RefreshAt.Sub(requested); wait < 9*time.Second || wait > 10*time.Second {
 		t.Errorf("refresh %s after the request, want 9 to 10 s", wait)

@@ -24,8 +24,7 @@ var (
 	errStorage = errors.New("storage is gone")
 )
 
-// world is what is around an engine: storage, and an authorization server that
-// answers as it is told.
+// world is the environment of an engine: storage, and an authorization server with preset answers.
 type world struct {
 	t testing.TB
 
@@ -223,7 +222,7 @@ func (w *world) storageCalls() map[string]int {
 	return maps.Clone(w.calls)
 }
 
-// stored is what storage holds for a name.
+// stored returns a name's token in storage.
 func (w *world) stored(name Name) Token {
 	w.mu.Lock()
 	defer w.mu.Unlock()
