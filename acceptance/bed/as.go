@@ -115,10 +115,7 @@ func startAuthorizationServer(ctx context.Context, source, dir, log string, secr
 		log:       log,
 		knownFile: known,
 		options: map[string]any{
-			"key_file":   filepath.Join(dir, "as-key.json"),
-			"known_file": known,
-			"scopes":     scopes,
-			"tls":        tls,
+			"key_file": filepath.Join(dir, "as-key.json"), "known_file": known, "scopes": scopes, "tls": tls,
 		},
 		secrecy:   secrecy,
 		clients:   make(map[string]Client),
@@ -244,10 +241,7 @@ func (as *AuthorizationServer) SetResource(ctx context.Context, r Resource) erro
 // body returns the resource for the control endpoint.
 func (r Resource) body() map[string]any {
 	return map[string]any{
-		"resource": r.URL,
-		"scope":    r.Scope,
-		"ttl":      int(r.TTL.Seconds()),
-		"delay_ms": r.Delay.Milliseconds(),
+		"resource": r.URL, "scope": r.Scope, "ttl": int(r.TTL.Seconds()), "delay_ms": r.Delay.Milliseconds(),
 	}
 }
 

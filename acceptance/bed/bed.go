@@ -164,10 +164,7 @@ func (b *Bed) setUp(ctx context.Context) error {
 		return err
 	}
 	err = root.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
-		Name:    PluginName,
-		Type:    api.PluginTypeSecrets,
-		Command: PluginName,
-		SHA256:  b.PluginSHA256,
+		Name: PluginName, Type: api.PluginTypeSecrets, Command: PluginName, SHA256: b.PluginSHA256,
 	})
 	if err != nil {
 		return fmt.Errorf("register the plugin: %w", err)

@@ -30,7 +30,6 @@ type BrokerCounts struct {
 	Calls    int   // tools listed
 	Failures int   // calls that failed, connecting included
 	Last     error // the last failure
-	Tools    int   // tools seen in the last call
 }
 
 // Run lists the server's tools at the given interval until ctx ends. After a failure it reconnects.
@@ -48,7 +47,7 @@ func (b *Broker) Run(ctx context.Context, interval time.Duration) {
 }
 
 func (b *Broker) once(ctx context.Context) {
-	tools, err := b.ListTools(ctx)
+	_, err := b.ListTools(ctx)
 	if ctx.Err() != nil {
 		return // the run is over, and with it this call
 	}
@@ -58,9 +57,7 @@ func (b *Broker) once(ctx context.Context) {
 	if err != nil {
 		b.counts.Failures++
 		b.counts.Last = err
-		return
 	}
-	b.counts.Tools = len(tools)
 }
 
 // Counts returns how the broker has fared so far.

@@ -57,9 +57,6 @@ var Outages = []Fault{
 	UnavailableDate, ServerError, SlowBody, CutBody, Garbage, WebPage, InvalidClient,
 }
 
-// Hangs reports whether only the client's own timeout ends the fault.
-func (f Fault) Hangs() bool { return f == NoHandshake || f == NoAnswer || f == SlowBody }
-
 // AsksToWait reports whether the fault's answers carry a Retry-After.
 func (f Fault) AsksToWait() bool {
 	return f == TooManyRequests || f == TooManyRequestsDate || f == Unavailable || f == UnavailableDate
@@ -116,19 +113,11 @@ func (b *Bed) NewFaultProxy() (*FaultProxy, error) {
 }
 
 func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
-	ca, err := NewCA()
+	ca, own, err := serverCertificate()
 	if err != nil {
 		return nil, err
 	}
-	own, err := serverCertificate(ca)
-	if err != nil {
-		return nil, err
-	}
-	otherCA, err := NewCA()
-	if err != nil {
-		return nil, err
-	}
-	foreign, err := serverCertificate(otherCA)
+	_, foreign, err := serverCertificate()
 	if err != nil {
 		return nil, err
 	}
@@ -178,13 +167,18 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	return p, nil
 }
 
-func serverCertificate(ca *CA) (*tls.Certificate, error) {
+// serverCertificate makes a certificate for a listener, and its CA.
+func serverCertificate() (*CA, *tls.Certificate, error) {
+	ca, err := NewCA()
+	if err != nil {
+		return nil, nil, err
+	}
 	c, err := ca.Server()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	pair, err := tls.X509KeyPair([]byte(c.PEM), []byte(c.KeyPEM))
-	return &pair, err
+	return ca, &pair, err
 }
 
 // TokenURL is the address of the token endpoint behind the proxy.

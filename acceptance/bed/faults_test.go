@@ -73,9 +73,6 @@ func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
 	client := tlsClient(t, p.ca, nil)
 	for _, fault := range []Fault{NoHandshake, NoAnswer, SlowBody} {
 		t.Run(string(fault), func(t *testing.T) {
-			if !fault.Hangs() {
-				t.Error("the fault does not say that it hangs")
-			}
 			OK(t, p.Set(fault))
 			before := len(p.Attempts())
 			done := make(chan error, 1)

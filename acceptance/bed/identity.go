@@ -64,8 +64,7 @@ func (v *Vault) Login(ctx context.Context, name string) (*Identity, error) {
 		return nil, err
 	}
 	login, err := id.Client.Logical().WriteWithContext(ctx, "auth/approle/login", map[string]any{
-		"role_id":   id.RoleID,
-		"secret_id": id.SecretID,
+		"role_id": id.RoleID, "secret_id": id.SecretID,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log in with AppRole %s: %w", name, err)

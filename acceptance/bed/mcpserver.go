@@ -184,9 +184,7 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}
 	s.jtis[claims.ID] = true
 	return &auth.TokenInfo{
-		Scopes:     strings.Fields(string(private.Scope)),
-		Expiration: claims.Expiry.Time(),
-		UserID:     claims.Subject,
+		Scopes: strings.Fields(string(private.Scope)), Expiration: claims.Expiry.Time(), UserID: claims.Subject,
 	}, nil
 }
 
@@ -231,9 +229,7 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 	rest := claims
 	rest.Expiry = nil // checked above
 	err = rest.ValidateWithLeeway(jwt.Expected{
-		Issuer:      issuer,
-		AnyAudience: jwt.Audience{s.URL},
-		Time:        time.Now(),
+		Issuer: issuer, AnyAudience: jwt.Audience{s.URL}, Time: time.Now(),
 	}, 0)
 	return claims, private, err
 }

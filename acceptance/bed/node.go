@@ -172,8 +172,7 @@ func (n *Node) initialise(ctx context.Context) error {
 		return err
 	}
 	err = root.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{
-		Type:    "file",
-		Options: map[string]string{"file_path": n.AuditLog},
+		Type: "file", Options: map[string]string{"file_path": n.AuditLog},
 	})
 	if err != nil {
 		return fmt.Errorf("enable the audit log: %w", err)

@@ -166,8 +166,7 @@ func (s *ScriptedServer) close() error {
 func (s *ScriptedServer) Issue(lifetime time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.AnswerToken(w, rand.Text(), map[string]any{
-			"expires_in": int64(lifetime / time.Second),
-			"scope":      r.PostForm.Get("scope"),
+			"expires_in": int64(lifetime / time.Second), "scope": r.PostForm.Get("scope"),
 		})
 	}
 }

@@ -12,12 +12,9 @@ import (
 // A Token is the answer to reading a token path.
 type Token struct {
 	AccessToken       string    `json:"access_token"`
-	TokenType         string    `json:"token_type"`
 	Authorization     string    `json:"authorization"`
 	ExpiresAt         time.Time `json:"expires_at"`
 	Scope             string    `json:"scope"`
-	TTL               int64     `json:"ttl"`             // seconds
-	RotationPeriod    int64     `json:"rotation_period"` // seconds
 	LastVaultRotation time.Time `json:"last_vault_rotation"`
 	TokenID           string    `json:"token_id"`
 }

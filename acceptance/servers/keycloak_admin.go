@@ -108,16 +108,21 @@ func (k *Keycloak) NewRealm(ctx context.Context, name string, attributes map[str
 
 // OverlapSecrets keeps a replaced client secret valid for a day.
 func (k *Keycloak) OverlapSecrets(ctx context.Context) error {
+	return k.clientPolicy(ctx, "overlap", "secret-rotation", map[string]any{
+		"expiration-period": 30 * 86400, "rotated-expiration-period": 86400, "remaining-rotation-period": 10 * 86400,
+	}, "client-access-type", map[string]any{"type": []string{"confidential"}})
+}
+
+// clientPolicy makes an executor run for clients that meet a condition.
+func (k *Keycloak) clientPolicy(ctx context.Context, name, executor string, does map[string]any, condition string, clients map[string]any) error {
 	if err := k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/profiles", map[string]any{"profiles": []any{map[string]any{
-		"name": "overlap", "executors": []any{map[string]any{"executor": "secret-rotation", "configuration": map[string]any{
-			"expiration-period": 30 * 86400, "rotated-expiration-period": 86400, "remaining-rotation-period": 10 * 86400,
-		}}},
+		"name": name, "executors": []any{map[string]any{"executor": executor, "configuration": does}},
 	}}}, nil); err != nil {
 		return err
 	}
 	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/policies", map[string]any{"policies": []any{map[string]any{
-		"name": "overlap", "enabled": true, "profiles": []string{"overlap"},
-		"conditions": []any{map[string]any{"condition": "client-access-type", "configuration": map[string]any{"type": []string{"confidential"}}}},
+		"name": name, "enabled": true, "profiles": []string{name},
+		"conditions": []any{map[string]any{"condition": condition, "configuration": clients}},
 	}}}, nil)
 }
 

@@ -55,19 +55,11 @@ func (k *Keycloak) LinkUser(ctx context.Context, issuer, subject string) error {
 
 // TakeDocuments makes the realm accept clients by the URL of their document, on loopback.
 func (k *Keycloak) TakeDocuments(ctx context.Context) error {
-	if err := k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/profiles", map[string]any{"profiles": []any{map[string]any{
-		"name": "documents", "executors": []any{map[string]any{"executor": "client-id-metadata-document", "configuration": map[string]any{
-			"cimd-allow-http-scheme": true, "cimd-allow-permitted-domains": []string{"127.0.0.1"}, "only-allow-confidential-client": true,
-		}}},
-	}}}, nil); err != nil {
-		return err
-	}
-	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/client-policies/policies", map[string]any{"policies": []any{map[string]any{
-		"name": "documents", "enabled": true, "profiles": []string{"documents"},
-		"conditions": []any{map[string]any{"condition": "client-id-uri", "configuration": map[string]any{
-			"client-id-uri-scheme": []string{"http", "https"}, "client-id-uri-allow-permitted-domains": []string{"127.0.0.1"},
-		}}},
-	}}}, nil)
+	return k.clientPolicy(ctx, "documents", "client-id-metadata-document", map[string]any{
+		"cimd-allow-http-scheme": true, "cimd-allow-permitted-domains": []string{"127.0.0.1"}, "only-allow-confidential-client": true,
+	}, "client-id-uri", map[string]any{
+		"client-id-uri-scheme": []string{"http", "https"}, "client-id-uri-allow-permitted-domains": []string{"127.0.0.1"},
+	})
 }
 
 // Authorize makes an authorization request, so that the server learns the client of a document. It returns the

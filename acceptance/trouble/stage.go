@@ -155,9 +155,7 @@ func (s *Stage) ReadAll(ctx context.Context, paths []string) []Result {
 // Config returns a config of the stage's authorization server without discovery, with changes.
 func (s *Stage) Config(changes map[string]any) map[string]any {
 	config := map[string]any{
-		"token_url":     s.AS.TokenURL(),
-		"client_id":     s.Mount,
-		"client_secret": s.secret,
+		"token_url": s.AS.TokenURL(), "client_id": s.Mount, "client_secret": s.secret,
 	}
 	maps.Copy(config, changes)
 	return config

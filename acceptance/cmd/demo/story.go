@@ -36,22 +36,43 @@ type story struct {
 }
 
 // tell tells the story, or only the set-up.
-func (s *story) tell(ctx context.Context, setUpOnly bool) error {
-	steps := []func(context.Context) error{
+func (s *story) tell(ctx context.Context, setUpOnly bool) (err error) {
+	defer func() {
+		switch failed := recover().(type) {
+		case nil:
+		case failure:
+			err = failed.error
+		default:
+			panic(failed)
+		}
+	}()
+	steps := []func(context.Context){
 		s.startParts, s.enablePlugin, s.writeConfig, s.admitBroker, s.startAgent, s.startBroker,
 	}
 	if !setUpOnly {
 		steps = append(steps, s.refuseOther, s.watchRefresh, s.refuseWrongSecret, s.rotateSecret, s.countUp)
 	}
 	for _, step := range steps {
-		if err := step(ctx); err != nil {
-			return err
-		}
+		step(ctx)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
 	}
 	return nil
+}
+
+// A failure is a panic that ends the story with an error.
+type failure struct{ error }
+
+func ok(err error) {
+	if err != nil {
+		panic(failure{err})
+	}
+}
+
+func must[T any](value T, err error) T {
+	ok(err)
+	return value
 }
 
 // stop ends the broker's loop.
@@ -65,225 +86,132 @@ func (s *story) stop() {
 // product returns the server's name and version.
 func (s *story) product() string { return string(s.vault.Product) + " " + s.vault.Version }
 
-func (s *story) startParts(ctx context.Context) error {
-	var err error
-	s.mcp, err = s.bed.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime}, bed.MCPOptions{})
-	if err != nil {
-		return err
-	}
+func (s *story) startParts(ctx context.Context) {
+	s.mcp = must(s.bed.NewMCPServer(ctx, bed.Resource{Scope: "tools:list tools:call", TTL: lifetime}, bed.MCPOptions{}))
 	s.client = bed.Client{ID: "weather-client", Secret: rand.Text(), Scope: "tools:list tools:call"}
-	if err := s.bed.AS.SetClient(ctx, s.client); err != nil {
-		return err
-	}
+	ok(s.bed.AS.SetClient(ctx, s.client))
 	s.step("The parts", fmt.Sprintf(`%-21s %s
 authorization server  %s, where %s is registered with a client secret
 MCP server            %s, which takes access tokens of that authorization server
                       that were issued for it, for %s each`,
 		s.product(), s.vault.Address, s.bed.AS.Issuer, s.client.ID, s.mcp.URL, lifetime))
-	return nil
 }
 
-func (s *story) enablePlugin(ctx context.Context) error {
+func (s *story) enablePlugin(ctx context.Context) {
 	s.step("The operator registers and enables the plugin", "")
-	version, err := exec.CommandContext(ctx, filepath.Join(s.bed.PluginDir(), bed.PluginName), "-version").Output()
-	if err != nil {
-		return fmt.Errorf("%s -version: %w", bed.PluginName, err)
-	}
-	_, err = s.must(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "-command="+bed.PluginName,
+	version := must(exec.CommandContext(ctx, filepath.Join(s.bed.PluginDir(), bed.PluginName), "-version").Output())
+	s.operator(ctx, "plugin", "register", "-sha256="+s.bed.PluginSHA256, "-command="+bed.PluginName,
 		"-version="+strings.TrimSpace(string(version)), "secret", bed.PluginName)
-	if err != nil {
-		return err
-	}
-	_, err = s.must(ctx, "secrets", "enable", "-path="+bed.Mount, bed.PluginName)
-	return err
+	s.operator(ctx, "secrets", "enable", "-path="+bed.Mount, bed.PluginName)
 }
 
-func (s *story) writeConfig(ctx context.Context) error {
+func (s *story) writeConfig(ctx context.Context) {
 	s.step("The operator gives Vault the client credentials for the MCP server", `The MCP server's URL and the credentials are all that it takes: the plugin finds the authorization
 server and the scopes, and gets a first token before it stores anything.`)
-	if err := s.file("client-secret", s.client.Secret+"\n"); err != nil {
-		return err
-	}
-	_, err := s.runWithSecret(ctx, "client-secret", "write", "mcp-oauth/config/weather",
+	s.file("client-secret", s.client.Secret+"\n")
+	must(s.runWithSecret(ctx, "client-secret", "write", "mcp-oauth/config/weather",
 		"server_url="+s.mcp.URL,
 		"client_id="+s.client.ID,
-		"client_secret=-")
-	if err != nil {
-		return err
-	}
-	config, err := s.must(ctx, "read", "mcp-oauth/config/weather")
-	if err != nil {
-		return err
-	}
+		"client_secret=-"))
+	config := s.operator(ctx, "read", "mcp-oauth/config/weather")
 	s.check(!strings.Contains(config, "client_secret "), "reading the config does not bring the secret back")
 	s.probes = s.mcp.Counts().Requests
 	s.check(s.probes == 1 && strings.Contains(config, s.bed.AS.TokenURL()),
 		"the MCP server was asked %d time without a token, and its 401 led to %s", s.probes, s.bed.AS.TokenURL())
-	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
-	if err != nil {
-		return err
-	}
+	requests := must(s.bed.AS.Requests(ctx, s.client.ID))
 	s.check(len(requests) == 1 && requests[0].Scope == s.client.Scope,
 		"the authorization server has seen %d token request, for %s with scope %s", len(requests), s.mcp.URL, s.client.Scope)
-	return nil
 }
 
-func (s *story) admitBroker(ctx context.Context) error {
+func (s *story) admitBroker(ctx context.Context) {
 	s.step("The operator lets one broker read the token", "The broker logs in with an AppRole. Its policy names the one path that it may read.")
-	if err := s.policy(ctx, "weather-broker", "mcp-oauth/token/weather"); err != nil {
-		return err
-	}
-	if _, err := s.must(ctx, "auth", "enable", "approle"); err != nil {
-		return err
-	}
-	var err error
-	s.id, err = s.appRole(ctx, "weather-broker")
-	return err
+	s.policy(ctx, "weather-broker", "mcp-oauth/token/weather")
+	s.operator(ctx, "auth", "enable", "approle")
+	s.id = s.appRole(ctx, "weather-broker")
 }
 
-func (s *story) startAgent(ctx context.Context) error {
+func (s *story) startAgent(ctx context.Context) {
 	s.step("Vault Agent keeps the broker's credential in a file", "")
-	var err error
-	if s.agent, err = s.bed.NewAgent(s.id, "token/weather"); err != nil {
-		return err
-	}
-	config, err := os.ReadFile(s.agent.Config)
-	if err != nil {
-		return err
-	}
+	s.agent = must(s.bed.NewAgent(s.id, "token/weather"))
+	config := must(os.ReadFile(s.agent.Config))
 	// Only the template is shown.
 	s.printf("   $ %s agent -config=agent.hcl\n", s.vault.Product.Command())
 	_, template, _ := strings.Cut(string(config), "template {")
 	s.show("template {" + strings.ReplaceAll(template, filepath.Dir(s.agent.File)+"/", ""))
-	if err := s.agent.WaitRendered(ctx); err != nil {
-		return err
-	}
-	rendered, err := os.ReadFile(s.agent.File)
-	if err != nil {
-		return err
-	}
+	ok(s.agent.WaitRendered(ctx))
+	rendered := must(os.ReadFile(s.agent.File))
 	s.printf("   $ cat authorization\n")
 	s.show(string(rendered))
 	s.check(strings.HasPrefix(string(rendered), "Bearer "), "the file holds what belongs into the Authorization header")
-	return nil
 }
 
-func (s *story) startBroker(ctx context.Context) error {
+func (s *story) startBroker(ctx context.Context) {
 	s.step("The broker uses the MCP server", "It takes its Authorization header from the file at each request. It knows no client secret.")
 	s.broker = s.bed.NewBroker(s.mcp, s.agent.File)
-	tools, err := s.broker.ListTools(ctx)
-	if err != nil {
-		return err
-	}
+	tools := must(s.broker.ListTools(ctx))
 	s.printf("   initialize, tools/list: %s\n", strings.Join(tools, ", "))
 	s.check(slices.Contains(tools, "forecast"), "the broker sees the tool forecast")
-	answer, err := s.broker.CallTool(ctx, "forecast", map[string]any{"city": "Oslo"})
-	if err != nil {
-		return err
-	}
+	answer := must(s.broker.CallTool(ctx, "forecast", map[string]any{"city": "Oslo"}))
 	s.printf("   tools/call forecast: %s\n", answer)
 	s.printf("   From here on it lists the tools twice a second.\n")
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.running.Go(func() { s.broker.Run(ctx, 500*time.Millisecond) })
-	return nil
 }
 
-func (s *story) refuseOther(ctx context.Context) error {
+func (s *story) refuseOther(ctx context.Context) {
 	s.step("Another broker is refused", "It has an AppRole and a policy of its own, for another MCP server.")
-	if err := s.policy(ctx, "calendar-broker", "mcp-oauth/token/calendar"); err != nil {
-		return err
-	}
-	other, err := s.appRole(ctx, "calendar-broker")
-	if err != nil {
-		return err
-	}
+	s.policy(ctx, "calendar-broker", "mcp-oauth/token/calendar")
+	other := s.appRole(ctx, "calendar-broker")
 	for _, path := range []string{"mcp-oauth/token/weather", "mcp-oauth/config/weather"} {
 		out, err := s.run(ctx, "CALENDAR_BROKER", other.Client.Token(), "read", path)
 		s.check(err != nil && strings.Contains(out, "Code: 403"), "%s is refused to it", path)
 	}
-	return nil
 }
 
-func (s *story) watchRefresh(ctx context.Context) error {
+func (s *story) watchRefresh(ctx context.Context) {
 	s.step("The token is refreshed ahead of its end", "Half way through its life (for one so short) the plugin fetches the next, in the background.")
-	before, err := s.tokenID(ctx)
-	if err != nil {
-		return err
-	}
+	before := s.tokenID(ctx)
 	failures := s.broker.Counts().Failures
 	start := time.Now()
-	after, err := s.awaitToken(ctx, before, lifetime)
-	if err != nil {
-		return err
-	}
+	after := s.awaitToken(ctx, before, lifetime)
 	s.printf("   %.0f s later:\n", time.Since(start).Seconds())
-	if _, err := s.tokenID(ctx); err != nil {
-		return err
-	}
+	s.tokenID(ctx)
 	s.check(after != before, "Vault holds another token, and nobody had to wait for it")
 	s.check(s.broker.Counts().Failures == failures, "the broker went on meanwhile")
-	return nil
 }
 
-func (s *story) refuseWrongSecret(ctx context.Context) error {
+func (s *story) refuseWrongSecret(ctx context.Context) {
 	s.step("A wrong secret is refused when it is written", "What works goes on working.")
-	before, err := s.readToken(ctx)
-	if err != nil {
-		return err
-	}
+	before := s.readToken(ctx)
 	wrong := rand.Text()
 	s.bed.Secrecy.AddClientSecret(s.client.ID, wrong)
-	if err := s.file("wrong-secret", wrong+"\n"); err != nil {
-		return err
-	}
+	s.file("wrong-secret", wrong+"\n")
 	out, err := s.runWithSecret(ctx, "wrong-secret", "write", "mcp-oauth/config/weather", "client_secret=-")
 	s.check(err != nil && strings.Contains(out, "Code: 400") && strings.Contains(out, "invalid_client"),
 		"Vault tells what the authorization server said: invalid_client")
-	after, err := s.readToken(ctx)
-	if err != nil {
-		return err
-	}
+	after := s.readToken(ctx)
 	s.check(after.TokenID == before.TokenID, "the token is the one of before, %s", before.TokenID)
-	return nil
 }
 
-func (s *story) rotateSecret(ctx context.Context) error {
+func (s *story) rotateSecret(ctx context.Context) {
 	s.step("The client secret is rotated under the running broker",
 		"The authorization server's administrator gives the client a new secret; the old one is void at\nonce. The operator writes the new one into Vault.")
-	before, err := s.readToken(ctx)
-	if err != nil {
-		return err
-	}
+	before := s.readToken(ctx)
 	s.client.Secret = rand.Text()
-	if err := s.bed.AS.SetClient(ctx, s.client); err != nil {
-		return err
-	}
-	if err := s.file("new-client-secret", s.client.Secret+"\n"); err != nil {
-		return err
-	}
+	ok(s.bed.AS.SetClient(ctx, s.client))
+	s.file("new-client-secret", s.client.Secret+"\n")
 	calls := s.broker.Counts().Calls
-	rendered, err := s.agent.TokenID()
-	if err != nil {
-		return err
-	}
-	_, err = s.runWithSecret(ctx, "new-client-secret", "write", "mcp-oauth/config/weather", "client_secret=-")
-	if err != nil {
-		return err
-	}
+	rendered := must(s.agent.TokenID())
+	must(s.runWithSecret(ctx, "new-client-secret", "write", "mcp-oauth/config/weather", "client_secret=-"))
 	written := time.Now()
-	after, err := s.awaitToken(ctx, before.TokenID, lifetime)
-	if err != nil {
-		return err
-	}
+	after := s.awaitToken(ctx, before.TokenID, lifetime)
 	s.check(after != before.TokenID, "Vault holds a token got with the new secret")
 
 	// The agent reads again after the ttl. Until then its file holds the token of the rotation or the one before.
 	now := rendered
 	for (now == rendered || now == before.TokenID) && time.Since(written) < lifetime+5*time.Second && ctx.Err() == nil {
 		_ = bed.Sleep(ctx, 100*time.Millisecond)
-		if now, err = s.agent.TokenID(); err != nil {
-			return err
-		}
+		now = must(s.agent.TokenID())
 	}
 	s.check(now != rendered && now != before.TokenID, "the broker's file holds such a token after %.0f s", time.Since(written).Seconds())
 	// Beyond the end of the last token that was got with the old secret.
@@ -291,18 +219,14 @@ func (s *story) rotateSecret(ctx context.Context) error {
 	counts := s.broker.Counts()
 	s.check(counts.Calls > calls && counts.Failures == 0,
 		"%d calls of the broker since the rotation, beyond the end of the old secret's last token, and none failed", counts.Calls-calls)
-	return nil
 }
 
-func (s *story) countUp(ctx context.Context) error {
+func (s *story) countUp(ctx context.Context) {
 	s.stop()
 	s.step("The counts", "")
 	broker, server := s.broker.Counts(), s.mcp.Counts()
 	server.Requests -= s.probes
-	requests, err := s.bed.AS.Requests(ctx, s.client.ID)
-	if err != nil {
-		return err
-	}
+	requests := must(s.bed.AS.Requests(ctx, s.client.ID))
 	refused := 0
 	for _, r := range requests {
 		if r.Status != http.StatusOK {
@@ -321,7 +245,6 @@ func (s *story) countUp(ctx context.Context) error {
 	// A 20 s token is refreshed after 10 s, up to a second earlier; the config writes come on top.
 	most := int(last.Sub(first).Seconds()/9) + 4
 	s.check(len(requests) <= most, "the authorization server was asked once in about 10 s and at the config's writes")
-	return nil
 }
 
 // invite prints commands to try.

@@ -131,13 +131,9 @@ func (t *transcript) command(prompt string, args []string) {
 	t.printf("   %s\n", line.String())
 }
 
-// must runs a command of the operator that the rest of the story depends on.
-func (t *transcript) must(ctx context.Context, args ...string) (string, error) {
-	out, err := t.run(ctx, "", t.vault.RootToken, args...)
-	if err != nil {
-		err = fmt.Errorf("%s %s: %w", t.vault.Product.Command(), args[0], err)
-	}
-	return out, err
+// operator runs a command of the operator, which must succeed, and returns its output.
+func (t *transcript) operator(ctx context.Context, args ...string) string {
+	return must(t.run(ctx, "", t.vault.RootToken, args...))
 }
 
 var jwt = regexp.MustCompile(`(eyJ[\w-]{5})[\w-]*\.[\w-]+\.[\w-]+`)
