@@ -12,15 +12,12 @@ import (
 // testName is the name of a test in the documentation.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 
-// Every threat of the security page has a test that shows its answer, and threatTests no other threats.
+// Every threat of the security page has a test in threatTests, which has no other threats.
 func TestEveryThreatHasATest(t *testing.T) {
-	page, err := os.ReadFile("docs/security.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := readText(t, "docs/security.md")
 	exists, threats := testsOfTheProject(t), map[string]bool{}
 	inThreats := false
-	for line := range strings.Lines(string(page)) {
+	for line := range strings.Lines(page) {
 		switch isRow := strings.HasPrefix(line, "|"); {
 		case strings.HasPrefix(line, "| threat |"):
 			inThreats = true
@@ -56,11 +53,7 @@ var (
 func TestLinksLeadSomewhere(t *testing.T) {
 	var pages []string
 	for _, pattern := range []string{"*.md", "docs/*.md", "*/README.md", "*/*/README.md"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pages = append(pages, files...)
+		pages = append(pages, must(filepath.Glob(pattern))(t)...)
 	}
 	links := 0
 	for _, page := range pages {
@@ -87,15 +80,6 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 }
 
-func readText(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
 // anchorsOf returns the anchors of a page's headings, as GitHub makes them.
 func anchorsOf(page string) map[string]bool {
 	anchors := map[string]bool{}
@@ -108,30 +92,23 @@ func anchorsOf(page string) map[string]bool {
 
 // Every test that the documentation names exists.
 func TestTestsThatTheDocsNameExist(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	pages := must(filepath.Glob("docs/*.md"))(t)
 	exists := testsOfTheProject(t)
 	for _, page := range append(pages, "README.md", "CONTRIBUTING.md", "SECURITY.md", "acceptance/README.md") {
-		content, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range testName.FindAllSubmatch(content, -1) {
-			if !exists[string(n[1])] {
+		for _, n := range testName.FindAllStringSubmatch(readText(t, page), -1) {
+			if !exists[n[1]] {
 				t.Errorf("%s: there is no test %s", page, n[1])
 			}
 		}
 	}
 }
 
-// testsOfTheProject are the tests and fuzz targets of all its modules.
+// testsOfTheProject returns the tests and fuzz targets of all modules.
 func testsOfTheProject(t *testing.T) map[string]bool {
 	t.Helper()
 	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	all := map[string]bool{}
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+	noError(t, filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -145,25 +122,18 @@ func testsOfTheProject(t *testing.T) map[string]bool {
 			all[string(match[1])] = true
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return all
 }
 
 // A figure that is yet to be measured is not committed.
 func TestNoFigureIsMissing(t *testing.T) {
-	pages, err := filepath.Glob("docs/*.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatal(pages, err)
+	pages := must(filepath.Glob("docs/*.md"))(t)
+	if len(pages) == 0 {
+		t.Fatal("there are no pages")
 	}
 	for _, page := range pages {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains(string(text), "NEW FIGURE") {
+		if strings.Contains(readText(t, page), "NEW FIGURE") {
 			t.Errorf("%s: a figure is missing", page)
 		}
 	}

@@ -3,16 +3,14 @@ package mcpoauth
 import (
 	"maps"
 	"net/http"
-	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// always are the fields that every status has.
+// always are the fields of every status.
 var always = []string{
 	"credentials_kind", "credentials_verified", "credentials_written_at", "refreshing", "resource", "scopes", "state",
 	"token_endpoint_auth_method", "token_url", "unsaved", "warnings",
@@ -30,17 +28,14 @@ func hasFields(t *testing.T, status fields, want ...[]string) {
 }
 
 func TestStatusOfAnEmptyName(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	status := m.read("status/weather")
 	hasFields(t, status, always)
-	if status["state"] != "empty" || status["refreshing"] != false || status["unsaved"] != false {
-		t.Errorf("the status is %v", status)
-	}
+	shows(t, status, fields{"state": "empty", "refreshing": false, "unsaved": false})
 	as.asked(t, 0, "after a status")
 }
 
-// A status shows what a token request would hold, whether written, discovered or a default.
+// A status shows the parameters of a token request, whether written, discovered or a default.
 func TestStatusShowsWhatTheClientDoes(t *testing.T) {
 	kinds := map[string][2]string{ // with the method, if the metadata names client_secret_post alone
 		"secret":             {"client_secret", "client_secret_post"},
@@ -77,29 +72,15 @@ func TestStatusShowsWhatTheClientDoes(t *testing.T) {
 	}
 }
 
-// shows checks some of a status's fields.
-func shows(t *testing.T, status, want fields) {
-	t.Helper()
-	for field, value := range want {
-		if !reflect.DeepEqual(status[field], value) {
-			t.Errorf("%s is %#v; want %#v", field, status[field], value)
-		}
-	}
-}
-
 func TestStatusOfAHealthyToken(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
 	token, status := m.read("token/weather"), m.read("status/weather")
 	hasFields(t, status, always, ofToken)
-	if status["state"] != "ok" || status["scope"] != "a b" {
-		t.Errorf("the status is %v", status)
-	}
-	for _, field := range []string{"token_id", "expires_at", "last_vault_rotation"} {
-		if status[field] != token[field] {
-			t.Errorf("%s is %v; the token's is %v", field, status[field], token[field])
-		}
-	}
+	shows(t, status, fields{
+		"state": "ok", "scope": "a b", "token_id": token["token_id"], "expires_at": token["expires_at"],
+		"last_vault_rotation": token["last_vault_rotation"],
+	})
 	issued, due, end := instant(t, status, "last_vault_rotation"), instant(t, status, "next_rotation"), instant(t, status, "expires_at")
 	if !due.After(issued) || !due.Before(end) {
 		t.Errorf("the next rotation is at %s, of a token from %s to %s", due, issued, end)
@@ -108,21 +89,15 @@ func TestStatusOfAHealthyToken(t *testing.T) {
 }
 
 func TestStatusOfANameThatIsDown(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.answers(refusing(401, "invalid_client"))
-	_, failed := m.do(logical.ReadOperation, "token/weather", nil)
+	failed := m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather", nil,
+		" at "+as.Listener.Addr().String()+": invalid_client: said the server")
 	status := m.read("status/weather")
 	hasFields(t, status, always, ofFailure, []string{"last_error_code", "last_read"})
-	if status["state"] != "down" || status["last_error_code"] != "invalid_client" || status["consecutive_failures"] != 1 {
-		t.Errorf("the status is %v", status)
-	}
-	listed, _ := m.data(logical.ListOperation, "status/", nil)["key_info"].(map[string]any)["weather"].(fields)["error"].(string)
-	for _, got := range []any{status["last_error"], listed} {
-		if failed == nil || got != failed.Error() || !strings.Contains(failed.Error(), " at "+as.Listener.Addr().String()+": invalid_client: said the server") {
-			t.Errorf("the status says %q; the read %v", got, failed)
-		}
-	}
+	shows(t, status, fields{"state": "down", "last_error_code": "invalid_client", "consecutive_failures": 1})
+	equal(t, "last_error", status["last_error"], failed)
+	equal(t, "the error in the list", m.statuses("status/")["weather"].(fields)["error"], failed)
 	if at, next := instant(t, status, "last_error_at"), instant(t, status, "next_attempt"); !next.After(at) {
 		t.Errorf("the next attempt is at %s, after a failure at %s", next, at)
 	}
@@ -131,39 +106,19 @@ func TestStatusOfANameThatIsDown(t *testing.T) {
 }
 
 func TestStatusOfATokenThatCouldNotBeRefreshed(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
 	as.answers(refusing(503, "x"))
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "refresh/weather", nil)
 	status := m.read("status/weather")
 	hasFields(t, status, always, ofToken, ofFailure)
-	if status["state"] != "failing" {
-		t.Errorf("the status is %v", status)
-	}
+	equal(t, "the state", status["state"], "failing")
 }
 
-// What needs saying beyond the token is said here, not on every read.
-func TestStatusWarnsOfScopesThatWereNotGranted(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	as.answers(granting(fields{"scope": "a"}))
-	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
-	equal(t, "the warnings", m.read("status/weather")["warnings"].([]string),
-		[]string{`the authorization server did not grant "b"; it granted "a"`})
-	resp, err := m.do(logical.ReadOperation, "token/weather", nil)
-	if err != nil || resp.Warnings != nil {
-		t.Errorf("the read of the token: %v, %v; want no warning", resp, err)
-	}
-}
-
-func TestStatusTellsOfATokenThatIsNotStored(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	m.storage.fail("put token/")
-	m.holds("weather", "t0ken-1")
-	if status := m.read("status/weather"); status["unsaved"] != true || status["state"] != "ok" {
-		t.Errorf("the status is %v", status)
-	}
+// statuses returns the states in a list, by name.
+func (m *mount) statuses(path string) fields {
+	m.t.Helper()
+	return m.data(logical.ListOperation, path, nil)["key_info"].(fields)
 }
 
 func TestStatusListTellsWhatIsBroken(t *testing.T) {
@@ -175,73 +130,52 @@ func TestStatusListTellsWhatIsBroken(t *testing.T) {
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/maps", nil)
 
-	list := m.data(logical.ListOperation, "status", nil)
-	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather", "weather/"})
-	info := list["key_info"].(map[string]any)
+	equal(t, "the names", m.list("status"), []string{"maps", "weather", "weather/"})
+	info := m.statuses("status")
 	failure, _ := info["maps"].(fields)["error"].(string)
-	if !strings.Contains(failure, " at "+broken.Listener.Addr().String()+": invalid_client: said the server (HTTP 401)") {
-		t.Errorf("the error is %q", failure)
-	}
+	contains(t, "the error", failure, " at "+broken.Listener.Addr().String()+": invalid_client: said the server (HTTP 401)")
 	sameFields(t, info, fields{
 		"maps":     fields{"state": "down", "error": failure},
 		"weather":  fields{"state": "ok"},
 		"weather/": fields{"state": "empty"},
 	})
 
-	// The state of a directory is that of its worst role.
+	// A directory has the state of its worst role.
 	as.answers(refusing(400, "invalid_scope"))
 	m.write("role/weather/admin", fields{"scopes": "admin", "verify": false})
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/admin", nil)
-	roles := m.data(logical.ListOperation, "status/weather/", nil)
-	equal(t, "the roles", roles["keys"].([]string), []string{"admin", "reader"})
-	info = roles["key_info"].(map[string]any)
+	equal(t, "the roles", m.list("status/weather/"), []string{"admin", "reader"})
+	info = m.statuses("status/weather/")
 	failure, _ = info["admin"].(fields)["error"].(string)
 	sameFields(t, info, fields{"admin": fields{"state": "down", "error": failure}, "reader": fields{"state": "empty"}})
-	sameFields(t, m.data(logical.ListOperation, "status/", nil)["key_info"].(map[string]any)["weather/"].(fields),
-		fields{"state": "down", "error": failure})
+	sameFields(t, m.statuses("status/")["weather/"].(fields), fields{"state": "down", "error": failure})
 	m.refused(http.StatusNotFound, logical.ListOperation, "status/absent/", nil, "write config/absent")
 	equal(t, "the servers with roles", m.list("role/"), []string{"weather/"})
 	as.asked(t, 2, "after the lists of statuses")
 }
 
-// One damaged entry must not hide the state of all the others: this list is where an
-// operator looks when something is broken.
+// One damaged entry must not hide the other states: operators read this list when something is broken.
 func TestStatusListSurvivesADamagedEntry(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/maps", as.client())
 	m.write("config/weather", as.client())
-	m.stop()
-	damage(t, m, "config/maps", "{")
-	m.start()
-	list := m.data(logical.ListOperation, "status/", nil)
-	equal(t, "the names", list["keys"].([]string), []string{"maps", "weather"})
-	sameFields(t, list["key_info"].(map[string]any), fields{
+	m.restartOn("config/maps", "{")
+	equal(t, "the names", m.list("status/"), []string{"maps", "weather"})
+	sameFields(t, m.statuses("status/"), fields{
 		"maps":    fields{"state": "down", "error": "unreadable storage entry: config/maps is damaged: an operator must delete it and write it again"},
 		"weather": fields{"state": "ok"},
 	})
 }
 
-func TestStatusOfWhatIsNotConfigured(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "status/absent", nil, "write config/absent")
-	m.refused(http.StatusNotFound, logical.ReadOperation, "status/weather/absent", nil, "role/weather/absent")
-}
-
 // A status never waits for the authorization server.
 func TestStatusDuringAFetch(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.hold()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := inBackground(func() {
 		m.token("weather")
-	}()
+	})
 	as.await(1)
-	if status := m.read("status/weather"); status["state"] != "empty" || status["refreshing"] != true {
-		t.Errorf("the status is %v", status)
-	}
+	shows(t, m.read("status/weather"), fields{"state": "empty", "refreshing": true})
 	as.release()
-	<-done
+	wait()
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -21,35 +20,32 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// storedForms holds a directory of stored entries for every schema that there was, each
-// entry as it was written then, in a file named by its key.
+// storedForms has a directory for each schema, with the stored entries in files named by their keys.
 const storedForms = "testdata/storage"
 
-// fixtureEnd is when the certificates and tokens of the fixtures end.
+// fixtureEnd is the end of the certificates and tokens of the fixtures.
 var fixtureEnd = time.Date(2126, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// fixture gives the stored entries of a schema, by key.
+// fixtureTokens are the names whose tokens the fixtures have.
+var fixtureTokens = []string{"secret", "secret/reader", "discovered"}
+
+// fixture returns the stored entries of a schema by key.
 func fixture(t *testing.T, schema int) map[string]string {
 	t.Helper()
 	entries := map[string]string{}
 	root := filepath.Join(storedForms, fmt.Sprintf("v%d", schema))
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
+	noError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			key, _ := strings.CutPrefix(filepath.ToSlash(path), root+"/")
+			entries[strings.TrimSuffix(key, ".json")] = readText(t, path)
 		}
-		text, err := os.ReadFile(path)
-		key, _ := strings.CutPrefix(filepath.ToSlash(path), root+"/")
-		entries[strings.TrimSuffix(key, ".json")] = string(text)
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return entries
 }
 
-// writeOneOfEach writes what the fixtures are of: a config of each kind of credentials with
-// all that goes with them, one that was discovered, roles, and tokens.
+// writeOneOfEach writes the entries of the fixtures: a config of each kind of credentials with each field that they may
+// have, a discovered one, roles, and tokens.
 func writeOneOfEach(t *testing.T, m *mount) {
 	t.Helper()
 	as := newAuthServer(t)
@@ -74,7 +70,12 @@ func writeOneOfEach(t *testing.T, m *mount) {
 		"default_ttl": 61, "max_ttl": 3600, "idle_timeout": 7200, "request_timeout": 7, "ca_cert": ca.pem,
 		"allow_insecure_http": true, "allow_private_addresses": true,
 	}))
-	m.stashPublished("secret")
+	m.edit("secret", func(c *config) {
+		c.Published = &published{
+			ServerURL: c.ServerURL, Scopes: []string{"forecast:read"}, Resource: "https://weather.example.com/",
+			Warning: "as it was", At: fixtureEnd,
+		}
+	})
 	m.write("config/operator-key", with(unverified, fields{
 		"issuer": "https://as.example.com/", "private_key": pemOf(t, key), "key_id": "named", "signing_alg": "ES256",
 		"certificate": certificateOf(t, key, fixtureEnd), "assertion_audience": "issuer", "publish_jwks": true, "omit_resource": true,
@@ -96,46 +97,14 @@ func writeOneOfEach(t *testing.T, m *mount) {
 		"scopes": "other", "resource": "https://other.example.com/", "audience": "other", "extra_params": "tenant=south", "verify": false,
 	})
 	m.write("role/secret/bare", fields{"omit_resource": true, "verify": false})
-	m.stashFixture("secret", "secret/reader", "discovered")
-	if err := m.store().put(t.Context(), provedPrefix+"secret", storedProof{Proof: "ID/"}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// stashPublished stores what the MCP server of a config would have said.
-func (m *mount) stashPublished(server string) {
-	m.t.Helper()
-	c, err := m.store().config(m.t.Context(), server)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	c.Published = &published{
-		ServerURL: c.ServerURL, Scopes: []string{"forecast:read"}, Resource: "https://weather.example.com/",
-		Warning: "as it was", At: fixtureEnd,
-	}
-	if err := m.store().putConfig(m.t.Context(), server, c); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-// stashFixture stores tokens of names that are good for long.
-func (m *mount) stashFixture(names ...string) {
-	m.t.Helper()
-	for _, text := range names {
-		server, role, _ := strings.Cut(text, "/")
-		name := tokensOf(server, role)
-		terms, err := m.store().Terms(m.t.Context(), name)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		token := &tokens.Token{
-			AccessToken: tokenMark + "-of-" + text, Scope: "forecast:read", Shape: terms.Shape, Repeats: 1,
+	for _, name := range fixtureTokens {
+		server, role, _ := strings.Cut(name, "/")
+		m.stashToken(tokensOf(server, role), &tokens.Token{
+			AccessToken: tokenMark + "-of-" + name, Scope: "forecast:read", Repeats: 1,
 			Issued: fixtureEnd.AddDate(-106, 0, 0), Expires: fixtureEnd, RefreshAt: fixtureEnd.AddDate(-1, 0, 0),
-		}
-		if err := m.store().Save(m.t.Context(), name, token); err != nil {
-			m.t.Fatal(err)
-		}
+		})
 	}
+	noError(t, m.store().put(t.Context(), provedPrefix+"secret", storedProof{Proof: "ID/"}))
 }
 
 // mountFixture mounts on the stored entries of a schema.
@@ -143,28 +112,20 @@ func mountFixture(t *testing.T, schema int) *mount {
 	t.Helper()
 	storage := &testStorage{}
 	for key, entry := range fixture(t, schema) {
-		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(entry)}); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(entry)}))
 	}
 	return newNode(t, storage, 0)
 }
 
-// text is a stored string, such as a certificate.
+// text returns a stored string, such as a certificate.
 func text(t *testing.T, entry, field string) string {
 	t.Helper()
 	var stored struct{ Data map[string]any }
-	if err := json.Unmarshal([]byte(entry), &stored); err != nil {
-		t.Fatal(err)
-	}
-	s, _ := stored.Data[field].(string)
-	if s == "" {
-		t.Fatalf("%s is not in %s", field, entry)
-	}
-	return s
+	noError(t, json.Unmarshal([]byte(entry), &stored))
+	return stored.Data[field].(string)
 }
 
-// ofEachSchema tests with the stored entries of each schema that there was.
+// ofEachSchema runs a test with the stored entries of each schema.
 func ofEachSchema(t *testing.T, test func(t *testing.T, of int)) {
 	t.Helper()
 	for of := range schema {
@@ -172,18 +133,12 @@ func ofEachSchema(t *testing.T, test func(t *testing.T, of int)) {
 	}
 }
 
-// Whoever updates the plugin has these entries stored. They are read by every later
-// version, and mean what they meant.
+// Entries that an earlier version stored keep their meaning.
 func TestEntriesOfEachSchemaAreRead(t *testing.T) { ofEachSchema(t, entriesAreRead) }
 
 func entriesAreRead(t *testing.T, of int) {
 	m, stored := mountFixture(t, of), fixture(t, of)
-	plain := with(noCredentials, fields{
-		"server_url": "", "issuer": "", "token_url": "https://as.example.com/token", "client_id": "vault",
-		"token_endpoint_auth_method": "", "scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
-		"extra_params": map[string]string{}, "extra_headers": []string{}, "default_ttl": int64(300), "max_ttl": int64(0), "idle_timeout": int64(86400),
-		"ca_cert": "", "request_timeout": int64(10), "allow_insecure_http": false, "allow_private_addresses": false,
-	})
+	plain := defaultConfig("https://as.example.com")
 	configs := map[string]fields{
 		"secret": with(plain, fields{
 			"server_url": "https://weather.example.com/mcp", "issuer": "https://as.example.com/",
@@ -224,9 +179,7 @@ func entriesAreRead(t *testing.T, of int) {
 			"client_id": "", "identity": "document", "key_type": "ec-p256", "assertion_audience": "https://as.example.com/",
 		})
 		for server, url := range map[string]string{"issuer": "issuer/issuer-mfrggzdfmztwq2lj/jwks", "document": "jwks/document-nn3w4zlqovzxi33p"} {
-			if got := m.read("keys/" + server)["jwks_uri"]; got != publicURL+"/"+url {
-				t.Errorf("the keys of %s are at %v", server, got)
-			}
+			equal(t, "jwks_uri of "+server, m.read("keys/" + server)["jwks_uri"], publicURL+"/"+url)
 		}
 	}
 	equal(t, "the configs", m.list("config/"), slices.Sorted(maps.Keys(configs)))
@@ -234,10 +187,9 @@ func entriesAreRead(t *testing.T, of int) {
 		sameFields(t, m.read("config/"+server), want)
 	}
 	equal(t, "the roles", m.list("role/secret/"), []string{"bare", "other", "reader"})
-	none := fields{"scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "", "extra_params": map[string]string{}}
 	for role, want := range map[string]fields{
-		"bare":   with(none, fields{"omit_resource": true}),
-		"reader": with(none, fields{"scopes": []string{"forecast:read"}}),
+		"bare":   with(defaultRole(), fields{"omit_resource": true}),
+		"reader": with(defaultRole(), fields{"scopes": []string{"forecast:read"}}),
 		"other": {
 			"scopes": []string{"other"}, "resource": []string{"https://other.example.com/"}, "omit_resource": false,
 			"audience": "other", "extra_params": map[string]string{"tenant": "south"},
@@ -246,40 +198,30 @@ func entriesAreRead(t *testing.T, of int) {
 		sameFields(t, m.read("role/secret/"+role), want)
 	}
 
-	for _, name := range []string{"secret", "secret/reader", "discovered"} {
-		token, status := m.read("token/"+name), m.read("status/"+name)
-		if token["access_token"] != tokenMark+"-of-"+name || token["scope"] != "forecast:read" ||
-			token["expires_at"] != "2126-01-01T00:00:00Z" || token["last_vault_rotation"] != "2020-01-01T00:00:00Z" {
-			t.Errorf("the token of %s is %v; want the stored one", name, token)
-		}
-		if status["state"] != "ok" || status["next_rotation"] != "2125-01-01T00:00:00Z" {
-			t.Errorf("the status of %s is %v", name, status)
-		}
+	for _, name := range fixtureTokens {
+		shows(t, m.read("token/"+name), fields{
+			"access_token": tokenMark + "-of-" + name, "scope": "forecast:read",
+			"expires_at": "2126-01-01T00:00:00Z", "last_vault_rotation": "2020-01-01T00:00:00Z",
+		})
+		shows(t, m.read("status/"+name), fields{"state": "ok", "next_rotation": "2125-01-01T00:00:00Z"})
 	}
-	if got := m.read("status/client-certificate"); got["state"] != "empty" || got["client_certificate_expires_at"] != "2126-01-01T00:00:00Z" {
-		t.Errorf("the status of client-certificate is %v", got)
-	}
+	shows(t, m.read("status/client-certificate"), fields{"state": "empty", "client_certificate_expires_at": "2126-01-01T00:00:00Z"})
 
 	for server, verified := range map[string]bool{"secret": of > 1, "discovered": of > 1, "operator-key": false} {
 		status := m.read("status/" + server)
-		if status["credentials_verified"] != verified || (status["credentials_written_at"] == "2026-03-01T12:00:00Z") != (of > 1) {
-			t.Errorf("the credentials of %s are verified: %v, and written at %v", server, status["credentials_verified"], status["credentials_written_at"])
-		}
+		equal(t, server+": credentials_verified", status["credentials_verified"], verified)
+		equal(t, server+": a time of writing", status["credentials_written_at"] == "2026-03-01T12:00:00Z", of > 1)
 	}
 
 	operators, data := m.keys("operator-key")
 	equal(t, "the operator's key", operators, []string{"named"})
 	equal(t, "the operator's key set", keyIDs(t, m.jwks("operator-key")), operators)
-	if data["active_key_id"] != "named" {
-		t.Errorf("keys/operator-key reads %v", data)
-	}
+	equal(t, "the active key", data["active_key_id"], "named")
 	const first, second = "tPFQpaGKh-5D1yVOzjUtr4yLcZlYr5Yu0Ndl9Gdq_w0", "yRdVYQlb25yf6U6LT7Flfk1fkHvNou_zH5X8Bv3G6MM"
 	rotated, data := m.keys("made-key")
 	equal(t, "the made keys", rotated, []string{first, second})
 	equal(t, "the made key set", keyIDs(t, m.jwks("made-key")), rotated)
-	if data["active_key_id"] != first || data["next_key_id"] != second || data["next_key_active_at"] != "2125-01-01T00:00:00Z" {
-		t.Errorf("keys/made-key reads %v", data)
-	}
+	shows(t, data, fields{"active_key_id": first, "next_key_id": second, "next_key_active_at": "2125-01-01T00:00:00Z"})
 	m.unpublished("secret", "client-certificate", "discovered")
 }
 
@@ -291,19 +233,16 @@ func entriesAsk(t *testing.T, of int) {
 	request := func(server, role string) *grant.Request {
 		t.Helper()
 		c, r, err := m.store().effective(t.Context(), tokensOf(server, role))
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := c.request(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return q
+		noError(t, err)
+		return must(c.request(r))(t)
 	}
 	ofSecret := grant.ClientSecretBasic
 	if of == 1 {
 		ofSecret = grant.ClientSecretPost
 	}
+	const tokenURL = "https://as.example.com/token"
+	scopes, resources := []string{"forecast:read", "forecast:write"}, []string{"https://a.example.com/", "urn:example:b"}
+	params := map[string]string{"tenant": "north", "empty": ""}
 	for _, test := range []struct {
 		server, role      string
 		url               string
@@ -312,68 +251,54 @@ func entriesAsk(t *testing.T, of int) {
 		audience          string
 		extra             map[string]string
 	}{
-		{"secret", "", "https://as.example.com/token", ofSecret, []string{"forecast:read", "forecast:write"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "reader", "https://as.example.com/token", ofSecret, []string{"forecast:read"}, []string{"https://a.example.com/", "urn:example:b"}, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "bare", "https://as.example.com/token", ofSecret, []string{"forecast:read", "forecast:write"}, nil, "weather", map[string]string{"tenant": "north", "empty": ""}},
-		{"secret", "other", "https://as.example.com/token", ofSecret, []string{"other"}, []string{"https://other.example.com/"}, "other", map[string]string{"tenant": "south"}},
-		{"operator-key", "", "https://as.example.com/token", grant.PrivateKeyJWT, nil, nil, "", nil},
-		{"made-key", "", "https://as.example.com/token", grant.PrivateKeyJWT, nil, nil, "", nil},
-		{"client-certificate", "", "https://as.example.com/token", grant.TLSClientAuth, nil, nil, "", nil},
-		{"discovered", "", "http://127.0.0.1:8080/token", grant.ClientSecretPost, []string{"forecast:read"}, []string{"http://127.0.0.1:8081/mcp"}, "", nil},
+		{"secret", "", tokenURL, ofSecret, scopes, resources, "weather", params},
+		{"secret", "reader", tokenURL, ofSecret, scopes[:1], resources, "weather", params},
+		{"secret", "bare", tokenURL, ofSecret, scopes, nil, "weather", params},
+		{"secret", "other", tokenURL, ofSecret, []string{"other"}, []string{"https://other.example.com/"}, "other", map[string]string{"tenant": "south"}},
+		{"operator-key", "", tokenURL, grant.PrivateKeyJWT, nil, nil, "", nil},
+		{"made-key", "", tokenURL, grant.PrivateKeyJWT, nil, nil, "", nil},
+		{"client-certificate", "", tokenURL, grant.TLSClientAuth, nil, nil, "", nil},
+		{"discovered", "", "http://127.0.0.1:8080/token", grant.ClientSecretPost, scopes[:1], []string{"http://127.0.0.1:8081/mcp"}, "", nil},
 	} {
 		t.Run(strings.TrimSuffix(test.server+" "+test.role, " "), func(t *testing.T) {
 			q := request(test.server, test.role)
-			if q.TokenURL != test.url || q.ClientID != "vault" || q.AuthMethod != test.method || q.Audience != test.audience {
-				t.Errorf("the request goes to %s, of %s by %s for %q", q.TokenURL, q.ClientID, q.AuthMethod, q.Audience)
-			}
+			equal(t, "the endpoint, client, method and audience", []any{q.TokenURL, q.ClientID, q.AuthMethod, q.Audience},
+				[]any{test.url, "vault", test.method, test.audience})
 			equal(t, "the scopes", q.Scopes, test.scopes)
 			equal(t, "the resources", q.Resources, test.resources)
-			if !maps.Equal(q.ExtraParams, test.extra) {
-				t.Errorf("the extra parameters are %v; want %v", q.ExtraParams, test.extra)
-			}
+			equal(t, "the extra parameters", q.ExtraParams, test.extra)
 			bySecret := test.method == grant.ClientSecretPost || test.method == ofSecret
-			if (q.ClientSecret == secret) != bySecret || (q.Assertion != nil) != (test.method == grant.PrivateKeyJWT) ||
-				(q.Certificate != nil) != (test.method == grant.TLSClientAuth) {
-				t.Error("the credentials are others")
-			}
+			equal(t, "a secret, an assertion, a certificate", []bool{q.ClientSecret == secret, q.Assertion != nil, q.Certificate != nil},
+				[]bool{bySecret, test.method == grant.PrivateKeyJWT, test.method == grant.TLSClientAuth})
 		})
 	}
-	if a := request("operator-key", "").Assertion; a.Key.ID != "named" || a.Key.Alg != "ES256" || a.Audience != "https://as.example.com/" || a.Certificate == nil {
-		t.Errorf("the assertion with the operator's key names %q, %s, for %q", a.Key.ID, a.Key.Alg, a.Audience)
-	}
-	if a := request("made-key", "").Assertion; a.Audience != "https://as.example.com/token" {
-		t.Errorf("the assertion with a made key is for %q", a.Audience)
-	}
+	a := request("operator-key", "").Assertion
+	equal(t, "kid, alg, aud and a certificate", []any{a.Key.ID, a.Key.Alg, a.Audience, a.Certificate != nil},
+		[]any{"named", "ES256", "https://as.example.com/", true})
+	equal(t, "the audience with a made key", request("made-key", "").Assertion.Audience, tokenURL)
 }
 
-// An update of what an earlier version stored keeps all that it does not name.
+// An update of an entry of an earlier version keeps the other fields.
 func TestEntriesOfEachSchemaAreUpdated(t *testing.T) { ofEachSchema(t, entriesAreUpdated) }
 
 func entriesAreUpdated(t *testing.T, of int) {
 	m := mountFixture(t, of)
 	for _, server := range m.list("config/") {
-		was, err := m.store().config(t.Context(), server)
-		if err != nil {
-			t.Fatal(err)
-		}
+		was := m.config(server)
 		m.write("config/"+server, fields{"max_ttl": "50m", "verify": false})
-		is, err := m.store().config(t.Context(), server)
-		if err != nil {
-			t.Fatal(err)
-		}
+		is := m.config(server)
 		was.MaxTTL = 50 * time.Minute
 		if !is.same(was) || is.Revision == was.Revision {
 			t.Errorf("the update of %s changed more than it names", server)
 		}
 	}
-	for _, name := range []string{"secret", "secret/reader", "discovered"} {
+	for _, name := range fixtureTokens {
 		m.holds(name, tokenMark+"-of-"+name)
 	}
 }
 
-// What is stored has the form of the fixture for as long as it bears its schema: else a
-// version that was set back, or a node that is not updated yet, reads what it does not
-// understand and writes back the rest.
+// The stored form changes only with the schema. Otherwise an older version would read fields that it does not know, and
+// lose them at its next write.
 func TestTheStoredFormChangesWithItsSchemaOnly(t *testing.T) {
 	m := newMount(t)
 	writeOneOfEach(t, m)
@@ -391,15 +316,12 @@ Raise schema in storage.go, go on reading the entries of schema %d, whose fixtur
 	}
 }
 
-// A field that is left out if it is empty changes the form too, and shows in no entry
-// that has none.
+// A field that is left out if it is empty changes the form too, but not in an entry without it.
 func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	found := map[string]bool{}
 	for key, entry := range fixture(t, schema) {
 		var stored struct{ Data any }
-		if err := json.Unmarshal([]byte(entry), &stored); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, json.Unmarshal([]byte(entry), &stored))
 		kind, _, _ := strings.Cut(key, "/")
 		collectKeys(found, kind, stored.Data)
 	}
@@ -414,7 +336,7 @@ func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	}
 }
 
-// collectKeys adds the keys of a JSON value's objects, each after those it is in.
+// collectKeys adds the keys of a JSON value's objects, with the path to each.
 func collectKeys(found map[string]bool, at string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -429,7 +351,7 @@ func collectKeys(found map[string]bool, at string, v any) {
 	}
 }
 
-// storedFields are the fields of a type in JSON, each after those it is in.
+// storedFields returns the fields of a type in JSON, with the path to each.
 func storedFields(at string, kind reflect.Type) []string {
 	for kind.Kind() == reflect.Pointer || kind.Kind() == reflect.Slice {
 		kind = kind.Elem()
@@ -450,16 +372,13 @@ func storedFields(at string, kind reflect.Type) []string {
 	return all
 }
 
-// form is what an entry's JSON is made of: for strings and times their types, as their
-// values are random or depend on the day, and for all else the values too.
+// form returns an entry's JSON with types in place of strings and times, whose values are random or depend on the day.
 func form(t *testing.T, entry string) any {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader([]byte(entry)))
 	decoder.UseNumber()
 	var v any
-	if err := decoder.Decode(&v); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, decoder.Decode(&v))
 	return formOf(v)
 }
 

@@ -19,18 +19,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// deed is what is done while storage is in trouble.
+// deed is a request, or another use of storage, that is made while storage is in trouble.
 type deed struct {
 	name   string
-	keyed  bool                 // the client's credentials are a key that the plugin made
-	before func(m *mount)       // what else is there; nil: nothing
-	do     func(m *mount) error // with the error of a request
-	lasts  time.Duration        // how long what it starts goes on after that
+	keyed  bool                 // the client has a plugin-made key
+	before func(m *mount)       // prepares; may be nil
+	do     func(m *mount) error // returns the error of a request
+	lasts  time.Duration        // of the work in the background
 	status int                  // of errors; 0: 500
-	memory bool                 // no storage is needed
+	memory bool                 // it makes no storage call
 }
 
-// ask makes a request a deed.
 func ask(op logical.Operation, path string, data fields) func(*mount) error {
 	return func(m *mount) error {
 		_, err := m.do(op, path, data)
@@ -38,28 +37,25 @@ func ask(op logical.Operation, path string, data fields) func(*mount) error {
 	}
 }
 
-// nothing is a deed that leaves it to the background.
 func nothing(*mount) error { return nil }
 
-// restartAnd is what Vault does when a node becomes active, and what is asked before all
-// is loaded.
+// restartAnd restarts, and makes a request before all is loaded.
 func restartAnd(then func(*mount) error) func(*mount) error {
 	return func(m *mount) error {
-		m.stop()
-		m.start()
+		m.restart()
 		return then(m)
 	}
 }
 
-// deeds is everything that uses storage. There are config/weather with the scope a, its
-// roles reader with the scope b and heir with the audience x, and a token of each.
+// deeds returns everything that uses storage. config/weather has the scope a, its role reader the scope b, its role
+// heir the audience x. Each has a token.
 func deeds(as *authServer) []deed {
 	const create, update = logical.UpdateOperation, logical.UpdateOperation // mount.do tells them apart
 	const get, list, remove = logical.ReadOperation, logical.ListOperation, logical.DeleteOperation
 	config := with(as.client(), fields{"scopes": "a"})
 	keyed := with(as.endpoint(), fields{"scopes": "a", "key_type": "ec-p256", "publish_jwks": true})
 	absent := func(m *mount) { m.delete("config/weather") }
-	// What a delete that was cut short leaves.
+	// The entries that a delete leaves if it is cut short.
 	remains := func(m *mount) {
 		was := m.storage.entries(m.t)
 		m.delete("config/weather")
@@ -117,7 +113,7 @@ func deeds(as *authServer) []deed {
 	}
 }
 
-// elsewhere writes on another node.
+// elsewhere writes at another node.
 func (m *mount) elsewhere(path string, data fields) {
 	m.t.Helper()
 	other := newNode(m.t, m.storage, 0)
@@ -125,7 +121,7 @@ func (m *mount) elsewhere(path string, data fields) {
 	other.stop()
 }
 
-// told tells the mount of another node's write.
+// told invalidates the key of another node's write.
 func told(key string) func(*mount) error {
 	return func(m *mount) error {
 		m.b.InvalidateKey(m.t.Context(), key)
@@ -133,19 +129,19 @@ func told(key string) func(*mount) error {
 	}
 }
 
-// telling answers with tokens that tell what they are for, as [scope|audience].
+// telling grants tokens that hold their scope and audience, as [scope|audience].
 func telling(r tokenRequest) (int, fields) {
-	more := fields{"access_token": fmt.Sprintf("%s-%d-[%s|%s]", tokenMark, r.n, r.form.Get("scope"), r.form.Get("audience"))}
-	return granting(more)(r)
+	token := fmt.Sprintf("%s-%d-[%s|%s]", tokenMark, r.n, r.form.Get("scope"), r.form.Get("audience"))
+	return granting(fields{"access_token": token})(r)
 }
 
-// state is what configs and roles say.
+// state is the stored configs and roles, and the tokens that they ask for.
 type state struct {
-	settings map[string]string      // the stored configs and roles, without what is random
-	tells    map[tokens.Name]string // what the tokens tell; none if there is no config or role
+	settings map[string]string      // the stored configs and roles, without random values
+	tells    map[tokens.Name]string // the [scope|audience] of each name's tokens
 }
 
-// everyone is the names that there may be.
+// everyone is all names of the deeds.
 var everyone = []tokens.Name{weather, reader, tokensOf("weather", "heir"), tokensOf("weather", "writer")}
 
 func (m *mount) state() state {
@@ -161,9 +157,7 @@ func (m *mount) state() state {
 		if errors.Is(err, tokens.ErrNotConfigured) {
 			continue
 		}
-		if err != nil {
-			m.t.Fatal(err)
-		}
+		noError(m.t, err)
 		scopes, audience := c.Scopes, c.Audience
 		if r != nil && len(r.Scopes) > 0 {
 			scopes = r.Scopes
@@ -176,16 +170,14 @@ func (m *mount) state() state {
 	return s
 }
 
-// settled is a stored config or role without what is random in it.
+// settled returns a stored config or role without random values.
 func settled(t *testing.T, entry string) string {
 	t.Helper()
 	var stored struct {
 		Schema int    `json:"schema"`
 		Data   fields `json:"data"`
 	}
-	if err := json.Unmarshal([]byte(entry), &stored); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal([]byte(entry), &stored))
 	for _, field := range []string{"revision", "incarnation", "credentials_id", "credentials_written_at", "credentials_proof"} {
 		delete(stored.Data, field)
 	}
@@ -196,19 +188,13 @@ func settled(t *testing.T, entry string) string {
 	for i := range keys {
 		keys[i] = "a key"
 	}
-	text, err := json.Marshal(stored)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
+	return string(must(json.Marshal(stored))(t))
 }
 
-// TestStorageTroubleAtEveryStep makes each storage call of each deed fail in its turn, until
-// a run of the deed makes fewer calls than that. Whatever fails, and even if it is done
-// all the same, then or later: the answer is a clear
-// error or as without trouble; what is stored is what was before or what was to be; no
-// token is served but those that the stored configs and roles ask for; and what failed
-// succeeds when it is done again.
+// TestStorageTroubleAtEveryStep makes each storage call of each deed fail in turn, until a run of the deed makes fewer
+// calls. Whichever call fails, and even if it takes effect, then or later: the answer is a clear error or the same as
+// without trouble; each entry is stored as before the deed or as after it; each served token is one that the stored
+// configs and roles ask for; and the deed succeeds when it is repeated.
 func TestStorageTroubleAtEveryStep(t *testing.T) {
 	as := newAuthServer(t)
 	as.answers(telling)
@@ -218,9 +204,7 @@ func TestStorageTroubleAtEveryStep(t *testing.T) {
 			var want outcome
 			synctest.Test(t, func(t *testing.T) {
 				r := d.prepare(t, as)
-				if err := d.do(r.mount); err != nil {
-					t.Fatal(err)
-				}
+				noError(t, d.do(r.mount))
 				time.Sleep(d.lasts)
 				synctest.Wait()
 				want.state = r.state()
@@ -265,18 +249,18 @@ type run struct {
 	*mount
 	as      *authServer
 	was     state             // before the deed
-	entries map[string]string // in storage before it
-	tokens  int               // that were granted before it
-	trouble *trouble          // under way; nil: none
+	entries map[string]string // in storage before the deed
+	tokens  int               // granted before the deed
+	trouble *trouble          // now; nil: none
 }
 
-// outcome is what there is when a deed has succeeded and every token was read.
+// outcome is the state after a deed that succeeded and a read of every token.
 type outcome struct {
 	state
 	keys []string // in storage
 }
 
-// prepare mounts, with what is there before the deed.
+// prepare mounts, with the entries that the deed needs.
 func (d deed) prepare(t *testing.T, as *authServer) *run {
 	t.Helper()
 	m := newMount(t)
@@ -295,8 +279,7 @@ func (d deed) prepare(t *testing.T, as *authServer) *run {
 	return &run{mount: m, as: as, was: m.state(), entries: m.storage.entries(t), tokens: as.count()}
 }
 
-// goesThrough does the deed in trouble, and again without. It reports whether the trouble
-// struck.
+// goesThrough does the deed in trouble, and again without. It reports whether a call failed.
 func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) {
 	r.t.Helper()
 	r.storage.trouble.Store(trouble)
@@ -330,7 +313,7 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	synctest.Wait()
 	if err == nil {
 		if !done {
-			r.t.Error("the answer was no error, and what is stored is not what was to be")
+			r.t.Error("the answer was no error, and the deed is not stored")
 		}
 		equal(r.t, "the keys", keysOf(r.t, r.mount), want.keys)
 	}
@@ -352,18 +335,18 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	return struck
 }
 
-// clear checks that an error is about the storage; a caller whose wait ended first may not know.
+// clear checks that an error is about the storage, unless the caller's wait ended first.
 func (r *run) clear(err error, status int) {
 	r.t.Helper()
 	if r.trouble.hanging && codeOf(err) == http.StatusGatewayTimeout {
 		return
 	}
 	if codeOf(err) != status || status != http.StatusNotFound && !strings.Contains(err.Error(), errStorage.Error()) {
-		r.t.Errorf("the error has the status %d: %v; want %d, and what is wrong with the storage", codeOf(err), err, status)
+		r.t.Errorf("the error has the status %d: %v; want %d, and the storage's error", codeOf(err), err, status)
 	}
 }
 
-// codeOf is the HTTP status of an error, which must be bare.
+// codeOf returns the HTTP status of an error, which must be bare.
 func codeOf(err error) int {
 	if coded, ok := err.(logical.HTTPCodedError); ok {
 		return coded.Code()
@@ -371,8 +354,7 @@ func codeOf(err error) int {
 	return 0
 }
 
-// tokensAre reads every token, each of which must be as one of the states has it. In
-// trouble a clear error will do.
+// tokensAre reads every token, and checks that it fits one of the states. In trouble a clear error is accepted.
 func (r *run) tokensAre(possible ...state) {
 	r.t.Helper()
 	for _, name := range everyone {
@@ -399,21 +381,21 @@ func (r *run) tokensAre(possible ...state) {
 		if _, tell, _ := strings.Cut(token, "["); !slices.Contains(tells, "["+tell) {
 			r.t.Errorf("the token of %s is %q; want one for %q", name, token, tells)
 		}
-		// One that was granted before its config was created is another config's.
+		// A token that was granted before its config was created belongs to another config.
 		if _, there := r.was.tells[name]; !there && grantOf(token) <= r.tokens {
 			r.t.Errorf("the token of %s is %q, which is older than its config", name, token)
 		}
 	}
 }
 
-// grantOf is the number of the request that brought a token.
+// grantOf returns the number of the request for a token.
 func grantOf(token string) int {
 	n, _ := strconv.Atoi(strings.Split(token, "-")[1])
 	return n
 }
 
-// isStored checks that each config and role is stored as it is to be or, if that is
-// given, as it was; it reports whether all are as they are to be.
+// isStored checks that each config and role is stored as in want or, if was is given, as in was. It reports whether all
+// are as in want.
 func (r *run) isStored(want outcome, was map[string]string) (done bool) {
 	r.t.Helper()
 	is, settings := r.storage.entries(r.t), r.state().settings
@@ -421,13 +403,13 @@ func (r *run) isStored(want outcome, was map[string]string) (done bool) {
 		isNew := settings[key] == want.settings[key]
 		isOld := was != nil && is[key] == was[key]
 		if !isNew && !isOld {
-			r.t.Errorf("%s is %s\nwhich is neither what was to be, %s\nnor what was, %s", key, is[key], want.settings[key], was[key])
+			r.t.Errorf("%s is\n%s; want the new\n%s or the old\n%s", key, is[key], want.settings[key], was[key])
 		}
 	}
 	return maps.Equal(settings, want.settings)
 }
 
-// fits checks that what is served is what the stored configs and roles ask for.
+// fits checks that the mount serves the stored configs and roles.
 func (r *run) fits() {
 	r.t.Helper()
 	r.tokensAre(r.state())
@@ -436,8 +418,8 @@ func (r *run) fits() {
 	case err != nil:
 		r.t.Error(err)
 	case c == nil:
-		r.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
-		r.refused(http.StatusNotFound, logical.ReadOperation, "status/weather", nil)
+		r.missing("config/weather")
+		r.missing("status/weather")
 		r.unpublished("weather")
 	case c.PublishJWKS:
 		published, _ := r.keys("weather")
@@ -448,7 +430,6 @@ func (r *run) fits() {
 	}
 }
 
-// A token that cannot be stored is served all the same, and stored when storage is back.
 func TestTokenThatCannotBeStoredIsServedAndStoredLater(t *testing.T) {
 	as := newAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -461,9 +442,7 @@ func TestTokenThatCannotBeStoredIsServedAndStoredLater(t *testing.T) {
 			t.Helper()
 			for _, name := range slices.Sorted(maps.Keys(served)) {
 				m.holds(name, served[name])
-				if status := m.read("status/" + name); status["unsaved"] != unsaved || status["state"] != "ok" {
-					t.Errorf("%s the status of %s is %v", when, name, status)
-				}
+				shows(t, m.read("status/"+name), fields{"unsaved": unsaved, "state": "ok"})
 			}
 			equal(t, "the keys "+when, keysOf(t, m), append([]string{"config/weather", "role/weather/reader"}, stored...))
 		}
@@ -473,8 +452,7 @@ func TestTokenThatCannotBeStoredIsServedAndStoredLater(t *testing.T) {
 		m.storage.fail()
 		time.Sleep(time.Minute)
 		expect("with storage back", false, "token/weather", "token/weather/reader")
-		m.stop()
-		m.start()
+		m.restart()
 		expect("after a restart", false, "token/weather", "token/weather/reader")
 	})
 	as.asked(t, 2, "after all")

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// jwt is a token in the form of a JWT (RFC 9068) with such a payload.
+// jwt returns a token in the form of a JWT (RFC 9068).
 func jwt(payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"none"}`)) + "." + encode([]byte(payload)) + "." + encode([]byte("signature"))
@@ -52,17 +52,14 @@ func TestAudienceOfATokenIsComparedWithTheResource(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got := foreignAudience(test.resources, test.token)
-			if (got != "") != test.warns {
-				t.Errorf("the warning is %q; want one: %t", got, test.warns)
-			}
-			if test.warns && (!strings.Contains(got, a) || strings.Contains(got, "eyJ")) {
-				t.Errorf("the warning is %q; want it to name the resource, and not the token", got)
+			if (got != "") != test.warns || test.warns && !strings.Contains(got, a) || strings.Contains(got, "eyJ") {
+				t.Errorf("the warning is %q; want one that names the resource, and not the token: %t", got, test.warns)
 			}
 		})
 	}
 }
 
-// Both are said at the write, and stand in the status; neither on a read.
+// The write and the status have both warnings, and a read has none.
 func TestWarningsOfAToken(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"access_token": jwt(`{"aud":"https://other.example.com"}`), "scope": "a"}))
@@ -74,6 +71,7 @@ func TestWarningsOfAToken(t *testing.T) {
 		"scopes": "a b", "resource": "https://mcp.example.com",
 	})), want)
 	equal(t, "the warnings of the status", m.read("status/weather")["warnings"].([]string), want)
+	equal(t, "the warnings of a read", must(m.do(logical.ReadOperation, "token/weather", nil))(t).Warnings, nil)
 	equal(t, "the warnings of a role's write", m.write("role/weather/reader", fields{"scopes": "a"}), want[1:])
 	equal(t, "the warnings of a role's status", m.read("status/weather/reader")["warnings"].([]string), want[1:])
 	equal(t, "the warnings of a role for the other", m.write("role/weather/other", fields{"resource": "https://other.example.com"}), want[:1])
@@ -81,15 +79,13 @@ func TestWarningsOfAToken(t *testing.T) {
 	equal(t, "the warnings of its status", m.read("status/weather/none")["warnings"].([]string), nil)
 }
 
-// A bound token is of no use to a broker, in a write's warnings and in the status.
+// Brokers cannot use a token that is bound to a key.
 func TestWarningOfABoundToken(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"access_token": jwt(`{"cnf":{"x5t#S256":"bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}`)}))
-	for _, got := range [][]string{m.write("config/weather", as.client()), m.read("status/weather")["warnings"].([]string)} {
-		if len(got) != 1 || !strings.Contains(got[0], "bound to the client's key or certificate (cnf)") {
-			t.Errorf("the warnings are %q", got)
-		}
-	}
+	const bound = "bound to the client's key or certificate (cnf)"
+	warns(t, "the write", m.write("config/weather", as.client()), bound)
+	warns(t, "the status", m.read("status/weather")["warnings"].([]string), bound)
 }
 
 // Entra ID's first version and AD FS know a resource by a GUID or a name.
@@ -98,17 +94,12 @@ func TestResourceThatIsNoURI(t *testing.T) {
 	m.write("config/weather", as.client())
 	for n, resource := range []string{"00000003-0000-0000-c000-000000000000", "Weather Dienst", "/mcp", "https://mcp.example.com/#a"} {
 		for i, path := range []string{"config/weather", "role/weather/reader"} {
-			got := m.write(path, fields{"resource": []string{"https://mcp.example.com", resource}})
-			if len(got) != 1 || !strings.Contains(got[0], `resource "`+resource+`"`) || !strings.Contains(got[0], "RFC 8707") {
-				t.Errorf("%s: the warnings are %q", path, got)
-			}
-			equal(t, "the resources", as.await(2*n + i + 2).form["resource"], []string{"https://mcp.example.com", resource})
+			both := []string{"https://mcp.example.com", resource}
+			warns(t, path, m.write(path, fields{"resource": both}), `resource "`+resource+`"`, "RFC 8707")
+			equal(t, "the resources", as.await(2*n + i + 2).form["resource"], both)
 		}
 	}
-	got := m.write("config/weather", fields{"resource": "again", "verify": false})
-	if len(got) != 1 {
-		t.Errorf("the warnings are %q", got)
-	}
+	warns(t, "a write with verify=false", m.write("config/weather", fields{"resource": "again", "verify": false}), "RFC 8707")
 }
 
 func TestWarningsOfALifetime(t *testing.T) {
@@ -139,19 +130,14 @@ func TestWarningsOfALifetime(t *testing.T) {
 					m.delete(path)
 					write = with(as.client(), test.change)
 				}
-				got := m.write(path, write)
-				if test.write == "" && len(got) != 0 || test.write != "" && (len(got) != 1 || !strings.Contains(got[0], test.write)) {
-					t.Errorf("%s: the warnings are %q; want %q", path, got, test.write)
-				}
+				warns(t, path, m.write(path, write), test.write)
 			}
-			if got := m.read("status/weather")["warnings"].([]string); (len(got) == 1) != test.inStatus {
-				t.Errorf("the status warns of %q", got)
-			}
+			equal(t, "a warning in the status", len(m.read("status/weather")["warnings"].([]string)) == 1, test.inStatus)
 		})
 	}
 }
 
-// A token that has ended is no proof of a write, and is never served.
+// An expired token does not verify a write, and is never served.
 func TestEndedTokenIsRefusedAtTheWrite(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"access_token": jwt(fmt.Sprintf(`{"exp":%d}`, time.Now().Unix()-1)), "expires_in": 3600}))
@@ -186,7 +172,7 @@ func FuzzWarnings(f *testing.F) {
 	})
 }
 
-// Authorization servers write what they granted in their own way.
+// Authorization servers list the granted scopes in different forms.
 func TestGrantedScopesAreComparedAsSets(t *testing.T) {
 	const graph = "https://graph.microsoft.com/"
 	for _, test := range []struct {

@@ -15,7 +15,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,8 +40,8 @@ func with(base, changes fields) fields {
 	return all
 }
 
-// mount is one mount of the secrets engine on one node, with what Vault has around it.
-// It asks as Vault does, and checks of every answer what holds for all of them.
+// mount is one mount of the secrets engine on one node, with a storage and a system view. Requests take the steps that
+// Vault takes, and every answer is checked.
 type mount struct {
 	t       *testing.T
 	b       logical.Backend
@@ -55,8 +54,8 @@ type mount struct {
 	said bytes.Buffer
 }
 
-// newMount mounts the secrets engine on empty storage. The test's end unmounts it and
-// looks through all that it said for secrets.
+// newMount mounts the secrets engine on empty storage. When the test ends, it is unmounted, and its errors and logs are
+// searched for secrets.
 func newMount(t *testing.T) *mount {
 	t.Helper()
 	return newNode(t, &testStorage{}, 0)
@@ -68,7 +67,6 @@ func newNode(t *testing.T, storage *testStorage, state consts.ReplicationState) 
 	return newMountOn(t, storage, inState(state))
 }
 
-// newMountOn mounts the secrets engine on storage, and on what it is told of the node.
 func newMountOn(t *testing.T, storage *testStorage, system *testSystem) *mount {
 	t.Helper()
 	m := &mount{t: t, storage: storage, system: system}
@@ -82,40 +80,36 @@ func newMountOn(t *testing.T, storage *testStorage, system *testSystem) *mount {
 	return m
 }
 
-// start is what Vault does to mount: at first, after a restart, on a node that becomes
-// active.
+// start mounts as Vault does: at first, after a restart, on a node that becomes active.
 func (m *mount) start() {
 	m.t.Helper()
-	b, err := Factory(m.t.Context(), &logical.BackendConfig{
-		StorageView: m.storage,
-		Logger:      hclog.New(&hclog.LoggerOptions{Output: m, Level: hclog.Trace}),
-		System:      m.system,
-		BackendUUID: "mount",
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if err := b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}); err != nil {
-		m.t.Fatal(err)
-	}
-	m.b = b
+	m.b = must(Factory(m.t.Context(), &logical.BackendConfig{
+		StorageView: m.storage, System: m.system, BackendUUID: "mount",
+		Logger: hclog.New(&hclog.LoggerOptions{Output: m, Level: hclog.Trace}),
+	}))(m.t)
+	noError(m.t, m.b.Initialize(m.t.Context(), &logical.InitializationRequest{Storage: m.storage}))
 }
 
-// stop is what Vault does to unmount. Twice does no harm.
+// stop unmounts. A second call does nothing.
 func (m *mount) stop() { m.b.Cleanup(m.t.Context()) }
 
-// store gives the mount's storage in the plugin's own types.
+func (m *mount) restart() {
+	m.t.Helper()
+	m.stop()
+	m.start()
+}
+
+// store returns the mount's storage in the plugin's own types.
 func (m *mount) store() store { return store{storage: m.storage, proofs: &proofs{}} }
 
-// Write keeps what was said, for the mount's end. It is the log's output.
+// Write keeps the log for the search at the mount's end.
 func (m *mount) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.said.Write(p)
 }
 
-// do asks as Vault does: a write is preceded by the existence check, which makes it a
-// create or an update.
+// do makes a request as Vault does: the existence check before a write makes it a create or an update.
 func (m *mount) do(op logical.Operation, path string, data fields) (*logical.Response, error) {
 	m.t.Helper()
 	req := &logical.Request{Operation: op, Path: path, Data: overHTTP(m.t, data), Storage: m.storage}
@@ -146,7 +140,7 @@ func (m *mount) do(op logical.Operation, path string, data fields) (*logical.Res
 	return resp, nil
 }
 
-// existenceError is what Vault makes of an error of the existence check.
+// existenceError gives an error of the existence check the status that Vault gives it.
 func existenceError(err error) error {
 	if _, isUser := errors.AsType[errutil.UserError](err); isUser {
 		return logical.CodedError(http.StatusBadRequest, err.Error())
@@ -154,13 +148,13 @@ func existenceError(err error) error {
 	return logical.CodedError(http.StatusInternalServerError, err.Error())
 }
 
-// noted keeps an error's text for the mount's end.
+// noted keeps an error's text for the search at the mount's end.
 func (m *mount) noted(err error) error {
 	_, _ = m.Write([]byte(err.Error() + "\n"))
 	return err
 }
 
-// check checks what holds for every successful answer.
+// check checks a successful answer.
 func (m *mount) check(req *logical.Request, resp *logical.Response) {
 	m.t.Helper()
 	path := m.b.(*backend).Route(req.Path)
@@ -173,34 +167,25 @@ func (m *mount) check(req *logical.Request, resp *logical.Response) {
 	}
 	// Of a raw body see jwks.
 	if !strings.HasPrefix(req.Path, tokenPrefix) && !isPublic(req.Path) {
-		all, err := json.Marshal(resp)
-		if err != nil {
-			m.t.Fatal(err)
-		}
-		checkSecretFree(m.t, "the answer to "+req.Path, string(all))
+		checkSecretFree(m.t, "the answer to "+req.Path, string(must(json.Marshal(resp))(m.t)))
 	}
 }
 
-// write writes, and gives the warnings.
+// write returns the warnings.
 func (m *mount) write(path string, data fields) []string {
 	m.t.Helper()
 	resp, err := m.do(logical.UpdateOperation, path, data)
 	if err != nil {
 		m.t.Fatalf("write %s: %v", path, err)
 	}
-	if resp == nil {
-		return nil
-	}
-	return resp.Warnings
+	return cmp.Or(resp, &logical.Response{}).Warnings
 }
 
-// read reads.
 func (m *mount) read(path string) fields {
 	m.t.Helper()
 	return m.data(logical.ReadOperation, path, nil)
 }
 
-// refresh writes to refresh/, and gives the answer.
 func (m *mount) refresh(name string, data fields) fields {
 	m.t.Helper()
 	return m.data(logical.UpdateOperation, "refresh/"+name, data)
@@ -215,14 +200,27 @@ func (m *mount) data(op logical.Operation, path string, data fields) fields {
 	return resp.Data
 }
 
-// list lists; an empty list is nil.
+// raw returns the body and Cache-Control of a read that is answered with a document of this type.
+func (m *mount) raw(path, contentType string) (body []byte, cache any) {
+	m.t.Helper()
+	data := m.data(logical.ReadOperation, path, nil)
+	body, _ = data[logical.HTTPRawBody].([]byte)
+	cache = data[logical.HTTPCacheControlHeader]
+	sameFields(m.t, data, fields{
+		logical.HTTPContentType: contentType, logical.HTTPStatusCode: http.StatusOK,
+		logical.HTTPRawBody: body, logical.HTTPCacheControlHeader: cache,
+	})
+	checkSecretFree(m.t, path, string(body))
+	return body, cache
+}
+
+// list returns nil for an empty list.
 func (m *mount) list(path string) []string {
 	m.t.Helper()
 	keys, _ := m.data(logical.ListOperation, path, nil)["keys"].([]string)
 	return keys
 }
 
-// delete deletes.
 func (m *mount) delete(path string) {
 	m.t.Helper()
 	if _, err := m.do(logical.DeleteOperation, path, nil); err != nil {
@@ -236,26 +234,18 @@ func (m *mount) token(name string) string {
 	return m.read("token/" + name)["access_token"].(string)
 }
 
-// holds checks which access token is read.
 func (m *mount) holds(name, want string) {
 	m.t.Helper()
-	if got := m.token(name); got != want {
-		m.t.Errorf("the token of %s is %q; want %q", name, got, want)
-	}
+	equal(m.t, "the token of "+name, m.token(name), want)
 }
 
-// config is the stored config of a server.
 func (m *mount) config(server string) *config {
 	m.t.Helper()
-	c, err := m.store().config(m.t.Context(), server)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return c
+	return must(m.store().config(m.t.Context(), server))(m.t)
 }
 
-// refused asks what is to be refused with an HTTP status and words that say why. The
-// error must be bare: a wrapped one crosses the plugin boundary as a 500.
+// refused checks that a request fails with an HTTP status and a text that holds each of says. The error must be
+// bare: a wrapped one crosses the plugin boundary as a 500.
 func (m *mount) refused(status int, op logical.Operation, path string, data fields, says ...string) string {
 	m.t.Helper()
 	_, err := m.do(op, path, data)
@@ -267,15 +257,23 @@ func (m *mount) refused(status int, op logical.Operation, path string, data fiel
 	if coded.Code() != status {
 		m.t.Errorf("%s %s: status %d: %v; want %d", op, path, coded.Code(), err, status)
 	}
-	for _, say := range says {
-		if !strings.Contains(err.Error(), say) {
-			m.t.Errorf("%s %s: %q does not say %q", op, path, err, say)
-		}
-	}
+	contains(m.t, fmt.Sprintf("%s %s", op, path), err.Error(), says...)
 	return err.Error()
 }
 
-// readOnly asks what this node must have forwarded.
+// rejects checks that a write is answered with status 400.
+func (m *mount) rejects(path string, data fields, says ...string) string {
+	m.t.Helper()
+	return m.refused(http.StatusBadRequest, logical.UpdateOperation, path, data, says...)
+}
+
+// missing checks that a read is answered with status 404.
+func (m *mount) missing(path string, says ...string) string {
+	m.t.Helper()
+	return m.refused(http.StatusNotFound, logical.ReadOperation, path, nil, says...)
+}
+
+// readOnly checks that a node has a request forwarded to the active one.
 func (m *mount) readOnly(op logical.Operation, path string, data fields) {
 	m.t.Helper()
 	if _, err := m.do(op, path, data); err != logical.ErrReadOnly {
@@ -283,52 +281,57 @@ func (m *mount) readOnly(op logical.Operation, path string, data fields) {
 	}
 }
 
-// configure writes config/weather for a client of as, which it asks nothing.
+// configure writes config/weather for a client of as, without a request to as.
 func (m *mount) configure(as *authServer, changes fields) {
 	m.t.Helper()
 	m.write("config/weather", with(with(as.client(), fields{"verify": false}), changes))
 }
 
-// stash puts a token of a name into storage as if it had been obtained some time ago,
-// so that no test has to wait for a token to age.
-func (m *mount) stash(name tokens.Name, accessToken string, age, lifetime time.Duration) {
-	m.t.Helper()
-	terms, err := m.store().Terms(m.t.Context(), name)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	issued := time.Now().Add(-age)
-	err = m.store().Save(m.t.Context(), name, &tokens.Token{
-		AccessToken: accessToken,
-		Shape:       terms.Shape,
-		Issued:      issued,
-		Expires:     issued.Add(lifetime),
-		RefreshAt:   issued.Add(lifetime / 2),
-	})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+// newConfigured mounts and configures.
+func newConfigured(t *testing.T) (*authServer, *mount) {
+	t.Helper()
+	as, m := newAuthServer(t), newMount(t)
+	m.configure(as, nil)
+	return as, m
 }
 
-// overHTTP is data as it arrives after a way through JSON: numbers are json.Number, and
-// lists and maps have no types.
+// edit changes the stored config of a server, while the mount is stopped.
+func (m *mount) edit(server string, change func(*config)) {
+	m.t.Helper()
+	m.stop()
+	c := m.config(server)
+	change(c)
+	noError(m.t, m.store().putConfig(m.t.Context(), server, c))
+	m.start()
+}
+
+// stash stores a token that was obtained some time ago, so that no test waits for a token to age.
+func (m *mount) stash(name tokens.Name, accessToken string, age, lifetime time.Duration) {
+	m.t.Helper()
+	issued := time.Now().Add(-age)
+	m.stashToken(name, &tokens.Token{
+		AccessToken: accessToken, Issued: issued, Expires: issued.Add(lifetime), RefreshAt: issued.Add(lifetime / 2),
+	})
+}
+
+// stashToken stores a token of the shape that the name's config and role ask for.
+func (m *mount) stashToken(name tokens.Name, token *tokens.Token) {
+	m.t.Helper()
+	token.Shape = must(m.store().Terms(m.t.Context(), name))(m.t).Shape
+	noError(m.t, m.store().Save(m.t.Context(), name, token))
+}
+
+// overHTTP returns data as it arrives in JSON: numbers are json.Number, and lists and maps have no types.
 func overHTTP(t *testing.T, data fields) fields {
 	t.Helper()
-	text, err := json.Marshal(data)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var arrived fields
-	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder := json.NewDecoder(bytes.NewReader(must(json.Marshal(data))(t)))
 	decoder.UseNumber()
-	if err := decoder.Decode(&arrived); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, decoder.Decode(&arrived))
 	return arrived
 }
 
-// Every secret and every access token of the tests holds its mark; of keys, assertions
-// and tokens in the form of a JWT the form is the mark.
+// Each secret and access token of the tests holds a mark. The mark of keys and JWTs is how they begin.
 const (
 	secretMark = "s3cret"
 	tokenMark  = "t0ken"
@@ -347,27 +350,13 @@ func checkSecretFree(t *testing.T, what, text string) {
 	}
 }
 
-// equal compares two lists, of which nil is an empty one.
-func equal(t *testing.T, what string, got, want []string) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Errorf("%s: %q; want %q", what, got, want)
-	}
-}
-
-// tokensOf is the name of a role.
 func tokensOf(server, role string) tokens.Name { return tokens.Name{Server: server, Role: role} }
 
-// TestMain sends what is not at loopback to a proxy that is not there, whatever URL a test
-// writes. The environment is read once, so this comes before all tests.
+// TestMain names a proxy that does not exist, so that no request leaves loopback. Go reads these variables once.
 func TestMain(m *testing.M) {
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY"} {
-		if err := os.Setenv(name, "http://127.0.0.1:1"); err != nil {
-			panic(err)
-		}
-	}
-	for _, name := range []string{"NO_PROXY", "no_proxy"} {
-		if err := os.Unsetenv(name); err != nil {
+	const none = "http://127.0.0.1:1"
+	for name, value := range map[string]string{"HTTP_PROXY": none, "HTTPS_PROXY": none, "NO_PROXY": "", "no_proxy": ""} {
+		if err := os.Setenv(name, value); err != nil {
 			panic(err)
 		}
 	}
@@ -379,37 +368,31 @@ type testStorage struct {
 	logical.InmemStorage
 
 	calls   atomic.Int64
-	trouble atomic.Pointer[trouble] // that storage is in; nil: none
-	// before is called before each call, if it is set before the mount starts, with what is
-	// called, as fail takes it.
+	trouble atomic.Pointer[trouble]
+	// before is called with each call, in the form that fail takes. It is set before the mount starts.
 	before func(call string)
 
-	mu sync.Mutex // guards the fields below
-	// failing are the calls that fail: "put token/" fails those puts whose key
-	// starts so, "get" all gets.
-	failing []string
-	// afterGet is called after the next get; nil is not.
-	afterGet func()
-	// late are the puts and deletes that failed and are still to take effect.
-	late []func()
+	mu       sync.Mutex // guards the fields below
+	failing  []string   // calls that fail: "put token/" are puts of keys that begin so, "get" all gets
+	afterGet func()     // called after the next get
+	late     []func()   // puts and deletes that failed and have yet to take effect
 }
 
-// errStorage is what a failing call returns: storage errors cross the plugin boundary
-// as plain text.
+// errStorage is the error of a failing call: storage errors cross the plugin boundary as plain text.
 var errStorage = errors.New("storage is out of order")
 
-// errUnheard is that of a put or a delete that took effect all the same.
+// errUnheard is the error of a put or a delete that took effect.
 var errUnheard = fmt.Errorf("%w, after it was done", errStorage)
 
-// errLate is that of a put or a delete that takes effect later, before all that come after it.
+// errLate is the error of a put or a delete that takes effect later, before all that come after it.
 var errLate = fmt.Errorf("%w, and is done late", errStorage)
 
-// trouble is which calls of a storage fail, counted from 1 when it begins, and how.
+// trouble says which calls fail, counted from 1 when it begins, and how.
 type trouble struct {
 	at      int64 // the call that fails
-	lasting bool  // and all after it
-	done    bool  // puts and deletes take effect all the same, as when the answer is lost
-	hanging bool  // the call goes on until its context ends; one that is done is done later
+	lasting bool  // all later calls fail too
+	done    bool  // puts and deletes take effect, as if the answer were lost
+	hanging bool  // the call ends with its context; with done it takes effect later
 
 	calls, struck atomic.Int64
 }
@@ -434,7 +417,7 @@ func (t *trouble) call(ctx context.Context) error {
 	}
 }
 
-// fail makes the calls fail from now on; none makes all work again.
+// fail makes these calls fail from now on, and no others.
 func (s *testStorage) fail(calls ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -475,7 +458,7 @@ func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntr
 	return entry, err
 }
 
-// meanwhile makes something happen between the next get and what its caller does then.
+// meanwhile calls do after the next get, before its caller goes on.
 func (s *testStorage) meanwhile(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -507,7 +490,6 @@ func (s *testStorage) write(ctx context.Context, method, key string, do func(con
 	return cmp.Or(do(ctx), err)
 }
 
-// doLate does what is still to take effect.
 func (s *testStorage) doLate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -524,25 +506,17 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	return s.InmemStorage.List(ctx, prefix)
 }
 
-// entries gives all that is stored, by key.
+// entries returns the stored entries by key.
 func (s *testStorage) entries(t *testing.T) map[string]string {
 	t.Helper()
-	keys, err := logical.CollectKeys(t.Context(), &s.InmemStorage)
-	if err != nil {
-		t.Fatal(err)
-	}
 	all := map[string]string{}
-	for _, key := range keys {
-		entry, err := s.InmemStorage.Get(t.Context(), key)
-		if err != nil || entry == nil {
-			t.Fatalf("%s: %v, %v", key, entry, err)
-		}
-		all[key] = string(entry.Value)
+	for _, key := range must(logical.CollectKeys(t.Context(), &s.InmemStorage))(t) {
+		all[key] = string(must(s.InmemStorage.Get(t.Context(), key))(t).Value)
 	}
 	return all
 }
 
-// unchanged checks that what is stored is what was.
+// unchanged checks that the stored entries are still the same.
 func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
 	t.Helper()
 	if is := s.entries(t); !maps.Equal(is, was) {
@@ -550,26 +524,22 @@ func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
 	}
 }
 
-// testSystem counts the calls to Vault's system view. Those that are not here end the
-// test: nothing may need them.
+// testSystem counts the calls to Vault's system view. A call of a method that is not here panics.
 type testSystem struct {
 	logical.SystemView
 
 	state atomic.Uint32 // a consts.ReplicationState
 	calls atomic.Int64
-	// before is called before each call with the name of what is called, if it is set before the
-	// mount starts.
+	// before is called with the name of each method that is called. It is set before the mount starts.
 	before func(call string)
 }
 
-// inState is a system view of a node in the state.
 func inState(state consts.ReplicationState) *testSystem {
 	s := &testSystem{}
 	s.becomes(state)
 	return s
 }
 
-// becomes sets the state of the node.
 func (s *testSystem) becomes(state consts.ReplicationState) { s.state.Store(uint32(state)) }
 
 func (s *testSystem) call(name string) {
@@ -601,7 +571,7 @@ func (s *testSystem) LocalMount() bool {
 	return false
 }
 
-// authServer is an authorization server on loopback that answers as the test says.
+// authServer is an authorization server on loopback.
 type authServer struct {
 	*httptest.Server
 	t *testing.T
@@ -612,19 +582,18 @@ type authServer struct {
 	answer   func(tokenRequest) (status int, body fields)
 	gate     chan struct{} // requests wait for its close; nil lets them through
 	metadata fields        // of RFC 8414; nil: there is none
-	looks    int           // how often the metadata was asked for
+	looks    int           // requests for metadata
 }
 
-// tokenRequest is what came in one request.
 type tokenRequest struct {
-	n            int // counts from 1
+	n            int // from 1
 	method       string
 	path         string
 	clientID     string // of the Authorization header
 	clientSecret string
 	header       http.Header
 	form         url.Values
-	certificates []*x509.Certificate // that the client showed
+	certificates []*x509.Certificate // of the client
 }
 
 // newAuthServer starts an authorization server that grants tokens of an hour.
@@ -648,7 +617,7 @@ func unstarted(t *testing.T) *authServer {
 	return as
 }
 
-// granting answers with a token of an hour, and with more.
+// granting answers with a token of an hour, changed by more.
 func granting(more fields) func(tokenRequest) (int, fields) {
 	return func(r tokenRequest) (int, fields) {
 		return http.StatusOK, with(fields{
@@ -666,7 +635,6 @@ func refusing(status int, code string) func(tokenRequest) (int, fields) {
 	}
 }
 
-// answers sets what the next requests are answered with.
 func (as *authServer) answers(answer func(tokenRequest) (int, fields)) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
@@ -724,14 +692,14 @@ func (as *authServer) release() {
 	}
 }
 
-// count is the number of requests that came.
+// count returns the number of token requests.
 func (as *authServer) count() int {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	return len(as.requests)
 }
 
-// await waits for the nth request, and gives it.
+// await waits for the nth token request and returns it.
 func (as *authServer) await(n int) tokenRequest {
 	as.t.Helper()
 	late := false
@@ -753,26 +721,33 @@ func (as *authServer) await(n int) tokenRequest {
 	return as.requests[n-1]
 }
 
-// asked checks how many requests came.
-func (as *authServer) asked(t *testing.T, times int, when string) {
+// holds checks some parameters of a request's form. A client secret in the header counts as the parameter secret.
+func (r tokenRequest) holds(t *testing.T, want map[string]string) {
 	t.Helper()
-	if n := as.count(); n != times {
-		t.Errorf("%s: %d requests to the authorization server so far; want %d", when, n, times)
+	for param, value := range want {
+		got := r.form.Get(param)
+		if param == "secret" {
+			got = r.clientSecret
+		}
+		equal(t, fmt.Sprintf("%s of request %d", param, r.n), got, value)
 	}
 }
 
-// client is the config of a client of the server, and no more than it needs.
-func (as *authServer) client() fields {
-	return fields{"token_url": as.URL + "/token", "client_id": "vault", "client_secret": secret}
+// asked checks the number of token requests so far.
+func (as *authServer) asked(t *testing.T, times int, when string) {
+	t.Helper()
+	equal(t, "token requests "+when, as.count(), times)
 }
 
-// endpoint is the config of a client of the server, but for its credentials.
+// client is the least config of a client of the server.
+func (as *authServer) client() fields { return with(as.endpoint(), fields{"client_secret": secret}) }
+
+// endpoint is the config of a client of the server, without its credentials.
 func (as *authServer) endpoint() fields {
 	return fields{"token_url": as.URL + "/token", "client_id": "vault"}
 }
 
-// mcpServer is an MCP server on loopback that wants tokens of an authorization server,
-// and says so (RFC 9728).
+// mcpServer is an MCP server on loopback whose metadata (RFC 9728) names its authorization servers.
 type mcpServer struct {
 	*httptest.Server
 
@@ -782,8 +757,7 @@ type mcpServer struct {
 	calls   int
 }
 
-// newMCPServer starts an MCP server that wants tokens of as, which becomes
-// discoverable.
+// newMCPServer starts an MCP server that takes tokens of as, and makes as discoverable.
 func newMCPServer(t *testing.T, as *authServer, metadata fields) *mcpServer {
 	t.Helper()
 	as.describes(metadata)
@@ -793,28 +767,26 @@ func newMCPServer(t *testing.T, as *authServer, metadata fields) *mcpServer {
 	return s
 }
 
-// wants makes the server want tokens of another authorization server.
+// wants makes another authorization server the only one that the metadata names.
 func (s *mcpServer) wants(as *authServer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.issuers = []string{as.URL}
 }
 
-// says sets more of the server's metadata.
+// says adds to the server's metadata.
 func (s *mcpServer) says(more fields) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.more = more
 }
 
-// called is the number of requests that came.
 func (s *mcpServer) called() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls
 }
 
-// url is the server's URL, as its clients call it.
 func (s *mcpServer) url() string { return s.URL + "/mcp" }
 
 func (s *mcpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -830,13 +802,12 @@ func (s *mcpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(with(fields{"resource": s.url(), "authorization_servers": s.issuers}, s.more))
 }
 
-// client is the config of a client of the server: what an operator has at hand.
+// client is the least config of a client of the server.
 func (s *mcpServer) client() fields {
 	return fields{"server_url": s.url(), "client_id": "vault", "client_secret": secret}
 }
 
-// describes makes the server discoverable: its metadata names its issuer and its token
-// endpoint, and what more says; a nil there leaves a member out.
+// describes makes the server discoverable. more adds to its metadata; a nil value leaves a member out.
 func (as *authServer) describes(more fields) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
@@ -844,7 +815,7 @@ func (as *authServer) describes(more fields) {
 	maps.DeleteFunc(as.metadata, func(_ string, value any) bool { return value == nil })
 }
 
-// looked is the number of requests for the metadata.
+// looked returns the number of requests for metadata.
 func (as *authServer) looked() int {
 	as.mu.Lock()
 	defer as.mu.Unlock()
