@@ -105,12 +105,9 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 		for _, name := range []string{"server", "role", "id"} {
 			at = strings.Replace(at, framework.GenericNameRegex(name), ":"+name, 1)
 		}
-		var has []string
-		for op := range path.Operations {
-			has = append(has, string(op))
-		}
+		has := slices.Sorted(maps.Keys(path.Operations))
 		at, listed := strings.CutSuffix(at, "/?")
-		if listed && !slices.Contains(has, string(logical.ReadOperation)) {
+		if listed && path.Operations[logical.ReadOperation] == nil {
 			at += "/"
 		}
 		said := operations[at]
@@ -119,10 +116,9 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 			t.Errorf("the page has no path %s", at)
 			continue
 		}
-		if got := strings.Split(said, ", "); !sameTexts(got, has) {
-			t.Errorf("%s: the page has the operations %q; want %q", at, got, has)
-		}
-		if slices.Equal(has, []string{string(logical.ListOperation)}) || at == metricsPath {
+		got := slices.Sorted(strings.SplitSeq(said, ", "))
+		equal(t, at+": the page's operations", strings.Join(got, " "), strings.Trim(fmt.Sprint(has), "[]"))
+		if len(has) == 1 && has[0] == logical.ListOperation || at == metricsPath {
 			continue
 		}
 		section := sections[at]
@@ -134,18 +130,13 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 		delete(requests, "server")
 		delete(requests, "role")
 		delete(requests, "id")
-		if want, got := slices.Sorted(maps.Keys(requests)), slices.Sorted(maps.Keys(section.requests)); !slices.Equal(got, want) {
-			t.Errorf("%s: the page has the request's fields\n%q; want\n%q", at, got, want)
-			continue
-		}
+		equal(t, at+": the page's fields", slices.Sorted(maps.Keys(section.requests)), slices.Sorted(maps.Keys(requests)))
 		for field, schema := range requests {
 			want := apiTypes[schema.Type]
 			if byDefault := apiDefault(schema); byDefault != "" {
 				want += ", " + byDefault
 			}
-			if got := section.requests[field]; got != want {
-				t.Errorf("%s: the page says of %s %q; want %q", at, field, got, want)
-			}
+			equal(t, at+": the page's type and default of "+field, section.requests[field], want)
 		}
 		responses := map[string]*framework.FieldSchema{}
 		for op, handler := range path.Operations {
@@ -170,9 +161,4 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 	for at := range operations {
 		t.Errorf("the page has %s, which is no path", at)
 	}
-}
-
-// sameTexts reports whether two lists hold the same texts, in any order.
-func sameTexts(a, b []string) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }

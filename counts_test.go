@@ -19,7 +19,7 @@ import (
 // cooldown is the age below which refresh/ does not replace a token.
 const cooldown = 10 * time.Second
 
-// counting is a mount whose calls to Vault are recorded: to its storage and its system view. Each is a round trip.
+// counting is a mount that records its calls to Vault, for storage and system view. Each is a round trip.
 type counting struct {
 	*mount
 	as *authServer
@@ -41,24 +41,23 @@ func (c *counting) record(call string) {
 	c.made = append(c.made, call)
 }
 
-// taken gives the calls that were made since it was last asked.
+// taken returns the calls since the last taken.
 func (c *counting) taken() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	made := c.made
-	c.made = nil
-	return made
+	defer func() { c.made = nil }()
+	return c.made
 }
 
-// later lets time pass, and has the replication state read again.
+// later lets time pass, and makes a request that reads the replication state.
 func (c *counting) later(pass time.Duration) {
 	c.t.Helper()
 	time.Sleep(pass)
 	c.list("config/")
 }
 
-// costs does something and returns what it cost: storage calls by kind, and requests to the authorization server.
-// calls are all calls to Vault, those of the framework included.
+// costs returns the storage calls by kind, and the token requests, of do. calls are all calls to Vault, also those of
+// the framework.
 func (c *counting) costs(do func(*counting)) (costs string, calls []string) {
 	c.t.Helper()
 	synctest.Wait()
@@ -82,7 +81,7 @@ func (c *counting) costs(do func(*counting)) (costs string, calls []string) {
 	return strings.Join(all, ", "), calls
 }
 
-// What is done before, or counted.
+// Steps before the count, and steps to count.
 func unconfigured(*counting) {}
 func configured(c *counting) { c.configure(c.as, nil) }
 func withToken(c *counting)  { configured(c); c.token("weather") }
@@ -115,7 +114,7 @@ func writing(path string, data fields) func(*counting) {
 	return func(c *counting) { c.write(path, data) }
 }
 
-// often does something a thousand times at once.
+// often calls do a thousand times at once.
 func often(do func(*counting)) func(*counting) {
 	return func(c *counting) {
 		var all sync.WaitGroup
@@ -156,8 +155,7 @@ func TestWarmReadsCallNobody(t *testing.T) {
 	}
 }
 
-// Each storage call is a round trip. A write reads the config for Vault's existence check, for what it changes, and
-// again under the lock, for a write that came first.
+// A write reads the config for Vault's existence check, for the update, and again under the lock, for an earlier write.
 func TestStorageCalls(t *testing.T) {
 	const rejected = firstToken
 	secret2 := fields{"client_secret": secret + "2"}
@@ -169,7 +167,7 @@ func TestStorageCalls(t *testing.T) {
 		"first read of a role":      {withRole, token("weather/reader"), "4 get, 2 put, 1 request"},
 		"first read that fails":     {down, unavailable, "2 get, 1 request"},
 		"first reads by a thousand": {configured, often(token("weather")), "3 get, 2 put, 1 request"},
-		"read of what is not there": {configured, func(c *counting) { c.refused(http.StatusNotFound, logical.ReadOperation, "token/absent", nil) }, "1 get"},
+		"read of what is not there": {configured, func(c *counting) { c.missing("token/absent") }, "1 get"},
 		"read after an outage": {func(c *counting) {
 			after(func(c *counting) { withToken(c); c.as.answers(refusing(503, "x")) }, 62*time.Minute)(c)
 			c.as.answers(granting(nil))
@@ -187,7 +185,7 @@ func TestStorageCalls(t *testing.T) {
 		"other audience, verify=false": {withToken, writing("config/weather", fields{"audience": "b", "verify": false}), "1 delete, 3 get, 1 put"},
 		"config that is refused": {withToken, func(c *counting) {
 			c.as.answers(refusing(401, "invalid_client"))
-			c.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", secret2)
+			c.rejects("config/weather", secret2)
 		}, "2 get, 1 request"},
 		"delete of a config, two roles": {withRoles, func(c *counting) { c.delete("config/weather") }, "7 delete, 1 get, 2 list"},
 		"rotation of the signing key":   {withKeys, writing("keys/weather/rotate", nil), "2 get, 1 put"},
@@ -224,7 +222,7 @@ func TestStorageCalls(t *testing.T) {
 	}
 }
 
-// warmRead is a broker's read of a withToken token, as it arrives over the plugin boundary.
+// warmRead is a broker's read of a token, as it arrives over the plugin boundary.
 func warmRead(storage logical.Storage) *logical.Request {
 	return &logical.Request{
 		ID:          "3bd1b0f5-30a1-8a3c-6f4e-b5f1f1a3c1de",
@@ -241,21 +239,16 @@ func warmRead(storage logical.Storage) *logical.Request {
 	}
 }
 
-// warm is a backend that holds a token of the size of a JWT.
+// warm returns a backend that holds a token of the size of a JWT.
 func warm(t testing.TB) (logical.Backend, *testStorage) {
 	t.Helper()
 	storage := &testStorage{}
-	b, err := Factory(t.Context(), &logical.BackendConfig{StorageView: storage, System: &testSystem{}, BackendUUID: "mount"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := must(Factory(t.Context(), &logical.BackendConfig{StorageView: storage, System: &testSystem{}, BackendUUID: "mount"}))(t)
 	t.Cleanup(func() { b.Cleanup(t.Context()) })
 	s := store{storage: storage, proofs: &proofs{}}
 	c := newConfig()
 	c.ClientID, c.TokenURL = "vault", "https://as.example.com/token"
-	if err := s.putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.putConfig(t.Context(), "weather", c))
 	now := time.Now()
 	if err := s.Save(t.Context(), weather, &tokens.Token{
 		AccessToken: strings.Repeat("t0ken-", 150), Scope: "forecast:read forecast:write", Shape: c.terms(nil).Shape,
@@ -269,8 +262,8 @@ func warm(t testing.TB) (logical.Backend, *testStorage) {
 	return b, storage
 }
 
-// mostAllocations is what a warm read through the backend may allocate: a third more than the
-// 13 that it does, because Go and the framework change, and the race detector adds a few.
+// mostAllocations is a third more than the 13 allocations of a warm read, because Go and the framework change, and the
+// race detector adds a few.
 const mostAllocations = 17
 
 func TestWarmReadAllocatesLittle(t *testing.T) {

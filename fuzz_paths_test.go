@@ -21,10 +21,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// FuzzPaths asks a mount for anything: any operation at any path, with any fields of any
-// type, several times in a row, while storage may fail. Whatever comes, there is no panic, no
-// 500 but for storage that fails, no secret in an error, a log or an answer; what was stored
-// stays readable, and a config that was not named stays as it is.
+// FuzzPaths makes several requests: any operation at any path, with any fields of any type, while storage may fail.
+// There is no panic, no 500 except from failing storage, and no secret in an error, a log or an answer. Stored entries
+// stay readable, and a config that no request names does not change.
 func FuzzPaths(f *testing.F) {
 	w := newFuzzWorld(f)
 	for _, seed := range fuzzSeeds() {
@@ -33,7 +32,7 @@ func FuzzPaths(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, mark := range []string{secretMark, tokenMark, keyMark, jwtMark, "stable"} {
 			if bytes.Contains(data, []byte(mark)) {
-				t.Skip("names what is looked for, or what must not be named")
+				t.Skip("holds a mark of secrets, or the name that no request may have")
 			}
 		}
 		m := w.mount(t)
@@ -44,19 +43,18 @@ func FuzzPaths(f *testing.F) {
 		}
 		m.storage.fail()
 		if is := stable(t, m); !maps.Equal(is, was) {
-			t.Errorf("a config that was not named changed:\nit was %q\nit is  %q", was, is)
+			t.Errorf("a config that no request names changed:\nit was %q\nit is  %q", was, is)
 		}
 		for _, server := range m.list("config/") {
 			m.read("config/" + server)
 			m.read("status/" + server)
 		}
-		m.stop()
-		m.start()
+		m.restart()
 		m.holds("stable", tokenMark+"-of-stable")
 	})
 }
 
-// stable is what is stored of the config that no request names.
+// stable returns the entries of the config that no request names.
 func stable(t *testing.T, m *mount) map[string]string {
 	t.Helper()
 	entries := m.storage.entries(t)
@@ -67,8 +65,7 @@ func stable(t *testing.T, m *mount) map[string]string {
 	return entries
 }
 
-// fuzzWorld is what the mounts of one run share: servers on loopback, and what a mount's
-// storage holds at first.
+// fuzzWorld is shared by the mounts of one run: servers on loopback, and the entries of a mount's storage at first.
 type fuzzWorld struct {
 	plain, tls *httptest.Server
 	stored     map[string]string
@@ -90,7 +87,6 @@ func newFuzzWorld(f *testing.F) *fuzzWorld {
 	return w
 }
 
-// apiFields are the fields of all paths.
 func apiFields() []string {
 	var all []string
 	for _, path := range newBackend(nil, store{}).Paths {
@@ -100,7 +96,7 @@ func apiFields() []string {
 	return slices.Compact(all)
 }
 
-// serveAnything is an authorization server and an MCP server. The path says how it answers.
+// serveAnything is an authorization server and an MCP server. Its answer depends on the path.
 func serveAnything(rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	user, password, _ := r.BasicAuth()
@@ -135,7 +131,7 @@ func serveAnything(rw http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(rw).Encode(answer)
 }
 
-// mount is a mount on which a few configs, roles and tokens are stored.
+// mount returns a mount with a few configs, roles and tokens.
 func (w *fuzzWorld) mount(t *testing.T) *mount {
 	t.Helper()
 	if w.stored == nil {
@@ -143,14 +139,12 @@ func (w *fuzzWorld) mount(t *testing.T) *mount {
 	}
 	storage := &testStorage{}
 	for key, value := range w.stored {
-		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 	}
 	return newNode(t, storage, 0)
 }
 
-// prepare makes what all mounts start with, and what the requests are made of.
+// prepare makes the entries of all mounts, and the parts of the requests.
 func (w *fuzzWorld) prepare(t *testing.T) {
 	t.Helper()
 	certificate, key := certificateAndKey(t)
@@ -224,7 +218,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 	w.stored = m.storage.entries(t)
 }
 
-// fuzzOperations are all operations that there are, and one that there is not.
+// fuzzOperations are all operations, and one that does not exist.
 var fuzzOperations = []logical.Operation{
 	logical.UpdateOperation, logical.ReadOperation, logical.CreateOperation, logical.DeleteOperation, logical.ListOperation,
 	logical.HelpOperation, logical.PatchOperation, logical.AliasLookaheadOperation, logical.ResolveRoleOperation,
@@ -232,17 +226,17 @@ var fuzzOperations = []logical.Operation{
 	logical.HeaderOperation, "", "recover",
 }
 
-// fuzzPaths are the paths, with S for a server and R for a role. An empty one is any bytes.
+// fuzzPaths are the paths, with S for a server and R for a role. An empty one stands for any bytes.
 var fuzzPaths = []string{
 	"config/S", "role/S/R", "token/S", "token/S/R", "refresh/S", "refresh/S/R", "keys/S", "keys/S/rotate", "jwks/S", "settings",
 	"issuer/S/jwks", "issuer/S/.well-known/openid-configuration", "client/S",
 	"status/S", "status/S/R", "config/", "role/S/", "status/", "config/S/", "metrics", "",
 }
 
-// fuzzNames are names of servers and roles. An empty one is any bytes.
+// fuzzNames are names of servers and roles. An empty one stands for any bytes.
 var fuzzNames = []string{"weather", "found", "keyed", "made", "trusting", "reader", "new", "rotate", "a..b", strings.Repeat("n", 257), ""}
 
-// input is what is left of the bytes that requests are made of. Past its end all is zero.
+// input is the rest of the bytes that make the requests. After its end, all bytes are zero.
 type input struct{ rest []byte }
 
 func (in *input) byte() byte {
@@ -254,10 +248,10 @@ func (in *input) byte() byte {
 	return b
 }
 
-// below is a number below n.
+// below returns a number below n.
 func (in *input) below(n int) int { return int(in.byte()) % n }
 
-// text is some bytes as they are.
+// text returns up to 63 bytes.
 func (in *input) text() string {
 	n := min(in.below(64), len(in.rest))
 	text := string(in.rest[:n])
@@ -272,7 +266,7 @@ func (in *input) name() string {
 	return in.text()
 }
 
-// value is a value for a field: a well-formed one, or anything that JSON has.
+// value returns a value for a field: a well-formed one, or any JSON.
 func (w *fuzzWorld) value(in *input, field string) any {
 	known := w.values[field]
 	switch kind := in.below(16); {
@@ -305,10 +299,9 @@ func (w *fuzzWorld) value(in *input, field string) any {
 	}
 }
 
-// ask makes one request, and checks its outcome.
 func (w *fuzzWorld) ask(m *mount, in *input) {
 	m.t.Helper()
-	var op logical.Operation = logical.UpdateOperation // the most work, so the most often
+	var op logical.Operation = logical.UpdateOperation // has the most code, so it comes most often
 	if n := in.below(2 * len(fuzzOperations)); n < len(fuzzOperations) {
 		op = fuzzOperations[n]
 	}
@@ -341,17 +334,16 @@ func (w *fuzzWorld) ask(m *mount, in *input) {
 	switch {
 	case err == nil, err == logical.ErrUnsupportedPath, err == logical.ErrUnsupportedOperation:
 	case isCoded && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, coded.Code()):
-	case isCoded && coded.Code() == http.StatusConflict && op == logical.CreateOperation: // of what exists
+	case isCoded && coded.Code() == http.StatusConflict && op == logical.CreateOperation: // the config exists already
 	case isCoded && coded.Code() == http.StatusMethodNotAllowed && op == logical.PatchOperation:
 	case fails && strings.Contains(err.Error(), errStorage.Error()):
-	case op == logical.RevokeOperation || op == logical.RenewOperation: // there is no lease; the framework says so
+	case op == logical.RevokeOperation || op == logical.RenewOperation: // the framework refuses them: a token has no lease
 	default:
 		m.t.Errorf("%s %q with %q: %T: %v", op, path, slices.Sorted(maps.Keys(data)), err, err)
 	}
 }
 
-// storable checks the keys that are stored: Vault's storage would refuse others, which shows
-// as a 500.
+// storable checks the keys of the entries: Vault's storage would refuse others with a 500.
 func storable(m *mount) {
 	m.t.Helper()
 	for key := range m.storage.entries(m.t) {
@@ -361,7 +353,7 @@ func storable(m *mount) {
 	}
 }
 
-// do asks as Vault does. Vault asks what a path does not have too.
+// do makes a request as Vault does. Vault also passes on operations that a path does not have.
 func (w *fuzzWorld) do(m *mount, op logical.Operation, path string, data fields) error {
 	m.t.Helper()
 	if route := m.b.(*backend).Route(path); route != nil && route.Operations[op] != nil {
@@ -380,8 +372,8 @@ func (w *fuzzWorld) do(m *mount, op logical.Operation, path string, data fields)
 	return nil
 }
 
-// fuzzSeeds are requests to start from: each path with each operation that some path has,
-// the life of a config from each base, and each field.
+// fuzzSeeds returns requests to start from: each path with each operation, the life of a config from each base, and
+// each field.
 func fuzzSeeds() [][]byte {
 	const update, read, remove, list = 0, 1, 3, 4                        // of fuzzOperations
 	const weather, made, reader, added, dots, tooLong = 0, 3, 4, 5, 7, 8 // of fuzzNames

@@ -10,33 +10,29 @@ import (
 	"testing"
 )
 
-// A register is one thing that can be written, deleted and read, such as the scopes of a
-// config. Its history is what clients did to it at the same time.
+// A register is one value that can be written, deleted and read, such as the scopes of a config. Its history is the
+// events of all clients.
 //
-// A history is linearizable (Herlihy and Wing) if each event may have happened at one
-// instant between its beginning and its end such that every read gives what was written
-// last before it. So what a write put in place, every read that begins after its end
-// sees, until another write; what a delete took away none sees; and no two reads, one
-// after the other, see two writes in different orders.
+// A history is linearizable (Herlihy and Wing) if each event can have happened at one instant between its beginning and
+// its end, so that every read returns the last value written before it.
 //
-// Every value is written once at most. That makes the question easy (Gibbons and Korach,
-// "Testing shared memories", 1997). The events of a value are its write and its reads.
-// Between the first end and the last beginning of these, where they are in that order,
-// the register must have held the value all the time: that is the value's reign. Then a
-// history is linearizable if and only if
+// Every value is written once at most, which makes the check easy (Gibbons and Korach, "Testing shared memories",
+// 1997). The events of a value are its write and its reads. If their first end is before their last beginning, the
+// register must have held the value from the one to the other: this time is the value's reign. A history is
+// linearizable if and only if
 //
 //  1. every value that was read was written, by a write that began before the read ended;
 //  2. no two reigns overlap;
-//  3. no value without a reign has all that may have been its time within a reign.
+//  3. no value without a reign has all of its possible time within a reign.
 //
-// Nothing is written many times, by deletes, and which of these a read of nothing saw is
-// not known. Each delete counts as a value that nobody read, and for reads of nothing
+// A deleted register may be read too, and several deletes make it so. Each delete counts as a value that was not read,
+// and for reads of a deleted register
 //
 //  4. none lies within a reign;
-//  5. there was nothing, at the start or by a delete that began before the read's end,
-//     and no write that began after that delete's end ended before the read began.
+//  5. the register was deleted, at the start or by a delete that began before the read's end, and no write that began
+//     after that delete's end ended before the read began.
 type event struct {
-	began, ended int64  // by a clock that never gives the same time twice, from 1
+	began, ended int64  // by a clock that never returns the same time twice, from 1
 	write        bool   // or else a read
 	value        string // written or read; empty: deleted, or found missing
 }
@@ -53,20 +49,20 @@ func (e event) String() string {
 	return fmt.Sprintf("%s %s (%d to %d)", verb, value, e.began, e.ended)
 }
 
-// tenure is when a value must have been there, or may have been.
+// tenure is the time in which a register must, or may, have held a value.
 type tenure struct {
 	value    string
 	from, to int64
 }
 
-// violations tells of what in a history breaks the rules, each time in a sentence.
+// violations returns a sentence for each violation of the rules in a history.
 func violations(history []event) []string {
 	var found []string
 	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 
 	written := map[string]event{}
 	ended, began := map[string]int64{}, map[string]int64{} // of a value: the first end, the last beginning
-	deletes := []event{{write: true}}                      // at the start there is nothing
+	deletes := []event{{write: true}}                      // the register is deleted at the start
 	for _, e := range history {
 		switch {
 		case e.write && e.value == "":
@@ -144,7 +140,7 @@ type chronicle struct {
 	histories map[string][]event
 }
 
-// tick gives the time.
+// tick returns the time.
 func (c *chronicle) tick() int64 { return c.clock.Add(1) }
 
 // note records an event of a register.
@@ -157,7 +153,7 @@ func (c *chronicle) note(register string, e event) {
 	c.histories[register] = append(c.histories[register], e)
 }
 
-// check fails the test for every register whose history breaks the rules.
+// check fails the test for every register whose history is not linearizable.
 func (c *chronicle) check(t *testing.T, seed uint64) {
 	t.Helper()
 	c.mu.Lock()
@@ -206,8 +202,8 @@ func TestTheCheckerOfHistories(t *testing.T) {
 	}
 }
 
-// The checker agrees with a search through all orders in which the events may have
-// happened, but that it may miss a read of nothing that no order explains.
+// The checker agrees with a search through all possible orders of the events, except that it may miss a read of a
+// deleted register that no order explains.
 func TestTheCheckerAgreesWithASearch(t *testing.T) {
 	good, bad := 0, 0
 	for seed := range uint64(20_000) {
@@ -245,10 +241,10 @@ func TestTheCheckerAgreesWithASearch(t *testing.T) {
 	}
 }
 
-// explicable reports whether the events may have happened in some order, from a state on.
+// explicable reports whether the events can have happened in some order after a state.
 func explicable(events []event, state string) bool {
 	for i, e := range events {
-		// Nothing that ended before e began may come after it.
+		// No event that ended before e began may come after it.
 		if slices.ContainsFunc(events, func(o event) bool { return o.ended < e.began }) || !e.write && e.value != state {
 			continue
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,28 +26,19 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// metricsText is what Prometheus is given.
+// metricsText returns the metrics as Prometheus reads them.
 func (m *mount) metricsText() []byte {
 	m.t.Helper()
-	data := m.data(logical.ReadOperation, "metrics", nil)
-	body, _ := data[logical.HTTPRawBody].([]byte)
-	sameFields(m.t, data, fields{
-		logical.HTTPContentType: "text/plain; version=0.0.4; charset=utf-8",
-		logical.HTTPStatusCode:  http.StatusOK,
-		logical.HTTPRawBody:     body,
-	})
-	checkSecretFree(m.t, "the metrics", string(body))
+	body, cache := m.raw("metrics", "text/plain; version=0.0.4; charset=utf-8")
+	equal(m.t, "Cache-Control of the metrics", cache, nil)
 	return body
 }
 
-// metrics are the values of all series, by name and labels; of a histogram its count.
+// metrics returns the values of all series by name and labels. The value of a histogram is its count.
 func (m *mount) metrics() map[string]float64 {
 	m.t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(m.metricsText()))
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	families := must(parser.TextToMetricFamilies(bytes.NewReader(m.metricsText())))(m.t)
 	values := map[string]float64{}
 	for name, family := range families {
 		for _, metric := range family.GetMetric() {
@@ -67,37 +57,27 @@ func series(name string, metric *dto.Metric) string {
 	return strings.TrimPrefix(name, "mcp_oauth_") + "{" + strings.Join(labels, ",") + "}"
 }
 
-// counts checks the values of some series; 0 is one that is not there as well.
+// counts checks the values of some series. The value of a series that does not exist is 0.
 func (m *mount) counts(want map[string]float64) {
 	m.t.Helper()
 	got := m.metrics()
 	for _, name := range slices.Sorted(maps.Keys(want)) {
-		if got[name] != want[name] {
-			m.t.Errorf("%s is %v; want %v", name, got[name], want[name])
-		}
+		equal(m.t, name, got[name], want[name])
 	}
 }
 
 func TestMetricsFollowTheConventions(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	_, m := newConfigured(t)
 	m.token("weather")
-	problems, err := promlint.New(bytes.NewReader(m.metricsText())).Lint()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, problem := range problems {
-		t.Errorf("%s: %s", problem.Metric, problem.Text)
-	}
+	equal(t, "the linter's problems", must(promlint.New(bytes.NewReader(m.metricsText())).Lint())(t), nil)
 }
 
 func TestMetricsOfReadsAndRequests(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.write("role/weather/reader", fields{"verify": false})
 	m.token("weather")
 	m.token("weather")
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/nowhere", nil)
+	m.missing("token/nowhere")
 	m.counts(map[string]float64{
 		`token_reads_total{outcome="success"}`:                           2,
 		`token_reads_total{outcome="not_configured"}`:                    1,
@@ -111,39 +91,29 @@ func TestMetricsOfReadsAndRequests(t *testing.T) {
 		`token_consecutive_refusals{role="",server="weather"}`:           0,
 		`token_next_attempt_timestamp_seconds{role="",server="weather"}`: 0,
 	})
-	expires, err := time.Parse(time.RFC3339, m.read("token/weather")["expires_at"].(string))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.counts(map[string]float64{`token_expiry_timestamp_seconds{role="",server="weather"}`: float64(expires.Unix())})
+	status := m.read("status/weather")
+	expires := float64(instant(t, status, "expires_at").Unix())
+	m.counts(map[string]float64{`token_expiry_timestamp_seconds{role="",server="weather"}`: expires})
 	due := m.metrics()[`token_refresh_due_timestamp_seconds{role="",server="weather"}`]
-	if want := instant(t, m.read("status/weather"), "next_rotation").Unix(); int64(due) != want {
-		t.Errorf("the refresh is due at %v; want %d, as in status/", due, want)
-	}
+	equal(t, "the time of the refresh", int64(due), instant(t, status, "next_rotation").Unix())
 
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
 	m.counts(map[string]float64{
 		`token_requests_total{error="invalid_client",outcome="refused"}`: 1,
+		`token_reads_total{outcome="refused"}`:                           2,
+		`tokens{state="ok"}`:                                             1,
+		`tokens{state="down"}`:                                           1,
+		`token_consecutive_failures{role="reader",server="weather"}`:     1,
+		`token_consecutive_refusals{role="reader",server="weather"}`:     1,
 	})
-	m.counts(map[string]float64{
-		`token_reads_total{outcome="refused"}`:                       2,
-		`tokens{state="ok"}`:                                         1,
-		`tokens{state="down"}`:                                       1,
-		`token_consecutive_failures{role="reader",server="weather"}`: 1,
-		`token_consecutive_refusals{role="reader",server="weather"}`: 1,
-	})
-	status := m.read("status/weather/reader")
 	next := m.metrics()[`token_next_attempt_timestamp_seconds{role="reader",server="weather"}`]
-	if want := instant(t, status, "next_attempt").Unix(); int64(next) != want {
-		t.Errorf("the next attempt is at %v; want %d, as in status/", next, want)
-	}
+	equal(t, "the next attempt", int64(next), instant(t, m.read("status/weather/reader"), "next_attempt").Unix())
 }
 
 func TestMetricsOfReplacements(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	outcomes := func(replaced, kept, failed float64) {
 		t.Helper()
 		m.counts(map[string]float64{
@@ -164,21 +134,20 @@ func TestMetricsOfReplacements(t *testing.T) {
 
 	m.write("role/weather/reader", fields{"verify": false})
 	as.answers(refusing(401, "invalid_client"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather/reader", nil)
+	m.rejects("refresh/weather/reader", nil)
 	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/nowhere", nil)
 	outcomes(1, 2, 2)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "refresh/weather", fields{"token_id": "no id"})
+	m.rejects("refresh/weather", fields{"token_id": "no id"})
 	outcomes(1, 2, 2)
 }
 
-// A write that the server refuses, and that stores nothing, is no refusal of a token.
+// A refused write stores nothing, and does not count as a refusal of the token.
 func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.token("weather")
 	as.answers(refusing(401, "invalid_client"))
 	for range 2 {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"client_secret": "mistyped"})
+		m.rejects("config/weather", fields{"client_secret": "mistyped"})
 	}
 	m.counts(map[string]float64{
 		`token_requests_total{error="invalid_client",outcome="refused"}`: 2,
@@ -187,17 +156,13 @@ func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
 	})
 }
 
-// What an authorization server says must not make labels.
+// An authorization server's error codes must not become labels without a bound.
 func TestErrorCodesOfMetricsAreBounded(t *testing.T) {
 	m := newMetrics()
 	for i := range 1000 {
 		m.Fetched(time.Second, &grant.RefusedError{Code: fmt.Sprintf("made_up_%d", i)})
 	}
-	families, err := m.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
+	for _, family := range must(m.registry.Gather())(t) {
 		if n := len(family.GetMetric()); n > 20 {
 			t.Errorf("%s has %d series", family.GetName(), n)
 		}
@@ -205,8 +170,7 @@ func TestErrorCodesOfMetricsAreBounded(t *testing.T) {
 }
 
 func TestMetricsOfOutages(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.answers(refusing(503, ""))
 	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather", nil)
 	m.counts(map[string]float64{
@@ -219,8 +183,7 @@ func TestMetricsOfOutages(t *testing.T) {
 }
 
 func TestMetricsOfSharedRequests(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.hold()
 	const readers = 10
 	var group sync.WaitGroup
@@ -258,7 +221,7 @@ func TestMetricsOfStorage(t *testing.T) {
 	})
 }
 
-// A caller who gave up, or a mount that ends, is not storage's fault.
+// A call that the caller or the mount cancels is not a storage error.
 func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
 	m := newMount(t)
 	m.storage.trouble.Store(&trouble{at: 1, lasting: true, hanging: true})
@@ -270,54 +233,46 @@ func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
 	m.counts(map[string]float64{`storage_errors_total{operation="get"}`: 0})
 }
 
-// A token that is left to expire is not due.
+// No refresh is due of a token that no caller reads.
 func TestMetricsOfAnIdleToken(t *testing.T) {
 	for state, due := range map[tokens.State]bool{tokens.StateOK: true, tokens.StateFailing: true, tokens.StateIdle: false} {
 		m := newMetrics()
 		m.show(func(f func(tokens.Name, tokens.Status)) {
 			f(weather, tokens.Status{State: state, Token: &tokens.Token{Expires: time.Now(), RefreshAt: time.Now()}})
 		}, func() bool { return false })
-		families, err := m.registries().Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
 		names := map[string]bool{}
-		for _, family := range families {
+		for _, family := range must(m.registries().Gather())(t) {
 			names[family.GetName()] = true
 		}
-		if !names["mcp_oauth_token_expiry_timestamp_seconds"] || names["mcp_oauth_token_refresh_due_timestamp_seconds"] != due {
-			t.Errorf("%s: the metrics are %v; want one of the expiry, and of when a refresh is due: %t", state, names, due)
-		}
+		equal(t, fmt.Sprint(state, ": an expiry"), names["mcp_oauth_token_expiry_timestamp_seconds"], true)
+		equal(t, fmt.Sprint(state, ": a time of refresh"), names["mcp_oauth_token_refresh_due_timestamp_seconds"], due)
 	}
 }
 
-// A node that refreshes nothing knows nothing of failures: it tells of its own requests only.
+// A passive node refreshes nothing, so it has only the metrics of its own requests.
 func TestMetricsOfAPassiveNode(t *testing.T) {
 	as := newAuthServer(t)
 	m := newNode(t, replicated(t, as), consts.ReplicationPerformanceStandby)
 	m.token("weather")
-	var passive bool
-	for series, value := range m.metrics() {
+	all := m.metrics()
+	for series := range all {
 		if strings.HasPrefix(series, "tokens{") || strings.HasPrefix(series, "unsaved_tokens") || strings.Contains(series, "server=") {
 			t.Errorf("there is %s", series)
 		}
-		passive = passive || series == "active{}" && value == 0
 	}
-	if !passive {
+	if active, there := all["active{}"]; !there || active != 0 {
 		t.Error("the metrics do not say that the node is not active")
 	}
 	m.counts(map[string]float64{`token_reads_total{outcome="success"}`: 1})
 
-	active := newMount(t)
-	active.configure(as, nil)
+	_, active := newConfigured(t)
 	active.token("weather")
 	active.counts(map[string]float64{`active{}`: 1, `tokens{state="ok"}`: 1})
 }
 
-// Scrapes at one time are answered alike: each is whole.
+// Scrapes at the same time get the same, whole answer.
 func TestScrapesAtOneTime(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	_, m := newConfigured(t)
 	m.token("weather")
 	metrics, format := m.b.(*backend).metrics, expfmt.NewFormat(expfmt.TypeTextPlain)
 	want, err := metrics.scrape(format)
@@ -346,8 +301,8 @@ func TestMetricsOfTwoMounts(t *testing.T) {
 	two.counts(map[string]float64{`token_reads_total{outcome="success"}`: 0, `tokens{state="ok"}`: 0})
 }
 
-// checkDocumentedValues checks that the page has the values of the labels that are not names or versions, and
-// that each row of its table of outcomes is one.
+// checkDocumentedValues checks that the page has the values of the labels outcome, error and operation, and that its
+// table of outcomes has no others.
 func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page string) {
 	t.Helper()
 	outcomes := map[string]bool{}
@@ -381,7 +336,7 @@ func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page stri
 	}
 }
 
-// The page says how many series a token has, by which its reader sizes Prometheus.
+// The page says how many series a token has, which operators need to size Prometheus.
 func TestDocumentedNumberOfSeries(t *testing.T) {
 	token, failure := new(tokens.Token), new(tokens.FailureStatus)
 	least, most := len(tokenGauges), 0
@@ -400,28 +355,21 @@ func TestDocumentedNumberOfSeries(t *testing.T) {
 		}
 		least, most = min(least, series), max(most, series)
 	}
-	page, err := os.ReadFile("docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := fmt.Sprintf("%d to %d series for each token", least, most); !strings.Contains(string(page), want) {
+	page := readText(t, "docs/metrics.md")
+	if want := fmt.Sprintf("%d to %d series for each token", least, most); !strings.Contains(page, want) {
 		t.Errorf("the page does not say %q", want)
 	}
 }
 
-// The page of metrics has all of them, as they are, and no others; the alerts and the dashboard name
-// none that is not there. An acceptance test looks at the labels and values that those name.
+// The page has exactly the metrics that exist; the alerts and the dashboard name only those. An acceptance test checks
+// the labels and values of alerts and dashboard.
 func TestDocumentedMetricsExist(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.token("weather")
 	m.write("role/weather/reader", fields{"verify": false})
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/reader", nil)
-	families, err := m.b.(*backend).metrics.registries().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	families := must(m.b.(*backend).metrics.registries().Gather())(t)
 	exist, rows := map[string]bool{}, map[string]bool{}
 	for _, family := range families {
 		var labels []string
@@ -440,12 +388,9 @@ func TestDocumentedMetricsExist(t *testing.T) {
 			}
 		}
 	}
-	page, err := os.ReadFile("docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkDocumentedValues(t, families, string(page))
-	for _, row := range regexp.MustCompile("(?m)^\\| `mcp_oauth_[a-z_]+`<br>[^|]*\\|").FindAllString(string(page), -1) {
+	page := readText(t, "docs/metrics.md")
+	checkDocumentedValues(t, families, page)
+	for _, row := range regexp.MustCompile("(?m)^\\| `mcp_oauth_[a-z_]+`<br>[^|]*\\|").FindAllString(page, -1) {
 		if !rows[row] {
 			t.Errorf("the page has %s, which is no metric", row)
 		}
@@ -456,11 +401,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 	}
 	metric := regexp.MustCompile(`mcp_oauth_[a-z_]+`)
 	for _, file := range []string{"docs/metrics.md", "examples/prometheus/alerts.yml", "examples/grafana/mcp-oauth.json"} {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names := metric.FindAllString(string(content), -1)
+		names := metric.FindAllString(readText(t, file), -1)
 		for _, name := range names {
 			if !exist[name] {
 				t.Errorf("%s names %s, which is no metric", file, name)
@@ -470,12 +411,9 @@ func TestDocumentedMetricsExist(t *testing.T) {
 			t.Errorf("%s names no metric", file)
 		}
 	}
-	alerts, err := os.ReadFile("examples/prometheus/alerts.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, alert := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(string(alerts), -1) {
-		if !strings.Contains(string(page), "\n| `"+alert[1]+"` | ") {
+	alerts := readText(t, "examples/prometheus/alerts.yml")
+	for _, alert := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(alerts, -1) {
+		if !strings.Contains(page, "\n| `"+alert[1]+"` | ") {
 			t.Errorf("the page lacks the alert %s", alert[1])
 		}
 	}

@@ -8,31 +8,30 @@ import (
 	"time"
 )
 
-// lifetimes are those of tokens that readers in Kubernetes are promised never to hold expired.
+// lifetimes are token lifetimes that no reader in Kubernetes may exceed.
 var lifetimes = []time.Duration{
 	15 * time.Second, 20 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute,
 	5 * time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour,
 }
 
-// An operator is the Vault Secrets Operator with a VaultDynamicSecret that has allowStaticCreds: what
-// it makes of an answer, and when it reads again.
+// operator is the Vault Secrets Operator with a VaultDynamicSecret that has allowStaticCreds.
 type operator struct {
 	held     time.Time // the end of the token in the Kubernetes Secret
-	rotation time.Time // last_vault_rotation of the answer that it goes by
+	rotation time.Time // last_vault_rotation of the last answer that it took
 	ttl      int64     // of that answer, in seconds
 	pause    func() time.Duration
 }
 
-// pauses are how long the operator may wait if it finds the same token again: 0.5 s to 2 s.
+// pauses are the operator's waits if it finds the same token again: 0.5 s to 2 s.
 var pauses = map[string]func() time.Duration{
 	"longest": func() time.Duration { return 2 * time.Second },
 	"drawn":   func() time.Duration { return 500*time.Millisecond + rand.N(1500*time.Millisecond) },
 }
 
-// read does what the operator does with an answer, and tells how long it waits then.
+// read takes an answer as the operator does, and returns its wait before the next read.
 func (o *operator) read(t *testing.T, answer fields) time.Duration {
 	t.Helper()
-	// It takes these for a rotated credential's only in these types: a text in RFC 3339, whole numbers.
+	// The operator takes these fields only as a text in RFC 3339 and as whole numbers.
 	arrived := overHTTP(t, answer)
 	rotation := instant(t, arrived, "last_vault_rotation")
 	if period := whole(t, arrived, "rotation_period"); period < 1 {
@@ -47,7 +46,7 @@ func (o *operator) read(t *testing.T, answer fields) time.Duration {
 	return time.Duration(ttl)*time.Second + 500*time.Millisecond + 150*time.Millisecond
 }
 
-// whole is a field that must be a whole number.
+// whole returns a field that must be a whole number.
 func whole(t *testing.T, data fields, field string) int64 {
 	t.Helper()
 	number, _ := data[field].(json.Number)
@@ -58,8 +57,8 @@ func whole(t *testing.T, data fields, field string) int64 {
 	return n
 }
 
-// The Vault Secrets Operator, going by what the token path tells it, never leaves an expired token in
-// its Secret, also if it reads early because its own login was renewed.
+// The Vault Secrets Operator never leaves an expired token in its Secret, also if it reads early because its own login
+// was renewed.
 func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
 		for name, pause := range pauses {
@@ -78,8 +77,8 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 							t.Fatalf("after %s the Secret holds a token that has expired", time.Since(start))
 						}
 					}
-					// About one for each refresh and one for each renewed login. A refresh comes after half
-					// of a short lifetime.
+					// About one read for each refresh, which comes after half of a short lifetime, and one for each
+					// login.
 					if reads > 60 {
 						t.Errorf("%d reads in 20 lifetimes", reads)
 					}
@@ -89,8 +88,8 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	}
 }
 
-// A reader that polls, as the External Secrets Operator does, never holds an expired token if it
-// polls a second more often than every quarter of the token's lifetime: expires_at is in whole seconds.
+// A reader that polls, such as the External Secrets Operator, never holds an expired token if its interval is a second
+// less than a quarter of the token's lifetime: expires_at is in whole seconds.
 func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
 		t.Run(lifetime.String(), func(t *testing.T) {
@@ -108,8 +107,7 @@ func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	}
 }
 
-// timelapse runs a story on a mount whose authorization server grants tokens of a lifetime, in a
-// bubble in which days take no time.
+// timelapse runs a story in a bubble, on a mount with tokens of this lifetime.
 func timelapse(t *testing.T, lifetime time.Duration, story func(*testing.T, *mount)) {
 	t.Helper()
 	as, storage := newAuthServer(t), &testStorage{}

@@ -4,14 +4,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
 var reader = tokensOf("weather", "reader")
 
-// defaultRole is what a role that overrides nothing reads as.
+// defaultRole is a role that overrides nothing, as it is read.
 func defaultRole() fields {
 	return fields{
 		"scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
@@ -22,7 +21,7 @@ func defaultRole() fields {
 func TestRoleLifeFromCreateToDelete(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
-	m.refused(http.StatusNotFound, logical.ReadOperation, "role/weather/reader", nil, "role/weather/reader")
+	m.missing("role/weather/reader", "role/weather/reader")
 	equal(t, "the roles at first", m.list("role/weather/"), nil)
 
 	want := with(defaultRole(), fields{
@@ -49,11 +48,9 @@ func TestRoleLifeFromCreateToDelete(t *testing.T) {
 	m.delete("role/weather/reader")
 	equal(t, "the roles after a delete", m.list("role/weather/"), []string{"writer"})
 	for _, path := range []string{"role/weather/reader", "token/weather/reader", "status/weather/reader"} {
-		m.refused(http.StatusNotFound, logical.ReadOperation, path, nil, "reader")
+		m.missing(path, "reader")
 	}
-	if _, stored := m.storage.entries(t)["token/weather/reader"]; stored {
-		t.Error("the role's token is still stored after its delete")
-	}
+	equal(t, "the stored token of the role", m.storage.entries(t)["token/weather/reader"], "")
 	m.holds("weather", "t0ken-1")
 }
 
@@ -80,28 +77,18 @@ func TestRoleInheritsWhatItDoesNotOverride(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			m.configure(as, test.config)
 			m.write("role/weather/reader", test.role)
-			got := as.await(1)
-			if got.form.Get("scope") != test.scope || got.form.Get("resource") != test.resource || got.form.Get("audience") != test.audience ||
-				got.form.Get("tenant") != test.tenant {
-				t.Errorf("the request was %v", got.form)
-			}
-			if got.clientSecret != secret {
-				t.Errorf("the request lacks the config's secret: %+v", got)
-			}
+			as.await(1).holds(t, map[string]string{
+				"scope": test.scope, "resource": test.resource, "audience": test.audience, "tenant": test.tenant, "secret": secret,
+			})
 		})
 	}
 }
 
 func TestRoleHasATokenOfItsOwn(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.write("config/weather", as.client())
-	m.write("role/weather/reader", fields{"scopes": "read"})
-	if config, role := m.token("weather"), m.token("weather/reader"); config != "t0ken-1" || role != "t0ken-2" {
-		t.Errorf("the tokens are %q and %q; want that of each write's verification", config, role)
-	}
-	if got := m.read("token/weather/reader")["scope"]; got != "read" {
-		t.Errorf("the role's scope is %q", got)
-	}
+	as, m := inUse(t)
+	m.holds("weather", "t0ken-1")
+	m.holds("weather/reader", "t0ken-2")
+	equal(t, "the role's scope", m.read("token/weather/reader")["scope"], "read")
 	as.asked(t, 2, "after two writes and their reads")
 }
 
@@ -111,15 +98,12 @@ func TestRoleNeedsItsConfig(t *testing.T) {
 	if strings.Contains(text, "role/weather") {
 		t.Errorf("%q sends the operator in a circle", text)
 	}
-	if got := m.storage.entries(t); len(got) != 0 {
-		t.Errorf("storage holds %q", got)
-	}
+	equal(t, "the keys", keysOf(t, m), nil)
 	as.asked(t, 0, "after the refused write")
 }
 
 func TestFaultyRoleIsRefused(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.write("role/weather/reader", fields{"verify": false})
 	was := m.storage.entries(t)
 	for _, test := range []struct {
@@ -137,7 +121,7 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 		{fields{"verify": "perhaps"}, "verify"},
 	} {
 		for _, name := range []string{"reader", "new"} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/"+name, test.change, test.says)
+			m.rejects("role/weather/"+name, test.change, test.says)
 		}
 	}
 	m.storage.unchanged(t, was)
@@ -145,20 +129,16 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 }
 
 func TestRoleWriteVerifies(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.answers(refusing(400, "invalid_scope"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "read"}, "invalid_scope", "nothing was stored")
+	m.rejects("role/weather/reader", fields{"scopes": "read"}, "invalid_scope", "nothing was stored")
 	equal(t, "the roles after a failed verification", m.list("role/weather/"), nil)
 
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 	as.asked(t, 1, "after a write with verify=false")
 
 	as.answers(granting(fields{"scope": "less"}))
-	warnings := m.write("role/weather/reader", fields{"scopes": "read more"})
-	if len(warnings) != 1 || !strings.Contains(warnings[0], "read more") {
-		t.Errorf("the warnings are %q; want one of the scopes not granted", warnings)
-	}
+	warns(t, "the write", m.write("role/weather/reader", fields{"scopes": "read more"}), "read more")
 	m.write("role/weather/reader", fields{"scopes": "read more"})
 	as.asked(t, 2, "after the same write")
 }
@@ -174,27 +154,23 @@ func TestRoleThatChangesWhileVerifying(t *testing.T) {
 		{"config deleted", func(m *mount) { m.delete("config/weather") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			as, m := newAuthServer(t), newMount(t)
-			m.configure(as, nil)
+			as, m := newConfigured(t)
 			m.write("role/weather/reader", fields{"verify": false})
 			as.hold()
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
+			wait := inBackground(func() {
 				m.refused(http.StatusConflict, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "read"}, "changed")
-			}()
+			})
 			as.await(1)
 			test.meanwhile(m)
 			was := m.storage.entries(t)
 			as.release()
-			<-done
+			wait()
 			m.storage.unchanged(t, was)
 		})
 	}
 }
 
-// A role that overrides all keeps its token when the config's scopes change; one that
-// inherits them gets another.
+// When the config's scopes change, a role with its own scopes keeps its token; a role that inherits them gets another.
 func TestConfigWriteDropsOnlyTokensOfAnotherShape(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "a"}))
@@ -202,74 +178,42 @@ func TestConfigWriteDropsOnlyTokensOfAnotherShape(t *testing.T) {
 	m.write("role/weather/inherits", fields{"audience": "inherits"})
 	m.write("config/weather", fields{"scopes": "b"})
 
-	if got := as.await(5).form; got.Get("audience") != "inherits" || got.Get("scope") != "b" {
-		t.Errorf("the fifth request is %v; want the inheriting role's, in the background", got)
-	}
-	for name, want := range map[string]string{"weather": "t0ken-4", "weather/own": "t0ken-2", "weather/inherits": "t0ken-5"} {
-		m.holds(name, want)
-	}
+	as.await(5).holds(t, map[string]string{"audience": "inherits", "scope": "b"}) // in the background
+	m.holds("weather", "t0ken-4")
+	m.holds("weather/own", "t0ken-2")
+	m.holds("weather/inherits", "t0ken-5")
 	as.asked(t, 5, "after the reads")
-}
-
-func TestRolesEndWithTheirConfig(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.write("config/weather", as.client())
-	m.write("role/weather/reader", fields{"scopes": "read"})
-	m.delete("config/weather")
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
-	m.write("config/weather", as.client())
-	equal(t, "the roles of the config created anew", m.list("role/weather/"), nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "role/weather/reader", nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
 }
 
 // A crash in the middle of a delete leaves roles and tokens without a config.
 func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.write("config/weather", as.client())
-	m.write("role/weather/reader", fields{"scopes": "read"})
+	as, m := inUse(t)
 	m.storage.fail("delete role/", "delete token/")
 	m.delete("config/weather")
-	if _, left := m.storage.entries(t)["role/weather/reader"]; !left {
-		t.Fatal("the delete that was cut short left no role")
-	}
+	equal(t, "the keys after half a delete", keysOf(t, m), []string{"role/weather/reader", "token/weather", "token/weather/reader"})
 	for _, path := range []string{"config/weather", "role/weather/reader", "token/weather", "token/weather/reader", "status/weather"} {
-		m.refused(http.StatusNotFound, logical.ReadOperation, path, nil)
+		m.missing(path)
 	}
 
 	m.configure(as, nil)
-	equal(t, "the roles of the config created while those of the old one are being deleted", m.list("role/weather/"), nil)
+	equal(t, "the roles of the next config before the end of the delete", m.list("role/weather/"), nil)
 	m.storage.fail()
-	equal(t, "the roles of the config created anew", m.list("role/weather/"), nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
+	equal(t, "the roles of the next config", m.list("role/weather/"), nil)
+	m.missing("token/weather/reader")
 	m.holds("weather", "t0ken-3")
 }
 
-// However a role of another incarnation came to be beside a config, it is none.
+// A stored role of another incarnation is treated as absent.
 func TestRoleOfAnotherIncarnationIsNone(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	err := m.store().putRole(t.Context(), reader, &role{Incarnation: "another", Revision: "1", tokenParams: tokenParams{Scopes: []string{"all"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	as, m := newConfigured(t)
+	other := &role{Incarnation: "another", Revision: "1", tokenParams: tokenParams{Scopes: []string{"all"}}}
+	noError(t, m.store().putRole(t.Context(), reader, other))
 	for _, path := range []string{"role/weather/reader", "token/weather/reader", "status/weather/reader"} {
-		m.refused(http.StatusNotFound, logical.ReadOperation, path, nil)
+		m.missing(path)
 	}
-	as.asked(t, 0, "after reads of a role that is none")
+	as.asked(t, 0, "after reads of an absent role")
 	equal(t, "the statuses", m.list("status/"), []string{"weather"})
 
 	m.write("role/weather/reader", fields{"audience": "a"})
 	sameFields(t, m.read("role/weather/reader"), with(defaultRole(), fields{"audience": "a"}))
-}
-
-func TestRoleDeleteKeepsOthersTokens(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	m.write("role/weather/reader", fields{"verify": false})
-	m.stash(weather, "t0ken-config", time.Minute, time.Hour)
-	m.stash(reader, "t0ken-reader", time.Minute, time.Hour)
-	m.delete("role/weather/reader")
-	m.holds("weather", "t0ken-config")
-	as.asked(t, 0, "after the delete of a role")
 }

@@ -2,7 +2,6 @@ package mcpoauth
 
 import (
 	"maps"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,19 +26,14 @@ func TestTokenAnswersEveryFieldInItsType(t *testing.T) {
 	began := time.Now().Truncate(time.Second)
 	got := m.read("token/weather")
 
-	wanted := fields{
+	shows(t, got, fields{
 		"access_token":    "t0ken-1",
 		"token_type":      "Bearer",
 		"authorization":   "Bearer t0ken-1",
 		"scope":           "a b",
 		"rotation_period": int64(2700), // an hour less a quarter
 		"token_id":        firstToken,
-	}
-	for field, want := range wanted {
-		if got[field] != want {
-			t.Errorf("%s is %#v; want %#v", field, got[field], want)
-		}
-	}
+	})
 	// Vault Agent reads a float every 5 minutes, and panics at a string.
 	if ttl, ok := got["ttl"].(int64); !ok || ttl < 2500 || ttl > 3200 {
 		t.Errorf("ttl is %#v; want an int64 of about three quarters of an hour", got["ttl"])
@@ -48,15 +42,11 @@ func TestTokenAnswersEveryFieldInItsType(t *testing.T) {
 	if issued.Before(began) || issued.After(time.Now()) {
 		t.Errorf("last_vault_rotation is %s; want when the request began, after %s", issued, began)
 	}
-	if expires.Sub(issued) != time.Hour {
-		t.Errorf("expires_at is %s after last_vault_rotation; want an hour", expires.Sub(issued))
-	}
-	if want := slices.Sorted(maps.Keys(tokenFields())); !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
-		t.Errorf("the fields are %q; want %q", slices.Sorted(maps.Keys(got)), want)
-	}
+	equal(t, "the lifetime", expires.Sub(issued), time.Hour)
+	equal(t, "the fields", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(tokenFields())))
 }
 
-// instant is a field's time, which must be RFC 3339 in UTC.
+// instant returns a field's time, which must be RFC 3339 in UTC.
 func instant(t *testing.T, data fields, field string) time.Time {
 	t.Helper()
 	text, _ := data[field].(string)
@@ -83,19 +73,18 @@ func TestTokenScopeIsWhatIsKnownOfIt(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			as.answers(granting(test.said))
 			m.configure(as, fields{"scopes": test.asked})
-			if got := m.read("token/weather")["scope"]; got != test.want {
-				t.Errorf("scope is %#v; want %#v", got, test.want)
-			}
+			equal(t, "scope", m.read("token/weather")["scope"], test.want)
 		})
 	}
 }
 
-func TestTokenOfWhatIsNotConfigured(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/absent", nil, "absent", "write config/absent")
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/absent/reader", nil, "write config/absent")
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/absent", nil, "role/weather/absent")
+func TestTokenAndStatusOfWhatIsNotConfigured(t *testing.T) {
+	as, m := newConfigured(t)
+	for _, prefix := range []string{"token/", "status/"} {
+		m.missing(prefix+"absent", "absent", "write config/absent")
+		m.missing(prefix+"absent/reader", "write config/absent")
+		m.missing(prefix+"weather/absent", "role/weather/absent")
+	}
 	as.asked(t, 0, "after reading what is not configured")
 }
 
@@ -128,38 +117,15 @@ func TestTokenErrorsAreMappedToStatuses(t *testing.T) {
 	}
 }
 
-func TestTokenIsReadOnly(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	for _, path := range []string{"token/weather", "token/weather/reader"} {
-		for _, op := range []logical.Operation{
-			logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation,
-			logical.DeleteOperation, logical.ListOperation,
-		} {
-			if _, err := m.do(op, path, nil); err != logical.ErrUnsupportedOperation {
-				t.Errorf("%s %s: %v; want logical.ErrUnsupportedOperation", op, path, err)
-			}
-		}
-	}
-	as.asked(t, 0, "after operations that do not exist")
-}
-
 func TestTokenOfAnotherShapeIsNotUsed(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	_, m := newConfigured(t)
 	m.stash(weather, "t0ken-stashed", time.Minute, time.Hour)
-	m.stop()
-	c := m.config("weather")
-	// As a crash between two writes, or a backup, might leave it.
-	c.Audience = "https://other.example.com"
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
+	// A crash between two writes, or a backup, may leave such a config.
+	m.edit("weather", func(c *config) { c.Audience = "https://other.example.com" })
 	m.holds("weather", "t0ken-1")
 }
 
-// Reads of tokens go around the framework, and find the same name in a path as it does, or none.
+// Reads of tokens bypass the framework, and must find the same name in a path, or none.
 func FuzzPlainTokenRead(f *testing.F) {
 	for _, path := range []string{
 		"token/weather", "token/weather/reader", "token/w", "token/_", "token/a-b.c_d/E.0", "token/", "token", "token//", "token/a/",
@@ -190,7 +156,6 @@ func FuzzPlainTokenRead(f *testing.F) {
 	})
 }
 
-// What is not a plain read of a token is the framework's.
 func TestOnlyPlainReadsGoAroundTheFramework(t *testing.T) {
 	for _, req := range []*logical.Request{
 		{Operation: logical.ReadOperation, Path: "token/weather", Data: fields{"a": 1}},

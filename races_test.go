@@ -19,14 +19,11 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// race is a mount on which many clients do everything at once, and the histories of what
-// they got.
+// race is a mount that many clients use at once, and the histories of their requests.
 //
-// The authorization server writes into each token what it was asked for, so a token tells
-// of which config and role it is. Registers are the values that configs and roles have, as
-// they are seen at one path: a config's scopes at config/weather are one, those that the
-// tokens of token/weather have are another. The writes are the same; what is seen at one
-// path may be ahead of the other while a write is under way.
+// The authorization server writes the parameters of the request into each token. A register is the value of a config or
+// a role as one path shows it: a config's scopes at config/weather are one, the scopes of the tokens at token/weather
+// another. Both are written by the same writes, and one may be ahead of the other while a write is under way.
 type race struct {
 	*mount
 	as   *authServer
@@ -38,13 +35,13 @@ type race struct {
 
 	mu       sync.Mutex // guards the fields below
 	versions int
-	outcomes map[string]int // of asking, by operation and status
+	outcomes map[string]int // of requests, by operation and status
 }
 
-// stamp is what a token was asked with.
+// stamp is the parameters of the request for a token.
 type stamp struct{ scope, audience, resource, extra string }
 
-// newRace mounts, with tokens that live so many seconds, by turns.
+// newRace mounts. The lifetimes of tokens, in seconds, take turns.
 func newRace(t *testing.T, seed uint64, as *authServer, storage *testStorage, lifetimes ...int) *race {
 	t.Helper()
 	r := &race{as: as, seed: seed, outcomes: map[string]int{}}
@@ -62,7 +59,7 @@ func newRace(t *testing.T, seed uint64, as *authServer, storage *testStorage, li
 	return r
 }
 
-// version draws the value of a write: no two are the same.
+// version returns another value for each write.
 func (r *race) version() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,8 +67,7 @@ func (r *race) version() string {
 	return "v" + strconv.Itoa(r.versions)
 }
 
-// ask does one request, whose failures must be among the given statuses. It gives the
-// status, 200 for every success.
+// ask makes a request, which may fail with one of the statuses. It returns the status, 200 for every success.
 func (r *race) ask(op logical.Operation, path string, data fields, statuses ...int) (fields, int) {
 	status := http.StatusOK
 	resp, err := r.do(op, path, data)
@@ -96,13 +92,26 @@ func (r *race) ask(op logical.Operation, path string, data fields, statuses ...i
 	return resp.Data, status
 }
 
-// set writes, and records that in the registers that the write sets.
+// set writes, and records the write in the registers that it sets.
 func (r *race) set(path string, data fields, sets map[string]string, statuses ...int) (done bool) {
+	return r.change(logical.UpdateOperation, path, data, sets, statuses...)
+}
+
+// remove deletes, and records the delete in the registers.
+func (r *race) remove(path string, registers ...string) {
+	sets := map[string]string{}
+	for _, register := range registers {
+		sets[register] = ""
+	}
+	r.change(logical.DeleteOperation, path, nil, sets)
+}
+
+func (r *race) change(op logical.Operation, path string, data fields, sets map[string]string, statuses ...int) (done bool) {
 	began := r.book.tick()
-	_, status := r.ask(logical.UpdateOperation, path, data, statuses...)
+	_, status := r.ask(op, path, data, statuses...)
 	ended := r.book.tick()
 	if status != http.StatusOK {
-		return false // nothing was written: the value must not be seen anywhere
+		return false // nothing was written: no read may see the value
 	}
 	for register, value := range sets {
 		r.book.note(register, event{began, ended, true, value})
@@ -110,21 +119,8 @@ func (r *race) set(path string, data fields, sets map[string]string, statuses ..
 	return true
 }
 
-// remove deletes, and records that in registers.
-func (r *race) remove(path string, registers ...string) {
-	began := r.book.tick()
-	_, status := r.ask(logical.DeleteOperation, path, nil)
-	ended := r.book.tick()
-	if status != http.StatusOK {
-		return
-	}
-	for _, register := range registers {
-		r.book.note(register, event{began, ended, true, ""})
-	}
-}
-
-// get reads, or refreshes, and records the values that it sees in registers. If there is
-// nothing, that is recorded in the register named missing; with none named it must be there.
+// get reads or refreshes, and records the values that it sees in registers. A 404 is recorded in the register missing;
+// without one it is an error.
 func (r *race) get(op logical.Operation, path, missing string, sees func(fields) map[string]string) {
 	var statuses []int
 	if missing != "" {
@@ -148,8 +144,7 @@ func (r *race) get(op logical.Operation, path, missing string, sees func(fields)
 	}
 }
 
-// stamped is the stamp of the token that an answer names; false if it names none, as a
-// status may.
+// stamped returns the stamp of the token that an answer names; false if it names none, as a status may.
 func (r *race) stamped(data fields) (stamp, bool) {
 	id, ok := data["token_id"].(string)
 	if !ok {
@@ -163,8 +158,7 @@ func (r *race) stamped(data fields) (stamp, bool) {
 	return s.(stamp), true
 }
 
-// run has many clients act at once until the end of the time, and a thousand times at
-// least, waiting between two acts.
+// run has many clients act at once for that time, and a thousand times at least. They wait between two acts.
 func (r *race) run(clients int, lasting time.Duration, wait, act func(*rand.Rand)) {
 	stop := time.Now().Add(lasting)
 	var acts atomic.Int64
@@ -181,7 +175,7 @@ func (r *race) run(clients int, lasting time.Duration, wait, act func(*rand.Rand
 	all.Wait()
 }
 
-// happened checks that each of these outcomes came about.
+// happened checks that each of these outcomes occurred.
 func (r *race) happened(outcomes ...string) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -194,21 +188,19 @@ func (r *race) happened(outcomes ...string) {
 	r.t.Logf("seed %d: %d requests to the authorization server; outcomes %v", r.seed, r.as.count(), r.outcomes)
 }
 
-// real is a race of real time: the clients never wait, and tokens are too short-lived to be refreshed ahead.
+// real is a race in real time: the clients never wait, and tokens are too short-lived to be refreshed ahead.
 func (r *race) real(act func(*rand.Rand)) {
 	r.run(8, 2*time.Second, func(*rand.Rand) {}, act)
 }
 
-// fake is a race of many minutes in a bubble. Clients wait for multiples of a tenth of a
-// second, so that many act at the same instant.
+// fake is a race of minutes in a bubble. Clients wait for multiples of 100 ms, so that many act at one instant.
 func (r *race) fake(act func(*rand.Rand)) {
 	r.run(10, 5*time.Minute, func(random *rand.Rand) {
 		time.Sleep(time.Duration(random.IntN(40)) * 100 * time.Millisecond)
 	}, act)
 }
 
-// races runs a test of races on real time with real parallelism, and for some minutes of
-// fake time, in which storage takes its time and a token's lifetime may be short, or longer
+// races runs a test in real time, and for minutes of fake time with slow storage. In fake time some tokens live longer
 // than the cooldown of refresh/.
 func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 	t.Helper()
@@ -243,23 +235,21 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 	}
 }
 
-// readAll is every way to see what a server's config and its role are. A config's scopes
-// and audience are written together, so they must be seen together.
+// readAll returns every way to see a server's config and role. A config's scopes and audience are written together, so
+// they must be seen together.
 func (r *race) readAll(server string) []func() {
 	role := server + "/reader"
 	ofToken := func(data fields) map[string]string {
-		s, ok := r.stamped(data)
-		if !ok {
-			return nil
+		if s, ok := r.stamped(data); ok {
+			return map[string]string{"token/" + server: r.together(s.scope, s.audience)}
 		}
-		return map[string]string{"token/" + server: r.together(s.scope, s.audience)}
+		return nil
 	}
 	ofRole := func(data fields) map[string]string {
-		s, ok := r.stamped(data)
-		if !ok {
-			return nil
+		if s, ok := r.stamped(data); ok {
+			return map[string]string{"token/" + role: s.scope, "token/" + role + ", its config": s.audience}
 		}
-		return map[string]string{"token/" + role: s.scope, "token/" + role + ", its config": s.audience}
+		return nil
 	}
 	read := func(op logical.Operation, path, missing string, sees func(fields) map[string]string) func() {
 		return func() { r.get(op, path, missing, sees) }
@@ -269,7 +259,7 @@ func (r *race) readAll(server string) []func() {
 		read(logical.ReadOperation, "token/"+role, "token/"+role, ofRole),
 		read(logical.UpdateOperation, "refresh/"+server, "token/"+server, ofToken),
 		read(logical.UpdateOperation, "refresh/"+role, "token/"+role, ofRole),
-		// What status/ shows is the token held; what it does not find is in storage.
+		// status/ shows the token in memory, and finds configs and roles in storage.
 		read(logical.ReadOperation, "status/"+server, "config/"+server, ofToken),
 		read(logical.ReadOperation, "status/"+role, "role/"+role, ofRole),
 		read(logical.ReadOperation, "config/"+server, "config/"+server, func(data fields) map[string]string {
@@ -281,7 +271,7 @@ func (r *race) readAll(server string) []func() {
 	}
 }
 
-// together is the value of two fields that are always written with the same.
+// together returns the value of two fields that are always written with the same value.
 func (r *race) together(a, b string) string {
 	if a != b {
 		r.t.Errorf("seed %d: %s and %s are seen together, and were never written so", r.seed, a, b)
@@ -289,7 +279,7 @@ func (r *race) together(a, b string) string {
 	return a
 }
 
-// first is the only element of a list in an answer.
+// first returns the only element of a list in an answer.
 func first(list any) string {
 	if all, _ := list.([]string); len(all) == 1 {
 		return all[0]
@@ -297,8 +287,8 @@ func first(list any) string {
 	return fmt.Sprint(list)
 }
 
-// Writes and deletes of configs and roles, rotations, refreshes and reads, all of a few
-// names at once, while short-lived tokens are refreshed in the background.
+// Writes and deletes of configs and roles, rotations, refreshes and reads of a few names at once, while short-lived
+// tokens are refreshed in the background.
 func TestWhateverIsWrittenAtOnceReadersSeeInOrder(t *testing.T) {
 	races(t, func(r *race, run func(func(*rand.Rand))) {
 		servers := []string{"weather", "maps", "news"}
@@ -353,42 +343,34 @@ func TestWhateverIsWrittenAtOnceReadersSeeInOrder(t *testing.T) {
 	})
 }
 
-// checkStored checks that no token is stored without its config or role, as a fetch might leave it that
-// a delete had overtaken; and, if nothing was invalidated, which leaves it to the shape,
-// none of another shape than theirs.
+// checkStored checks that no token is stored without its config or role, which a fetch that ends after a delete might
+// do; and if shapes is set, that none has another shape than theirs. After an invalidation one may.
 func (r *race) checkStored(shapes bool) {
 	r.t.Helper()
-	names, err := r.store().Names(r.t.Context())
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, name := range names {
+	for _, name := range must(r.store().Names(r.t.Context()))(r.t) {
 		terms, err := r.store().Terms(r.t.Context(), name)
 		if err != nil {
 			r.t.Errorf("seed %d: a token of %s is stored: %v", r.seed, name, err)
 			continue
 		}
-		token, err := r.store().Load(r.t.Context(), name)
-		if err != nil {
-			r.t.Fatal(err)
-		}
+		token := must(r.store().Load(r.t.Context(), name))(r.t)
 		if shapes && token != nil && token.Shape != terms.Shape {
 			r.t.Errorf("seed %d: a token of another shape is stored for %s", r.seed, name)
 		}
 	}
 }
 
-// owned is a field of a config or a role that one writer at a time changes.
+// owned is a field of a config or a role that only one writer at a time changes.
 type owned struct {
 	path, field string
-	value       func(version string) any // in its form
-	shown       func(stamp) string       // in a token; nil where a token does not show it
+	value       func(version string) any // in the field's form
+	shown       func(stamp) string       // in a token; nil if a token does not show it
 
 	mu   sync.Mutex // held by the writer
-	last string     // what it wrote last
+	last string     // its last version
 }
 
-// registers are those in which the field is seen.
+// registers returns the registers that show the field.
 func (o *owned) registers() []string {
 	at := []string{o.path + " " + o.field}
 	if o.shown != nil {
@@ -397,7 +379,6 @@ func (o *owned) registers() []string {
 	return at
 }
 
-// tokenPath is where the field's tokens are read.
 func (o *owned) tokenPath() string {
 	_, name, _ := strings.Cut(o.path, "/")
 	return "token/" + name
@@ -405,7 +386,7 @@ func (o *owned) tokenPath() string {
 
 var versionPattern = regexp.MustCompile(`v\d+`)
 
-// sees is the version in a field as it is read.
+// sees returns the version in a field as it is read.
 func (o *owned) sees(data fields) string {
 	if n, err := strconv.Atoi(fmt.Sprint(data[o.field])); err == nil {
 		return "v" + strconv.Itoa(n-aMillion)
@@ -416,8 +397,8 @@ func (o *owned) sees(data fields) string {
 // aMillion seconds are more than any token of the tests lives.
 const aMillion = 1_000_000
 
-// Writers who each change a field of their own of one config and one role: of two at once
-// one gets a 409 or is built on the other, and at the end all is there that was stored.
+// Each writer changes another field of one config and one role. Of two writes at once, one gets a 409 or keeps the
+// other's value, and in the end every stored value is there.
 func TestNoUpdateIsLost(t *testing.T) {
 	const config, role = "config/weather", "role/weather/reader"
 	duration := func(v string) any { n, _ := strconv.Atoi(v[1:]); return aMillion + n }
@@ -512,9 +493,7 @@ func TestNoUpdateIsLost(t *testing.T) {
 			readToken(logical.ReadOperation, "token/", path)
 		}
 		for _, o := range all {
-			if got := o.sees(r.read(o.path)); got != o.last {
-				t.Errorf("seed %d: %s of %s is %s at the end; its writer stored %s last", r.seed, o.field, o.path, got, o.last)
-			}
+			equal(t, fmt.Sprintf("seed %d: %s of %s at the end", r.seed, o.field, o.path), o.sees(r.read(o.path)), o.last)
 		}
 		r.checkStored(true)
 		published, _ := r.keys("weather")

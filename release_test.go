@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// The check of the tag, which is the first thing that a release does: goreleaser runs it as its hook, and
-// make release-check, which makes a tag of its own, does not.
+// A release checks its tag first: goreleaser's hook does, which make release-check does not run.
 func TestReleaseTagIsTheVersion(t *testing.T) {
 	const changelog, unreleased = "# Changelog\n\n## [1.2.3] - 2026-01-02\n", "# Changelog\n\n## [Unreleased]\n"
 	for _, test := range []struct {
@@ -35,18 +34,12 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 		})
 	}
 
-	for file, call := range map[string]string{
-		".goreleaser.yaml":              "\n    - scripts/release-check tag {{ .Tag }}\n",
-		".github/workflows/release.yml": " goreleaser release --clean\n", // and skips nothing
-	} {
-		if content, err := os.ReadFile(file); err != nil || !strings.Contains(string(content), call) {
-			t.Errorf("%s does not have %q: %v", file, call, err)
-		}
-	}
+	contains(t, "the hook", readText(t, ".goreleaser.yaml"), "\n    - scripts/release-check tag {{ .Tag }}\n")
+	contains(t, "the workflow", readText(t, ".github/workflows/release.yml"), " goreleaser release --clean\n") // and skips nothing
 }
 
-// make release-check checks the tag of a tagged commit, of either kind: that of a fresh checkout of a pushed
-// tag is a lightweight one.
+// make release-check checks the tag of a tagged commit, of either kind: a fresh checkout of a pushed tag has a
+// lightweight one.
 func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
 	for kind, flags := range map[string][]string{"lightweight": nil, "annotated": {"-a", "-m", "a release"}} {
 		for _, test := range []struct{ tag, changelog, want string }{
@@ -79,26 +72,18 @@ func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
 	}
 }
 
-// releaseSource is a directory with as much of a version's source as the check of the tag looks at.
+// releaseSource makes a directory with the files that the check of the tag reads.
 func releaseSource(t *testing.T, version, changelog string) string {
 	t.Helper()
 	dir := t.TempDir()
-	script, err := os.ReadFile("scripts/release-check")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, content := range map[string]string{
-		"scripts/release-check": string(script),
+		"scripts/release-check": readText(t, "scripts/release-check"),
 		versionFile:             regexp.MustCompile(`v[0-9]+\.[0-9]+\.[0-9]+`).ReplaceAllString(versionSource(t), version),
 		"CHANGELOG.md":          changelog,
 	} {
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		noError(t, os.WriteFile(path, []byte(content), 0o600))
 	}
 	return dir
 }
@@ -108,9 +93,7 @@ const versionFile = "internal/version/version.go"
 
 func versionSource(t *testing.T) string {
 	t.Helper()
-	source, err := os.ReadFile(versionFile)
-	if err != nil || !strings.Contains(string(source), "\nconst next = \"v") {
-		t.Fatalf("%s does not say which version comes next: %v", versionFile, err)
-	}
-	return string(source)
+	source := readText(t, versionFile)
+	contains(t, versionFile, source, "\nconst next = \"v")
+	return source
 }

@@ -2,7 +2,6 @@ package mcpoauth
 
 import (
 	"maps"
-	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,15 +11,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// passiveStates are those of nodes that may not write their own storage.
+// passiveStates are the states of nodes that may not write their own storage.
 var passiveStates = map[string]consts.ReplicationState{
 	"performance standby":                consts.ReplicationPerformanceStandby,
 	"performance standby of a secondary": consts.ReplicationPerformanceSecondary | consts.ReplicationPerformanceStandby,
 	"DR secondary":                       consts.ReplicationDRSecondary,
 }
 
-// replicated is storage as an active node left it: weather and its role have a token
-// of an hour, a minute old; maps, with a published key that the plugin made, has none.
+// replicated returns the storage of an active node: weather and its role have a token of an hour, a minute old; maps
+// has a published key that the plugin made, and no token.
 func replicated(t *testing.T, as *authServer) *testStorage {
 	t.Helper()
 	storage := &testStorage{}
@@ -34,8 +33,7 @@ func replicated(t *testing.T, as *authServer) *testStorage {
 	return storage
 }
 
-// onPassiveNodes runs a test in a bubble on a passive node of each kind, with the storage of replicated and a new
-// authorization server.
+// onPassiveNodes runs a test in a bubble on a passive node of each kind, on the storage of replicated.
 func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState)) {
 	for name, state := range passiveStates {
 		t.Run(name, func(t *testing.T) {
@@ -48,17 +46,13 @@ func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mou
 	}
 }
 
-// Tokens, published keys and the node's own metrics are answered at the node, and cost no request.
+// A passive node serves tokens, published keys and its own metrics without a request.
 func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		was := m.storage.entries(t)
 		m.holds("weather", "t0ken-stored")
-		if got := m.token("weather/reader"); got != "t0ken-of-the-role" {
-			t.Errorf("the role's token is %q", got)
-		}
-		if published := m.jwks("maps"); len(published) != 1 {
-			t.Errorf("the published keys are %q; want one", published)
-		}
+		m.holds("weather/reader", "t0ken-of-the-role")
+		equal(t, "published keys", len(m.jwks("maps")), 1)
 		if got, there := m.metrics()[`active{}`]; got != 0 || !there {
 			t.Errorf("the metrics say that the node is active: %v", got)
 		}
@@ -67,8 +61,8 @@ func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 	})
 }
 
-// Vault forwards what logical.ErrReadOnly comes back from. Nobody must have been
-// contacted by then: the active node does it all again.
+// Vault forwards a request that ends with logical.ErrReadOnly. It must have contacted no server by then: the active
+// node does it all again.
 func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		mcp := newMCPServer(t, as, nil)
@@ -80,7 +74,7 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 			path string
 			data fields
 		}{
-			{logical.ReadOperation, "token/maps", nil}, // what is stored has expired
+			{logical.ReadOperation, "token/maps", nil}, // the stored token has expired
 			{logical.UpdateOperation, "refresh/maps", nil},
 			{logical.UpdateOperation, "refresh/weather", nil},
 			{logical.UpdateOperation, "refresh/weather", fields{"token_id": held}},
@@ -97,11 +91,11 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 			{logical.UpdateOperation, "role/weather/new", fields{"verify": false}},
 			{logical.DeleteOperation, "role/weather/reader", nil},
 			{logical.UpdateOperation, "keys/maps/rotate", nil},
-			// What was written a moment ago may not have reached this node.
+			// A recent write may not have reached this node.
 			{logical.ReadOperation, "token/absent", nil},
 			{logical.ReadOperation, "token/weather/absent", nil},
 			{logical.ReadOperation, "jwks/absent", nil},
-			// Operators are told the same at every node.
+			// Operators get the same answer from every node.
 			{logical.ReadOperation, "status/weather", nil},
 			{logical.ReadOperation, "status/weather/reader", nil},
 			{logical.ReadOperation, "status/absent", nil},
@@ -120,31 +114,25 @@ func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
 		m.holds("weather", "t0ken-stored")
 		m.storage.unchanged(t, was)
 		as.asked(t, 0, "after all")
-		m.counts(map[string]float64{ // they count where they are done
+		m.counts(map[string]float64{ // the active node counts the refreshes
 			`token_reads_total{outcome="forwarded"}`:    3,
 			`token_refreshes_total{outcome="replaced"}`: 0,
 			`token_refreshes_total{outcome="kept"}`:     0,
 			`token_refreshes_total{outcome="failed"}`:   0,
 		})
-		if as.looked() != 0 || mcp.called() != 0 {
-			t.Errorf("%d requests for metadata and %d to the MCP server; want none", as.looked(), mcp.called())
-		}
+		equal(t, "requests for metadata and to the MCP server", []int{as.looked(), mcp.called()}, []int{0, 0})
 	})
 }
 
-// A day goes by, in which every token comes due and expires.
+// In a day every token becomes due and expires.
 func TestPassiveNodeDoesNothingByItself(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		synctest.Wait() // until all is loaded
 		was := m.storage.entries(t)
 		toStorage, toVault := m.storage.calls.Load(), m.system.calls.Load()
 		time.Sleep(24 * time.Hour)
-		if n := m.storage.calls.Load() - toStorage; n != 0 {
-			t.Errorf("%d storage calls in a day without a request; want none", n)
-		}
-		if n := m.system.calls.Load() - toVault; n != 0 {
-			t.Errorf("%d calls to Vault in a day without a request; want none", n)
-		}
+		equal(t, "storage calls in a day without a request", m.storage.calls.Load()-toStorage, int64(0))
+		equal(t, "calls to Vault in a day without a request", m.system.calls.Load()-toVault, int64(0))
 		m.readOnly(logical.ReadOperation, "token/weather", nil)
 		m.readOnly(logical.ReadOperation, "token/weather/reader", nil)
 		m.storage.unchanged(t, was)
@@ -152,14 +140,11 @@ func TestPassiveNodeDoesNothingByItself(t *testing.T) {
 	})
 }
 
-// Reading a token that is due for its refresh starts none here: it is left to the active node, which
-// learns of the reader.
+// A read of a token that is due for its refresh is forwarded, so that the active node learns of the reader.
 func TestPassiveNodeLeavesRefreshingToTheActiveOne(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		for range 29 {
-			if got := m.token("weather"); got != "t0ken-stored" {
-				t.Fatalf("the token is %q", got)
-			}
+			m.holds("weather", "t0ken-stored")
 			time.Sleep(time.Minute)
 		}
 		for range 20 {
@@ -170,8 +155,7 @@ func TestPassiveNodeLeavesRefreshingToTheActiveOne(t *testing.T) {
 	})
 }
 
-// Vault sets the mounts of a node that becomes active up anew. The timers are set then,
-// without a read.
+// Vault mounts again on a node that becomes active. The timers are armed then, without a read.
 func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
 		m.token("weather")
@@ -193,8 +177,8 @@ func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 	})
 }
 
-// Should the state change under a mount, requests notice it within seconds. Whoever
-// reads a token that is due sets its refreshing going.
+// If the state changes under a mount, requests notice it within seconds. A read of a token that is due starts its
+// refreshes.
 func TestStateThatChangesUnderAMount(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
 		m.token("weather")
@@ -224,8 +208,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 	})
 }
 
-// cluster is a primary and a performance secondary. Configs and roles are replicated to
-// the secondary, tokens are each one's own.
+// cluster is a primary and a performance secondary. Configs and roles are replicated, tokens are local to each.
 type cluster struct {
 	t                  *testing.T
 	primary, secondary *mount
@@ -240,27 +223,22 @@ func newCluster(t *testing.T) *cluster {
 	}
 }
 
-// replicate brings the secondary's configs and roles in line with the primary's, and
-// tells it the keys that changed, as Vault does.
+// replicate copies the primary's configs and roles to the secondary, and invalidates the keys that changed, as Vault
+// does.
 func (c *cluster) replicate() {
 	c.t.Helper()
-	there := c.secondary.storage.entries(c.t)
-	maps.DeleteFunc(there, func(key, _ string) bool { return strings.HasPrefix(key, tokenPrefix) })
-	for key, value := range c.primary.storage.entries(c.t) {
-		if strings.HasPrefix(key, tokenPrefix) || there[key] == value {
-			delete(there, key)
+	from, to, storage := c.primary.storage.entries(c.t), c.secondary.storage.entries(c.t), &c.secondary.storage.InmemStorage
+	all := maps.Clone(from)
+	maps.Copy(all, to)
+	for key := range all {
+		value, exists := from[key]
+		if strings.HasPrefix(key, tokenPrefix) || exists && to[key] == value {
 			continue
 		}
-		delete(there, key)
-		err := c.secondary.storage.InmemStorage.Put(c.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)})
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		c.secondary.b.InvalidateKey(c.t.Context(), key)
-	}
-	for key := range there {
-		if err := c.secondary.storage.InmemStorage.Delete(c.t.Context(), key); err != nil {
-			c.t.Fatal(err)
+		if exists {
+			noError(c.t, storage.Put(c.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
+		} else {
+			noError(c.t, storage.Delete(c.t.Context(), key))
 		}
 		c.secondary.b.InvalidateKey(c.t.Context(), key)
 	}
@@ -272,27 +250,23 @@ func TestPerformanceSecondaryKeepsItsOwnTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		c.primary.write("config/weather", as.client()) // t0ken-1
-		c.primary.stop()                               // its refreshes are not the matter here
+		c.primary.stop()                               // its refreshes would count too
 		c.replicate()
 		c.secondary.holds("weather", "t0ken-2")
 		equal(t, "the secondary's keys", keysOf(t, c.secondary), []string{"config/weather", "token/weather"})
-		c.secondary.stop()
-		c.secondary.start()
+		c.secondary.restart()
 		c.secondary.holds("weather", "t0ken-2")
 		time.Sleep(46 * time.Minute)
 		c.secondary.holds("weather", "t0ken-3")
-		if got := c.secondary.refresh("weather", nil); got["refreshed"] != true {
-			t.Errorf("the refresh gives %v", got)
-		}
+		equal(t, "refreshed", c.secondary.refresh("weather", nil)["refreshed"], true)
 		c.secondary.holds("weather", "t0ken-4")
-		c.secondary.stop()
-		c.secondary.start()
+		c.secondary.restart()
 		c.secondary.holds("weather", "t0ken-4")
 	})
 	as.asked(t, 4, "after all")
 }
 
-// Configs, roles and keys are the primary's to write.
+// Only the primary writes configs, roles and keys.
 func TestPerformanceSecondaryHasWritesForwarded(t *testing.T) {
 	as := newAuthServer(t)
 	storage := replicated(t, as)
@@ -323,17 +297,15 @@ func TestPerformanceSecondaryFollowsThePrimary(t *testing.T) {
 		c.replicate()
 		c.secondary.token("weather")
 		as.asked(t, 3, "after a config of another shape")
-		if got := as.await(3).form.Get("audience"); got != "b" {
-			t.Errorf("the audience is %q; want the new one", got)
-		}
+		equal(t, "the audience", as.await(3).form.Get("audience"), "b")
 		c.secondary.token("weather/reader")
-		as.asked(t, 3, "after reading the role, whose shape is as it was")
+		as.asked(t, 3, "after reading the role, whose shape has not changed")
 
 		c.primary.delete("role/weather/reader")
 		c.replicate()
 		synctest.Wait()
 		equal(t, "the keys without the role", keysOf(t, c.secondary), []string{"config/weather", "token/weather"})
-		c.secondary.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
+		c.secondary.missing("token/weather/reader")
 
 		c.primary.write("role/weather/reader", fields{"verify": false})
 		c.replicate()
@@ -342,15 +314,15 @@ func TestPerformanceSecondaryFollowsThePrimary(t *testing.T) {
 		c.replicate()
 		synctest.Wait()
 		equal(t, "the keys without the config", keysOf(t, c.secondary), nil)
-		c.secondary.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
-		c.secondary.refused(http.StatusNotFound, logical.ReadOperation, "token/weather/reader", nil)
+		c.secondary.missing("token/weather")
+		c.secondary.missing("token/weather/reader")
 		asked := as.count()
 		time.Sleep(24 * time.Hour)
 		as.asked(t, asked, "a day after the delete")
 	})
 }
 
-// On a node that may not write, what is orphaned goes from memory alone, and the active node says that it is gone.
+// A passive node drops orphans from memory only, and forwards their reads to the active node.
 func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 	for name, state := range passiveStates {
 		for _, gone := range []string{"config/weather", "role/weather/reader"} {
@@ -359,9 +331,7 @@ func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					m := newNode(t, replicated(t, as), state)
 					m.token("weather/reader")
-					if err := m.storage.InmemStorage.Delete(t.Context(), gone); err != nil {
-						t.Fatal(err)
-					}
+					noError(t, m.storage.InmemStorage.Delete(t.Context(), gone))
 					was := m.storage.entries(t)
 					m.b.InvalidateKey(t.Context(), gone)
 					m.readOnly(logical.ReadOperation, "token/weather/reader", nil)
@@ -375,7 +345,7 @@ func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 	}
 }
 
-// Vault tells of every key that changed, whosever it is.
+// Vault invalidates every key that changed, also keys of other entries.
 func TestInvalidationOfOtherKeys(t *testing.T) {
 	for name, state := range map[string]consts.ReplicationState{
 		"active": 0, "performance standby": consts.ReplicationPerformanceStandby,
@@ -395,9 +365,8 @@ func TestInvalidationOfOtherKeys(t *testing.T) {
 					m.b.InvalidateKey(t.Context(), key)
 				}
 				synctest.Wait()
-				for name, want := range map[string]string{"weather": "t0ken-stored", "weather/reader": "t0ken-of-the-role"} {
-					m.holds(name, want)
-				}
+				m.holds("weather", "t0ken-stored")
+				m.holds("weather/reader", "t0ken-of-the-role")
 				m.storage.unchanged(t, was)
 			})
 			as.asked(t, 0, "after all")
@@ -405,7 +374,6 @@ func TestInvalidationOfOtherKeys(t *testing.T) {
 	}
 }
 
-// What the active node obtained is what a standby then serves.
 func TestStandbyServesWhatTheActiveNodeObtained(t *testing.T) {
 	as := newAuthServer(t)
 	storage := replicated(t, as)
@@ -415,13 +383,11 @@ func TestStandbyServesWhatTheActiveNodeObtained(t *testing.T) {
 
 	got := active.refresh("weather", fields{"token_id": rejected}) // as Vault forwards it
 	standby.b.InvalidateKey(t.Context(), "token/weather")
-	if held := standby.read("token/weather")["token_id"]; held != got["token_id"] || held == rejected {
-		t.Errorf("the standby serves %v; want the new token, %v", held, got["token_id"])
-	}
+	held := standby.read("token/weather")["token_id"]
+	equal(t, "the standby's token", held, got["token_id"])
+	equal(t, "the rejected token is held", held == rejected, false)
 	active.token("maps")
 	standby.b.InvalidateKey(t.Context(), "token/maps")
-	if got, want := standby.token("maps"), active.token("maps"); got != want {
-		t.Errorf("the standby serves %q; want %q", got, want)
-	}
+	standby.holds("maps", active.token("maps"))
 	as.asked(t, 2, "after all")
 }

@@ -1,7 +1,7 @@
 package mcpoauth
 
 import (
-	"sync"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,43 +17,34 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 			view.ReplicationState()
 			view.passive()
 		}
-		if n := vault.calls.Load(); n != 1 {
-			t.Errorf("Vault was asked %d times within the window; want once", n)
-		}
+		equal(t, "calls to Vault within the window", vault.calls.Load(), int64(1))
 
 		vault.becomes(consts.ReplicationPerformanceStandby)
 		time.Sleep(replicationStateLife)
-		if got := view.ReplicationState(); got != consts.ReplicationPerformanceStandby {
-			t.Errorf("after the window the state is %v; want the new one", got)
-		}
+		equal(t, "after the window the state", view.ReplicationState(), consts.ReplicationPerformanceStandby)
 		view.ReplicationState()
-		if n := vault.calls.Load(); n != 2 {
-			t.Errorf("Vault was asked %d times in two windows; want twice", n)
-		}
+		equal(t, "calls to Vault in two windows", vault.calls.Load(), int64(2))
 	})
 }
 
-// If Vault gives no answer, what it said before holds: a standby must not take itself for active.
-func TestReplicationStateHoldsWhereVaultGivesNoAnswer(t *testing.T) {
+// Without an answer from Vault, the last state holds: a standby must not take itself for active.
+func TestReplicationStateHoldsIfVaultGivesNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := inState(consts.ReplicationPerformanceStandby)
 		view := newSystemView(vault)
 		vault.becomes(consts.ReplicationUnknown)
 		time.Sleep(replicationStateLife)
 		view.ReplicationState()
-		if n := vault.calls.Load(); n != 2 || !view.passive() {
-			t.Errorf("Vault was asked %d times; passive: %t", n, view.passive())
-		}
+		equal(t, "calls to Vault", vault.calls.Load(), int64(2))
+		equal(t, "passive", view.passive(), true)
 		vault.becomes(consts.ReplicationPerformancePrimary)
 		time.Sleep(replicationStateLife)
 		view.ReplicationState()
-		if view.passive() {
-			t.Error("passive, though Vault says that it is the primary")
-		}
+		equal(t, "passive on the primary", view.passive(), false)
 	})
 }
 
-// slowSystem is a system view whose Vault is slow to answer from the second call on.
+// slowSystem is the system view of a Vault that is slow from the second call on.
 type slowSystem struct {
 	testSystem
 	answer chan consts.ReplicationState
@@ -66,25 +57,21 @@ func (s *slowSystem) ReplicationState() consts.ReplicationState {
 	return <-s.answer
 }
 
-// One request waits for Vault; the others use what is known.
+// One request waits for Vault; the others use the known state.
 func TestOnlyOneRequestWaitsForTheReplicationState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := &slowSystem{answer: make(chan consts.ReplicationState)}
 		view := newSystemView(vault)
 		time.Sleep(replicationStateLife)
-		var asking sync.WaitGroup
-		asking.Go(func() { view.ReplicationState() })
+		wait := inBackground(func() { view.ReplicationState() })
 		synctest.Wait()
 		for range 10 {
-			if got := view.ReplicationState(); got != 0 {
-				t.Errorf("the state is %v; want the one known", got)
-			}
+			equal(t, "the state", view.ReplicationState(), consts.ReplicationState(0))
 		}
 		vault.answer <- consts.ReplicationDRSecondary
-		asking.Wait()
-		if n := vault.calls.Load(); n != 2 || !view.passive() {
-			t.Errorf("Vault was asked %d times; passive: %t", n, view.passive())
-		}
+		wait()
+		equal(t, "calls to Vault", vault.calls.Load(), int64(2))
+		equal(t, "passive", view.passive(), true)
 	})
 }
 
@@ -98,8 +85,6 @@ func TestWhichNodesArePassive(t *testing.T) {
 		consts.ReplicationDRSecondary:          true,
 		consts.ReplicationPerformanceSecondary | consts.ReplicationPerformanceStandby: true,
 	} {
-		if got := newSystemView(inState(state)).passive(); got != want {
-			t.Errorf("%s: passive %t; want %t", state.GetPerformanceString(), got, want)
-		}
+		equal(t, fmt.Sprint("passive in state ", state.GetPerformanceString()), newSystemView(inState(state)).passive(), want)
 	}
 }
