@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -22,7 +23,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// assertion is a client assertion (RFC 7523 section 3) as it arrived.
+// assertion is a client assertion (RFC 7523 section 3) in a token request.
 type assertion struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
@@ -33,44 +34,15 @@ type assertion struct {
 	header jose.Header
 }
 
-// asserted checks the assertion of a token request with the keys of keys/weather, and
-// gives it.
+// asserted verifies the assertion of a token request with the keys of keys/weather, and returns it.
 func (m *mount) asserted(request tokenRequest) assertion {
 	m.t.Helper()
-	if got := request.form.Get("client_assertion_type"); got != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer" {
-		m.t.Errorf("the assertion's type is %q", got)
-	}
+	equal(m.t, "the assertion's type", request.form.Get("client_assertion_type"), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	if request.clientSecret != "" || request.form.Has("client_secret") {
 		m.t.Error("a secret came beside the assertion")
 	}
-	data, err := json.Marshal(m.read("keys/weather"))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(data, &set); err != nil {
-		m.t.Fatal(err)
-	}
-	signed, err := jose.ParseSignedCompact(request.form.Get("client_assertion"),
-		[]jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	a := assertion{header: signed.Signatures[0].Protected}
-	keys := set.Key(a.header.KeyID)
-	if len(keys) != 1 {
-		m.t.Fatalf("keys/weather holds %d keys named %q", len(keys), a.header.KeyID)
-	}
-	if keys[0].Algorithm != a.header.Algorithm {
-		m.t.Errorf("the assertion is signed with %s, by a key published for %s", a.header.Algorithm, keys[0].Algorithm)
-	}
-	payload, err := signed.Verify(keys[0])
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if err := json.Unmarshal(payload, &a); err != nil {
-		m.t.Fatal(err)
-	}
+	var a assertion
+	a.header = verifyJWT(m.t, must(json.Marshal(m.read("keys/weather")))(m.t), request.form.Get("client_assertion"), &a)
 	if left := time.Until(time.Unix(a.Expires, 0)); left <= 0 || left > time.Minute {
 		m.t.Errorf("the assertion is good for %s", left)
 	}
@@ -97,33 +69,28 @@ func TestAssertionOfTheOperatorsKey(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			m.write("config/weather", with(with(as.endpoint(), fields{"private_key": pemOf(t, test.key)}), test.more))
 			a := m.asserted(as.await(1))
-			if a.Issuer != "vault" || a.Subject != "vault" || a.Audience != as.URL+"/token" || len(a.ID) < 22 {
-				t.Errorf("the assertion is %+v", a)
-			}
+			equal(t, "iss, sub and aud", []string{a.Issuer, a.Subject, a.Audience}, []string{"vault", "vault", as.URL + "/token"})
+			equal(t, "a long jti", len(a.ID) >= 22, true)
 			if test.kid == "" {
-				thumbprint, err := (&jose.JSONWebKey{Key: test.key.Public()}).Thumbprint(crypto.SHA256)
-				if err != nil {
-					t.Fatal(err)
-				}
-				test.kid = base64.RawURLEncoding.EncodeToString(thumbprint)
+				test.kid = thumbprintOf(t, test.key)
 			}
-			if a.header.Algorithm != test.alg || a.header.KeyID != test.kid || a.header.ExtraHeaders[jose.HeaderType] != "JWT" {
-				t.Errorf("the header is %+v", a.header)
-			}
+			equal(t, "alg, kid and typ", []any{a.header.Algorithm, a.header.KeyID, a.header.ExtraHeaders[jose.HeaderType]},
+				[]any{test.alg, test.kid, "JWT"})
 			wanted := any(nil)
 			if text, ok := test.more["certificate"].(string); ok {
 				block, _ := pem.Decode([]byte(text))
 				sum := sha256.Sum256(block.Bytes)
 				wanted = base64.RawURLEncoding.EncodeToString(sum[:])
 			}
-			if got := a.header.ExtraHeaders["x5t#S256"]; got != wanted {
-				t.Errorf("x5t#S256 is %v; want %v", got, wanted)
-			}
-			if got := m.read("keys/weather")["active_key_id"]; got != test.kid {
-				t.Errorf("active_key_id is %v; want %q", got, test.kid)
-			}
+			equal(t, "x5t#S256", a.header.ExtraHeaders["x5t#S256"], wanted)
+			equal(t, "active_key_id", m.read("keys/weather")["active_key_id"], test.kid)
 		})
 	}
+}
+
+func thumbprintOf(t *testing.T, key crypto.Signer) string {
+	t.Helper()
+	return base64.RawURLEncoding.EncodeToString(must((&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256))(t))
 }
 
 func TestAudienceOfAssertions(t *testing.T) {
@@ -147,92 +114,63 @@ func TestAudienceOfAssertions(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			as.describes(nil)
 			m.write("config/weather", with(with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}), test.config(as)))
-			if got, want := m.asserted(as.await(1)).Audience, test.audience(as); got != want {
-				t.Errorf("aud is %q; want %q", got, want)
-			}
+			equal(t, "aud", m.asserted(as.await(1)).Audience, test.audience(as))
 		})
 	}
 }
 
-// From the MCP server's URL alone: its authorization server's issuer is the audience.
+// The audience is the issuer that discovery finds from the MCP server's URL.
 func TestAssertionForADiscoveredServer(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{
 		"token_endpoint_auth_methods_supported":            []string{"private_key_jwt"},
 		"token_endpoint_auth_signing_alg_values_supported": []string{"PS256", "ES256"},
 	})
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, rsaKey())})
-	if a := m.asserted(as.await(1)); a.Audience != as.URL || a.header.Algorithm != "PS256" {
-		t.Errorf("the assertion is %+v", a)
-	}
+	a := m.asserted(as.await(1))
+	equal(t, "aud and alg", a.Audience+" "+a.header.Algorithm, as.URL+" PS256")
 }
 
-// Replays are refused.
+// Authorization servers refuse replays.
 func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}))
 	m.write("role/weather/reader", fields{"scopes": "read"})
 	m.write("config/weather", fields{"audience": "weather"})
 	seen := map[string]bool{}
-	for n := 1; n <= 3; n++ {
-		seen[m.asserted(as.await(n)).ID] = true
+	for n := range 3 {
+		seen[m.asserted(as.await(n+1)).ID] = true
 	}
-	if len(seen) != 3 {
-		t.Errorf("3 requests had %d different jti", len(seen))
-	}
+	equal(t, "different jti in 3 requests", len(seen), 3)
 }
 
-func TestKeyIDMayChangeWithoutTheKey(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t))}))
-	thumbprint := m.read("keys/weather")["active_key_id"]
-	m.write("config/weather", fields{"key_id": "named"})
-	if got := m.asserted(as.await(2)).header.KeyID; got != "named" {
-		t.Errorf("kid is %q", got)
-	}
-	m.write("config/weather", fields{"key_id": ""})
-	if got := m.read("keys/weather")["active_key_id"]; got != thumbprint {
-		t.Errorf("kid is %q; want the thumbprint again", got)
-	}
-}
-
-// Moving to a server that wants another algorithm: what the old one wanted is no matter.
+// The algorithms of the old server do not matter to a key for another server.
 func TestKeyForAnotherServersAlgorithm(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"RS256"}})
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, rsaKey())})
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": pemOf(t, edKey(t))},
-		"signs with EdDSA", "names RS256")
+	m.rejects("config/weather", fields{"private_key": pemOf(t, edKey(t))}, "signs with EdDSA", "names RS256")
 	as.asked(t, 1, "after a key that the server does not know")
 	as.describes(fields{"token_endpoint_auth_signing_alg_values_supported": []string{"EdDSA"}})
 	m.write("config/weather", fields{"private_key": pemOf(t, edKey(t)), "rediscover": true})
 	other := newAuthServer(t)
 	m.write("config/weather", fields{"token_url": other.URL + "/token", "private_key": pemOf(t, ecKey(t, elliptic.P256()))})
-	if got := m.asserted(other.await(1)).header.Algorithm; got != "ES256" {
-		t.Errorf("the algorithm is %s", got)
-	}
+	equal(t, "the algorithm", m.asserted(other.await(1)).header.Algorithm, "ES256")
 }
 
-// A private key is in no answer, error or log, in none of its forms.
+// No answer, error or log holds a private key, in any of its forms.
 func TestPrivateKeysStayInside(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(func(r tokenRequest) (int, fields) {
 		return 400, fields{"error": "invalid_client", "error_description": "of " + r.form.Get("client_assertion")}
 	})
 	given := pemOf(t, ecKey(t, elliptic.P256()))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.endpoint(), fields{"private_key": given}), "invalid_client")
+	m.rejects("config/weather", with(as.endpoint(), fields{"private_key": given}), "invalid_client")
 	m.write("config/weather", with(as.endpoint(), fields{"private_key": given, "verify": false}))
 	m.write("config/maps", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
 	made := m.config("maps")
 	var secrets []string
 	for _, text := range []string{given, made.Keys[0].PEM} {
 		block, _ := pem.Decode([]byte(text))
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-		if err != nil {
-			t.Fatal(err)
-		}
-		private, err := (&jose.JSONWebKey{Key: key}).MarshalJSON()
-		if err != nil {
-			t.Fatal(err)
-		}
+		private := must(json.Marshal(jose.JSONWebKey{Key: must(x509.ParsePKCS8PrivateKey(block.Bytes))(t)}))(t)
 		var jwk struct{ D string }
 		if err := json.Unmarshal(private, &jwk); err != nil || jwk.D == "" {
 			t.Fatalf("%v", err)
@@ -243,19 +181,15 @@ func TestPrivateKeysStayInside(t *testing.T) {
 	for _, name := range []string{"weather", "maps"} {
 		m.refused(http.StatusBadRequest, logical.ReadOperation, "token/"+name, nil, "invalid_client")
 		for _, path := range []string{"config/", "keys/", "status/"} {
-			data, err := json.Marshal(m.read(path + name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, _ = m.Write(data)
+			_, _ = m.Write(must(json.Marshal(m.read(path + name)))(t))
 		}
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": given[:100]}, "private_key")
+	m.rejects("config/weather", fields{"private_key": given[:100]}, "private_key")
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range secrets {
 		if strings.Contains(m.said.String(), s) {
-			t.Error("something that was said holds a private key")
+			t.Error("an error, an answer or a log line holds a private key")
 		}
 	}
 }
@@ -277,28 +211,21 @@ func TestWhichFieldsOfAKeyAskTheAuthorizationServer(t *testing.T) {
 		as, m := newAuthServer(t), newMount(t)
 		m.write("config/weather", with(as.endpoint(), fields{"private_key": pemOf(t, key)}))
 		m.write("config/weather", test.change)
-		if got := as.count() > 1; got != test.asks {
-			t.Errorf("%v asks: %t; want %t", slices.Sorted(maps.Keys(test.change)), got, test.asks)
-		}
+		equal(t, fmt.Sprint("a request after ", slices.Sorted(maps.Keys(test.change))), as.count() > 1, test.asks)
 		m.holds("weather", fmt.Sprintf("t0ken-%d", as.count()))
 	}
 }
 
-// However a key came to be damaged in storage, it is told and not quoted.
+// A key that is damaged in storage is named in the error, and not quoted.
 func TestDamagedKeyInStorage(t *testing.T) {
 	as, m := newAuthority(t).newServer(t, false), newMount(t)
 	for name, kind := range map[string]credentialKind{"maps": credentialKinds(t)[1], "weather": credentialKinds(t)[3]} {
 		m.write("config/"+name, with(with(as.endpoint(), kind.give), fields{"verify": false}))
-		c, err := m.store().config(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if c.ClientCertificateKey = secret; len(c.Keys) > 0 {
-			c.Keys[0].PEM = secret
-		}
-		if err := m.store().putConfig(t.Context(), name, c); err != nil {
-			t.Fatal(err)
-		}
+		m.edit(name, func(c *config) {
+			if c.ClientCertificateKey = secret; len(c.Keys) > 0 {
+				c.Keys[0].PEM = secret
+			}
+		})
 		m.refused(http.StatusBadGateway, logical.ReadOperation, "token/"+name, nil, "key")
 		m.read("status/" + name)
 		m.read("config/" + name)
@@ -307,12 +234,9 @@ func TestDamagedKeyInStorage(t *testing.T) {
 	as.asked(t, 0, "with damaged keys")
 }
 
-// The algorithm is the operator's, or the first of the key's that the server names.
+// The algorithm is the operator's choice, or the key's first one that the server names.
 func TestAlgorithmOfAKey(t *testing.T) {
-	stored, err := storedKey(mustParse(t, pemOf(t, rsaKey())), time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stored := must(storedKey(must(grant.ParseKey(pemOf(t, rsaKey())))(t), time.Time{}))(t)
 	for _, test := range []struct {
 		asked string
 		named []string
@@ -336,28 +260,11 @@ func TestAlgorithmOfAKey(t *testing.T) {
 	}
 }
 
-func mustParse(t *testing.T, text string) *grant.Key {
-	t.Helper()
-	key, err := grant.ParseKey(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-// What servers demand of an assertion beyond RFC 7523, and how each is undone.
+// Some servers demand more of an assertion than RFC 7523. Each demand can be met, and taken back.
 func TestWhatAnAssertionSays(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
-	jwk, err := json.Marshal(jose.JSONWebKey{Key: key, KeyID: "named by its JWK", Algorithm: "ES256"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	as, m := newAuthServer(t), newMount(t)
-	own := base64.RawURLEncoding.EncodeToString(thumbprint)
+	jwk := must(json.Marshal(jose.JSONWebKey{Key: key, KeyID: "named by its JWK", Algorithm: "ES256"}))(t)
+	as, m, own := newAuthServer(t), newMount(t), thumbprintOf(t, key)
 	for n, step := range []struct {
 		write    fields
 		typ, kid string // kid "": none
@@ -382,34 +289,23 @@ func TestWhatAnAssertionSays(t *testing.T) {
 		parts := strings.Split(as.await(n+1).form.Get("client_assertion"), ".")
 		var header, claims fields
 		for i, into := range []*fields{&header, &claims} {
-			data, err := base64.RawURLEncoding.DecodeString(parts[i])
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := json.Unmarshal(data, into); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, json.Unmarshal(must(base64.RawURLEncoding.DecodeString(parts[i]))(t), into))
 		}
 		kid, _ := header["kid"].(string)
-		if header["typ"] != step.typ || kid != step.kid {
-			t.Errorf("after %v the header is %v", slices.Sorted(maps.Keys(step.write)), header)
-		}
+		equal(t, fmt.Sprint("typ and kid after ", slices.Sorted(maps.Keys(step.write))), []any{header["typ"], kid}, []any{step.typ, step.kid})
 		for _, own := range []string{"iss", "sub", "aud", "jti", "iat", "nbf", "exp"} {
 			delete(claims, own)
 		}
-		if want := step.claims; len(claims) != len(want) || len(want) > 0 && fmt.Sprint(claims) != fmt.Sprint(want) {
-			t.Errorf("after %v the further claims are %v; want %v", slices.Sorted(maps.Keys(step.write)), claims, want)
-		}
-		if got := m.read("config/weather")["key_id"]; got != step.read {
-			t.Errorf("after %v key_id reads %v; want %v", slices.Sorted(maps.Keys(step.write)), got, step.read)
-		}
+		equal(t, fmt.Sprint("further claims after ", slices.Sorted(maps.Keys(step.write))), claims, step.claims)
+		equal(t, "the active key", m.read("keys/weather")["active_key_id"], cmp.Or(step.kid, own))
+		shows(t, m.read("config/weather"), fields{"key_id": step.read})
 		was := m.storage.entries(t)
 		m.write("config/weather", m.read("config/weather"))
 		m.storage.unchanged(t, was)
 	}
 }
 
-// An empty key_id of a client with a secret is none, and does not wait for a key.
+// An empty key_id of a client with a secret has no effect on a later key.
 func TestEmptyKeyIDWithoutAKey(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"key_id": ""}))

@@ -1,9 +1,8 @@
 package mcpoauth
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"runtime"
@@ -18,7 +17,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// api is every path by an example, with the operations that it has.
+// api has an example of every path, with its operations.
 var api = map[string][]logical.Operation{
 	"config":                 {logical.ListOperation},
 	"config/":                {logical.ListOperation},
@@ -57,20 +56,13 @@ func TestEveryPathHasTheOperationsOfTheAPI(t *testing.T) {
 			continue
 		}
 		known[path] = true
-		var got []logical.Operation
-		for op := range path.Operations {
-			got = append(got, op)
-		}
-		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("%s has the operations %q; want %q", example, got, want)
-		}
+		got := slices.Sorted(maps.Keys(path.Operations))
+		equal(t, example+": the operations", got, want)
 		if path.ExistenceCheck == nil && slices.Contains(got, logical.CreateOperation) {
 			t.Errorf("%s has a create but no existence check", example)
 		}
 	}
-	if len(known) != len(b.Paths) {
-		t.Errorf("the examples lead to %d paths of %d", len(known), len(b.Paths))
-	}
+	equal(t, "the paths with an example", len(known), len(b.Paths))
 	for _, wrong := range []string{
 		"", "config/weather/", "config/weather/x", "xconfig/weather", "token", "token/", "token/weather/",
 		"token/weather/reader/", "token/weather/reader/x", "token/-a", "token/a b", "token/a+b", "token/*",
@@ -123,7 +115,7 @@ func TestEveryPathIsDescribed(t *testing.T) {
 func TestHelp(t *testing.T) {
 	m := newMount(t)
 	example := regexp.MustCompile(`\n  (.* \| )?(vault|curl) `)
-	for path := range with(fields{"": nil}, examples()) {
+	for _, path := range append(slices.Collect(maps.Keys(api)), "") {
 		resp, err := m.b.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path, Storage: m.storage})
 		if err != nil || resp == nil {
 			t.Errorf("help for %q: %v, %v", path, resp, err)
@@ -133,46 +125,29 @@ func TestHelp(t *testing.T) {
 		if len(text) < 100 || !example.MatchString(text) {
 			t.Errorf("help for %q has no example, or says too little: %q", path, text)
 		}
-		document, err := json.Marshal(resp.Data["openapi"])
-		if err != nil || !bytes.Contains(document, []byte(operationPrefix)) {
-			t.Errorf("the OpenAPI document of %q is %s, %v", path, document, err)
-		}
-		if bytes.Contains(document, []byte("$ref")) {
+		document := string(must(json.Marshal(resp.Data["openapi"]))(t))
+		contains(t, "the OpenAPI document of "+path, document, operationPrefix)
+		if strings.Contains(document, "$ref") {
 			t.Errorf("the OpenAPI document of %q has references, which Vault loses: %s", path, document)
 		}
 		_, _ = m.Write([]byte(text))
 	}
 }
 
-func examples() fields {
-	all := fields{}
-	for path := range api {
-		all[path] = nil
-	}
-	return all
-}
-
 func TestRestartCostsTheAuthorizationServerNothing(t *testing.T) {
 	as, m := inUse(t)
 	before := m.read("token/weather")
+	delete(before, "ttl") // has a jitter
 	for range 3 {
-		m.stop()
-		m.start()
-		after := m.read("token/weather")
-		for _, field := range []string{"access_token", "expires_at", "last_vault_rotation", "rotation_period", "token_id"} {
-			if after[field] != before[field] {
-				t.Errorf("after a restart %s is %v; want %v", field, after[field], before[field])
-			}
-		}
+		m.restart()
+		shows(t, m.read("token/weather"), before)
 		m.holds("weather/reader", "t0ken-2")
 	}
 	as.asked(t, 2, "after three restarts")
 }
 
-// Tokens are looked after from the start, whether or not anybody reads them soon.
 func TestStoredTokensAreRefreshedWithoutARead(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.stop()
 	m.stash(weather, "t0ken-due", 40*time.Minute, time.Hour)
 	m.start()
@@ -195,17 +170,14 @@ func TestStoredTokensWithoutAConfigAreDeleted(t *testing.T) {
 
 // Vault's SDK holds a process-wide lock during a cleanup: other mounts wait.
 func TestCleanupWithAHangingAuthorizationServer(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.hold()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := inBackground(func() {
 		m.refused(http.StatusServiceUnavailable, logical.ReadOperation, "token/weather", nil, "stopping")
-	}()
+	})
 	as.await(1)
-	m.stop() // which ends though the server hangs; how soon, TestCloseEndsAHangingFetchAtOnce shows
-	<-done
+	m.stop() // TestCloseEndsAHangingFetchAtOnce shows how soon it ends
+	wait()
 	m.refused(http.StatusServiceUnavailable, logical.ReadOperation, "token/weather", nil, "stopping")
 	m.refused(http.StatusServiceUnavailable, logical.UpdateOperation, "refresh/weather", nil, "stopping")
 	nothingRuns(t)
@@ -215,14 +187,12 @@ func TestCleanupWithAHangingAuthorizationServer(t *testing.T) {
 func TestCleanupEndsAVerification(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.hold()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := inBackground(func() {
 		m.refused(http.StatusServiceUnavailable, logical.UpdateOperation, "config/weather", as.client(), "nothing was stored", "stopping")
-	}()
+	})
 	as.await(1)
 	m.stop()
-	<-done
+	wait()
 	equal(t, "the keys", keysOf(t, m), nil)
 	nothingRuns(t)
 }
@@ -230,14 +200,13 @@ func TestCleanupEndsAVerification(t *testing.T) {
 func TestCleanupOfAMountInUse(t *testing.T) {
 	_, m := inUse(t)
 	m.storage.fail("put token/")
-	m.write("config/weather", fields{"scopes": "a"}) // its token is to be saved later
+	m.write("config/weather", fields{"scopes": "a"}) // its token is saved later
 	m.token("weather")
 	m.stop()
 	nothingRuns(t)
 }
 
-// nothingRuns checks that no goroutine is left in the engine. A goroutine that has
-// done its work may need a moment to be gone.
+// nothingRuns checks that the engine has no goroutine. The last one may take a moment to end.
 func nothingRuns(t *testing.T) {
 	t.Helper()
 	var left string
@@ -251,13 +220,13 @@ func nothingRuns(t *testing.T) {
 	t.Errorf("after the cleanup there still runs:\n%s", left)
 }
 
-// A node that did not do a write itself is told of it by its key.
+// Vault tells other nodes the key of a written entry.
 func TestInvalidation(t *testing.T) {
 	for _, test := range []struct {
 		key   string
 		name  string
 		write func(active *mount)
-		want  string // the token that the other node then serves; empty: none
+		want  string // the other node's token after the invalidation; empty: none
 	}{
 		{"token/weather", "weather", func(active *mount) { active.stash(weather, "t0ken-new", 0, time.Hour) }, "t0ken-new"},
 		{"token/weather/reader", "weather/reader", func(active *mount) { active.stash(reader, "t0ken-new", 0, time.Hour) }, "t0ken-new"},
@@ -266,6 +235,7 @@ func TestInvalidation(t *testing.T) {
 		{"config/weather", "weather", func(active *mount) { active.write("config/weather", fields{"max_ttl": "1h", "verify": false}) }, "t0ken-old"},
 		{"role/weather/reader", "weather/reader", func(active *mount) { active.write("role/weather/reader", fields{"audience": "b", "verify": false}) }, ""},
 		{"role/weather/reader", "weather", func(active *mount) { active.delete("role/weather/reader") }, "t0ken-old"},
+		{"config/weather", "weather", func(active *mount) { active.delete("config/weather") }, ""},
 	} {
 		t.Run(test.key+" for "+test.name, func(t *testing.T) {
 			storage := &testStorage{}
@@ -275,64 +245,43 @@ func TestInvalidation(t *testing.T) {
 			active.stash(weather, "t0ken-old", time.Minute, time.Hour)
 			active.stash(reader, "t0ken-old", time.Minute, time.Hour)
 			standby := newNode(t, storage, consts.ReplicationPerformanceStandby)
-			if got := standby.token(test.name); got != "t0ken-old" {
-				t.Fatalf("the standby serves %q", got)
-			}
+			standby.holds(test.name, "t0ken-old")
 
 			test.write(active)
 			standby.b.InvalidateKey(t.Context(), test.key)
 			if test.want == "" {
 				standby.readOnly(logical.ReadOperation, "token/"+test.name, nil)
-			} else if got := standby.token(test.name); got != test.want {
-				t.Errorf("the standby serves %q; want %q", got, test.want)
+			} else {
+				standby.holds(test.name, test.want)
 			}
 			as.asked(t, 0, "after the invalidation")
 		})
 	}
 }
 
-func TestInvalidationOfADeletedConfig(t *testing.T) {
-	storage := &testStorage{}
-	as, active := newAuthServer(t), newNode(t, storage, 0)
-	active.configure(as, nil)
-	active.stash(weather, "t0ken-old", time.Minute, time.Hour)
-	standby := newNode(t, storage, consts.ReplicationPerformanceStandby)
-	standby.token("weather")
-	active.delete("config/weather")
-	standby.b.InvalidateKey(t.Context(), "config/weather")
-	standby.b.InvalidateKey(t.Context(), "something/else")
-	standby.readOnly(logical.ReadOperation, "token/weather", nil) // the active node says that there is none
-	active.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
-}
-
-func TestRequestsThatLeadNowhere(t *testing.T) {
-	m := newMount(t)
-	if _, err := m.do(logical.ReadOperation, "nowhere", nil); !errors.Is(err, logical.ErrUnsupportedPath) {
-		t.Errorf("an unknown path: %v", err)
-	}
-}
-
 // The framework's own message would quote the value, and Vault would log it.
-func TestSecretOfTheWrongTypeIsNotEchoed(t *testing.T) {
+func TestSecretsOfTheWrongTypeAreNotEchoed(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
-	for _, value := range []any{
-		fields{"value": secret}, []string{secret, secret}, []any{fields{secret: secret}}, 12345, 1.5, true,
-	} {
-		data := with(as.client(), fields{"client_secret": value})
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "client_secret must be a string")
-		m.configure(as, nil)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "client_secret must be a string")
-		m.delete("config/weather")
+	for _, field := range []string{"client_secret", "private_key", "client_certificate_key"} {
+		for _, value := range []any{
+			fields{"value": secret}, []string{secret, secret}, []any{fields{secret: secret}}, 12345, 1.5, true,
+		} {
+			data := with(as.endpoint(), fields{field: value})
+			m.rejects("config/weather", data, field+" must be a string")
+			m.configure(as, nil)
+			m.rejects("config/weather", data, field+" must be a string")
+			m.delete("config/weather")
 
-		req := &logical.Request{Operation: logical.UpdateOperation, Path: "config/weather", Data: data, Storage: m.storage}
-		if checked, _, err := m.b.HandleExistenceCheck(t.Context(), req); err != nil || !checked {
-			t.Errorf("existence check with client_secret %T: %t, %v", value, checked, err)
+			req := &logical.Request{Operation: logical.UpdateOperation, Path: "config/weather", Data: data, Storage: m.storage}
+			if checked, _, err := m.b.HandleExistenceCheck(t.Context(), req); err != nil || !checked {
+				t.Errorf("existence check with %s %T: %t, %v", field, value, checked, err)
+			}
 		}
 	}
 	as.asked(t, 0, "after secrets of the wrong type")
 }
 
-// Clients that write whole objects write null for what they do not set.
+// Clients that write whole objects write null for unset fields.
 func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "read", "allow_insecure_http": true, "extra_params": "a=1", "idle_timeout": "1h"}))
@@ -342,12 +291,10 @@ func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	})
 	m.storage.unchanged(t, was)
 
-	// Neither null nor an empty text is verify=false: these writes are refused by the server, and so not
-	// stored.
+	// Neither null nor an empty text is verify=false: the server refuses these writes.
 	as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-		fields{"client_secret": "another-" + secret, "verify": nil}, "invalid_client")
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-		fields{"client_secret": "another-" + secret, "verify": ""}, "invalid_client")
+	for _, verify := range []any{nil, ""} {
+		m.rejects("config/weather", fields{"client_secret": "another-" + secret, "verify": verify}, "invalid_client")
+	}
 	m.storage.unchanged(t, was)
 }

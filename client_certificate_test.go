@@ -7,18 +7,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// authority is a certificate authority that servers and clients have in common.
+// authority is a certificate authority of servers and clients.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -32,18 +32,11 @@ func newAuthority(t *testing.T) *authority {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, NotAfter: time.Now().Add(365 * 24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &authority{certificate: certificate, key: key, pem: encodePEM("CERTIFICATE", der)}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	return &authority{certificate: must(x509.ParseCertificate(der))(t), key: key, pem: encodePEM("CERTIFICATE", der)}
 }
 
-// issue makes a certificate for a name, which is a host's at loopback too.
+// issue makes a certificate for a name and for loopback.
 func (a *authority) issue(t *testing.T, name string, life time.Duration) (certificate, key string) {
 	t.Helper()
 	private := ecKey(t, elliptic.P256())
@@ -53,22 +46,15 @@ func (a *authority) issue(t *testing.T, name string, life time.Duration) (certif
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := must(x509.CreateCertificate(rand.Reader, template, a.certificate, private.Public(), a.key))(t)
 	return encodePEM("CERTIFICATE", der), pemOf(t, private)
 }
 
-// newServer starts an authorization server that wants client certificates of the
-// authority. With required set it lets nobody in without.
+// newServer starts an authorization server with TLS. If required is set, it needs client certificates of the authority.
 func (a *authority) newServer(t *testing.T, required bool) *authServer {
 	t.Helper()
 	certificate, key := a.issue(t, "server", time.Hour)
-	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pair := must(tls.X509KeyPair([]byte(certificate), []byte(key)))(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(a.certificate)
 	as := unstarted(t)
@@ -80,13 +66,11 @@ func (a *authority) newServer(t *testing.T, required bool) *authServer {
 	return as
 }
 
-// client is the config of a client with a certificate of such a life.
+// client is the config of a client with a certificate of this lifetime.
 func (a *authority) client(t *testing.T, life time.Duration) fields {
 	t.Helper()
 	certificate, key := a.issue(t, "vault", life)
-	return fields{
-		"client_id": "vault", "client_certificate": certificate, "client_certificate_key": key, "ca_cert": a.pem,
-	}
+	return fields{"client_id": "vault", "client_certificate": certificate, "client_certificate_key": key, "ca_cert": a.pem}
 }
 
 const longLife = 60 * 24 * time.Hour
@@ -94,9 +78,8 @@ const longLife = 60 * 24 * time.Hour
 func TestClientCertificate(t *testing.T) {
 	ca, m := newAuthority(t), newMount(t)
 	as := ca.newServer(t, true)
-	if warnings := m.write("config/weather", with(ca.client(t, longLife), fields{"token_url": as.URL + "/token"})); warnings != nil {
-		t.Errorf("warnings of a write without fault: %q", warnings)
-	}
+	warnings := m.write("config/weather", with(ca.client(t, longLife), fields{"token_url": as.URL + "/token"}))
+	equal(t, "the warnings", warnings, nil)
 	shown := func(n int) string {
 		t.Helper()
 		request := as.await(n)
@@ -108,40 +91,34 @@ func TestClientCertificate(t *testing.T) {
 		}
 		return request.certificates[0].Subject.CommonName
 	}
-	if got := shown(1); got != "vault" {
-		t.Errorf("the certificate of %q was shown", got)
-	}
+	equal(t, "the certificate shown", shown(1), "vault")
 	m.write("config/weather", fields{"scopes": "a"})
-	m.refused(http.StatusNotFound, logical.ReadOperation, "keys/weather", nil, "has no signing key")
+	m.missing("keys/weather", "has no signing key")
 
 	next, key := ca.issue(t, "next", longLife)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"client_certificate": next}, "does not belong to the private key")
+	m.rejects("config/weather", fields{"client_certificate": next}, "does not belong to the private key")
 	m.write("config/weather", fields{"client_certificate": next, "client_certificate_key": key})
-	if got := shown(3); got != "next" {
-		t.Errorf("the certificate of %q was shown; want the new one", got)
-	}
+	equal(t, "the certificate shown after its replacement", shown(3), "next")
 	other := newAuthority(t).client(t, longLife)
+	delete(other, "ca_cert")
 	was := m.storage.entries(t)
-	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather",
-		fields{"client_certificate": other["client_certificate"], "client_certificate_key": other["client_certificate_key"]},
-		"refused the client certificate")
+	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", other, "refused the client certificate")
 	m.storage.unchanged(t, was)
 }
 
-// From the MCP server's URL alone: the endpoint for certificates is another.
+// Discovery finds another endpoint for client certificates.
 func TestClientCertificateWithDiscovery(t *testing.T) {
 	ca := newAuthority(t)
 	for _, test := range []struct {
-		name   string
 		method string
 		alias  bool
 	}{
-		{"alias", "tls_client_auth", true},
-		{"no alias", "tls_client_auth", false},
-		{"alias, self-signed", "self_signed_tls_client_auth", true},
-		{"no alias, self-signed", "self_signed_tls_client_auth", false},
+		{"tls_client_auth", true},
+		{"tls_client_auth", false},
+		{"self_signed_tls_client_auth", true},
+		{"self_signed_tls_client_auth", false},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(fmt.Sprint(test.method, ", an alias: ", test.alias), func(t *testing.T) {
 			m, as, mtls := newMount(t), ca.newServer(t, false), ca.newServer(t, true)
 			as.TLS.ClientAuth = tls.RequestClientCert
 			metadata := fields{"token_endpoint_auth_methods_supported": []string{test.method}}
@@ -155,9 +132,7 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 			asked.asked(t, 1, "after the write")
 			unasked.asked(t, 0, "after the write")
 			read := m.read("config/weather")
-			if read["discovered_token_url"] != as.URL+"/token" {
-				t.Errorf("discovered_token_url is %v", read["discovered_token_url"])
-			}
+			equal(t, "discovered_token_url", read["discovered_token_url"], as.URL+"/token")
 			was := m.storage.entries(t)
 			m.write("config/weather", read)
 			m.write("config/weather", with(read, fields{"verify": false}))
@@ -167,14 +142,14 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 			thief := ca.newServer(t, false)
 			thief.describes(nil)
 			mcp.wants(thief)
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"rediscover": true}, "write the credentials too")
+			m.rejects("config/weather", fields{"rediscover": true}, "write the credentials too")
 			m.storage.unchanged(t, was)
 			thief.asked(t, 0, "after the refused write")
 		})
 	}
 }
 
-// A certificate does not go to the endpoint for all if that for certificates can't be used.
+// A certificate does not go to the general endpoint if the one for certificates cannot be called.
 func TestAliasThatCanNotBeUsedIsSaidToCertificatesAlone(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"mtls_endpoint_aliases": fields{"token_endpoint": "https://10.0.0.1/token"}})
 	equal(t, "the warnings of a secret", m.write("config/weather", mcp.client()), nil)
@@ -184,7 +159,7 @@ func TestAliasThatCanNotBeUsedIsSaidToCertificatesAlone(t *testing.T) {
 	as.asked(t, 1, "after the refused write")
 }
 
-// A secret goes to the endpoint for all, whatever there is for certificates.
+// A secret goes to the general endpoint.
 func TestTheAliasIsForCertificatesAlone(t *testing.T) {
 	ca := newAuthority(t)
 	mtls := ca.newServer(t, true)
@@ -213,57 +188,43 @@ func TestEndOfTheClientCertificate(t *testing.T) {
 			t.Errorf("of a certificate of %s the status says that it ends in %s", test.life, left)
 		}
 		for where, got := range map[string][]string{"the write": warnings, "status": status["warnings"].([]string)} {
-			if (len(got) == 1) != test.warns || test.warns && !strings.Contains(got[0], "client_certificate expires at "+rfc3339(end)) {
-				t.Errorf("of a certificate of %s %s warns %q", test.life, where, got)
-			}
+			want := map[bool]string{true: "client_certificate expires at " + rfc3339(end)}[test.warns]
+			warns(t, fmt.Sprintf("%s of a certificate of %s", where, test.life), got, want)
 		}
 		m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
-		if got := m.read("status/weather/reader")["client_certificate_expires_at"]; got != rfc3339(end) {
-			t.Errorf("the role's status says %v", got)
-		}
+		shows(t, m.read("status/weather/reader"), fields{"client_certificate_expires_at": rfc3339(end)})
 	}
 	as, m := ca.newServer(t, true), newMount(t)
 	for _, verify := range []bool{true, false} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+		m.rejects("config/weather",
 			with(ca.client(t, -time.Second), fields{"token_url": as.URL + "/token", "verify": verify}), "client_certificate expired at", "write one that is valid")
 	}
 	as.asked(t, 0, "after expired certificates")
 }
 
-// The rest of a config can be changed when its client certificate has expired.
-func TestExpiredClientCertificateFreezesNothing(t *testing.T) {
+func TestConfigWithAnExpiredClientCertificateCanBeChanged(t *testing.T) {
 	as, m, ca := newAuthServer(t), newMount(t), newAuthority(t)
 	m.configure(as, nil)
-	stored := m.config("weather")
-	expired := ca.client(t, -time.Second)
-	stored.ClientSecret, stored.TokenURL = "", "https://as.example.com/token"
-	stored.ClientCertificate = expired["client_certificate"].(string)
-	stored.ClientCertificateKey = expired["client_certificate_key"].(string)
-	if err := m.store().putConfig(t.Context(), "weather", stored); err != nil {
-		t.Fatal(err)
-	}
-	end, _ := stored.certificateEnd()
+	m.edit("weather", func(c *config) {
+		c.ClientSecret, c.TokenURL = "", "https://as.example.com/token"
+		c.ClientCertificate, c.ClientCertificateKey = ca.issue(t, "vault", -time.Second)
+	})
+	end, _ := m.config("weather").certificateEnd()
 	equal(t, "the warnings of the write", m.write("config/weather", fields{"max_ttl": "1h", "verify": false}),
 		[]string{"client_certificate expired at " + rfc3339(end) + ": write a new one"})
-	if got := m.read("config/weather")["max_ttl"]; got != int64(3600) {
-		t.Errorf("max_ttl is %v", got)
-	}
+	equal(t, "max_ttl", m.read("config/weather")["max_ttl"], int64(3600))
 }
 
-// Without a certificate there is nothing to say of its end.
 func TestNoEndWithoutAClientCertificate(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	if end, ok := m.read("status/weather")["client_certificate_expires_at"]; ok {
-		t.Errorf("the status of a secret says %v", end)
-	}
+	_, m := newConfigured(t)
+	equal(t, "client_certificate_expires_at", m.read("status/weather")["client_certificate_expires_at"], nil)
 	c := &config{ClientCertificate: "damaged"}
 	if _, ok := c.certificateEnd(); ok || c.certificateWarning(time.Now()) != "" {
 		t.Error("a damaged certificate has an end")
 	}
 }
 
-// A server that is nobody's to trust does not see the certificate.
+// An untrusted server does not see the certificate.
 func TestClientCertificateIsNotShownToAStranger(t *testing.T) {
 	ca, m := newAuthority(t), newMount(t)
 	stranger := newAuthority(t).newServer(t, false)
@@ -273,6 +234,5 @@ func TestClientCertificateIsNotShownToAStranger(t *testing.T) {
 	stranger.asked(t, 0, "after the refused write")
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-		with(ca.client(t, longLife), fields{"token_url": plain.URL + "/token"}), "https")
+	m.rejects("config/weather", with(ca.client(t, longLife), fields{"token_url": plain.URL + "/token"}), "https")
 }

@@ -8,8 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// discoverable starts a mount, an authorization server and an MCP server that wants its
-// tokens.
+// discoverable starts a mount, an authorization server, and an MCP server that takes its tokens.
 func discoverable(t *testing.T, metadata fields) (*mount, *authServer, *mcpServer) {
 	t.Helper()
 	as := newAuthServer(t)
@@ -19,33 +18,25 @@ func discoverable(t *testing.T, metadata fields) (*mount, *authServer, *mcpServe
 func TestServerURLAloneIsEnough(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	began := time.Now().Truncate(time.Second)
-	if warnings := m.write("config/weather", mcp.client()); warnings != nil {
-		t.Errorf("warnings of a write without fault: %q", warnings)
-	}
+	equal(t, "the warnings of a write without fault", m.write("config/weather", mcp.client()), nil)
 	request := as.await(1)
-	if request.path != "/token" || request.clientID != "vault" || request.clientSecret != secret {
-		t.Errorf("the request was %+v", request)
-	}
+	equal(t, "the path and client", request.path+" "+request.clientID, "/token vault")
+	request.holds(t, map[string]string{"secret": secret})
 	equal(t, "the resource", request.form["resource"], []string{mcp.url()})
 	m.holds("weather", "t0ken-1")
 	read := m.read("config/weather")
-	if read["discovered_issuer"] != as.URL || read["discovered_token_url"] != as.URL+"/token" {
-		t.Errorf("the config reads %v", read)
-	}
-	if read["issuer"] != "" || read["token_url"] != "" {
-		t.Errorf("issuer reads %q and token_url %q: what was found is not what was written", read["issuer"], read["token_url"])
-	}
+	shows(t, read, fields{"discovered_issuer": as.URL, "discovered_token_url": as.URL + "/token", "issuer": "", "token_url": ""})
 	if at := instant(t, read, "discovered_at"); at.Before(began) || at.After(time.Now()) {
 		t.Errorf("discovered_at is %s", at)
 	}
 }
 
-// The more explicit wins. What is less explicit is asked for the rest alone.
+// The more explicit source wins. A less explicit one is asked for the rest only.
 func TestWhereDiscoveryStarts(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		give       func(as, other *authServer, mcp *mcpServer) fields
-		want       string // where the first token comes from
+		want       string // the server of the first token
 		asked      bool   // the MCP server
 		discovered bool
 	}{
@@ -66,24 +57,15 @@ func TestWhereDiscoveryStarts(t *testing.T) {
 			as.describes(nil)
 			m, other, mcp := discoverable(t, nil)
 			m.write("config/weather", with(test.give(as, other, mcp), fields{"client_id": "vault", "client_secret": secret}))
-			for name, server := range map[string]*authServer{"as": as, "other": other} {
-				want := 0
-				if name == test.want {
-					want = 1
-				}
-				server.asked(t, want, "after the write, of "+name)
-			}
-			if got := mcp.called() > 0; got != test.asked {
-				t.Errorf("the MCP server was asked: %t; want %t", got, test.asked)
-			}
-			if _, got := m.read("config/weather")["discovered_issuer"]; got != test.discovered {
-				t.Errorf("discovered: %t; want %t", got, test.discovered)
-			}
+			equal(t, "requests to as and other", []int{as.count(), other.count()},
+				map[string][]int{"as": {1, 0}, "other": {0, 1}}[test.want])
+			equal(t, "a request to the MCP server", mcp.called() > 0, test.asked)
+			equal(t, "discovered", m.read("config/weather")["discovered_issuer"] != nil, test.discovered)
 		})
 	}
 }
 
-// What was found stays until the operator asks again.
+// The discovered metadata stays until the operator asks for another discovery.
 func TestDiscoveryIsPinned(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
@@ -100,37 +82,23 @@ func TestDiscoveryIsPinned(t *testing.T) {
 		m.write("config/weather", change)
 	}
 	m.refresh("weather", nil)
-	m.stop()
-	m.start()
+	m.restart()
 	m.token("weather")
-	if as.looked() != looked || mcp.called() != called {
-		t.Errorf("after other writes, a refresh and a restart: %d and %d requests of discovery more", as.looked()-looked, mcp.called()-called)
-	}
+	equal(t, "requests of discovery", []int{as.looked(), mcp.called()}, []int{looked, called})
 	for _, field := range []string{"discovered_issuer", "discovered_token_url", "discovered_at"} {
-		if got := m.read("config/weather")[field]; got != was[field] {
-			t.Errorf("%s is %v; it was %v", field, got, was[field])
-		}
+		equal(t, field, m.read("config/weather")[field], was[field])
 	}
 
 	m.write("config/weather", fields{"rediscover": true})
 	if as.looked() == looked || mcp.called() == called {
-		t.Error("rediscover=true asked nobody")
+		t.Error("rediscover=true made no request")
 	}
-	if got := m.read("config/weather")["discovered_token_url"]; got != as.URL+"/other" {
-		t.Errorf("after rediscover=true the token endpoint is %v", got)
-	}
-	if got := as.await(as.count()).path; got != "/other" {
-		t.Errorf("the last token came from %s", got)
-	}
+	equal(t, "after rediscover=true the token endpoint", m.read("config/weather")["discovered_token_url"], as.URL+"/other")
+	equal(t, "the path of the last token request", as.await(as.count()).path, "/other")
 }
 
-// What discovery finds again is proved by a token, also if the token would be the same.
+// A rediscovery that finds other metadata is verified, also if the token would be the same.
 func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
-	type party struct {
-		m   *mount
-		as  *authServer
-		mcp *mcpServer
-	}
 	algorithms := func(alg string) fields {
 		return fields{
 			"token_endpoint_auth_methods_supported":            []string{"private_key_jwt"},
@@ -140,44 +108,42 @@ func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
 	for name, c := range map[string]struct {
 		client  fields // in place of the secret
 		first   fields // of the metadata
-		changes func(*testing.T, party)
+		changes func(*testing.T, *authServer, *mcpServer)
 		brings  fields
 	}{
 		"another signing algorithm": {
 			client:  fields{"key_type": "rsa-2048"},
 			first:   algorithms("RS256"),
-			changes: func(_ *testing.T, p party) { p.as.describes(algorithms("PS256")) },
+			changes: func(_ *testing.T, as *authServer, _ *mcpServer) { as.describes(algorithms("PS256")) },
 		},
 		"another issuer, the same token endpoint": {
 			client: fields{"client_secret": secret},
-			changes: func(t *testing.T, p party) {
+			changes: func(t *testing.T, as *authServer, mcp *mcpServer) {
 				other := newAuthServer(t)
-				other.describes(fields{"token_endpoint": p.as.URL + "/token"})
-				p.mcp.wants(other)
+				other.describes(fields{"token_endpoint": as.URL + "/token"})
+				mcp.wants(other)
 			},
 			brings: fields{"client_secret": secret},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var p party
-			p.m, p.as, p.mcp = discoverable(t, c.first)
-			p.m.write("config/weather", with(fields{"server_url": p.mcp.url(), "client_id": "vault"}, c.client))
-			p.m.token("weather")
-			p.as.asked(t, 1, "after the first read")
-			p.m.write("config/weather", fields{"rediscover": true})
-			p.as.asked(t, 1, "after a rediscovery that found the same")
+			m, as, mcp := discoverable(t, c.first)
+			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, c.client))
+			m.token("weather")
+			as.asked(t, 1, "after the first read")
+			m.write("config/weather", fields{"rediscover": true})
+			as.asked(t, 1, "after a rediscovery that found the same")
 
-			c.changes(t, p)
-			p.as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
-			was := p.m.storage.entries(t)
-			p.m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-				with(fields{"rediscover": true}, c.brings), "invalid_client")
-			p.m.storage.unchanged(t, was)
+			c.changes(t, as, mcp)
+			as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
+			was := m.storage.entries(t)
+			m.rejects("config/weather", with(fields{"rediscover": true}, c.brings), "invalid_client")
+			m.storage.unchanged(t, was)
 		})
 	}
 }
 
-// Another start is another search.
+// A write of another source leads to another discovery.
 func TestAnotherSourceIsDiscovered(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
@@ -186,14 +152,10 @@ func TestAnotherSourceIsDiscovered(t *testing.T) {
 	m.write("config/weather", fields{"issuer": other.URL, "client_secret": secret})
 	other.asked(t, 1, "after a write of its issuer")
 	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret})
-	if _, found := m.read("config/weather")["discovered_issuer"]; found {
-		t.Error("with token_url the config still reads what was discovered")
-	}
+	equal(t, "discovered_issuer beside token_url", m.read("config/weather")["discovered_issuer"], nil)
 	m.write("config/weather", fields{"token_url": "", "issuer": "", "client_secret": secret})
-	if got := m.read("config/weather")["discovered_issuer"]; got != as.URL {
-		t.Errorf("the issuer is %v; want what the MCP server says", got)
-	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+	equal(t, "the issuer", m.read("config/weather")["discovered_issuer"], as.URL)
+	m.rejects("config/weather",
 		fields{"token_url": as.URL + "/token", "server_url": "", "client_secret": secret, "rediscover": true}, "rediscover=true has nothing to look for")
 }
 
@@ -211,7 +173,7 @@ func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 			thief.describes(nil)
 			mcp.wants(thief)
 			was, asked := m.storage.entries(t), as.count()
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"rediscover": true},
+			m.rejects("config/weather", fields{"rediscover": true},
 				"discovery now finds the issuer", thief.URL, as.URL, "write the credentials too")
 			m.storage.unchanged(t, was)
 			thief.asked(t, 0, "after the refused write")
@@ -223,9 +185,7 @@ func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 				return
 			}
 			m.write("config/weather", with(kind.bring, fields{"rediscover": true}))
-			if got := m.read("config/weather")["discovered_issuer"]; got != thief.URL {
-				t.Errorf("the issuer is %v", got)
-			}
+			equal(t, "the issuer", m.read("config/weather")["discovered_issuer"], thief.URL)
 			thief.asked(t, 1, "after the write with credentials")
 		})
 	}
@@ -234,25 +194,19 @@ func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 // verify=false contacts no server.
 func TestDiscoveryWithoutVerify(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(mcp.client(), fields{"verify": false}),
+	m.rejects("config/weather", with(mcp.client(), fields{"verify": false}),
 		"the authorization server has yet to be discovered", "write token_url, or leave out verify=false")
-	if got := m.storage.entries(t); len(got) != 0 {
-		t.Errorf("storage holds %q", got)
-	}
-	if as.looked() != 0 || mcp.called() != 0 {
-		t.Error("a write with verify=false asked somebody")
-	}
+	equal(t, "the keys", keysOf(t, m), nil)
+	equal(t, "requests of discovery", []int{as.looked(), mcp.called()}, []int{0, 0})
 
 	m.write("config/weather", mcp.client())
 	looked, called := as.looked(), mcp.called()
 	m.write("config/weather", fields{"scopes": "a b", "verify": false})
 	m.write("config/weather", with(mcp.client(), fields{"client_secret": "new-" + secretMark, "verify": false}))
 	for _, change := range []fields{{"rediscover": true}, {"issuer": as.URL, "client_secret": secret}} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, fields{"verify": false}), "yet to be discovered")
+		m.rejects("config/weather", with(change, fields{"verify": false}), "yet to be discovered")
 	}
-	if as.looked() != looked || mcp.called() != called {
-		t.Error("a write with verify=false asked somebody")
-	}
+	equal(t, "requests of discovery after more writes", []int{as.looked(), mcp.called()}, []int{looked, called})
 	as.asked(t, 1, "after writes with verify=false")
 }
 
@@ -264,7 +218,7 @@ func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			m, as, mcp := discoverable(t, nil)
 			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
-			m.token("weather") // what was never verified would be
+			m.token("weather") // else a write would verify
 			was, asked, looked := m.storage.entries(t), as.count(), as.looked()
 			for _, verify := range []bool{true, false} {
 				m.write("config/weather", with(m.read("config/weather"), fields{"verify": verify}))
@@ -272,14 +226,12 @@ func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
 			}
 			m.storage.unchanged(t, was)
 			as.asked(t, asked, "after writing back")
-			if as.looked() != looked {
-				t.Error("writing back discovered again")
-			}
+			equal(t, "requests for metadata", as.looked(), looked)
 		})
 	}
 }
 
-// What was discovered can't be written: a write that tries would be taken for one that did.
+// Discovered values cannot be written. A write that tries is an error, so that it is not mistaken for success.
 func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	mcp.says(fields{"scopes_supported": []string{"a", "b"}})
@@ -302,24 +254,22 @@ func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
 	} {
 		for _, more := range []fields{nil, {"verify": false}, {"rediscover": true}, {"client_secret": secret, "scopes": "c"}} {
 			for field := range change {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, more), field+" is read-only", "leave it out")
+				m.rejects("config/weather", with(change, more), field+" is read-only", "leave it out")
 			}
 		}
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/named", fields{"discovered_issuer": as.URL}, "discovered_issuer is read-only")
+	m.rejects("config/named", fields{"discovered_issuer": as.URL}, "discovered_issuer is read-only")
 	m.storage.unchanged(t, was)
-	if as.count() != asked || as.looked() != looked {
-		t.Error("a refused write asked the authorization server")
-	}
+	equal(t, "requests to the authorization server", []int{as.count(), as.looked()}, []int{asked, looked})
 	for _, same := range []fields{{"discovered_scopes": "a,b"}, {"discovered_scopes": []string{"a", "b"}}, {"discovered_issuer": as.URL}, found} {
 		m.write("config/weather", same)
 	}
 	m.write("config/named", fields{"discovered_issuer": "", "discovered_scopes": []string{}})
 	m.storage.unchanged(t, was)
 
-	// A config that is written from what another one reads discovers for itself.
+	// A copy of another config runs its own discovery.
 	m.write("config/copy", with(m.read("config/weather"), fields{"client_secret": secret, "discovered_at": "2026-01-01T00:00:00Z"}))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/other", with(found, fields{"client_secret": secret, "discovered_scopes": "c"}), "discovered_scopes is read-only")
+	m.rejects("config/other", with(found, fields{"client_secret": secret, "discovered_scopes": "c"}), "discovered_scopes is read-only")
 }
 
 func TestScopesAndResourceFromDiscovery(t *testing.T) {
@@ -353,23 +303,18 @@ func TestScopesAndResourceFromDiscovery(t *testing.T) {
 			}
 			request := as.await(1)
 			equal(t, "the resource", request.form["resource"], want)
-			if got := request.form.Get("scope"); got != test.scope {
-				t.Errorf("the scope is %q; want %q", got, test.scope)
-			}
+			equal(t, "the scope", request.form.Get("scope"), test.scope)
 			m.write("role/weather/reader", fields{"scopes": "read"})
-			if got := as.await(2).form; got.Get("scope") != "read" {
-				t.Errorf("the role's scope is %q", got.Get("scope"))
-			}
-			read := m.read("config/weather")
-			if test.config["scopes"] == nil && len(read["scopes"].([]string)) > 0 {
-				t.Errorf("scopes reads %q: what was found is not what was written", read["scopes"])
+			equal(t, "the role's scope", as.await(2).form.Get("scope"), "read")
+			if test.config["scopes"] == nil {
+				equal(t, "scopes", m.read("config/weather")["scopes"], []string{})
 			}
 		})
 	}
 }
 
-// An issuer and a server_url may be the same text and mean another search: a secret
-// that is brought for the one must not go to what was pinned for the other.
+// An issuer and a server_url may be the same text: a secret for the one must not go to the endpoint that was pinned for
+// the other.
 func TestIssuerThatIsSpelledAsTheServerURLIsAnotherSearch(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
@@ -381,19 +326,4 @@ func TestIssuerThatIsSpelledAsTheServerURLIsAnotherSearch(t *testing.T) {
 		t.Error("what had been pinned for the MCP server was kept for the issuer")
 	}
 	as.asked(t, n, "after the write that names another issuer")
-}
-
-// repin changes what is pinned in the stored config, as another world would have had it.
-func repin(m *mount, change func(*discovered)) {
-	m.t.Helper()
-	m.stop()
-	c, err := m.store().config(m.t.Context(), "weather")
-	if err == nil {
-		change(c.Discovered)
-		err = m.store().putConfig(m.t.Context(), "weather", c)
-	}
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.start()
 }

@@ -1,14 +1,8 @@
 package mcpoauth
 
-import (
-	"net/http"
-	"testing"
+import "testing"
 
-	"github.com/hashicorp/vault/sdk/logical"
-)
-
-// The method is the operator's, else that of the credentials, and of secrets the one
-// that the metadata names.
+// The method is the operator's choice, or else the one of the credentials. For a secret, the metadata may name it.
 func TestAuthMethodFromMetadata(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -27,14 +21,13 @@ func TestAuthMethodFromMetadata(t *testing.T) {
 		{"basic all the same", []string{"private_key_jwt"}, "client_secret_basic", "client_secret_basic"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var metadata fields
+			m, as, mcp := discoverable(t, nil)
 			if test.named != nil {
-				metadata = fields{"token_endpoint_auth_methods_supported": test.named}
+				as.describes(fields{"token_endpoint_auth_methods_supported": test.named})
 			}
-			m, as, mcp := discoverable(t, metadata)
 			client := with(mcp.client(), fields{"token_endpoint_auth_method": test.asked})
 			if test.want == "" {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client,
+				m.rejects("config/weather", client,
 					"names the client authentication methods", test.named[0], "credentials are for client_secret_basic", "set token_endpoint_auth_method")
 				equal(t, "the configs", m.list("config/"), nil)
 				as.asked(t, 0, "after the refused write")
@@ -42,30 +35,21 @@ func TestAuthMethodFromMetadata(t *testing.T) {
 			}
 			m.write("config/weather", client)
 			request := as.await(1)
-			got := "client_secret_basic"
-			if request.form.Get("client_secret") == secret {
-				got = "client_secret_post"
-			}
-			if got != test.want || (request.clientSecret == secret) != (got == "client_secret_basic") {
-				t.Errorf("the method is %s; want %s", got, test.want)
-			}
-			if read := m.read("config/weather")["token_endpoint_auth_method"]; read != test.asked {
-				t.Errorf("token_endpoint_auth_method reads %q; want it as written, %q", read, test.asked)
-			}
+			equal(t, "basic", request.clientSecret == secret, test.want == "client_secret_basic")
+			equal(t, "post", request.form.Get("client_secret") == secret, test.want == "client_secret_post")
+			equal(t, "token_endpoint_auth_method", m.read("config/weather")["token_endpoint_auth_method"], test.asked)
 		})
 	}
 }
 
-// raw_basic_auth is about client_secret_basic, and nothing if the secret went into the body.
+// raw_basic_auth needs client_secret_basic: it has no meaning for a secret in the body.
 func TestRawBasicAuthMeansBasic(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_post"}})
 	client := with(mcp.client(), fields{"raw_basic_auth": true})
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "credentials are for client_secret_basic")
+	m.rejects("config/weather", client, "credentials are for client_secret_basic")
 	as.asked(t, 0, "after the refused write")
 	m.write("config/weather", with(client, fields{"token_endpoint_auth_method": "client_secret_basic"}))
-	if as.await(1).clientSecret != secret {
-		t.Error("the secret was not sent in the header")
-	}
+	equal(t, "the secret in the header", as.await(1).clientSecret, secret)
 }
 
 func TestServerURLIsTheDefaultResourceInCanonicalForm(t *testing.T) {
@@ -79,8 +63,6 @@ func TestServerURLIsTheDefaultResourceInCanonicalForm(t *testing.T) {
 		as, m := newAuthServer(t), newMount(t)
 		m.write("config/weather", with(as.client(), fields{"server_url": raw}))
 		equal(t, "the resource of "+raw, as.await(1).form["resource"], []string{want})
-		if got := m.read("config/weather")["server_url"]; got != raw {
-			t.Errorf("server_url reads %q; want it as written, %q", got, raw)
-		}
+		equal(t, "server_url", m.read("config/weather")["server_url"], raw)
 	}
 }

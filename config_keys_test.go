@@ -1,7 +1,6 @@
 package mcpoauth
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -12,29 +11,20 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
-	"net/http"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // credentialKind is one of the ways in which a client proves who it is.
 type credentialKind struct {
-	name string
-	// full are the fields that go with these credentials and are read back, none to its
-	// default.
-	full fields
-	// secrets are those that no read gives back.
-	secrets fields
-	// give is the least that a config needs of these credentials.
-	give fields
-	// field is what an error says must be brought, and bring is what brings it.
-	field string
-	bring fields
-	// none is what removes them.
-	none fields
+	name    string
+	full    fields // all fields that go with these credentials and are read back, none with its default
+	secrets fields // the fields that no read gives back
+	give    fields // the least that a config needs of these credentials
+	field   string // the field that an error says must be supplied
+	bring   fields // supplies it
+	none    fields // removes the credentials
 }
 
 func credentialKinds(t *testing.T) []credentialKind {
@@ -85,41 +75,28 @@ func credentialKinds(t *testing.T) []credentialKind {
 // certificateAndKey makes a certificate and its private key, both as PEM.
 func certificateAndKey(t *testing.T) (certificate, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	private := ecKey(t, elliptic.P256())
 	return certificateOf(t, private, time.Now().Add(90*24*time.Hour)), pemOf(t, private)
 }
 
-// certificateOf makes a certificate that a key signs itself, as PEM.
+// certificateOf makes a self-signed certificate, as PEM.
 func certificateOf(t *testing.T, key crypto.Signer, end time.Time) string {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return encodePEM("CERTIFICATE", der)
+	return encodePEM("CERTIFICATE", must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t))
 }
 
-// pemOf is a private key as PKCS#8 PEM.
+// pemOf returns a private key as PKCS#8 PEM.
 func pemOf(t *testing.T, key crypto.Signer) string {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return encodePEM("PRIVATE KEY", der)
+	return encodePEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))(t))
 }
 
 func encodePEM(kind string, der []byte) string {
-	var b bytes.Buffer
-	_ = pem.Encode(&b, &pem.Block{Type: kind, Bytes: der})
-	return b.String()
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// rsaKey is made once: that takes long.
+// rsaKey is made once, because that takes long.
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -130,11 +107,7 @@ var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 
 func ecKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(curve, rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	return must(ecdsa.GenerateKey(curve, rand.Reader))(t)
 }
 
 func edKey(t *testing.T) ed25519.PrivateKey {
@@ -157,7 +130,7 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
 				m.write("config/weather", with(with(has.none, gets.give), fields{"verify": false}))
-				// And with all that goes with either.
+				// And with all fields of either.
 				m.write("config/other", with(with(as.endpoint(), with(has.full, has.secrets)), fields{"issuer": as.URL, "verify": false}))
 				emptied := with(has.none, nil)
 				for field, value := range has.full {
@@ -168,17 +141,18 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 				}
 				m.write("config/other", with(with(with(emptied, gets.give), with(gets.full, gets.secrets)), fields{"verify": false}))
 				c := m.config("weather")
-				hasSecret, hasKey, hasCertificate := c.ClientSecret != "", len(c.Keys) > 0, c.ClientCertificate != "" && c.ClientCertificateKey != ""
-				if hasSecret != (gets.give["client_secret"] != nil) || hasCertificate != (gets.give["client_certificate"] != nil) ||
-					hasKey != (gets.give["private_key"] != nil || gets.give["key_type"] != nil) || (c.KeyType != "") != (gets.give["key_type"] != nil) {
-					t.Errorf("stored are a secret %t, a key %t of type %q, a certificate %t", hasSecret, hasKey, c.KeyType, hasCertificate)
-				}
+				equal(t, "a stored secret, key, key type, certificate", []bool{
+					c.ClientSecret != "", len(c.Keys) > 0, c.KeyType != "", c.ClientCertificate != "" && c.ClientCertificateKey != "",
+				}, []bool{
+					gets.give["client_secret"] != nil, gets.give["private_key"] != nil || gets.give["key_type"] != nil,
+					gets.give["key_type"] != nil, gets.give["client_certificate"] != nil,
+				})
 			})
 		}
 	}
 }
 
-// If a key was written in another form, or the same again, nothing changes.
+// The same key in another form changes nothing.
 func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
 	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {
@@ -197,7 +171,7 @@ func TestWritingTheSameCredentialsAgainChangesNothing(t *testing.T) {
 	as.asked(t, 0, "after writes that change nothing")
 }
 
-// Both names of a field are in every request of a tool that writes all of them.
+// Some tools write all fields in every request.
 func TestEmptyFieldsBesideTheOtherKindOfKey(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"private_key": "", "key_type": "ec-p256"}))
@@ -207,10 +181,8 @@ func TestEmptyFieldsBesideTheOtherKindOfKey(t *testing.T) {
 	_, key := certificateAndKey(t)
 	m.write("config/weather", fields{"private_key": key, "key_type": "", "verify": false})
 	m.write("config/weather", fields{"private_key": "", "key_type": "ed25519"})
-	if got := m.read("config/weather")["key_type"]; got != "ed25519" {
-		t.Errorf("key_type is %q", got)
-	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"private_key": key, "key_type": "ed25519"}, "contradict each other")
+	equal(t, "key_type", m.read("config/weather")["key_type"], "ed25519")
+	m.rejects("config/weather", fields{"private_key": key, "key_type": "ed25519"}, "contradict each other")
 	as.asked(t, 0, "after all of them")
 }
 
@@ -218,7 +190,7 @@ func TestWriteOfAKeyOfTheDefaultTypeCanBeRepeated(t *testing.T) {
 	m, as := newMount(t), newAuthServer(t)
 	write := with(as.endpoint(), fields{"token_endpoint_auth_method": "private_key_jwt", "key_type": ""})
 	m.write("config/weather", write)
-	m.token("weather") // what was never verified would be
+	m.token("weather") // else the next write would verify
 	was := m.storage.entries(t)
 	m.write("config/weather", write)
 	m.storage.unchanged(t, was)

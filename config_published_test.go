@@ -16,8 +16,8 @@ var namedByTheOperator = map[string]func(as *authServer) fields{
 	"token_url": func(as *authServer) fields { return fields{"token_url": as.URL + "/token"} },
 }
 
-// Scopes and resource come from the MCP server's metadata if the operator names the authorization server. The one
-// that the metadata names is not asked.
+// If the operator names the authorization server, scopes and resource still come from the MCP server's metadata. The
+// authorization server in the metadata gets no request.
 func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 	for name, named := range namedByTheOperator {
 		t.Run(name, func(t *testing.T) {
@@ -27,14 +27,11 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 			mcp.says(fields{"scopes_supported": []string{"openid", "a", "b"}, "resource": mcp.URL + "/"})
 			wants := func(n int, scope, resource string) {
 				t.Helper()
-				form := as.await(n).form
-				if form.Get("scope") != scope || !slices.Equal(form["resource"], []string{resource}) {
-					t.Errorf("request %d is for %q at %q; want %q at %q", n, form.Get("scope"), form["resource"], scope, resource)
-				}
+				request := as.await(n)
+				request.holds(t, map[string]string{"scope": scope})
+				equal(t, "the resource", request.form["resource"], []string{resource})
 			}
-			if warnings := m.write("config/weather", with(mcp.client(), named(as))); warnings != nil {
-				t.Errorf("warnings: %q", warnings)
-			}
+			equal(t, "the warnings", m.write("config/weather", with(mcp.client(), named(as))), nil)
 			wants(1, "a b", mcp.URL+"/")
 			read := m.read("config/weather")
 			equal(t, "the scopes", read["discovered_scopes"].([]string), []string{"a", "b"})
@@ -50,9 +47,7 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 			m.write("config/weather", fields{"resource": "urn:c"})
 			m.write("config/weather", fields{"scopes": ""})
 			wants(5, "a b", "urn:c")
-			if mcp.called() != called {
-				t.Error("what was pinned was asked for again")
-			}
+			equal(t, "requests to the MCP server", mcp.called(), called)
 
 			mcp.says(fields{"scopes_supported": []string{"d"}})
 			m.write("config/weather", fields{"rediscover": true, "resource": ""})
@@ -71,14 +66,12 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 			if _, found := m.read("config/weather")["discovered_scopes"]; found && name == "token_url" {
 				t.Error("without a server_url the config still reads what one published")
 			}
-			if other.count() != 0 || other.looked() != 0 {
-				t.Error("the authorization server that the MCP server names was asked")
-			}
+			equal(t, "requests to the server of the metadata", other.count()+other.looked(), 0)
 		})
 	}
 }
 
-// An MCP server is not asked for what the operator wrote, nor by a write with verify=false.
+// A write with scopes and resource, or with verify=false, makes no request to the MCP server.
 func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 	for name, named := range namedByTheOperator {
 		m, as, mcp := discoverable(t, nil)
@@ -93,7 +86,7 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 			continue // which verify=false can't discover
 		}
 		m.write("config/weather", with(with(mcp.client(), named(as)), fields{"verify": false}))
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts no server")
+		m.rejects("config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts no server")
 		if mcp.called() > 0 || m.read("config/weather")["discovered_scopes"] != nil {
 			t.Error("verify=false asked the MCP server")
 		}
@@ -104,7 +97,7 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 	}
 }
 
-// An MCP server that can't be asked keeps no config from being written. The operator is told, then and later.
+// If the MCP server cannot be called, the config is written with a warning, which the status repeats.
 func TestMCPServerThatCanNotBeAsked(t *testing.T) {
 	for name, named := range namedByTheOperator {
 		silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -125,61 +118,47 @@ func TestMCPServerThatCanNotBeAsked(t *testing.T) {
 			client := with(named(as), fields{"server_url": test.url, "client_id": "vault", "client_secret": secret})
 			told := func(where string, warnings []string) {
 				t.Helper()
-				if len(warnings) != 1 || !strings.Contains(warnings[0], test.says) || !strings.Contains(warnings[0], test.url) ||
-					!strings.Contains(warnings[0], "rediscover=true") || strings.Contains(warnings[0], "\n") {
-					t.Errorf("%s, %s: warnings %q", name, where, warnings)
-				}
+				warns(t, name+", "+where, warnings, test.says, test.url, "rediscover=true")
+				equal(t, name+", "+where+": line breaks", strings.Count(strings.Join(warnings, ""), "\n"), 0)
 			}
 			told("the write", m.write("config/weather", client))
-			form := as.await(1).form
-			if form.Get("scope") != test.scope || form.Get("resource") != test.url {
-				t.Errorf("%s: the request is %v", name, form)
-			}
+			as.await(1).holds(t, map[string]string{"scope": test.scope, "resource": test.url})
 			m.write("role/weather/reader", fields{"audience": "c"})
 			told("the status", m.read("status/weather")["warnings"].([]string))
 			told("the role's status", m.read("status/weather/reader")["warnings"].([]string))
-			if warnings := m.write("config/weather", fields{"max_ttl": "1h"}); warnings != nil {
-				t.Errorf("%s: another write warns %q", name, warnings)
-			}
+			equal(t, name+": the warnings of another write", m.write("config/weather", fields{"max_ttl": "1h"}), nil)
 			told("another try", m.write("config/weather", fields{"rediscover": true}))
 			as.answers(refusing(http.StatusBadRequest, "invalid_scope"))
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"audience": "c"}, "invalid_scope", "discovery warns: ", test.says)
+			m.rejects("config/weather", fields{"audience": "c"}, "invalid_scope", "discovery warns: ", test.says)
 			m.write("config/weather", fields{"scopes": "c", "resource": "urn:c", "verify": false})
-			if warnings := m.read("status/weather")["warnings"].([]string); len(warnings) > 0 {
-				t.Errorf("%s: with nothing left to ask for the status warns %q", name, warnings)
-			}
+			equal(t, name+": the warnings with scopes and resource", m.read("status/weather")["warnings"].([]string), nil)
 		}
 	}
 }
 
-// What discovery warned of is behind many a failure, and is looked for long after.
+// A warning of discovery often explains a later failure.
 func TestWarningsOfDiscoveryStay(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"grant_types_supported": []string{"authorization_code"}})
 	const warning = "does not list the client_credentials grant"
 	as.answers(refusing(http.StatusBadRequest, "unauthorized_client"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", mcp.client(), "unauthorized_client", "discovery warns: ", warning)
+	m.rejects("config/weather", mcp.client(), "unauthorized_client", "discovery warns: ", warning)
 	as.answers(granting(nil))
-	m.write("config/weather", mcp.client())
+	warns(t, "the write", m.write("config/weather", mcp.client()), warning)
 	m.write("role/weather/reader", fields{"scopes": "a"})
-	m.stop()
-	m.start()
+	m.restart()
 	for _, name := range []string{"weather", "weather/reader"} {
-		if got := m.read("status/" + name)["warnings"].([]string); len(got) != 1 || !strings.Contains(got[0], warning) {
-			t.Errorf("the status of %s warns %q", name, got)
-		}
+		warns(t, "the status of "+name, m.read("status/" + name)["warnings"].([]string), warning)
 	}
 	as.answers(refusing(http.StatusBadRequest, "invalid_scope"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"scopes": "b"}, "invalid_scope", warning)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "b"}, "invalid_scope", warning)
+	m.rejects("config/weather", fields{"scopes": "b"}, "invalid_scope", warning)
+	m.rejects("role/weather/reader", fields{"scopes": "b"}, "invalid_scope", warning)
 	as.answers(granting(nil))
 	as.describes(nil)
 	m.write("config/weather", fields{"rediscover": true})
-	if got := m.read("status/weather")["warnings"].([]string); len(got) > 0 {
-		t.Errorf("after another discovery the status warns %q", got)
-	}
+	equal(t, "the warnings after another discovery", m.read("status/weather")["warnings"].([]string), nil)
 }
 
-// Of several authorization servers the credentials may be for another than the first.
+// The credentials may be for another authorization server than the first in the metadata.
 func TestRefusalNamesTheOtherServers(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	other := newAuthServer(t)
@@ -188,7 +167,7 @@ func TestRefusalNamesTheOtherServers(t *testing.T) {
 	mcp.issuers = append(mcp.issuers, other.URL)
 	mcp.mu.Unlock()
 	as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", mcp.client(), "invalid_client", "write issuer="+other.URL+" if the credentials are for it")
+	m.rejects("config/weather", mcp.client(), "invalid_client", "write issuer="+other.URL+" if the credentials are for it")
 	other.asked(t, 0, "after a refusal of the first server")
 	m.write("config/weather", with(mcp.client(), fields{"issuer": other.URL}))
 	other.answers(refusing(http.StatusUnauthorized, "invalid_client"))
@@ -198,18 +177,14 @@ func TestRefusalNamesTheOtherServers(t *testing.T) {
 	}
 }
 
-// The issuer in the authorization server's own spelling is what assertions are for.
+// The audience of assertions is the issuer as the authorization server writes it.
 func TestOperatorsIssuerWithoutItsSlash(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.describes(fields{"issuer": as.URL + "/"})
 	m.write("config/weather", fields{"issuer": as.URL, "client_id": "vault", "private_key": pemOf(t, edKey(t))})
-	if got := m.asserted(as.await(1)).Audience; got != as.URL+"/" {
-		t.Errorf("the assertion is for %s", got)
-	}
-	// The slash is no other issuer, whose credentials it would take.
+	equal(t, "the audience", m.asserted(as.await(1)).Audience, as.URL+"/")
+	// Without the slash it is still the same issuer.
 	as.describes(nil)
 	m.write("config/weather", fields{"rediscover": true})
-	if got := m.read("config/weather")["discovered_issuer"]; got != as.URL {
-		t.Errorf("the issuer is %v", got)
-	}
+	equal(t, "the issuer", m.read("config/weather")["discovered_issuer"], as.URL)
 }

@@ -9,10 +9,7 @@ func TestPrintingAConfigShowsNoSecret(t *testing.T) {
 	m, as := newMount(t), newAuthServer(t)
 	m.configure(as, nil)
 	c := m.config("weather")
-	q, err := c.request(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	q := must(c.request(nil))(t)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s"} {
 		for _, printed := range []any{c, *c, q, *q} {
 			checkSecretFree(t, "a printed config or request", fmt.Sprintf(verb, printed))

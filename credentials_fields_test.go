@@ -2,65 +2,37 @@ package mcpoauth
 
 import "testing"
 
-// Where a field belongs decides whether a write of it must bring the credentials again, and whether it ends what was
-// proven of them. So a new field needs a decision: this list is that decision, and nothing is left out of it.
+// A field of the route needs the credentials in the same write; a field of the credentials ends their proof. This list
+// has that decision for each field, so a new one needs it too.
 func TestEachConfigFieldIsRouteOrCredentialOrNeither(t *testing.T) {
 	const neither traits = 0
-	decided := map[string]traits{
-		"issuer":                  isRoute,
-		"token_url":               isRoute,
-		"assertion_audience":      isRoute,
-		"ca_cert":                 isRoute,
-		"allow_insecure_http":     isRoute,
-		"allow_private_addresses": isRoute,
-
-		"identity":               isCredential,
-		"grant":                  isCredential,
-		"client_id":              isCredential,
-		"client_secret":          isCredential,
-		"raw_basic_auth":         isCredential,
-		"key_id":                 isCredential,
-		"signing_alg":            isCredential,
-		"certificate":            isCredential,
-		"client_certificate":     isCredential,
-		"client_certificate_key": isCredential,
-		"assertion_type":         isCredential,
-		"assertion_subject":      isCredential,
-		"assertion_ttl":          isCredential,
-		"assertion_claims":       isCredential,
-
-		// sameRoute compares what it leads to.
-		"server_url": neither,
-		// config.credentials adds them by other values than those that are read.
-		"token_endpoint_auth_method": neither,
-		"private_key":                neither,
-		"key_type":                   neither,
-		"extra_headers":              neither,
-
-		"publish_jwks":    neither,
-		"scopes":          neither,
-		"resource":        neither,
-		"omit_resource":   neither,
-		"audience":        neither,
-		"extra_params":    neither,
-		"default_ttl":     neither,
-		"max_ttl":         neither,
-		"idle_timeout":    neither,
-		"request_timeout": neither,
-
-		// They are not stored.
-		"server":     neither,
-		"rediscover": neither,
-		"verify":     neither,
+	decided := map[string]traits{}
+	for is, names := range map[traits][]string{
+		isRoute: {"issuer", "token_url", "assertion_audience", "ca_cert", "allow_insecure_http", "allow_private_addresses"},
+		isCredential: {
+			"identity", "grant", "client_id", "client_secret", "raw_basic_auth", "key_id", "signing_alg", "certificate",
+			"client_certificate", "client_certificate_key",
+			"assertion_type", "assertion_subject", "assertion_ttl", "assertion_claims",
+		},
+		neither: {
+			"server_url", // sameRoute compares its effect
+			// config.credentials adds them by other values than those that are read.
+			"token_endpoint_auth_method", "private_key", "key_type", "extra_headers",
+			"publish_jwks", "scopes", "resource", "omit_resource", "audience", "extra_params",
+			"default_ttl", "max_ttl", "idle_timeout", "request_timeout",
+			"server", "rediscover", "verify", // they are not stored
+		},
+	} {
+		for _, name := range names {
+			decided[name] = is
+		}
 	}
 	for _, f := range configTable {
 		want, ok := decided[f.name]
 		if !ok {
 			t.Errorf("%s is a new field: decide whether it is a route, a credential or neither", f.name)
 		}
-		if got := f.traits & (isRoute | isCredential); got != want {
-			t.Errorf("%s has the traits %b, want %b", f.name, got, want)
-		}
+		equal(t, f.name+": the traits", f.traits&(isRoute|isCredential), want)
 		delete(decided, f.name)
 	}
 	for name := range decided {
@@ -68,7 +40,6 @@ func TestEachConfigFieldIsRouteOrCredentialOrNeither(t *testing.T) {
 	}
 }
 
-// A list and a map may have a trait too.
 func TestFieldsOfEveryTypeAreCompared(t *testing.T) {
 	table := tokenParamFields(func(c *config) *tokenParams { return &c.tokenParams }, nil)
 	for i := range table {

@@ -1,7 +1,6 @@
 package mcpoauth
 
 import (
-	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,17 +8,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// isVerified checks what status/ says of the credentials, for the config and each of its roles.
+// isVerified checks credentials_verified in the status of the config and of the names.
 func (m *mount) isVerified(want bool, when string, names ...string) {
 	m.t.Helper()
 	for _, name := range append([]string{"weather"}, names...) {
-		if got := m.read("status/" + name)["credentials_verified"]; got != want {
-			m.t.Errorf("%s: credentials_verified of %s is %v; want %t", when, name, got, want)
-		}
+		equal(m.t, when+": credentials_verified of "+name, m.read("status/" + name)["credentials_verified"], want)
 	}
 }
 
-// A secret or key that no request has been made with must not look healthy.
+// Credentials are not verified before a token request succeeds with them.
 func TestCredentialsAreVerifiedByTheFirstTokenRequestThatSucceeds(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -51,8 +48,7 @@ func TestCredentialsAreVerifiedByTheFirstTokenRequestThatSucceeds(t *testing.T) 
 				test.request(m)
 				as.asked(t, asked+1, "after "+test.name)
 				m.isVerified(true, "after "+test.name, "weather/reader")
-				m.stop()
-				m.start()
+				m.restart()
 				m.isVerified(true, "after a restart", "weather/reader")
 				m.write("config/weather", fields{"scopes": "c", "verify": false})
 				m.isVerified(true, "after another change", "weather/reader")
@@ -61,7 +57,7 @@ func TestCredentialsAreVerifiedByTheFirstTokenRequestThatSucceeds(t *testing.T) 
 	}
 }
 
-// The old token is valid, so status/ says ok: what was just written has not been tried.
+// The state is ok while the old token is valid, but the new credentials have not been tried.
 func TestCredentialsThatAreReplacedAreToBeVerifiedAgain(t *testing.T) {
 	for name, change := range map[string]func(*authServer) fields{
 		"secret": func(*authServer) fields {
@@ -82,11 +78,10 @@ func TestCredentialsThatAreReplacedAreToBeVerifiedAgain(t *testing.T) {
 			m.isVerified(true, "after a verified write")
 			m.write("config/weather", change(as))
 			m.isVerified(false, "after the change")
-			m.stop()
-			m.start()
+			m.restart()
 			m.isVerified(false, "after a restart")
 			as.answers(refusing(401, "invalid_client"))
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"client_id": m.read("config/weather")["client_id"]}, "invalid_client")
+			m.rejects("config/weather", fields{"client_id": m.read("config/weather")["client_id"]}, "invalid_client")
 			m.isVerified(false, "after a write that was refused")
 			as.answers(granting(nil))
 			m.write("config/weather", fields{"client_id": m.read("config/weather")["client_id"]})
@@ -99,8 +94,7 @@ func TestCredentialsThatAreReplacedAreToBeVerifiedAgain(t *testing.T) {
 }
 
 func TestCredentialsOfADeletedConfigProveNothing(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.token("weather")
 	m.isVerified(true, "after a read")
 	m.delete("config/weather")
@@ -109,15 +103,13 @@ func TestCredentialsOfADeletedConfigProveNothing(t *testing.T) {
 	m.isVerified(false, "after the config was created again")
 }
 
-// When the credentials were written is not when the config was.
+// A write of other fields does not change the time at which the credentials were written.
 func TestStatusSaysWhenCredentialsWereWritten(t *testing.T) {
-	story := func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		written := func(want time.Time, when string) {
 			t.Helper()
-			if got := m.read("status/weather")["credentials_written_at"]; got != rfc3339(want) {
-				t.Errorf("%s: credentials_written_at is %v; want %s", when, got, rfc3339(want))
-			}
+			equal(t, when+": credentials_written_at", m.read("status/weather")["credentials_written_at"], rfc3339(want))
 		}
 		first := time.Now()
 		client := fields{"token_url": "https://as.example.com/token", "client_id": "vault", "client_secret": secret, "verify": false}
@@ -135,46 +127,38 @@ func TestStatusSaysWhenCredentialsWereWritten(t *testing.T) {
 		written(second, "while the old key signs")
 		time.Sleep(time.Second)
 		written(second.Add(10*time.Minute), "when the rotated key signs")
-	}
-	synctest.Test(t, story)
+	})
 }
 
-// A rotated key is another proof: that of the old one says nothing of it.
+// A token request with the old key does not verify the new one. The server gets assertions of each in its time.
 func TestRotatedKeyIsToBeVerified(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
+	first := m.signsWith("weather")
+	second := m.data(logical.UpdateOperation, "keys/weather/rotate", nil)["key_id"].(string)
 	m.token("weather")
-	m.isVerified(true, "after a read")
-	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 	m.isVerified(true, "while the old key signs")
-	m.stop()
-	c := m.config("weather")
-	c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) // as if it were later
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
+	equal(t, "the key before its successor's time", m.asserted(as.await(1)).header.KeyID, first)
+	m.edit("weather", func(c *config) { c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) }) // as if it were later
 	m.isVerified(false, "when the new key signs")
 	m.write("config/weather", nil)
 	m.isVerified(true, "after a verified write")
+	equal(t, "the key after its time", m.asserted(as.await(2)).header.KeyID, second)
 }
 
-// A request that began with the old secret proves nothing of the new one.
+// A request that began with the old secret does not verify the new one.
 func TestRequestThatIsOvertakenByNewCredentialsVerifiesNothing(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.hold()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := inBackground(func() {
 		_, _ = m.do(logical.ReadOperation, "token/weather", nil)
-	}()
+	})
 	as.await(1)
 	m.configure(as, fields{"client_secret": "new-" + secretMark})
 	m.isVerified(false, "while the old request is under way")
 	as.answers(refusing(401, "invalid_client"))
 	as.release()
-	<-done
+	wait()
 	m.isVerified(false, "after it")
 }
 
@@ -190,8 +174,8 @@ func TestClientCertificateIsVerified(t *testing.T) {
 	m.isVerified(false, "after its renewal")
 }
 
-// What a request has proved is stored once. A node that may not write forwards who asks, and storage that fails
-// keeps no token from its reader.
+// A proof is stored once. A node that may not write forwards the status, and a token is served even if its proof cannot
+// be stored.
 func TestProofIsStoredOnce(t *testing.T) {
 	storage := &testStorage{}
 	as, m := newAuthServer(t), newNode(t, storage, 0)
@@ -203,9 +187,7 @@ func TestProofIsStoredOnce(t *testing.T) {
 	m.write("config/weather", fields{"scopes": "a", "verify": false})
 	m.token("weather")
 	stored := storage.entries(t)["proved/weather"]
-	if stored == "" {
-		t.Fatal("the proof is not stored")
-	}
+	contains(t, "the stored proof", stored, "{")
 	storage.fail("put proved/", "get proved/")
 	m.write("config/weather", fields{"scopes": "b", "verify": false})
 	m.token("weather")
@@ -213,7 +195,5 @@ func TestProofIsStoredOnce(t *testing.T) {
 	storage.fail()
 	standby := newNode(t, storage, passiveStates["performance standby"])
 	standby.readOnly(logical.ReadOperation, "status/weather", nil)
-	if got := storage.entries(t)["proved/weather"]; got != stored {
-		t.Errorf("the stored proof was %s and is %s", stored, got)
-	}
+	equal(t, "the stored proof", storage.entries(t)["proved/weather"], stored)
 }

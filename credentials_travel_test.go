@@ -3,43 +3,40 @@ package mcpoauth
 import (
 	"crypto/elliptic"
 	"crypto/tls"
-	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// routeChange is a write that changes where or how credentials travel.
+// routeChange is a write that changes the route of credentials.
 type routeChange struct {
-	name string
-	// base is the config before, without the credentials.
-	base func(*places) fields
-	// change is the write.
-	change func(*places) fields
-	// discovers tells that the write, once allowed, has somebody to discover.
-	discovers bool
-	// keysOnly is set if the field goes with signing keys alone.
-	keysOnly bool
+	name      string
+	base      func(*places) fields // the config before, without the credentials
+	change    func(*places) fields // the write
+	discovers bool                 // the write leads to a discovery
+	keysOnly  bool                 // the field goes with signing keys only
 }
 
-// places are where credentials belong, and where they might be lured to.
+// places are the servers of a config, and those of a thief.
 type places struct {
 	as, thief       *authServer
 	mcp, thiefs     *mcpServer
 	caCert, otherCA string
 }
 
-// asked is how often anybody was asked anything.
+// asked returns the number of all requests.
 func (p *places) asked() int {
 	return p.as.count() + p.as.looked() + p.thief.count() + p.thief.looked() + p.mcp.called() + p.thiefs.called()
 }
 
 func (p *places) atTokenURL() fields { return p.as.endpoint() }
 
-func (p *places) atServerURL() fields {
-	return fields{"server_url": p.mcp.url(), "client_id": "vault"}
-}
+func (p *places) withCA() fields { return with(p.atTokenURL(), fields{"ca_cert": p.caCert}) }
+
+func (p *places) atServerURL() fields { return fields{"server_url": p.mcp.url(), "client_id": "vault"} }
+
+func thiefsTokenURL(p *places) fields { return fields{"token_url": p.thief.URL + "/token"} }
+
+func thiefsIssuer(p *places) fields { return fields{"issuer": p.thief.URL} }
 
 func newPlaces(t *testing.T) *places {
 	t.Helper()
@@ -51,30 +48,22 @@ func newPlaces(t *testing.T) *places {
 }
 
 var routeChanges = []routeChange{
-	{name: "token_url", base: (*places).atTokenURL, change: func(p *places) fields {
-		return fields{"token_url": p.thief.URL + "/token"}
-	}},
+	{name: "token_url", base: (*places).atTokenURL, change: thiefsTokenURL},
 	{name: "token_url to another path", base: (*places).atTokenURL, change: func(p *places) fields {
 		return fields{"token_url": p.as.URL + "/echo"}
 	}},
-	{name: "token_url set", base: (*places).atServerURL, change: func(p *places) fields {
-		return fields{"token_url": p.thief.URL + "/token"}
-	}},
+	{name: "token_url set", base: (*places).atServerURL, change: thiefsTokenURL},
 	{name: "token_url emptied", base: func(p *places) fields {
 		return with(p.atTokenURL(), fields{"server_url": p.thiefs.url()})
 	}, change: func(*places) fields { return fields{"token_url": ""} }, discovers: true},
 	{name: "issuer", base: func(p *places) fields {
 		return fields{"issuer": p.as.URL, "client_id": "vault"}
-	}, change: func(p *places) fields { return fields{"issuer": p.thief.URL} }, discovers: true},
-	{name: "issuer set", base: (*places).atServerURL, change: func(p *places) fields {
-		return fields{"issuer": p.thief.URL}
-	}, discovers: true},
+	}, change: thiefsIssuer, discovers: true},
+	{name: "issuer set", base: (*places).atServerURL, change: thiefsIssuer, discovers: true},
 	{name: "issuer emptied", base: func(p *places) fields {
 		return fields{"issuer": p.as.URL, "server_url": p.thiefs.url(), "client_id": "vault"}
 	}, change: func(*places) fields { return fields{"issuer": ""} }, discovers: true},
-	{name: "issuer beside token_url, an assertion's audience", base: (*places).atTokenURL, change: func(p *places) fields {
-		return fields{"issuer": p.thief.URL}
-	}},
+	{name: "issuer beside token_url, an assertion's audience", base: (*places).atTokenURL, change: thiefsIssuer},
 	{name: "server_url", base: (*places).atServerURL, change: func(p *places) fields {
 		return fields{"server_url": p.thiefs.url()}
 	}, discovers: true},
@@ -85,13 +74,12 @@ var routeChanges = []routeChange{
 		return with(p.atTokenURL(), fields{"assertion_audience": "https://other.example.com"})
 	}, change: func(*places) fields { return fields{"assertion_audience": ""} }, keysOnly: true},
 	{name: "ca_cert set", base: (*places).atTokenURL, change: func(p *places) fields { return fields{"ca_cert": p.caCert} }},
-	{name: "ca_cert", base: func(p *places) fields { return with(p.atTokenURL(), fields{"ca_cert": p.caCert}) }, change: func(p *places) fields {
-		return fields{"ca_cert": p.otherCA}
-	}},
-	{name: "ca_cert emptied", base: func(p *places) fields { return with(p.atTokenURL(), fields{"ca_cert": p.caCert}) }, change: func(*places) fields {
-		return fields{"ca_cert": ""}
-	}},
+	{name: "ca_cert", base: (*places).withCA, change: func(p *places) fields { return fields{"ca_cert": p.otherCA} }},
+	{name: "ca_cert emptied", base: (*places).withCA, change: func(*places) fields { return fields{"ca_cert": ""} }},
 	{name: "allow_insecure_http", base: (*places).atTokenURL, change: func(*places) fields { return fields{"allow_insecure_http": true} }},
+	{name: "allow_insecure_http taken back", base: func(p *places) fields {
+		return with(p.atTokenURL(), fields{"allow_insecure_http": true})
+	}, change: func(*places) fields { return fields{"allow_insecure_http": false} }},
 	{name: "allow_private_addresses", base: (*places).atServerURL, change: func(*places) fields { return fields{"allow_private_addresses": true} }},
 	{name: "allow_private_addresses taken back", base: func(p *places) fields {
 		return with(p.atServerURL(), fields{"allow_private_addresses": true})
@@ -101,8 +89,8 @@ var routeChanges = []routeChange{
 	}, discovers: true},
 }
 
-// Whoever may update a config could otherwise have its credentials sent to a host of
-// their own: a secret as it is, an assertion or a certificate to be passed on.
+// Otherwise, a caller who may update a config could have its secret, an assertion or the proof of a certificate sent to
+// a host of theirs.
 func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -120,12 +108,10 @@ func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 				}
 				was, asked, change := m.storage.entries(t), p.asked(), route.change(p)
 				for _, without := range []fields{{}, {"verify": false}, {"client_id": "thief", "scopes": "all"}} {
-					m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must supply "+kind.field+" too")
+					m.rejects("config/weather", with(change, without), "must supply "+kind.field+" too")
 				}
 				m.storage.unchanged(t, was)
-				if n := p.asked() - asked; n != 0 {
-					t.Errorf("the refused writes made %d requests", n)
-				}
+				equal(t, "requests by the refused writes", p.asked()-asked, 0)
 
 				m.write("config/weather", with(with(change, kind.bring), fields{"verify": route.discovers}))
 				if n := p.asked() - asked; (n > 0) != route.discovers {
@@ -143,12 +129,7 @@ func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 
 // A client certificate needs https, and so a config that is not discovered here.
 func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
-	var certificate credentialKind
-	for _, kind := range credentialKinds(t) {
-		if kind.name == "client certificate" {
-			certificate = kind
-		}
-	}
+	certificate := credentialKinds(t)[3]
 	const tokenURL = "https://as.example.com/token"
 	for _, change := range []fields{
 		{"token_url": "https://thief.example.com/token"},
@@ -163,7 +144,7 @@ func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
 		m.write("config/weather", with(certificate.give, fields{"token_url": tokenURL, "client_id": "vault", "verify": false}))
 		was := m.storage.entries(t)
 		for _, without := range []fields{{}, {"verify": false}, {"client_certificate": certificate.give["client_certificate"]}} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, without), "must supply client_certificate_key too")
+			m.rejects("config/weather", with(change, without), "must supply client_certificate_key too")
 		}
 		m.storage.unchanged(t, was)
 		if change["token_url"] != "" {
@@ -172,64 +153,28 @@ func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
 	}
 }
 
-// Where token_url names the endpoint, server_url is a resource's name and no more.
+// Beside token_url, server_url only names a resource.
 func TestServerURLBesideTokenURLNeedsNoCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		m, p := newMount(t), newPlaces(t)
 		p.as = newAuthority(t).newServer(t, false)
 		m.write("config/weather", with(with(p.atTokenURL(), kind.give), fields{"verify": false}))
 		m.write("config/weather", fields{"server_url": p.thiefs.url(), "verify": false})
-		if n := p.asked(); n != 0 {
-			t.Errorf("%s: the writes made %d requests", kind.name, n)
-		}
+		equal(t, kind.name+": requests by the writes", p.asked(), 0)
 	}
 }
 
-// A plugin-made key is for one place: written for another it is another key.
+// A write for another server makes another key.
 func TestPluginMadeKeyDoesNotMove(t *testing.T) {
 	m, p := newMount(t), newPlaces(t)
 	m.write("config/weather", with(p.atTokenURL(), fields{"key_type": "ec-p256"}))
 	before := m.read("keys/weather")["active_key_id"]
 	m.write("config/weather", fields{"token_url": p.thief.URL + "/token", "key_type": "ec-p256"})
-	after := m.read("keys/weather")
-	if after["active_key_id"] == before || len(after["keys"].([]any)) != 1 {
-		t.Errorf("the key was %v and is %v", before, after["active_key_id"])
+	if keys, _ := m.keys("weather"); len(keys) != 1 || keys[0] == before {
+		t.Errorf("the key was %v and is %v", before, keys)
 	}
 	m.write("config/weather", fields{"token_url": p.as.URL + "/token", "private_key": pemOf(t, edKey(t)), "verify": false})
-	if got := m.read("config/weather")["key_type"]; got != "" {
-		t.Errorf("key_type is %q beside the operator's key", got)
-	}
-}
-
-// Whoever may update a config could otherwise have its secret sent to a host of their
-// own.
-func TestSecretTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
-	certificate, _ := certificateAndKey(t)
-	as, thief := newAuthServer(t), newAuthServer(t)
-	for _, test := range []struct {
-		name   string
-		change fields
-	}{
-		{"token_url to another host", fields{"token_url": thief.URL + "/token"}},
-		{"token_url to another path", fields{"token_url": as.URL + "/echo"}},
-		{"ca_cert added", fields{"ca_cert": certificate}},
-		{"allow_insecure_http", fields{"allow_insecure_http": true}},
-		{"token_url beside other changes", fields{"token_url": thief.URL, "client_id": "thief", "token_endpoint_auth_method": "client_secret_post"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			m := newMount(t)
-			m.configure(as, nil)
-			was, asked := m.storage.entries(t), as.count()
-			for _, verify := range []bool{true, false} {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
-					with(test.change, fields{"verify": verify}), "must supply client_secret too")
-			}
-			m.storage.unchanged(t, was)
-			as.asked(t, asked, "after the refused write")
-			m.write("config/weather", with(test.change, fields{"client_secret": secret, "verify": false}))
-		})
-	}
-	thief.asked(t, 0, "after all")
+	equal(t, "key_type beside the operator's key", m.read("config/weather")["key_type"], "")
 }
 
 func TestSecretGoesToTheNewPlaceWhenItIsGiven(t *testing.T) {
@@ -237,23 +182,11 @@ func TestSecretGoesToTheNewPlaceWhenItIsGiven(t *testing.T) {
 	m := newMount(t)
 	m.write("config/weather", before.client())
 	m.write("config/weather", fields{"token_url": after.URL + "/token", "client_secret": "new-" + secretMark})
-	if got := after.await(1); got.clientSecret != "new-"+secretMark {
-		t.Errorf("the new server got the secret %q", got.clientSecret)
-	}
+	equal(t, "the secret at the new server", after.await(1).clientSecret, "new-"+secretMark)
 	before.asked(t, 1, "after the move")
 }
 
-// Removing what was added is a change of route like any other.
-func TestRemovingProtectionNeedsTheSecret(t *testing.T) {
-	certificate, _ := certificateAndKey(t)
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, fields{"ca_cert": certificate, "allow_insecure_http": true})
-	for _, change := range []fields{{"ca_cert": ""}, {"allow_insecure_http": false}} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, "must supply client_secret too")
-	}
-}
-
-// The issuer alone does not say where credentials go: its metadata may name an endpoint at another host.
+// The metadata of the same issuer may name an endpoint at another host.
 func TestRediscoveredEndpointAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -266,7 +199,7 @@ func TestRediscoveredEndpointAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 			thief := newAuthServer(t)
 			as.describes(fields{"token_endpoint": thief.URL + "/token"})
 			was, asked := m.storage.entries(t), as.count()
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(change, fields{"rediscover": true}),
+			m.rejects("config/weather", with(change, fields{"rediscover": true}),
 				"token endpoint", thief.URL, as.URL, strings.Fields(kind.field)[0])
 			m.storage.unchanged(t, was)
 			thief.asked(t, 0, kind.name+": after the refused write")
@@ -282,9 +215,7 @@ func TestRediscoveredEndpointAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 				m.write("config/weather", with(kind.bring, fields{"rediscover": true}))
 				thief.asked(t, 1, kind.name+": after the write with the credentials")
 			}
-			if got := m.read("config/weather")["discovered_token_url"]; got != thief.URL+"/token" {
-				t.Errorf("%s: the endpoint is %v", kind.name, got)
-			}
+			equal(t, kind.name+": the endpoint", m.read("config/weather")["discovered_token_url"], thief.URL+"/token")
 		}
 	}
 }
@@ -299,26 +230,27 @@ func TestRediscoveredEndpointAtTheSameOriginNeedsNoCredentials(t *testing.T) {
 		m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
 		as.describes(fields{"token_endpoint": as.URL + "/other"})
 		m.write("config/weather", fields{"rediscover": true})
-		if got := m.read("config/weather")["discovered_token_url"]; got != as.URL+"/other" {
-			t.Errorf("%s: the endpoint is %v", kind.name, got)
-		}
+		equal(t, kind.name+": the endpoint", m.read("config/weather")["discovered_token_url"], as.URL+"/other")
 	}
 }
 
-// A client certificate goes to the alias for mutual TLS, so that is what must not move.
+// A client certificate goes to the alias for mutual TLS.
 func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 	alias := func(as *authServer) fields {
 		return fields{"mtls_endpoint_aliases": fields{"token_endpoint": as.URL + "/token"}}
 	}
+	atMTLS := func(mtls, _ *authServer) fields { return alias(mtls) }
+	atThief := func(_, thief *authServer) fields { return alias(thief) }
+	none := func(_, _ *authServer) fields { return nil }
 	for _, test := range []struct {
 		name        string
 		first, then func(mtls, thief *authServer) fields
 		refused     bool
 	}{
-		{"the alias moves", func(mtls, _ *authServer) fields { return alias(mtls) }, func(_, thief *authServer) fields { return alias(thief) }, true},
-		{"an alias appears", func(_, _ *authServer) fields { return nil }, func(_, thief *authServer) fields { return alias(thief) }, true},
-		{"the alias goes", func(mtls, _ *authServer) fields { return alias(mtls) }, func(_, _ *authServer) fields { return nil }, true},
-		{"the endpoint for secrets moves", func(mtls, _ *authServer) fields { return alias(mtls) }, func(mtls, thief *authServer) fields {
+		{"the alias moves", atMTLS, atThief, true},
+		{"an alias appears", none, atThief, true},
+		{"the alias goes", atMTLS, none, true},
+		{"the endpoint for secrets moves", atMTLS, func(mtls, thief *authServer) fields {
 			return with(alias(mtls), fields{"token_endpoint": thief.URL + "/token"})
 		}, false},
 	} {
@@ -335,15 +267,15 @@ func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 				thief.asked(t, 0, "after a write that concerns other clients")
 				return
 			}
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"rediscover": true}, "client_certificate_key")
+			m.rejects("config/weather", fields{"rediscover": true}, "client_certificate_key")
 			m.storage.unchanged(t, was)
 			thief.asked(t, 0, "after the refused write")
 		})
 	}
 }
 
-// The audience that a server wants of assertions is often found by trial: until a key's first token it may
-// change without a new key, which would have to be registered again.
+// Operators often find the audience of assertions by trial. Until a key's first token, the audience may change without
+// a new key, which would have to be registered again.
 func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
 	key := pemOf(t, ecKey(t, elliptic.P256()))
 	for _, kind := range []fields{{"key_type": "ec-p256"}, {"private_key": key}} {
@@ -351,18 +283,14 @@ func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
 		m.write("config/weather", with(with(as.endpoint(), kind), fields{"verify": false}))
 		was := m.read("keys/weather")["active_key_id"]
 		as.answers(refusing(401, "invalid_client"))
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://wrong.example.com"},
+		m.rejects("config/weather", fields{"assertion_audience": "https://wrong.example.com"},
 			`aud "https://wrong.example.com"`, "assertion_audience=, assertion_type=, signing_alg= and key_id=")
 		as.answers(granting(nil))
 		m.write("config/weather", with(kind, fields{"assertion_audience": "https://right.example.com", "assertion_type": "client-authentication+jwt"}))
-		if a := m.asserted(as.await(2)); a.Audience != "https://right.example.com" {
-			t.Errorf("the audience is %q", a.Audience)
-		}
-		if got := m.read("keys/weather")["active_key_id"]; got != was {
-			t.Errorf("the key is %v; want still %v", got, was)
-		}
+		equal(t, "the audience", m.asserted(as.await(2)).Audience, "https://right.example.com")
+		equal(t, "the key", m.read("keys/weather")["active_key_id"], was)
 		// The key is known now.
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"assertion_audience": "https://other.example.com"}, "must supply")
+		m.rejects("config/weather", fields{"assertion_audience": "https://other.example.com"}, "must supply")
 		m.write("config/weather", fields{"assertion_type": "JWT"})
 	}
 }

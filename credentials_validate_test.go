@@ -5,21 +5,15 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
 	certificate, key := certificateAndKey(t)
 	otherCertificate, _ := certificateAndKey(t)
-	weak, err := rsa.GenerateKey(rand.Reader, 1024)
-	if err != nil {
-		t.Fatal(err)
-	}
+	weak := must(rsa.GenerateKey(rand.Reader, 1024))(t)
 	p521 := pemOf(t, ecKey(t, elliptic.P521()))
 	pair := fields{"client_certificate": certificate, "client_certificate_key": key}
 	for _, test := range []struct {
@@ -89,7 +83,7 @@ func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
 			as, m := newAuthority(t).newServer(t, false), newMount(t)
 			for _, verify := range []bool{true, false} {
 				data := with(as.endpoint(), with(test.config, fields{"verify": verify}))
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, test.says)
+				m.rejects("config/weather", data, test.says)
 			}
 			equal(t, "the configs", m.list("config/"), nil)
 			as.asked(t, 0, "after writes that are refused")
@@ -115,15 +109,15 @@ func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 		{fields{"allow_private_addresses": "perhaps"}, "allow_private_addresses"},
 		{fields{"allow_insecure_http": "perhaps"}, "allow_insecure_http"},
 		{fields{"rediscover": "perhaps"}, "rediscover"},
-		{fields{"extra_params": pairsOf(101)}, "at most 100"},
+		{fields{"extra_params": numberedPairs(101)}, "at most 100"},
 	} {
 		for _, base := range []fields{as.client(), {"client_id": "vault", "client_secret": secret}} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(base, with(test.change, fields{"server_url": "https://mcp.example.com"})), test.says)
+			m.rejects("config/weather", with(base, with(test.change, fields{"server_url": "https://mcp.example.com"})), test.says)
 			if base["token_url"] != nil && test.change["rediscover"] == nil {
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(base, with(test.change, fields{"verify": false})), test.says)
+				m.rejects("config/weather", with(base, with(test.change, fields{"verify": false})), test.says)
 			}
 			if test.change["issuer"] == nil {
-				break // discovery has nothing to do with it
+				break // the field has nothing to do with discovery
 			}
 		}
 	}
@@ -131,33 +125,10 @@ func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// pairsOf are n different parameters.
-func pairsOf(n int) fields {
-	params := fields{}
-	for _, name := range numbered(n) {
-		params[name] = "a"
-	}
-	return params
-}
-
-// The framework's own message would quote the value, and Vault would log it.
-func TestKeysOfTheWrongTypeAreNotEchoed(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	for _, field := range []string{"private_key", "client_certificate_key"} {
-		for _, value := range []any{fields{"value": secret}, []string{secret}, 12345, true} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.endpoint(), fields{field: value}), field+" must be a string")
-		}
-	}
-	as.asked(t, 0, "after keys of the wrong type")
-}
-
-// Every form in which tools write keys.
+// Tools write keys in all these forms.
 func TestWellFormedCredentialsAreAccepted(t *testing.T) {
 	ec, ed := ecKey(t, elliptic.P384()), edKey(t)
-	sec1, err := x509.MarshalECPrivateKey(ec)
-	if err != nil {
-		t.Fatal(err)
-	}
+	sec1 := must(x509.MarshalECPrivateKey(ec))(t)
 	certificate := certificateOf(t, ec, time.Now().Add(longLife))
 	for _, give := range []fields{
 		{"private_key": encodePEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey()))},
@@ -188,10 +159,9 @@ func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
 				was := m.storage.entries(t)
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(gets.give, fields{"verify": false}),
+				m.rejects("config/weather", with(gets.give, fields{"verify": false}),
 					"one kind of credentials", "empty the others in the same write")
-				m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/maps", with(with(as.endpoint(), has.give), gets.give),
-					"one kind of credentials")
+				m.rejects("config/maps", with(with(as.endpoint(), has.give), gets.give), "one kind of credentials")
 				m.storage.unchanged(t, was)
 			})
 		}
@@ -199,24 +169,23 @@ func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// Without others in their place a config has none, which it can not be.
+// A config cannot be without credentials.
 func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
 	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {
 		m := newMount(t)
 		m.write("config/weather", with(with(as.endpoint(), kind.give), fields{"verify": false}))
 		was := m.storage.entries(t)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", kind.none, "client_secret is missing")
+		m.rejects("config/weather", kind.none, "client_secret is missing")
 		m.storage.unchanged(t, was)
 	}
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// A key for a server that names methods without it.
 func TestKeyThatTheMetadataDoesNotName(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_methods_supported": []string{"client_secret_basic"}})
 	client := fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, edKey(t))}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "credentials are for private_key_jwt")
+	m.rejects("config/weather", client, "credentials are for private_key_jwt")
 	as.asked(t, 0, "after the refused write")
 	m.write("config/weather", with(client, fields{"token_endpoint_auth_method": "private_key_jwt"}))
 	m.asserted(as.await(1))
@@ -225,7 +194,7 @@ func TestKeyThatTheMetadataDoesNotName(t *testing.T) {
 func TestPluginMadeKeyThatTheServerCannotVerify(t *testing.T) {
 	m, _, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"ES256"}})
 	client := fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ed25519"}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", client, "EdDSA", "names ES256")
+	m.rejects("config/weather", client, "EdDSA", "names ES256")
 	equal(t, "the configs", m.list("config/"), nil)
 	m.write("config/weather", with(client, fields{"key_type": "ec-p256"}))
 }
@@ -233,9 +202,9 @@ func TestPluginMadeKeyThatTheServerCannotVerify(t *testing.T) {
 func TestPinnedHTTPEndpointNeedsThePermissionThatLetItIn(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", with(mcp.client(), fields{"allow_insecure_http": true}))
-	repin(m, func(d *discovered) {
-		d.TokenURL = strings.Replace(as.URL, "127.0.0.1", "as.example.com", 1) + "/token"
+	m.edit("weather", func(c *config) {
+		c.Discovered.TokenURL = strings.Replace(as.URL, "127.0.0.1", "as.example.com", 1) + "/token"
 	})
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather",
+	m.rejects("config/weather",
 		fields{"allow_insecure_http": false, "client_secret": secret, "verify": false}, "uses http", "rediscover=true")
 }

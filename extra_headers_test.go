@@ -4,36 +4,29 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Gateways want a key of their own beside the client's credentials: it is as secret as these.
+// Some gateways need a key beside the client's credentials. It is as secret as they are.
 func TestExtraHeaders(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	const first, second = secretMark + "-of-the-gateway", "another-" + secretMark
 	m.write("config/weather", with(as.client(), fields{"extra_headers": []string{"x-api-key=" + first, "user-agent=broker/1"}}))
 	equal(t, "the names", m.read("config/weather")["extra_headers"].([]string), []string{"User-Agent", "X-Api-Key"})
 	header := as.await(1).header
-	if header.Get("X-Api-Key") != first || header.Get("User-Agent") != "broker/1" {
-		t.Error("the headers were not sent")
-	}
+	equal(t, "the headers", []string{header.Get("X-Api-Key"), header.Get("User-Agent")}, []string{first, "broker/1"})
 
-	// Another value is other credentials, and is tried.
+	// A write of another value is verified.
 	m.write("config/weather", fields{"extra_headers": fields{"X-Api-Key": second}})
-	if got := as.await(2).header.Get("X-Api-Key"); got != second {
-		t.Error("the new value was not tried")
-	}
+	equal(t, "the new value", as.await(2).header.Get("X-Api-Key"), second)
 	m.write("config/weather", fields{"extra_headers": ""})
-	if got := as.await(3).header.Get("X-Api-Key"); got != "" || len(m.read("config/weather")["extra_headers"].([]string)) != 0 {
-		t.Error("the header is still sent")
-	}
+	equal(t, "the removed value", as.await(3).header.Get("X-Api-Key"), "")
+	equal(t, "the names", m.read("config/weather")["extra_headers"], nil)
 
-	// What the server repeats of it is not shown.
+	// An answer that repeats the value is redacted.
 	as.answers(func(r tokenRequest) (int, fields) {
 		return http.StatusForbidden, fields{"message": "the key " + r.header.Get("X-Api-Key") + " is unknown"}
 	})
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"extra_headers": "x-api-key=" + first}, "the key [redacted] is unknown")
+	m.rejects("config/weather", fields{"extra_headers": "x-api-key=" + first}, "the key [redacted] is unknown")
 }
 
 func TestWritingBackHeaderNamesKeepsTheValues(t *testing.T) {
@@ -49,31 +42,27 @@ func TestWritingBackHeaderNamesKeepsTheValues(t *testing.T) {
 	as.asked(t, 1, "after writes that change nothing")
 }
 
-// They travel by the credentials' rule.
+// Extra headers travel as credentials do.
 func TestExtraHeadersGoNowhereElse(t *testing.T) {
 	as, other, m := newAuthServer(t), newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"extra_headers": "x-api-key=" + secret + "-2"}))
 	was := m.storage.entries(t)
 	there := fields{"token_url": other.URL + "/token"}
-	for _, bring := range []fields{
+	for _, supplied := range []fields{
 		{},
 		{"client_secret": secret},
 		{"extra_headers": "x-api-key=" + secret + "-2"},
 		{"client_secret": secret, "extra_headers": "x-api-key"},
 		{"client_secret": secret, "extra_headers": fields{"x-api-key": nil}},
 	} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(there, bring), "client_secret and extra_headers")
+		m.rejects("config/weather", with(there, supplied), "client_secret and extra_headers")
 	}
 	m.storage.unchanged(t, was)
 	other.asked(t, 0, "without the credentials")
 	m.write("config/weather", with(there, fields{"client_secret": secret, "extra_headers": "x-api-key=" + secret + "-3"}))
-	if got := other.await(1).header.Get("X-Api-Key"); got != secret+"-3" {
-		t.Error("the header that was brought was not sent")
-	}
+	equal(t, "the supplied header", other.await(1).header.Get("X-Api-Key"), secret+"-3")
 	m.write("config/weather", fields{"token_url": as.URL + "/token", "client_secret": secret, "extra_headers": ""})
-	if got := as.await(2).header.Get("X-Api-Key"); got != "" {
-		t.Error("the header that was left behind was sent")
-	}
+	equal(t, "the removed header", as.await(2).header.Get("X-Api-Key"), "")
 }
 
 func TestFaultyExtraHeadersAreRefused(t *testing.T) {
@@ -101,7 +90,7 @@ func TestFaultyExtraHeadersAreRefused(t *testing.T) {
 		{fields{"x-key": value, "X-Key": value}, `extra_headers holds "X-Key" twice`},
 		{`{"x-key":"` + value + `","x-key":"b"}`, "twice"},
 	} {
-		says := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), fields{"extra_headers": test.headers}), test.says)
+		says := m.rejects("config/weather", with(as.client(), fields{"extra_headers": test.headers}), test.says)
 		if strings.Contains(says, value) {
 			t.Errorf("the value is in %q", says)
 		}
@@ -109,11 +98,10 @@ func TestFaultyExtraHeadersAreRefused(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// A value that was written without its name is not shown as a name.
 func TestValueWithoutAHeaderNameIsNotShown(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, headers := range []any{secretMark, "x-api-key: " + secretMark, fields{secretMark: nil}, []string{"x-api-key", secretMark}} {
-		err := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), fields{"extra_headers": headers}), "write name=value")
+		err := m.rejects("config/weather", with(as.client(), fields{"extra_headers": headers}), "write name=value")
 		if strings.Contains(strings.ToLower(err), strings.ToLower(secretMark)) {
 			t.Errorf("%v", err)
 		}

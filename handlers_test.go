@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A misspelt field is told, and not dropped: without omit_resource a token would be another one, and
-// without token_id any token would be replaced.
+// A misspelt field is an error: without omit_resource a token would be another one, and without token_id a refresh
+// would replace any token.
 func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		path  string
@@ -23,12 +23,11 @@ func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 		{"role/weather/reader", logical.CreateOperation, "scope"},
 		{"refresh/weather", logical.UpdateOperation, "token-id"},
 		{"keys/weather/rotate", logical.UpdateOperation, "activate_at"},
-		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // which a config's read has
+		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // a field of a config's read
 		{"refresh/weather", logical.UpdateOperation, "discovered_at"},
 	} {
 		t.Run(test.path, func(t *testing.T) {
-			as, m := newAuthServer(t), newMount(t)
-			m.configure(as, nil)
+			as, m := newConfigured(t)
 			m.token("weather")
 			requests, stored := as.count(), m.storage.entries(t)
 			m.refused(http.StatusBadRequest, test.op, test.path, fields{test.field: "1"}, test.field, "path-help")
@@ -38,17 +37,7 @@ func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 	}
 }
 
-// What was read may be written back, with what only a read has.
-func TestReadIsWrittenBack(t *testing.T) {
-	m, as, mcp := discoverable(t, nil)
-	m.write("config/weather", mcp.client())
-	requests, read := as.count(), m.read("config/weather")
-	m.write("config/weather", read)
-	as.asked(t, requests, "after a config was written back")
-	sameFields(t, m.read("config/weather"), read)
-}
-
-// TestOperatorsReadsEndThoughStorageHangs: a list of what the engine does not hold looks at one name after the other.
+// A list of the states reads one config after the other.
 func TestOperatorsReadsEndThoughStorageHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)

@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -25,24 +26,16 @@ func newIssuerMount(t *testing.T) *mount {
 	return m
 }
 
-// public reads what is published at a path, as an authorization server does.
-func (m *mount) public(path string) fields {
+// public reads a published document, as an authorization server does.
+func (m *mount) public(path string) (document fields) {
 	m.t.Helper()
-	data := m.data(logical.ReadOperation, path, nil)
-	body, _ := data[logical.HTTPRawBody].([]byte)
-	sameFields(m.t, data, fields{
-		logical.HTTPContentType: "application/json", logical.HTTPStatusCode: http.StatusOK, logical.HTTPRawBody: body,
-		logical.HTTPCacheControlHeader: "private, max-age=300",
-	})
-	checkSecretFree(m.t, path, string(body))
-	var document fields
-	if err := json.Unmarshal(body, &document); err != nil {
-		m.t.Fatal(err)
-	}
+	body, cache := m.raw(path, "application/json")
+	equal(m.t, "Cache-Control", cache, "private, max-age=300")
+	noError(m.t, json.Unmarshal(body, &document))
 	return document
 }
 
-// pathOf is a URL of the mount as a path in it.
+// pathOf returns the path of a URL in the mount.
 func pathOf(t *testing.T, url any) string {
 	t.Helper()
 	text, _ := url.(string)
@@ -53,37 +46,36 @@ func pathOf(t *testing.T, url any) string {
 	return path
 }
 
-// claimsOf verifies a JWT by the keys at a path of the mount, and gives its header and claims.
+// claimsOf verifies a JWT with the keys at a path of the mount, and returns its header and claims.
 func (m *mount) claimsOf(path, token string) (header jose.Header, claims fields) {
 	m.t.Helper()
-	data := m.data(logical.ReadOperation, path, nil)
-	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(data[logical.HTTPRawBody].([]byte), &set); err != nil {
-		m.t.Fatal(err)
-	}
-	signed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA})
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	header = signed.Signatures[0].Protected
-	keys := set.Key(header.KeyID)
-	if len(keys) != 1 {
-		m.t.Fatalf("%d keys named %q are published at %s", len(keys), header.KeyID, path)
-	}
-	payload, err := signed.Verify(keys[0])
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		m.t.Fatal(err)
-	}
+	set, _ := m.raw(path, "application/json")
+	header = verifyJWT(m.t, set, token, &claims)
 	return header, claims
 }
 
-// lifetimeOf is how long an assertion is valid, in seconds.
+// verifyJWT verifies a JWT with the key of a JWK Set that its header names, and decodes its claims.
+func verifyJWT(t *testing.T, set []byte, token string, claims any) jose.Header {
+	t.Helper()
+	var keySet jose.JSONWebKeySet
+	noError(t, json.Unmarshal(set, &keySet))
+	signed := must(jose.ParseSignedCompact(token, signingAlgorithms))(t)
+	header := signed.Signatures[0].Protected
+	keys := keySet.Key(header.KeyID)
+	if len(keys) != 1 {
+		t.Fatalf("%d keys are named %q", len(keys), header.KeyID)
+	}
+	equal(t, "the algorithm of the signature", header.Algorithm, keys[0].Algorithm)
+	noError(t, json.Unmarshal(must(signed.Verify(keys[0]))(t), claims))
+	return header
+}
+
+var signingAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, jose.ES384, jose.EdDSA}
+
+// lifetimeOf returns the lifetime of an assertion in seconds.
 func lifetimeOf(claims fields) float64 { return claims["exp"].(float64) - claims["iat"].(float64) }
 
-// The mount is the issuer of client assertions; the server knows the client by their subject.
+// The mount is the issuer of client assertions, and their subject names the client.
 func TestIdentityIssuer(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	endpoint := as.URL + "/token"
@@ -91,25 +83,19 @@ func TestIdentityIssuer(t *testing.T) {
 	as.asked(t, 0, "before the issuer can be trusted")
 	shown := m.read("keys/weather")
 	issuer := shown["issuer"].(string)
-	if !strings.HasPrefix(issuer, publicURL+"/issuer/weather-") || shown["subject"] != "weather" || shown["audience"] != "api://AzureADTokenExchange" {
-		t.Errorf("keys/weather shows %v", shown)
-	}
-	told := strings.Join(warnings, "\n")
-	for _, want := range []string{issuer + ",", `"weather"`, `"api://AzureADTokenExchange"`, "refresh/weather"} {
-		if !strings.Contains(told, want) {
-			t.Errorf("the write does not tell %s: %q", want, warnings)
-		}
-	}
+	contains(t, "the issuer", issuer, publicURL+"/issuer/weather-")
+	shows(t, shown, fields{
+		"subject": "weather", "audience": "api://AzureADTokenExchange",
+		"jwks_uri": issuer + "/jwks", "jwks_path": pathOf(t, issuer) + "/jwks",
+	})
+	contains(t, "the warnings", strings.Join(warnings, "\n"), issuer+",", `"weather"`, `"api://AzureADTokenExchange"`,
+		"refresh/weather")
 
 	metadata := m.public(pathOf(t, issuer) + "/.well-known/openid-configuration")
-	want := fields{
+	sameFields(t, metadata, fields{
 		"issuer": issuer, "jwks_uri": issuer + "/jwks", "response_types_supported": []any{"id_token"},
 		"subject_types_supported": []any{"public"}, "id_token_signing_alg_values_supported": []any{"RS256"},
-	}
-	sameFields(t, metadata, want)
-	if shown["jwks_uri"] != issuer+"/jwks" || shown["jwks_path"] != pathOf(t, issuer)+"/jwks" {
-		t.Errorf("keys/weather shows %v", shown)
-	}
+	})
 
 	m.token("weather")
 	form := as.await(1).form
@@ -117,9 +103,7 @@ func TestIdentityIssuer(t *testing.T) {
 		t.Errorf("the request is %v", slices.Sorted(maps.Keys(form)))
 	}
 	header, claims := m.claimsOf(pathOf(t, metadata["jwks_uri"]), form.Get("client_assertion"))
-	if header.Algorithm != "RS256" || header.KeyID == "" || header.ExtraHeaders[jose.HeaderType] != "JWT" {
-		t.Errorf("the header is %+v", header)
-	}
+	equal(t, "alg and typ", []any{header.Algorithm, header.ExtraHeaders[jose.HeaderType]}, []any{"RS256", "JWT"})
 	if claims["iss"] != issuer || claims["sub"] != "weather" || claims["aud"] != "api://AzureADTokenExchange" ||
 		len(claims["jti"].(string)) < 22 || lifetimeOf(claims) != 60 {
 		t.Errorf("the claims are %v", claims)
@@ -127,13 +111,9 @@ func TestIdentityIssuer(t *testing.T) {
 
 	m.write("config/weather", fields{"client_id": "app", "assertion_ttl": "10m"})
 	form = as.await(2).form
-	if form.Get("client_id") != "app" {
-		t.Errorf("client_id is %q", form.Get("client_id"))
-	}
+	equal(t, "client_id", form.Get("client_id"), "app")
 	again, claims := m.claimsOf(pathOf(t, metadata["jwks_uri"]), form.Get("client_assertion"))
-	if again.KeyID != header.KeyID || lifetimeOf(claims) != 600 {
-		t.Errorf("the claims are %v", claims)
-	}
+	equal(t, "kid and lifetime", []any{again.KeyID, lifetimeOf(claims)}, []any{header.KeyID, 600.0})
 }
 
 // The assertion is the grant itself (RFC 7523 section 2.1).
@@ -169,23 +149,20 @@ func TestGrantJWTBearer(t *testing.T) {
 		form := request.form
 		want := slices.Sorted(slices.Values(append([]string{"assertion", "grant_type", "resource", "scope"}, test.params...)))
 		equal(t, "the parameters", slices.Sorted(maps.Keys(form)), want)
-		if form.Get("grant_type") != bearer || !slices.Equal(form["resource"], []string{"https://weather.example.com/mcp"}) ||
-			request.clientID != test.id || request.clientSecret != test.secret {
-			t.Errorf("request %d is for %q at %q, of %q", n+1, form.Get("grant_type"), form["resource"], request.clientID)
-		}
+		equal(t, "the resource", form["resource"], []string{"https://weather.example.com/mcp"})
+		equal(t, "the grant and credentials", []string{form.Get("grant_type"), request.clientID, request.clientSecret},
+			[]string{bearer, test.id, test.secret})
 		shown := m.read("keys/weather")
 		_, claims := m.claimsOf(shown["jwks_path"].(string), form.Get("assertion"))
-		if claims["iss"] != shown["issuer"] || claims["sub"] != "agent-7" || claims["aud"] != test.audience || shown["audience"] != test.audience || lifetimeOf(claims) != test.lifetime {
-			t.Errorf("the claims of request %d are %v", n+1, claims)
-		}
-		if got := m.read("status/weather")["token_endpoint_auth_method"]; got != test.authenticates {
-			t.Errorf("the status of request %d is %v", n+1, got)
-		}
+		shows(t, claims, fields{"iss": shown["issuer"], "sub": "agent-7", "aud": test.audience})
+		equal(t, "the audience shown", shown["audience"], test.audience)
+		equal(t, "the lifetime", lifetimeOf(claims), test.lifetime)
+		shows(t, m.read("status/weather"), fields{"token_endpoint_auth_method": test.authenticates})
 	}
 }
 
-// An error of the server's is told as it is, after one request, and with what the assertion held.
-func TestRefusedGrantIsToldWithoutAnotherTry(t *testing.T) {
+// The server's error is passed on after one request, with the issuer and subject of the assertion.
+func TestRefusedGrantIsNotRetried(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	as.answers(refusing(http.StatusBadRequest, "invalid_grant"))
 	m.write("config/weather", fields{
@@ -204,12 +181,9 @@ func TestIdentityDocument(t *testing.T) {
 	warnings := m.write("config/weather", fields{"issuer": as.URL, "identity": "document"})
 	shown := m.read("keys/weather")
 	url := shown["document_url"].(string)
-	if !strings.HasPrefix(url, publicURL+"/client/weather-") || shown["audience"] != as.URL || shown["issuer"] != nil || shown["subject"] != nil {
-		t.Errorf("keys/weather shows %v", shown)
-	}
-	if !strings.Contains(strings.Join(warnings, "\n"), url) {
-		t.Errorf("the write does not tell the document's URL: %q", warnings)
-	}
+	contains(t, "the document's URL", url, publicURL+"/client/weather-")
+	shows(t, shown, fields{"audience": as.URL, "issuer": nil, "subject": nil})
+	contains(t, "the warnings", strings.Join(warnings, "\n"), url)
 	id := strings.TrimPrefix(url, publicURL+"/client/")
 	sameFields(t, m.public(pathOf(t, url)), fields{
 		"client_id": url, "client_name": "weather", "redirect_uris": []any{url + "/none"}, "grant_types": []any{"client_credentials"},
@@ -218,16 +192,13 @@ func TestIdentityDocument(t *testing.T) {
 	m.token("weather")
 	form := as.await(1).form
 	_, claims := m.claimsOf("jwks/"+id, form.Get("client_assertion"))
-	if form.Get("client_id") != url || claims["iss"] != url || claims["sub"] != url || claims["aud"] != as.URL {
-		t.Errorf("the client is %q, and the claims are %v", form.Get("client_id"), claims)
-	}
-	if got := m.read("config/weather")["client_id"]; got != "" {
-		t.Errorf("client_id reads %v", got)
-	}
+	equal(t, "the client", form.Get("client_id"), url)
+	shows(t, claims, fields{"iss": url, "sub": url, "aud": as.URL})
+	equal(t, "client_id", m.read("config/weather")["client_id"], "")
 	m.unpublished(id + "-none")
 }
 
-// One 404 for all that is not there, and for what other configs publish elsewhere.
+// All paths at which nothing is published have the same 404.
 func TestPublicPathsAreTheSame404ForAllElse(t *testing.T) {
 	m := newIssuerMount(t)
 	base := fields{"token_url": "https://as.example.com/token", "issuer": "https://as.example.com"}
@@ -256,26 +227,24 @@ func TestPublicPathsAreTheSame404ForAllElse(t *testing.T) {
 		"issuer/" + id["a"] + "/.well-known/other":                 false,
 		"issuer/" + id["a"] + "/.well-known/openid-configuration/": false,
 		"client/" + id["b"] + "/none":                              false,
-		"jwks/..":                                                  false,
-		"issuer/a b/jwks":                                          false,
-		"issuer/" + long(1000) + "/jwks":                           false,
+		"jwks/..":                                                  false, "jwks/absent": false,
+		"issuer/a b/jwks":                false,
+		"issuer/" + long(1000) + "/jwks": false,
 	} {
 		if there {
 			m.public(path)
 			continue
 		}
-		if got := m.refused(http.StatusNotFound, logical.ReadOperation, path, fields{"client_secret": []string{"a"}}); got != "nothing is published here" {
-			t.Errorf("%s answers %q, which tells it from others", path, got)
-		}
+		odd := fields{"client_secret": []string{"a"}}
+		equal(t, path, m.refused(http.StatusNotFound, logical.ReadOperation, path, odd), "nothing is published here")
 	}
 }
 
-// Callers without a Vault token must not be able to make Vault work, and other nodes answer the same.
+// Callers without a Vault token must not be able to load Vault, and other nodes give the same answers.
 func TestIdentitiesAreAnsweredFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		storage := &testStorage{}
-		active := newNode(t, storage, 0)
-		active.write("settings", fields{"public_url": publicURL})
+		active := newIssuerMount(t)
+		storage := active.storage
 		base := fields{"token_url": "https://as.example.com/token", "issuer": "https://as.example.com"}
 		active.write("config/a", with(base, fields{"identity": "issuer"}))
 		active.write("config/b", with(base, fields{"identity": "document"}))
@@ -284,8 +253,7 @@ func TestIdentitiesAreAnsweredFromMemory(t *testing.T) {
 			pathOf(t, active.read("keys/b")["document_url"]), active.read("keys/b")["jwks_path"].(string),
 		}
 		standby := newNode(t, storage, consts.ReplicationPerformanceStandby)
-		active.stop()
-		active.start()
+		active.restart()
 		synctest.Wait()
 		before := storage.calls.Load()
 		for _, path := range paths {
@@ -293,17 +261,14 @@ func TestIdentitiesAreAnsweredFromMemory(t *testing.T) {
 				sameFields(t, active.public(path), standby.public(path))
 			}
 		}
-		if n := storage.calls.Load() - before; n != 0 {
-			t.Errorf("80 requests made %d storage calls; want none", n)
-		}
+		equal(t, "storage calls by 80 requests", storage.calls.Load()-before, int64(0))
 		active.delete("config/a")
 		for _, path := range paths[:2] {
-			active.refused(http.StatusNotFound, logical.ReadOperation, path, nil, "nothing is published here")
+			active.missing(path, "nothing is published here")
 		}
 	})
 }
 
-// What the fields of an identity must not be.
 func TestFaultyIdentities(t *testing.T) {
 	key := pemOf(t, edKey(t))
 	certificate, certificateKey := certificateAndKey(t)
@@ -318,7 +283,7 @@ func TestFaultyIdentities(t *testing.T) {
 	}{
 		{issuer, fields{"identity": "other"}, "write static, issuer or document"},
 		{issuer, fields{"grant": "other"}, "write client_credentials or jwt_bearer"},
-		// Before a key is looked at or made.
+		// Before a key is read or made.
 		{issuer, fields{"identity": "other", "private_key": key}, "write static, issuer or document"},
 		{issuer, fields{"identity": "other", "key_type": "other"}, "write static, issuer or document"},
 		{issuer, fields{"grant": "other", "key_type": "other"}, "write client_credentials or jwt_bearer"},
@@ -362,16 +327,16 @@ func TestFaultyIdentities(t *testing.T) {
 		{bearer, fields{"client_id": "a", "client_secret": secret + "\n"}, "line break"},
 		{bearer, fields{"client_id": "a:b", "client_secret": secret, "raw_basic_auth": true}, "raw_basic_auth"},
 	} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(test.base, test.change), test.says)
+		m.rejects("config/weather", with(test.base, test.change), test.says)
 	}
 	m.storage.unchanged(t, was)
 	unsettled := newMount(t)
-	unsettled.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", issuer, "settings public_url=")
-	unsettled.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(issuer, fields{"key_type": "other"}), "settings public_url=")
+	unsettled.rejects("config/weather", issuer, "settings public_url=")
+	unsettled.rejects("config/weather", with(issuer, fields{"key_type": "other"}), "settings public_url=")
 
 	m.write("config/weather", bearer)
 	for _, resources := range []fields{{"resource": "https://a.example.com,https://b.example.com"}, {"omit_resource": true}} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", with(resources, fields{"verify": false}), "exactly one resource")
+		m.rejects("role/weather/reader", with(resources, fields{"verify": false}), "exactly one resource")
 	}
 	m.write("role/weather/reader", fields{"resource": "https://b.example.com", "verify": false})
 }
@@ -387,25 +352,21 @@ func TestIdentityRoundTrips(t *testing.T) {
 	} {
 		m.write("config/weather", with(fields{"token_url": "https://as.example.com/token", "issuer": "https://as.example.com", "verify": false}, written))
 		read := m.read("config/weather")
-		for field, want := range written {
-			sameFields(t, fields{field: read[field]}, fields{field: want})
-		}
+		shows(t, read, written)
 		shown := m.read("keys/weather")
 		m.write("config/weather", with(read, fields{"verify": false}))
 		sameFields(t, m.read("config/weather"), read)
 		sameFields(t, m.read("keys/weather"), shown)
 		m.delete("config/weather")
 	}
-	// A default that was read and written back follows the grant.
+	// A default that was read and written back still changes with the grant.
 	m.write("config/weather", fields{"token_url": "https://as.example.com/token", "identity": "issuer", "resource": "https://a.example.com"})
 	m.write("config/weather", with(m.read("config/weather"), fields{"verify": false}))
 	m.write("config/weather", fields{"grant": "jwt_bearer"})
-	if got := m.read("config/weather")["assertion_ttl"]; got != int64(300) {
-		t.Errorf("assertion_ttl is %v", got)
-	}
+	equal(t, "assertion_ttl", m.read("config/weather")["assertion_ttl"], int64(300))
 }
 
-// What authorization servers trust changes with what it says, and only then; and no key ever signs for two
+// The URL that authorization servers trust changes if what it stands for changes, and only then. No key signs for two
 // purposes.
 func TestIdentityChangesWithWhatItIsTrustedFor(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
@@ -440,27 +401,21 @@ func TestIdentityChangesWithWhatItIsTrustedFor(t *testing.T) {
 		}
 		asked := as.count()
 		m.write("config/weather", test.change)
-		if got := trusted() != before; got != test.url {
-			t.Errorf("%v: what is trusted was %v and is %v", test.change, before, trusted())
-		}
-		if got := m.read("keys/weather")["active_key_id"] != key; got != test.key {
-			t.Errorf("%v: another key: %t; want %t", test.change, got, test.key)
-		}
-		if got := as.count() > asked; got != test.asks {
-			t.Errorf("%v: the server is asked: %t; want %t", test.change, got, test.asks)
-		}
+		equal(t, fmt.Sprint("another URL after ", test.change), trusted() != before, test.url)
+		equal(t, fmt.Sprint("another key after ", test.change), m.read("keys/weather")["active_key_id"] != key, test.key)
+		equal(t, fmt.Sprint("a request after ", test.change), as.count() > asked, test.asks)
 		if text, ok := before.(string); ok && test.url {
 			path := strings.TrimPrefix(text, publicURL+"/")
 			if strings.HasPrefix(path, issuerPrefix) {
 				path += "/jwks"
 			}
-			m.refused(http.StatusNotFound, logical.ReadOperation, path, nil, "nothing is published here")
+			m.missing(path, "nothing is published here")
 		}
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"token_url": "https://thief.example.com/token", "verify": false}, "must supply key_type (which makes a new key) too")
+	m.rejects("config/weather", fields{"token_url": "https://thief.example.com/token", "verify": false}, "must supply key_type (which makes a new key) too")
 }
 
-// An assertion that is caught elsewhere is from an issuer, or of a client, that no server trusts.
+// An assertion that another server catches names an issuer or a client that no server trusts.
 func TestIdentityIsNotTrustedElsewhere(t *testing.T) {
 	for _, base := range []fields{
 		{"identity": "issuer", "assertion_subject": "agent"},
@@ -492,57 +447,47 @@ func TestIdentityIsNotTrustedElsewhere(t *testing.T) {
 	}
 }
 
-// Settings take no identity away: it goes to another URL when it is written again.
+// An identity keeps its URL when settings change, until it is written again.
 func TestIdentityKeepsItsURLWhenSettingsChange(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	m.write("config/weather", fields{"token_url": as.URL + "/token", "identity": "issuer"})
 	shown := m.read("keys/weather")
 	const other = "https://other.example.com/v1/mcp-oauth"
-	if warnings := m.write("settings", fields{"public_url": other}); len(warnings) != 1 || !strings.Contains(warnings[0], "the identities of weather keep") {
-		t.Errorf("the warnings are %q", warnings)
-	}
+	warns(t, "other settings", m.write("settings", fields{"public_url": other}), "the identities of weather keep")
 	m.write("config/weather", fields{"scopes": "a"})
 	sameFields(t, m.read("keys/weather"), shown)
 	_, claims := m.claimsOf(shown["jwks_path"].(string), as.await(1).form.Get("client_assertion"))
-	if claims["iss"] != shown["issuer"] {
-		t.Errorf("the issuer is %v", claims["iss"])
-	}
+	equal(t, "the issuer", claims["iss"], shown["issuer"])
 	m.write("config/weather", fields{"identity": "issuer"})
 	if got := m.read("keys/weather")["issuer"].(string); !strings.HasPrefix(got, other+"/issuer/weather-") || strings.HasSuffix(got, strings.TrimPrefix(shown["issuer"].(string), publicURL)) {
 		t.Errorf("the issuer was %v and is %v", shown["issuer"], got)
 	}
-	if warnings := m.write("settings", fields{"public_url": other}); warnings != nil {
-		t.Errorf("the warnings are %q", warnings)
-	}
+	equal(t, "the warnings", m.write("settings", fields{"public_url": other}), nil)
 	m.write("settings", fields{"public_url": ""})
 	m.write("config/weather", fields{"scopes": "b"})
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{"identity": "issuer"}, "settings public_url=")
+	m.rejects("config/weather", fields{"identity": "issuer"}, "settings public_url=")
 }
 
-// A rotated key is published before it signs, and the old one after; tokens are refreshed all the while.
+// A rotated key is published before it signs, and the old key after it signed.
 func TestRotationOfAnIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMount(t)
-		m.write("settings", fields{"public_url": publicURL})
+		m := newIssuerMount(t)
 		m.write("config/weather", fields{"token_url": "https://as.example.com/token", "identity": "issuer"})
 		path := m.read("keys/weather")["jwks_path"].(string)
 		first := m.signsWith("weather")
 		m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-		if got := m.read("keys/weather")["jwks_path"]; got != path || m.signsWith("weather") != first {
-			t.Errorf("after a rotation the path is %v", got)
-		}
+		shows(t, m.read("keys/weather"), fields{"jwks_path": path})
+		equal(t, "the key that signs", m.signsWith("weather"), first)
 		equal(t, "the keys", keyIDs(t, m.public(path)["keys"].([]any)), []string{first, m.read("keys/weather")["next_key_id"].(string)})
 		time.Sleep(11 * time.Minute)
 		if m.signsWith("weather") == first {
 			t.Error("the new key does not sign")
 		}
-		if got := len(m.public(path)["keys"].([]any)); got != 2 {
-			t.Errorf("%d keys are published", got)
-		}
+		equal(t, "published keys", len(m.public(path)["keys"].([]any)), 2)
 	})
 }
 
-// What some authorization servers refuse.
+// Some authorization servers refuse these identities.
 func TestWarningsOfAnIdentity(t *testing.T) {
 	const entra = "api://AzureADTokenExchange"
 	for _, test := range []struct {
@@ -567,35 +512,28 @@ func TestWarningsOfAnIdentity(t *testing.T) {
 		m.write("config/"+test.server, base)
 		warnings := m.write("config/"+test.server, fields{"max_ttl": "1h", "verify": false})
 		status := m.read("status/" + test.server)["warnings"].([]string)
-		for _, got := range [][]string{warnings, status} {
-			if len(got) != min(1, len(test.says)) || len(got) > 0 && !strings.Contains(got[0], test.says) {
-				t.Errorf("%v: the warnings are %q; want %q", test.config, got, test.says)
-			}
-		}
+		warns(t, fmt.Sprint("the write of ", test.config), warnings, test.says)
+		warns(t, fmt.Sprint("the status of ", test.config), status, test.says)
 	}
 }
 
-// A token is that of its client: who the assertions say it is counts only where no client_id says it.
+// A token belongs to its client. The subject of the assertions names the client only without a client_id.
 func TestTokensOfAnIdentity(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
 	first := m.token("weather")
 	m.write("config/weather", fields{"identity": "issuer"})
-	if got := m.token("weather"); got != first {
-		t.Error("the token of a client that is the same was dropped")
-	}
+	m.holds("weather", first)
 	m.write("config/weather", fields{"client_id": "", "verify": false})
 	second := m.token("weather")
 	m.write("config/weather", fields{"assertion_subject": "agent"})
 	third := m.token("weather")
 	m.write("config/weather", fields{"grant": "jwt_bearer", "resource": "https://a.example.com"})
 	fourth := m.token("weather")
-	if all := slices.Compact([]string{first, second, third, fourth}); len(all) != 4 {
-		t.Errorf("the tokens are %q; want one for each subject and grant", all)
-	}
+	equal(t, "different tokens", len(slices.Compact([]string{first, second, third, fourth})), 4)
 }
 
-// Clients that only their assertions name don't share the window of a failure.
+// Clients that only their assertions name do not share a backoff window.
 func TestIdentitiesDoNotShareAWindow(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	base := fields{"token_url": as.URL + "/token", "identity": "issuer"}

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ringOf is a ring of keys named a, b, c, ... that become active at the offsets from
-// noon; the first from the beginning.
+// ringOf returns a ring of keys a, b, c, ... The first is active from the beginning, the others from noon and an
+// offset.
 func ringOf(offsets ...time.Duration) keyRing {
 	ring := keyRing{{ID: "a"}}
 	for i, offset := range offsets {
@@ -64,15 +64,13 @@ func TestKeyRingThroughARotation(t *testing.T) {
 			if key := test.ring.pendingAt(now); key != nil {
 				pending = key.ID
 			}
-			if active != test.active || pending != test.pending {
-				t.Errorf("active is %q, pending %q; want %q, %q", active, pending, test.active, test.pending)
-			}
+			equal(t, "the active and pending key", []string{active, pending}, []string{test.active, test.pending})
 			equal(t, "the published keys", ids(test.ring.publishedAt(now)), test.published)
 		})
 	}
 }
 
-// A rotation drops what is no longer published, and touches the old ring in nothing.
+// A rotation drops keys that are no longer published, and does not change the old ring.
 func TestRotatedKeyRing(t *testing.T) {
 	ring := ringOf(0)
 	for _, test := range []struct {
@@ -95,19 +93,11 @@ func TestRotatedKeyRing(t *testing.T) {
 
 func TestStoredKeysAreThoseThatWereMade(t *testing.T) {
 	for _, kind := range keyTypes {
-		stored, err := newSigningKey(kind, noon)
-		if err != nil {
-			t.Fatal(err)
-		}
+		stored := must(newSigningKey(kind, noon))(t)
 		c := &config{Keys: keyRing{stored}}
-		key, err := c.key(stored)
-		if err != nil || key.ID != stored.ID {
-			t.Errorf("%s: %v, %v", kind, key, err)
-		}
-		public, err := c.publicKeys(noon)
-		if err != nil || len(public) != 1 {
-			t.Fatalf("%s: %d public keys, %v", kind, len(public), err)
-		}
+		equal(t, "the id", must(c.key(stored))(t).ID, stored.ID)
+		public := must(c.publicKeys(noon))(t)
+		equal(t, "public keys", len(public), 1)
 		checkPublic(t, public[0].jwk, stored.ID)
 	}
 	if _, err := newSigningKey("dsa", noon); err == nil {
@@ -115,20 +105,16 @@ func TestStoredKeysAreThoseThatWereMade(t *testing.T) {
 	}
 }
 
-// checkPublic checks that a JWK has no more members than a public key has.
+// checkPublic checks that a JWK has only the members of a public key.
 func checkPublic(t *testing.T, jwk []byte, id string) {
 	t.Helper()
 	var members map[string]any
-	if err := json.Unmarshal(jwk, &members); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(jwk, &members))
 	want := map[any][]string{
 		"RSA": {"alg", "e", "kid", "kty", "n", "use"},
 		"EC":  {"alg", "crv", "kid", "kty", "use", "x", "y"},
 		"OKP": {"alg", "crv", "kid", "kty", "use", "x"},
 	}[members["kty"]]
 	equal(t, "the members of a public key", slices.Sorted(maps.Keys(members)), want)
-	if members["kid"] != id || members["use"] != "sig" {
-		t.Errorf("the key is %v of use %v; want %q, sig", members["kid"], members["use"], id)
-	}
+	shows(t, members, fields{"kid": id, "use": "sig"})
 }

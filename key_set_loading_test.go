@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Until all configs have been looked at, a request waits for that, and never looks itself: whatever names
-// are asked for, storage is asked for each config once.
+// Until all configs are loaded, a request waits, and never reads storage itself: whatever the names in requests, each
+// config is read once.
 func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -44,25 +44,11 @@ func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 		}
 		m.storage.fail()
 		time.Sleep(time.Minute)
-		if len(keyIDs(t, m.jwks("broken"))) != 1 {
-			t.Error("a config that could be read again publishes no key")
-		}
+		equal(t, "keys of a config that can be read again", len(keyIDs(t, m.jwks("broken"))), 1)
 	})
 }
 
-func TestKeySetSurvivesARestart(t *testing.T) {
-	m := newMount(t)
-	m.write("config/weather", made(nil))
-	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-	want := keyIDs(t, m.jwks("weather"))
-	for range 3 {
-		m.stop()
-		m.start()
-		equal(t, "the key set", keyIDs(t, m.jwks("weather")), want)
-	}
-}
-
-// A write that comes while the keys are being loaded waits, so that the old ones do not come back.
+// A write during the loading of the keys waits, so that the old keys do not come back.
 func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 	for name, change := range map[string]struct {
 		write func(m *mount)
@@ -77,30 +63,24 @@ func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", made(nil))
 				synctest.Wait() // until all is loaded
-				done := make(chan struct{})
+				var wait func()
 				m.storage.meanwhile(func() {
-					go func() {
-						defer close(done)
-						change.write(m)
-					}()
+					wait = inBackground(func() { change.write(m) })
 					time.Sleep(time.Second)
 				})
-				if err := m.b.(*backend).loadKeySet(t.Context(), "weather"); err != nil {
-					t.Error(err)
-				}
-				<-done
+				noError(t, m.b.(*backend).loadKeySet(t.Context(), "weather"))
+				wait()
 				if change.keys == 0 {
 					m.unpublished("weather")
-				} else if got := len(m.jwks("weather")); got != change.keys {
-					t.Errorf("%d keys are published; want %d", got, change.keys)
+				} else {
+					equal(t, "published keys", len(m.jwks("weather")), change.keys)
 				}
 			})
 		})
 	}
 }
 
-// However many writes fail, and whatever storage does then: one retry looks into what they
-// left, and no write waits for it.
+// However many writes fail, one retry loads the key set, and no write waits for it.
 func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -108,8 +88,7 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 		at := m.publishedAt("weather")
 		m.jwks("weather")
 		synctest.Wait() // until all is loaded
-		// The fourth call is the put: the existence check, the write and, under the lock, the
-		// write again read the config before.
+		// Before the put, the config is read by the existence check, by the write, and again under the lock.
 		const put = 4
 		unpublish := func(trouble *trouble, status int) {
 			t.Helper()
@@ -135,11 +114,9 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 		m.data(logical.ReadOperation, at, nil)
 		m.storage.trouble.Store(nil)
 		time.Sleep(time.Minute)
-		m.refused(http.StatusNotFound, logical.ReadOperation, at, nil, "nothing is published here")
+		m.missing(at, "nothing is published here")
 		before := m.storage.calls.Load()
 		time.Sleep(time.Hour)
-		if n := m.storage.calls.Load() - before; n != 0 {
-			t.Errorf("%d storage calls in the hour after; want none", n)
-		}
+		equal(t, "storage calls in the hour after", m.storage.calls.Load()-before, int64(0))
 	})
 }

@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"crypto/elliptic"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,52 +17,35 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// jwks asks for the key set as an authorization server does, and gives its keys.
+// jwks reads the key set as an authorization server does, and returns its keys.
 func (m *mount) jwks(server string) []any {
 	m.t.Helper()
-	data := m.data(logical.ReadOperation, m.publishedAt(server), nil)
-	body, _ := data[logical.HTTPRawBody].([]byte)
-	cache := data[logical.HTTPCacheControlHeader]
+	body, cache := m.raw(m.publishedAt(server), "application/json")
 	if cache != "private, max-age=300" && cache != "private, max-age=10" {
-		m.t.Errorf("the set may be kept: %v", cache)
+		m.t.Errorf("Cache-Control of the set is %v", cache)
 	}
-	want := fields{
-		logical.HTTPContentType:        "application/json",
-		logical.HTTPStatusCode:         http.StatusOK,
-		logical.HTTPCacheControlHeader: cache,
-		logical.HTTPRawBody:            body,
-	}
-	sameFields(m.t, data, want)
 	var set map[string][]any
 	if err := json.Unmarshal(body, &set); err != nil || len(set) != 1 {
 		m.t.Fatalf("%s: %v; want a JWK Set", body, err)
 	}
-	checkSecretFree(m.t, "a key set", string(body))
 	return set["keys"]
 }
 
-// publishedAt is the path of a server's key set, by what is stored. It is no storage call of the mount's.
+// publishedAt returns the path of a server's key set. It reads the stored config without a call that is counted.
 func (m *mount) publishedAt(server string) string {
 	m.t.Helper()
-	c, err := store{storage: &m.storage.InmemStorage}.config(m.t.Context(), server)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return jwksPrefix + c.publicID(server)
+	return jwksPrefix + must(store{storage: &m.storage.InmemStorage}.config(m.t.Context(), server))(m.t).publicID(server)
 }
 
-// unpublished checks that there is no key set, in the words that all who ask for what
-// is not theirs get.
+// unpublished checks that every name without a key set gets the same answer.
 func (m *mount) unpublished(names ...string) {
 	m.t.Helper()
 	for _, name := range names {
-		if got := m.refused(http.StatusNotFound, logical.ReadOperation, "jwks/"+name, nil); got != "nothing is published here" {
-			m.t.Errorf("jwks/%s answers %q, which tells it from others", name, got)
-		}
+		equal(m.t, "jwks/"+name, m.missing("jwks/"+name), "nothing is published here")
 	}
 }
 
-// made is the config of a client whose key the plugin makes and publishes.
+// made is the config of a client with a published key that the plugin makes.
 func made(more fields) fields {
 	return with(fields{
 		"token_url": "https://as.example.com/token", "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true,
@@ -78,10 +62,9 @@ func TestKeySetIsWhatKeysReads(t *testing.T) {
 	}
 }
 
-// Who asks without a login learns nothing of what is configured.
+// A caller without a Vault token learns nothing about the configs.
 func TestKeySetsThatAreNotPublishedAreAllTheSame(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	_, m := newConfigured(t)
 	m.write("config/maps", made(fields{"publish_jwks": false}))
 	names := []string{"absent", "weather", "maps", "a..b", "maps..", "..", long(257)}
 	m.unpublished(slices.DeleteFunc(names, func(name string) bool { return m.b.(*backend).Route("jwks/"+name) == nil })...)
@@ -90,8 +73,7 @@ func TestKeySetsThatAreNotPublishedAreAllTheSame(t *testing.T) {
 	m.start()
 	m.unpublished("maps", "absent")
 	m.storage.fail("get", "list")
-	m.stop()
-	m.start()
+	m.restart()
 	m.unpublished("maps", "weather", "absent")
 }
 
@@ -120,7 +102,7 @@ func TestKeySetFollowsTheConfig(t *testing.T) {
 	m.unpublished("weather")
 }
 
-// Who is not logged in must not be able to make Vault work.
+// Callers without a Vault token must not be able to load Vault.
 func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := &testStorage{}
@@ -131,15 +113,9 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 		m.write("config/damaged-key", made(nil))
 		m.stop()
 		damage(t, m, "config/damaged", "{")
-		entry, err := storage.Get(t.Context(), "config/damaged-key")
-		if err != nil {
-			t.Fatal(err)
-		}
-		broken := strings.ReplaceAll(string(entry.Value), "BEGIN PRIVATE KEY", "BEGIN NO KEY")
-		if broken == string(entry.Value) {
-			t.Fatal("there is no key to damage")
-		}
-		damage(t, m, "config/damaged-key", broken)
+		entry := storage.entries(t)["config/damaged-key"]
+		contains(t, "the stored entry", entry, "BEGIN PRIVATE KEY")
+		damage(t, m, "config/damaged-key", strings.ReplaceAll(entry, "BEGIN PRIVATE KEY", "BEGIN NO KEY"))
 		m = newNode(t, storage, 0)
 		synctest.Wait() // until all is loaded
 		before := storage.calls.Load()
@@ -147,13 +123,11 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 			m.jwks("weather")
 			m.unpublished("maps", "damaged", "damaged-key", "absent")
 		}
-		if n := storage.calls.Load() - before; n != 0 {
-			t.Errorf("500 requests made %d storage calls; want none", n)
-		}
+		equal(t, "storage calls by 500 requests", storage.calls.Load()-before, int64(0))
 	})
 }
 
-// A node that did not do a write itself is told of it, and serves what it says.
+// Another node learns of a write by an invalidation, and serves the new key set.
 func TestKeySetOnAnotherNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := &testStorage{}
@@ -163,7 +137,7 @@ func TestKeySetOnAnotherNode(t *testing.T) {
 			standby.b.InvalidateKey(t.Context(), "config/weather")
 			synctest.Wait()
 		}
-		forwarded := func() { // the active node says that there is none
+		forwarded := func() { // the active node answers that there is none
 			standby.readOnly(logical.ReadOperation, "jwks/weather", nil)
 			active.unpublished("weather")
 		}
@@ -193,37 +167,20 @@ func TestHalfADeletePublishesNothing(t *testing.T) {
 		m.storage.fail("delete token/")
 		m.delete("config/weather")
 		m.storage.fail()
-		m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
-		synctest.Wait() // the set is looked at in the background
+		m.missing("config/weather")
+		synctest.Wait() // the set is loaded in the background
 		m.unpublished("weather")
 	})
 }
 
-func TestKeySetIsTheSame404WhateverIsSent(t *testing.T) {
-	m := newMount(t)
-	_, err := m.b.HandleRequest(t.Context(), &logical.Request{
-		Operation: logical.ReadOperation, Path: "jwks/absent", Storage: m.storage,
-		Data: fields{"client_secret": []string{"a", "b"}},
-	})
-	if coded, ok := err.(logical.HTTPCodedError); !ok || coded.Code() != http.StatusNotFound {
-		t.Errorf("got %v, want the 404", err)
-	}
-}
-
-// A key leaves the published set at its time, without anybody writing.
+// A key leaves the published set at its time, without a write.
 func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 	c := &config{PublishJWKS: true}
 	for _, from := range []time.Time{{}, time.Now().Add(time.Hour)} {
-		key, err := newSigningKey(grant.ECP256, from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Keys = append(c.Keys, key)
+		c.Keys = append(c.Keys, must(newSigningKey(grant.ECP256, from))(t))
 	}
 	sets := newKeySets()
-	if err := sets.update("weather", c); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, sets.update("weather", c))
 	for after, want := range map[time.Duration]int{0: 2, 25 * time.Hour: 1, 9999 * time.Hour: 1} {
 		set, ok := sets.of("weather", []identity{identityStatic})
 		if keys := set.at(time.Now().Add(after)); !ok || len(keys) != want {
@@ -231,20 +188,16 @@ func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 		}
 	}
 	for _, gone := range []*config{{Keys: c.Keys}, nil} {
-		if err := sets.update("weather", gone); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, sets.update("weather", gone))
 		if _, ok := sets.of("weather", []identity{identityStatic}); ok {
 			t.Error("a set is published of a config that publishes none")
 		}
-		if err := sets.update("weather", c); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, sets.update("weather", c))
 	}
 }
 
-// An authorization server that fetches the set of a key that was just replaced must not keep it for long:
-// the operator may replace that key too.
+// After a key was replaced, an authorization server must not cache the set for long: the operator may replace that key
+// too.
 func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 	key, other := pemOf(t, ecKey(t, elliptic.P256())), pemOf(t, edKey(t))
 	for _, test := range []struct {
@@ -267,10 +220,8 @@ func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 				m := newMount(t)
 				keptFor := func(want, when string) {
 					t.Helper()
-					got := m.data(logical.ReadOperation, m.publishedAt("weather"), nil)[logical.HTTPCacheControlHeader]
-					if got != "private, max-age="+want {
-						t.Errorf("%s: %v; want max-age=%s", when, got, want)
-					}
+					_, cache := m.raw(m.publishedAt("weather"), "application/json")
+					equal(t, "Cache-Control "+when, cache, "private, max-age="+want)
 				}
 				unverified := fields{"verify": false}
 				m.write("config/weather", with(with(made(fields{"key_type": ""}), unverified), test.first))
@@ -284,49 +235,37 @@ func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 					after = "10"
 				}
 				keptFor(after, "after the write")
-				m.stop()
-				m.start()
+				m.restart()
 				synctest.Wait()
 				keptFor(after, "after a restart")
 				m.write("config/weather", with(unverified, fields{"scopes": "a"}))
 				time.Sleep(jwksMaxAge - time.Second)
-				keptFor(after, "just before caches of the old set have ended")
+				keptFor(after, "a second before caches of the old set end")
 				time.Sleep(time.Second)
-				keptFor("300", "when they have")
+				keptFor("300", "when they end")
 			})
 		})
 	}
 }
 
-// A rotation is published ahead of its use, so nothing has to be fetched in a hurry.
+// A rotation is published ahead of its use, so caches may keep the set for the usual time.
 func TestKeySetIsKeptForItsTimeThroughARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.write("config/weather", made(nil))
 		m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-		for range 26 {
-			data := m.data(logical.ReadOperation, m.publishedAt("weather"), nil)
-			if got := data[logical.HTTPCacheControlHeader]; got != "private, max-age=300" {
-				t.Fatalf("at %s the set may be kept: %v", time.Now(), got)
-			}
-			time.Sleep(10 * time.Minute)
-			if data = m.data(logical.ReadOperation, m.publishedAt("weather"), nil); data[logical.HTTPCacheControlHeader] != "private, max-age=300" {
-				t.Fatalf("at %s the set may be kept: %v", time.Now(), data[logical.HTTPCacheControlHeader])
-			}
-			time.Sleep(50 * time.Minute)
+		for n := range 52 {
+			_, cache := m.raw(m.publishedAt("weather"), "application/json")
+			equal(t, fmt.Sprint("Cache-Control at ", time.Now()), cache, "private, max-age=300")
+			time.Sleep([]time.Duration{10 * time.Minute, 50 * time.Minute}[n%2])
 		}
 	})
 }
 
-// A config that is stored without keys, as no write of this version leaves it, has an empty set.
+// A config that is stored without keys, which no write of this version does, has an empty set.
 func TestKeySetWithoutKeysIsEmpty(t *testing.T) {
 	m := newMount(t)
-	if err := m.store().putConfig(t.Context(), "weather", &config{ClientID: "vault", PublishJWKS: true}); err != nil {
-		t.Fatal(err)
-	}
-	m.stop()
-	m.start()
-	if got := m.jwks("weather"); len(got) != 0 {
-		t.Errorf("the set is %v", got)
-	}
+	noError(t, m.store().putConfig(t.Context(), "weather", &config{ClientID: "vault", PublishJWKS: true}))
+	m.restart()
+	equal(t, "the set", m.jwks("weather"), nil)
 }

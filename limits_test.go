@@ -4,18 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// atLength are values of the fields that are free in their length: n bytes long, or n of a
-// list or a map. Beside them stand the fields that they need.
+// atLength returns functions that give the variable-length fields a value of n bytes, with the other fields that it
+// needs.
 func atLength(t *testing.T) map[string]func(n int) fields {
 	t.Helper()
 	certificate, key := certificateAndKey(t)
@@ -25,7 +22,7 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 	address := func(field string) func(n int) fields {
 		return func(n int) fields { return fields{field: urlOf(n), "client_secret": secret} }
 	}
-	// In PEM there may be text before the first block.
+	// PEM may have text before the first block.
 	pem := func(field, block string, needs fields) func(n int) fields {
 		return func(n int) fields { return with(needs, fields{field: long(n-len(block)-1) + "\n" + block}) }
 	}
@@ -56,13 +53,12 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 	}
 }
 
-// urlOf is a URL of n bytes.
 func urlOf(n int) string {
 	const start = "https://as.example.com/"
 	return start + long(n-len(start))
 }
 
-// atNumber are n values of the fields that hold several.
+// atNumber returns n values of the fields that hold several.
 var atNumber = map[string]func(n int) any{
 	"scopes":           func(n int) any { return strings.Join(numbered(n), " ") },
 	"resource":         func(n int) any { return numberedURLs(n) },
@@ -102,18 +98,17 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 	}
 }
 
-// atLimit checks that a write is accepted at a limit, and one beyond it refused before
-// anything is stored or any server asked: of a new config, of a stored one and, if they have
-// the field, of roles.
+// atLimit checks that a write at a limit is accepted, and one beyond it refused without a request: of a new config, of
+// a stored one and, if ofRoles is set, of roles.
 func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	t.Helper()
 	as, m := newAuthServer(t), newIssuerMount(t)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), beyond), says...)
+	m.rejects("config/weather", with(as.client(), beyond), says...)
 	m.configure(as, at)
 	was := m.storage.entries(t)
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", beyond, says...)
+	m.rejects("config/weather", beyond, says...)
 	if ofRoles {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", beyond, says...)
+		m.rejects("role/weather/reader", beyond, says...)
 	}
 	m.storage.unchanged(t, was)
 	as.asked(t, 0, "after writes beyond a limit")
@@ -122,7 +117,7 @@ func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	}
 }
 
-// What has no limit has few values, or a form that says how long it is, or bounds of its own.
+// A field without a limit has few values, or a form that bounds its length.
 func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"client_secret": "", "key_type": "ec-p256"})
@@ -135,7 +130,7 @@ func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 				continue
 			}
 			for _, value := range []any{long(1 << 20), 1 << 62, []string{long(1 << 20)}} {
-				text := m.refused(http.StatusBadRequest, logical.UpdateOperation, example, fields{field: value}, field)
+				text := m.rejects(example, fields{field: value}, field)
 				if _, isText := value.(string); isText && schema.Type == framework.TypeString && len(text) > 1000 {
 					t.Errorf("%s: the refusal of %s takes %d bytes", example, field, len(text))
 				}
@@ -146,8 +141,7 @@ func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// The limits of the fields leave more room than Vault's storage has, which must not show as
-// a failed write to it.
+// The limits of the fields add up to more than Vault's storage takes, which must not lead to a failed write to it.
 func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	certificate, _ := certificateAndKey(t)
@@ -159,51 +153,37 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 		return fields{"extra_params": params, "ca_cert": long(n) + "\n" + certificate, "client_secret": secret}
 	}
 	m.configure(as, padded(0))
-	c := m.config("weather")
-	stored, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	room := maxEntry - len(stored)
+	room := maxEntry - len(must(json.Marshal(m.config("weather")))(t))
 	m.configure(as, padded(room))
 	was := m.storage.entries(t)
 	if size := len(was["config/weather"]); size <= maxEntry || size > 512<<10 {
 		t.Errorf("the largest config takes %d bytes of storage", size)
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", padded(room+1), "the limit is 512000")
+	m.rejects("config/weather", padded(room+1), "the limit is 512000")
 	m.storage.unchanged(t, was)
 
-	// If a character takes several bytes in storage, a role comes to its end too.
+	// Characters that take several bytes in storage can make a role too large.
 	for name := range params {
 		params[name] = strings.Repeat(`"`, 4<<10)
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "role/weather/reader", fields{"extra_params": params}, "the limit is 512000")
+	m.rejects("role/weather/reader", fields{"extra_params": params}, "the limit is 512000")
 	m.storage.unchanged(t, was)
 	as.asked(t, 0, "after writes that are too large")
 }
 
-// Keys stay published for a day, so rotations in quick succession add up.
+// Keys stay published for a day, so the keys of several rotations add up.
 func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"client_secret": "", "key_type": "rsa-2048"})
 	c := m.config("weather")
-	stored, err := json.Marshal(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.CACert = long(maxEntry - len(stored) - 1000) // another key takes more than the 1000 bytes
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
+	c.CACert = long(maxEntry - len(must(json.Marshal(c))(t)) - 1000) // another key takes more than the 1000 bytes
+	noError(t, m.store().putConfig(t.Context(), "weather", c))
 	was, calls := m.storage.entries(t), m.storage.calls.Load()
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "the limit is 512000")
-	if n := m.storage.calls.Load() - calls; n != 1 {
-		t.Errorf("%d storage calls; want to read the config, and to begin no write", n)
-	}
+	m.rejects("keys/weather/rotate", nil, "the limit is 512000")
+	equal(t, "storage calls, of which one reads the config", m.storage.calls.Load()-calls, int64(1))
 	m.storage.unchanged(t, was)
 }
 
-// A read of a token has nothing to be limited.
 func TestLimitsCostATokenReadNothing(t *testing.T) {
 	d := &framework.FieldData{
 		Raw:    fields{"server": "weather", "role": "reader"},
@@ -214,9 +194,7 @@ func TestLimitsCostATokenReadNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if allocations != 0 {
-		t.Errorf("%v allocations; want none", allocations)
-	}
+	equal(t, "allocations", allocations, 0.0)
 }
 
 func TestDurationsHaveTheirLimits(t *testing.T) {
@@ -237,7 +215,7 @@ func TestDurationsHaveTheirLimits(t *testing.T) {
 		m.configure(as, fields{"client_secret": "", "key_type": "ec-p256"})
 		was := m.storage.entries(t)
 		for _, beyond := range []int{299, 30*24*3600 + 1} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": beyond}, "activate_after must be between")
+			m.rejects("keys/weather/rotate", fields{"activate_after": beyond}, "activate_after must be between")
 		}
 		m.storage.unchanged(t, was)
 		m.write("keys/weather/rotate", fields{"activate_after": at})
@@ -246,11 +224,7 @@ func TestDurationsHaveTheirLimits(t *testing.T) {
 
 // The limits that the API page names are those in force.
 func TestAPIPageNamesTheLimits(t *testing.T) {
-	text, err := os.ReadFile("docs/api.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, found := strings.Cut(string(text), "## Limits of what a write may hold")
+	_, section, found := strings.Cut(readText(t, "docs/api.md"), "## Limits of what a write may hold")
 	section, _, _ = strings.Cut(section, "\n#")
 	if !found {
 		t.Fatal("the page has no such section")

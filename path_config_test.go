@@ -11,51 +11,41 @@ import (
 
 func TestConfigLifeFromCreateToDelete(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil, "write config/weather")
+	m.missing("config/weather", "write config/weather")
 	equal(t, "the configs at first", m.list("config/"), nil)
 
 	m.write("config/weather", as.client())
 	m.write("config/maps", as.client())
 	equal(t, "the configs", m.list("config/"), []string{"maps", "weather"})
 	m.write("config/weather", fields{"audience": "weather"})
-	if got := m.read("config/weather")["audience"]; got != "weather" {
-		t.Errorf("the audience is %q after its update", got)
-	}
+	equal(t, "the audience after its update", m.read("config/weather")["audience"], "weather")
 
 	m.delete("config/weather")
-	m.delete("config/weather") // twice is no error, as with Vault's own engines
+	m.delete("config/weather") // a second delete succeeds, as in Vault's own engines
 	equal(t, "the configs after a delete", m.list("config"), []string{"maps"})
-	m.refused(http.StatusNotFound, logical.ReadOperation, "config/weather", nil)
-	m.refused(http.StatusNotFound, logical.ReadOperation, "token/weather", nil)
-	if _, stored := m.storage.entries(t)["token/weather"]; stored {
-		t.Error("the token is still stored after the config's delete")
-	}
+	m.missing("config/weather")
+	m.missing("token/weather")
+	equal(t, "the keys", keysOf(t, m), []string{"config/maps", "token/maps"})
 	as.asked(t, 3, "after three writes with something to verify")
 }
 
 func TestVerifyStoresConfigAndTokenTogether(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
-	if warnings := m.write("config/weather", with(as.client(), fields{"scopes": "a b", "audience": "weather"})); warnings != nil {
-		t.Errorf("warnings of a write without fault: %q", warnings)
-	}
+	warnings := m.write("config/weather", with(as.client(), fields{"scopes": "a b", "audience": "weather"}))
+	equal(t, "the warnings", warnings, nil)
 	request := as.await(1)
-	if request.method != http.MethodPost || request.clientID != "vault" || request.clientSecret != secret ||
-		request.form.Get("scope") != "a b" || request.form.Get("audience") != "weather" {
-		t.Errorf("the request was %+v", request)
-	}
+	equal(t, "the method and client", request.method+" "+request.clientID, "POST vault")
+	request.holds(t, map[string]string{"secret": secret, "scope": "a b", "audience": "weather"})
 	m.holds("weather", "t0ken-1")
 	as.asked(t, 1, "after the first read")
 }
 
 func TestWithoutVerifyNobodyIsContacted(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	m.configure(as, fields{"client_secret": "another-" + secretMark, "scopes": "a", "allow_insecure_http": true})
 	as.asked(t, 0, "after writes with verify=false")
 	m.token("weather")
-	if got := as.await(1); got.clientSecret != "another-"+secretMark || got.form.Get("scope") != "a" {
-		t.Errorf("the first read asked with %+v", got)
-	}
+	as.await(1).holds(t, map[string]string{"secret": "another-" + secretMark, "scope": "a"})
 }
 
 func TestFailedVerificationChangesNothing(t *testing.T) {
@@ -73,9 +63,7 @@ func TestFailedVerificationChangesNothing(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			m.refusedWrite(as, test.answer, with(as.client(), test.change), test.status, test.says)
-			if got := m.storage.entries(t); len(got) != 0 {
-				t.Errorf("after a create that failed storage holds %q", got)
-			}
+			equal(t, "the keys after a failed create", keysOf(t, m), nil)
 
 			as.answers(granting(nil))
 			m.write("config/weather", as.client())
@@ -84,9 +72,7 @@ func TestFailedVerificationChangesNothing(t *testing.T) {
 			m.storage.unchanged(t, was)
 			sameFields(t, m.read("config/weather"), read)
 			m.holds("weather", token)
-			if got := m.read("status/weather")["state"]; got != "ok" {
-				t.Errorf("the state is %q; a write that failed is no failure of the config in service", got)
-			}
+			equal(t, "the state", m.read("status/weather")["state"], "ok")
 		})
 	}
 }
@@ -99,8 +85,7 @@ func (m *mount) refusedWrite(as *authServer, answer func(tokenRequest) (int, fie
 	m.refused(status, logical.UpdateOperation, "config/weather", data, says...)
 }
 
-// Every field that is no matter of the token, the credentials or the way to the
-// authorization server changes without asking it.
+// Fields that change neither the token, nor the credentials, nor their route are written without a request.
 func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -131,23 +116,18 @@ func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
 			m.write("config/weather", with(as.client(), fields{"scopes": "a", "resource": "https://mcp.example.com"}))
 			m.write("config/weather", test.change)
-			want := 1
-			if test.asks {
-				want = 2
-			}
-			as.asked(t, want, "after the change")
+			as.asked(t, map[bool]int{true: 2, false: 1}[test.asks], "after the change")
 		})
 	}
 }
 
 func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	as, m := newConfigured(t)
 	as.answers(refusing(401, "invalid_client"))
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather", nil, "invalid_client")
 	was := m.storage.entries(t)
 
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", as.client(), "invalid_client")
+	m.rejects("config/weather", as.client(), "invalid_client")
 	m.storage.unchanged(t, was)
 	m.configure(as, nil) // the same with verify=false
 	as.asked(t, 2, "after the same write with verify=false")
@@ -158,12 +138,10 @@ func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
 	as.asked(t, 3, "after the same write, and a read")
 }
 
-// Who has mended the cause of a failure writes the config again, unchanged: the failures of its roles
-// are forgotten with it, and nobody has to be asked for that.
+// A write of the unchanged config clears the failures of its roles too, without a request.
 func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 	for _, verify := range []bool{true, false} {
-		as, m := newAuthServer(t), newMount(t)
-		m.configure(as, nil)
+		as, m := newConfigured(t)
 		m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 		m.token("weather")
 		as.answers(refusing(400, "invalid_scope"))
@@ -173,11 +151,7 @@ func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 		as.asked(t, 2, "within the window")
 		m.write("config/weather", with(as.client(), fields{"verify": verify}))
 		m.token("weather/reader")
-		asked := 3
-		if verify {
-			asked = 4
-		}
-		as.asked(t, asked, "after the write and a read")
+		as.asked(t, map[bool]int{true: 4, false: 3}[verify], "after the write and a read")
 
 		as.answers(refusing(400, "invalid_scope"))
 		m.write("role/weather/other", fields{"scopes": "write", "verify": false})
@@ -188,25 +162,14 @@ func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 	}
 }
 
-func TestScopeThatWasNotGrantedIsAWarning(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	as.answers(granting(fields{"scope": "a c"}))
-	warnings := m.write("config/weather", with(as.client(), fields{"scopes": "a b c d"}))
-	if len(warnings) != 1 || !strings.Contains(warnings[0], `did not grant "b d"`) || !strings.Contains(warnings[0], `granted "a c"`) {
-		t.Errorf("the warnings are %q; want one of b and d", warnings)
-	}
-}
-
-// A config whose scopes or audience live in its roles may have no token of its own.
+// A config whose roles set the scopes or audience may have no token of its own.
 func TestRefusedConfigSuggestsWhatHelpsOneOfRoles(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	try := func(code string, change fields, hints bool) {
 		t.Helper()
 		as.answers(refusing(400, code))
-		text := m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), change), code)
-		if got := strings.Contains(text, "verify=false"); got != hints {
-			t.Errorf("%s: hint at verify=false: %t; want %t: %s", code, got, hints, text)
-		}
+		text := m.rejects("config/weather", with(as.client(), change), code)
+		equal(t, code+": a hint at verify=false", strings.Contains(text, "verify=false"), hints)
 	}
 	scoped := fields{"scopes": "read"}
 	for code, hints := range map[string]bool{
@@ -222,7 +185,7 @@ func TestRefusedConfigSuggestsWhatHelpsOneOfRoles(t *testing.T) {
 	try("invalid_client", scoped, false)
 }
 
-// What was verified must be what is stored: a change meanwhile is a conflict.
+// A change during the verification is a conflict: what is stored must have been verified.
 func TestConfigThatChangesWhileVerifying(t *testing.T) {
 	for _, test := range []struct {
 		name      string
@@ -243,63 +206,50 @@ func TestConfigThatChangesWhileVerifying(t *testing.T) {
 				m.configure(as, nil)
 			}
 			as.hold()
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
+			wait := inBackground(func() {
 				m.refused(http.StatusConflict, logical.UpdateOperation, "config/weather", with(as.client(), fields{"scopes": "a"}), "changed")
-			}()
+			})
 			as.await(1)
 			test.meanwhile(m, as)
 			was := m.storage.entries(t)
 			as.release()
-			<-done
+			wait()
 			m.storage.unchanged(t, was)
 		})
 	}
 }
 
-// A write that waits for the authorization server holds up nobody.
 func TestReadersDoNotWaitForAVerification(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
 	as.hold()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	wait := inBackground(func() {
 		m.write("config/weather", fields{"scopes": "a"})
-	}()
+	})
 	as.await(2)
 	m.holds("weather", "t0ken-1")
 	as.release()
-	<-done
+	wait()
 	m.holds("weather", "t0ken-2")
 }
 
-// The tokens of the roles were obtained with the old secret: they stay in service, and
-// are replaced in the background.
+// Roles' tokens of the old secret stay in service, and are replaced in the background.
 func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 	m.stash(tokensOf("weather", "reader"), "t0ken-old", time.Minute, time.Hour)
-	if got := m.token("weather/reader"); got != "t0ken-old" {
-		t.Fatalf("the role's token is %q", got)
-	}
+	m.holds("weather/reader", "t0ken-old")
 
 	m.write("config/weather", fields{"client_secret": "new-" + secretMark})
-	for n := 2; n <= 3; n++ {
-		if got := as.await(n); got.clientSecret != "new-"+secretMark {
-			t.Errorf("request %d brings %q; want the new secret", n, got.clientSecret)
-		}
-	}
-	if got := as.await(3); got.form.Get("scope") != "read" {
-		t.Errorf("the third request is for the scope %q; want the role's", got.form.Get("scope"))
+	for n, scope := range []string{"", "read"} {
+		as.await(n+2).holds(t, map[string]string{"secret": "new-" + secretMark, "scope": scope})
 	}
 	m.holds("weather", "t0ken-2")
 }
 
-// Vault's existence check decides which capability a write needs, so a caller who may only create must
-// not change what another has just created, and one who may only update must not create.
+// Vault's existence check decides which capability a write needs. So a caller who may only create must not change a
+// config that was just created, and one who may only update must not create.
 func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
 	config := fields{"token_url": "https://as.example.com/token", "client_id": "vault", "client_secret": secret, "verify": false}
 	create := func(path string, data fields) func(*mount) { return func(m *mount) { m.write(path, data) } }
@@ -337,10 +287,8 @@ func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
 	}
 }
 
-// An update changes what it gives and no more, so a patch is a write.
 func TestPatchIsAnsweredWithWhatToUse(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
+	_, m := newConfigured(t)
 	m.write("role/weather/reader", fields{"verify": false})
 	was := m.storage.entries(t)
 	for _, path := range []string{"config/weather", "role/weather/reader"} {

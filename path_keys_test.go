@@ -1,11 +1,12 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,44 +14,31 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// keyIDs are the kids of a JWK Set in an answer, each of a public key alone.
+// keyIDs returns the kids of a JWK Set, and checks that its keys are public.
 func keyIDs(t *testing.T, keys []any) []string {
 	t.Helper()
 	var all []string
 	for _, key := range keys {
-		data, err := json.Marshal(key)
-		if err != nil {
-			t.Fatal(err)
-		}
 		id, _ := key.(map[string]any)["kid"].(string)
-		checkPublic(t, data, id)
+		checkPublic(t, must(json.Marshal(key))(t), id)
 		all = append(all, id)
 	}
 	return all
 }
 
-// keys reads keys/<server>.
 func (m *mount) keys(server string) (published []string, data fields) {
 	m.t.Helper()
 	data = m.read("keys/" + server)
 	return keyIDs(m.t, data["keys"].([]any)), data
 }
 
-// signsWith is the kid of the assertions of a server.
+// signsWith returns the kid of a server's assertions.
 func (m *mount) signsWith(server string) string {
 	m.t.Helper()
-	c, err := m.store().config(m.t.Context(), server)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	a, err := c.assertion(time.Now())
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	return a.Key.ID
+	return must(m.config(server).assertion(time.Now()))(m.t).Key.ID
 }
 
-// The authorization server cannot know a key that was made a moment ago.
+// The authorization server cannot know a new key yet.
 func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 	as := newAuthServer(t)
 	for _, give := range []fields{
@@ -61,38 +49,26 @@ func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 	} {
 		m := newMount(t)
 		warnings := m.write("config/weather", with(as.endpoint(), give))
-		if len(warnings) != 1 || !strings.Contains(warnings[0], "register the public key from keys/weather") ||
-			!strings.Contains(warnings[0], "then write refresh/weather") {
-			t.Errorf("%v: the warnings are %q", give, warnings)
-		}
+		warns(t, fmt.Sprint(give), warnings, "register the public key from keys/weather", "then write refresh/weather")
 		published, data := m.keys("weather")
 		equal(t, "the fields", slices.Sorted(maps.Keys(data)), []string{"active_key_id", "keys"})
 		equal(t, "the keys", published, []string{data["active_key_id"].(string)})
-		want := give["key_type"]
-		if want == nil {
-			want = "rsa-2048"
-		}
-		if got := m.read("config/weather")["key_type"]; got != want {
-			t.Errorf("key_type reads %v; want %v", got, want)
-		}
+		equal(t, "key_type", m.read("config/weather")["key_type"], cmp.Or(give["key_type"], "rsa-2048"))
 		was := m.storage.entries(t)
-		if warnings := m.write("config/weather", with(with(as.endpoint(), give), fields{"verify": false})); warnings != nil {
-			t.Errorf("the same again warns of %q", warnings)
-		}
+		again := with(with(as.endpoint(), give), fields{"verify": false})
+		equal(t, "the warnings of the same write", m.write("config/weather", again), nil)
 		m.storage.unchanged(t, was)
 	}
 	as.asked(t, 0, "after writes that make keys")
 }
 
-// The key is registered, and from then on all is as with any credentials.
+// After its registration, the key works as any credentials do.
 func TestPluginMadeKeyInUse(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
 	m.holds("weather", "t0ken-1")
 	_, data := m.keys("weather")
-	if got := m.asserted(as.await(1)).header.KeyID; got != data["active_key_id"] {
-		t.Errorf("the assertion names the key %q; want %q", got, data["active_key_id"])
-	}
+	equal(t, "the key of the assertion", m.asserted(as.await(1)).header.KeyID, data["active_key_id"])
 	m.write("config/weather", fields{"scopes": "a"})
 	as.asked(t, 2, "after a write with something to verify")
 	m.write("config/weather", fields{"key_type": "ed25519"})
@@ -105,25 +81,18 @@ func TestPluginMadeKeyInUse(t *testing.T) {
 }
 
 func TestKeysOfWhatHasNone(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.configure(as, nil)
-	for _, op := range []struct {
-		op   logical.Operation
-		path string
-	}{{logical.ReadOperation, ""}, {logical.UpdateOperation, "/rotate"}} {
-		m.refused(http.StatusNotFound, op.op, "keys/weather"+op.path, nil, "has no signing key", "key_type or private_key")
-		m.refused(http.StatusNotFound, op.op, "keys/absent"+op.path, nil, "write config/absent")
+	_, m := newConfigured(t)
+	for path, op := range map[string]logical.Operation{"": logical.ReadOperation, "/rotate": logical.UpdateOperation} {
+		m.refused(http.StatusNotFound, op, "keys/weather"+path, nil, "has no signing key", "key_type or private_key")
+		m.refused(http.StatusNotFound, op, "keys/absent"+path, nil, "write config/absent")
 	}
 }
 
-// A whole rotation by the clock: the new key is published at once, used from its time
-// on, and the old one stays for a day after.
+// The new key is published at once and signs from its time on. The old one is published for a day after that.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
-		m.write("config/weather", fields{
-			"token_url": "https://as.example.com/token", "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true,
-		})
+		m.write("config/weather", made(nil))
 		first := m.signsWith("weather")
 		answer := m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 		second := answer["key_id"].(string)
@@ -135,33 +104,28 @@ func TestRotation(t *testing.T) {
 			got, data := m.keys("weather")
 			equal(t, "the keys "+when, got, published)
 			equal(t, "the key set "+when, keyIDs(t, m.jwks("weather")), published)
-			if data["active_key_id"] != signs || m.signsWith("weather") != signs {
-				t.Errorf("%s %v is active, and %q signs; want %q", when, data["active_key_id"], m.signsWith("weather"), signs)
-			}
+			equal(t, "the keys that are active and sign "+when, []any{data["active_key_id"], m.signsWith("weather")}, []any{signs, signs})
 			pending := signs == first && len(published) == 2
-			if (data["next_key_id"] == second) != pending || (data["next_key_active_at"] == answer["active_at"]) != pending {
-				t.Errorf("%s the next key is %v at %v", when, data["next_key_id"], data["next_key_active_at"])
-			}
+			equal(t, "a next key and its time "+when, []bool{data["next_key_id"] == second, data["next_key_active_at"] == answer["active_at"]},
+				[]bool{pending, pending})
 		}
 		expect("at once", first, first, second)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "is under way", answer["active_at"].(string))
+		m.rejects("keys/weather/rotate", nil, "is under way", answer["active_at"].(string))
 		time.Sleep(10*time.Minute - time.Second)
 		expect("just before", first, first, second)
 		time.Sleep(time.Second)
 		expect("at its time", second, first, second)
-		m.stop()
-		m.start()
+		m.restart()
 		expect("after a restart", second, first, second)
 		time.Sleep(24 * time.Hour)
 		expect("a day after", second, second)
 
 		third := m.data(logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": "5m"})["key_id"].(string)
-		c := m.config("weather")
-		equal(t, "the stored keys", ids(c.Keys), []string{second, third})
+		equal(t, "the stored keys", ids(m.config("weather").Keys), []string{second, third})
 	})
 }
 
-// Rotations that follow each other soon keep every key published for its time.
+// Each key of several rotations is published for its time.
 func TestRotationsInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -173,16 +137,14 @@ func TestRotationsInARow(t *testing.T) {
 		}
 		published, _ := m.keys("weather")
 		equal(t, "the keys", published, want)
-		if got := m.signsWith("weather"); got != want[3] {
-			t.Errorf("%q signs; want the last, %q", got, want[3])
-		}
+		equal(t, "the key that signs", m.signsWith("weather"), want[3])
 		time.Sleep(22 * time.Hour)
 		published, _ = m.keys("weather")
 		equal(t, "the keys a day after the first", published, want[1:])
 	})
 }
 
-// Each key is published for a day after its use, and is part of the config's entry and of the key set.
+// Every published key takes space in the config's entry and in the key set.
 func TestRotationIsRefusedWhileEightKeysArePublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -198,44 +160,33 @@ func TestRotationIsRefusedWhileEightKeysArePublished(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		published, _ := m.keys("weather")
-		if len(published) != 8 {
-			t.Fatalf("%d keys are published; want 8", len(published))
-		}
+		equal(t, "published keys", len(published), 8)
 		was, until := m.storage.entries(t), second.Add(24*time.Hour)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "8 keys", rfc3339(until))
+		m.rejects("keys/weather/rotate", nil, "8 keys", rfc3339(until))
 		time.Sleep(time.Until(until) - time.Second)
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "8 keys", rfc3339(until))
+		m.rejects("keys/weather/rotate", nil, "8 keys", rfc3339(until))
 		m.storage.unchanged(t, was)
 		time.Sleep(time.Second)
 		rotate()
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", nil, "is under way")
+		m.rejects("keys/weather/rotate", nil, "is under way")
 	})
 }
 
-// A clock that was wrong when a key was rotated, and is set right, must not leave the client without one.
+// A clock that was ahead during a rotation, and is then set back, must not leave the client without a key.
 func TestClockSetBackBeforeTheRing(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
-	m.stop()
-	c := m.config("weather")
-	c.Keys[0].ActiveFrom = time.Now().Add(48 * time.Hour)
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
+	m.edit("weather", func(c *config) { c.Keys[0].ActiveFrom = time.Now().Add(48 * time.Hour) })
+	only := m.config("weather").Keys[0].ID
 	m.token("weather")
-	if got := m.asserted(as.await(1)).header.KeyID; got != c.Keys[0].ID {
-		t.Errorf("%q signs; want the only key, %q", got, c.Keys[0].ID)
-	}
+	equal(t, "the key that signs", m.asserted(as.await(1)).header.KeyID, only)
 	published, data := m.keys("weather")
-	equal(t, "the keys", published, []string{c.Keys[0].ID})
-	if data["active_key_id"] != c.Keys[0].ID || data["next_key_id"] != nil {
-		t.Errorf("the active key is %v, the next %v; want %q and none", data["active_key_id"], data["next_key_id"], c.Keys[0].ID)
-	}
+	equal(t, "the keys", published, []string{only})
+	shows(t, data, fields{"active_key_id": only, "next_key_id": nil})
 	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
-	if published, data = m.keys("weather"); len(published) != 2 || data["active_key_id"] != c.Keys[0].ID {
-		t.Errorf("after a rotation the keys are %q, and %v is active", published, data["active_key_id"])
-	}
+	published, data = m.keys("weather")
+	equal(t, "the number of keys after a rotation", len(published), 2)
+	equal(t, "the active key after a rotation", data["active_key_id"], only)
 }
 
 func TestRotationKeepsTokensInService(t *testing.T) {
@@ -245,13 +196,9 @@ func TestRotationKeepsTokensInService(t *testing.T) {
 	token := m.token("weather")
 	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 	m.holds("weather", token)
-	if got := m.token("weather/reader"); got != "t0ken-1" {
-		t.Errorf("the role's token is %q", got)
-	}
+	m.holds("weather/reader", "t0ken-1")
 	as.asked(t, 2, "after a rotation")
-	if got := m.read("config/weather")["key_type"]; got != "ec-p256" {
-		t.Errorf("key_type is %v", got)
-	}
+	equal(t, "key_type", m.read("config/weather")["key_type"], "ec-p256")
 }
 
 func TestRotationThatIsRefused(t *testing.T) {
@@ -260,9 +207,9 @@ func TestRotationThatIsRefused(t *testing.T) {
 	m.write("config/maps", with(as.endpoint(), fields{"private_key": pemOf(t, edKey(t)), "verify": false}))
 	was := m.storage.entries(t)
 	for _, after := range []any{0, "1s", "4m59s", "721h", "soon", -1} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/weather/rotate", fields{"activate_after": after}, "activate_after")
+		m.rejects("keys/weather/rotate", fields{"activate_after": after}, "activate_after")
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "keys/maps/rotate", nil, "is the operator's", "write a new private_key")
+	m.rejects("keys/maps/rotate", nil, "is the operator's", "write a new private_key")
 	m.storage.fail("put config/")
 	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "keys/weather/rotate", nil, errStorage.Error())
 	m.storage.fail()
@@ -274,30 +221,7 @@ func TestRotationThatIsRefused(t *testing.T) {
 	}
 }
 
-// After its time the new key signs what arrives at the authorization server.
-func TestNewKeySignsFromItsTimeOn(t *testing.T) {
-	as, m := newAuthServer(t), newMount(t)
-	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
-	first := m.signsWith("weather")
-	second := m.data(logical.UpdateOperation, "keys/weather/rotate", nil)["key_id"].(string)
-	m.token("weather")
-	if got := m.asserted(as.await(1)).header.KeyID; got != first {
-		t.Errorf("before its time %q signs; want %q", got, first)
-	}
-	m.stop()
-	c := m.config("weather")
-	c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) // as if it were later
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
-	m.write("config/weather", fields{"scopes": "a"})
-	if got := m.asserted(as.await(2)).header.KeyID; got != second {
-		t.Errorf("after its time %q signs; want %q", got, second)
-	}
-}
-
-// A rotation that is overtaken by a write is a conflict, as any write is.
+// A write during a rotation makes the rotation a conflict.
 func TestRotationThatIsOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -305,8 +229,7 @@ func TestRotationThatIsOvertaken(t *testing.T) {
 		synctest.Wait() // until all is loaded
 		m.storage.meanwhile(func() { m.write("config/weather", fields{"max_ttl": "1h", "verify": false}) })
 		m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
-		if published, _ := m.keys("weather"); len(published) != 1 || len(m.jwks("weather")) != 1 {
-			t.Errorf("the keys are %q", published)
-		}
+		published, _ := m.keys("weather")
+		equal(t, "keys and published keys", []int{len(published), len(m.jwks("weather"))}, []int{1, 1})
 	})
 }

@@ -3,6 +3,7 @@ package mcpoauth
 import (
 	"crypto/elliptic"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -13,15 +14,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// jwksPath is the path at which the keys of a server are published, as keys/ shows it.
+// jwksPath returns the path at which a server's keys are published, as keys/ shows it.
 func (m *mount) jwksPath(server string) string {
 	m.t.Helper()
 	path, _ := m.read("keys/" + server)["jwks_path"].(string)
 	return path
 }
 
-// accepts reports whether an authorization server that fetches a client's keys from a path of the mount takes
-// an assertion: it is for the server's audience, and signed by a key that is published there.
+// accepts reports whether an authorization server that trusts the keys at a path accepts an assertion: one for its
+// audience, signed by one of the keys.
 func (m *mount) accepts(path, audience, assertion string) bool {
 	m.t.Helper()
 	resp, err := m.do(logical.ReadOperation, path, nil)
@@ -29,31 +30,20 @@ func (m *mount) accepts(path, audience, assertion string) bool {
 		return false
 	}
 	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(resp.Data[logical.HTTPRawBody].([]byte), &set); err != nil {
-		m.t.Fatal(err)
-	}
-	signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.RS256, jose.ES256, jose.EdDSA})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	noError(m.t, json.Unmarshal(resp.Data[logical.HTTPRawBody].([]byte), &set))
+	signed := must(jose.ParseSignedCompact(assertion, signingAlgorithms))(m.t)
 	for _, key := range set.Keys {
-		payload, err := signed.Verify(key)
-		if err != nil {
-			continue
+		if payload, err := signed.Verify(key); err == nil {
+			var claims fields
+			noError(m.t, json.Unmarshal(payload, &claims))
+			return claims["aud"] == audience
 		}
-		var claims struct {
-			Audience string `json:"aud"`
-		}
-		if err := json.Unmarshal(payload, &claims); err != nil {
-			m.t.Fatal(err)
-		}
-		return claims.Audience == audience
 	}
 	return false
 }
 
-// A Vault token that may only update a config can have the client sign for the authorization server that
-// trusts the config's URL, and catch the assertion. It must be of no use there.
+// The holder of a Vault token that may only update a config can have the client sign for the authorization server that
+// trusts the config's URL, and catch the assertion. That server must refuse it.
 func TestAssertionCaughtElsewhereIsTrustedNowhere(t *testing.T) {
 	thiefs := newAuthServer(t)
 	for name, test := range map[string]struct {
@@ -111,9 +101,7 @@ func TestAssertionCaughtElsewhereIsTrustedNowhere(t *testing.T) {
 				}
 				m.write("config/weather", attack)
 			}
-			if _, err := m.do(logical.UpdateOperation, "refresh/weather", nil); err != nil {
-				t.Fatal(err)
-			}
+			m.refresh("weather", nil)
 			caught := thief.await(1).form.Get("client_assertion")
 			if now := m.jwksPath("weather"); now == registered || !m.accepts(now, trusting, caught) {
 				t.Errorf("the assertion that was caught is not as good as the attack needs: %s", now)
@@ -140,10 +128,10 @@ func TestSuccessorOfADeletedConfigHasAnotherURL(t *testing.T) {
 	m.unpublished(strings.TrimPrefix(first, "jwks/"), "weather")
 }
 
-// The URL changes if what it is trusted for does, and only then; the write says so.
+// The URL changes if what it is trusted for changes, and only then. The write warns of it.
 func TestURLOfPublishedKeysChangesWithWhatItIsTrustedFor(t *testing.T) {
 	m := newMount(t)
-	m.write("settings", fields{"public_url": "https://vault.example.com/v1/mcp-oauth"})
+	m.write("settings", fields{"public_url": publicURL})
 	key := pemOf(t, ecKey(t, elliptic.P256()))
 	for _, test := range []struct {
 		change  fields
@@ -173,21 +161,15 @@ func TestURLOfPublishedKeysChangesWithWhatItIsTrustedFor(t *testing.T) {
 		}
 		warnings := m.write("config/weather", with(test.change, fields{"verify": false}))
 		after := m.jwksPath(server)
-		if (before != after) != test.changes {
-			t.Errorf("%v: the path was %q and is %q", test.change, before, after)
-		}
+		equal(t, fmt.Sprint("another path after ", test.change), before != after, test.changes)
 		told := slices.ContainsFunc(warnings, func(w string) bool {
-			return strings.Contains(w, "https://vault.example.com/v1/mcp-oauth/"+after+":")
+			return strings.Contains(w, publicURL+"/"+after+":")
 		})
-		if told != (test.changes && after != "") {
-			t.Errorf("%v: the warnings are %q", test.change, warnings)
-		}
-		if uri := m.read("keys/weather")["jwks_uri"]; after != "" && uri != "https://vault.example.com/v1/mcp-oauth/"+after {
-			t.Errorf("jwks_uri is %v", uri)
-		}
+		equal(t, fmt.Sprint("a warning after ", test.change), told, test.changes && after != "")
 		if after == "" {
 			continue
 		}
+		equal(t, "jwks_uri", m.read("keys/weather")["jwks_uri"], publicURL+"/"+after)
 		m.jwks(server)
 		if test.changes && before != "" {
 			m.unpublished(strings.TrimPrefix(before, "jwks/"))
@@ -201,43 +183,35 @@ func TestURLOfPublishedKeysChangesWithWhatDiscoveryFinds(t *testing.T) {
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true})
 	before := m.jwksPath("weather")
 	m.write("config/weather", fields{"rediscover": true})
-	if got := m.jwksPath("weather"); got != before {
-		t.Errorf("a discovery that finds the same changes %q to %q", before, got)
-	}
+	equal(t, "the path after a discovery that finds the same", m.jwksPath("weather"), before)
 	as.describes(fields{"token_endpoint": as.URL + "/moved"})
 	m.write("config/weather", fields{"rediscover": true})
-	if got := m.jwksPath("weather"); got != before {
-		t.Errorf("an endpoint at the same origin changes %q to %q", before, got)
-	}
+	equal(t, "the path after a discovery of an endpoint at the same origin", m.jwksPath("weather"), before)
 	thief := newAuthServer(t)
 	thief.describes(nil)
 	mcp.wants(thief)
 	m.write("config/weather", fields{"rediscover": true, "key_type": "ed25519"})
-	if got := m.jwksPath("weather"); got == before {
+	if m.jwksPath("weather") == before {
 		t.Error("another issuer gets assertions that are trusted at the same URL")
 	}
 }
 
-// Keys that only another URL has to be registered for are not tried at once.
+// A key whose URL has changed is not tried before that URL can be registered.
 func TestAudienceOfAPublishedKeyThatIsBeingFoundOut(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
 	warnings := m.write("config/weather", fields{"assertion_audience": "https://as.example.com"})
-	if len(warnings) != 2 || !strings.Contains(warnings[0], m.jwksPath("weather")) || !strings.Contains(warnings[1], "refresh/weather") {
-		t.Errorf("the warnings are %q", warnings)
-	}
+	equal(t, "the number of warnings", len(warnings), 2)
+	contains(t, "the warnings", strings.Join(warnings, "\n"), m.jwksPath("weather"), "refresh/weather")
 	as.asked(t, 0, "before the URL can be registered")
 }
 
-// What an earlier version stored is published under the server's own name until it would be trusted for
-// something else.
+// The keys that an earlier version stored are published under the server's own name until they sign for another party.
 func TestURLOfKeysThatAnEarlierVersionPublished(t *testing.T) {
 	for of := 1; of < 3; of++ {
 		m := mountFixture(t, of)
 		m.write("config/made-key", fields{"max_ttl": "1h", "verify": false})
-		if got := m.jwksPath("made-key"); got != "jwks/made-key" {
-			t.Errorf("schema %d: the path is %q", of, got)
-		}
+		equal(t, fmt.Sprintf("schema %d: the path", of), m.jwksPath("made-key"), "jwks/made-key")
 		m.jwks("made-key")
 		m.write("config/made-key", fields{"token_url": "https://thief.example.com/token", "key_type": "ed25519"})
 		if got := m.jwksPath("made-key"); got == "jwks/made-key" {
@@ -257,17 +231,12 @@ func TestKeySetIsNeitherLostNorSharedWhenTheURLChanges(t *testing.T) {
 	m := newMount(t)
 	m.write("config/weather", made(nil))
 	path := m.jwksPath("weather")
-	m.storage.fail("put config/")
-	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "config/weather", made(fields{"token_url": "https://other.example.com/token", "verify": false}), errStorage.Error())
-	m.storage.fail()
-	if got := m.jwksPath("weather"); got != path {
-		t.Errorf("after a write that failed the path is %q; want %q", got, path)
-	}
-	m.jwks("weather")
-	m.storage.fail("get settings")
-	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "config/weather", made(fields{"token_url": "https://other.example.com/token", "verify": false}), errStorage.Error())
-	m.storage.fail()
-	if got := m.jwksPath("weather"); got != path {
-		t.Errorf("after a write that failed the path is %q; want %q", got, path)
+	elsewhere := made(fields{"token_url": "https://other.example.com/token", "verify": false})
+	for _, call := range []string{"put config/", "get settings"} {
+		m.storage.fail(call)
+		m.refused(http.StatusInternalServerError, logical.UpdateOperation, "config/weather", elsewhere, errStorage.Error())
+		m.storage.fail()
+		equal(t, "the path after a write that failed", m.jwksPath("weather"), path)
+		m.jwks("weather")
 	}
 }

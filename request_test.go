@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/http"
 	"testing"
@@ -11,7 +12,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// What goes to the token endpoint for what is configured.
 func TestRequestHoldsWhatIsConfigured(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -34,16 +34,8 @@ func TestRequestHoldsWhatIsConfigured(t *testing.T) {
 			m.write("config/weather", with(as.client(), test.config))
 			request := as.await(1)
 			test.want["grant_type"] = []string{"client_credentials"}
-			for param, values := range request.form {
-				equal(t, param, values, test.want[param])
-			}
-			for param, values := range test.want {
-				equal(t, param, request.form[param], values)
-			}
-			_, inBody := test.want["client_secret"]
-			if inHeader := request.clientSecret != ""; inHeader == inBody {
-				t.Errorf("secret in the header: %t; in the body: %t", inHeader, inBody)
-			}
+			equal(t, "the parameters", map[string][]string(request.form), test.want)
+			equal(t, "a secret in the header", request.clientSecret != "", test.want["client_secret"] == nil)
 		})
 	}
 }
@@ -61,28 +53,19 @@ func TestSecretInTheHeader(t *testing.T) {
 		as, m := newAuthServer(t), newMount(t)
 		m.write("config/weather", with(as.client(), with(fields{"client_id": id, "client_secret": odd}, test.change)))
 		header := as.await(1).header.Get("Authorization")
-		if want := "Basic " + base64.StdEncoding.EncodeToString([]byte(test.id+":"+test.want)); header != want {
-			t.Errorf("%v: the header is not the one of %q", test.change, test.id)
-		}
+		want := "Basic " + base64.StdEncoding.EncodeToString([]byte(test.id+":"+test.want))
+		equal(t, "the header of "+test.id+" is right", header == want, true)
 	}
 }
 
-// The guard of discovered endpoints holds at every call, not only when they are found:
-// what a name resolves to may change.
+// The guard of discovered endpoints holds at every call, because a name's addresses may change.
 func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
-	m.stop()
-	c := m.config("weather")
-	if !c.Discovered.Policy.Loopback || c.Discovered.Policy.Private {
-		t.Errorf("a loopback MCP server earned the policy %+v", c.Discovered.Policy)
-	}
-	c.Discovered.Policy = discovery.Policy{} // as if it had been public
-	if err := m.store().putConfig(t.Context(), "weather", c); err != nil {
-		t.Fatal(err)
-	}
-	m.start()
+	policy := m.config("weather").Discovered.Policy
+	equal(t, "the policy that a loopback MCP server earns", []bool{policy.Loopback, policy.Private}, []bool{true, false})
+	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as if it had been public
 	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather/reader", nil, "loopback", "allow_private_addresses")
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "loopback", "nothing was stored")
 	as.asked(t, 1, "with a guard that does not permit it")
@@ -91,18 +74,18 @@ func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
 	m.holds("weather/reader", "t0ken-3")
 }
 
-// The operator's permission holds for as long as it is written, and is not pinned.
+// The operator's permission is not pinned: it ends when it is taken back.
 func TestPrivateAddressesArePermittedForAsLongAsThatIsWritten(t *testing.T) {
 	m, _, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
-	repin(m, func(d *discovered) { d.Policy = discovery.Policy{} }) // as if the server had been public
+	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as if the server had been public
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "allow_private_addresses")
 	m.write("config/weather", fields{"allow_private_addresses": true, "client_secret": secret, "scopes": "a"})
 	m.write("config/weather", fields{"allow_private_addresses": false, "client_secret": secret, "verify": false})
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "b"}, "allow_private_addresses")
 }
 
-// A discovered token endpoint is guarded, and out of a proxy's reach unless the operator named its server.
+// A discovered token endpoint is guarded, and is called through a proxy only if the operator named its server.
 func TestDiscoveredEndpointOfTheOperatorsServerIsProxied(t *testing.T) {
 	const as = "https://as.example.com/token"
 	found := &discovered{Issuer: "https://as.example.com/t", TokenURL: as, MTLSTokenURL: "https://mtls.example.com/token"}
@@ -121,15 +104,10 @@ func TestDiscoveredEndpointOfTheOperatorsServerIsProxied(t *testing.T) {
 		{"server_url of that server", config{ServerURL: "https://as.example.com/mcp", Discovered: found}, true, true},
 		{"token_url", config{TokenURL: as}, false, false},
 	} {
-		certificate, key := certificateAndKey(t)
 		c := test.config
-		c.ClientCertificate, c.ClientCertificateKey = certificate, key
-		if c.AuthMethod == "" {
-			c.AuthMethod = grant.ClientSecretBasic
-		}
-		q, err := c.request(nil)
-		if err != nil || (q.Control != nil) != test.guarded || q.Proxied != test.proxied {
-			t.Errorf("%s: guarded %t, proxied %t, %v", test.name, q.Control != nil, q.Proxied, err)
-		}
+		c.ClientCertificate, c.ClientCertificateKey = certificateAndKey(t)
+		c.AuthMethod = cmp.Or(c.AuthMethod, grant.ClientSecretBasic)
+		q := must(c.request(nil))(t)
+		equal(t, test.name+": guarded and proxied", []bool{q.Control != nil, q.Proxied}, []bool{test.guarded, test.proxied})
 	}
 }

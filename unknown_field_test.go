@@ -1,11 +1,6 @@
 package mcpoauth
 
-import (
-	"net/http"
-	"testing"
-
-	"github.com/hashicorp/vault/sdk/logical"
-)
+import "testing"
 
 func TestUnknownFieldSaysWhichIsMeant(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
@@ -41,8 +36,8 @@ func TestUnknownFieldSaysWhichIsMeant(t *testing.T) {
 		{"refresh/weather", "scopes", `the field "scopes" is the config's`},
 		{"keys/weather/rotate", "activate_afer", `did you mean "activate_after"?`},
 	} {
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, test.path, fields{test.field: "x"}, test.says)
+		m.rejects(test.path, fields{test.field: "x"}, test.says)
 	}
-	m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", fields{long(10000): "x"}, "unknown field")
+	m.rejects("config/weather", fields{long(10000): "x"}, "unknown field")
 	m.storage.unchanged(t, was)
 }

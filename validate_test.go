@@ -9,10 +9,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// long is a text of n characters.
 func long(n int) string { return strings.Repeat("x", n) }
 
-// numbered is a list of n different values.
+// numbered returns n different values.
 func numbered(n int) []string {
 	var list []string
 	for i := range n {
@@ -39,6 +38,9 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 		{"token_url with a space", fields{"token_url": "https://as.example.com/a b"}, "is not a URL"},
 		{"token_url with a line break", fields{"token_url": "https://as.example.com/\n"}, "is not a URL"},
 		{"token_url with a bad port", fields{"token_url": "https://as.example.com:port/"}, "is not a URL"},
+		{"token_url at port 0", fields{"token_url": "https://as.example.com:0/token"}, "between 1 and 65535"},
+		{"token_url at port 65536", fields{"token_url": "https://as.example.com:65536/token"}, "between 1 and 65535"},
+		{"token_url at port 99999", fields{"token_url": "https://as.example.com:99999/token"}, "between 1 and 65535"},
 		{"token_url of another scheme", fields{"token_url": "ftp://as.example.com/token"}, "must start with https://"},
 		{"token_url in the clear", fields{"token_url": "http://as.example.com/token"}, "write https, or allow_insecure_http=true"},
 		{"token_url that only begins like loopback", fields{"token_url": "http://127.0.0.1.example.com/"}, "write https"},
@@ -104,11 +106,11 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			as, m := newAuthServer(t), newMount(t)
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", with(as.client(), test.change), test.says)
+			m.rejects("config/weather", with(as.client(), test.change), test.says)
 			m.configure(as, nil)
 			was := m.storage.entries(t)
 			change := with(fields{"client_secret": secret}, test.change) // as a change of route has to
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", change, test.says)
+			m.rejects("config/weather", change, test.says)
 			m.storage.unchanged(t, was)
 			as.asked(t, 0, "after writes that are refused")
 		})
@@ -122,7 +124,7 @@ func TestExtraParamsMustNotHoldWhatHasAFieldOrIsASecret(t *testing.T) {
 		"resource", "audience", "assertion", "password", "refresh_token", "subject_token", "Client_Secret",
 	} {
 		data := with(as.client(), fields{"extra_params": fields{param: "a-" + secretMark}})
-		m.refused(http.StatusBadRequest, logical.UpdateOperation, "config/weather", data, "extra_params must not hold "+param)
+		m.rejects("config/weather", data, "extra_params must not hold "+param)
 	}
 	equal(t, "the configs", m.list("config/"), nil)
 }
@@ -151,8 +153,7 @@ func TestWellFormedConfigsAreAccepted(t *testing.T) {
 		{"default_ttl": "1s", "max_ttl": "365d", "idle_timeout": 0, "request_timeout": "25s"},
 		{"ca_cert": "the root\n" + certificate + "and another\n" + certificate},
 	} {
-		as, m := newAuthServer(t), newMount(t)
-		m.configure(as, change)
+		newMount(t).configure(newAuthServer(t), change)
 	}
 }
 
@@ -164,7 +165,7 @@ func numberedURLs(n int) []string {
 	return list
 }
 
-// A name that storage refuses must be refused before it gets there, on every path.
+// Every path refuses a name that storage would refuse.
 func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for name, says := range map[string]string{"a..b": "two dots", long(257): "longer than 256"} {
@@ -176,7 +177,7 @@ func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 			"refresh/weather/" + name:  {},
 			"keys/" + name + "/rotate": {},
 		} {
-			m.refused(http.StatusBadRequest, logical.UpdateOperation, path, data, says)
+			m.rejects(path, data, says)
 		}
 		for _, path := range []string{
 			"config/" + name, "role/" + name + "/b", "role/weather/" + name, "token/" + name,
@@ -189,9 +190,7 @@ func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 		}
 		m.refused(http.StatusBadRequest, logical.ListOperation, "role/"+name+"/", nil, says)
 	}
-	if got := m.storage.entries(t); len(got) != 0 {
-		t.Errorf("storage holds %q", got)
-	}
+	equal(t, "the keys", keysOf(t, m), nil)
 	for _, name := range []string{"a-b.c_d", "a", "7", long(256)} {
 		m.write("config/"+name, with(as.client(), fields{"verify": false}))
 	}

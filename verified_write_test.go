@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,51 +16,35 @@ import (
 func TestWriteThatTakesTooLong(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	as.hold()
-	hanging := func(path string, data fields, cause error) (int, string) {
+	hanging := func(path string, data fields, cause error) string {
 		t.Helper()
-		// Its end stands for that of the budget. It is long enough for what comes before a request that hangs, on a
-		// machine that is busy.
+		// This timeout stands for the budget. It is long enough for a busy machine to reach the request that hangs.
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, cause)
 		defer cancel()
 		_, err := m.b.HandleRequest(ctx, &logical.Request{
 			Operation: logical.CreateOperation, Path: path, Data: overHTTP(t, data), Storage: m.storage,
 		})
-		coded, ok := err.(logical.HTTPCodedError)
-		if !ok {
-			t.Fatalf("%v", err)
-		}
-		return coded.Code(), m.noted(err).Error()
+		equal(t, "the status", codeOf(err), http.StatusGatewayTimeout)
+		return m.noted(err).Error()
 	}
 	const budget = "no answer within the 14.5s that a write may take"
-	if status, text := hanging("config/weather", as.client(), errWriteBudget); status != http.StatusGatewayTimeout ||
-		!strings.Contains(text, "nothing was stored") || !strings.Contains(text, budget) {
-		t.Errorf("a verification: %d, %s", status, text)
-	}
+	contains(t, "a verification", hanging("config/weather", as.client(), errWriteBudget), "nothing was stored", budget)
 	// If the caller's own time is shorter, the error names no budget.
-	if status, text := hanging("config/weather", as.client(), nil); status != http.StatusGatewayTimeout ||
-		!strings.Contains(text, "nothing was stored") || strings.Contains(text, "may take") {
-		t.Errorf("a verification for a caller who gives up: %d, %s", status, text)
-	}
+	text := hanging("config/weather", as.client(), nil)
+	contains(t, "a verification for a caller with less time", text, "nothing was stored")
+	equal(t, "the error names a budget", strings.Contains(text, "may take"), false)
 	as.mu.Lock() // the metadata hangs too
-	status, text := hanging("config/weather", mcp.client(), errWriteBudget)
+	text = hanging("config/weather", mcp.client(), errWriteBudget)
 	as.mu.Unlock()
-	if status != http.StatusGatewayTimeout || !strings.Contains(text, "nothing was stored") || !strings.Contains(text, as.URL) {
-		t.Errorf("a discovery: %d, %s", status, text)
-	}
-	if got := m.storage.entries(t); len(got) != 0 {
-		t.Errorf("storage holds %q", got)
-	}
-	m.write("config/weather", with(as.client(), fields{"verify": false}))
+	contains(t, "a discovery", text, "nothing was stored", as.URL)
+	equal(t, "the keys", keysOf(t, m), nil)
+	m.configure(as, nil)
 	was := m.storage.entries(t)
-	if status, text := hanging("role/weather/reader", fields{"scopes": "read"}, errWriteBudget); status != http.StatusGatewayTimeout ||
-		!strings.Contains(text, budget) {
-		t.Errorf("a role's verification: %d, %s", status, text)
-	}
+	contains(t, "a role's verification", hanging("role/weather/reader", fields{"scopes": "read"}, errWriteBudget), budget)
 	m.storage.unchanged(t, was)
 }
 
-// TestEveryWriteHasABudget: another write of the same server holds its lock, as it does while storage hangs. Whatever
-// waits for it ends, with 504, and has changed nothing.
+// Every write that waits for the server's lock, which another write holds while storage hangs, ends with 504.
 func TestEveryWriteHasABudget(t *testing.T) {
 	as := newAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -87,9 +72,7 @@ func TestEveryWriteHasABudget(t *testing.T) {
 		} {
 			begun := time.Now()
 			m.refused(http.StatusGatewayTimeout, write.op, write.path, write.data, "nothing was written")
-			if took := time.Since(begun); took != writeBudget {
-				t.Errorf("%s of %s took %s, want %s", write.op, write.path, took, writeBudget)
-			}
+			equal(t, fmt.Sprintf("the duration of %s of %s", write.op, write.path), time.Since(begun), writeBudget)
 		}
 		m.storage.unchanged(t, was)
 	})
