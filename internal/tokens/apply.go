@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"time"
+	"unique"
 )
 
 // apply brings the slot in line with the outcome of an attempt that is not void. It is the only
@@ -36,7 +37,7 @@ func (s *slot) apply(o outcome, now time.Time) error {
 // applyTerms drops what was obtained, or is being fetched, on terms of another shape; and what a flight
 // is reading, which may be older than these terms. mu is held.
 func (s *slot) applyTerms(terms *Terms) {
-	s.idleTimeout = terms.IdleTimeout
+	s.idleTimeout, s.host = terms.IdleTimeout, unique.Make(terms.Host)
 	if f := s.flight.Load(); f != nil && f.shape != terms.Shape {
 		s.supersede()
 	}

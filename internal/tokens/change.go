@@ -158,7 +158,7 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 	case c.Token != nil && stale && !idle && s.flight.Load() == nil:
 		// The new terms work for the name that was changed: spare this one's next
 		// reader the wait.
-		_ = s.launch("") // fails only when the engine is closing
+		s.refresh(false)
 	}
 	s.advance(now)
 	return stale

@@ -154,7 +154,7 @@ func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		s := e.slot(weather)
 		s.mu.Lock()
-		if err := s.launch(""); err != nil { // its goroutine begins when the lock is free
+		if err := s.launch(&flight{}); err != nil { // its goroutine begins when the lock is free
 			t.Fatal(err)
 		}
 		f := s.flight.Load()

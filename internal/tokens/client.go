@@ -116,9 +116,11 @@ type client struct {
 	// under mu, read without.
 	failed atomic.Pointer[failure]
 
-	mu sync.Mutex // guards the field below; never held across a call that waits
+	mu sync.Mutex // guards the fields below; never held across a call that waits
 	// probe closes when the probe under way ends; nil if none is.
 	probe chan struct{}
+	// waiting are the refreshes in the background that wait for the probe's end.
+	waiting []*turn
 }
 
 // rememberFailure is how long the failure of a client is kept that no name asks for.
@@ -157,14 +159,35 @@ func (c *client) admit(now time.Time, windowEnd func(*failure) time.Time) (p *pe
 	return &permit{client: c, begun: now, probe: c.probe}, nil, nil
 }
 
-// close ends the permit, without an outcome if it has none yet.
+// close ends the permit, without an outcome if it has none yet. The refreshes that waited for the probe go
+// on.
 func (p *permit) close() {
+	for _, t := range p.end() {
+		t.start()
+	}
+}
+
+// end ends the permit, and returns the refreshes that waited for the probe.
+func (p *permit) end() (waited []*turn) {
 	p.client.mu.Lock()
 	defer p.client.mu.Unlock()
 	if p.probe != nil {
-		p.client.probe = nil
+		waited = p.client.waiting
+		p.client.probe, p.client.waiting = nil, nil
 		close(p.probe)
 	}
+	return waited
+}
+
+// wait has a refresh wait for the probe under way. It reports false if none is.
+func (c *client) wait(t *turn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.probe == nil {
+		return false
+	}
+	c.waiting = append(c.waiting, t)
+	return true
 }
 
 // overtaken reports whether the request began before the failure f: it says nothing about the

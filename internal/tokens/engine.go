@@ -10,13 +10,14 @@
 // outcome changes what readers get; Retry repeats what storage owes.
 //
 // Locks, in the order in which they may be taken: a server's write lock
-// (Engine.lock), a slot's mu, then Engine.mu, a client's mu or retries.mu. Only the
+// (Engine.lock), a slot's mu, then Engine.mu, a client's mu, lines.mu or retries.mu. Only the
 // write lock is held across storage calls; none is held across a fetch.
 package tokens
 
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -55,6 +56,7 @@ func New(o Options) *Engine {
 		log:      o.Log,
 		observer: o.Observer,
 		gates:    newGates(),
+		lines:    newLines(),
 		clients:  newClients(),
 		ctx:      ctx,
 		cancel:   cancel,
@@ -146,9 +148,9 @@ func (e *Engine) Verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.Token, error) {
 	c, release := e.clients.use(terms.Client)
 	defer release()
-	background, promote := context.WithCancel(ctx)
-	promote() // a caller waits from the start
-	leave, _, err := e.gates.enter(ctx, background, terms.Host)
+	var awaited atomic.Bool
+	awaited.Store(true)
+	leave, _, err := e.gates.enter(ctx, terms.Host, &awaited)
 	if err != nil {
 		return nil, err
 	}

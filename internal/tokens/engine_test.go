@@ -101,7 +101,7 @@ func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 	}
 	defer unlock()
 	own, others := e.peek(weather), e.peek(other)
-	locks := []*sync.Mutex{&own.mu, &others.mu, &e.mu, &e.gates.hosts.mu, &e.clients.mu, &e.locks.mu, &e.retries.mu}
+	locks := []*sync.Mutex{&own.mu, &others.mu, &e.mu, &e.gates.hosts.mu, &e.lines.mu, &e.clients.mu, &e.locks.mu, &e.retries.mu}
 	for _, mu := range locks {
 		mu.Lock()
 	}

@@ -24,6 +24,8 @@ type outcome struct {
 	tried time.Time
 	// recovered is the client, if the answer ended its failure.
 	recovered *client
+	// probing is the client for which another name probes; nil if none does, or a caller waits.
+	probing *client
 	// err is why there is no outcome: storage failed, or the name is not configured.
 	err error
 }
@@ -37,16 +39,17 @@ func (s *slot) look(ctx context.Context, load bool) (o outcome) {
 	return o
 }
 
-// ask asks the authorization server once, when the client and the bounds on fetches permit it.
+// ask asks the authorization server once, when the client and the bounds on fetches permit it. While
+// another name probes, it waits only if a caller does.
 func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
 	for {
-		leave, waited, err := s.engine.gates.enter(a.ctx, f.background, terms.Host)
+		leave, waited, err := s.engine.gates.enter(a.ctx, terms.Host, &f.awaited)
 		if err != nil {
 			return outcome{err: err}
 		}
 		o, probing := s.askInside(a, f, terms, waited)
 		leave()
-		if probing == nil {
+		if probing == nil || !f.awaited.Load() {
 			return o
 		}
 		select {
@@ -71,7 +74,7 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 	defer release()
 	began := time.Now()
 	var serving *Token // nil if a caller waits for another
-	if f.background.Err() == nil {
+	if !f.awaited.Load() {
 		serving = s.held.Load()
 	}
 	held := serving.ValidAt(began)
@@ -82,6 +85,7 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 		o.failure = refused
 		return o, nil
 	case p == nil:
+		o.probing = c
 		return o, probing
 	}
 	defer p.close()

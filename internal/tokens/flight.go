@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,10 +12,13 @@ type flight struct {
 	name Name
 	// replaces is the ID of the token to be replaced; empty if any valid token will do.
 	replaces string
-	// background ends, by promote, when a caller waits for the flight.
-	background context.Context
-	promote    context.CancelFunc
-	// timed reports whether the token's own timer started the flight.
+	// awaited reports whether a caller waits, or has waited, for the flight; without one it is background
+	// work.
+	awaited atomic.Bool
+	// leavePlace gives back the place for background work; nil if the flight holds none. For the flight's
+	// own goroutine.
+	leavePlace func()
+	// timed reports whether the token's own timer asked for the flight.
 	timed bool
 	// shape is that of the terms that the attempt has read; empty before. Guarded by slot.mu.
 	shape string
@@ -24,6 +28,14 @@ type flight struct {
 	// The results: written before done closes, read after.
 	token *Token // from the authorization server; nil if it was not needed, or err says why not
 	err   error
+}
+
+// leave gives back the place for background work, if the flight still holds one.
+func (f *flight) leave() {
+	if f.leavePlace != nil {
+		f.leavePlace()
+		f.leavePlace = nil
+	}
 }
 
 // waitMost is how long a caller waits for a flight, its time in queues included. Vault's

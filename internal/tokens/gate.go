@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds on concurrent fetches. Background work may use three quarters of each, and
-// queues behind waiting readers. Hosts that hang hold hostFetches
-// each, so it takes allFetches/hostFetches hanging hosts to slow another one down.
+// Bounds on concurrent fetches. Hosts that hang hold hostFetches each, so it takes
+// allFetches/hostFetches hanging hosts to slow another one down. Background work has bounds of its own:
+// see lines.
 const (
 	hostFetches = 8
 	allFetches  = 256
@@ -21,88 +21,57 @@ type gates struct {
 	hosts *shared[*gate]
 }
 
-// gate admits a number of fetches, fewer of them in the background.
+// gate admits a number of fetches, those that callers wait for first.
 type gate struct {
-	any        *semaphore.Weighted
-	background *semaphore.Weighted
-	readers    atomic.Int64 // that wait for a permit of any
+	permits *semaphore.Weighted
+	readers atomic.Int64 // that wait for a permit
 }
 
 func newGates() *gates {
 	return &gates{all: newGate(allFetches), hosts: newShared(func() *gate { return newGate(hostFetches) }, nil)}
 }
 
-func newGate(n int64) *gate {
-	return &gate{any: semaphore.NewWeighted(n), background: semaphore.NewWeighted(n - n/4)}
-}
+func newGate(n int64) *gate { return &gate{permits: semaphore.NewWeighted(n)} }
 
 // enter waits for a place at host and then for one over all: a fetch that waits for
-// a hanging host must not hold a place that another host could use. background ends
-// when a caller waits for the fetch, which then stops being background work. waited
-// reports whether there was a queue. The caller calls leave if err is nil.
-func (g *gates) enter(ctx, background context.Context, host string) (leave func(), waited bool, err error) {
+// a hanging host must not hold a place that another host could use. awaited reports whether a
+// caller waits for the fetch. waited reports whether there was a queue. The caller calls leave if err
+// is nil.
+func (g *gates) enter(ctx context.Context, host string, awaited *atomic.Bool) (leave func(), waited bool, err error) {
 	h, release := g.hosts.use(host)
-	leaveHost, waitedHost, err := h.enter(ctx, background)
+	waitedHost, err := h.enter(ctx, awaited)
 	if err != nil {
 		release()
 		return nil, true, err
 	}
-	leaveAll, waitedAll, err := g.all.enter(ctx, background)
+	waitedAll, err := g.all.enter(ctx, awaited)
 	if err != nil {
-		leaveHost()
+		h.permits.Release(1)
 		release()
 		return nil, true, err
 	}
 	return func() {
-		leaveAll()
-		leaveHost()
+		g.all.permits.Release(1)
+		h.permits.Release(1)
 		release()
 	}, waitedHost || waitedAll, nil
 }
 
-func (g *gate) enter(ctx, background context.Context) (leave func(), waited bool, err error) {
-	leaveBackground, waited, err := g.enterBackground(ctx, background)
-	if err != nil {
-		return nil, true, err
-	}
-	queued, err := g.enterAny(ctx, background)
-	if err != nil {
-		leaveBackground()
-		return nil, true, err
-	}
-	return func() { g.any.Release(1); leaveBackground() }, waited || queued, nil
-}
-
-// enterBackground takes a permit for background work while the fetch is that.
-func (g *gate) enterBackground(ctx, background context.Context) (leave func(), waited bool, err error) {
-	if background.Err() != nil {
-		return func() {}, false, nil
-	}
-	waiting, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(background, cancel)()
-	queued, err := acquire(waiting, g.background)
-	if err == nil {
-		return func() { g.background.Release(1) }, queued, nil
-	}
-	return func() {}, true, ctx.Err() // nil if a caller came to wait
-}
-
-// enterAny takes a permit of any. Background work that had to queue for it passes it
-// on while readers queue: the semaphore knows the order of arrival only.
-func (g *gate) enterAny(ctx, background context.Context) (waited bool, err error) {
-	if background.Err() != nil {
+// enter takes a permit. Background work that had to queue for it passes it on while readers queue: the
+// semaphore knows the order of arrival only.
+func (g *gate) enter(ctx context.Context, awaited *atomic.Bool) (waited bool, err error) {
+	if awaited.Load() {
 		g.readers.Add(1)
 		defer g.readers.Add(-1)
-		return acquire(ctx, g.any)
+		return acquire(ctx, g.permits)
 	}
 	for {
-		queued, err := acquire(ctx, g.any)
+		queued, err := acquire(ctx, g.permits)
 		waited = waited || queued
-		if err != nil || !queued || background.Err() != nil || g.readers.Load() == 0 {
+		if err != nil || !queued || awaited.Load() || g.readers.Load() == 0 {
 			return waited, err
 		}
-		g.any.Release(1)
+		g.permits.Release(1)
 	}
 }
 

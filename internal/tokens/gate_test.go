@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,19 +118,17 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const host = "as.example.com"
 		g := newGates()
-		waitedFor, promote := context.WithCancel(t.Context())
-		promote()
 		var leave [hostFetches]func()
 		for i := range leave {
 			var err error
-			if leave[i], _, err = g.enter(t.Context(), waitedFor, host); err != nil {
+			if leave[i], _, err = g.enter(t.Context(), host, awaited(true)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		entered := make(chan string, hostFetches)
-		queue := func(who string, background context.Context) {
+		queue := func(who string, awaited *atomic.Bool) {
 			go func() {
-				leave, _, err := g.enter(t.Context(), background, host)
+				leave, _, err := g.enter(t.Context(), host, awaited)
 				if err != nil {
 					t.Error(err)
 					return
@@ -139,13 +138,13 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		background, promoteLast := context.WithCancel(t.Context())
-		queue("refresh 1", t.Context())
-		queue("refresh 2", background)
-		queue("refresh 3", t.Context())
-		queue("reader", waitedFor)
-		promoteLast() // a caller waits for refresh 2
-		leave[0]()    // one place, which all take in turn
+		second := awaited(false)
+		queue("refresh 1", awaited(false))
+		queue("refresh 2", second)
+		queue("refresh 3", awaited(false))
+		queue("reader", awaited(true))
+		second.Store(true) // a caller waits for refresh 2
+		leave[0]()         // one place, which all take in turn
 		synctest.Wait()
 		close(entered)
 		var got []string
@@ -223,46 +222,45 @@ func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
 	})
 }
 
-// What is given up gives back what it had: at the host, over all and in the background.
+// What is given up gives back what it had: at the host and over all.
 func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places = 4
 		g := &gates{all: newGate(places), hosts: newShared(func() *gate { return newGate(places) }, nil)}
 		live := t.Context()
-		reader, promote := context.WithCancel(live)
-		promote()
-		enter := func(ctx, background context.Context, host string) func() {
+		enter := func(awaited *atomic.Bool, host string) func() {
 			t.Helper()
-			leave, waited, err := g.enter(ctx, background, host)
+			leave, waited, err := g.enter(live, host, awaited)
 			if err != nil || waited {
 				t.Fatalf("entering %s: %v, waited %t", host, err, waited)
 			}
 			return leave
 		}
-		giveUp := func(background context.Context, host string) {
+		giveUp := func(awaited *atomic.Bool, host string) {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(live, time.Second)
 			defer cancel()
-			if _, _, err := g.enter(ctx, background, host); !errors.Is(err, context.DeadlineExceeded) {
+			if _, _, err := g.enter(ctx, host, awaited); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("entering %s: %v, want that the deadline ended it", host, err)
 			}
 		}
+		reader, background := awaited(true), awaited(false)
 		var leaves []func()
 		for range places - 1 {
-			leaves = append(leaves, enter(live, live, "a"))
+			leaves = append(leaves, enter(background, "a"))
 		}
-		giveUp(live, "a") // the places for background work are taken, another one is free
-		leaves = append(leaves, enter(live, reader, "b"))
+		leaves = append(leaves, enter(reader, "b"))
 		for range places {
+			giveUp(background, "a")
 			giveUp(reader, "b")
-			giveUp(live, "c")
+			giveUp(background, "c")
 			giveUp(reader, "c")
 		}
-		for host, background := range map[string]context.Context{"b": reader, "c": live} {
+		for host, by := range map[string]*atomic.Bool{"b": reader, "c": background} {
 			time.AfterFunc(time.Second, leaves[0])
 			leaves = leaves[1:]
 			ctx, cancel := context.WithTimeout(live, time.Minute)
-			leave, waited, err := g.enter(ctx, background, host)
+			leave, waited, err := g.enter(ctx, host, by)
 			cancel()
 			if err != nil || !waited {
 				t.Fatalf("entering %s after a queue: %v, waited %t", host, err, waited)
@@ -275,11 +273,16 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 		if n := g.hosts.len(); n != 0 {
 			t.Errorf("%d hosts are left", n)
 		}
-		for range places - 1 {
-			enter(live, live, "a")
+		for range places {
+			enter(background, "a")
 		}
-		enter(live, reader, "a")
 	})
+}
+
+func awaited(by bool) *atomic.Bool {
+	a := new(atomic.Bool)
+	a.Store(by)
+	return a
 }
 
 func TestGateLetsReadersPassBackgroundWorkThatQueues(t *testing.T) {
@@ -287,12 +290,10 @@ func TestGateLetsReadersPassBackgroundWorkThatQueues(t *testing.T) {
 		const places = 4
 		g := newGate(places)
 		live := t.Context()
-		reader, promote := context.WithCancel(live)
-		promote()
 		var entered []string
-		enter := func(ctx context.Context, name string, background context.Context) {
+		enter := func(ctx context.Context, name string, awaited *atomic.Bool) {
 			go func() {
-				_, waited, err := g.enter(ctx, background)
+				waited, err := g.enter(ctx, awaited)
 				if err == nil && !waited {
 					t.Errorf("%s did not wait", name)
 				}
@@ -302,48 +303,33 @@ func TestGateLetsReadersPassBackgroundWorkThatQueues(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		var leaves []func()
 		for range places {
-			leave, _, err := g.enter(live, reader)
-			if err != nil {
+			if _, err := g.enter(live, awaited(true)); err != nil {
 				t.Fatal(err)
 			}
-			leaves = append(leaves, leave)
 		}
 		shortly, cancel := context.WithTimeout(live, time.Second)
 		defer cancel()
 		for range places {
-			enter(shortly, "given up", live)
+			enter(shortly, "given up", awaited(false))
 		}
-		promoted, promote := context.WithCancel(live)
-		enter(live, "background", live)
-		enter(live, "reader", reader)
+		enter(live, "background", awaited(false))
+		enter(live, "reader", awaited(true))
 		time.Sleep(time.Minute)
 		if len(entered) != 0 {
 			t.Errorf("%q entered a gate that was full", entered)
 		}
-		for range 3 { // the places in the background are free again, but for one
+		promoted := awaited(false)
+		for range 3 {
 			enter(live, "promoted", promoted)
 		}
-		promote()
-		for _, leave := range leaves[:2] {
-			leave()
+		promoted.Store(true)
+		for range places + 1 {
+			g.permits.Release(1)
 			synctest.Wait()
 		}
-		if len(entered) != 2 || entered[0] != "reader" || entered[1] == "given up" {
-			t.Errorf("%q entered, want the reader first", entered)
-		}
-		for _, leave := range leaves[2:] {
-			leave()
-			synctest.Wait()
-		}
-		if len(entered) != places {
-			t.Errorf("%q entered, want %d", entered, places)
-		}
-		g.any.Release(1) // one of them leaves
-		synctest.Wait()
-		if len(entered) != places+1 {
-			t.Errorf("%q entered in the end", entered)
+		if want := []string{"reader", "promoted", "promoted", "promoted", "background"}; !slices.Equal(entered, want) {
+			t.Errorf("%q entered, want %q", entered, want)
 		}
 	})
 }

@@ -61,12 +61,12 @@ func (s *slot) answer(t *Token, now time.Time) Answer {
 // overdue starts a refresh that is due and that no timer started: because no caller had
 // read the token for long, or because the wall clock was set ahead.
 func (s *slot) overdue(now time.Time) {
-	if s.flight.Load() != nil {
-		return // all readers come here while a refresh takes long: they need no lock for it
+	if s.flight.Load() != nil || s.turn.Load() != nil {
+		return // all readers come here while a refresh takes or waits long: they need no lock for it
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.advance(now)
+	s.advance(now)
 }
 
 // cooldown is the age below which a token is not replaced on request.
@@ -118,11 +118,11 @@ func (s *slot) serve(st step, now time.Time, t *Token) (*Token, *flight, error) 
 		s.advance(now) // the caller's interest may be what the next attempt waits for
 		return nil, nil, f.err(s.name)
 	default:
-		if err := s.launch(t.ID()); err != nil {
+		if err := s.launch(&flight{replaces: t.ID()}); err != nil {
 			return nil, nil, err
 		}
 	}
 	f := s.flight.Load()
-	f.promote()
+	f.awaited.Store(true)
 	return nil, f, nil
 }

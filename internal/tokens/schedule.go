@@ -1,25 +1,31 @@
 package tokens
 
 import (
-	"context"
 	"errors"
 	"time"
 )
 
 // advance starts what is due in the background, or sets the timer to the time when something
-// will be. It reports whether it started a flight. mu is held.
-func (s *slot) advance(now time.Time) (launched bool) {
+// will be. mu is held.
+func (s *slot) advance(now time.Time) {
+	if s.due(now) {
+		s.refresh(false)
+	}
+}
+
+// due reports whether a flight is due in the background. If one is due later, it sets the timer. mu is
+// held.
+func (s *slot) due(now time.Time) bool {
 	s.stopTimer()
-	t := s.held.Load()
-	st := next(s.view(now, t, false))
+	st := next(s.view(now, s.held.Load(), false))
 	if st.do != fetch {
 		return false
 	}
-	if wait := left(st.at, now); wait > 0 {
+	wait := left(st.at, now)
+	if wait > 0 {
 		s.setTimer(wait)
-		return false
 	}
-	return s.launch(t.ID()) == nil // fails only when the engine is closing
+	return wait <= 0
 }
 
 // setTimer sets the slot's timer; none may be set. One that fires although it was stopped does
@@ -28,21 +34,78 @@ func (s *slot) setTimer(wait time.Duration) {
 	s.timer = time.AfterFunc(wait, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.advance(time.Now()) {
-			s.flight.Load().timed = true
+		if s.due(time.Now()) {
+			s.refresh(true)
 		}
 	})
 }
 
+// refresh starts a flight in the background, at once or when its turn comes. mu is held.
+func (s *slot) refresh(timed bool) {
+	if s.turn.Load() != nil {
+		return
+	}
+	host := s.host.Value()
+	launch := func() bool {
+		return s.launch(&flight{
+			replaces:   s.held.Load().ID(),
+			timed:      timed,
+			leavePlace: func() { s.engine.leavePlace(host) },
+		}) == nil // fails only when the engine is closing
+	}
+	t := new(turn)
+	t.start = func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.turn.Load() == t && launch()
+	}
+	if s.engine.lines.enter(host, t) {
+		launch()
+	} else {
+		s.turn.Store(t)
+	}
+}
+
+// leavePlace gives back a place for background work at a host, and starts the next refresh in line.
+func (e *Engine) leavePlace(host string) {
+	for {
+		t, at := e.lines.leave(host)
+		if t == nil || t.start() {
+			return
+		}
+		host = at
+	}
+}
+
+// waitForProbe has a refresh go on when the probe under way for the client has ended. mu is held.
+func (s *slot) waitForProbe(c *client, timed bool) {
+	t := new(turn)
+	t.start = func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.turn.Load() != t {
+			return false
+		}
+		s.turn.Store(nil)
+		s.refresh(timed)
+		return true
+	}
+	if c.wait(t) {
+		s.turn.Store(t)
+	} else {
+		s.refresh(timed)
+	}
+}
+
 // launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed when
 // the engine is closing.
-func (s *slot) launch(replaces string) error {
-	f := &flight{name: s.name, replaces: replaces, done: make(chan struct{})}
-	f.background, f.promote = context.WithCancel(context.Background())
+func (s *slot) launch(f *flight) error {
+	f.name, f.done = s.name, make(chan struct{})
 	a := s.begin()
 	if !s.engine.spawn(func() { s.fly(f, a) }) {
 		return ErrClosed
 	}
+	s.turn.Store(nil)
 	s.flight.Store(f)
 	return nil
 }
@@ -50,6 +113,7 @@ func (s *slot) launch(replaces string) error {
 // fly runs a flight to its end: it looks into storage, asks the authorization server if that
 // is still needed, and begins again whenever the name's terms have changed meanwhile.
 func (s *slot) fly(f *flight, a attempt) {
+	defer f.leave()
 	var terms *Terms // once they have been read
 	for {
 		var o outcome
@@ -59,7 +123,9 @@ func (s *slot) fly(f *flight, a attempt) {
 			// Vault is gone must not call any.
 			o = s.look(a.ctx, a.load)
 		} else {
-			o, unlock = s.save(a, s.ask(a, f, terms))
+			o = s.ask(a, f, terms)
+			f.leave() // storage may hang
+			o, unlock = s.save(a, o)
 		}
 		progress, next := s.commit(f, a, o)
 		unlock()
@@ -114,6 +180,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 		f.err = err
 		s.storageFailed(err, now)
 	case o.failure != nil: // the callers look again, and find it
+	case o.probing != nil: // callers who have come meanwhile look again, and wait themselves
 	case o.token != nil:
 		f.token = o.token
 		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
@@ -130,7 +197,11 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	}
 	s.endAttempt()
 	s.flight.Store(nil)
-	s.advance(now)
+	if o.probing != nil {
+		s.waitForProbe(o.probing, f.timed)
+	} else {
+		s.advance(now)
+	}
 	close(f.done)
 	return ended, a
 }

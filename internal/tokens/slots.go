@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
@@ -19,6 +20,7 @@ type Engine struct {
 	log      hclog.Logger
 	observer Observer
 	gates    *gates
+	lines    *lines
 	clients  *shared[*client]
 	retries  *retries
 
@@ -60,6 +62,8 @@ type slot struct {
 	reported atomic.Int64
 	// flight is the fetch under way; nil if none is. Stored under mu, read without.
 	flight atomic.Pointer[flight]
+	// turn is the refresh that waits for its turn; nil if none does. Stored under mu, read without.
+	turn atomic.Pointer[turn]
 
 	mu sync.Mutex // guards the fields below; never held across a call that waits
 	// revision counts the changes of the name's terms. An attempt begun under an
@@ -69,8 +73,9 @@ type slot struct {
 	loaded bool
 	// gone reports whether the name is not configured, and the slot no longer in use.
 	gone bool
-	// idleTimeout is that of the terms last seen.
+	// idleTimeout and host are those of the terms last seen.
 	idleTimeout time.Duration
+	host        unique.Handle[string] // one string for all names of a host
 	// credentialsFrom is when the credentials last changed: a token that was obtained
 	// earlier is due at once.
 	credentialsFrom time.Time
@@ -105,7 +110,7 @@ func (e *Engine) slot(name Name) *slot {
 	if s := e.peek(name); s != nil {
 		return s
 	}
-	s := &slot{engine: e, name: name}
+	s := &slot{engine: e, name: name, host: unique.Make("")}
 	e.slots.Store(name, s)
 	if e.servers[name.Server] == nil {
 		e.servers[name.Server] = map[*slot]struct{}{}
@@ -279,6 +284,7 @@ func (s *slot) endAttempt() {
 // supersede makes whatever is under way for the name void. mu is held.
 func (s *slot) supersede() {
 	s.revision++
+	s.turn.Store(nil)
 	s.endAttempt()
 }
 

@@ -1,0 +1,157 @@
+package tokens
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Thousands of refreshes may wait after an outage. Each is an entry in a line, without a goroutine: what
+// has one is bounded, whether hosts hang or a probe does.
+func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
+	const names, hosts = 1000, 10
+	for _, c := range []struct {
+		name   string
+		before func(w *world)
+		want   int // goroutines
+	}{
+		{"for ten hosts", func(*world) {}, hosts * hostBackground},
+		{"for the places over all", func(w *world) {
+			for name := range w.hosts {
+				w.hosts[name] = "host of " + name.Server
+			}
+		}, allBackground},
+		{"for a probe of their client", func(w *world) {
+			for name := range w.hosts {
+				w.clients[name] = "client"
+			}
+		}, hosts * hostBackground},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			story(t, func(t *testing.T, w *world, e *Engine) {
+				w.lifetime = 2 * time.Hour
+				all := w.crowd(names, hosts)
+				c.before(w)
+				w.latency = 5 * time.Second
+				before := runtime.NumGoroutine()
+				e.LoadAll()
+				synctest.Wait()
+				if n := runtime.NumGoroutine() - before; n != c.want {
+					t.Errorf("%d goroutines for %d due refreshes, want %d", n, names, c.want)
+				}
+				time.Sleep(margin(w.lifetime) - time.Second)
+				for _, name := range all {
+					if mustRead(t, e, name).AccessToken == "old" {
+						t.Fatalf("%s was not refreshed", name)
+					}
+				}
+				w.wantFetches(names)
+				if n := len(e.lines.hosts); n != 0 || e.lines.taken != 0 {
+					t.Errorf("%d hosts are kept without use, and %d places", n, e.lines.taken)
+				}
+			})
+		})
+	}
+}
+
+// All names of a client that fails are due when its window ends. One probes, and the others wait without
+// a goroutine: until the probe fails, and until one succeeds.
+func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
+	const names = 300
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.lifetime = 4 * time.Hour
+		all := w.crowd(names, 1)
+		for _, name := range all {
+			w.clients[name] = "client"
+		}
+		w.refuse, w.latency = clientFailures["503"], 5*time.Second
+		before := runtime.NumGoroutine()
+		most := 0
+		watch := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
+				synctest.Wait()
+				most = max(most, runtime.NumGoroutine()-before)
+			}
+		}
+		e.LoadAll()
+		watch(10 * time.Minute)
+		failed := w.fetches()
+		w.with(func(w *world) { w.refuse = nil })
+		watch(40 * time.Minute)
+		if most > hostFetches {
+			t.Errorf("%d goroutines for %d refreshes, want %d at most", most, names, hostFetches)
+		}
+		if failed > 40 {
+			t.Errorf("%d requests failed in ten minutes, want one for each window", failed)
+		}
+		w.wantFetches(failed + names)
+		for _, name := range all {
+			if mustRead(t, e, name).AccessToken == "old" {
+				t.Fatalf("%s was not refreshed", name)
+			}
+		}
+	})
+}
+
+// A refresh that waits for a place serves nobody: a caller who has to wait starts a request at once, and
+// the turn that comes later is none.
+func TestReaderDoesNotWaitForARefreshInLine(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		const names = 100
+		w.lifetime = time.Hour
+		all := w.crowd(names, 1)
+		w.latency = 4 * time.Second
+		e.LoadAll()
+		synctest.Wait()
+		last := all[slices.IndexFunc(all, func(name Name) bool { return e.peek(name).turn.Load() != nil })]
+		begun := time.Now()
+		got, refreshed, err := e.Refresh(t.Context(), last, mustRead(t, e, last).ID())
+		if err != nil || !refreshed || got.AccessToken == "old" || time.Since(begun) != w.latency {
+			t.Errorf("got a refreshed token: %t, %v after %s, want one after %s", refreshed, err, time.Since(begun), w.latency)
+		}
+		time.Sleep(10 * time.Minute)
+		w.wantFetches(names)
+	})
+}
+
+// The lines of hosts take turns for the places over all, and each host has no more than its own.
+func TestHostsTakeTurns(t *testing.T) {
+	l := newLines()
+	hosts := map[*turn]string{}
+	for i := range allBackground {
+		if !l.enter(fmt.Sprint("busy", i), &turn{}) {
+			t.Fatalf("place %d was refused", i)
+		}
+	}
+	for _, host := range []string{"a", "b"} {
+		for range 2 * hostBackground {
+			waits := &turn{}
+			hosts[waits] = host
+			if l.enter(host, waits) {
+				t.Fatal("there was another place")
+			}
+		}
+	}
+	var got []string
+	for i := range allBackground {
+		waited, host := l.leave(fmt.Sprint("busy", i))
+		if waited == nil {
+			break
+		}
+		if hosts[waited] != host {
+			t.Errorf("a place at %s for a refresh at %s", host, hosts[waited])
+		}
+		got = append(got, host)
+	}
+	if len(got) != 2*hostBackground || !slices.Equal(got[:4], []string{"a", "b", "a", "b"}) {
+		t.Errorf("the places went to %q", got)
+	}
+	for i := range 2 * hostBackground {
+		if waited, host := l.leave(got[i]); waited == nil || host != got[i] {
+			t.Errorf("after %s another refresh there has its turn; got %s", got[i], host)
+		}
+	}
+}
