@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -277,6 +278,37 @@ func TestWarmReadAllocatesLittle(t *testing.T) {
 	t.Logf("%g allocations", made)
 	if made > mostAllocations {
 		t.Errorf("a warm read makes %g allocations; want %d at most", made, mostAllocations)
+	}
+}
+
+// mostBytesPerName is what a list of status/ may allocate for each name that it lists; it was 362 bytes.
+const mostBytesPerName = 500
+
+// Thousands may be listed, by several callers at once.
+func TestListedStatusAllocatesLittle(t *testing.T) {
+	const names = 500
+	as, m := newAuthServer(t), newMount(t)
+	for i := range names {
+		server := fmt.Sprint("weather-", i)
+		m.write("config/"+server, with(as.client(), fields{"verify": false}))
+		m.token(server)
+	}
+	req := &logical.Request{Operation: logical.ListOperation, Path: "status/", Storage: m.storage}
+	list := func() {
+		resp, err := m.b.HandleRequest(t.Context(), req)
+		if err != nil || len(resp.Data["keys"].([]string)) != names {
+			t.Fatalf("%v, %v", resp, err)
+		}
+	}
+	list()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	list()
+	runtime.ReadMemStats(&after)
+	if made := (after.TotalAlloc - before.TotalAlloc) / names; made > mostBytesPerName {
+		t.Errorf("a listed name takes %d bytes; want %d at most", made, mostBytesPerName)
+	} else {
+		t.Logf("%d bytes for each name", made)
 	}
 }
 

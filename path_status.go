@@ -173,12 +173,32 @@ type brief struct {
 	err   string // "" after a success
 }
 
-func (b brief) response() map[string]any {
-	info := map[string]any{"state": string(b.state)}
+// An overview is the response of a list of names. Of thousands, most are in one state and have no error:
+// they share a map.
+type overview struct {
+	keys    []string
+	info    map[string]any
+	ofState map[tokens.State]map[string]any
+}
+
+func newOverview(names int) *overview {
+	return &overview{make([]string, 0, names), make(map[string]any, names), map[tokens.State]map[string]any{}}
+}
+
+func (l *overview) add(key string, b brief) {
+	l.keys = append(l.keys, key)
 	if b.err != "" {
-		info["error"] = b.err
+		l.info[key] = map[string]any{"state": string(b.state), "error": b.err}
+		return
 	}
-	return info
+	if l.ofState[b.state] == nil {
+		l.ofState[b.state] = map[string]any{"state": string(b.state)}
+	}
+	l.info[key] = l.ofState[b.state]
+}
+
+func (l *overview) response() *logical.Response {
+	return logical.ListResponseWithInfo(l.keys, l.info)
 }
 
 // bySeverity orders the states of tokens, the worst last.
@@ -202,8 +222,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]string, 0, len(servers))
-	info := make(map[string]any, len(servers))
+	list := newOverview(len(servers))
 	for _, server := range servers {
 		names, briefs, err := b.briefs(ctx, tokens.Name{Server: server})
 		if err != nil {
@@ -212,8 +231,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 		if len(names) == 0 {
 			continue // deleted since it was listed
 		}
-		keys = append(keys, server)
-		info[server] = briefs[0].response()
+		list.add(server, briefs[0])
 		if !withRoles[server] {
 			continue
 		}
@@ -225,11 +243,10 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 			return nil, err
 		}
 		if len(names) > 0 {
-			keys = append(keys, server+"/")
-			info[server+"/"] = worst(briefs).response()
+			list.add(server+"/", worst(briefs))
 		}
 	}
-	return logical.ListResponseWithInfo(keys, info), nil
+	return list.response(), nil
 }
 
 // listRoleStatus lists a server's roles with their states.
@@ -242,13 +259,11 @@ func (b *backend) listRoleStatus(ctx context.Context, name tokens.Name, _ *frame
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]string, len(names))
-	info := make(map[string]any, len(names))
+	list := newOverview(len(names))
 	for i, name := range names {
-		keys[i] = name.Role
-		info[name.Role] = briefs[i].response()
+		list.add(name.Role, briefs[i])
 	}
-	return logical.ListResponseWithInfo(keys, info), nil
+	return list.response(), nil
 }
 
 func rolesOf(server string, roles []string) []tokens.Name {
