@@ -314,18 +314,18 @@ var tokenGauges = []tokenGauge{
 			return timestamp(s.Token.RefreshAt), true
 		}),
 	newTokenGauge("mcp_oauth_token_consecutive_failures",
-		"Requests for the token that failed in a row; 0 after a success.",
+		"Requests for the token that failed in a row; only if the last one failed.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Failure == nil {
-				return 0, true
+				return 0, false
 			}
 			return float64(s.Failure.Count), true
 		}),
 	newTokenGauge("mcp_oauth_token_consecutive_refusals",
-		"Requests for the token that the authorization server refused in a row; 0 if the last one was not refused.",
+		"Requests for the token that the authorization server refused in a row; only if the last one failed.",
 		func(s tokens.Status) (float64, bool) {
 			if s.Failure == nil {
-				return 0, true
+				return 0, false
 			}
 			return float64(s.Failure.Refusals), true
 		}),
