@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,6 +39,7 @@ func main() {
 		log.Error(err.Error())
 		os.Exit(1)
 	}
+	collectSooner()
 	go exitWithParent(parent, log)
 	// One process serves all mounts of the plugin. TLSProviderFunc is for Vault
 	// versions that do not set up mutual TLS with the plugin by themselves.
@@ -49,6 +51,22 @@ func main() {
 	if err != nil {
 		log.Error("the plugin could not be served", "error", err)
 		os.Exit(1)
+	}
+}
+
+// gcPercent is the garbage at which Go collects, in percent of the heap in use. With Go's default of 100,
+// listing or refreshing 10,000 tokens takes the process above 100 MiB.
+const gcPercent = 50
+
+// reserve counts as heap in use, so that few tokens leave as much room for garbage as Go's default does: half of
+// their small heap would fill up at every few reads. It is never written, so it takes no memory unless that is locked.
+var reserve []byte
+
+// collectSooner sets gcPercent and reserve unless the operator has set GOGC.
+func collectSooner() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+		reserve = make([]byte, 4<<20)
 	}
 }
 

@@ -1,9 +1,25 @@
 package main
 
 import (
+	"runtime/debug"
 	"testing"
 	"time"
 )
+
+func TestOperatorSetsGarbageCollection(t *testing.T) {
+	before := debug.SetGCPercent(75)
+	defer debug.SetGCPercent(before)
+	t.Setenv("GOGC", "75")
+	collectSooner()
+	if got := debug.SetGCPercent(75); got != 75 {
+		t.Errorf("GOGC=75 became %d", got)
+	}
+	t.Setenv("GOGC", "")
+	collectSooner()
+	if got := debug.SetGCPercent(75); got != gcPercent {
+		t.Errorf("without GOGC it is %d, want %d", got, gcPercent)
+	}
+}
 
 // A plugin ends when it is given another parent, and lives under process 1 if that is its Vault.
 func TestPluginEndsWithItsVault(t *testing.T) {
