@@ -29,7 +29,6 @@ import (
 // promQL parses expressions as Prometheus does without feature flags.
 var promQL = parser.NewParser(parser.Options{})
 
-// alerts are the example's rules, by name.
 func alerts(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
 	groups, errs := rulefmt.ParseFile("../examples/prometheus/alerts.yml", false, model.UTF8Validation,

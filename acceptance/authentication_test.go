@@ -105,7 +105,6 @@ func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg 
 	}
 }
 
-// kid returns the id of the client's only key.
 func (u *upstream) kid(t *testing.T) string {
 	t.Helper()
 	keys := u.client.JWKS

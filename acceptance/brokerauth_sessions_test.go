@@ -252,28 +252,24 @@ func newBalancer(t *testing.T, serverURL string) *balancer {
 	return b
 }
 
-// note records the status of an answer to a GET.
 func (b *balancer) note(status int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.statuses = append(b.statuses, status)
 }
 
-// cutStream ends the latest stream.
 func (b *balancer) cutStream() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.cut()
 }
 
-// streams are the statuses of the answers to the GETs so far.
 func (b *balancer) streams() []int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.statuses)
 }
 
-// waitForStreams waits until n GETs have been answered.
 func (b *balancer) waitForStreams(t *testing.T, n int) {
 	t.Helper()
 	bed.Until(t, time.Minute, fmt.Sprint("answers to GETs: ", n), func() bool { return len(b.streams()) >= n })

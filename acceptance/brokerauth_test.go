@@ -181,7 +181,6 @@ path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 }
 
-// source returns a Source of the upstream's token.
 func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 	t.Helper()
 	source := bed.Must(brokerauth.NewSource(brokerauth.Config{Vault: client, TokenPath: bed.Mount + "/token/" + u.name}))(t)
@@ -218,7 +217,6 @@ func connect(t *testing.T, transport *mcp.StreamableClientTransport) *mcp.Client
 	return session
 }
 
-// forecast calls the MCP server's tool.
 func forecast(ctx context.Context, session *mcp.ClientSession) error {
 	_, err := session.CallTool(ctx, &mcp.CallToolParams{Name: "forecast", Arguments: map[string]any{"city": "Oslo"}})
 	return err

@@ -105,7 +105,6 @@ func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
 // callLimit is how long a call may take; one that takes longer is lost.
 const callLimit = 30 * time.Second
 
-// callsOf returns the calls of a session.
 func callsOf(session *mcp.ClientSession, tool string) calling {
 	return func(t *testing.T) string {
 		ctx, cancel := context.WithTimeout(t.Context(), callLimit)

@@ -15,7 +15,6 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// brokerFile is a file of acceptance/brokers/.
 func brokerFile(t *testing.T, name string) string {
 	t.Helper()
 	return absolute(t, filepath.Join("brokers", name))

@@ -278,7 +278,6 @@ func (w *walkthrough) start(begins string) (stop func()) {
 	}
 }
 
-// put writes a file of the working directory.
 func (w *walkthrough) put(name, content string) {
 	w.t.Helper()
 	bed.OK(w.t, os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
@@ -294,7 +293,6 @@ func (w *walkthrough) save(name string) {
 	w.put(name, b.text)
 }
 
-// await waits for a file, and returns its content.
 func (w *walkthrough) await(name string) string {
 	w.t.Helper()
 	var content []byte

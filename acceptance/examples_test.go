@@ -26,10 +26,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// exampleToken is the token path in all examples.
 const exampleToken = "mcp-oauth/token/files"
 
-// example returns a file of examples/.
 func example(t *testing.T, file string) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile(filepath.Join("..", "examples", file)))(t)
@@ -507,21 +505,18 @@ func (p *exampleProcess) awaitTools(t *testing.T) {
 	bed.Until(t, 2*time.Minute, "tools", func() bool { return strings.HasPrefix(p.list(t), "tools: ") })
 }
 
-// log returns the broker's standard error.
 func (p *exampleProcess) log(t *testing.T) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile(p.logFile))(t)
 	return string(content)
 }
 
-// freePort returns a free port, as bed.FreePorts does.
 func freePort(t *testing.T) string {
 	t.Helper()
 	ports := bed.Must(bed.FreePorts(1))(t)
 	return strconv.Itoa(ports[0])
 }
 
-// A manifest is a Kubernetes object of examples/.
 type manifest map[string]any
 
 // manifests returns the objects of a YAML file of examples/, by kind.

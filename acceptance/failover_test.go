@@ -154,7 +154,6 @@ func (f *failover) answering(t *testing.T) {
 	})
 }
 
-// ids returns the ids of the tokens read last.
 func (f *failover) ids(u *upstream) [2]string {
 	own, _ := f.watch["token/"+u.name].last()
 	role, _ := f.watch["token/"+u.name+"/reader"].last()
@@ -361,7 +360,6 @@ func (f *failover) restore(t *testing.T) {
 	}
 }
 
-// finish checks the cost for the authorization server.
 func (f *failover) finish(t *testing.T) {
 	t.Helper()
 	elapsed := time.Since(f.begun)

@@ -28,7 +28,6 @@ const (
 	promptly = 3 * time.Second
 )
 
-// newStage starts a mount with a scripted authorization server.
 func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
 	t.Helper()
 	s := bed.Must(trouble.NewStage(t.Context(), b, mount))(t)

@@ -114,7 +114,6 @@ func ask(ctx context.Context, url, body string, header http.Header) (answer, err
 	return answer{response.StatusCode, response.Header, string(content)}, err
 }
 
-// output runs a command and returns its output.
 func output(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.CombinedOutput()
@@ -124,7 +123,6 @@ func output(t *testing.T, cmd *exec.Cmd) string {
 	return string(out)
 }
 
-// writeFiles writes files into a directory, by name.
 func writeFiles(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {

@@ -209,7 +209,6 @@ func askMetrics(ctx context.Context, client *http.Client, url string) (*http.Res
 	return client.Do(req)
 }
 
-// scrape returns the values of all series, by name and labels.
 func scrape(t *testing.T, client *http.Client, url string) map[string]float64 {
 	t.Helper()
 	values := bed.Must(tryScrape(t.Context(), client, url))(t)

@@ -414,7 +414,6 @@ func TestVaultReportsThePluginsVersion(t *testing.T) {
 	r.runs(version, version)
 }
 
-// commandSays returns the output of the vault command, run by root.
 func commandSays(t *testing.T, b *bed.Bed, args ...string) string {
 	t.Helper()
 	return output(t, b.Vault.CLI(t.Context(), b.Vault.RootToken, args...))

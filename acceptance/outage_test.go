@@ -252,7 +252,6 @@ func outageAttempts(proxy *bed.FaultProxy, begun time.Time) (during []bed.Attemp
 	return during, after
 }
 
-// behindProxy configures the upstream with a fault proxy.
 func (u *upstream) behindProxy(t *testing.T, changes map[string]any) *bed.FaultProxy {
 	t.Helper()
 	proxy := bed.Must(u.bed.NewFaultProxy())(t)

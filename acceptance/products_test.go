@@ -30,7 +30,6 @@ func needs(t *testing.T, product bed.Product) {
 	}
 }
 
-// An onlyOn is a product and the reason.
 type onlyOn struct {
 	product bed.Product
 	reason  string

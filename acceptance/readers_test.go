@@ -59,7 +59,6 @@ func newReaders(t *testing.T, limit time.Duration) *readers {
 	return r
 }
 
-// start adds a reader of a path.
 func (r *readers) start(reader string, u *upstream, client *api.Client, path string, interval time.Duration) {
 	r.done.Go(func() {
 		tick := time.NewTicker(interval)

@@ -35,7 +35,6 @@ func TestLateSecretRotationLeavesNoGap(t *testing.T) {
 	r.check(t)
 }
 
-// rotationLifetime is the lifetime of the tokens.
 const rotationLifetime = 20 * time.Second
 
 // A rotation changes the client secret of a config with a role, while both tokens are read.
@@ -70,7 +69,6 @@ func (r *rotation) rotate(t *testing.T) {
 	r.setClient(t)
 }
 
-// write writes the new secret as the only field.
 func (r *rotation) write(t *testing.T) {
 	t.Helper()
 	r.upstream.write(t, "config/"+r.name, map[string]any{"client_secret": r.client.Secret})

@@ -34,7 +34,6 @@ func startThief(t *testing.T) *thief {
 	return th
 }
 
-// form is the first request that was caught.
 func (th *thief) form(t *testing.T) url.Values {
 	t.Helper()
 	select {
@@ -78,7 +77,6 @@ func startIssuer(t *testing.T) *issuer {
 	return i
 }
 
-// sign makes an assertion of the claims.
 func (i *issuer) sign(t *testing.T, claims map[string]any) string {
 	t.Helper()
 	key := jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: i.key, KeyID: "one"}}

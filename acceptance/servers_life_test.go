@@ -111,7 +111,6 @@ func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 	})
 }
 
-// awaitTime waits until a time.
 func awaitTime(t *testing.T, at time.Time) {
 	t.Helper()
 	select {
@@ -120,7 +119,6 @@ func awaitTime(t *testing.T, at time.Time) {
 	}
 }
 
-// signingKey returns the kid of a token.
 func signingKey(t *testing.T, token *bed.Token) string {
 	t.Helper()
 	parsed, err := jwt.ParseSigned(token.AccessToken, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})

@@ -80,7 +80,6 @@ func (s *served) whileUp(t *testing.T) {
 	t.Cleanup(func() { s.turns.Release(1) })
 }
 
-// newClient starts an MCP server, and registers a client for it.
 func (s *served) newClient(t *testing.T, method string, change func(*servers.Client)) *clientOf {
 	t.Helper()
 	root := bed.Must(s.bed.Vault.Root())(t)
@@ -116,7 +115,6 @@ func (c *clientOf) registerKeys(t *testing.T) {
 	}
 }
 
-// register registers c.as at the server.
 func (c *clientOf) register(t *testing.T) {
 	t.Helper()
 	c.bed.Secrecy.AddClientSecret(c.as.ID, c.as.Secret)

@@ -199,7 +199,6 @@ func (as *AuthorizationServer) MTLSTokenURL() string {
 	return as.mtls + "/token"
 }
 
-// issuer returns the server for MCP servers.
 func (as *AuthorizationServer) issuer() Issuer {
 	return Issuer{URL: as.Issuer, KeySet: as.Issuer + "/jwks"}
 }

@@ -187,7 +187,6 @@ func tlsClient(t *testing.T, ca *CA, certificate *Certificate) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// post asks for a token and returns the status.
 func post(t *testing.T, client *http.Client, endpoint string, form url.Values) int {
 	t.Helper()
 	form.Set("grant_type", "client_credentials")

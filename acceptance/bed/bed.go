@@ -278,7 +278,6 @@ func (b *Bed) unique(name string) string {
 	return name
 }
 
-// stop stops the parts, the last started first.
 func (b *Bed) stop() error {
 	b.mu.Lock()
 	closers := b.closers

@@ -130,7 +130,6 @@ func (b *Broker) failed(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// authorize sends a request with the broker's Authorization header.
 func (b *Broker) authorize(req *http.Request) (*http.Response, error) {
 	authorization, err := b.header()
 	if err != nil {

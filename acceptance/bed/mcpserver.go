@@ -18,7 +18,6 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 )
 
-// mcpPath is the path of the MCP endpoint.
 const mcpPath = "/mcp"
 
 // An MCPServer is an MCP server that accepts only tokens that the authorization server signed for it and that have
@@ -101,7 +100,6 @@ func startMCPServer(ctx context.Context, issuer Issuer, scopes []string, opts MC
 	return s, nil
 }
 
-// fetchKeys fetches a JWK Set.
 func fetchKeys(ctx context.Context, url string) (*jose.JSONWebKeySet, error) {
 	keys := new(jose.JSONWebKeySet)
 	return keys, Call(ctx, http.MethodGet, url, nil, nil, keys)
@@ -135,7 +133,6 @@ func (s *MCPServer) Trust(issuer Issuer) {
 	s.issuer, s.keys = issuer, new(jose.JSONWebKeySet)
 }
 
-// named returns the issuer in the metadata.
 func (s *MCPServer) named() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,7 +269,6 @@ func (s *MCPServer) count(next http.Handler) http.Handler {
 
 func (s *MCPServer) close() error { return s.http.Close() }
 
-// statusRecorder remembers the status of a response.
 type statusRecorder struct {
 	http.ResponseWriter
 	status int

@@ -38,7 +38,6 @@ type Node struct {
 	proc      atomic.Pointer[Process] // the last started; nil before the first
 }
 
-// start starts a new server and unseals it.
 func (n *Node) start(ctx context.Context) error {
 	for _, dir := range []string{n.data(), n.temp()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -301,7 +300,6 @@ func (n *Node) close() error {
 	return err
 }
 
-// givenPorts are the ports given by FreePorts.
 var givenPorts sync.Map
 
 // FreePorts returns n free ports of the loopback address, and gives none to two callers. They are below the

@@ -17,7 +17,6 @@ import (
 	"time"
 )
 
-// stopGrace is the time between SIGTERM and SIGKILL.
 const stopGrace = 10 * time.Second
 
 // A Process is a child process of the bed, in its own process group, so that Ctrl-C in a terminal reaches the bed
@@ -118,7 +117,6 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// ended reports whether the process has ended.
 func (p *Process) ended() bool {
 	select {
 	case <-p.done:

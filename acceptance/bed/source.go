@@ -9,7 +9,6 @@ import (
 	"sync"
 )
 
-// rootModule is the first line of the root's go.mod.
 const rootModule = "module github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 
 // rootDir finds the repository's root above the working directory.
@@ -40,7 +39,6 @@ func SourcePath(elem ...string) (string, error) {
 	return filepath.Join(append([]string{dir}, elem...)...), nil
 }
 
-// cacheDir returns the directory of built binaries.
 func cacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {

@@ -24,7 +24,6 @@ var authlib = Kind{
 	},
 }
 
-// An authlibServer is the server of the directory authlib.
 type authlibServer struct {
 	*program
 	url string

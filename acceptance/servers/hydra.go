@@ -44,7 +44,6 @@ var hydra = Kind{
 	},
 }
 
-// A hydraServer is an Ory Hydra with an SQLite database.
 type hydraServer struct {
 	daemon
 	public, admin string // URLs of its listeners, through proxies
@@ -166,7 +165,6 @@ func (h *hydraServer) NewSigningKey(ctx context.Context) error {
 	return h.administer(ctx, http.MethodPost, "/admin/keys/hydra.jwt.access-token", map[string]any{"alg": "RS256", "use": "sig", "kid": rand.Text()})
 }
 
-// administer makes a request of the admin listener.
 func (h *hydraServer) administer(ctx context.Context, method, path string, body any) error {
 	return bed.Call(ctx, method, h.admin+path, nil, body, nil)
 }

@@ -141,7 +141,6 @@ kcadm "$@"`, filepath.Join(k.home, "bin", "kcadm.sh"), filepath.Join(k.dir, "kca
 	}
 }
 
-// secret is the administrator's.
 func (k *Keycloak) secret() (string, error) {
 	secret, err := os.ReadFile(filepath.Join(k.installed, "secret"))
 	return strings.TrimSpace(string(secret)), err

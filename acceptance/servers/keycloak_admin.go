@@ -77,7 +77,6 @@ func (k *Keycloak) audience(ctx context.Context, c Client) (string, error) {
 	})
 }
 
-// set creates a client or replaces it.
 func (k *Keycloak) set(ctx context.Context, clientID string, client map[string]any) error {
 	id, err := k.idOf(ctx, clientID)
 	if err != nil {
@@ -170,7 +169,6 @@ func (k *Keycloak) admin(ctx context.Context, method, path string, body, answer 
 	return bed.Call(ctx, method, k.base+"/admin/realms"+path, http.Header{"Authorization": {"Bearer " + token}}, body, answer)
 }
 
-// login gets an access token of the administrator.
 func (k *Keycloak) login(ctx context.Context) (string, error) {
 	secret, err := k.secret()
 	if err != nil {

@@ -37,7 +37,6 @@ func fetchArtifact(ctx context.Context, artifact, sum, dir string) (string, erro
 	return files[0], checkSum(files[0], sum)
 }
 
-// checkSum compares a file with its SHA-256.
 func checkSum(path, want string) error {
 	file, err := os.Open(path)
 	if err != nil {

@@ -31,7 +31,6 @@ type settings struct {
 	Clients     []Client `json:"clients"`
 }
 
-// newProgram prepares a program for launch.
 func newProgram(b *bed.Bed, name string) (*program, error) {
 	dir, err := os.MkdirTemp(b.Dir, name+"-")
 	if err != nil {

@@ -30,7 +30,6 @@ var spring = Kind{
 	},
 }
 
-// A springServer is the Spring Authorization Server of the directory spring.
 type springServer struct {
 	*program
 	plain, tls string // URLs of its listeners

@@ -10,12 +10,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// file writes a file into the directory that commands run in. It is not shown.
 func (s *story) file(name, content string) {
 	ok(os.WriteFile(filepath.Join(s.dir, name), []byte(content), 0o600))
 }
 
-// policy writes a policy that allows to read one path.
 func (s *story) policy(ctx context.Context, name, path string) {
 	rules := fmt.Sprintf("path %q {\n  capabilities = [\"read\"]\n}\n", path)
 	must(s.runWithText(ctx, rules, "policy", "write", name, "-"))

@@ -75,7 +75,6 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// stop ends the broker's loop.
 func (s *story) stop() {
 	if s.cancel != nil {
 		s.cancel()
@@ -83,7 +82,6 @@ func (s *story) stop() {
 	s.running.Wait()
 }
 
-// product returns the server's name and version.
 func (s *story) product() string { return string(s.vault.Product) + " " + s.vault.Version }
 
 func (s *story) startParts(ctx context.Context) {
@@ -247,7 +245,6 @@ func (s *story) countUp(ctx context.Context) {
 	s.check(len(requests) <= most, "the authorization server was asked once in about 10 s and at the config's writes")
 }
 
-// invite prints commands to try.
 func (s *story) invite() {
 	s.printf(`
 Everything is up, and the broker goes on. Ctrl-C stops it all.

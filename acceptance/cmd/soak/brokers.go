@@ -26,7 +26,6 @@ const (
 	readTimeout = 5 * time.Second
 )
 
-// brokers read tokens and check them.
 type brokers struct {
 	client *api.Client
 	log    func(format string, args ...any)
@@ -104,7 +103,6 @@ func (b *brokers) isCalm() bool {
 	return b.calm
 }
 
-// setCalm starts or ends a calm.
 func (b *brokers) setCalm(calm bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,7 +136,6 @@ func (b *brokers) pause(ctx context.Context) error {
 
 func (b *brokers) resume() { b.paused.Store(false) }
 
-// counts returns the numbers of reads and of tokens.
 func (b *brokers) counts() (reads, tokens int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -148,7 +145,6 @@ func (b *brokers) counts() (reads, tokens int) {
 	return reads, b.reads[outcome(nil)]
 }
 
-// print prints how the reads ended.
 func (b *brokers) print() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -20,7 +20,6 @@ type count struct {
 	bed.ProcessUsage
 }
 
-// census counts the resources of the active process.
 func (s *soak) census(ctx context.Context) (count, error) {
 	reign, err := s.reign(ctx)
 	if err != nil {

@@ -183,7 +183,6 @@ func (s *soak) vault(n uint64) func(context.Context, time.Time) error {
 	}
 }
 
-// upTo draws a duration below a limit.
 func upTo(r *rand.Rand, limit time.Duration) time.Duration {
 	return time.Duration(r.Int64N(int64(limit)))
 }

@@ -57,7 +57,6 @@ func because(err error) string {
 	return ": " + err.Error()
 }
 
-// check reports whether a claim holds.
 func (s *soak) check(holds bool, format string, args ...any) {
 	verdict := "ok"
 	if !holds {

@@ -69,10 +69,8 @@ func (s *server) change(f func(*state)) {
 	f(&s.state)
 }
 
-// clientID names the client of a version.
 func (s *server) clientID(version int) string { return fmt.Sprintf("%s-v%d", s.name, version) }
 
-// version is that of a client.
 func (s *server) version(clientID string) (int, error) {
 	text, ok := strings.CutPrefix(clientID, s.name+"-v")
 	if !ok {

@@ -135,7 +135,6 @@ func (s *soak) watch(ctx context.Context) {
 	}
 }
 
-// stop ends the brokers.
 func (s *soak) stop() {
 	if s.cancel != nil {
 		s.cancel()
@@ -251,7 +250,6 @@ func (s *soak) recovered(ctx context.Context) error {
 // calmTime is how long nothing happens, to see that all is well.
 const calmTime = 2 * lifetime
 
-// requests counts the token requests so far.
 func (s *soak) requests() (n int) {
 	for _, proxy := range s.proxies {
 		n += len(proxy.Attempts())
@@ -265,12 +263,10 @@ const interval = lifetime/2 - lifetime/20
 // refreshesIn is how often one token may be refreshed in a time.
 func refreshesIn(d time.Duration) int { return int(d/interval) + 1 }
 
-// log logs an event.
 func (s *soak) log(format string, args ...any) {
 	fmt.Printf("%9.1fs  %s\n", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// event logs and counts an event.
 func (s *soak) event(kind, format string, args ...any) {
 	s.mu.Lock()
 	s.events[kind]++
