@@ -118,8 +118,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 				}
 				issue(w, r)
 			})
-			bed.OK(t, s.Configure(t.Context(), "some", nil))
-			paths := bed.Must(s.Roles(t.Context(), "some", roles))(t)
+			paths := bed.Must(s.Roles(t.Context(), "some", roles, nil))(t)
 			// The refused ones come first: a window would delay the others.
 			var bad, good []string
 			for i, path := range paths {
@@ -252,8 +251,7 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "corrected")
 	s.AS.Set(bed.RefuseWith(http.StatusUnauthorized, "invalid_client", nil))
-	bed.OK(t, s.Configure(t.Context(), "some", nil))
-	paths := bed.Must(s.Roles(t.Context(), "some", 40))(t)
+	paths := bed.Must(s.Roles(t.Context(), "some", 40, nil))(t)
 	if other := trouble.Other(s.ReadAll(t.Context(), paths), http.StatusBadRequest); other != nil {
 		t.Fatalf("a reader of a refused client: %s, want 400", other)
 	}

@@ -263,8 +263,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	t.Parallel()
 	const readers = 40
 	s := newStage(t, shared(t), "hanging-operator")
-	bed.OK(t, s.Configure(t.Context(), "hung", nil))
-	paths := bed.Must(s.Roles(t.Context(), "hung", readers))(t)
+	paths := bed.Must(s.Roles(t.Context(), "hung", readers, nil))(t)
 	s.AS.Set(bed.Hang)
 	results := make(chan []trouble.Result, 1)
 	go func() { results <- s.ReadAll(t.Context(), paths) }()

@@ -27,7 +27,6 @@ func (Outage) RequestTimeout() time.Duration { return 10 * time.Second }
 // Outages returns all kinds with one length. Blips are short refusals: a deployment, a restart, a disabled client.
 func Outages(length, blip time.Duration) []Outage {
 	const names = 5
-	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
 	return []Outage{
 		{Name: "connection refused", Length: length, Names: names},
 		{Name: "503", Answer: refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), Length: length, Names: names},
@@ -43,7 +42,6 @@ func Outages(length, blip time.Duration) []Outage {
 // then.
 func HeldOutages() []Outage {
 	const lifetime, length, names = 20 * time.Second, 12 * time.Second, 5
-	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
 	return []Outage{
 		{Name: "503, held", Answer: refuse(http.StatusServiceUnavailable, "temporarily_unavailable"), Length: length, Names: names, Lifetime: lifetime},
 		{Name: "401 invalid_client, held", Answer: refuse(http.StatusUnauthorized, "invalid_client"), Length: length, Names: names, Lifetime: lifetime},
@@ -63,10 +61,7 @@ type OutageReport struct {
 // Run runs the outage.
 func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	report := &OutageReport{Outage: o}
-	if err := s.Configure(ctx, "client", nil); err != nil {
-		return nil, err
-	}
-	paths, err := s.Roles(ctx, "client", o.Names)
+	paths, err := s.Roles(ctx, "client", o.Names, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -77,15 +72,9 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Answer == nil {
-		err = s.AS.Down()
-	} else {
-		s.AS.Set(o.Answer)
-	}
-	if err != nil {
+	if err := s.fail(o.Answer); err != nil {
 		return nil, err
 	}
-
 	readers := startReaders(ctx, s, paths)
 	defer readers.finish()
 	if err := bed.Sleep(ctx, o.Length); err != nil {

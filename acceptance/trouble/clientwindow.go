@@ -23,7 +23,6 @@ type Failure struct {
 // Failures returns the kinds for Crowd.
 func Failures() []Failure {
 	const limit = 3 * time.Second
-	refuse := func(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
 	return []Failure{
 		{Name: "429 for 10 min", Answer: bed.LimitFor(http.StatusTooManyRequests, 10*time.Minute), Limit: 10 * time.Minute},
 		{Name: "503 for 10 min", Answer: bed.LimitFor(http.StatusServiceUnavailable, 10*time.Minute), Limit: 10 * time.Minute},
@@ -65,16 +64,13 @@ func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Dura
 		if f.Timeout > 0 {
 			changes["request_timeout"] = f.Timeout
 		}
-		if err := s.Configure(ctx, config, changes); err != nil {
-			return nil, err
-		}
-		roles, err := s.Roles(ctx, config, names/2)
+		roles, err := s.Roles(ctx, config, names/2, changes)
 		if err != nil {
 			return nil, err
 		}
 		paths = append(paths, roles...)
 	}
-	if err := f.begin(s); err != nil {
+	if err := s.fail(f.Answer); err != nil {
 		return nil, err
 	}
 	reading := time.Now()
@@ -104,14 +100,6 @@ func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Dura
 		return r, nil
 	}
 	return r, r.heal(ctx, s, paths, asked)
-}
-
-func (f Failure) begin(s *Stage) error {
-	if f.Answer == nil {
-		return s.AS.Down()
-	}
-	s.AS.Set(f.Answer)
-	return nil
 }
 
 // heal lets the server recover, and reads until each name has a token.
@@ -166,10 +154,7 @@ type Rotation struct {
 func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Duration) (*Rotation, error) {
 	r := &Rotation{Names: names}
 	s.AS.Set(s.AS.Issue(time.Hour))
-	if err := s.Configure(ctx, "rotated", nil); err != nil {
-		return nil, err
-	}
-	paths, err := s.Roles(ctx, "rotated", names)
+	paths, err := s.Roles(ctx, "rotated", names, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -88,10 +88,7 @@ func (h Hang) prepare(ctx context.Context, s *Stage, prefix string) (paths []str
 	if h.Clients {
 		return s.Clients(ctx, prefix, h.Readers)
 	}
-	if err := s.Configure(ctx, prefix, nil); err != nil {
-		return nil, err
-	}
-	return s.Roles(ctx, prefix, h.Readers)
+	return s.Roles(ctx, prefix, h.Readers, nil)
 }
 
 // watchKV reads a KV entry again and again until stop.

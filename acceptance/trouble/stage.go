@@ -161,6 +161,18 @@ func (s *Stage) Config(changes map[string]any) map[string]any {
 	return config
 }
 
+// fail makes the server answer like this, or refuse connections if answer is nil.
+func (s *Stage) fail(answer http.HandlerFunc) error {
+	if answer == nil {
+		return s.AS.Down()
+	}
+	s.AS.Set(answer)
+	return nil
+}
+
+// refuse answers with an OAuth error.
+func refuse(status int, code string) http.HandlerFunc { return bed.RefuseWith(status, code, nil) }
+
 // Configure writes a config without a token request.
 func (s *Stage) Configure(ctx context.Context, name string, changes map[string]any) error {
 	config := s.Config(changes)
@@ -168,8 +180,11 @@ func (s *Stage) Configure(ctx context.Context, name string, changes map[string]a
 	return done(s.Write(ctx, "config/"+name, config))
 }
 
-// Roles writes n roles of a config without token requests, and returns their token paths.
-func (s *Stage) Roles(ctx context.Context, config string, n int) (paths []string, err error) {
+// Roles writes a config with n roles without token requests, and returns their token paths.
+func (s *Stage) Roles(ctx context.Context, config string, n int, changes map[string]any) (paths []string, err error) {
+	if err := s.Configure(ctx, config, changes); err != nil {
+		return nil, err
+	}
 	for i := range n {
 		paths = append(paths, fmt.Sprintf("token/%s/role-%d", config, i))
 	}
