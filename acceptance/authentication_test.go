@@ -56,7 +56,7 @@ func TestEveryClientAuthentication(t *testing.T) {
 			atWrite := u.requests(t)
 			if c.made {
 				if len(atWrite) > 0 {
-					t.Errorf("the write asked for a token with a key that nobody could know: %+v", atWrite)
+					t.Errorf("the write asked for a token with a key that no server could know: %+v", atWrite)
 				}
 				if answer == nil || len(answer.Warnings) == 0 {
 					t.Error("the write does not warn that the key has to be registered")

@@ -389,7 +389,7 @@ func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 	session, err := client.Connect(t.Context(), authorized(t, u.source(t, u.compareAndRefresh(t)), server.URL, nil), nil)
 	if err == nil {
 		_ = session.Close()
-		t.Error("connected to what is no MCP server")
+		t.Error("connected to a server that is no MCP server")
 	}
 	if redirected.Load() == 0 || asked.Load() == 0 || authorizedToo.Load() > 0 {
 		t.Errorf("%d requests with a token were redirected; of %d that were made elsewhere, %d had one",

@@ -380,7 +380,7 @@ func followDeployments(w *walkthrough) {
 	})
 	var answer struct{ Data bed.Token }
 	if err := json.Unmarshal([]byte(w.paste("curl -s")), &answer); err != nil {
-		t.Fatal("what curl printed is not JSON")
+		t.Fatal("curl's output is not JSON")
 	}
 	w.checkAuthorization(t, answer.Data.Authorization)
 
@@ -474,7 +474,7 @@ func followProviders(w *walkthrough) {
 	w.write(t, "config/files", w.discovered(map[string]any{"key_type": "ec-p256"}))
 	var keys struct{ Keys []map[string]any }
 	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
-		t.Errorf("what was printed is no JWK Set: %v", err)
+		t.Errorf("the output is no JWK Set: %v", err)
 	}
 
 	w.fresh()

@@ -87,7 +87,7 @@ func (b block) key() string {
 
 var fence = regexp.MustCompile("^( *)```([a-z]*)$")
 
-// otherCredentials are what a page says to write instead of the secret of the section's recipe.
+// otherCredentials finds the values with which a page replaces the secret of the section's recipe.
 var otherCredentials = regexp.MustCompile("replace the secret by `([^`]+)`")
 
 var secretFields = regexp.MustCompile(` (?:token_endpoint_auth_method|client_secret)=\S+`)

@@ -48,7 +48,7 @@ func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
 		})
 		values := manifest{}
 		if err := yaml.Unmarshal(rendered, &values); err != nil {
-			t.Fatalf("%s: what was rendered is not YAML: %v", file, err)
+			t.Fatalf("%s: the rendered file is not YAML: %v", file, err)
 		}
 		if list, _ := values.at(c.lists...).([]any); len(list) != 1 || values.at(c.value...) != odd {
 			t.Errorf("%s: %v, want one with the value as it is", file, list)

@@ -477,7 +477,7 @@ func (p *exampleProcess) list(t *testing.T) string {
 	return p.tell(t, "")
 }
 
-// tell sends the process a line, and returns its answer.
+// tell writes a line to the process, and returns its answer.
 func (p *exampleProcess) tell(t *testing.T, line string) string {
 	t.Helper()
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
@@ -487,7 +487,7 @@ func (p *exampleProcess) tell(t *testing.T, line string) string {
 	if err != nil {
 		t.Fatal("the broker has ended: ", err)
 	}
-	if leaks := p.secrecy.ScanText("what the broker says", []byte(answer)); len(leaks) > 0 {
+	if leaks := p.secrecy.ScanText("the broker's answer", []byte(answer)); len(leaks) > 0 {
 		t.Fatal(leaks)
 	}
 	return strings.TrimSuffix(answer, "\n")
@@ -749,7 +749,7 @@ func wantReadAsWritten(t *testing.T, u *upstream, path string, written map[strin
 		}
 	}
 	if compared == 0 {
-		t.Errorf("%s: a read gives nothing of what was written", path)
+		t.Errorf("%s: a read returns none of the written fields", path)
 	}
 }
 

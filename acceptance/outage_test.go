@@ -270,10 +270,10 @@ func (u *upstream) waitForState(t *testing.T, want string) (status map[string]an
 		return nil
 	})
 	if cause, _ := status["last_error"].(string); cause == "" {
-		t.Errorf("status %v tells no error", status)
+		t.Errorf("status %v shows no error", status)
 	}
 	if !timestamp(t, status, "next_attempt").After(timestamp(t, status, "last_error_at").Add(-time.Second)) {
-		t.Errorf("status %v tells no next attempt after the last", status)
+		t.Errorf("status %v shows no next attempt after the last", status)
 	}
 	return status
 }

@@ -86,7 +86,7 @@ func TestDroppedScopeIsTold(t *testing.T) {
 		t.Errorf("the write's answer %+v does not warn of the scope", answer)
 	}
 	if got := u.token(t, "token/"+u.name).Scope; got != "tools:list" {
-		t.Errorf("scope %q, want what was granted", got)
+		t.Errorf("scope %q, want the granted one", got)
 	}
 	bed.WantText(t, "the status", text(u.read(t, "status/"+u.name)), "no-such-scope")
 }

@@ -111,7 +111,7 @@ func checkAuditLog(t *testing.T, file, path, part string, fields ...string) {
 	}
 	for _, field := range fields {
 		if seen[field] == 0 {
-			t.Errorf("the audit log does not tell of %s of %s at all", field, path)
+			t.Errorf("the audit log has no %s of %s", field, path)
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The policies of docs/security.md, and README's for brokers, permit what they say, and of all the requests here
-// nothing else. What a policy permits is answered as it is for root.
+// The policies of docs/security.md, and README's for brokers, permit the requests that they state, and none of the
+// other requests here. A permitted request gets the answer that root gets.
 func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -138,7 +138,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		return func(c *api.Client) int {
 			got := ask(c)
 			if got != http.StatusBadRequest && got != http.StatusForbidden {
-				t.Errorf("what is to be refused: status %d", got)
+				t.Errorf("a request that must be refused: status %d", got)
 			}
 			return got
 		}

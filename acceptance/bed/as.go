@@ -23,10 +23,10 @@ type AuthorizationServer struct {
 	Issuer string
 	CA     *CA // of the HTTPS listener and of the client certificates that it takes
 
-	source    string // where server.mjs is
+	source    string // the directory of server.mjs
 	knownFile string // see writeKnown
 	log       string
-	options   map[string]any // what server.mjs is given
+	options   map[string]any // of server.mjs
 	secrecy   *Secrecy
 
 	mu      sync.RWMutex // guards the fields below: held for writing while the server is restarted

@@ -52,7 +52,7 @@ func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 					t.Errorf("%s: it is %s at %s, want %s", round, got, b.Path, test.want)
 				}
 				if !strings.Contains(logged.String(), test.logged) || !strings.Contains(logged.String(), "using "+test.want) {
-					t.Errorf("%s: the log does not say %q and what is used:\n%s", round, test.logged, logged.String())
+					t.Errorf("%s: the log does not say %q and \"using %s\":\n%s", round, test.logged, test.want, logged.String())
 				}
 			}
 		})

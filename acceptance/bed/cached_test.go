@@ -27,6 +27,6 @@ func TestCachedBuildsAgainAfterAnAbortedBuild(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(leftover); builds != 1 || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("%d builds, want one; what the aborted build left: %v", builds, err)
+		t.Errorf("%d builds, want one; the leftover file of the aborted build: %v", builds, err)
 	}
 }

@@ -24,7 +24,7 @@ func Running(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 // Usage works on Linux only.
 func Usage(int) (ProcessUsage, error) {
-	return ProcessUsage{}, fmt.Errorf("what a process holds: %w", errors.ErrUnsupported)
+	return ProcessUsage{}, fmt.Errorf("usage of a process: %w", errors.ErrUnsupported)
 }
 
 // children returns the ids of a process's running children with this executable.

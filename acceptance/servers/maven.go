@@ -57,7 +57,7 @@ func checkSum(path, want string) error {
 func Prerequisites(ctx context.Context) error {
 	var missing error
 	for _, need := range []struct {
-		what    string
+		name    string
 		command []string
 	}{
 		{"Java 17 or newer, with its compiler", []string{"javac", "--release", "17", "-version"}},
@@ -68,7 +68,7 @@ func Prerequisites(ctx context.Context) error {
 		{"jq, for a recipe", []string{"jq", "--version"}},
 	} {
 		if err := exec.CommandContext(ctx, need.command[0], need.command[1:]...).Run(); err != nil {
-			missing = errors.Join(missing, fmt.Errorf("missing: %s (%s: %w)", need.what, strings.Join(need.command, " "), err))
+			missing = errors.Join(missing, fmt.Errorf("missing: %s (%s: %w)", need.name, strings.Join(need.command, " "), err))
 		}
 	}
 	return missing

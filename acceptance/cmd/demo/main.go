@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// run tells the story, and checks logs and transcript for secrets.
+// run runs the story, and checks logs and transcript for secrets.
 func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 	fmt.Fprintln(out, "Starting Vault or OpenBao with the plugin, an authorization server and an MCP server on loopback.")
 	b, err := bed.Start(ctx, bed.Options{Bare: true})

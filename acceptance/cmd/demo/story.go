@@ -35,7 +35,7 @@ type story struct {
 	cancel  context.CancelFunc
 }
 
-// tell tells the story, or only the set-up.
+// tell runs the story, or only the set-up.
 func (s *story) tell(ctx context.Context, setUpOnly bool) (err error) {
 	defer func() {
 		switch failed := recover().(type) {
@@ -140,7 +140,7 @@ func (s *story) startAgent(ctx context.Context) {
 	rendered := must(os.ReadFile(s.agent.File))
 	s.printf("   $ cat authorization\n")
 	s.show(string(rendered))
-	s.check(strings.HasPrefix(string(rendered), "Bearer "), "the file holds what belongs into the Authorization header")
+	s.check(strings.HasPrefix(string(rendered), "Bearer "), "the file holds the value of the Authorization header")
 }
 
 func (s *story) startBroker(ctx context.Context) {
@@ -174,7 +174,7 @@ func (s *story) watchRefresh(ctx context.Context) {
 	after := s.awaitToken(ctx, before, lifetime)
 	s.printf("   %.0f s later:\n", time.Since(start).Seconds())
 	s.tokenID(ctx)
-	s.check(after != before, "Vault holds another token, and nobody had to wait for it")
+	s.check(after != before, "Vault holds another token, and no broker had to wait for it")
 	s.check(s.broker.Counts().Failures == failures, "the broker went on meanwhile")
 }
 
@@ -186,7 +186,7 @@ func (s *story) refuseWrongSecret(ctx context.Context) {
 	s.file("wrong-secret", wrong+"\n")
 	out, err := s.runWithSecret(ctx, "wrong-secret", "write", "mcp-oauth/config/weather", "client_secret=-")
 	s.check(err != nil && strings.Contains(out, "Code: 400") && strings.Contains(out, "invalid_client"),
-		"Vault tells what the authorization server said: invalid_client")
+		"Vault reports the authorization server's error: invalid_client")
 	after := s.readToken(ctx)
 	s.check(after.TokenID == before.TokenID, "the token is the one of before, %s", before.TokenID)
 }

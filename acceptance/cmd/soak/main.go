@@ -23,7 +23,7 @@ import (
 
 func main() {
 	duration := flag.Duration("duration", 2*time.Minute, "how long to make trouble")
-	seed := flag.Uint64("seed", rand.Uint64(), "what the events are drawn from")
+	seed := flag.Uint64("seed", rand.Uint64(), "seed of the random events")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *duration, *seed)

@@ -235,7 +235,7 @@ func (s *server) read(ctx context.Context, client *api.Client, path string) erro
 	case version < before.config.oldest:
 		return violation{fmt.Sprintf("%s: a token of version %d after %d had been written", path, version, before.config.oldest)}
 	case version > after.config.newest:
-		return violation{fmt.Sprintf("%s: a token of version %d, which nobody has written", path, version)}
+		return violation{fmt.Sprintf("%s: a token of version %d, which has not been written", path, version)}
 	case strings.HasSuffix(path, "/"+role) && !permits(before.role.oldest, after.role.newest, string(claims.Scope)):
 		return violation{fmt.Sprintf("%s: a token with scope %s, after version %d of the role had been written", path, claims.Scope, before.role.oldest)}
 	}
