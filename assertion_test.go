@@ -261,7 +261,7 @@ func TestAlgorithmOfAKey(t *testing.T) {
 }
 
 // Some servers demand more of an assertion than RFC 7523. Each demand can be met, and taken back.
-func TestWhatAnAssertionSays(t *testing.T) {
+func TestClaimsAndHeaderOfAnAssertion(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
 	jwk := must(json.Marshal(jose.JSONWebKey{Key: key, KeyID: "named by its JWK", Algorithm: "ES256"}))(t)
 	as, m, own := newAuthServer(t), newMount(t), thumbprintOf(t, key)

@@ -32,7 +32,7 @@ func TestServerURLAloneIsEnough(t *testing.T) {
 }
 
 // The more explicit source wins. A less explicit one is asked for the rest only.
-func TestWhereDiscoveryStarts(t *testing.T) {
+func TestMostExplicitSourceOfDiscoveryWins(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		give       func(as, other *authServer, mcp *mcpServer) fields
@@ -210,7 +210,7 @@ func TestDiscoveryWithoutVerify(t *testing.T) {
 	as.asked(t, 1, "after writes with verify=false")
 }
 
-func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
+func TestWritingBackDiscoveredValuesChangesNothing(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
 			continue // needs TLS: see TestClientCertificate
@@ -232,7 +232,7 @@ func TestWritingBackWhatWasDiscoveredChangesNothing(t *testing.T) {
 }
 
 // Discovered values cannot be written. A write that tries is an error, so that it is not mistaken for success.
-func TestWritingWhatWasNotDiscoveredIsRefused(t *testing.T) {
+func TestWritingOtherDiscoveredValuesIsRefused(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	mcp.says(fields{"scopes_supported": []string{"a", "b"}})
 	m.write("config/weather", mcp.client())

@@ -101,7 +101,7 @@ func TestConfigDefaults(t *testing.T) {
 	sameFields(t, m.read("config/weather"), defaultConfig(as.URL))
 }
 
-func TestConfigUpdateChangesOnlyWhatIsGiven(t *testing.T) {
+func TestConfigUpdateChangesOnlyGivenFields(t *testing.T) {
 	m, want := newMount(t), fullConfig(t)
 	m.write("config/weather", with(want, fields{"client_secret": secret, "verify": false}))
 	changes := fields{
@@ -151,7 +151,7 @@ func TestEmptyValuesClear(t *testing.T) {
 }
 
 // Terraform and scripts write back what they read.
-func TestWritingBackWhatWasReadChangesNothing(t *testing.T) {
+func TestWritingBackAReadConfigChangesNothing(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
 	token := m.token("weather")

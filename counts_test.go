@@ -130,7 +130,7 @@ func after(prepare func(*counting), pass time.Duration) func(*counting) {
 	return func(c *counting) { prepare(c); c.later(pass) }
 }
 
-func TestWarmReadsCallNobody(t *testing.T) {
+func TestWarmReadsMakeNoCalls(t *testing.T) {
 	for name, row := range map[string]struct {
 		prepare, do func(*counting)
 		calls       int // to Vault, for all reads together

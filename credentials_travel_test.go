@@ -91,10 +91,10 @@ var routeChanges = []routeChange{
 
 // Otherwise, a caller who may update a config could have its secret, an assertion or the proof of a certificate sent to
 // a host of theirs.
-func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
+func TestCredentialsGoOnlyToTheirServer(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
-			continue // needs TLS: see TestClientCertificateTravelsOnlyWhereItWasWrittenFor
+			continue // needs TLS: see TestClientCertificateGoesOnlyToItsServer
 		}
 		for _, route := range routeChanges {
 			if route.keysOnly && kind.name == "secret" {
@@ -128,7 +128,7 @@ func TestCredentialsTravelOnlyWhereTheyWereWrittenFor(t *testing.T) {
 }
 
 // A client certificate needs https, and so a config that is not discovered here.
-func TestClientCertificateTravelsOnlyWhereItWasWrittenFor(t *testing.T) {
+func TestClientCertificateGoesOnlyToItsServer(t *testing.T) {
 	certificate := credentialKinds(t)[3]
 	const tokenURL = "https://as.example.com/token"
 	for _, change := range []fields{

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestFaultyCredentialsAreRefusedWithWhatToWriteInstead(t *testing.T) {
+func TestFaultyCredentialsAreRefusedWithARemedy(t *testing.T) {
 	certificate, key := certificateAndKey(t)
 	otherCertificate, _ := certificateAndKey(t)
 	weak := must(rsa.GenerateKey(rand.Reader, 1024))(t)

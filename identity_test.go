@@ -368,7 +368,7 @@ func TestIdentityRoundTrips(t *testing.T) {
 
 // The URL that authorization servers trust changes if what it stands for changes, and only then. No key signs for two
 // purposes.
-func TestIdentityChangesWithWhatItIsTrustedFor(t *testing.T) {
+func TestURLOfAnIdentityChangesWithItsPurpose(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	trusted := func() any {
 		shown := m.read("keys/weather")

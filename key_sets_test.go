@@ -52,7 +52,7 @@ func made(more fields) fields {
 	}, more)
 }
 
-func TestKeySetIsWhatKeysReads(t *testing.T) {
+func TestKeySetHoldsTheKeysOfKeys(t *testing.T) {
 	m := newMount(t)
 	m.write("config/weather", made(nil))
 	m.write("config/maps", with(made(fields{"key_type": "", "key_id": "named", "verify": false}), fields{"private_key": pemOf(t, edKey(t))}))

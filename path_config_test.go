@@ -40,7 +40,7 @@ func TestVerifyStoresConfigAndTokenTogether(t *testing.T) {
 	as.asked(t, 1, "after the first read")
 }
 
-func TestWithoutVerifyNobodyIsContacted(t *testing.T) {
+func TestWithoutVerifyNoServerIsContacted(t *testing.T) {
 	as, m := newConfigured(t)
 	m.configure(as, fields{"client_secret": "another-" + secretMark, "scopes": "a", "allow_insecure_http": true})
 	as.asked(t, 0, "after writes with verify=false")
@@ -163,7 +163,7 @@ func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 }
 
 // A config whose roles set the scopes or audience may have no token of its own.
-func TestRefusedConfigSuggestsWhatHelpsOneOfRoles(t *testing.T) {
+func TestRefusedConfigSuggestsVerifyFalseIfItsRolesMayWork(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	try := func(code string, change fields, hints bool) {
 		t.Helper()
@@ -250,7 +250,7 @@ func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 
 // Vault's existence check decides which capability a write needs. So a caller who may only create must not change a
 // config that was just created, and one who may only update must not create.
-func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
+func TestWriteFollowsTheExistenceCheck(t *testing.T) {
 	config := fields{"token_url": "https://as.example.com/token", "client_id": "vault", "client_secret": secret, "verify": false}
 	create := func(path string, data fields) func(*mount) { return func(m *mount) { m.write(path, data) } }
 	remove := func(path string) func(*mount) { return func(m *mount) { m.delete(path) } }
@@ -287,7 +287,7 @@ func TestWriteDoesWhatTheExistenceCheckSaid(t *testing.T) {
 	}
 }
 
-func TestPatchIsAnsweredWithWhatToUse(t *testing.T) {
+func TestPatchErrorSuggestsAWrite(t *testing.T) {
 	_, m := newConfigured(t)
 	m.write("role/weather/reader", fields{"verify": false})
 	was := m.storage.entries(t)

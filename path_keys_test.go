@@ -80,7 +80,7 @@ func TestPluginMadeKeyInUse(t *testing.T) {
 	}
 }
 
-func TestKeysOfWhatHasNone(t *testing.T) {
+func TestKeysOfAClientWithoutKeys(t *testing.T) {
 	_, m := newConfigured(t)
 	for path, op := range map[string]logical.Operation{"": logical.ReadOperation, "/rotate": logical.UpdateOperation} {
 		m.refused(http.StatusNotFound, op, "keys/weather"+path, nil, "has no signing key", "key_type or private_key")

@@ -54,7 +54,7 @@ func TestRoleLifeFromCreateToDelete(t *testing.T) {
 	m.holds("weather", "t0ken-1")
 }
 
-func TestRoleInheritsWhatItDoesNotOverride(t *testing.T) {
+func TestRoleInheritsFieldsThatItDoesNotSet(t *testing.T) {
 	config := fields{"scopes": "a b", "resource": "https://config.example.com", "audience": "config", "extra_params": "tenant=north"}
 	for _, test := range []struct {
 		name                              string

@@ -36,7 +36,7 @@ func TestStatusOfAnEmptyName(t *testing.T) {
 }
 
 // A status shows the parameters of a token request, whether written, discovered or a default.
-func TestStatusShowsWhatTheClientDoes(t *testing.T) {
+func TestStatusShowsTheParametersOfTokenRequests(t *testing.T) {
 	kinds := map[string][2]string{ // with the method, if the metadata names client_secret_post alone
 		"secret":             {"client_secret", "client_secret_post"},
 		"operator's key":     {"private_key", "private_key_jwt"},
@@ -121,7 +121,7 @@ func (m *mount) statuses(path string) fields {
 	return m.data(logical.ListOperation, path, nil)["key_info"].(fields)
 }
 
-func TestStatusListTellsWhatIsBroken(t *testing.T) {
+func TestStatusListShowsBrokenNames(t *testing.T) {
 	as, broken, m := newAuthServer(t), newAuthServer(t), newMount(t)
 	equal(t, "the statuses at first", m.list("status/"), nil)
 	broken.answers(refusing(401, "invalid_client"))

@@ -57,7 +57,7 @@ func instant(t *testing.T, data fields, field string) time.Time {
 	return at
 }
 
-func TestTokenScopeIsWhatIsKnownOfIt(t *testing.T) {
+func TestTokenScopeIsTheGrantedOrTheRequestedOne(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		asked string
@@ -78,7 +78,7 @@ func TestTokenScopeIsWhatIsKnownOfIt(t *testing.T) {
 	}
 }
 
-func TestTokenAndStatusOfWhatIsNotConfigured(t *testing.T) {
+func TestTokenAndStatusOfUnconfiguredNames(t *testing.T) {
 	as, m := newConfigured(t)
 	for _, prefix := range []string{"token/", "status/"} {
 		m.missing(prefix+"absent", "absent", "write config/absent")

@@ -129,7 +129,7 @@ func TestSuccessorOfADeletedConfigHasAnotherURL(t *testing.T) {
 }
 
 // The URL changes if what it is trusted for changes, and only then. The write warns of it.
-func TestURLOfPublishedKeysChangesWithWhatItIsTrustedFor(t *testing.T) {
+func TestURLOfPublishedKeysChangesWithTheirPurpose(t *testing.T) {
 	m := newMount(t)
 	m.write("settings", fields{"public_url": publicURL})
 	key := pemOf(t, ecKey(t, elliptic.P256()))
@@ -178,7 +178,7 @@ func TestURLOfPublishedKeysChangesWithWhatItIsTrustedFor(t *testing.T) {
 }
 
 // Discovery may find another server behind the same fields.
-func TestURLOfPublishedKeysChangesWithWhatDiscoveryFinds(t *testing.T) {
+func TestURLOfPublishedKeysChangesWithTheDiscoveredServer(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true})
 	before := m.jwksPath("weather")

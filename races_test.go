@@ -289,7 +289,7 @@ func first(list any) string {
 
 // Writes and deletes of configs and roles, rotations, refreshes and reads of a few names at once, while short-lived
 // tokens are refreshed in the background.
-func TestWhateverIsWrittenAtOnceReadersSeeInOrder(t *testing.T) {
+func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 	races(t, func(r *race, run func(func(*rand.Rand))) {
 		servers := []string{"weather", "maps", "news"}
 		var reads [][]func()

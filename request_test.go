@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-func TestRequestHoldsWhatIsConfigured(t *testing.T) {
+func TestRequestHoldsTheConfiguredParameters(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		config fields
@@ -59,7 +59,7 @@ func TestSecretInTheHeader(t *testing.T) {
 }
 
 // The guard of discovered endpoints holds at every call, because a name's addresses may change.
-func TestDiscoveredTokenEndpointIsGuardedForGood(t *testing.T) {
+func TestDiscoveredTokenEndpointIsGuardedAtEveryCall(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})

@@ -47,7 +47,7 @@ func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mou
 }
 
 // A passive node serves tokens, published keys and its own metrics without a request.
-func TestPassiveNodeServesWhatIsStored(t *testing.T) {
+func TestPassiveNodeServesStoredTokensAndKeys(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		was := m.storage.entries(t)
 		m.holds("weather", "t0ken-stored")
@@ -63,7 +63,7 @@ func TestPassiveNodeServesWhatIsStored(t *testing.T) {
 
 // Vault forwards a request that ends with logical.ErrReadOnly. It must have contacted no server by then: the active
 // node does it all again.
-func TestPassiveNodeHasForwardedWhatItMayNotDo(t *testing.T) {
+func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		mcp := newMCPServer(t, as, nil)
 		m.stash(tokensOf("maps", ""), "t0ken-of-yesterday", 24*time.Hour, time.Hour)
@@ -374,7 +374,7 @@ func TestInvalidationOfOtherKeys(t *testing.T) {
 	}
 }
 
-func TestStandbyServesWhatTheActiveNodeObtained(t *testing.T) {
+func TestStandbyServesTheActiveNodesToken(t *testing.T) {
 	as := newAuthServer(t)
 	storage := replicated(t, as)
 	active, standby := newNode(t, storage, 0), newNode(t, storage, consts.ReplicationPerformanceStandby)

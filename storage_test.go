@@ -44,7 +44,7 @@ func inUse(t *testing.T) (*authServer, *mount) {
 	return as, m
 }
 
-func TestStorageHoldsWhatItSays(t *testing.T) {
+func TestStoredSecretsAndTokensHaveTheirPaths(t *testing.T) {
 	_, m := inUse(t)
 	equal(t, "the keys", keysOf(t, m), []string{"config/weather", "role/weather/reader", "token/weather", "token/weather/reader"})
 	for key, entry := range m.storage.entries(t) {
@@ -179,7 +179,7 @@ func TestEntriesOfANewerSchemaCanBeDeleted(t *testing.T) {
 	m.holds("weather", "t0ken-3")
 }
 
-func TestDamagedEntriesAreToldWithoutTheirContent(t *testing.T) {
+func TestDamagedEntriesAreReportedWithoutTheirContent(t *testing.T) {
 	for _, value := range []string{
 		"", "null", "{", `"` + secret + `"`, `{"schema":1}`, `{"schema":1,"data":null}`, `{"schema":1,"data":"` + secret + `"}`,
 		`{"schema":1,"data":{"default_ttl":"` + secret + `"}}`, `{"schema":0,"data":{}}`, secret,

@@ -20,7 +20,7 @@ func numbered(n int) []string {
 	return list
 }
 
-func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
+func TestFaultyConfigIsRefusedWithARemedy(t *testing.T) {
 	certificate, key := certificateAndKey(t)
 	for _, test := range []struct {
 		name   string
@@ -117,7 +117,7 @@ func TestFaultyConfigIsRefusedWithWhatToWriteInstead(t *testing.T) {
 	}
 }
 
-func TestExtraParamsMustNotHoldWhatHasAFieldOrIsASecret(t *testing.T) {
+func TestExtraParamsMustNotHoldFieldsOrSecrets(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, param := range []string{
 		"grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "scope",

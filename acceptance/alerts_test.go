@@ -161,7 +161,7 @@ func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 
 // The mount has each series, label and label value in the queries of alerts and dashboard: a query without a match
 // is valid, but an alert on it never fires.
-func TestAlertsAndDashboardAskForWhatIsThere(t *testing.T) {
+func TestAlertsAndDashboardQueryExistingSeries(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	u.token(t, "token/"+u.name)

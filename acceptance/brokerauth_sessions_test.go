@@ -25,7 +25,7 @@ import (
 // brokerauth's README on calls that an MCP server refuses: with the handler the call fails with a reason, and the
 // session goes on. Without the handler the session ends, unless the refusal is a JSON-RPC error; then a new session
 // works.
-func TestRefusedCallEndsASessionWhereTheREADMESaysSo(t *testing.T) {
+func TestRefusedCallEndsASessionAsTheREADMESays(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		refuse refusal
@@ -136,7 +136,7 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 
 // The README on a refused stream: at first the session goes on without the stream. If the stream was cut and cannot
 // be reopened, the session ends.
-func TestRefusedStreamEndsASessionWhereTheREADMESaysSo(t *testing.T) {
+func TestRefusedStreamEndsASessionAsTheREADMESays(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		status   int64

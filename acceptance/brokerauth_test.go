@@ -160,7 +160,7 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 
 // A broker without access to refresh/ gets an error with the path. Once its policy has the path, it goes on in the
 // same session.
-func TestBrokerWithoutRefreshIsToldWhatItLacks(t *testing.T) {
+func TestBrokerWithoutRefreshGetsAnErrorWithThePath(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	source := u.source(t, u.broker(t).Client)

@@ -16,7 +16,7 @@ import (
 // A template keeps the token one value of its file, whatever the token holds: one hostile authorization server
 // could otherwise change every server in the file. The value comes from KV, since the plugin refuses such a token.
 // (U+007F and U+0085, which JSON does not escape, are no part of a YAML string.)
-func TestExampleTemplatesQuoteWhatTheyWrite(t *testing.T) {
+func TestExampleTemplatesQuoteTheirValues(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
 	root := bed.Must(b.Vault.Root())(t)

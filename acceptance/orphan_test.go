@@ -10,7 +10,7 @@ import (
 )
 
 // A plugin whose Vault was killed calls no authorization server any more, and ends by itself.
-func TestOrphanedPluginCallsNobodyAndEnds(t *testing.T) {
+func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	t.Parallel()
 	const names = 12
 	b := bed.New(t, bed.Options{})

@@ -13,7 +13,7 @@ import (
 
 // Anyone can read the published keys, as a raw JWK Set. All other paths answer with the same 404, so they don't
 // reveal which configs exist.
-func TestPublishedKeysAreForEverybody(t *testing.T) {
+func TestPublishedKeysNeedNoVaultToken(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
 	published, private := newUpstream(t, b, "-published", 5*time.Minute), newUpstream(t, b, "-private", 5*time.Minute)

@@ -75,7 +75,7 @@ func TestRefusedRoleChangesNothing(t *testing.T) {
 
 // The config write and the status warn of a scope that the authorization server drops, and the token shows the
 // granted scopes.
-func TestDroppedScopeIsTold(t *testing.T) {
+func TestDroppedScopeIsReported(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
 	answer := u.write(t, "config/"+u.name, u.discovered(map[string]any{

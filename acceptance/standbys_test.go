@@ -147,7 +147,7 @@ func (token withToken) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // In an outage every node reports the active node's state of a token.
-func TestEveryNodeTellsOfAnOutage(t *testing.T) {
+func TestEveryNodeReportsAnOutage(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
 	u := c.upstream(t, 15*time.Second)

@@ -92,7 +92,7 @@ func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 	}
 }
 
-func TestHandlerHasNothingToSayWhereTheTokenIsReplaced(t *testing.T) {
+func TestHandlerReturnsNoErrorIfTheTokenIsReplaced(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true
 	if err := sdkPost(t, w.httpClient(w.source()).Transport.(*Transport)); err != nil {
@@ -130,7 +130,7 @@ func TestHandlerAddsNothingToTheStreak(t *testing.T) {
 	}
 }
 
-func TestHandlerSaysWhatNoTokenWouldMend(t *testing.T) {
+func TestHandlerSaysThatAnotherTokenWouldNotHelp(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		want   string

@@ -355,7 +355,7 @@ func TestReplacedTokenIsReadWithinTheWindow(t *testing.T) {
 	})
 }
 
-func TestReporterWhoGivesUpDisturbsNobody(t *testing.T) {
+func TestReporterWhoGivesUpDisturbsNoOther(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.latency = 5 * time.Second })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -22,7 +22,7 @@ func TestColdCallersShareOneRead(t *testing.T) {
 	})
 }
 
-func TestTokenIsReadAgainByTTLAndNobodyWaits(t *testing.T) {
+func TestTokenIsReadAgainByTTLWithoutWaitingCallers(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number, w.latency = 2, 5*time.Second })
 		pass(200*time.Second - time.Nanosecond)
@@ -194,7 +194,7 @@ func TestFailedRefreshAheadBacksOff(t *testing.T) {
 	})
 }
 
-func TestCallerWhoGivesUpDisturbsNobody(t *testing.T) {
+func TestCallerWhoGivesUpDisturbsNoOther(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = 5 * time.Second
 		s := w.source()
@@ -290,7 +290,7 @@ func TestRetriesOfVaultsClientCount(t *testing.T) {
 	})
 }
 
-func TestErrorsSayWhatToDoAndHoldNoToken(t *testing.T) {
+func TestErrorsNameTheRemedyAndHoldNoToken(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		body   string
@@ -327,7 +327,7 @@ func TestErrorsSayWhatToDoAndHoldNoToken(t *testing.T) {
 	}
 }
 
-func TestTokenTellsItsEndAndItsID(t *testing.T) {
+func TestTokenHasItsExpiryAndID(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()
 		token, err := s.Token()

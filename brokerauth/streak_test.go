@@ -161,7 +161,7 @@ func TestAcceptedTokenKeepsTheWindow(t *testing.T) {
 }
 
 // A streak ends by the server's word on the held token, once its window is over, and by nothing else.
-func TestWhatEndsTheStreak(t *testing.T) {
+func TestStreakEndsByAnAnswerToTheHeldToken(t *testing.T) {
 	type answer struct{ number, status int }
 	for name, c := range map[string]struct {
 		answers   []answer

@@ -13,7 +13,7 @@ import (
 )
 
 // Each fault works, also for a client that keeps connections, and ends with the next Set.
-func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
+func TestFaultProxyHasTheFaultThatIsSet(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
 	for _, c := range []struct {
@@ -68,7 +68,7 @@ func TestFaultProxyHasTheFaultThatItIsTold(t *testing.T) {
 }
 
 // A hanging request ends with the fault, or when the client gives up.
-func TestFaultProxyReleasesWhoeverHangs(t *testing.T) {
+func TestFaultProxyReleasesHangingRequests(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
 	for _, fault := range []Fault{NoHandshake, NoAnswer, SlowBody} {

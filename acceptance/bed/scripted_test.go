@@ -36,7 +36,7 @@ func askScripted(ctx context.Context, s *ScriptedServer, scope string) (status i
 	return resp.StatusCode, string(text), err
 }
 
-func TestScriptedServerAnswersAsTold(t *testing.T) {
+func TestScriptedServerAnswersByItsScript(t *testing.T) {
 	s := startTestScripted(t)
 	for _, c := range []struct {
 		name   string
@@ -66,7 +66,7 @@ func TestScriptedServerAnswersAsTold(t *testing.T) {
 }
 
 // A hanging request ends when the script changes, a lost one does not.
-func TestScriptedServerReleasesWhatHangsAndKeepsWhatIsLost(t *testing.T) {
+func TestScriptedServerReleasesHangingRequestsAndKeepsLostOnes(t *testing.T) {
 	s := startTestScripted(t)
 	for _, c := range []struct {
 		name   string

@@ -9,7 +9,7 @@ import (
 )
 
 // An error lists all missing tools at once.
-func TestPrerequisitesNameWhatIsMissing(t *testing.T) {
+func TestPrerequisitesNameMissingTools(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	bed.WantError(t, Prerequisites(t.Context()), "missing: Java 17", "missing: Maven", "missing: Python with venv and pip")
 }

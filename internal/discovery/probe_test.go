@@ -160,7 +160,7 @@ func TestSessionThatCanNotBeNamedIsLeft(t *testing.T) {
 }
 
 // An operator first wants to know how the server itself answered.
-func TestAnswersToProbesAreTold(t *testing.T) {
+func TestAnswersToProbesAreReported(t *testing.T) {
 	const origin = "https://mcp.example.com/.well-known/"
 	for name, c := range map[string]struct {
 		get, post http.HandlerFunc

@@ -44,7 +44,7 @@ func TestOneSlashIsNoDifference(t *testing.T) {
 	}
 }
 
-func TestIssuerThatIsNearlyRightIsToldExactly(t *testing.T) {
+func TestErrorSuggestsTheExactSpellingOfAnIssuer(t *testing.T) {
 	for spelled, hint := range map[string]string{
 		"https://as.example.com/a/":    ": write issuer exactly so",
 		"https://AS.example.com/a":     ": write issuer exactly so",
@@ -99,7 +99,7 @@ func TestURLOfMetadataIsNoStart(t *testing.T) {
 
 // Some MCP servers name the URL of the metadata in place of the issuer. A well-known URL made from that leads to
 // no document.
-func TestNamedURLOfMetadataIsToldAsIssuer(t *testing.T) {
+func TestErrorSuggestsTheIssuerOfANamedURL(t *testing.T) {
 	for _, named := range []string{oauthURL, openidURL, issuer + "/a/.well-known/openid-configuration", issuer + "/.well-known/oauth-authorization-server/a"} {
 		w := healthy()
 		w.handlers[challenged] = answers(resourceDoc(serverURL, named))

@@ -25,7 +25,7 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 	})
 }
 
-func TestHangingHostsStallNobodyElse(t *testing.T) {
+func TestHangingHostsStallNoOtherHost(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 0
 		for i, name := range w.servers(200, "") { // twenty names on each of ten hosts that hang

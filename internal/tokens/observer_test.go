@@ -84,7 +84,7 @@ func TestObserver(t *testing.T) {
 }
 
 // The delay of a refresh means nothing if the token was left to expire because no caller read it.
-func TestObserverIsNotToldOfIdleTokens(t *testing.T) {
+func TestObserverIsNotCalledForIdleTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)
 		w.lifetime = 20 * time.Minute
@@ -109,7 +109,7 @@ func TestObserverIsNotToldOfIdleTokens(t *testing.T) {
 }
 
 // A refresh that a broker asked for early has no due time to be late for.
-func TestObserverIsNotToldOfRefreshesThatWereNotDue(t *testing.T) {
+func TestObserverIsNotCalledForRefreshesThatWereNotDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)
 		first := mustRead(t, e, weather)

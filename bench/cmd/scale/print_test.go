@@ -19,7 +19,7 @@ func TestPeaksAreOfAllTimes(t *testing.T) {
 }
 
 // A token counts once, by the end of the one that it replaces.
-func TestOutageCountsWhatIsReplacedTooLate(t *testing.T) {
+func TestOutageCountsLateReplacements(t *testing.T) {
 	now := time.Now()
 	i := &issuer{held: map[string]time.Time{"late": now.Add(-time.Second), "in time": now.Add(time.Hour)}}
 	first, last := i.ends()
