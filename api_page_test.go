@@ -76,7 +76,7 @@ var apiTypes = map[framework.FieldType]string{
 // defaultInText is the default of a field that has no fixed one.
 var defaultInText = regexp.MustCompile(`Default: (.+?)\.( At most .*)?$`)
 
-// apiDefault returns what the page must say of a field's default; empty if it has none.
+// apiDefault returns the text of a field's default on the page; empty if it has none.
 func apiDefault(field *framework.FieldSchema) string {
 	if field.Default != nil {
 		return fmt.Sprint(field.Default)

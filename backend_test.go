@@ -220,7 +220,7 @@ func nothingRuns(t *testing.T) {
 	t.Errorf("after the cleanup there still runs:\n%s", left)
 }
 
-// Vault tells other nodes the key of a written entry.
+// Vault sends the key of a written entry to other nodes.
 func TestInvalidation(t *testing.T) {
 	for _, test := range []struct {
 		key   string

@@ -323,7 +323,7 @@ func TestIssuerThatIsSpelledAsTheServerURLIsAnotherSearch(t *testing.T) {
 		"issuer": mcp.url(), "server_url": "https://mcp.example.com/mcp", "client_secret": "for-the-issuer-" + secretMark,
 	})
 	if err == nil {
-		t.Error("what had been pinned for the MCP server was kept for the issuer")
+		t.Error("the metadata pinned for the MCP server was kept for the issuer")
 	}
 	as.asked(t, n, "after the write that names another issuer")
 }

@@ -150,7 +150,7 @@ func TestEmptyValuesClear(t *testing.T) {
 	}
 }
 
-// Terraform and scripts write back what they read.
+// Terraform and scripts write back a config as they read it.
 func TestWritingBackAReadConfigChangesNothing(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "a b"}))
@@ -162,7 +162,7 @@ func TestWritingBackAReadConfigChangesNothing(t *testing.T) {
 		m.storage.unchanged(t, was)
 	}
 	m.holds("weather", token)
-	as.asked(t, 1, "after writing back what was read")
+	as.asked(t, 1, "after writing back the config")
 }
 
 func TestOtherWordsForTheSameChangeNothing(t *testing.T) {

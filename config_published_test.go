@@ -53,7 +53,7 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 			m.write("config/weather", fields{"rediscover": true, "resource": ""})
 			wants(6, "d", mcp.url())
 			if mcp.called() == called {
-				t.Error("rediscover=true asked nobody")
+				t.Error("rediscover=true sent no request to the MCP server")
 			}
 			second := newMCPServer(t, other, nil)
 			second.says(fields{"scopes_supported": []string{"e"}})
@@ -64,7 +64,7 @@ func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 				t.Errorf("without a server_url the request is %v", form)
 			}
 			if _, found := m.read("config/weather")["discovered_scopes"]; found && name == "token_url" {
-				t.Error("without a server_url the config still reads what one published")
+				t.Error("without a server_url the config still shows published scopes")
 			}
 			equal(t, "requests to the server of the metadata", other.count()+other.looked(), 0)
 		})

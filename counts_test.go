@@ -168,7 +168,7 @@ func TestStorageCalls(t *testing.T) {
 		"first read of a role":      {withRole, token("weather/reader"), "4 get, 2 put, 1 request"},
 		"first read that fails":     {down, unavailable, "2 get, 1 request"},
 		"first reads by a thousand": {configured, often(token("weather")), "3 get, 2 put, 1 request"},
-		"read of what is not there": {configured, func(c *counting) { c.missing("token/absent") }, "1 get"},
+		"read of an absent config":  {configured, func(c *counting) { c.missing("token/absent") }, "1 get"},
 		"read after an outage": {func(c *counting) {
 			after(func(c *counting) { withToken(c); c.as.answers(refusing(503, "x")) }, 62*time.Minute)(c)
 			c.as.answers(granting(nil))
@@ -199,7 +199,7 @@ func TestStorageCalls(t *testing.T) {
 		"list of roles":                 {withRole, listing("role/weather/"), "2 get, 1 list"},
 		"status":                        {withToken, reading("status/weather"), "1 get"},
 		"status of a role":              {withRoles, reading("status/weather/reader"), "2 get"},
-		"status of what was never read": {configured, reading("status/weather"), "4 get"},
+		"status of an unread name":      {configured, reading("status/weather"), "4 get"},
 		"list of states": {func(c *counting) {
 			withRoles(c)
 			c.write("config/maps", c.as.client())
@@ -281,7 +281,7 @@ func TestWarmReadAllocatesLittle(t *testing.T) {
 	}
 }
 
-// mostBytesPerName is what a list of status/ may allocate for each name that it lists; it was 362 bytes.
+// mostBytesPerName bounds what a list of status/ allocates for each name; the measured value was 362 bytes.
 const mostBytesPerName = 500
 
 // Thousands may be listed, by several callers at once.

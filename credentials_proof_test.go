@@ -88,7 +88,7 @@ func TestCredentialsThatAreReplacedAreToBeVerifiedAgain(t *testing.T) {
 			m.isVerified(true, "after a verified write that changes nothing")
 			asked := as.count()
 			m.write("config/weather", fields{"client_id": m.read("config/weather")["client_id"]})
-			as.asked(t, asked, "after the same write of what is verified")
+			as.asked(t, asked, "after the same write of a verified config")
 		})
 	}
 }
@@ -98,7 +98,7 @@ func TestCredentialsOfADeletedConfigProveNothing(t *testing.T) {
 	m.token("weather")
 	m.isVerified(true, "after a read")
 	m.delete("config/weather")
-	equal(t, "what is stored after the delete", keysOf(t, m), nil)
+	equal(t, "the stored keys after the delete", keysOf(t, m), nil)
 	m.configure(as, nil)
 	m.isVerified(false, "after the config was created again")
 }

@@ -366,8 +366,7 @@ func TestIdentityRoundTrips(t *testing.T) {
 	equal(t, "assertion_ttl", m.read("config/weather")["assertion_ttl"], int64(300))
 }
 
-// The URL that authorization servers trust changes if what it stands for changes, and only then. No key signs for two
-// purposes.
+// The URL that authorization servers trust changes with its purpose, and only then. No key signs for two purposes.
 func TestURLOfAnIdentityChangesWithItsPurpose(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	trusted := func() any {
@@ -438,11 +437,11 @@ func TestIdentityIsNotTrustedElsewhere(t *testing.T) {
 		caught := thief.await(1).form.Get(param)
 		shown := m.read("keys/weather")["jwks_path"].(string)
 		if !m.accepts(shown, as.URL, caught) || m.accepts(trusted, as.URL, caught) || shown == trusted {
-			t.Errorf("%v: what was caught is trusted at %s", base, trusted)
+			t.Errorf("%v: the caught assertion is trusted at %s", base, trusted)
 		}
 		_, claims := m.claimsOf(shown, caught)
 		if id, _, _ := strings.Cut(strings.TrimPrefix(trusted, issuerPrefix), "/"); strings.Contains(claims["iss"].(string), id) {
-			t.Errorf("%v: what was caught is from the trusted issuer %v", base, claims["iss"])
+			t.Errorf("%v: the caught assertion is from the trusted issuer %v", base, claims["iss"])
 		}
 	}
 }

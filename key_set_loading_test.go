@@ -40,7 +40,7 @@ func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 			m.unpublished("broken")
 		}
 		if n := m.storage.calls.Load() - before; n != 0 || time.Since(began) != 0 {
-			t.Errorf("2000 requests for what is not there cost %d storage calls and %s", n, time.Since(began))
+			t.Errorf("2000 requests for absent key sets cost %d storage calls and %s", n, time.Since(began))
 		}
 		m.storage.fail()
 		time.Sleep(time.Minute)

@@ -183,7 +183,7 @@ func TestTheCheckerOfHistories(t *testing.T) {
 		{"created again", []event{w("a", 1, 2), w("", 3, 4), w("b", 5, 6), r("b", 7, 8)}, ""},
 
 		{"a token of the old shape", []event{w("a", 1, 2), w("b", 3, 4), r("a", 5, 6)}, "b at some time from 3 to 4"},
-		{"the same, of writes that nobody saw", []event{w("a", 1, 2), w("b", 4, 5), w("c", 6, 7), r("a", 3, 8), r("b", 9, 10)}, "c at some time from 6 to 7"},
+		{"the same, of writes that no client read", []event{w("a", 1, 2), w("b", 4, 5), w("c", 6, 7), r("a", 3, 8), r("b", 9, 10)}, "c at some time from 6 to 7"},
 		{"a lost update", []event{w("a", 1, 3), w("b", 2, 4), r("b", 5, 6), r("a", 7, 8)}, "b already at 4"},
 		{"back and forth", []event{w("a", 1, 2), w("b", 3, 10), r("b", 4, 5), r("a", 6, 7)}, "b at some time from 4 to 5"},
 		{"before its write", []event{r("a", 1, 2), w("a", 3, 4)}, "before its write"},

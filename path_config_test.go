@@ -99,7 +99,7 @@ func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 		{"idle_timeout", fields{"idle_timeout": "1m"}, false},
 		{"request_timeout", fields{"request_timeout": "5s"}, true},
 		{"the auth method in effect", fields{"token_endpoint_auth_method": "client_secret_basic"}, false},
-		{"server_url that says what resource says", fields{"server_url": "https://mcp.example.com", "resource": "https://mcp.example.com"}, false},
+		{"server_url that equals resource", fields{"server_url": "https://mcp.example.com", "resource": "https://mcp.example.com"}, false},
 		{"scopes", fields{"scopes": "b"}, true},
 		{"resource", fields{"resource": "https://other.example.com"}, true},
 		{"omit_resource", fields{"resource": "", "omit_resource": true}, true},
@@ -185,7 +185,7 @@ func TestRefusedConfigSuggestsVerifyFalseIfItsRolesMayWork(t *testing.T) {
 	try("invalid_client", scoped, false)
 }
 
-// A change during the verification is a conflict: what is stored must have been verified.
+// A change during the verification is a conflict: the stored config must be the verified one.
 func TestConfigThatChangesWhileVerifying(t *testing.T) {
 	for _, test := range []struct {
 		name      string

@@ -85,7 +85,7 @@ func TestTokenAndStatusOfUnconfiguredNames(t *testing.T) {
 		m.missing(prefix+"absent/reader", "write config/absent")
 		m.missing(prefix+"weather/absent", "role/weather/absent")
 	}
-	as.asked(t, 0, "after reading what is not configured")
+	as.asked(t, 0, "after reading unconfigured names")
 }
 
 func TestTokenErrorsAreMappedToStatuses(t *testing.T) {

@@ -128,7 +128,7 @@ func TestSuccessorOfADeletedConfigHasAnotherURL(t *testing.T) {
 	m.unpublished(strings.TrimPrefix(first, "jwks/"), "weather")
 }
 
-// The URL changes if what it is trusted for changes, and only then. The write warns of it.
+// The URL changes with its purpose, and only then. The write warns of it.
 func TestURLOfPublishedKeysChangesWithTheirPurpose(t *testing.T) {
 	m := newMount(t)
 	m.write("settings", fields{"public_url": publicURL})

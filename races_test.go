@@ -228,7 +228,7 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 				test(r, r.fake)
 				r.book.check(t, seed)
 				if n := r.background.Load(); n < 3 {
-					t.Errorf("seed %d: %d refreshes in the background of a token that nobody read; want several", seed, n)
+					t.Errorf("seed %d: %d refreshes in the background of a token without a reader; want several", seed, n)
 				}
 			})
 		})

@@ -50,7 +50,7 @@ func restartAnd(then func(*mount) error) func(*mount) error {
 // deeds returns everything that uses storage. config/weather has the scope a, its role reader the scope b, its role
 // heir the audience x. Each has a token.
 func deeds(as *authServer) []deed {
-	const create, update = logical.UpdateOperation, logical.UpdateOperation // mount.do tells them apart
+	const create, update = logical.UpdateOperation, logical.UpdateOperation // mount.do decides by the existence check
 	const get, list, remove = logical.ReadOperation, logical.ListOperation, logical.DeleteOperation
 	config := with(as.client(), fields{"scopes": "a"})
 	keyed := with(as.endpoint(), fields{"scopes": "a", "key_type": "ec-p256", "publish_jwks": true})
@@ -129,8 +129,8 @@ func told(key string) func(*mount) error {
 	}
 }
 
-// telling grants tokens that hold their scope and audience, as [scope|audience].
-func telling(r tokenRequest) (int, fields) {
+// echoing grants tokens that hold their scope and audience, as [scope|audience].
+func echoing(r tokenRequest) (int, fields) {
 	token := fmt.Sprintf("%s-%d-[%s|%s]", tokenMark, r.n, r.form.Get("scope"), r.form.Get("audience"))
 	return granting(fields{"access_token": token})(r)
 }
@@ -138,7 +138,7 @@ func telling(r tokenRequest) (int, fields) {
 // state is the stored configs and roles, and the tokens that they ask for.
 type state struct {
 	settings map[string]string      // the stored configs and roles, without random values
-	tells    map[tokens.Name]string // the [scope|audience] of each name's tokens
+	grants   map[tokens.Name]string // the [scope|audience] of each name's tokens
 }
 
 // everyone is all names of the deeds.
@@ -146,7 +146,7 @@ var everyone = []tokens.Name{weather, reader, tokensOf("weather", "heir"), token
 
 func (m *mount) state() state {
 	m.t.Helper()
-	s := state{settings: map[string]string{}, tells: map[tokens.Name]string{}}
+	s := state{settings: map[string]string{}, grants: map[tokens.Name]string{}}
 	for key, entry := range m.storage.entries(m.t) {
 		if !strings.HasPrefix(key, tokenPrefix) && !strings.HasPrefix(key, provedPrefix) {
 			s.settings[key] = settled(m.t, entry)
@@ -165,7 +165,7 @@ func (m *mount) state() state {
 		if r != nil && r.Audience != "" {
 			audience = r.Audience
 		}
-		s.tells[name] = fmt.Sprintf("[%s|%s]", strings.Join(scopes, " "), audience)
+		s.grants[name] = fmt.Sprintf("[%s|%s]", strings.Join(scopes, " "), audience)
 	}
 	return s
 }
@@ -197,7 +197,7 @@ func settled(t *testing.T, entry string) string {
 // configs and roles ask for; and the deed succeeds when it is repeated.
 func TestStorageTroubleAtEveryStep(t *testing.T) {
 	as := newAuthServer(t)
-	as.answers(telling)
+	as.answers(echoing)
 	for _, d := range deeds(as) {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
@@ -327,7 +327,7 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	equal(r.t, "the keys at the end", keysOf(r.t, r.mount), want.keys)
 	if d.lasts > 0 {
 		for _, name := range everyone {
-			if _, there := want.tells[name]; there && grantOf(r.token(name.String())) <= r.tokens {
+			if _, there := want.grants[name]; there && grantOf(r.token(name.String())) <= r.tokens {
 				r.t.Errorf("the token of %s was not refreshed", name)
 			}
 		}
@@ -358,11 +358,11 @@ func codeOf(err error) int {
 func (r *run) tokensAre(possible ...state) {
 	r.t.Helper()
 	for _, name := range everyone {
-		var tells []string
+		var grants []string
 		absent := false
 		for _, s := range possible {
-			text, there := s.tells[name]
-			tells = append(tells, text)
+			text, there := s.grants[name]
+			grants = append(grants, text)
 			absent = absent || !there
 		}
 		resp, err := r.do(logical.ReadOperation, "token/"+name.String(), nil)
@@ -378,11 +378,11 @@ func (r *run) tokensAre(possible ...state) {
 			continue
 		}
 		token := resp.Data["access_token"].(string)
-		if _, tell, _ := strings.Cut(token, "["); !slices.Contains(tells, "["+tell) {
-			r.t.Errorf("the token of %s is %q; want one for %q", name, token, tells)
+		if _, grant, _ := strings.Cut(token, "["); !slices.Contains(grants, "["+grant) {
+			r.t.Errorf("the token of %s is %q; want one for %q", name, token, grants)
 		}
 		// A token that was granted before its config was created belongs to another config.
-		if _, there := r.was.tells[name]; !there && grantOf(token) <= r.tokens {
+		if _, there := r.was.grants[name]; !there && grantOf(token) <= r.tokens {
 			r.t.Errorf("the token of %s is %q, which is older than its config", name, token)
 		}
 	}

@@ -27,7 +27,7 @@ func TestFaultyConfigIsRefusedWithARemedy(t *testing.T) {
 		change fields
 		says   string
 	}{
-		{"token_url missing, and what it could be found from", fields{"token_url": ""}, "server_url is missing: write the MCP server's URL"},
+		{"token_url missing, without server_url and issuer", fields{"token_url": ""}, "server_url is missing: write the MCP server's URL"},
 		{"token_url relative", fields{"token_url": "/token"}, "must be absolute, as in https://"},
 		{"token_url without a scheme", fields{"token_url": "as.example.com/token"}, "must be absolute, as in https://"},
 		{"token_url without slashes", fields{"token_url": "https:as.example.com/token"}, "must be absolute, as in https://"},
@@ -90,7 +90,7 @@ func TestFaultyConfigIsRefusedWithARemedy(t *testing.T) {
 		{"default_ttl no duration", fields{"default_ttl": "soon"}, "default_ttl"},
 		{"max_ttl negative", fields{"max_ttl": "-1s"}, "max_ttl"},
 		{"max_ttl too long", fields{"max_ttl": "8761h"}, "or 0 for no cap"},
-		{"max_ttl beyond what a duration holds", fields{"max_ttl": "18446744374"}, "max_ttl"},
+		{"max_ttl longer than any duration", fields{"max_ttl": "18446744374"}, "max_ttl"},
 		{"idle_timeout negative", fields{"idle_timeout": -5}, "idle_timeout"},
 		{"idle_timeout too long", fields{"idle_timeout": "8761h"}, "or 0 to refresh for ever"},
 		{"request_timeout of nothing", fields{"request_timeout": 0}, "between 1s and 25s"},

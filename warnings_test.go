@@ -118,7 +118,7 @@ func TestWarningsOfALifetime(t *testing.T) {
 		{"milliseconds", fields{"expires_in": 3600000}, nil, "said to be valid for 41 days", true},
 		{"milliseconds, capped", fields{"expires_in": 3600000}, fields{"max_ttl": "1h"}, "", false},
 		{"too short to refresh ahead", fields{"expires_in": 9}, nil, "valid for 9s only", true},
-		{"capped to what is too short", fields{"expires_in": 3600}, fields{"max_ttl": "5s"}, "valid for 5s only", true},
+		{"capped too short to refresh ahead", fields{"expires_in": 3600}, fields{"max_ttl": "5s"}, "valid for 5s only", true},
 		{"long enough to refresh ahead", fields{"expires_in": 10}, nil, "", false},
 		{"30 days", fields{"expires_in": 30 * 86400}, nil, "", false},
 	} {

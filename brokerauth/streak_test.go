@@ -226,8 +226,8 @@ func TestAcceptedTokenThatWasRefusedDoesNotEndTheStreak(t *testing.T) {
 	})
 }
 
-// A source that does not hear of accepted tokens takes it that one was which is not refused for its ttl:
-// the windows begin anew.
+// A source does not learn of accepted tokens. It takes a token that is not refused for its ttl as accepted, which ends
+// the streak.
 func TestQuietTTLEndsTheStreak(t *testing.T) {
 	for name, c := range map[string]struct {
 		quiet time.Duration

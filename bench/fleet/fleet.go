@@ -11,7 +11,7 @@
 //     Each server has one token, refreshed ahead of its end, with the formulas of internal/tokens.
 //     A refresh is one request to the authorization server and one storage write.
 //   - LeasePerRead: an engine that obtains a token for each read and answers with a lease of the
-//     token's lifetime. The agent reads again after 85 to 95 % of it, drawn anew each time. A read is
+//     token's lifetime. The agent reads again after 85 to 95 % of it, drawn each time. A read is
 //     one request to the authorization server, and two storage writes: the lease, which holds a
 //     copy of the token, and its index entry. Two more follow when the lease ends.
 //   - Polling: an engine that says nothing of when to read again, as KV v2 does. The agent reads

@@ -12,11 +12,10 @@ import (
 // The flags of a release, as .goreleaser.yaml has them.
 var releaseFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release=v1.2.3"}
 
-// Anybody can build a release again and compare: with the flags of a release, nothing in the binary
-// depends on where the checkout lies. That the compiler makes the same of the same source this does not
-// show: with these flags the second build finds all packages in the build cache, and only links them
-// again. An empty cache of its own would take minutes. scripts/release-check begins with one, and
-// compares all that a release consists of, for each platform.
+// A user can build a release again and compare: with the flags of a release, nothing in the binary depends on the
+// checkout's directory. The second build finds all packages in the build cache and only links them, so this does not
+// show that the compiler is deterministic. scripts/release-check does: it begins with an empty cache, which takes
+// minutes, and compares all files of a release for each platform.
 func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
 	checkout, err := filepath.Abs("../..")
 	if err != nil {

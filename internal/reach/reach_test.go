@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What the URL, the proxy and the other side say must not come through, whatever is wrong.
+// A cause repeats no text of the URL, the proxy or the server.
 func TestCauseHoldsNothingOfTheRequest(t *testing.T) {
 	for _, tc := range []struct {
 		err       error

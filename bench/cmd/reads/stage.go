@@ -102,7 +102,7 @@ const (
 	withDefault = "the default policy too"
 )
 
-// replacePlugins has Vault start all plugins anew.
+// replacePlugins has Vault restart all plugins.
 func (s *stage) replacePlugins(ctx context.Context) error {
 	_, err := s.root.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{
 		Mounts: []string{floors[0], floors[1], bed.Mount},
