@@ -283,6 +283,10 @@ func followIdentity(w *walkthrough) {
 func followKeys(w *walkthrough) {
 	t := w.t
 	bed.WantText(t, "the write", w.paste("vault write mcp-oauth/settings"), "a signing key was made")
+	var keys struct{ Keys []map[string]any }
+	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
+		t.Errorf("what was printed is no JWK Set: %v", err)
+	}
 	// A read before the registration is refused.
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {
 		t.Errorf("before the key is registered a read has the status %d, want 400", status)
@@ -471,13 +475,6 @@ func followProviders(w *walkthrough) {
 	w.put("consumer-secret", w.client.Secret)
 
 	w.paste("vault write mcp-oauth/settings")
-	w.write(t, "config/files", w.discovered(map[string]any{"key_type": "ec-p256"}))
-	var keys struct{ Keys []map[string]any }
-	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
-		t.Errorf("the output is no JWK Set: %v", err)
-	}
-
-	w.fresh()
 	w.configure(t, nil)
 	w.client.Secret = newSecret()
 	w.setClient(t)
