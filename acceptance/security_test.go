@@ -22,6 +22,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	u.write(t, "role/"+u.name+"/reader", map[string]any{"scopes": "tools:list"})
 
 	policies := policiesOf(t, "../docs/security.md")
+	policies["auditor"] = regexp.MustCompile(`capabilities = .*`).ReplaceAllString(policies["infrastructure as code"], `capabilities = ["read", "list"]`)
 	policies["broker that refreshes"] = policyWritten(t, "../README.md", "mcp-broker")
 	policies["all brokers"] = policyWritten(t, "../README.md", "mcp-brokers")
 	policies["broker"], _, _ = strings.Cut(policies["broker that refreshes"], "\n\n") // without its second path
@@ -50,6 +51,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 		"auditor": {
 			"list the configs", "read the config", "read the other config", "list the roles", "list the other roles",
 			"read the role", "read the keys", "list the status", "list the roles' statuses", "read the status", "read the role's status",
+			"read the settings",
 		},
 	} {
 		rules, ok := policies[name]
