@@ -292,21 +292,18 @@ func TestTokenWithoutConfigIsDropped(t *testing.T) {
 func TestCloseEndsAHangingFetchAtOnce(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = time.Hour
-		ended := reading(t, e, weather)
+		read, verified := reading(t, e, weather), make(chan error, 1)
 		go func() {
-			if _, err := e.Verify(t.Context(), weather, w.terms(weather, "A")); !errors.Is(err, ErrClosed) {
-				t.Errorf("the verification got %v, want ErrClosed", err)
-			}
+			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+			verified <- err
 		}()
 		synctest.Wait()
 		before := time.Now()
 		e.Close()
-		if err := <-ended; !errors.Is(err, ErrClosed) {
-			t.Errorf("the reader got %v, want ErrClosed", err)
-		}
-		synctest.Wait()
-		if took := time.Since(before); took != 0 {
-			t.Errorf("Close took %s", took)
+		for _, err := range []error{<-read, <-verified} {
+			if took := time.Since(before); !errors.Is(err, ErrClosed) || took != 0 {
+				t.Errorf("a caller got %v after %s, want ErrClosed at once", err, took)
+			}
 		}
 		wantError(t, e, weather, ErrClosed)
 		w.wantFetches(2)
