@@ -7,9 +7,8 @@ import (
 	"unique"
 )
 
-// apply brings the slot in line with the outcome of an attempt that is not void. It is the only
-// place that changes what readers get to something that storage or an authorization server
-// answered. mu is held. It returns the outcome's own error.
+// apply applies the outcome of a valid attempt to the slot. Only here does an answer of storage or of an
+// authorization server reach readers. mu is held. It returns the outcome's own error.
 func (s *slot) apply(o outcome, now time.Time) error {
 	switch {
 	case s.gone || errors.Is(o.err, ErrNotConfigured):
@@ -34,8 +33,8 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	return nil
 }
 
-// applyTerms drops what was obtained, or is being fetched, on terms of another shape; and what a flight
-// is reading, which may be older than these terms. mu is held.
+// applyTerms drops a token of another shape, and voids a flight of another shape or one that is still reading the
+// terms, which may be older than these. mu is held.
 func (s *slot) applyTerms(terms *Terms) {
 	s.idleTimeout, s.host = terms.IdleTimeout, unique.Make(terms.Host)
 	if f := s.flight.Load(); f != nil && f.shape != terms.Shape {
@@ -46,7 +45,7 @@ func (s *slot) applyTerms(terms *Terms) {
 	}
 }
 
-// applyStored takes over the token that storage holds, if it is valid. mu is held.
+// applyStored holds the stored token, if it is valid. mu is held.
 func (s *slot) applyStored(stored *Token, terms *Terms, now time.Time) {
 	s.touch(now) // loading counts as a read
 	if stored == nil {
@@ -62,8 +61,8 @@ func (s *slot) applyStored(stored *Token, terms *Terms, now time.Time) {
 	s.hold(stored)
 }
 
-// publish hands out a token from now on. One that could not be saved is served from memory, and
-// saved later. mu is held.
+// publish hands out a token from now on. If it could not be saved, it is served from memory and saved later. mu
+// is held.
 func (s *slot) publish(t *Token, saved bool, now time.Time) {
 	if f := s.failed.Load(); f != nil {
 		s.engine.log.Info("token obtained again", "name", s.name.String(), "failures", f.count,
@@ -96,6 +95,6 @@ func (s *slot) saveHeld(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.unsaved = false // no token is handed out without the write lock
+	s.unsaved = false // held is still t: publishing needs the write lock
 	return nil
 }

@@ -11,29 +11,27 @@ import (
 
 // Change is a write to a config or a role.
 type Change struct {
-	// Write does the write, under the name's write lock. It returns ErrConflict,
-	// having written nothing, when what the change was built on has changed.
+	// Write does the write, under the name's write lock. If the configuration has changed since it was read, it
+	// writes nothing and returns ErrConflict.
 	Write func(context.Context) error
-	// Terms returns what Store.Terms would once Write has succeeded, for the name and, if
-	// that is a server, for its roles: without reading again what Write wrote, and for the
-	// name itself without storage. If it is nil, Store.Terms is asked.
+	// Terms returns the terms after Write has succeeded, for the name and, if that is a server, for its roles.
+	// For the name itself it needs no storage, and it never reads the written entry again. If it is nil,
+	// Store.Terms is used.
 	Terms func(context.Context, Name) (*Terms, error)
-	// Token is the answer that verified the change, to be saved and published with
-	// it; nil when nothing was fetched.
+	// Token is the answer that verified the change. It is saved and published with the change; nil if the change
+	// was not verified.
 	Token *grant.Token
-	// Refresh asks for the tokens that stay in service to be refreshed in the
-	// background, because they were obtained with other credentials.
+	// Refresh requests a background refresh of the tokens that stay in service, since they were obtained with
+	// other credentials.
 	Refresh bool
 }
 
-// Change carries out a write and brings what is held for the name, and for all its
-// roles when it is a server, in line: a token whose shape is no longer that of its
-// terms is dropped, and what was being fetched on the old terms is thrown away. When
-// Change has returned, no reader gets a token of the old terms.
+// Change does a write and applies the new terms to the name and, if it is a server, to its roles: it drops tokens
+// of another shape, and voids fetches on the old terms. After Change has returned, readers never get a token of the
+// old terms.
 //
-// The error is Write's own, or that of ctx when it ended before the write began.
-// Once begun, the write does not end with ctx: a client that hangs up must not leave
-// half of it.
+// The error is Write's own, or ctx's if ctx ended before the write began. A write that has begun does not end with
+// ctx: a client that hangs up must not leave half of it.
 func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	unlock, err := e.lock(ctx, name.Server)
 	if err != nil {
@@ -42,7 +40,7 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	defer unlock()
 	err = c.Write(e.ctx)
 	if errors.Is(err, ErrConflict) {
-		return err // nothing was written
+		return err
 	}
 	if err != nil {
 		e.writeFailed(name.Server)
@@ -52,7 +50,7 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 		e.ensureSlot(name)
 	}
 	written := time.Now()
-	var storageErr error // reading again for each name would take long
+	var storageErr error // once it is set, terms are not read again: each failed read takes long
 	var stale []*slot
 	for _, s := range e.affected(name) {
 		var isStale bool
@@ -64,9 +62,8 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	return nil
 }
 
-// writeFailed looks at what a write of a server that failed has left: storage may hold the old
-// state or, now or later up to LateCommit, the new one or some of it. What is held goes on
-// serving until storage answers. The write lock is held.
+// writeFailed reads the terms of a server after a failed write: storage may hold the old state or, now or up to
+// LateCommit later, the new state or a part of it. Held tokens serve until storage answers. The write lock is held.
 func (e *Engine) writeFailed(server string) {
 	reread := func(ctx context.Context) error {
 		for _, s := range e.affected(Name{Server: server}) {
@@ -78,18 +75,17 @@ func (e *Engine) writeFailed(server string) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, slowSave)
 	defer cancel()
-	_ = reread(ctx) // if storage answers at once, so do the slots
+	_ = reread(ctx) // if storage answers at once, readers see the new terms at once
 	e.RetryAfterFailedWrite(retryKey{rereadTerms, Name{Server: server}}, "terms could not be read after a write that failed", reread)
 }
 
-// ensureSlot makes sure that there is a slot to hold the name's token, though no caller has
-// read it: also if a flight has just seen that the name is not configured, as it was before
-// the write.
+// ensureSlot makes a slot for the name's token if it has none. It also voids a flight which would drop the slot, since
+// the name was not configured before the write.
 func (e *Engine) ensureSlot(name Name) {
 	for {
 		s := e.slot(name)
 		s.mu.Lock()
-		s.supersede() // no flight drops it now: what it saw is of an older revision
+		s.supersede() // flights of an older revision no longer drop it
 		gone := s.gone
 		s.mu.Unlock()
 		if !gone {
@@ -98,9 +94,9 @@ func (e *Engine) ensureSlot(name Name) {
 	}
 }
 
-// change brings the slot in line with a change of name that succeeded at the time written.
-// storageErr is why storage cannot be read, if that is known, and is returned. It reports whether
-// storage may keep a token of another shape. The write lock is held.
+// change applies a change of name, which succeeded at the time written, to the slot. If storageErr is set, storage
+// failed before and is not read; it is returned, or the first error. stale reports whether storage may keep a token of
+// another shape. The write lock is held.
 func (s *slot) change(name Name, c Change, written time.Time, storageErr error) (stale bool, _ error) {
 	s.mu.Lock()
 	s.supersede()
@@ -126,8 +122,8 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 	return stale, storageErr
 }
 
-// applyChange brings the slot in line with the terms after a write, or with the error in
-// reading them. It reports whether storage may keep a token of another shape.
+// applyChange applies the terms after a write, or the error in reading them, to the slot. It reports whether storage
+// may keep a token of another shape.
 func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint64) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,9 +138,9 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 	t := s.held.Load()
 	idle := s.view(now, t, false).leftToExpire()
 	stale = o.err == nil && t != nil && t.Shape != o.terms.Shape && o.token == nil
-	if s.loaded || o.token != nil || o.err != nil { // else the next flight loads it, and applies the terms
+	if s.loaded || o.token != nil || o.err != nil { // else the next flight loads the token and applies the terms
 		if err := s.apply(o, now); err != nil && !errors.Is(err, ErrNotConfigured) {
-			// Whether the token is still one is not known. Its next reader looks.
+			// The token may be invalid now. Its next reader loads it.
 			s.engine.log.Error("terms could not be read after a write", "name", s.name.String(), "error", err)
 			s.hold(nil)
 			s.loaded = false
@@ -156,8 +152,8 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 	case c.Refresh:
 		s.renew(now)
 	case c.Token != nil && stale && !idle && s.flight.Load() == nil:
-		// The new terms work for the name that was changed: spare this one's next
-		// reader the wait.
+		// The new terms are verified for the changed name: fetch now, so that this name's next reader need not
+		// wait.
 		s.refresh(false)
 	}
 	s.advance(now)
@@ -171,12 +167,12 @@ func (e *Engine) resetClient(key string, written, now time.Time) {
 	c.reset(written, now)
 }
 
-// tidyMost is how long a write deletes stored tokens of older shapes. A config may have thousands of
-// roles, and Vault's seal and step-down wait for the requests under way.
+// tidyMost is how long a write deletes stored tokens of older shapes. A config may have thousands of roles, and
+// Vault's seal and step-down wait for requests.
 const tidyMost = 5 * time.Second
 
-// deleteStored deletes the stored tokens of slots while there is time. The shape of one that stays
-// keeps it from being used. The write lock is held.
+// deleteStored deletes the stored tokens of slots, for at most tidyMost. The others stay, and their shape prevents
+// their use. The write lock is held.
 func (e *Engine) deleteStored(slots []*slot) {
 	ctx, cancel := context.WithTimeout(e.ctx, tidyMost)
 	defer cancel()

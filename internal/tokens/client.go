@@ -10,24 +10,24 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// failure is the remembered outcome of the latest attempt, immutable.
+// failure is the remembered failure of the latest attempt. It is immutable.
 type failure struct {
-	// client is whose failure this is, if it concerns the whole client; nil if it is the name's own.
+	// client is set if the failure concerns the whole client; nil if it concerns only the name.
 	client *client
 	host   string // the authorization server that was asked
 	cause  error
 	since  time.Time // when the first of this run of failures happened
-	begun  time.Time // when the request of this one began
+	begun  time.Time // when the failed request began
 	at     time.Time // when it failed
 	count  int       // failures in a row
-	// streak is how many of these, the last ones, were of one kind: a refusal after
-	// an outage is the first of its kind.
+	// streak is how many of the last failures were of the same kind: a refusal after an outage is the first of
+	// its kind.
 	streak int
-	// refusedServers are those whose credentials were refused in this run of failures of the client.
+	// refusedServers are the servers whose credentials were refused in this run of failures.
 	refusedServers []string
 	// wait is the length of the backoff window, its jitter included.
 	wait time.Duration
-	// limited reports whether the server named the time itself (Retry-After).
+	// limited reports whether the authorization server set the window (Retry-After).
 	limited bool
 }
 
@@ -46,15 +46,15 @@ func (f *failure) next(host string, cause error, now time.Time) *failure {
 		next.wait = window(next.streak, unavailableFirst, unavailableMost)
 	}
 	if after := retryAfter(cause); after > 0 {
-		// Never before the time that the server named, and not all at that time.
+		// Never before the time that the server named, and spread after it.
 		next.limited = true
 		next.wait = max(next.wait, after+jitter(after/10))
 	}
 	return next
 }
 
-// current returns the latest failure of the client whose failure f is, nil if that client
-// works again; or f itself if it is the name's own.
+// current returns the latest failure of f's client, nil if that client works again; or f itself if it concerns only
+// the name.
 func (f *failure) current() *failure {
 	if f.client == nil {
 		return f
@@ -70,7 +70,7 @@ func (f *failure) latest() *failure {
 	return f
 }
 
-// of returns the failure with the server that it came of: with its name, if its credentials were refused.
+// of returns f, with server among refusedServers if its credentials were refused.
 func (f *failure) of(server string, cause error) *failure {
 	if !grant.FailedLogin(cause) || slices.Contains(f.refusedServers, server) {
 		return f
@@ -80,37 +80,35 @@ func (f *failure) of(server string, cause error) *failure {
 	return &with
 }
 
-// end is the end of the backoff window: for a name that holds a valid token, or for one
-// that callers wait for. A client that works again has no window.
+// end is the end of the backoff window, for a name with a valid token (held) or one with waiting callers. A client
+// that works again has no window.
 func (f *failure) end(held bool) time.Time {
 	c := f.current()
 	switch {
 	case c == nil:
 		return f.at
-	case held || c.limited || c.refused(): // refusals have short windows at first, and long ones if they last
+	case held || c.limited || c.refused(): // refusals begin with short windows
 		return c.at.Add(c.wait)
 	default:
-		// A request that hung has taken up the window: once the server is back, callers are not to
-		// wait for as long again.
+		// A request that hung counts towards the window: callers must not wait as long again.
 		return later(c.at, minTime(c.at.Add(c.wait), c.begun.Add(waitingMost)))
 	}
 }
 
-// refused reports whether the authorization server said no.
+// refused reports whether the authorization server refused the request.
 func (f *failure) refused() bool {
 	_, refused := errors.AsType[*grant.RefusedError](f.cause)
 	return refused
 }
 
-// err is the failure for the readers of a name: while its client fails, the latest of that client's.
+// err is the failure for the readers of a name: while its client fails, the client's latest failure.
 func (f *failure) err(name Name) *FailedError {
 	latest := f.latest()
 	return &FailedError{Name: name, Host: latest.host, Cause: latest.cause, NextAttempt: f.end(false)}
 }
 
-// client is an OAuth client at its token endpoint: what an authorization server locks out,
-// limits or refuses. Its failures are shared by all names that use it, and while it fails
-// one name at a time probes.
+// client is an OAuth client at its token endpoint, which an authorization server may lock out, limit or refuse. All
+// names of the client share its failures. While it fails, one name at a time probes.
 type client struct {
 	// failed is the latest failure that concerns the client; nil while it works. Stored
 	// under mu, read without.
@@ -123,7 +121,7 @@ type client struct {
 	waiting []*turn
 }
 
-// rememberFailure is how long the failure of a client is kept that no name asks for.
+// rememberFailure is how long the failure of an unused client is kept.
 const rememberFailure = 2 * retryAfterMost
 
 func newClients() *shared[*client] {
@@ -133,16 +131,15 @@ func newClients() *shared[*client] {
 	})
 }
 
-// permit is leave to ask the authorization server once. It ends with succeeded, failed or close.
+// permit permits one request to the authorization server. It ends with succeeded, failed or close.
 type permit struct {
 	client *client
 	begun  time.Time
 	probe  chan struct{} // closed when the permit ends; nil unless this is the probe
 }
 
-// admit returns a permit; or, within the backoff window, the client's failure; or, while another
-// name probes, a channel that closes when that probe has ended. windowEnd returns the end of a
-// failure's window for the name.
+// admit returns a permit; or, within the backoff window, the client's failure; or, while another name probes, a
+// channel which closes when the probe has ended. windowEnd returns the end of a failure's window for the name.
 func (c *client) admit(now time.Time, windowEnd func(*failure) time.Time) (p *permit, refused *failure, probing <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -159,8 +156,7 @@ func (c *client) admit(now time.Time, windowEnd func(*failure) time.Time) (p *pe
 	return &permit{client: c, begun: now, probe: c.probe}, nil, nil
 }
 
-// close ends the permit, without an outcome if it has none yet. The refreshes that waited for the probe go
-// on.
+// close ends the permit, with or without an outcome. The refreshes that waited for the probe continue.
 func (p *permit) close() {
 	for _, t := range p.end() {
 		t.start()
@@ -179,7 +175,7 @@ func (p *permit) end() (waited []*turn) {
 	return waited
 }
 
-// wait has a refresh wait for the probe under way. It reports false if none is.
+// wait makes a refresh wait for the probe under way. It returns false without a probe.
 func (c *client) wait(t *turn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,11 +186,10 @@ func (c *client) wait(t *turn) bool {
 	return true
 }
 
-// overtaken reports whether the request began before the failure f: it says nothing about the
-// time after it.
+// overtaken reports whether the request began before the failure f. Then its result is older than f.
 func (p *permit) overtaken(f *failure) bool { return f != nil && p.begun.Before(f.at) }
 
-// succeeded notes that the client works. It reports whether it had been failing.
+// succeeded records that the client works. It reports whether it had been failing.
 func (p *permit) succeeded() (recovered bool) {
 	p.client.mu.Lock()
 	defer p.client.mu.Unlock()
@@ -206,8 +201,8 @@ func (p *permit) succeeded() (recovered bool) {
 	return true
 }
 
-// failed notes a failure of a server's request that concerns the client, and returns the one then in
-// force. Requests that were under way together count as one failure.
+// failed records a failure that concerns the client, and returns the current one. Concurrent requests count as one
+// failure.
 func (p *permit) failed(server, host string, cause error, now time.Time) *failure {
 	c := p.client
 	c.mu.Lock()
@@ -227,8 +222,8 @@ func (p *permit) failed(server, host string, cause error, now time.Time) *failur
 	return next
 }
 
-// limit returns the failure in force if the server itself named a time before which it is not
-// to be asked (Retry-After); else nil.
+// limit returns the current failure if the authorization server set its window (Retry-After) and it has not ended;
+// else nil.
 func (c *client) limit(now time.Time) *failure {
 	if f := c.failed.Load(); f != nil && f.limited && left(f.end(false), now) > 0 {
 		return f
@@ -236,9 +231,9 @@ func (c *client) limit(now time.Time) *failure {
 	return nil
 }
 
-// reset forgets the client's failure if that is older than the write of its configuration, unless
-// the server named a time that is not over. While a write is applied to one name after the other,
-// the requests of the first may have failed already.
+// reset forgets the client's failure if it is older than the write of its configuration, unless the authorization
+// server set a window that has not ended. A write is applied to one name after the other: requests of the first may
+// already have failed on the new configuration.
 func (c *client) reset(written, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

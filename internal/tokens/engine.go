@@ -1,17 +1,15 @@
-// Package tokens keeps access tokens: it obtains one per name when it is first
-// asked for, refreshes it ahead of its expiry, remembers failures, and hands out
-// what it holds without a lock shared with other names, without storage and
-// without a call to anything else.
+// Package tokens keeps one access token per name: it fetches a token at the first read, refreshes it ahead of its
+// expiry and remembers failures. It hands out a held token without a lock shared with other names, without storage and
+// without any call.
 //
-// It knows names, terms and tokens; where they are stored and how a token is
-// fetched is behind Store and Terms.Fetch.
+// It knows names, terms and tokens. Store and Terms.Fetch hide how tokens are stored and fetched.
 //
-// next decides what happens next for a name; slot.apply is the one place where an
-// outcome changes what readers get; Retry repeats what storage owes.
+// next decides the next action for a name; slot.apply is the only place where an outcome reaches readers; Retry
+// repeats failed storage work.
 //
-// Locks, in the order in which they may be taken: a server's write lock
-// (Engine.lock), a slot's mu, then Engine.mu, a client's mu, lines.mu or retries.mu. Only the
-// write lock is held across storage calls; none is held across a fetch.
+// Locks, in the order in which they may be taken: a server's write lock (Engine.lock), a slot's mu, then Engine.mu, a
+// client's mu, lines.mu or retries.mu. Only the write lock is held across storage calls. During a fetch, locks are
+// never held.
 package tokens
 
 import (
@@ -26,25 +24,25 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// closeTimeout is how long Close waits. Vault's SDK holds a process-wide lock
-// while a backend is cleaned up, so 100 ms is all there is.
+// closeTimeout is how long Close waits. Vault's SDK holds a process-wide lock while a backend is cleaned up, so the
+// whole cleanup may take 100 ms.
 const closeTimeout = 50 * time.Millisecond
 
-// Options is what an Engine is made of.
+// Options are the parts of an Engine.
 type Options struct {
-	// Store is where terms and tokens are.
+	// Store stores terms and tokens.
 	Store Store
 	// Passive reports whether this node may not fetch (a performance standby, a DR
-	// secondary): it then serves what it holds and returns ErrReadOnly for the
-	// rest. It is asked often and must be cheap.
+	// secondary). Such a node serves held tokens and otherwise returns ErrReadOnly. It is called often and must be
+	// cheap.
 	Passive func() bool
 	// Log gets outcomes of fetches by name; never a token or a secret.
 	Log hclog.Logger
-	// Observer is called with what the engine does; nil for none.
+	// Observer is called with events of the engine; may be nil.
 	Observer Observer
 }
 
-// New makes an engine. Nothing runs until it is asked for something; Close ends it.
+// New makes an engine. It starts goroutines only when it is used. Close ends it.
 func New(o Options) *Engine {
 	if o.Observer == nil {
 		o.Observer = unobserved{}
@@ -68,10 +66,9 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Read returns the token of a name. With a valid token held it costs nothing beyond
-// this call. Without one it waits for the fetch under way, or starts it, for 5 s at most
-// and until ctx ends: then it returns a *WaitError, and the fetch goes on. Within a backoff
-// window it returns the remembered *FailedError at once.
+// Read returns the token of a name. If a valid token is held it returns at once. Otherwise it waits for the fetch under
+// way, or starts one, for at most 5 s and until ctx ends: then it returns a *WaitError, and the fetch continues. Within
+// a backoff window it returns the remembered *FailedError at once.
 func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 	if s := e.peek(name); s != nil {
 		if answer, ok := s.read(time.Now()); ok {
@@ -89,20 +86,19 @@ func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 		}
 		now := time.Now()
 		switch {
-		case t.ValidAt(now): // what is held serves, whatever became of the fetch
+		case t.ValidAt(now): // a held token serves, even if the fetch failed
 			return s.answer(t, now), nil
 		case errors.Is(err, ErrNotConfigured) && e.passive():
-			return Answer{}, ErrReadOnly // this node may not have heard of the config yet
+			return Answer{}, ErrReadOnly // the config may not have reached this node yet
 		case err != nil:
 			return Answer{}, err
 		}
 	}
 }
 
-// Refresh replaces the token of a name, if it is still the one whose ID is
-// rejected, or whichever it is when rejected is empty. It returns the token then
-// held, and whether that is a new one. A token younger than the cooldown is left.
-// However many callers there are, one fetch serves them. It waits as Read does.
+// Refresh replaces the token of a name if its ID is rejected, or if rejected is empty. It returns the token held
+// afterwards; refreshed reports whether it is a new one. A token younger than the cooldown is kept. One fetch serves all
+// callers. Refresh waits like Read.
 func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *Token, refreshed bool, err error) {
 	if e.passive() {
 		return nil, false, ErrReadOnly
@@ -127,10 +123,9 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 	}
 }
 
-// Verify fetches a token for a name on terms that are not stored yet, within the bounds on
-// fetches, and keeps nothing. It asks although the client has failed, since the terms may be
-// what ends that; but not before a time that the authorization server named itself: until
-// then it returns a *FailedError.
+// Verify fetches a token for a name on terms that are not stored yet, within the bounds on fetches, and does not keep it.
+// It ignores the client's backoff window, since the new terms may be the remedy. If the authorization server set the
+// window (Retry-After), Verify returns a *FailedError until it ends.
 func (e *Engine) Verify(ctx context.Context, name Name, terms *Terms) (*grant.Token, error) {
 	if e.passive() {
 		return nil, ErrReadOnly
@@ -171,8 +166,7 @@ func (e *Engine) verify(ctx context.Context, name Name, terms *Terms) (*grant.To
 	return token, err
 }
 
-// Close ends every fetch, timer and goroutine of the engine. It does not wait for
-// those longer than Vault can wait.
+// Close ends every fetch, timer and goroutine of the engine. It waits for them for at most closeTimeout.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true

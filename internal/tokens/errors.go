@@ -11,16 +11,16 @@ var (
 	ErrNotConfigured = errors.New("not configured")
 	// ErrReadOnly: the request needs a fetch, and this node may not write.
 	ErrReadOnly = errors.New("this node may not fetch tokens")
-	// ErrConflict: what a change was built on has changed meanwhile.
+	// ErrConflict: the configuration has changed since the caller read it.
 	ErrConflict = errors.New("the configuration changed while this write was under way: read it, and write again")
 	// ErrClosed: the engine has been closed, or closed while the caller waited.
 	ErrClosed = errors.New("the secrets engine is stopping")
 )
 
-// WaitError is the error of a caller whose wait for a token ended before the fetch did, which
-// goes on. Unwrap returns the error of the caller's context, or context.DeadlineExceeded.
+// WaitError is the error of a caller whose wait ended before the fetch. The fetch continues. Unwrap returns the error
+// of the caller's context, or context.DeadlineExceeded.
 type WaitError struct {
-	// Name is whose token is being obtained.
+	// Name is the name of the token.
 	Name Name
 	// Cause is why the wait ended.
 	Cause error
@@ -32,16 +32,16 @@ func (e *WaitError) Error() string {
 
 func (e *WaitError) Unwrap() error { return e.Cause }
 
-// FailedError is why a name has no token, remembered until the next
-// attempt. Unwrap returns the *grant.RefusedError or *grant.UnavailableError.
+// FailedError is a failed fetch, remembered until the next attempt. Unwrap returns the *grant.RefusedError or
+// *grant.UnavailableError.
 type FailedError struct {
-	// Name is whose token could not be obtained.
+	// Name is the name of the token.
 	Name Name
-	// Host is the authorization server that was asked.
+	// Host is the host of the authorization server.
 	Host string
-	// Cause is what the attempt ended with.
+	// Cause is the error of the attempt.
 	Cause error
-	// NextAttempt is the earliest time at which the authorization server is asked again.
+	// NextAttempt is the earliest time of the next request to the authorization server.
 	NextAttempt time.Time
 }
 

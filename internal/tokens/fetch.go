@@ -7,30 +7,29 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// outcome is what an attempt came to.
+// outcome is the outcome of an attempt.
 type outcome struct {
-	// terms are those that were read; nil if err says why not.
+	// terms are the terms that were read; nil if err is set.
 	terms *Terms
-	// stored is the token in storage, if the attempt was to load it; nil if there is none.
+	// stored is the token in storage, if the attempt loads it; nil if storage has none.
 	stored *Token
-	// token came from the authorization server; nil if it was not asked, or failed.
+	// token is the authorization server's; nil if it was not called, or failed.
 	token *Token
-	// saved reports whether token is in storage, or need not be.
+	// saved reports whether token is stored, or need not be.
 	saved bool
-	// failure is why the authorization server gave no token; nil if it was not asked.
+	// failure is the failure of the request; nil if the authorization server was not called, or answered with a token.
 	failure *failure
-	// tried is since when the client has been failing, if the failure is that of a request for this
-	// name; zero otherwise.
+	// tried is the time since which the client has been failing, if a request for this name failed; else zero.
 	tried time.Time
-	// recovered is the client, if the answer ended its failure.
+	// recovered is the client if the answer ended its failure.
 	recovered *client
-	// probing is the client for which another name probes; nil if none does, or a caller waits.
+	// probing is the client for which another name probes; nil without a probe, or if a caller waits.
 	probing *client
-	// err is why there is no outcome: storage failed, or the name is not configured.
+	// err is set if storage failed, or the name is not configured.
 	err error
 }
 
-// look reads the terms, and the stored token if load says so.
+// look reads the terms and, if load is set, the stored token.
 func (s *slot) look(ctx context.Context, load bool) (o outcome) {
 	if o.terms, o.err = s.engine.store.Terms(ctx, s.name); o.err != nil || !load {
 		return o
@@ -39,8 +38,8 @@ func (s *slot) look(ctx context.Context, load bool) (o outcome) {
 	return o
 }
 
-// ask asks the authorization server once, when the client and the bounds on fetches permit it. While
-// another name probes, it waits only if a caller does.
+// ask calls the authorization server once, when the client and the bounds on fetches permit it. While another name
+// probes, it waits only if a caller waits.
 func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
 	for {
 		leave, waited, err := s.engine.gates.enter(a.ctx, terms.Host, &f.awaited)
@@ -60,8 +59,8 @@ func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
 	}
 }
 
-// askInside is ask once the gates have been passed. It returns a channel if another name
-// probes for the same client, which closes when that probe has ended.
+// askInside is ask after the gates. If another name probes for the same client, it returns a channel which closes when
+// the probe has ended.
 func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o outcome, probing <-chan struct{}) {
 	if waited { // the configuration may have changed
 		if o = s.look(a.ctx, false); o.err != nil {
@@ -115,8 +114,8 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 	return o, nil
 }
 
-// obtain asks the authorization server. Of a token that lives a second almost nothing may be
-// left, since it counts from a whole second: then the next one is asked for at once.
+// obtain calls the authorization server. A token with a lifetime of a second may expire on the way, since it counts from
+// a whole second: then obtain fetches another one at once.
 func (e *Engine) obtain(ctx context.Context, terms *Terms) (*Token, error) {
 	for again := false; ; again = true {
 		answer, err := e.fetch(ctx, terms)
@@ -130,7 +129,7 @@ func (e *Engine) obtain(ctx context.Context, terms *Terms) (*Token, error) {
 	}
 }
 
-// fetch asks the authorization server once.
+// fetch calls the authorization server once.
 func (e *Engine) fetch(ctx context.Context, terms *Terms) (*grant.Token, error) {
 	begun := time.Now()
 	token, err := terms.Fetch(ctx)
@@ -144,8 +143,8 @@ func (s *slot) logFailure(f *failure, held bool, now time.Time) {
 		"token_held", s.held.Load().ValidAt(now))
 }
 
-// save stores a token before it is handed out, so that a failover does not go back a token. It
-// returns with the server's write lock held, under which the outcome is to be committed.
+// save stores a token before it is handed out, so that a failover does not return to the previous one. It returns with
+// the server's write lock held, for the commit of the outcome.
 func (s *slot) save(a attempt, o outcome) (_ outcome, unlock func()) {
 	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
 	if err != nil {
@@ -163,13 +162,13 @@ func (s *slot) saved(o outcome) outcome {
 	if prev := s.held.Load(); prev.ValidAt(now) && prev.Shape == o.token.Shape && prev.AccessToken == o.token.AccessToken {
 		o.token = prev.repeated(o.token, now)
 	}
-	// While storage hangs, tokens that wait for it in turn would expire.
+	// If storage hangs, tokens that wait for each other to be stored would expire.
 	o.saved = !s.owes(o.token) || !s.engine.unsavable.Load() && s.store(o.token) == nil
 	return o
 }
 
-// owes reports whether storage has to change for a token that is about to be handed out. For a
-// short-lived one it has to only if it may hold an older token, which a restart would bring back.
+// owes reports whether storage must change before the token is handed out. For a short-lived token it must only if it
+// may hold an older token, which a restart would load.
 func (s *slot) owes(t *Token) bool {
 	if !ShortLived(t.Lifetime()) {
 		return true
@@ -180,10 +179,10 @@ func (s *slot) owes(t *Token) bool {
 	return !s.loaded || s.unsaved || prev != nil && !ShortLived(prev.Lifetime())
 }
 
-// slowSave is when a failed save counts as hanging storage.
+// slowSave is the duration from which a failed save means that storage hangs.
 const slowSave = time.Second
 
-// store stores a token, or deletes the one before if t is short-lived. The write lock is held.
+// store stores a token or, if it is short-lived, deletes the previous one. The write lock is held.
 func (s *slot) store(t *Token) error {
 	began := time.Now()
 	var err error

@@ -6,27 +6,26 @@ import (
 	"time"
 )
 
-// flight is one fetch of a name's token, shared by all callers who wait for it. It runs on
-// a context of the engine's, never on a caller's.
+// flight is one fetch of a name's token, shared by all waiting callers. It runs on the engine's context, never on a
+// caller's.
 type flight struct {
 	name Name
-	// replaces is the ID of the token to be replaced; empty if any valid token will do.
+	// replaces is the ID of the token to replace; empty if any valid token is enough.
 	replaces string
-	// awaited reports whether a caller waits, or has waited, for the flight; without one it is background
-	// work.
+	// awaited reports whether a caller waits, or has waited, for the flight. Otherwise it is background work.
 	awaited atomic.Bool
-	// leavePlace gives back the place for background work; nil if the flight holds none. For the flight's
-	// own goroutine.
+	// leavePlace gives back the place for background work; nil if the flight holds none. Only the flight's own
+	// goroutine uses it.
 	leavePlace func()
 	// timed reports whether the token's own timer asked for the flight.
 	timed bool
-	// shape is that of the terms that the attempt has read; empty before. Guarded by slot.mu.
+	// shape is the shape of the terms read by the attempt; empty before. Guarded by slot.mu.
 	shape string
-	// done closes when the results stand.
+	// done closes when the results are set.
 	done chan struct{}
 
 	// The results: written before done closes, read after.
-	token *Token // from the authorization server; nil if it was not needed, or err says why not
+	token *Token // from the authorization server; nil if it was not needed, or if err is set
 	err   error
 }
 
@@ -38,12 +37,12 @@ func (f *flight) leave() {
 	}
 }
 
-// waitMost is how long a caller waits for a flight, its time in queues included. Vault's
-// seal and step-down wait for the requests under way, so no request may wait for long,
-// whatever an authorization server does: 5 s, of which half a second is for the rest of the request.
+// waitMost is how long a caller waits for a flight, with its time in queues. Vault's seal and step-down wait for
+// requests, so every request must end within 5 s, even if an authorization server hangs. Half a second is for the rest
+// of the request.
 const waitMost = 4500 * time.Millisecond
 
-// wait waits for the flight, at most until ctx ends.
+// wait waits for the flight until ctx ends.
 func (f *flight) wait(ctx context.Context) error {
 	select {
 	case <-f.done:
@@ -53,9 +52,9 @@ func (f *flight) wait(ctx context.Context) error {
 	}
 }
 
-// attempt is one try under one revision of the name's terms. It is void once that has changed.
+// attempt is one try under one revision of the name's terms. It is void when the revision changes.
 type attempt struct {
 	ctx      context.Context // ends when the attempt becomes void, or with the engine
 	revision uint64
-	load     bool // storage has not been looked into since the slot was made
+	load     bool // the stored token has not been loaded yet
 }

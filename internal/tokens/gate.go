@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds on concurrent fetches. Hosts that hang hold hostFetches each, so it takes
-// allFetches/hostFetches hanging hosts to slow another one down. Background work has bounds of its own:
-// see lines.
+// Bounds on concurrent fetches. Each hanging host holds hostFetches, so allFetches/hostFetches hanging hosts are
+// needed to delay another host. Background work has other bounds: see lines.
 const (
 	hostFetches = 8
 	allFetches  = 256
@@ -21,7 +20,7 @@ type gates struct {
 	hosts *shared[*gate]
 }
 
-// gate admits a number of fetches, those that callers wait for first.
+// gate admits a number of fetches. Those with waiting callers go first.
 type gate struct {
 	permits *semaphore.Weighted
 	readers atomic.Int64 // that wait for a permit
@@ -33,10 +32,9 @@ func newGates() *gates {
 
 func newGate(n int64) *gate { return &gate{permits: semaphore.NewWeighted(n)} }
 
-// enter waits for a place at host and then for one over all: a fetch that waits for
-// a hanging host must not hold a place that another host could use. awaited reports whether a
-// caller waits for the fetch. waited reports whether there was a queue. The caller calls leave if err
-// is nil.
+// enter waits for a place at host and then for one over all: a fetch which waits for a hanging host must not hold a
+// place for another host. awaited reports whether a caller waits for the fetch. waited reports whether there was a
+// queue. The caller calls leave if err is nil.
 func (g *gates) enter(ctx context.Context, host string, awaited *atomic.Bool) (leave func(), waited bool, err error) {
 	h, release := g.hosts.use(host)
 	waitedHost, err := h.enter(ctx, awaited)
@@ -57,8 +55,8 @@ func (g *gates) enter(ctx context.Context, host string, awaited *atomic.Bool) (l
 	}, waitedHost || waitedAll, nil
 }
 
-// enter takes a permit. Background work that had to queue for it passes it on while readers queue: the
-// semaphore knows the order of arrival only.
+// enter takes a permit. The semaphore is first come, first served: so background work which queued for a permit passes
+// it on while readers queue.
 func (g *gate) enter(ctx context.Context, awaited *atomic.Bool) (waited bool, err error) {
 	if awaited.Load() {
 		g.readers.Add(1)

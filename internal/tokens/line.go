@@ -5,16 +5,16 @@ import (
 	"sync"
 )
 
-// Bounds on concurrent fetches in the background: three quarters of those on all fetches.
+// Bounds on concurrent background fetches: three quarters of the bounds on all fetches.
 const (
 	hostBackground = hostFetches - hostFetches/4
 	allBackground  = allFetches - allFetches/4
 )
 
-// turn is a refresh in the background that waits: for a place, or for another name's probe to end.
-// Thousands may wait after an outage, so none has a goroutine before its turn comes.
+// turn is a background refresh which waits for a place, or for the end of another name's probe. Thousands may wait
+// after an outage, so it has a goroutine only when its turn comes.
 type turn struct {
-	// start goes on with the refresh. It reports false if that no longer waits.
+	// start continues the refresh. It returns false if the refresh no longer waits.
 	start func() bool
 }
 
@@ -24,8 +24,8 @@ type lines struct {
 	mu    sync.Mutex // guards the fields below and every line's
 	taken int        // places over all
 	hosts map[string]*line
-	// ready are the lines with waiting turns whose hosts have free places. There are some only while no
-	// place over all is free.
+	// ready are the lines with waiting turns whose hosts have free places. It is empty while a place over all is
+	// free.
 	ready []*line
 }
 
@@ -38,7 +38,7 @@ type line struct {
 
 func newLines() *lines { return &lines{hosts: map[string]*line{}} }
 
-// enter takes a place at host. It reports false if t has to wait: then leave returns it later.
+// enter takes a place at host. It returns false if t must wait: then leave returns t later.
 func (l *lines) enter(host string, t *turn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,8 +59,8 @@ func (l *lines) enter(host string, t *turn) bool {
 	return false
 }
 
-// leave gives back a place at host. It returns the turn that gets a place instead, and the place's host;
-// nil if no turn waits that could use it.
+// leave gives back a place at host. It returns the next turn that gets a place, and its host; nil if no waiting turn
+// can use it.
 func (l *lines) leave(host string) (t *turn, at string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// loaders is how many stored tokens are loaded at a time at the start.
+// loaders is how many stored tokens are loaded concurrently at the start.
 const loaders = 8
 
-// LoadAll brings the stored tokens into memory and sets their timers, in the
-// background. A name that is read meanwhile is loaded at once.
+// LoadAll loads the stored tokens and sets their timers, in the background. If a name is read meanwhile, it is loaded
+// at once.
 func (e *Engine) LoadAll() {
 	e.Retry(retryKey{what: listTokens}, time.Now(), "stored tokens could not be listed", func(ctx context.Context) error {
 		names, err := e.store.Names(ctx)
@@ -20,15 +20,14 @@ func (e *Engine) LoadAll() {
 			return err
 		}
 		for _, name := range names {
-			e.slot(name) // so that a change of credentials while it is loaded does not pass it by
+			e.slot(name) // a change of credentials while it is loaded must reach it
 		}
 		e.spawn(func() { e.loadEach(names) })
 		return nil
 	})
 }
 
-// loadEach loads names, a few at a time. An error may be permanent for one name, so that is
-// retried by itself.
+// loadEach loads names, a few at a time. An error may be permanent for one name, so each name is retried by itself.
 func (e *Engine) loadEach(names []Name) {
 	var group errgroup.Group
 	group.SetLimit(loaders)
@@ -50,8 +49,7 @@ func (e *Engine) retryLoad(name Name, at time.Time) {
 	})
 }
 
-// load brings the stored token of a name into memory, or deletes it if its config
-// is gone.
+// load loads the stored token of a name, or deletes it if its config is gone.
 func (e *Engine) load(ctx context.Context, name Name) error {
 	err := e.slot(name).reread(ctx)
 	if errors.Is(err, ErrNotConfigured) {
@@ -60,8 +58,8 @@ func (e *Engine) load(ctx context.Context, name Name) error {
 	return err
 }
 
-// dropOrphan deletes a stored token whose config or role is gone: what a crash in
-// the middle of a delete leaves, or a delete on another node.
+// dropOrphan deletes a stored token whose config or role is gone, after a crash during a delete or a delete on another
+// node.
 func (e *Engine) dropOrphan(ctx context.Context, name Name) error {
 	if e.passive() {
 		return nil
@@ -74,16 +72,15 @@ func (e *Engine) dropOrphan(ctx context.Context, name Name) error {
 	})
 }
 
-// Invalidate drops what is held for a name because its stored state was changed by
-// another node: for a server without a role, what is held for all its roles too. What
-// storage now has is loaded in the background.
+// Invalidate drops the held token and failure of a name, since another node has changed its stored state. For a server
+// it does so for all its roles too. It loads the stored state in the background.
 func (e *Engine) Invalidate(name Name) {
 	for _, s := range e.affected(name) {
 		e.reload(s)
 	}
 }
 
-// InvalidateToken is Invalidate for a change of the name's own token alone.
+// InvalidateToken is Invalidate for a change of only the name's token.
 func (e *Engine) InvalidateToken(name Name) {
 	if s := e.peek(name); s != nil {
 		e.reload(s)
@@ -96,8 +93,8 @@ func (e *Engine) reload(s *slot) {
 	}
 }
 
-// forget empties the slot, so that the next look goes to storage. It reports whether the slot
-// is to be loaded now: one that was not loaded is being loaded, or is left to its next reader.
+// forget empties the slot, so that storage is read next. It reports whether to load the slot now. A slot that was not
+// loaded is being loaded, or is left to its next reader.
 func (s *slot) forget() (load bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,8 +107,7 @@ func (s *slot) forget() (load bool) {
 	return load
 }
 
-// reread brings the slot in line with storage: its terms, and the stored token if it is not
-// loaded.
+// reread reads the slot's terms from storage, and its token if it is not loaded, and applies them.
 func (s *slot) reread(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -124,7 +120,7 @@ func (s *slot) reread(ctx context.Context) error {
 	}
 }
 
-// applyReread reports whether the look counted: not if the terms have changed meanwhile.
+// applyReread applies the outcome of reread. done is false if the terms have changed meanwhile.
 func (s *slot) applyReread(o outcome, revision uint64) (done bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,38 +2,36 @@ package tokens
 
 import "time"
 
-// view is all that the decision about a name's next fetch depends on.
+// view holds everything on which the decision about a name's next fetch depends.
 type view struct {
 	now time.Time
-	// token is the held token, valid or not; nil if none is held. A token that a broker
-	// reported as refused counts as none.
+	// token is the held token, valid or not; nil without one, or if a broker reported it as refused.
 	token *Token
-	// failing reports whether the latest attempt failed; it did at failedAt, and the
-	// authorization server is not asked before windowEnd.
+	// failing reports whether the latest attempt failed, at failedAt. The authorization server is not called
+	// before windowEnd.
 	failing             bool
 	failedAt, windowEnd time.Time
-	// storageRetryAt is the earliest time of background work after storage failed; zero
-	// if it did not.
+	// storageRetryAt is the earliest time of background work after a storage failure; else zero.
 	storageRetryAt time.Time
 	// lastRead is when a caller last asked for the token.
 	lastRead time.Time
-	// idleTimeout is that of the terms; 0 is never.
+	// idleTimeout is the terms' idle timeout; 0 is never.
 	idleTimeout time.Duration
 	// asked reports whether a caller asks now.
 	asked bool
 	// flying reports whether a flight is under way.
 	flying bool
-	// stopped reports whether this node starts nothing: it may not fetch, or it is ending.
+	// stopped reports whether this node may not start work: it may not fetch, or it is closing.
 	stopped bool
 }
 
-// action is what happens next for a name.
+// action is the next action for a name.
 type action int
 
 const (
-	// park: nothing happens until a caller asks.
+	// park: wait until a caller asks.
 	park action = iota
-	// wait: the flight under way ends first.
+	// wait: wait for the flight under way.
 	wait
 	// fetch: a flight starts at step.at.
 	fetch
@@ -47,7 +45,7 @@ type step struct {
 	serve bool
 }
 
-// next decides what happens next for a name. It is the only place that does.
+// next decides the next action for a name. It is the only place that does.
 func next(v view) step {
 	valid := v.token.ValidAt(v.now)
 	due := v.now
@@ -59,7 +57,7 @@ func next(v view) step {
 	}
 	isDue := left(due, v.now) <= 0
 	short := v.token != nil && ShortLived(v.token.Lifetime())
-	// A caller gets a short-lived token in the first half of its life, and later only if no other can be had.
+	// A caller gets a short-lived token in the first half of its life, and later only if a new one is not available.
 	s := step{serve: valid && !(v.asked && short && isDue && left(v.token.RefreshAt, v.now) <= 0)}
 	switch {
 	case v.stopped:
@@ -79,12 +77,12 @@ func next(v view) step {
 	return s
 }
 
-// idle reports whether the token has gone unread for long enough to be left to expire.
+// idle reports whether the token has been unread for so long that it is left to expire.
 func (v view) idle() bool {
 	return v.idleTimeout > 0 && v.now.Sub(v.lastRead) > max(v.idleTimeout, v.token.Lifetime())
 }
 
-// leftToExpire reports whether a due refresh is left out because no caller reads the token.
+// leftToExpire reports whether a due refresh is skipped, since callers no longer read the token.
 func (v view) leftToExpire() bool {
 	return !v.stopped && v.token != nil && left(v.token.RefreshAt, v.now) <= 0 && v.idle()
 }

@@ -8,26 +8,25 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// retries repeats what storage still owes until it is done: tokens to be saved or loaded, terms
-// to be read after a write that failed, key sets. One task runs at a time, so that storage that
-// hangs holds one goroutine and one server's write lock.
+// retries repeats storage work until it succeeds: tokens to save or load, terms to read after a failed write, key sets.
+// One task runs at a time, so that hanging storage holds one goroutine and one server's write lock.
 type retries struct {
-	ctx   context.Context   // no task runs after its end
+	ctx   context.Context   // ends the tasks
 	log   hclog.Logger      // gets the failures
-	spawn func(func()) bool // starts the worker; false if it is too late
+	spawn func(func()) bool // starts the worker; false after Close
 
 	mu      sync.Mutex // guards the fields below; never held across a task
 	tasks   map[any]*retryTask
 	running bool
-	// changed wakes the worker: a task may be due earlier than it knows.
+	// changed wakes the worker: a new task may be due earlier.
 	changed chan struct{}
 }
 
-// retryTask is one thing that storage owes.
+// retryTask is one piece of storage work.
 type retryTask struct {
-	complaint string // the log's line when it fails
+	complaint string // the log message if it fails
 	do        func(context.Context) error
-	at        time.Time // when it is to be done
+	at        time.Time // when it is due
 	failures  int       // in a row
 }
 
@@ -35,7 +34,7 @@ func newRetries(ctx context.Context, log hclog.Logger, spawn func(func()) bool) 
 	return &retries{ctx: ctx, log: log, spawn: spawn, tasks: map[any]*retryTask{}, changed: make(chan struct{}, 1)}
 }
 
-// add does a task at the given time, and again until it succeeds. One of the same key is replaced.
+// add does a task at the given time, and again until it succeeds. It replaces a task with the same key.
 func (r *retries) add(key any, at time.Time, complaint string, do func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,12 +49,12 @@ func (r *retries) add(key any, at time.Time, complaint string, do func(context.C
 	}
 }
 
-// LateCommit is for how long a write that failed may still take effect: storage that ran out
-// of time may be waiting for other nodes yet. Vault's raft does; but a leader that does not
-// reach them steps down within a few seconds, and then another node's mount is at work.
+// LateCommit is how long a failed write may still take effect: storage that timed out may still wait for other nodes.
+// Vault's raft does. But a leader that cannot reach them steps down within a few seconds, and then another node serves
+// the mount.
 const LateCommit = 15 * time.Second
 
-// run works until no task is left or ctx ends.
+// run works until all tasks are done or ctx ends.
 func (r *retries) run() {
 	for r.ctx.Err() == nil {
 		due, wait, done := r.due(time.Now())
@@ -75,8 +74,8 @@ func (r *retries) run() {
 	}
 }
 
-// due returns the keys of the tasks to be done now; if there are none, how long to wait; and
-// whether no task is left, when the worker must end.
+// due returns the keys of the tasks due now or, without any, how long to wait. done reports whether all tasks are done,
+// and the worker must end.
 func (r *retries) due(now time.Time) (keys []any, wait time.Duration, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,16 +5,14 @@ import (
 	"time"
 )
 
-// advance starts what is due in the background, or sets the timer to the time when something
-// will be. mu is held.
+// advance starts a background flight if it is due. If it is due later, it sets the timer. mu is held.
 func (s *slot) advance(now time.Time) {
 	if s.due(now) {
 		s.refresh(false)
 	}
 }
 
-// due reports whether a flight is due in the background. If one is due later, it sets the timer. mu is
-// held.
+// due reports whether a background flight is due. If it is due later, it sets the timer. mu is held.
 func (s *slot) due(now time.Time) bool {
 	s.stopTimer()
 	st := next(s.view(now, s.held.Load(), false))
@@ -28,8 +26,8 @@ func (s *slot) due(now time.Time) bool {
 	return wait <= 0
 }
 
-// setTimer sets the slot's timer; none may be set. One that fires although it was stopped does
-// no harm, since what is due is decided then. mu is held.
+// setTimer arms the slot's timer; none may be armed. A stopped timer that still fires is harmless: advance decides
+// again. mu is held.
 func (s *slot) setTimer(wait time.Duration) {
 	s.timer = time.AfterFunc(wait, func() {
 		s.mu.Lock()
@@ -51,7 +49,7 @@ func (s *slot) refresh(timed bool) {
 			replaces:   s.held.Load().ID(),
 			timed:      timed,
 			leavePlace: func() { s.engine.leavePlace(host) },
-		}) == nil // fails only when the engine is closing
+		}) == nil // fails only if the engine is closing
 	}
 	t := new(turn)
 	t.start = func() bool {
@@ -77,7 +75,7 @@ func (e *Engine) leavePlace(host string) {
 	}
 }
 
-// waitForProbe has a refresh go on when the probe under way for the client has ended. mu is held.
+// waitForProbe makes a refresh wait until the client's probe has ended. mu is held.
 func (s *slot) waitForProbe(c *client, timed bool) {
 	t := new(turn)
 	t.start = func() bool {
@@ -97,8 +95,7 @@ func (s *slot) waitForProbe(c *client, timed bool) {
 	}
 }
 
-// launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed when
-// the engine is closing.
+// launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed if the engine is closing.
 func (s *slot) launch(f *flight) error {
 	f.name, f.done = s.name, make(chan struct{})
 	a := s.begin()
@@ -110,17 +107,17 @@ func (s *slot) launch(f *flight) error {
 	return nil
 }
 
-// fly runs a flight to its end: it looks into storage, asks the authorization server if that
-// is still needed, and begins again whenever the name's terms have changed meanwhile.
+// fly runs a flight to its end: it reads storage, calls the authorization server if that is still needed, and begins
+// again if the name's terms change meanwhile.
 func (s *slot) fly(f *flight, a attempt) {
 	defer f.leave()
-	var terms *Terms // once they have been read
+	var terms *Terms // nil until they are read
 	for {
 		var o outcome
 		unlock := func() {}
 		if terms == nil {
-			// This read comes before every call to an authorization server: a plugin whose
-			// Vault is gone must not call any.
+			// This read precedes every call to an authorization server: a plugin without its Vault must not call
+			// one.
 			o = s.look(a.ctx, a.load)
 		} else {
 			o = s.ask(a, f, terms)
@@ -138,8 +135,7 @@ func (s *slot) fly(f *flight, a attempt) {
 		case looked:
 			terms = o.terms
 		case voided:
-			// The change that made the attempt void may hold the write lock. What it publishes
-			// may be all that is needed, so it comes first.
+			// The change that voided the attempt may hold the write lock, and may publish the token. Wait for it.
 			if unlock, err := s.engine.lock(s.engine.ctx, s.name.Server); err == nil {
 				unlock()
 			}
@@ -148,17 +144,16 @@ func (s *slot) fly(f *flight, a attempt) {
 	}
 }
 
-// progress is how a flight goes on after an attempt.
+// progress is how a flight continues after an attempt.
 type progress int
 
 const (
-	ended  progress = iota // the results stand
-	looked                 // a token has still to be fetched
-	voided                 // the terms changed meanwhile: the attempt counts for nothing
+	ended  progress = iota // the results are set
+	looked                 // a token must still be fetched
+	voided                 // the terms changed meanwhile: the attempt is void
 )
 
-// commit makes the outcome of an attempt that of its flight. If the attempt is void it returns
-// the next one.
+// commit sets the flight's results from the outcome of an attempt. If the attempt is void it returns the next one.
 func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,8 +174,8 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	case err != nil:
 		f.err = err
 		s.storageFailed(err, now)
-	case o.failure != nil: // the callers look again, and find it
-	case o.probing != nil: // callers who have come meanwhile look again, and wait themselves
+	case o.failure != nil: // callers read the slot again, and find it
+	case o.probing != nil: // callers who came meanwhile read the slot again, and wait
 	case o.token != nil:
 		f.token = o.token
 		if f.timed && prev != nil && !now.Before(prev.RefreshAt) {
@@ -188,7 +183,7 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 		}
 	default:
 		if t := s.held.Load(); t.ValidAt(now) && t.ID() != f.replaces {
-			break // it is what the callers get
+			break // the callers get this token
 		}
 		if !s.engine.passive() {
 			return looked, a
@@ -206,8 +201,8 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	return ended, a
 }
 
-// wake starts what is due for the names that wait for a client, which works again; but not for those
-// of the server that is being written, if one is: the write does that, on its terms.
+// wake starts due flights for the names of a client that works again. It leaves out the names of the server being
+// written, if any: the write starts these on its terms.
 func (e *Engine) wake(c *client, written string) {
 	now := time.Now()
 	e.slots.Range(func(_, v any) bool {

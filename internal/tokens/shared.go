@@ -5,7 +5,7 @@ import "sync"
 // shared holds one value per key while it is in use.
 type shared[T any] struct {
 	create func() T
-	// keep reports whether a value without users is to be kept; nil keeps none.
+	// keep reports whether to keep an unused value; nil keeps none.
 	keep func(T) bool
 
 	mu     sync.Mutex // guards the fields below; not held across keep's or create's callers
@@ -22,8 +22,7 @@ func newShared[T any](create func() T, keep func(T) bool) *shared[T] {
 	return &shared[T]{create: create, keep: keep, values: map[string]*counted[T]{}}
 }
 
-// use returns the value of a key, created if need be. The caller calls release when it no
-// longer needs it.
+// use returns the value of a key, creating it if needed. The caller calls release after use.
 func (s *shared[T]) use(key string) (value T, release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +45,7 @@ func (s *shared[T]) release(key string, c *counted[T]) {
 		delete(s.values, key)
 		return
 	}
-	// What is kept is looked through when something joins it, so that it does not grow for ever.
+	// Check all kept values when another is kept, so that the map does not grow forever.
 	for key, c := range s.values {
 		if c.users == 0 && !s.keep(c.value) {
 			delete(s.values, key)

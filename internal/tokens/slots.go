@@ -24,17 +24,16 @@ type Engine struct {
 	clients  *shared[*client]
 	retries  *retries
 
-	// ctx ends with the engine; every fetch and background storage call is under it.
+	// ctx ends with the engine. Every fetch and background storage call uses it.
 	ctx    context.Context
 	cancel context.CancelFunc
 	epoch  time.Time // lastRead of each slot counts from here
 
-	// locks are the write locks, one per server: a config and its roles share one, because
-	// a write to the config changes the roles' terms. Writing a config, a role or a token
-	// to storage needs it.
+	// locks are the write locks, one per server. A config and its roles share one, since a write of the config
+	// changes the roles' terms. Storing a config, a role or a token needs it.
 	locks *shared[*semaphore.Weighted]
 
-	unsavable atomic.Bool // whether storage hung when the last token was to be stored
+	unsavable atomic.Bool // whether storage hung at the last save
 
 	slots sync.Map // Name -> *slot; read without a lock, written under mu
 
@@ -44,57 +43,56 @@ type Engine struct {
 	work    sync.WaitGroup // grows only under mu while closed is false
 }
 
-// slot is all that the engine holds for one name.
+// slot holds the engine's state of one name.
 type slot struct {
 	engine *Engine
 	name   Name
 
-	// held is the current token, maybe expired. Stored under mu, read without.
+	// held is the current token, which may have expired. Stored under mu, read without.
 	held atomic.Pointer[Token]
 	// failed is the outcome of the latest fetch, nil if it succeeded. Stored
 	// under mu, read without.
 	failed atomic.Pointer[failure]
 	// lastRead is when a caller last asked for the token, in nanoseconds since
-	// Engine.epoch; within a second of the truth.
+	// Engine.epoch, accurate to a second.
 	lastRead atomic.Int64
-	// reported is when a passive node last forwarded a read of the token since it was due, in
-	// nanoseconds since Engine.epoch; 0 is never.
+	// reported is when a passive node last forwarded a read of the due token, in nanoseconds since Engine.epoch; 0
+	// is never.
 	reported atomic.Int64
-	// flight is the fetch under way; nil if none is. Stored under mu, read without.
+	// flight is the fetch under way; nil without one. Stored under mu, read without.
 	flight atomic.Pointer[flight]
-	// turn is the refresh that waits for its turn; nil if none does. Stored under mu, read without.
+	// turn is the refresh that waits for its turn; nil without one. Stored under mu, read without.
 	turn atomic.Pointer[turn]
 
 	mu sync.Mutex // guards the fields below; never held across a call that waits
 	// revision counts the changes of the name's terms. An attempt begun under an
 	// older one is void, its failure included.
 	revision uint64
-	// loaded reports whether storage was looked into since the slot was made.
+	// loaded reports whether the stored token was loaded.
 	loaded bool
-	// gone reports whether the name is not configured, and the slot no longer in use.
+	// gone reports whether the slot is unused, since the name is not configured.
 	gone bool
-	// idleTimeout and host are those of the terms last seen.
+	// idleTimeout and host come from the latest terms.
 	idleTimeout time.Duration
 	host        unique.Handle[string] // one string for all names of a host
-	// credentialsFrom is when the credentials last changed: a token that was obtained
-	// earlier is due at once.
+	// credentialsFrom is when the credentials last changed: a token obtained earlier is due at once.
 	credentialsFrom time.Time
 	// unsaved reports whether held could not be stored yet.
 	unsaved bool
-	// storageFailures counts the flights in a row that storage failed; storageRetryAt is
-	// the earliest time of the next one in the background.
+	// storageFailures counts the flights in a row that failed in storage. storageRetryAt is the earliest time of the
+	// next background flight.
 	storageFailures int
 	storageRetryAt  time.Time
-	// triedRun is the beginning of the client's run of failures in which a request for this name
-	// failed last. Written by the flight, which reads it without mu.
+	// triedRun is the beginning of the client's run of failures in which a request for this name last failed. The
+	// flight writes it under mu and reads it without.
 	triedRun time.Time
-	// timer fires when the next background work is due; nil if none is.
+	// timer fires when the next background work is due; nil without any.
 	timer *time.Timer
 	// cancelAttempt ends the attempt of the flight under way.
 	cancelAttempt context.CancelFunc
 }
 
-// peek returns the slot of a name, nil if there is none, without a lock.
+// peek returns the slot of a name, nil without one. It takes no lock.
 func (e *Engine) peek(name Name) *slot {
 	if s, ok := e.slots.Load(name); ok {
 		return s.(*slot)
@@ -102,8 +100,7 @@ func (e *Engine) peek(name Name) *slot {
 	return nil
 }
 
-// slot returns the slot of a name, made if need be. A slot whose name turns out not
-// to be configured removes itself.
+// slot returns the slot of a name, creating it if needed. If the name is not configured, the slot removes itself.
 func (e *Engine) slot(name Name) *slot {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -133,8 +130,7 @@ func (e *Engine) remove(s *slot) {
 	}
 }
 
-// affected returns the slots that a change to name concerns: all of a server's if
-// it is the server's config.
+// affected returns the slots that a change of name affects: the server's own and its roles' if name is a server.
 func (e *Engine) affected(name Name) []*slot {
 	if name.Role != "" {
 		if s := e.peek(name); s != nil {
@@ -157,7 +153,7 @@ func (e *Engine) lock(ctx context.Context, server string) (unlock func(), err er
 	return func() { l.Release(1); release() }, nil
 }
 
-// Locked does f while no config, role or token of the server is written.
+// Locked runs f under the write lock of a server.
 func (e *Engine) Locked(ctx context.Context, server string, f func(context.Context) error) error {
 	unlock, err := e.lock(ctx, server)
 	if err != nil {
@@ -167,11 +163,11 @@ func (e *Engine) Locked(ctx context.Context, server string, f func(context.Conte
 	return f(ctx)
 }
 
-// Go runs f on a goroutine, with a context that ends when the engine is closed; Close
-// waits for it. It is false when the engine is closed already.
+// Go runs f on a goroutine, with a context that ends with the engine. Close waits for it. It returns false if the engine
+// is closed.
 func (e *Engine) Go(f func(context.Context)) bool { return e.spawn(func() { f(e.ctx) }) }
 
-// spawn runs f on a goroutine that Close waits for; false when it is too late.
+// spawn runs f on a goroutine, for which Close waits. It returns false if the engine is closed.
 func (e *Engine) spawn(f func()) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -182,7 +178,7 @@ func (e *Engine) spawn(f func()) bool {
 	return true
 }
 
-// What the engine retries, as the keys of its tasks.
+// The keys of the tasks that the engine retries.
 type (
 	retryKey struct {
 		what retryWhat
@@ -195,17 +191,17 @@ const (
 	listTokens  retryWhat = iota // of the mount
 	loadToken                    // of a name
 	saveToken                    // of a name
-	rereadTerms                  // of a server, after a write that failed
+	rereadTerms                  // of a server, after a failed write
 )
 
-// Retry does a task in the background at the given time, and again until it succeeds or the
-// engine is closed. A task of the same key, which must be comparable, is replaced.
+// Retry does a task in the background at the given time, and again until it succeeds or the engine is closed. It
+// replaces a task with the same key, which must be comparable.
 func (e *Engine) Retry(key any, at time.Time, complaint string, do func(context.Context) error) {
 	e.retries.add(key, at, complaint, do)
 }
 
-// RetryAfterFailedWrite is Retry for a look at what a write that failed has left: as soon as
-// storage answers, and once more when the write can no longer take effect.
+// RetryAfterFailedWrite is Retry for reading the state after a failed write: when storage answers, and again when the
+// write can no longer take effect.
 func (e *Engine) RetryAfterFailedWrite(key any, complaint string, look func(context.Context) error) {
 	final := time.Now().Add(LateCommit)
 	e.Retry(key, time.Now(), complaint, func(ctx context.Context) error {
@@ -218,8 +214,8 @@ func (e *Engine) RetryAfterFailedWrite(key any, complaint string, look func(cont
 	})
 }
 
-// touch records a read. It writes at most once a second, so that readers on many
-// cores do not fight for the cache line.
+// touch records a read. It writes at most once a second, so that readers on many cores don't contend for the cache
+// line.
 func (s *slot) touch(now time.Time) {
 	at := now.Sub(s.engine.epoch)
 	if at-time.Duration(s.lastRead.Load()) > time.Second {
@@ -227,8 +223,7 @@ func (s *slot) touch(now time.Time) {
 	}
 }
 
-// view is what next decides by. token is the held one, or none if a caller cannot use it.
-// mu is held.
+// view is the input of next. token is the held token, or nil if the caller cannot use it. mu is held.
 func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	v := view{
 		now:            now,
@@ -243,17 +238,16 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	if f := s.failed.Load(); f != nil {
 		v.failing, v.failedAt, v.windowEnd = true, f.at, s.windowEnd(f, token, now)
 		if c := f.current(); c != nil {
-			v.failedAt = c.at // what another name of the client met counts for this one
+			v.failedAt = c.at // a failure of another name of the client counts
 		}
 	}
 	return v
 }
 
-// windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers
-// wait for one. If only requests for other names of the client have failed, those names may have a
-// fault of their own. So this name has a head start of them, and before its token ends it does not
-// wait for longer than they do. The names of a server share its credentials: if these were refused for one, the
-// others have none. mu is held, or it is the flight's.
+// windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers wait for one. If
+// only requests for other names of the client have failed, the fault may be in these names. So this name may try
+// headStart earlier and, shortly before its token ends, waits no longer than they do. The names of a server share its
+// credentials: if these were refused for one name, the others have no head start. mu is held, or the flight calls it.
 func (s *slot) windowEnd(f *failure, t *Token, now time.Time) time.Time {
 	end := f.end(t.ValidAt(now))
 	c := f.current()
@@ -281,21 +275,21 @@ func (s *slot) endAttempt() {
 	}
 }
 
-// supersede makes whatever is under way for the name void. mu is held.
+// supersede voids the attempt under way for the name. mu is held.
 func (s *slot) supersede() {
 	s.revision++
 	s.turn.Store(nil)
 	s.endAttempt()
 }
 
-// storageFailed notes that storage failed a flight. mu is held.
+// storageFailed records a flight that failed in storage. mu is held.
 func (s *slot) storageFailed(err error, now time.Time) {
 	s.storageFailures++
 	s.storageRetryAt = now.Add(storageRetry(s.storageFailures))
 	s.engine.log.Warn("storage error during token refresh", "name", s.name.String(), "error", err)
 }
 
-// hold replaces the held token, by none if t is nil. mu is held.
+// hold replaces the held token; nil drops it. mu is held.
 func (s *slot) hold(t *Token) {
 	s.held.Store(t)
 	s.unsaved = false
@@ -319,7 +313,7 @@ func (s *slot) drop() {
 	s.engine.remove(s)
 }
 
-// stopTimer leaves the slot without a timer. mu is held.
+// stopTimer stops the timer, if it is armed. mu is held.
 func (s *slot) stopTimer() {
 	if s.timer != nil {
 		s.timer.Stop()
@@ -327,8 +321,7 @@ func (s *slot) stopTimer() {
 	}
 }
 
-// stop ends the slot's last timer: advance sets none once the engine's
-// context has ended.
+// stop stops the slot's timer. After the engine's context has ended, advance never arms it again.
 func (s *slot) stop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,13 +12,13 @@ type State string
 const (
 	// StateOK: a valid token is held and the latest fetch succeeded.
 	StateOK State = "ok"
-	// StateFailing: the latest fetch failed; the token held is still valid.
+	// StateFailing: the latest fetch failed; the held token is still valid.
 	StateFailing State = "failing"
-	// StateDown: the latest fetch failed and there is no valid token.
+	// StateDown: the latest fetch failed, and a valid token is not held.
 	StateDown State = "down"
-	// StateIdle: the token was left to expire because no caller reads it.
+	// StateIdle: the token is left to expire, since callers no longer read it.
 	StateIdle State = "idle"
-	// StateEmpty: no valid token is held; the next read fetches one.
+	// StateEmpty: a valid token is not held; the next read fetches one.
 	StateEmpty State = "empty"
 )
 
@@ -27,33 +27,33 @@ type Status struct {
 	State State
 	// Token is the held token if it is valid, for its ID and times; else nil.
 	Token *Token
-	// Failure is the latest fetch's if it failed; else nil.
+	// Failure describes the latest fetch if it failed; else nil.
 	Failure *FailureStatus
 	// Refreshing reports whether a fetch is under way.
 	Refreshing bool
 	// Unsaved reports whether the token could not be stored yet.
 	Unsaved bool
-	// LastRead is when the token was last asked for, within a second. Loading the name into memory, and
-	// a write that obtained a token for it, count as reads. Zero if it is not in memory.
+	// LastRead is when the token was last read, accurate to a second. Loading from storage and a verified write count
+	// as reads. Zero if the name is not in memory.
 	LastRead time.Time
 }
 
 // FailureStatus describes a run of failures.
 type FailureStatus struct {
-	// Err is the latest failure, of the name or of its client. While no valid token is held, reads return it.
+	// Err is the latest failure, of the name or of its client. Reads return it if a valid token is not held.
 	Err *FailedError
-	// Since is when the first attempt of the run failed, At is when the one in Err did.
+	// Since is when the first attempt of the run failed; At is when the attempt in Err failed.
 	Since, At time.Time
-	// NextAttempt is the earliest time at which the authorization server is asked again.
+	// NextAttempt is the earliest time of the next request to the authorization server.
 	NextAttempt time.Time
 	// Count is the number of failures in a row.
 	Count int
-	// Refusals is how many of these, the last ones, were refusals in a row.
+	// Refusals is how many of the last failures were refusals.
 	Refusals int
 }
 
-// Status returns the health of a name, from memory if it can, else from storage. It
-// causes nothing: no fetch, no timer, and it does not count as a read.
+// Status returns the health of a name, from memory if it is there, else from storage. It never starts a fetch or a
+// timer, and does not count as a read.
 func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	if s := e.peek(name); s != nil {
 		if status, ok := s.status(time.Now()); ok {
@@ -78,7 +78,7 @@ func (e *Engine) Status(ctx context.Context, name Name) (Status, error) {
 	return status, nil
 }
 
-// Each calls f with the health of every name that is in memory, in no order.
+// Each calls f with the health of every name in memory, in random order.
 func (e *Engine) Each(f func(Name, Status)) {
 	now := time.Now()
 	e.slots.Range(func(_, v any) bool {
@@ -90,13 +90,13 @@ func (e *Engine) Each(f func(Name, Status)) {
 	})
 }
 
-// Failing reports whether the latest fetch failed for the name or, if that is a server, for one of
-// its roles, as far as memory knows.
+// Failing reports whether the latest fetch failed for the name or, if that is a server, for one of its roles. It reads
+// only memory.
 func (e *Engine) Failing(name Name) bool {
 	return slices.ContainsFunc(e.affected(name), func(s *slot) bool { return s.failed.Load() != nil })
 }
 
-// status reports false if memory does not know.
+// status returns false if the name is not loaded.
 func (s *slot) status(now time.Time) (Status, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

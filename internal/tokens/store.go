@@ -4,19 +4,17 @@ import (
 	"context"
 )
 
-// Store is what the engine needs of storage. Its methods may be called from many
-// goroutines, and each must end within a bounded time. Each call costs a round trip to
-// Vault.
+// Store is the engine's storage. Its methods may be called from many goroutines, and must end within a bounded time.
+// Each call costs a round trip to Vault.
 type Store interface {
-	// Terms reads the terms of a name; ErrNotConfigured when it has none.
+	// Terms reads the terms of a name; ErrNotConfigured if it is not configured.
 	Terms(context.Context, Name) (*Terms, error)
-	// Load reads the stored token of a name; nil when there is none. Of the
-	// token's times only the wall clock counts.
+	// Load reads the stored token of a name; nil without one. Its times are of the wall clock.
 	Load(context.Context, Name) (*Token, error)
 	// Save stores a token.
 	Save(context.Context, Name, *Token) error
 	// Delete removes the stored token of a name, if any.
 	Delete(context.Context, Name) error
-	// Names lists the names that have a stored token.
+	// Names lists the names with a stored token.
 	Names(context.Context) ([]Name, error)
 }

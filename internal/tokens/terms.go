@@ -7,7 +7,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Name is what a token is kept under: a server, or one of its roles.
+// Name is the key of a token: a server, or one of its roles.
 type Name struct {
 	// Server is the operator's short name of the MCP server.
 	Server string
@@ -23,24 +23,21 @@ func (n Name) String() string {
 	return n.Server + "/" + n.Role
 }
 
-// Terms is what a name's token is obtained on, as the configuration has it now.
+// Terms are the settings for a name's token, from its configuration.
 type Terms struct {
-	// Shape is the fingerprint of what makes a token the token it is. A held
-	// token of another shape is dropped.
+	// Shape is the fingerprint of the settings that determine the token. A held token of another shape is dropped.
 	Shape string
-	// Host is the authorization server's host; fetches are bounded per host.
+	// Host is the authorization server's host. Fetches are bounded per host.
 	Host string
-	// Client names the token endpoint and the client together: names of one client share the
-	// backoff window of failures that concern it.
+	// Client identifies the token endpoint and the client. Names of one client share its backoff window.
 	Client string
-	// DefaultTTL is the lifetime if the authorization server does not say; > 0.
+	// DefaultTTL is the lifetime if the authorization server does not send one; > 0.
 	DefaultTTL time.Duration
-	// MaxTTL caps the lifetime; 0 does not.
+	// MaxTTL caps the lifetime; 0 is no cap.
 	MaxTTL time.Duration
-	// IdleTimeout is how long after its last read a token is still refreshed, or
-	// its lifetime if that is longer; 0 is for ever.
+	// IdleTimeout is how long after its last read a token is still refreshed, at least its lifetime; 0 is forever.
 	IdleTimeout time.Duration
-	// Fetch asks the authorization server once, within a timeout of its own. Its
-	// errors are *grant.RefusedError, *grant.UnavailableError or the context's.
+	// Fetch calls the authorization server once, with its own timeout. Its errors are *grant.RefusedError,
+	// *grant.UnavailableError or the context's.
 	Fetch func(context.Context) (*grant.Token, error)
 }

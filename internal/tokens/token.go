@@ -9,43 +9,40 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Token is an access token with the times that govern it. It is immutable once
-// published: every change makes a new one.
+// Token is an access token with its times. A published token is immutable: every change makes a new one.
 //
-// The times of a token that was obtained or loaded by this process carry a
-// monotonic reading, so that they can be compared with both clocks.
+// The times of a token that this process fetched or loaded have a monotonic reading, so that they can be compared with
+// both clocks.
 type Token struct {
 	// AccessToken is the secret itself (RFC 6749 section 1.4).
 	AccessToken string
-	// Scope is the scope as granted, space-delimited; empty when the
-	// authorization server did not say and none was asked (RFC 6749 section 5.1).
+	// Scope is the granted scope, space-delimited; empty if the authorization server did not send one and none was
+	// asked for (RFC 6749 section 5.1).
 	Scope string
-	// Shape is the fingerprint of the terms that the token was obtained on. A
-	// token of another shape than its name's terms does not exist.
+	// Shape is the shape of the token's terms. A token of another shape than its name's terms is never held.
 	Shape string
 	// Issued is when the request for the token began, rounded down to the second.
 	Issued time.Time
 	// Expires is when the token stops being valid.
 	Expires time.Time
-	// RefreshAt is when the background refresh is due. Its jitter is drawn once,
-	// when the token is obtained, and only ever makes it earlier.
+	// RefreshAt is when the background refresh is due. Its jitter is drawn once, when the token is fetched, and only
+	// makes it earlier.
 	RefreshAt time.Time
-	// Repeats counts the due refreshes that returned this very token.
+	// Repeats counts the due refreshes that returned the same token.
 	Repeats int
 
-	// checked is when the authorization server last answered with this token;
-	// the cooldown of a forced refresh counts from here. Not stored: after a
-	// restart it is Issued.
+	// checked is when the authorization server last answered with this token. The cooldown of a forced refresh counts
+	// from here. It is not stored: after a restart it is Issued.
 	checked time.Time
 	// id and authorization are derived from AccessToken.
 	id            string
 	authorization string
-	// issued and expires are the times as the API spells them.
+	// issued and expires are the times in the API's format.
 	issued, expires string
 }
 
-// ID names the token without giving it away: the first 16 hexadecimal digits of
-// SHA-256(access_token). It is empty for no token.
+// ID identifies the token without revealing it: the first 16 hexadecimal digits of SHA-256(access_token). It is empty if
+// t is nil.
 func (t *Token) ID() string {
 	if t == nil {
 		return ""
@@ -53,43 +50,40 @@ func (t *Token) ID() string {
 	return t.id
 }
 
-// Authorization is the value of the Authorization header (RFC 6750 section 2.1), made once:
-// each read wants it, and it is as long as the token.
+// Authorization is the value of the Authorization header (RFC 6750 section 2.1). It is made once, since each read needs
+// it.
 func (t *Token) Authorization() string { return t.authorization }
 
-// IssuedText is Issued as RFC 3339 has it, in UTC; made once, as each read wants it.
+// IssuedText is Issued in RFC 3339 format, in UTC. It is made once, since each read needs it.
 func (t *Token) IssuedText() string { return t.issued }
 
-// ExpiresText is Expires likewise.
+// ExpiresText is Expires in the same format.
 func (t *Token) ExpiresText() string { return t.expires }
 
 // Lifetime is the time from Issued to Expires.
 func (t *Token) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
 
-// RotationPeriod is the refresh interval without its jitter, in whole seconds, at
-// least 1. The Vault Secrets Operator refuses less.
+// RotationPeriod is the refresh interval without jitter, in whole seconds. It is at least 1, the least that the Vault
+// Secrets Operator accepts.
 func (t *Token) RotationPeriod() int64 {
 	l := t.Lifetime()
 	return max(1, int64((l-margin(l))/time.Second))
 }
 
-// shortest is the lifetime below which a token is neither refreshed ahead nor stored: its
-// refreshes would be a request and a write every few seconds, whether it is read or not.
+// shortest is the lifetime below which a token is neither refreshed ahead nor stored: that would cost a request and a
+// write every few seconds, even for an unread token.
 const shortest = 10 * time.Second
 
-// ShortLived reports whether a token of the given lifetime lives too briefly to be refreshed ahead of
-// its end: it is fetched when it is read.
+// ShortLived reports whether a token of the given lifetime is fetched when it is read, and not refreshed ahead.
 func ShortLived(lifetime time.Duration) bool { return lifetime < shortest }
 
-// ValidAt reports whether the token may be handed out at now. The monotonic and the
-// wall clock must agree that it may: a wall clock that was set back must not
-// revive a token, and one that was set ahead is what its holders will go by.
+// ValidAt reports whether the token may be handed out at now, by both the monotonic and the wall clock: a wall clock
+// that was set back must not revive a token, and the token's holders use a wall clock that was set ahead.
 func (t *Token) ValidAt(now time.Time) bool {
 	return t != nil && left(t.Expires, now) > 0
 }
 
-// left is the time from now to at, by the clock that says less of the monotonic and
-// the wall clock.
+// left is the time from now to at, the shorter one by the monotonic and the wall clock.
 func left(at, now time.Time) time.Duration {
 	return min(at.Sub(now), at.Round(0).Sub(now.Round(0)))
 }
@@ -99,15 +93,15 @@ func margin(lifetime time.Duration) time.Duration {
 	return max(lifetime/4, min(30*time.Second, lifetime/2))
 }
 
-// jitter draws a duration in [0, limit). All of the package's randomness is here.
+// jitter draws a duration in [0, limit). It is the package's only source of randomness.
 func jitter(limit time.Duration) time.Duration {
 	if limit <= 0 {
 		return 0
 	}
-	return rand.N(limit) //nolint:gosec // spreads load, guards nothing
+	return rand.N(limit) //nolint:gosec // spreads load, protects nothing
 }
 
-// newToken makes the token to hold from the answer of an authorization server.
+// newToken makes a token from the answer of an authorization server.
 func newToken(answer *grant.Token, terms *Terms) *Token {
 	lifetime := answer.ExpiresIn
 	if lifetime == 0 {
@@ -117,12 +111,11 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 		lifetime = min(lifetime, terms.MaxTTL)
 	}
 	m := margin(lifetime)
-	// A tenth of the margin spreads the refreshes of tokens that were obtained
-	// together, and costs little of their life.
+	// A tenth of the margin spreads the refreshes of tokens that were fetched together, and costs little of their
+	// lifetime.
 	interval := max(lifetime-m-jitter(m/10), min(time.Second, lifetime))
-	// Authorization servers count in whole seconds: of a token that was issued half a second
-	// into one, the exp (RFC 7519 section 4.1.4) comes half a second before the end of its
-	// expires_in. The sooner one is its end.
+	// Authorization servers count in whole seconds: if a token was issued half a second into one, its exp (RFC 7519
+	// section 4.1.4) is half a second before the end of its expires_in. It expires at the earlier one.
 	issued := answer.RequestedAt.Add(-time.Duration(answer.RequestedAt.Nanosecond()))
 	expires := issued.Add(lifetime)
 	t := &Token{
@@ -131,7 +124,7 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 		Shape:       terms.Shape,
 		Issued:      issued,
 		Expires:     expires,
-		// Of a lifetime of a second, next to nothing may be left.
+		// A lifetime of a second may be almost over.
 		RefreshAt: minTime(answer.RequestedAt.Add(interval), expires),
 		checked:   time.Now(),
 	}
@@ -139,13 +132,11 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	return t
 }
 
-// earlyRetries is how often a refresh that returned the same token is tried
-// again before the token's end.
+// earlyRetries is how often a refresh that returned the same token is repeated before the token's end.
 const earlyRetries = 2
 
-// repeated is t after the authorization server handed it out once more, as again.
-// Its rotation time stays. Its end never moves out while it is valid: a server
-// that repeats a token until it expires may still announce the full lifetime.
+// repeated is t after the authorization server returned the same token again. Its time of issue stays, and its end never
+// moves later while it is valid: a server that repeats a token may still announce the full lifetime.
 func (t *Token) repeated(again *Token, now time.Time) *Token {
 	next := *t
 	next.checked = again.checked
@@ -155,7 +146,7 @@ func (t *Token) repeated(again *Token, now time.Time) *Token {
 		next.sealTimes()
 	}
 	if now.Before(t.RefreshAt) {
-		// A forced refresh of a young token: the due one is still to come.
+		// A forced refresh of a young token: the due refresh stays.
 		next.RefreshAt = minTime(next.RefreshAt, again.RefreshAt)
 		return &next
 	}
@@ -168,9 +159,8 @@ func (t *Token) repeated(again *Token, now time.Time) *Token {
 	return &next
 }
 
-// rebased is a stored token, whose times are wall-clock only, tied to the
-// monotonic clock at now. What remains of it is capped by its lifetime, in case
-// the wall clock was set back since it was stored.
+// rebased is a stored token, whose times have only the wall clock, with a monotonic reading from now. The rest of its
+// life is capped by its lifetime, in case the wall clock was set back since it was stored.
 func (t *Token) rebased(now time.Time) *Token {
 	wall := now.Round(0)
 	lifetime := t.Lifetime()
@@ -183,20 +173,20 @@ func (t *Token) rebased(now time.Time) *Token {
 	return &next
 }
 
-// dueBy is t, due for its refresh at now at the latest.
+// dueBy is t with a refresh that is due by now.
 func (t *Token) dueBy(now time.Time) *Token {
 	next := *t
 	next.RefreshAt = minTime(next.RefreshAt, now)
 	return &next
 }
 
-// seal computes what is derived from the token.
+// seal computes the derived fields.
 func (t *Token) seal() {
 	sum := sha256.Sum256([]byte(t.AccessToken))
 	t.id = hex.EncodeToString(sum[:8])
 	const scheme = "Bearer "
 	t.authorization = scheme + t.AccessToken
-	t.AccessToken = t.authorization[len(scheme):] // one text in memory is both
+	t.AccessToken = t.authorization[len(scheme):] // both share one text in memory
 	t.sealTimes()
 }
 
@@ -205,14 +195,11 @@ func (t *Token) sealTimes() {
 	t.expires = t.Expires.UTC().Format(time.RFC3339)
 }
 
-// readAgain is the number of whole seconds after which reading the token again is
-// useful: at least 1. retry is the time of the next attempt if a refresh has failed,
-// else zero.
+// readAgain is the number of whole seconds after which a caller should read the token again, at least 1. retry is the
+// time of the next attempt if a refresh has failed, else zero.
 //
-// Vault Agent reads again after exactly ttl+1 s, without jitter of its own, hence
-// the one drawn here. The result stays two seconds clear of the token's end if
-// there are two, which for lifetimes from 15 s up binds only when a refresh is
-// late.
+// Vault Agent reads again after exactly ttl+1 s, without jitter, so the jitter is drawn here. The result ends two seconds
+// before the token's end if possible. For lifetimes from 15 s up, that matters only if a refresh is late.
 func (t *Token) readAgain(now, retry time.Time) int64 {
 	var secs int64
 	switch {
@@ -221,7 +208,7 @@ func (t *Token) readAgain(now, retry time.Time) int64 {
 	case left(t.RefreshAt, now) <= 0:
 		secs = 3
 	default:
-		// One second more than the refresh needs to be due, for the refresh itself.
+		// One second after the refresh is due, for the refresh itself.
 		secs = wholeSeconds(left(t.RefreshAt, now)) + 1 + int64(jitter(margin(t.Lifetime())/3)/time.Second)
 	}
 	return max(1, min(secs, int64(left(t.Expires, now)/time.Second)-2))
