@@ -7,8 +7,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Names that failed together must not come back together, nor before their window allows. A
-// server that refuses for about a minute is asked again as soon as one that is away.
+// Names that failed together must not retry together, nor before their window ends. For about a
+// minute of refusals the windows are 10 s at most, like those of callers who wait in an outage.
 func TestWindowsDoubleUpToTheirMostAndAreSpread(t *testing.T) {
 	now := time.Now()
 	const s, m = time.Second, time.Minute
@@ -47,7 +47,7 @@ func TestWindowsDoubleUpToTheirMostAndAreSpread(t *testing.T) {
 	}
 }
 
-// A Retry-After is the same for all who were told it.
+// Names that got the same Retry-After must not retry together.
 func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	now := time.Now()
 	const told = 90 * time.Second
@@ -70,7 +70,7 @@ func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	}
 }
 
-// A server that says "in a second" at each failure is not asked every second.
+// A server whose every failure has a Retry-After of a second is not asked every second.
 func TestShortRetryAfterDoesNotShortenTheWindow(t *testing.T) {
 	now := time.Now()
 	soon := &grant.UnavailableError{Status: 503, RetryAfter: time.Second}

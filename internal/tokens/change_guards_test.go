@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// A failure that is the name's own has no client whose reset would end it.
+// A write resets the client. A failure of the name alone must end too.
 func TestWriteEndsTheBackoff(t *testing.T) {
 	stories(t, map[string]error{
 		"the name's own": &grant.RefusedError{Status: 400, Code: "invalid_scope"}, "its client's": clientFailures["invalid_client"],
@@ -36,7 +36,7 @@ func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
 	})
 }
 
-// A slot may exist before its token has been loaded: a write must not take it for loaded.
+// A slot may exist before its token has been loaded. A write must not treat it as loaded.
 func TestWriteBeforeTheTokenIsLoadedLeavesItToBeLoaded(t *testing.T) {
 	stories(t, map[string]bool{
 		"terms can be read": true, "terms cannot be read": false,
@@ -157,7 +157,7 @@ func TestFailedWriteThatTookEffectIsSeenAtOnce(t *testing.T) {
 	})
 }
 
-// A flight that read the terms before a write that failed must not take them for current.
+// A flight that read the terms before a failed write must read them again.
 func TestFailedWriteVoidsTheLooksUnderWay(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
@@ -203,7 +203,7 @@ func TestWriteThatFindsARoleGoneLeavesTheOthers(t *testing.T) {
 	})
 }
 
-// New credentials whose terms could not be read at first replace the stored token all the same.
+// If the terms of new credentials cannot be read at first, the stored token is still replaced.
 func TestNewCredentialsOutlastTermsThatCannotBeRead(t *testing.T) {
 	stories(t, map[string]bool{
 		"new credentials": true, "a write of something else": false,

@@ -55,7 +55,7 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 	})
 }
 
-// The tokens that are just being loaded, or are yet to be, were obtained with the old credentials too.
+// Tokens that are being loaded, or are not loaded yet, were obtained with the old credentials too.
 func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 	const roles = 3 * loaders
 	reader := func(i int) Name { return Name{"weather", fmt.Sprint("reader-", i)} }
@@ -93,8 +93,8 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 	})
 }
 
-// A refresh that is under way when the credentials change is made again with the new ones, once: also if
-// it fails, which opens a window like any other failure.
+// If the credentials change during a refresh, the refresh is repeated once with the new ones. If that fails, a window
+// opens as after any failure.
 func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 	stories(t, map[string]error{
 		"granted": nil, "refused": clientFailures["invalid_client"],
@@ -120,7 +120,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 	})
 }
 
-// A replacement that new credentials ask for is made though storage is away when it is due.
+// New credentials replace a token even if storage fails when the replacement is due.
 func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 	stories(t, map[string]bool{
 		"of a token that is held": false, "of one that is being loaded": true,
@@ -149,7 +149,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 	})
 }
 
-// A flight may come to begin only after its name was deleted, and the name may be configured again by then.
+// A flight may begin after its name was deleted and configured again.
 func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		s := e.slot(weather)

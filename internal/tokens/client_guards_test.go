@@ -72,7 +72,7 @@ func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
 	})
 }
 
-// Credentials that are being tried say nothing about those in use.
+// A refusal of credentials under verification says nothing about those in use.
 func TestRefusedWriteHurtsNoName(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refuse = clientFailures["invalid_client"]
@@ -96,8 +96,7 @@ func TestWriteThatQueuedLearnsTheServersTime(t *testing.T) {
 	})
 }
 
-// One name's reader asks for all: names that were read before the client's latest failure, and not
-// since, do not take turns in probing.
+// Names that have not been read since the client's latest failure do not take turns in probing.
 func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.failingRoles(e, 20, clientFailures["503"])
@@ -115,7 +114,7 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	})
 }
 
-// The names of a server share a secret that is refused: each of them would be a failed login more. A server of
+// The names of a server share a secret that is refused: each request would be another failed login. A server of
 // the same client whose own secret is good is not held up.
 func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
@@ -145,8 +144,8 @@ func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
 	})
 }
 
-// Readers without a token ask after 10 s in a long window, but not before a time that the server has
-// named, if only to one of several requests that were under way together.
+// In a long window, readers without a token may ask after 10 s, but not before a time that the server has named to
+// any of the requests under way.
 func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{}
@@ -186,7 +185,7 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 	})
 }
 
-// A lifetime of a second may have passed on the way; longer ones have not, unless the server is slow.
+// A token with a lifetime of a second may expire in transit, a longer one only if the server is slow.
 func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
 	type request struct {
 		lifetime time.Duration
@@ -266,7 +265,7 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAProbe(t *testing.T) {
 	})
 }
 
-// An attempt that a change of terms breaks off says nothing about the client.
+// An attempt that is cancelled by a change of terms says nothing about the client.
 func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := probing(t, w, e)
@@ -280,7 +279,7 @@ func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
 	})
 }
 
-// The authorization server may hand out the token that is held, on new terms.
+// The authorization server may return the held token for new terms.
 func TestRepeatedTokenOnNewTermsHasTheirShape(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)

@@ -61,8 +61,8 @@ func (w *world) attemptsFrom(n int) []time.Time {
 	return w.begun[n:]
 }
 
-// New credentials for 300 names meet a server that refuses the
-// client. The requests that are under way together are all; then one name probes per window.
+// New credentials for 300 names are refused by the server. It gets only the requests that were under way together;
+// then one name probes per window.
 func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 	stories(t, clientFailures, func(t *testing.T, w *world, e *Engine, cause error) {
 		w.lifetime = 10 * time.Hour
@@ -98,8 +98,8 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 	})
 }
 
-// Storage takes time for each of 300 roles, and the server refuses the new
-// credentials meanwhile. That failure is younger than the write.
+// While the write reads the terms of 300 roles, the server refuses the new credentials. The write must not clear this
+// newer failure.
 func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Hour
@@ -120,8 +120,8 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	})
 }
 
-// The server fails whenever it is asked for one role's token. That looks
-// like an outage, and the role is read all the time, as is another.
+// The server fails every request for one role's token, which looks like an outage. This role and another are read all
+// the time.
 func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = time.Minute
@@ -234,8 +234,8 @@ func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
 	})
 }
 
-// Neither the window nor the count grows by how many they were, and a
-// longer Retry-After counts. A success that began before the failure does not end it.
+// Requests that fail together count as one failure, with the longest Retry-After. A success that began before the
+// failure does not end it.
 func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, waited := &client{}, func(f *failure) time.Time { return f.end(false) }

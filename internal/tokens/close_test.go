@@ -38,7 +38,7 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 	})
 }
 
-// A refresh that Close breaks off counts as a failure of storage, which would be tried again.
+// A refresh that Close cancels counts as a storage failure, which is otherwise retried.
 func TestCloseDuringARefreshLeavesNoTimer(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)

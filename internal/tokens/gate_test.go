@@ -65,7 +65,7 @@ func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 
 		underWay := 0
 		for end := held[well[0]].Expires; time.Until(end) > time.Second; time.Sleep(5 * time.Second) {
-			synctest.Wait() // what is due at this instant has begun
+			synctest.Wait() // refreshes that are due at this instant have begun
 			begun := time.Now()
 			for _, name := range ill {
 				wantToken(t, e, name, held[name].ID())
@@ -222,7 +222,7 @@ func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
 	})
 }
 
-// What is given up gives back what it had: at the host and over all.
+// A caller that gives up gives its places back, at the host and over all.
 func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places = 4

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Thousands of refreshes may wait after an outage. Each is an entry in a line, without a goroutine: what
-// has one is bounded, whether hosts hang or a probe does.
+// Thousands of refreshes may wait after an outage. Each is an entry in a line. The number of goroutines is bounded,
+// whether hosts hang or a probe does.
 func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
 	const names, hosts = 1000, 10
 	for _, c := range []struct {
@@ -96,8 +96,8 @@ func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
 	})
 }
 
-// A refresh that waits for a place serves nobody: a caller who has to wait starts a request at once, and
-// the turn that comes later is none.
+// While a refresh waits for a place, a caller who needs it starts the request at once. The refresh's later turn does
+// nothing.
 func TestReaderDoesNotWaitForARefreshInLine(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names = 100

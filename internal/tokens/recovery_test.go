@@ -324,8 +324,8 @@ func (s hangingSaves) Save(ctx context.Context, name Name, t *Token) error {
 	return context.DeadlineExceeded
 }
 
-// Saves that hang take no token out of service, neither of many servers nor of many roles of one, whose
-// write lock they share; and when storage answers again every token gets there.
+// Saves that hang take no token out of service, neither of many servers nor of many roles of one, which share a write
+// lock. When storage answers again, every token is saved.
 func TestSavesThatHangTakeNoTokenOutOfService(t *testing.T) {
 	stories(t, map[string]func(int) Name{
 		"many servers":           func(i int) Name { return Name{Server: fmt.Sprint("server-", i)} },

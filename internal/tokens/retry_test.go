@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The worker sleeps until a task is due; one that comes later may be due earlier.
+// The worker sleeps until a task is due. A task that is added meanwhile may be due earlier.
 func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		begun := time.Now()
@@ -39,7 +39,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 	})
 }
 
-// A task that is added while it runs is another one, with a time of its own.
+// A task that is added while it runs runs once more, at its own time.
 func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		var runs atomic.Int64

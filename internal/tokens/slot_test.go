@@ -38,8 +38,7 @@ func TestNoTimerIsLeftWithoutAToken(t *testing.T) {
 	})
 }
 
-// The lock of a name is for changes: its readers share it with nothing, even when a refresh is under
-// way or has failed.
+// A name's lock is for changes. Readers do not take it, even while a refresh is under way or has failed.
 func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Hour

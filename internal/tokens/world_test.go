@@ -279,20 +279,19 @@ func (w *world) lateWrite(shapes map[Name]string) Change {
 	}}
 }
 
-// taking is a change whose write takes its time.
+// taking returns the change with a write that takes this long.
 func taking(took time.Duration, change Change) Change {
 	write := change.Write
 	change.Write = func(ctx context.Context) error { time.Sleep(took); return write(ctx) }
 	return change
 }
 
-// slowWrite is a write that takes its time and changes nothing.
+// slowWrite is a write that takes this long and changes nothing.
 func slowWrite(took time.Duration) Change {
 	return taking(took, Change{Write: func(context.Context) error { return nil }})
 }
 
-// written are the terms after a write of a name: its own are known, those of others in
-// storage.
+// written returns the terms after a write of a name: the given ones for the name, the stored ones for others.
 func (w *world) written(name Name, terms *Terms) func(context.Context, Name) (*Terms, error) {
 	return func(ctx context.Context, n Name) (*Terms, error) {
 		if n == name {
