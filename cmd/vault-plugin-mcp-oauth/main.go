@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -39,7 +40,7 @@ func main() {
 		log.Error(err.Error())
 		os.Exit(1)
 	}
-	collectSooner()
+	reserve := collectSooner()
 	go exitWithParent(parent, log)
 	// One process serves all mounts of the plugin. TLSProviderFunc is for Vault
 	// versions that do not set up mutual TLS with the plugin by themselves.
@@ -48,6 +49,7 @@ func main() {
 		TLSProviderFunc:    api.VaultPluginTLSProvider(meta.GetTLSConfig()),
 		Logger:             log,
 	})
+	runtime.KeepAlive(reserve)
 	if err != nil {
 		log.Error("the plugin could not be served", "error", err)
 		os.Exit(1)
@@ -58,16 +60,15 @@ func main() {
 // listing or refreshing 10,000 tokens takes the process above 100 MiB.
 const gcPercent = 50
 
-// reserve counts as heap in use, so that few tokens leave as much room for garbage as Go's default does: half of
-// their small heap would fill up at every few reads. It is never written, so it takes no memory unless that is locked.
-var reserve []byte
-
-// collectSooner sets gcPercent and reserve unless the operator has set GOGC.
-func collectSooner() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-		reserve = make([]byte, 4<<20)
+// collectSooner sets gcPercent unless the operator has set GOGC. The caller keeps the reserve: it counts as heap in
+// use, so that a process with few tokens has as much room for garbage as with Go's default. Warm reads would collect
+// more often without it. It is never written, so it takes no memory unless the process locks its memory.
+func collectSooner() (reserve []byte) {
+	if os.Getenv("GOGC") != "" {
+		return nil
 	}
+	debug.SetGCPercent(gcPercent)
+	return make([]byte, 4<<20)
 }
 
 // exitWithParent ends the process if Vault ended without stopping it, for example by SIGKILL.

@@ -10,14 +10,14 @@ func TestOperatorSetsGarbageCollection(t *testing.T) {
 	before := debug.SetGCPercent(75)
 	defer debug.SetGCPercent(before)
 	t.Setenv("GOGC", "75")
-	collectSooner()
-	if got := debug.SetGCPercent(75); got != 75 {
-		t.Errorf("GOGC=75 became %d", got)
+	reserve := collectSooner()
+	if got := debug.SetGCPercent(75); got != 75 || reserve != nil {
+		t.Errorf("GOGC=75 became %d, with a reserve of %d bytes", got, len(reserve))
 	}
 	t.Setenv("GOGC", "")
-	collectSooner()
-	if got := debug.SetGCPercent(75); got != gcPercent {
-		t.Errorf("without GOGC it is %d, want %d", got, gcPercent)
+	reserve = collectSooner()
+	if got := debug.SetGCPercent(75); got != gcPercent || len(reserve) == 0 {
+		t.Errorf("without GOGC it is %d, want %d, with a reserve of %d bytes", got, gcPercent, len(reserve))
 	}
 }
 
