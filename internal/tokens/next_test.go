@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestNextOfEveryView enumerates the states of a name. Two guarantees follow: a valid token has a
+// All states of a name. Two guarantees follow: a valid token has a
 // timer, a flight or is parked because no caller reads it; and the server is asked once per window.
 func TestNextOfEveryView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

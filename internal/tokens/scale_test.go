@@ -6,6 +6,16 @@ import (
 	"time"
 )
 
+// wantReplaced reads the tokens of a crowd, which must be new.
+func wantReplaced(t *testing.T, e *Engine, names []Name) {
+	t.Helper()
+	for _, name := range names {
+		if mustRead(t, e, name).AccessToken == "old" {
+			t.Fatalf("%s was not refreshed", name)
+		}
+	}
+}
+
 // crowd stores tokens of many names, spread over hosts, which are all due now and end a margin later.
 func (w *world) crowd(names, hosts int) []Name {
 	now := time.Now()
@@ -19,47 +29,39 @@ func (w *world) crowd(names, hosts int) []Name {
 	return crowd
 }
 
-// TestTokensThatFallDueAtOnceAreReplacedInTime: if the bounds on background fetches admit all replacements within
+// If the bounds on background fetches admit all replacements within
 // the margin, no token ends before its own, and they take no longer than the bounds require.
 func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
 	const (
 		perHost = hostFetches - hostFetches/4 // the places that background work has
 		overAll = allFetches - allFetches/4
 	)
-	for _, c := range []struct {
+	type crowd struct {
 		names, hosts int
 		latency      time.Duration
 		places       int
-	}{
-		{names: 1500, hosts: 1, latency: 100 * time.Millisecond, places: perHost},
-		{names: 1500, hosts: 10, latency: time.Second, places: 10 * perHost},
-		{names: 1500, hosts: 100, latency: 3 * time.Second, places: overAll},
-	} {
-		t.Run(fmt.Sprintf("%d hosts", c.hosts), func(t *testing.T) {
-			story(t, func(t *testing.T, w *world, e *Engine) {
-				w.lifetime, w.latency = 2*time.Minute, c.latency
-				needed := c.latency * time.Duration((c.names+c.places-1)/c.places)
-				if needed >= margin(w.lifetime) {
-					t.Fatalf("%s of work are too much for a margin of %s", needed, margin(w.lifetime))
-				}
-				names := w.crowd(c.names, c.hosts)
-				e.LoadAll()
-				time.Sleep(needed + time.Millisecond)
-				for _, name := range names {
-					if mustRead(t, e, name).AccessToken == "old" {
-						t.Fatalf("%s was not refreshed within %s", name, needed)
-					}
-				}
-				w.wantFetches(c.names)
-				if w.mostFly != c.places {
-					t.Errorf("%d fetches at once, want %d", w.mostFly, c.places)
-				}
-			})
-		})
 	}
+	stories(t, map[string]crowd{
+		"1 host":    {names: 1500, hosts: 1, latency: 100 * time.Millisecond, places: perHost},
+		"10 hosts":  {names: 1500, hosts: 10, latency: time.Second, places: 10 * perHost},
+		"100 hosts": {names: 1500, hosts: 100, latency: 3 * time.Second, places: overAll},
+	}, func(t *testing.T, w *world, e *Engine, c crowd) {
+		w.lifetime, w.latency = 2*time.Minute, c.latency
+		needed := c.latency * time.Duration((c.names+c.places-1)/c.places)
+		if needed >= margin(w.lifetime) {
+			t.Fatalf("%s of work are too much for a margin of %s", needed, margin(w.lifetime))
+		}
+		names := w.crowd(c.names, c.hosts)
+		e.LoadAll()
+		time.Sleep(needed + time.Millisecond)
+		wantReplaced(t, e, names)
+		w.wantFetches(c.names)
+		if w.mostFly != c.places {
+			t.Errorf("%d fetches at once, want %d", w.mostFly, c.places)
+		}
+	})
 }
 
-// TestTokensThatFallDueAtOnceAreSpreadAfterwards: a crowd does not come back as one.
 func TestTokensThatFallDueAtOnceAreSpreadAfterwards(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names, hosts = 1000, 1000

@@ -3,15 +3,13 @@ package tokens
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unsafe"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// TestReadAgainTimes is the table of re-read times: when Vault Agent, which reads
-// again after exactly ttl+1 s, reads a token of each lifetime again at the latest.
+// Vault Agent reads again after exactly ttl+1 s: this is its latest read, by lifetime.
 func TestReadAgainTimes(t *testing.T) {
 	for _, tc := range []struct {
 		lifetime  time.Duration
@@ -84,15 +82,11 @@ func TestReadAgainWhenLateOrFailing(t *testing.T) {
 	}
 }
 
-// TestAgentNeverHoldsExpiredToken runs Vault Agent's rule against the engine over
-// many lifetimes, with a slow authorization server.
 func TestAgentNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range []time.Duration{15 * time.Second, 20 * time.Second, 30 * time.Second, 5 * time.Minute, time.Hour} {
 		t.Run(lifetime.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
+			story(t, func(t *testing.T, w *world, e *Engine) {
 				w.lifetime, w.latency = lifetime, 700*time.Millisecond
-				e := w.engine()
 				start := time.Now()
 				reads := 0
 				for time.Since(start) < 20*lifetime {
@@ -144,8 +138,7 @@ func TestNewTokenLifetime(t *testing.T) {
 	}
 }
 
-// TestTokenEndsByTheWholeSecondsOfItsServer: a JWT's exp is in whole seconds, counted from
-// the second in which it was issued.
+// A JWT's exp is in whole seconds, counted from the second in which it was issued.
 func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
 	requested := time.Date(2026, 3, 4, 5, 6, 7, 999_000_000, time.UTC)
 	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: requested, ExpiresIn: 20 * time.Second}, &Terms{})
@@ -160,8 +153,6 @@ func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
 	}
 }
 
-// TestTokenIsRefreshedByItsEnd: however late in a second a token was requested, and however
-// short its lifetime.
 func TestTokenIsRefreshedByItsEnd(t *testing.T) {
 	second := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, lifetime := range []time.Duration{time.Second, 1500 * time.Millisecond, 2 * time.Second, 3 * time.Second, 15 * time.Second} {
@@ -181,8 +172,7 @@ func TestTokenID(t *testing.T) {
 	}
 }
 
-// TestLoadedTokenIsCappedByItsLifetime: a wall clock that was set back since a token
-// was stored must not lengthen the token's life.
+// A wall clock that was set back since a token was stored must not lengthen the token's life.
 func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
 	now := time.Now()
 	issued := now.Add(6 * time.Hour).Round(0) // stored by a clock six hours ahead
@@ -199,7 +189,6 @@ func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
 	}
 }
 
-// TestTextsOfTimesFollowTheTimes: also if the end moves because a server repeats a token.
 func TestTextsOfTimesFollowTheTimes(t *testing.T) {
 	zone := time.FixedZone("east", 3600)
 	requested := time.Date(2026, 3, 4, 6, 6, 7, 0, zone)
@@ -247,8 +236,8 @@ func wallAhead(t time.Time, seconds int64) time.Time {
 	return t
 }
 
-// TestTimesFollowTheClockThatSaysLess: after a suspend the wall clock is ahead, and the
-// holders of a token go by it; a wall clock that was set back must not revive one.
+// After a suspend the wall clock is ahead, and the holders of a token go by it; a wall clock that was set back must
+// not revive one.
 func TestTimesFollowTheClockThatSaysLess(t *testing.T) {
 	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
 	start := token.Issued
