@@ -333,15 +333,6 @@ func TestRefreshWithinABackoffWindowSendsNoRequest(t *testing.T) {
 	})
 }
 
-func TestInvalidateLooksIntoStorageAgain(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		first := mustRead(t, e, weather)
-		w.with(func(w *world) { w.shapes[weather] = "B" }) // another node's write
-		e.Invalidate(weather)
-		wantOther(t, e, weather, first.ID())
-	})
-}
-
 // Another node's change of a server's own token does not concern the tokens of its roles.
 func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
