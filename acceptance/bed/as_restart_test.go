@@ -35,7 +35,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 			OK(t, err)
 		default:
 			form := url.Values{"grant_type": {"client_credentials"}, "resource": {testResource}, "client_id": {client.ID}, "client_secret": {client.Secret}}
-			response, err := http.PostForm(as.TokenURL(), form) //nolint:gosec,noctx // the test's own server
+			response, err := http.PostForm(as.TokenURL(), form)
 			if err != nil {
 				continue // it is down
 			}

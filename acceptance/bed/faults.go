@@ -265,12 +265,12 @@ func (l *faultListener) Accept() (net.Conn, error) {
 		if fault != NoHandshake {
 			return &faultConn{Conn: conn, fault: fault, present: present}, nil
 		}
-		l.proxy.work.Go(func() { swallow(conn, present) })
+		l.proxy.work.Go(func() { swallow(present, conn) })
 	}
 }
 
 // swallow reads until the client gives up or the fault is over.
-func swallow(conn net.Conn, present context.Context) {
+func swallow(present context.Context, conn net.Conn) {
 	defer context.AfterFunc(present, func() { conn.Close() })()
 	_, _ = io.Copy(io.Discard, conn)
 	conn.Close()
