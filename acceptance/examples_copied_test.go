@@ -284,7 +284,7 @@ func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 	c.say(t, "none", "get")
 	c.vault.with(func() {
 		if n := c.vault.reads; n < 3 || n > 10 {
-			t.Errorf("%d reads that brought a 504, want a few", n)
+			t.Errorf("%d reads with a 504, want a few", n)
 		}
 	})
 }

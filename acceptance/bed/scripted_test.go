@@ -61,7 +61,7 @@ func TestScriptedServerAnswersByItsScript(t *testing.T) {
 	}
 	s.Set(Reset)
 	if status, _, err := askScripted(t.Context(), s, ""); err == nil {
-		t.Errorf("a connection that is reset brought status %d", status)
+		t.Errorf("a connection that is reset has status %d", status)
 	}
 }
 

@@ -32,7 +32,7 @@ func fetchArtifact(ctx context.Context, artifact, sum, dir string) (string, erro
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) != 1 {
-		return "", fmt.Errorf("mvn brought %d files for %s, want one: %w", len(files), artifact, err)
+		return "", fmt.Errorf("mvn copied %d files for %s, want one: %w", len(files), artifact, err)
 	}
 	return files[0], checkSum(files[0], sum)
 }
