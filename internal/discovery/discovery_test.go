@@ -178,7 +178,7 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 		t.Errorf("%q", got.Warnings)
 	}
 	delete(w.handlers, oauthURL)
-	wantTemporary(t, wantAttempts(t, errorOf(w.search(t, Request{})),
+	wantTemporary(t, wantFailed(t, errorOf(w.search(t, Request{})),
 		"https://as.example.com/: as an issuer it holds a query",
 		"http://a.example.com/.well-known/oauth-authorization-server: uses http to a host other than loopback",
 		"https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called",
@@ -196,7 +196,7 @@ func TestAuthorizationServerThatIsDownIsNotPassedOver(t *testing.T) {
 	w.handlers[challenged] = answers(resourceDoc(serverURL, issuer, "https://other.example.com"))
 	w.handlers["https://other.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://other.example.com"))
 	w.handlers[oauthURL] = status(503)
-	wantTemporary(t, wantAttempts(t, errorOf(w.search(t, Request{})), oauthURL+": HTTP 503", openidURL+": HTTP 404",
+	wantTemporary(t, wantFailed(t, errorOf(w.search(t, Request{})), oauthURL+": HTTP 503", openidURL+": HTTP 404",
 		"https://other.example.com: not tried, as the one before it may only be down: write issuer=https://other.example.com to choose it",
 	), true)
 	delete(w.handlers, oauthURL)
@@ -264,7 +264,7 @@ func TestTimeIsBounded(t *testing.T) {
 		begun := time.Now()
 		wantAttempts(t, errorOf(r.Do(t.Context())), oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
 		r.base = stalled{inBody: true}
-		err := wantAttempts(t, errorOf(r.Do(t.Context())), oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
+		err := wantFailed(t, errorOf(r.Do(t.Context())), oauthURL+": timed out after 10s", openidURL+": timed out after 10s")
 		if took := time.Since(begun); took != 40*time.Second || !err.Temporary() {
 			t.Errorf("took %s, %v", took, err)
 		}

@@ -258,13 +258,13 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	s := newServer(t, http.NotFound)
 	r := from(s, s.URL)
 	r.CACert = "" // the system does not know the test server
-	wantTemporary(t, wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+
+	wantTemporary(t, wantFailed(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+
 		"TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"), false)
 	r = from(s, "https://169.254.169.254") // not even if the operator wrote it
 	wantAttempts(t, errorOf(r.Do(t.Context())), "https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called")
 	s.Close()
 	r = fromServer(s, s.URL)
-	wantTemporary(t, wantAttempts(t, errorOf(r.Do(t.Context())), s.URL+": connection refused"), true)
+	wantTemporary(t, wantFailed(t, errorOf(r.Do(t.Context())), s.URL+": connection refused"), true)
 }
 
 // An attacker on the network path to the first authorization server must not be able to make discovery take the

@@ -179,7 +179,7 @@ func TestAnswersToProbesAreReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &world{handlers: map[string]http.HandlerFunc{serverURL: c.get, "POST " + serverURL: c.post}}
-			failed := wantAttempts(t, errorOf(w.search(t, Request{})),
+			failed := wantFailed(t, errorOf(w.search(t, Request{})),
 				serverURL+": asked without a token: "+c.reason+"; no challenge names resource_metadata",
 				challenged+": HTTP 404",
 				rooted+": HTTP 404",

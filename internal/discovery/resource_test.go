@@ -125,7 +125,7 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 				origin + "/.well-known/" + strings.TrimSpace(at): answers(c2.document),
 			}}
 			w.handlers[oauthURL] = answers(serverDoc(issuer))
-			failed := wantAttempts(t, errorOf(w.search(t, Request{})),
+			failed := wantFailed(t, errorOf(w.search(t, Request{})),
 				serverURL+": asked without a token: HTTP 401 (GET), HTTP 404 (server/discover, initialize); no challenge names resource_metadata",
 				challenged+": "+c.reason,
 				rooted+": HTTP 404",

@@ -150,8 +150,14 @@ func wantTemporary(t *testing.T, err error, want bool) {
 	}
 }
 
-// wantAttempts checks that the search failed for just these reasons: a URL and a reason a line.
-func wantAttempts(t *testing.T, err error, want ...string) *Error {
+// wantAttempts is wantFailed without a result.
+func wantAttempts(t *testing.T, err error, want ...string) {
+	t.Helper()
+	_ = wantFailed(t, err, want...)
+}
+
+// wantFailed checks that the search failed for just these reasons: a URL and a reason a line.
+func wantFailed(t *testing.T, err error, want ...string) *Error {
 	t.Helper()
 	failed, ok := errors.AsType[*Error](err)
 	if !ok {

@@ -82,6 +82,7 @@ func (c *issuedCert) pair(t testing.TB, chain ...*issuedCert) *tls.Certificate {
 
 // selfSigned is a certificate that its own key signed.
 func selfSigned(t testing.TB, notAfter time.Time) *issuedCert {
+	t.Helper()
 	return issue(t, issued{key: testKeys()["P-256"], notAfter: notAfter})
 }
 

@@ -53,6 +53,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
+	t.Helper()
 	return &world{
 		t:        t,
 		shapes:   map[Name]string{weather: "A"},
@@ -430,6 +431,7 @@ func failChange(t testing.TB, e *Engine, change Change) {
 
 // changing makes a change in the background, which must succeed. The result waits for it.
 func changing(t testing.TB, e *Engine, name Name, change Change) (wait func()) {
+	t.Helper()
 	ended := make(chan error, 1)
 	go func() { ended <- e.Change(t.Context(), name, change) }()
 	synctest.Wait()
@@ -443,6 +445,7 @@ func changing(t testing.TB, e *Engine, name Name, change Change) (wait func()) {
 
 // reading reads a token in the background, and returns how that ends.
 func reading(t testing.TB, e *Engine, name Name) <-chan error {
+	t.Helper()
 	result := make(chan error, 1)
 	go func() {
 		_, err := e.Read(t.Context(), name)
@@ -453,6 +456,7 @@ func reading(t testing.TB, e *Engine, name Name) <-chan error {
 
 // mustReadLater is mustRead in the background.
 func mustReadLater(t testing.TB, e *Engine, name Name) <-chan Answer {
+	t.Helper()
 	answer := make(chan Answer, 1)
 	go func() { answer <- mustRead(t, e, name) }()
 	return answer
