@@ -2,6 +2,7 @@ package mcpoauth
 
 import (
 	"fmt"
+	"math"
 	"maps"
 	"net/http"
 	"runtime"
@@ -300,16 +301,18 @@ func TestListedStatusAllocatesLittle(t *testing.T) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 	}
-	list()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	list()
-	runtime.ReadMemStats(&after)
-	if made := (after.TotalAlloc - before.TotalAlloc) / names; made > mostBytesPerName {
-		t.Errorf("a listed name takes %d bytes; want %d at most", made, mostBytesPerName)
-	} else {
-		t.Logf("%d bytes for each name", made)
+	least := uint64(math.MaxUint64) // of some lists: goroutines of earlier tests may allocate meanwhile
+	for range 5 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		list()
+		runtime.ReadMemStats(&after)
+		least = min(least, (after.TotalAlloc-before.TotalAlloc)/names)
 	}
+	if least > mostBytesPerName {
+		t.Errorf("a listed name takes %d bytes; want %d at most", least, mostBytesPerName)
+	}
+	t.Logf("%d bytes for each name", least)
 }
 
 func BenchmarkWarmRead(b *testing.B) {
