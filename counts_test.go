@@ -2,8 +2,8 @@ package mcpoauth
 
 import (
 	"fmt"
-	"math"
 	"maps"
+	"math"
 	"net/http"
 	"runtime"
 	"slices"
