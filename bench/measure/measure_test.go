@@ -57,7 +57,7 @@ func TestCPU(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = burn.Process.Kill(), burn.Wait() })
 	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) { //nolint:revive // a child's CPU time is awaited
+	for time.Now().Before(deadline) {
 		own, err := CPU(os.Getpid())
 		child, childErr := CPU(burn.Process.Pid)
 		tree, treeErr := TreeCPU(os.Getpid())
