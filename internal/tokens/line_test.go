@@ -71,11 +71,11 @@ func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
 		}
 		e.LoadAll()
 		watch(10 * time.Minute)
-		failed := w.fetches()
-		w.with(func(w *world) { w.refuse = nil })
+		failed := 0
+		w.with(func(w *world) { w.refuse, failed = nil, w.fetched-w.flying }) // one under way succeeds
 		watch(40 * time.Minute)
-		if most > 2*hostFetches { // some that have ended may still count
-			t.Errorf("%d goroutines for %d refreshes, want %d at most", most, names, hostFetches)
+		if most > names/2 { // dozens that have ended may still count
+			t.Errorf("%d goroutines for %d refreshes, want those of %d fetches", most, names, hostFetches)
 		}
 		if failed > 40 {
 			t.Errorf("%d requests failed in ten minutes, want one for each window", failed)
