@@ -345,13 +345,13 @@ func answerWith(contentType, body string, missing int) http.HandlerFunc {
 // trickle answers with blanks, a valid start of JSON, and breaks the connection at the end.
 func trickle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	for Sleep(r.Context(), 200*time.Millisecond) == nil {
+	for {
 		_, err := io.WriteString(w, " ")
-		if err = errors.Join(err, http.NewResponseController(w).Flush()); err != nil {
-			break
+		err = errors.Join(err, http.NewResponseController(w).Flush(), Sleep(r.Context(), 200*time.Millisecond))
+		if err != nil {
+			panic(http.ErrAbortHandler)
 		}
 	}
-	panic(http.ErrAbortHandler)
 }
 
 // pass forwards the request, or repeats the answer to the same question.
