@@ -52,14 +52,29 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	written := time.Now()
 	var storageErr error // once it is set, terms are not read again: each failed read takes long
 	var stale []*slot
+	inMemory := false
 	for _, s := range e.affected(name) {
+		inMemory = inMemory || s.name == name
 		var isStale bool
 		if isStale, storageErr = s.change(name, c, written, storageErr); isStale {
 			stale = append(stale, s)
 		}
 	}
+	if !inMemory && storageErr == nil { // a config that was just created: its client's failure may be older
+		if terms, err := e.termsAfter(c, name); err == nil {
+			e.resetClient(terms.Client, written, time.Now())
+		}
+	}
 	e.deleteStored(stale)
 	return nil
+}
+
+// termsAfter returns a name's terms after a change was written. The write lock is held.
+func (e *Engine) termsAfter(c Change, name Name) (*Terms, error) {
+	if c.Terms != nil {
+		return c.Terms(e.ctx, name)
+	}
+	return e.store.Terms(e.ctx, name)
 }
 
 // writeFailed reads the terms of a server after a failed write: storage may hold the old state or, now or up to
@@ -105,11 +120,8 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 
 	own := s.name == name
 	o := outcome{err: storageErr}
-	switch {
-	case c.Terms != nil && (own || storageErr == nil):
-		o.terms, o.err = c.Terms(s.engine.ctx, s.name)
-	case storageErr == nil:
-		o.terms, o.err = s.engine.store.Terms(s.engine.ctx, s.name)
+	if storageErr == nil || own && c.Terms != nil {
+		o.terms, o.err = s.engine.termsAfter(c, s.name)
 	}
 	if own && c.Token != nil && o.err == nil {
 		o.token = newToken(c.Token, o.terms)

@@ -24,6 +24,19 @@ func TestWriteEndsTheBackoff(t *testing.T) {
 	})
 }
 
+// The failure is the client's, not the deleted config's. The new config may have other credentials.
+func TestCreateAfterADeleteEndsTheClientsBackoff(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.refuse = clientFailures["invalid_client"]
+		_ = mustFail(t, e, weather)
+		mustChange(t, e, weather, w.remove(weather))
+		wantError(t, e, weather, ErrNotConfigured)
+		w.with(func(w *world) { w.refuse = nil })
+		mustChange(t, e, weather, w.reshape(weather, "A"))
+		mustRead(t, e, weather)
+	})
+}
+
 func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 3)
