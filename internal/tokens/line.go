@@ -14,6 +14,8 @@ const (
 // turn is a background refresh which waits for a place, or for the end of another name's probe. Thousands may wait
 // after an outage, so it has a goroutine only when its turn comes.
 type turn struct {
+	// timed reports whether the token's own timer asked for the refresh.
+	timed bool
 	// start continues the refresh. It returns false if the refresh no longer waits.
 	start func() bool
 }

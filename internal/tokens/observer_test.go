@@ -83,6 +83,25 @@ func TestObserver(t *testing.T) {
 	})
 }
 
+// If a caller needs the token before the refresh in line has its turn, the refresh is late too.
+func TestObserverIsCalledForARefreshThatACallerTakesOutOfLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, e, n := observed(t)
+		first := mustRead(t, e, weather)
+		for range hostBackground {
+			e.lines.enter(w.hosts[weather], &turn{})
+		}
+		time.Sleep(time.Until(first.Expires))
+		if e.peek(weather).turn.Load() == nil {
+			t.Fatal("the refresh is not in line")
+		}
+		wantOther(t, e, weather, first.ID())
+		n.check(t, "a refresh taken out of line", func() bool {
+			return len(n.late) == 1 && n.late[0] == first.Expires.Sub(first.RefreshAt)+w.latency
+		})
+	})
+}
+
 // The delay of a refresh means nothing if the token was left to expire because no caller read it.
 func TestObserverIsNotCalledForIdleTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,7 +51,7 @@ func (s *slot) refresh(timed bool) {
 			leavePlace: func() { s.engine.leavePlace(host) },
 		}) == nil // fails only if the engine is closing
 	}
-	t := new(turn)
+	t := &turn{timed: timed}
 	t.start = func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -77,7 +77,7 @@ func (e *Engine) leavePlace(host string) {
 
 // waitForProbe makes a refresh wait until the client's probe has ended. mu is held.
 func (s *slot) waitForProbe(c *client, timed bool) {
-	t := new(turn)
+	t := &turn{timed: timed}
 	t.start = func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -98,6 +98,9 @@ func (s *slot) waitForProbe(c *client, timed bool) {
 // launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed if the engine is closing.
 func (s *slot) launch(f *flight) error {
 	f.name, f.done = s.name, make(chan struct{})
+	if t := s.turn.Load(); t != nil { // a caller may not wait for its turn: it is the same refresh
+		f.timed = t.timed
+	}
 	a := s.begin()
 	if !s.engine.spawn(func() { s.fly(f, a) }) {
 		return ErrClosed
