@@ -114,6 +114,7 @@ func (e *Engine) ensureSlot(name Name) {
 // another shape. The write lock is held.
 func (s *slot) change(name Name, c Change, written time.Time, storageErr error) (stale bool, _ error) {
 	s.mu.Lock()
+	inLine := s.turn.Load() != nil
 	s.supersede()
 	revision := s.revision
 	s.mu.Unlock()
@@ -127,16 +128,16 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 		o.token = newToken(c.Token, o.terms)
 		o = s.saved(o)
 	}
-	stale = s.applyChange(c, o, written, revision)
+	stale = s.applyChange(c, o, written, revision, inLine)
 	if storageErr == nil && !errors.Is(o.err, ErrNotConfigured) {
 		return stale, o.err
 	}
 	return stale, storageErr
 }
 
-// applyChange applies the terms after a write, or the error in reading them, to the slot. It reports whether storage
-// may keep a token of another shape.
-func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint64) (stale bool) {
+// applyChange applies the terms after a write, or the error in reading them, to the slot. inLine reports whether the
+// write took a refresh out of line. stale reports whether storage may keep a token of another shape.
+func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint64, inLine bool) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -167,6 +168,9 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 		// The new terms are verified for the changed name: fetch now, so that this name's next reader need not
 		// wait.
 		s.refresh(false)
+	}
+	if inLine && o.token == nil && s.flight.Load() == nil && !s.gone {
+		s.refresh(false) // an earlier write may have asked for it
 	}
 	s.advance(now)
 	return stale

@@ -265,6 +265,29 @@ func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
 	})
 }
 
+// The roles of a config get tokens on verified terms one after the other. The next write does not end that.
+func TestNextWriteKeepsRefreshesInLine(t *testing.T) {
+	stories(t, map[string]bool{
+		"new credentials": true, "something else": false,
+	}, func(t *testing.T, w *world, e *Engine, refresh bool) {
+		names := w.roles(e, 4*hostBackground)
+		change := w.verified(e, weather, "B")
+		w.with(func(w *world) {
+			for _, name := range names {
+				w.shapes[name] = "B"
+			}
+		})
+		mustChange(t, e, weather, change)
+		next := w.change("B")
+		next.Refresh = refresh
+		mustChange(t, e, weather, next)
+		time.Sleep(time.Minute)
+		for _, name := range names {
+			wantState(t, e, name, StateOK)
+		}
+	})
+}
+
 func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
