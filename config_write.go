@@ -26,7 +26,8 @@ type configWrite struct {
 	warnings   []string // may contain empty ones
 }
 
-// writeConfig creates or updates a config. If it fails, nothing has changed.
+// writeConfig creates or updates a config. If it fails, nothing has changed, unless storage failed: then
+// the write may have taken effect, or take effect later.
 func (b *backend) writeConfig(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	w, err := b.beginConfigWrite(ctx, name.Server, d, exists)
 	if err != nil {

@@ -98,7 +98,8 @@ func (b *backend) deleteRole(ctx context.Context, name tokens.Name, _ *framework
 	return nil, nil
 }
 
-// writeRole creates or updates a role. If it fails, nothing has changed.
+// writeRole creates or updates a role. If it fails, nothing has changed, unless storage failed: then
+// the write may have taken effect, or take effect later.
 func (b *backend) writeRole(ctx context.Context, name tokens.Name, d *framework.FieldData, exists bool) (*logical.Response, error) {
 	c, old, err := b.store.configAndRole(ctx, name)
 	if err != nil {

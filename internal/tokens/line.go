@@ -16,7 +16,8 @@ const (
 type turn struct {
 	// timed reports whether the token's own timer asked for the refresh.
 	timed bool
-	// start continues the refresh. It returns false if the refresh no longer waits.
+	// start continues the refresh, with the place if it waited for one. It returns false if the refresh no longer
+	// waits or the engine is closing: then the place is still free.
 	start func() bool
 }
 

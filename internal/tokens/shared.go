@@ -8,7 +8,7 @@ type shared[T any] struct {
 	// keep reports whether to keep an unused value; nil keeps none.
 	keep func(T) bool
 
-	mu     sync.Mutex // guards the fields below; not held across keep's or create's callers
+	mu     sync.Mutex // guards the fields below; held while create and keep run
 	values map[string]*counted[T]
 }
 
