@@ -138,10 +138,11 @@ func (as *AuthorizationServer) start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var ready struct{ Issuer, MTLS, Control string }
-	if as.proc, err = startReady(ctx, "authorization server", cmd, as.log, &ready); err != nil {
-		return err
+	proc, err := startReady(ctx, "authorization server", cmd, as.log, &ready)
+	if err != nil {
+		return err // as.proc stays the process that has ended, for close
 	}
-	as.Issuer, as.mtls, as.control = ready.Issuer, ready.MTLS, ready.Control
+	as.proc, as.Issuer, as.mtls, as.control = proc, ready.Issuer, ready.MTLS, ready.Control
 	return nil
 }
 
