@@ -26,7 +26,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	for i := range 200 { // which take a while to register
 		OK(t, as.SetClient(t.Context(), Client{ID: fmt.Sprint("other-", i), Secret: client.Secret}))
 	}
-	restarted := make(chan error, 1)
+	begun, endpoint, restarted := time.Now(), as.TokenURL(), make(chan error, 1)
 	go func() { restarted <- as.Restart(t.Context(), 0) }()
 	for running := true; running; {
 		select {
@@ -35,7 +35,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 			OK(t, err)
 		default:
 			form := url.Values{"grant_type": {"client_credentials"}, "resource": {testResource}, "client_id": {client.ID}, "client_secret": {client.Secret}}
-			response, err := http.PostForm(as.TokenURL(), form)
+			response, err := http.PostForm(endpoint, form)
 			if err != nil {
 				continue // it is down
 			}
@@ -55,7 +55,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 		t.Error("the signing key is another one")
 	}
 	requests := Must(as.Requests(t.Context(), client.ID))(t)
-	if len(requests) < 2 {
+	if len(requests) < 2 || requests[0].Time.After(begun) {
 		t.Errorf("%d token requests, want those before and after the restart", len(requests))
 	}
 }
