@@ -299,7 +299,11 @@ func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Han
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(conn.present, cancel)()
-	faultAnswers[conn.fault](w, r.WithContext(ctx))
+	answer, ok := faultAnswers[conn.fault]
+	if !ok { // Refused, of a connection that was accepted just before
+		panic(http.ErrAbortHandler)
+	}
+	answer(w, r.WithContext(ctx))
 }
 
 // faultAnswers are the answers during the faults. The request's context ends with the fault.
