@@ -1,6 +1,6 @@
 // Package trouble measures the effects of trouble on the users of a mount and of its Vault: servers that hang,
-// limit or refuse, outages, short-lived tokens, and the delete of a large config. Acceptance tests check the
-// figures, bench/cmd/trouble prints them.
+// limit or refuse, outages, short-lived tokens, and the delete of a large config. Acceptance tests check and log the
+// figures.
 package trouble
 
 import (
