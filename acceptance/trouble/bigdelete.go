@@ -173,35 +173,3 @@ func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, r
 	}
 	return err
 }
-
-// A Rewrite is a write that contacts no server and makes the tokens of many roles invalid.
-type Rewrite struct {
-	Roles int
-	Wrote Result
-	Old   int // old tokens that were read when the write had returned
-}
-
-// Run rewrites the config "wide".
-func (w Rewrite) Run(ctx context.Context, s *Stage) (*Rewrite, error) {
-	paths, err := s.holding(ctx, "wide", w.Roles)
-	if err != nil {
-		return nil, err
-	}
-	before := time.Now()
-	if err := bed.Sleep(ctx, time.Second); err != nil { // a token says in whole seconds when it was issued
-		return nil, err
-	}
-	w.Wrote = s.Write(ctx, "config/wide", map[string]any{"audience": "another", "verify": false})
-	if err := done(w.Wrote); err != nil {
-		return nil, err
-	}
-	for chunk := range slices.Chunk(paths, 50) {
-		for _, r := range s.ReadAll(ctx, chunk) {
-			text, _ := r.Data["last_vault_rotation"].(string)
-			if issued, err := time.Parse(time.RFC3339, text); err == nil && !issued.After(before) {
-				w.Old++
-			}
-		}
-	}
-	return &w, nil
-}
