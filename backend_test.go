@@ -236,6 +236,7 @@ func TestInvalidation(t *testing.T) {
 		{"role/weather/reader", "weather/reader", func(active *mount) { active.write("role/weather/reader", fields{"audience": "b", "verify": false}) }, ""},
 		{"role/weather/reader", "weather", func(active *mount) { active.delete("role/weather/reader") }, "t0ken-old"},
 		{"config/weather", "weather", func(active *mount) { active.delete("config/weather") }, ""},
+		{"something/else", "weather", func(*mount) {}, "t0ken-old"},
 	} {
 		t.Run(test.key+" for "+test.name, func(t *testing.T) {
 			storage := &testStorage{}
