@@ -189,7 +189,9 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		},
 		"create the config": func(c *api.Client) int {
 			defer restore()
-			remove(config)(u.root)
+			if code := remove(config)(u.root); code != http.StatusOK {
+				t.Fatalf("deleting the config answered %d", code)
+			}
 			return write(config, u.settings(nil))(c)
 		},
 		"list the roles":           list("role/" + u.name + "/"),
