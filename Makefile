@@ -24,9 +24,7 @@ help: ## List the targets
 build: ## Build the plugin and mcp-token-proxy, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.commit=$(COMMIT)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
-# The last two mostly wait for the time to pass, so they run at once.
-test: test-unit test-acceptance ## Run all tests, and a short soak
-	@$(MAKE) --no-print-directory -j2 test-bench soak
+test: test-unit test-acceptance test-bench soak ## Run all tests, and a short soak
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
