@@ -182,7 +182,16 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	for range 2 {
 		f.refreshed(t, f.brisk, f.ids(f.brisk))
 	}
-	bed.Until(t, 2*briskLifetime, "a refresh of a token without readers", func() bool { return len(f.unread.requests(t)) > alone })
+	bed.Eventually(t, 2*briskLifetime, func() error {
+		if len(f.unread.requests(t)) > alone {
+			return nil
+		}
+		status, err := f.root.Logical().ReadWithContext(t.Context(), bed.Mount+"/status/"+f.unread.name)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("a token without readers was not refreshed: %v", status.Data)
+	})
 	f.notice(t, begun, over)
 	if got := f.ids(f.steady); got != steady {
 		t.Errorf("the tokens %v became %v", steady, got)
