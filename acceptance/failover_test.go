@@ -55,10 +55,11 @@ func testFailover(t *testing.T, opts bed.Options) {
 }
 
 // Lifetimes: without a refresh during the test, with a refresh every 10 s, and with enough left for the longest
-// absence of Vault.
+// absence of Vault: a token that expires meanwhile is not refreshed until it is read.
 const (
 	steadyLifetime = time.Hour
 	briskLifetime  = 20 * time.Second
+	unreadLifetime = 40 * time.Second
 	servedLifetime = time.Minute
 )
 
@@ -70,7 +71,7 @@ type failover struct {
 	steady *upstream
 	brisk  *upstream
 	served *upstream            // used by the broker
-	unread *upstream            // as brisk, but read only once
+	unread *upstream            // read only once
 	paths  map[string]*upstream // of all tokens
 	watch  map[string]*watcher
 	broker *bed.Broker // with the file of a Vault Agent
@@ -101,7 +102,7 @@ func newFailover(t *testing.T, b *bed.Bed) *failover {
 			f.watch[path] = startWatcher(t, func(ctx context.Context) (string, error) { return f.readToken(ctx, client, u, path) })
 		}
 	}
-	f.unread = newUpstream(t, b, "-unread", briskLifetime)
+	f.unread = newUpstream(t, b, "-unread", unreadLifetime)
 	f.unread.configure(t, nil)
 	for where, client := range map[string]*api.Client{"": f.root, atStandbys: f.behind} {
 		for control, path := range map[string]string{
@@ -182,7 +183,7 @@ func (f *failover) through(t *testing.T, event func(t *testing.T)) {
 	for range 2 {
 		f.refreshed(t, f.brisk, f.ids(f.brisk))
 	}
-	bed.Eventually(t, 2*briskLifetime, func() error {
+	bed.Eventually(t, unreadLifetime, func() error {
 		if len(f.unread.requests(t)) > alone {
 			return nil
 		}
