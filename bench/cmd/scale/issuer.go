@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 const (
@@ -45,7 +47,7 @@ func startIssuer() *issuer {
 		asked := time.Now()
 		random := make([]byte, tokenSize*3/4)
 		_, _ = rand.Read(random) // never fails
-		if pause(r.Context(), time.Duration(i.latency.Load())) != nil {
+		if bed.Sleep(r.Context(), time.Duration(i.latency.Load())) != nil {
 			return
 		}
 		client, _, _ := r.BasicAuth()

@@ -81,15 +81,3 @@ func run(ctx context.Context, o options) (err error) {
 	r.print()
 	return errors.Join(measure.WriteJSON(o.out, "scale.json", r), r.plot(o.plots))
 }
-
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}

@@ -22,31 +22,31 @@ const clients = 16
 
 // mountReport holds all figures.
 type mountReport struct {
-	Steps       []step  `json:"steps"`
-	Written     float64 `json:"configs_written_per_second"`
-	Fetched     float64 `json:"tokens_fetched_per_second"`
-	Idle        use     `json:"cpu_with_no_token_due"`
-	IdleOfOne   use     `json:"cpu_with_no_token_due_and_one_config"`
-	Busy        use     `json:"cpu_with_tokens_of_an_hour"`
-	Rest        seconds `json:"rest"` // before memory at rest was read
-	AtRest      memory  `json:"memory_at_rest"`
-	AtRestOfOne memory  `json:"memory_at_rest_with_one_config"`
-	AtWork      memory  `json:"memory_with_tokens_of_an_hour"` // its peak is that of replacing all of them too
-	WritePeak   int64   `json:"peak_memory_while_writing"`     // the second half of the configs
-	Requests    []asked `json:"requests"`
+	Steps       []step         `json:"steps"`
+	Written     float64        `json:"configs_written_per_second"`
+	Fetched     float64        `json:"tokens_fetched_per_second"`
+	Idle        use            `json:"cpu_with_no_token_due"`
+	IdleOfOne   use            `json:"cpu_with_no_token_due_and_one_config"`
+	Busy        use            `json:"cpu_with_tokens_of_an_hour"`
+	Rest        seconds        `json:"rest"` // before memory at rest was read
+	AtRest      measure.Memory `json:"memory_at_rest"`
+	AtRestOfOne measure.Memory `json:"memory_at_rest_with_one_config"`
+	AtWork      measure.Memory `json:"memory_with_tokens_of_an_hour"` // its peak is that of replacing all of them too
+	WritePeak   int64          `json:"peak_memory_while_writing"`     // the second half of the configs
+	Requests    []asked        `json:"requests"`
 
 	Outages []*outage `json:"outages"`
 }
 
 // step holds the figures for one number of configs, each with a token.
 type step struct {
-	Configs int     `json:"configs"`
-	First   float64 `json:"first_answer"` // from the plugin's end
-	Mounted float64 `json:"mounted"`      // from unsealing Vault to the first answer
-	Loaded  float64 `json:"all_timers_set"`
-	LoadCPU float64 `json:"load_cpu"`
-	Fetched memory  `json:"memory_after_fetching"`
-	Memory  memory  `json:"memory_after_restart"`
+	Configs int            `json:"configs"`
+	First   float64        `json:"first_answer"` // from the plugin's end
+	Mounted float64        `json:"mounted"`      // from unsealing Vault to the first answer
+	Loaded  float64        `json:"all_timers_set"`
+	LoadCPU float64        `json:"load_cpu"`
+	Fetched measure.Memory `json:"memory_after_fetching"`
+	Memory  measure.Memory `json:"memory_after_restart"`
 }
 
 // asked is a request for all names that was made some times.
@@ -222,7 +222,7 @@ func (m *mount) busy(ctx context.Context, o options) (use, error) {
 	}
 	m.issuer.setLifetimes(busyLifetime, busyLifetime)
 	// The last one replaced may be the first that falls due.
-	if err := pause(ctx, min(time.Duration(o.Rest), leastLifetime*3/4)); err != nil {
+	if err := bed.Sleep(ctx, min(time.Duration(o.Rest), leastLifetime*3/4)); err != nil {
 		return use{}, err
 	}
 	return m.watch(ctx, busyLifetime, o)
@@ -348,7 +348,7 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 	}
 	s.First, s.Mounted = measure.Median(firsts), measure.Median(mounts)
 	s.Loaded, s.LoadCPU = measure.Median(loads), measure.Median(cpus)
-	if err := pause(ctx, time.Second); err != nil {
+	if err := bed.Sleep(ctx, time.Second); err != nil {
 		return s, err
 	}
 	s.Memory, err = m.memory()
@@ -430,7 +430,7 @@ func (m *mount) await(ctx context.Context, every time.Duration, ask func() error
 		if err == nil {
 			return nil
 		}
-		if pause(ctx, every) != nil {
+		if bed.Sleep(ctx, every) != nil {
 			return fmt.Errorf("gave up waiting: %w", err)
 		}
 	}
@@ -443,7 +443,7 @@ func (m *mount) watch(ctx context.Context, lifetime time.Duration, o options) (u
 	if err != nil {
 		return u, err
 	}
-	if err := pause(ctx, time.Duration(o.Idle)); err != nil {
+	if err := bed.Sleep(ctx, time.Duration(o.Idle)); err != nil {
 		return u, err
 	}
 	after, err := m.cpu()
@@ -461,13 +461,11 @@ func (m *mount) cpu() (time.Duration, error) {
 	return measure.CPU(pid)
 }
 
-type memory = measure.Memory
-
 // memory returns the memory of the plugin's process.
-func (m *mount) memory() (memory, error) {
+func (m *mount) memory() (measure.Memory, error) {
 	pid, err := m.node.PluginPID()
 	if err != nil {
-		return memory{}, err
+		return measure.Memory{}, err
 	}
 	return measure.MemoryOf(pid)
 }
@@ -482,9 +480,9 @@ func (m *mount) forgetPeak() error {
 }
 
 // memoryAtRest is that after the plugin has been left alone for long enough.
-func (m *mount) memoryAtRest(ctx context.Context, o options) (memory, error) {
-	if err := pause(ctx, time.Duration(o.Rest)-time.Since(m.alone)); err != nil {
-		return memory{}, err
+func (m *mount) memoryAtRest(ctx context.Context, o options) (measure.Memory, error) {
+	if err := bed.Sleep(ctx, time.Duration(o.Rest)-time.Since(m.alone)); err != nil {
+		return measure.Memory{}, err
 	}
 	return m.memory()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // outageLifetime is that of tokens that fall due in an outage: they are refreshed 30 s ahead of their
@@ -32,16 +33,16 @@ var outageHosts = []int{10, 100}
 
 // An outage is one of Vault, in which all tokens fall due: how they are replaced once it is over.
 type outage struct {
-	Hosts   int     `json:"hosts"`
-	Names   int     `json:"names"`
-	Margin  float64 `json:"valid_for_at_least"` // at the outage's end
-	Most    float64 `json:"valid_for_at_most"`
-	Late    int     `json:"too_late"`   // answered by the authorization server after the old token's end
-	Left    float64 `json:"least_left"` // of an old token's life, when the server answered
-	Seconds float64 `json:"seconds"`    // from the outage's end to the last answer
-	Rate    float64 `json:"refreshes_per_second"`
-	Bound   float64 `json:"bound_per_second"` // see bound
-	Memory  memory  `json:"memory"`           // just after
+	Hosts   int            `json:"hosts"`
+	Names   int            `json:"names"`
+	Margin  float64        `json:"valid_for_at_least"` // at the outage's end
+	Most    float64        `json:"valid_for_at_most"`
+	Late    int            `json:"too_late"`   // answered by the authorization server after the old token's end
+	Left    float64        `json:"least_left"` // of an old token's life, when the server answered
+	Seconds float64        `json:"seconds"`    // from the outage's end to the last answer
+	Rate    float64        `json:"refreshes_per_second"`
+	Bound   float64        `json:"bound_per_second"` // see bound
+	Memory  measure.Memory `json:"memory"`           // just after
 
 	done map[string]bool // clients whose token was replaced
 	last time.Time
@@ -87,7 +88,7 @@ func (m *mount) outage(ctx context.Context, hosts int) (*outage, error) {
 		return nil, fmt.Errorf("a token is valid for %s: it was not replaced", time.Until(last))
 	}
 	const margin = outageLifetime / 4
-	if err := pause(ctx, time.Until(last.Add(-margin))); err != nil {
+	if err := bed.Sleep(ctx, time.Until(last.Add(-margin))); err != nil {
 		return nil, err
 	}
 	m.issuer.latency.Store(int64(fetchLatency))
@@ -103,7 +104,7 @@ func (m *mount) outage(ctx context.Context, hosts int) (*outage, error) {
 		if time.Since(begun) > 10*time.Minute {
 			return nil, fmt.Errorf("%d tokens were not replaced in %s", m.issuer.left(o), time.Since(begun))
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := bed.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

@@ -102,7 +102,7 @@ func (u use) String() string {
 func (m *mountReport) last() step { return m.Steps[len(m.Steps)-1] }
 
 // perToken returns the bytes that each token after the first adds to the process.
-func (m *mountReport) perToken(of1, ofAll memory) float64 {
+func (m *mountReport) perToken(of1, ofAll measure.Memory) float64 {
 	return float64(ofAll.Anonymous-of1.Anonymous) / float64(max(1, m.last().Configs-m.Steps[0].Configs))
 }
 

@@ -4,14 +4,16 @@ import (
 	"math"
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
 // The peaks of holding tokens, of an outage, and of requests for all tokens are kept apart.
 func TestPeaksAreOfAllTimes(t *testing.T) {
 	m := &mountReport{
-		Steps: []step{{Memory: memory{Peak: 1}, Fetched: memory{Peak: 4}}}, WritePeak: 3, AtWork: memory{Peak: 5},
-		AtRest:  memory{Resident: 2, Peak: 9},
-		Outages: []*outage{{Memory: memory{Peak: 7}}, {Memory: memory{Peak: 6}}}, Requests: []asked{{Peak: 9}, {Peak: 8}},
+		Steps: []step{{Memory: measure.Memory{Peak: 1}, Fetched: measure.Memory{Peak: 4}}}, WritePeak: 3, AtWork: measure.Memory{Peak: 5},
+		AtRest:  measure.Memory{Resident: 2, Peak: 9},
+		Outages: []*outage{{Memory: measure.Memory{Peak: 7}}, {Memory: measure.Memory{Peak: 6}}}, Requests: []asked{{Peak: 9}, {Peak: 8}},
 	}
 	if m.holdingPeak() != 5 || m.outagePeak() != 7 || m.peak() != 9 {
 		t.Errorf("peaks of %d, %d and %d; want 5, 7 and 9", m.holdingPeak(), m.outagePeak(), m.peak())
