@@ -160,7 +160,7 @@ func TestMountComesToStandbys(t *testing.T) {
 		lag.measure(t, c, func() {
 			bed.OK(t, sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}))
 		}, func(ctx context.Context, standby *api.Client) (bool, error) {
-			response, err := standby.Logical().ReadRawWithContext(ctx, mount+"/metrics") // answered by each node
+			response, err := bed.ReadRaw(ctx, standby, mount+"/metrics") // answered by each node
 			if err == nil {
 				return false, response.Body.Close()
 			}

@@ -126,7 +126,7 @@ func (b *Bed) Mounted(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		response, err := client.Logical().ReadRawWithContext(ctx, Mount+"/metrics")
+		response, err := ReadRaw(ctx, client, Mount+"/metrics")
 		if err != nil {
 			return fmt.Errorf("the mount at %s: %w", node.ID, err)
 		}

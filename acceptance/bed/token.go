@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -19,9 +20,21 @@ type Token struct {
 	TokenID           string    `json:"token_id"`
 }
 
+// ReadRaw reads a path. A redirect is an error: Vault's client follows one only, and a node that knows no active node
+// redirects to another such node.
+func ReadRaw(ctx context.Context, client *api.Client, path string) (*api.Response, error) {
+	response, err := client.Logical().ReadRawWithContext(ctx, path)
+	if err == nil && response.StatusCode >= http.StatusMultipleChoices {
+		response.Body.Close()
+		return nil, fmt.Errorf("read %s: %s", path, response.Status)
+	}
+	return response, err
+}
+
 // ReadToken reads the token at path below the mount, such as "token/weather".
 func (b *Bed) ReadToken(ctx context.Context, client *api.Client, path string) (*Token, error) {
-	secret, err := client.Logical().ReadWithContext(ctx, Mount+"/"+path)
+	response, err := ReadRaw(ctx, client, Mount+"/"+path)
+	secret, err := client.Logical().ParseRawResponseAndCloseBody(response, err)
 	if err != nil {
 		return nil, err
 	}
