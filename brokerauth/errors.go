@@ -20,8 +20,8 @@ type Error struct {
 	// StatusCode is the HTTP status of Vault's answer: 404 if the config or role does not exist, 403 if
 	// the Vault token is not valid or its policies do not permit the path, 400 if the authorization
 	// server refused the plugin's request, 502 if the plugin can't reach the authorization server, 504
-	// if the authorization server has not answered yet, 503 if Vault is sealed. It is 0 if Vault did not
-	// answer, or if the answer is not a token's.
+	// if the authorization server has not answered yet, 503 if Vault is sealed, 307 if its nodes are
+	// electing an active node. It is 0 if Vault did not answer, or if the answer is not a token's.
 	StatusCode int
 
 	// Err is the cause: an [*api.ResponseError] if Vault answered with an error.
@@ -42,6 +42,8 @@ func (e *Error) reason() string {
 		return e.Err.Error()
 	case http.StatusNotFound:
 		return "Vault answered 404: no such config or role, or the plugin is not mounted there, or does not run on the node that answered"
+	case http.StatusTemporaryRedirect:
+		return "Vault answered 307: its nodes are electing an active node"
 	case http.StatusForbidden:
 		return "Vault answered 403: the Vault token is not valid, or its policies do not allow this"
 	}
@@ -59,6 +61,10 @@ func isGatewayTimeout(err error) bool {
 	failure, ok := errors.AsType[*Error](err)
 	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
+
+// errRedirected is a second redirect, with which Vault's client returns neither an error nor a secret. During an
+// election a node redirects to the last active node, which may redirect too.
+var errRedirected = errors.New("redirected twice")
 
 // errNotFound is a 404 for which Vault's client returns no error.
 var errNotFound = errors.New("not found")

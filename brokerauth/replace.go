@@ -11,7 +11,7 @@ import (
 // errStillHeld is Vault's answer to a refresh that still names the refused token.
 var errStillHeld = fmt.Errorf("%w: it is too young for that, or the authorization server repeats it", ErrNotReplaced)
 
-var errNotARefresh = errors.New("the answer does not come from a refresh path of vault-plugin-mcp-oauth")
+var errNotARefresh = errors.New("the answer does not come from a refresh path of vault-plugin-mcp-oauth, or Vault has no active node")
 
 // Replace asks Vault to replace an access token that the MCP server refused (401, RFC 6750 section 3.1), and reads
 // the new token. If it returns nil, Token returns a different token. A [Transport] calls it itself.

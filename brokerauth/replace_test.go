@@ -69,6 +69,7 @@ func TestRefusedRefreshLeavesTheHeldToken(t *testing.T) {
 		"no such path":     {func(w *world) { w.status[http.MethodPut] = http.StatusNotFound }, "refresh", http.StatusNotFound},
 		"unreachable":      {func(w *world) { w.lost = errLost }, "refresh", 0},
 		"another path":     {func(w *world) { w.status[http.MethodPut], w.body = http.StatusOK, `{"data":{}}` }, "refresh", 0},
+		"no active node":   {func(w *world) { w.status[http.MethodPut] = http.StatusTemporaryRedirect }, "refresh", 0},
 		"no content":       {func(w *world) { w.status[http.MethodPut] = http.StatusNoContent }, "refresh", 0},
 		"lost in between":  {func(w *world) { w.status[http.MethodGet] = http.StatusServiceUnavailable }, "read", http.StatusServiceUnavailable},
 		"hangs in between": {func(w *world) { w.latency = time.Hour }, "read", 0},

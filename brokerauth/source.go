@@ -34,6 +34,7 @@ package brokerauth
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -192,9 +193,13 @@ func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
 	var asked time.Time
 	var secret *api.Secret
 	err := whileFetching(ctx, func() error {
-		var err error
 		asked = time.Now()
-		secret, err = s.vault.Logical().ReadWithContext(ctx, s.tokenPath)
+		response, err := s.vault.Logical().ReadRawWithContext(ctx, s.tokenPath)
+		if err == nil && response.StatusCode >= http.StatusMultipleChoices {
+			response.Body.Close()
+			return &Error{Op: "read", Path: s.tokenPath, StatusCode: response.StatusCode, Err: errRedirected}
+		}
+		secret, err = s.vault.Logical().ParseRawResponseAndCloseBody(response, err)
 		if err != nil || secret == nil {
 			return failed("read", s.tokenPath, err)
 		}

@@ -60,6 +60,7 @@ func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
 		"sealed":            {func(w *world) { w.status[http.MethodGet] = http.StatusServiceUnavailable }, http.StatusServiceUnavailable},
 		"no upstream":       {func(w *world) { w.status[http.MethodGet] = http.StatusBadGateway }, http.StatusBadGateway},
 		"permission denied": {func(w *world) { w.status[http.MethodGet] = http.StatusForbidden }, http.StatusForbidden},
+		"no active node":    {func(w *world) { w.status[http.MethodGet] = http.StatusTemporaryRedirect }, http.StatusTemporaryRedirect},
 		"no such path":      {func(w *world) { w.status[http.MethodGet] = http.StatusNotFound }, http.StatusNotFound},
 		"nonsense":          {func(w *world) { w.ttl = 0 }, 0},
 	} {

@@ -140,6 +140,9 @@ func (w *world) answer(req *http.Request, id string) (*http.Response, time.Durat
 		_, _ = recorder.WriteString(`{"errors":["the fetch goes on: read again"]}`)
 		return result(recorder, req), pluginWait, nil
 	case status != 0:
+		if status == http.StatusTemporaryRedirect {
+			recorder.Header().Set("Location", req.URL.String())
+		}
 		recorder.WriteHeader(status)
 		_, _ = recorder.WriteString(w.body)
 	case req.Method == http.MethodGet && req.URL.Path == "/v1/"+tokenPath:
