@@ -77,7 +77,7 @@ type failover struct {
 	broker *bed.Broker // with the file of a Vault Agent
 	begun  time.Time
 	events int
-	held   time.Duration // how long a node took at most to seal or to step down in this event; it holds requests meanwhile
+	held   time.Duration // the longest seal or step-down of this event: the node holds requests meanwhile
 }
 
 const (
@@ -173,7 +173,6 @@ func (f *failover) refreshed(t *testing.T, u *upstream, than [2]string) {
 
 // through makes an event happen, waits until it is over, and checks the readers.
 func (f *failover) through(t *testing.T, event func(t *testing.T)) {
-	f.held = 0
 	begun, steady, asked := time.Now(), f.ids(f.steady), len(f.steady.requests(t))
 	event(t)
 	bed.OK(t, f.bed.WaitHealthy(t.Context()))
@@ -241,6 +240,7 @@ func (f *failover) notice(t *testing.T, begun time.Time, over time.Duration) {
 	if most := max(mount, due, f.held)*3/2 + busy; gaps[f.brisk] > most {
 		t.Errorf("readers of tokens that become due had no answer for %s, want at most %s", gaps[f.brisk], most)
 	}
+	f.held = 0
 }
 
 func round(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
