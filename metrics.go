@@ -18,6 +18,27 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 )
 
+// metrics are the metrics of one mount, in its own registries: mounts share the process.
+type metrics struct {
+	registry *prometheus.Registry
+	tokens   prometheus.Gatherers // computed at scrape time
+	passive  func() bool          // reports whether this node may not refresh tokens
+
+	scraping sync.Mutex // allows one scrape at a time; guards scraped
+	scraped  int        // bytes in the last scrape
+
+	requests *prometheus.CounterVec   // outcome, error
+	duration *prometheus.HistogramVec // outcome
+	shared   prometheus.Counter
+	lag      prometheus.Histogram
+	storage  *prometheus.CounterVec // operation
+	reads    map[string]prometheus.Counter
+	// refreshes counts writes to refresh/; Refreshed counts due refreshes.
+	refreshes *prometheus.CounterVec
+}
+
+var _ tokens.Observer = (*metrics)(nil)
+
 // Outcomes of reads and of token requests, as labels.
 const (
 	outcomeSuccess       = "success"
@@ -45,29 +66,6 @@ var errorCodes = []string{
 
 // otherCode is the label of other codes, and of a refusal without a code.
 const otherCode = "other"
-
-// metrics are the metrics of one mount, in its own registries: mounts share the process.
-type metrics struct {
-	registry *prometheus.Registry
-	// tokens has one registry for the counts of tokens and one per gauge that every token has. Gathering and writing
-	// them in turn needs a fraction of the memory.
-	tokens  prometheus.Gatherers
-	passive func() bool // reports whether this node may not refresh tokens
-
-	scraping sync.Mutex // allows one scrape at a time; guards scraped
-	scraped  int        // bytes in the last scrape
-
-	requests *prometheus.CounterVec   // outcome, error
-	duration *prometheus.HistogramVec // outcome
-	shared   prometheus.Counter
-	lag      prometheus.Histogram
-	storage  *prometheus.CounterVec // operation
-	reads    map[string]prometheus.Counter
-	// refreshes counts writes to refresh/; Refreshed counts due refreshes.
-	refreshes *prometheus.CounterVec
-}
-
-var _ tokens.Observer = (*metrics)(nil)
 
 func newMetrics() *metrics {
 	m := &metrics{
@@ -132,9 +130,9 @@ func newMetrics() *metrics {
 	return m
 }
 
-// show adds the tokens held by the engine to the metrics. each is tokens.Engine.Each. A passive node leaves them out:
-// it doesn't know how their refreshes go.
-func (m *metrics) show(each func(func(tokens.Name, tokens.Status)), passive func() bool) {
+// show adds the tokens held by the engine to the metrics. A passive node leaves them out: it doesn't know how their
+// refreshes go.
+func (m *metrics) show(each eachToken, passive func() bool) {
 	m.passive = passive
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "mcp_oauth_active",
@@ -145,14 +143,7 @@ func (m *metrics) show(each func(func(tokens.Name, tokens.Status)), passive func
 		}
 		return 1
 	}))
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(held{each})
-	m.tokens = prometheus.Gatherers{registry}
-	for _, gauge := range tokenGauges {
-		registry := prometheus.NewRegistry()
-		registry.MustRegister(heldEach{each, gauge})
-		m.tokens = append(m.tokens, registry)
-	}
+	m.tokens = each.registries()
 }
 
 func (m *metrics) registries() prometheus.Gatherers {
@@ -245,111 +236,3 @@ func outcomeOf(err error) string {
 		return outcomeError
 	}
 }
-
-// held collects token counts at scrape time.
-type held struct {
-	each func(func(tokens.Name, tokens.Status))
-}
-
-var (
-	statesDesc = prometheus.NewDesc("mcp_oauth_tokens",
-		"Tokens of the mount, by state as in status/.", []string{"state"}, nil)
-	unsavedDesc = prometheus.NewDesc("mcp_oauth_unsaved_tokens",
-		"Tokens that could not be stored yet: they would not survive a restart.", nil, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (held) Describe(descs chan<- *prometheus.Desc) { descs <- statesDesc; descs <- unsavedDesc }
-
-// Collect implements prometheus.Collector.
-func (h held) Collect(all chan<- prometheus.Metric) {
-	states := map[tokens.State]int{}
-	unsaved := 0
-	h.each(func(_ tokens.Name, status tokens.Status) {
-		states[status.State]++
-		if status.Unsaved {
-			unsaved++
-		}
-	})
-	for _, state := range []tokens.State{
-		tokens.StateOK, tokens.StateFailing, tokens.StateDown, tokens.StateIdle, tokens.StateEmpty,
-	} {
-		all <- prometheus.MustNewConstMetric(statesDesc, prometheus.GaugeValue, float64(states[state]), string(state))
-	}
-	all <- prometheus.MustNewConstMetric(unsavedDesc, prometheus.GaugeValue, float64(unsaved))
-}
-
-// heldEach collects one gauge of each token at scrape time. Its labels hold the names of configs and roles, so
-// operators bound their number.
-type heldEach struct {
-	each func(func(tokens.Name, tokens.Status))
-	tokenGauge
-}
-
-// A tokenGauge is a value of a token; ok is false if the token has none now.
-type tokenGauge struct {
-	desc *prometheus.Desc
-	of   func(tokens.Status) (value float64, ok bool)
-}
-
-func newTokenGauge(name, help string, of func(tokens.Status) (float64, bool)) tokenGauge {
-	return tokenGauge{prometheus.NewDesc(name, help, []string{"server", "role"}, nil), of}
-}
-
-var tokenGauges = []tokenGauge{
-	newTokenGauge("mcp_oauth_token_expiry_timestamp_seconds",
-		"When the held token expires; only if it is valid.",
-		func(s tokens.Status) (float64, bool) {
-			if s.Token == nil {
-				return 0, false
-			}
-			return timestamp(s.Token.Expires), true
-		}),
-	newTokenGauge("mcp_oauth_token_refresh_due_timestamp_seconds",
-		"When the held token is due to be refreshed, in the past if the refresh is late; without idle tokens.",
-		func(s tokens.Status) (float64, bool) {
-			if s.Token == nil || s.State == tokens.StateIdle {
-				return 0, false
-			}
-			return timestamp(s.Token.RefreshAt), true
-		}),
-	newTokenGauge("mcp_oauth_token_consecutive_failures",
-		"Requests for the token that failed in a row; only if the last one failed.",
-		func(s tokens.Status) (float64, bool) {
-			if s.Failure == nil {
-				return 0, false
-			}
-			return float64(s.Failure.Count), true
-		}),
-	newTokenGauge("mcp_oauth_token_consecutive_refusals",
-		"Requests for the token that the authorization server refused in a row; only if the last one failed.",
-		func(s tokens.Status) (float64, bool) {
-			if s.Failure == nil {
-				return 0, false
-			}
-			return float64(s.Failure.Refusals), true
-		}),
-	newTokenGauge("mcp_oauth_token_next_attempt_timestamp_seconds",
-		"Earliest time of the next request; only if the last one failed.",
-		func(s tokens.Status) (float64, bool) {
-			if s.Failure == nil {
-				return 0, false
-			}
-			return timestamp(s.Failure.NextAttempt), true
-		}),
-}
-
-// Describe implements prometheus.Collector.
-func (h heldEach) Describe(descs chan<- *prometheus.Desc) { descs <- h.desc }
-
-// Collect implements prometheus.Collector.
-func (h heldEach) Collect(all chan<- prometheus.Metric) {
-	h.each(func(name tokens.Name, status tokens.Status) {
-		if value, ok := h.of(status); ok {
-			all <- prometheus.MustNewConstMetric(h.desc, prometheus.GaugeValue, value, name.Server, name.Role)
-		}
-	})
-}
-
-// timestamp returns a time in seconds since 1970, as Prometheus expects.
-func timestamp(t time.Time) float64 { return float64(t.UnixMilli()) / 1e3 }

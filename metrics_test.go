@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
-	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // metricsText returns the metrics as Prometheus reads them.
@@ -233,22 +232,6 @@ func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
 	m.counts(map[string]float64{`storage_errors_total{operation="get"}`: 0})
 }
 
-// No refresh is due of a token that no caller reads.
-func TestMetricsOfAnIdleToken(t *testing.T) {
-	for state, due := range map[tokens.State]bool{tokens.StateOK: true, tokens.StateFailing: true, tokens.StateIdle: false} {
-		m := newMetrics()
-		m.show(func(f func(tokens.Name, tokens.Status)) {
-			f(weather, tokens.Status{State: state, Token: &tokens.Token{Expires: time.Now(), RefreshAt: time.Now()}})
-		}, func() bool { return false })
-		names := map[string]bool{}
-		for _, family := range must(m.registries().Gather())(t) {
-			names[family.GetName()] = true
-		}
-		equal(t, fmt.Sprint(state, ": an expiry"), names["mcp_oauth_token_expiry_timestamp_seconds"], true)
-		equal(t, fmt.Sprint(state, ": a time of refresh"), names["mcp_oauth_token_refresh_due_timestamp_seconds"], due)
-	}
-}
-
 // A passive node refreshes nothing, so it has only the metrics of its own requests.
 func TestMetricsOfAPassiveNode(t *testing.T) {
 	as := newAuthServer(t)
@@ -333,31 +316,6 @@ func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page stri
 	}
 	if len(rows) == 0 {
 		t.Error("the page has no table of outcomes")
-	}
-}
-
-// The page says how many series a token has, which operators need to size Prometheus.
-func TestDocumentedNumberOfSeries(t *testing.T) {
-	token, failure := new(tokens.Token), new(tokens.FailureStatus)
-	least, most := len(tokenGauges), 0
-	for _, status := range []tokens.Status{
-		{State: tokens.StateEmpty},
-		{State: tokens.StateIdle, Token: token},
-		{State: tokens.StateDown, Failure: failure},
-		{State: tokens.StateOK, Token: token},
-		{State: tokens.StateFailing, Token: token, Failure: failure},
-	} {
-		series := 0
-		for _, gauge := range tokenGauges {
-			if _, ok := gauge.of(status); ok {
-				series++
-			}
-		}
-		least, most = min(least, series), max(most, series)
-	}
-	page := readText(t, "docs/metrics.md")
-	if want := fmt.Sprintf("%d to %d series for each token", least, most); !strings.Contains(page, want) {
-		t.Errorf("the page does not say %q", want)
 	}
 }
 
