@@ -103,10 +103,7 @@ func (f field[T]) printable() field[T] {
 // empty and read as byDefault.
 func choiceField[T any, S ~string](name string, at func(*T) *S, byDefault S, values []S, description string) field[T] {
 	f := textField(name, at, 0, description)
-	f.schema.AllowedValues = []any{""}
-	for _, value := range values {
-		f.schema.AllowedValues = append(f.schema.AllowedValues, string(value))
-	}
+	f.schema = *choiceSchema(description, append([]S{""}, values...))
 	f.set = func(to *T, d *framework.FieldData) {
 		if *at(to) = S(d.Get(name).(string)); *at(to) == byDefault {
 			*at(to) = ""

@@ -66,11 +66,7 @@ func statusList(names string) map[int][]framework.Response {
 
 func statusFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"state": {
-			Type:          framework.TypeString,
-			AllowedValues: []any{string(tokens.StateOK), string(tokens.StateFailing), string(tokens.StateDown), string(tokens.StateIdle), string(tokens.StateEmpty)},
-			Description:   "ok; failing: the last attempt failed, the held token is still valid; down: the last attempt failed, and the plugin holds no valid token; idle: brokers have stopped reading the token, so it expires; empty: not obtained yet, the next read does so.",
-		},
+		"state":                         choiceSchema("ok; failing: the last attempt failed, the held token is still valid; down: the last attempt failed, and the plugin holds no valid token; idle: brokers have stopped reading the token, so it expires; empty: not obtained yet, the next read does so.", tokens.States()),
 		"token_id":                      textSchema("The token_id of the held token, if it is valid."),
 		"expires_at":                    timeSchema("When the held token expires"),
 		"last_vault_rotation":           timeSchema("When the held token was obtained"),
@@ -201,13 +197,11 @@ func (l *overview) response() *logical.Response {
 	return logical.ListResponseWithInfo(l.keys, l.info)
 }
 
-// bySeverity orders the states of tokens, the worst last.
-var bySeverity = []tokens.State{tokens.StateOK, tokens.StateIdle, tokens.StateEmpty, tokens.StateFailing, tokens.StateDown}
-
 // worst returns the first brief with the worst state.
 func worst(briefs []brief) brief {
+	states := tokens.States()
 	return slices.MaxFunc(briefs, func(x, y brief) int {
-		return slices.Index(bySeverity, x.state) - slices.Index(bySeverity, y.state)
+		return slices.Index(states, x.state) - slices.Index(states, y.state)
 	})
 }
 

@@ -1,6 +1,7 @@
 package mcpoauth
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
 // always are the fields of every status.
@@ -178,4 +181,19 @@ func TestStatusDuringAFetch(t *testing.T) {
 	shows(t, m.read("status/weather"), fields{"state": "empty", "refreshing": true})
 	as.release()
 	wait()
+}
+
+func TestEveryStateIsDocumentedAndCounted(t *testing.T) {
+	schema, page, metrics := statusFields()["state"], readText(t, "docs/api.md"), newMount(t).metrics()
+	var values []any
+	for _, state := range tokens.States() {
+		values = append(values, string(state))
+		contains(t, "the schema's description", schema.Description, string(state))
+		contains(t, "the help text", statusHelp, string(state))
+		contains(t, "docs/api.md", page, fmt.Sprintf("\n  - `%s`: ", state))
+		if _, ok := metrics[fmt.Sprintf("tokens{state=%q}", state)]; !ok {
+			t.Errorf("the metrics don't count the tokens in state %s", state)
+		}
+	}
+	equal(t, "the schema's allowed values", schema.AllowedValues, values)
 }

@@ -10,6 +10,14 @@ func textsSchema(description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: framework.TypeStringSlice, Description: description}
 }
 
+func choiceSchema[S ~string](description string, values []S) *framework.FieldSchema {
+	schema := textSchema(description)
+	for _, value := range values {
+		schema.AllowedValues = append(schema.AllowedValues, string(value))
+	}
+	return schema
+}
+
 func boolSchema(description string) *framework.FieldSchema {
 	return &framework.FieldSchema{Type: framework.TypeBool, Description: description}
 }

@@ -100,9 +100,7 @@ func (c tokenCounts) Collect(all chan<- prometheus.Metric) {
 			unsaved++
 		}
 	})
-	for _, state := range []tokens.State{
-		tokens.StateOK, tokens.StateFailing, tokens.StateDown, tokens.StateIdle, tokens.StateEmpty,
-	} {
+	for _, state := range tokens.States() {
 		all <- prometheus.MustNewConstMetric(statesDesc, prometheus.GaugeValue, float64(states[state]), string(state))
 	}
 	all <- prometheus.MustNewConstMetric(unsavedDesc, prometheus.GaugeValue, float64(unsaved))

@@ -22,6 +22,9 @@ const (
 	StateEmpty State = "empty"
 )
 
+// States returns every state, the worst last.
+func States() []State { return []State{StateOK, StateIdle, StateEmpty, StateFailing, StateDown} }
+
 // Status is the health of a name. It holds no secret.
 type Status struct {
 	State State
