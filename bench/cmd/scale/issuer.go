@@ -28,12 +28,13 @@ const (
 // tokenSize is the length of a token: that of a signed JWT with a usual set of claims.
 const tokenSize = 1024
 
-// An issuer is an authorization server that answers every token request with a token of its own.
+// An issuer is an authorization server that answers every token request with a token of its own, if it does not fail.
 type issuer struct {
 	*httptest.Server
 	lifetimes atomic.Pointer[[2]time.Duration] // least and most
 	latency   atomic.Int64                     // of each answer, in nanoseconds
 	issued    atomic.Int64
+	failing   atomic.Bool // answers 503
 
 	mu     sync.Mutex // guards the fields below
 	held   map[string]time.Time
@@ -48,6 +49,10 @@ func startIssuer() *issuer {
 		random := make([]byte, tokenSize*3/4)
 		_, _ = rand.Read(random) // never fails
 		if bed.Sleep(r.Context(), time.Duration(i.latency.Load())) != nil {
+			return
+		}
+		if i.failing.Load() {
+			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 			return
 		}
 		client, _, _ := r.BasicAuth()

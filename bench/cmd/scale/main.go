@@ -1,6 +1,7 @@
 // Command scale measures the plugin's process on a real Vault with thousands of configs, each with a token: how soon
 // after a restart it answers, how long it takes to set all timers, its memory and its CPU time while idle, how long
-// lists take, and whether all tokens that fell due in an outage of Vault are replaced in time.
+// lists and metrics take, also while all tokens fail, and whether all tokens that fell due in an outage of Vault are
+// replaced in time.
 //
 // Its authorization server is a handler of this process, because an OpenID provider would need minutes for so many
 // tokens.
@@ -73,6 +74,9 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if r.Mount.AtWork, err = m.memory(); err != nil {
+		return err
+	}
+	if err := m.failing(ctx, r.Mount); err != nil {
 		return err
 	}
 	if r.Mount.Outages, err = m.outages(ctx); err != nil {

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
+)
+
+// failing measures the requests that say most about a token while all tokens are valid and their refreshes fail: the
+// status has each token's error, and the metrics have all of its gauges.
+func (m *mount) failing(ctx context.Context, r *mountReport) error {
+	fmt.Fprintf(os.Stderr, "scale: requests while the refreshes of %d tokens fail\n", m.configs)
+	m.issuer.failing.Store(true)
+	defer m.issuer.failing.Store(false)
+	if err := m.all(ctx, func(ctx context.Context, i int) error { return m.fail(ctx, server(i)) }); err != nil {
+		return err
+	}
+	if err := r.ask(ctx, m, "list of `status/` while all tokens fail", listOf("status/")); err != nil {
+		return err
+	}
+	return r.ask(ctx, m, "`metrics` while all tokens fail", request{http.MethodGet, "metrics"})
+}
+
+// fail asks for another token for a server until the plugin has asked the authorization server, which fails.
+func (m *mount) fail(ctx context.Context, server string) error {
+	return m.await(ctx, 200*time.Millisecond, func() error {
+		_, err := m.do(ctx, http.MethodPost, bed.Mount+"/refresh/"+server, nil)
+		if failed, ok := errors.AsType[*errStatus](err); ok && failed.status == http.StatusBadGateway {
+			return nil
+		}
+		if err == nil {
+			return errNotReplaced
+		}
+		return err
+	})
+}
