@@ -21,18 +21,18 @@ type apiSection struct {
 var (
 	// apiPath is a row of the table of paths.
 	apiPath = regexp.MustCompile(`^\| (.+) \| (.+) \|$`)
-	// apiItem is an item of a list: "- name, name (type, default): " of a request, "- name, name: " of a response.
+	// apiItem is a list item: "- name, name (type, default): " for request fields, "- name, name: " for response
+	// fields.
 	apiItem = regexp.MustCompile(`^- ((?:\w+, )*\w+)(?: \((.+?)\))?: `)
-	// wrapped is the break of a line inside an item.
+	// wrapped matches a line break inside an item.
 	wrapped = regexp.MustCompile(`\n +([^ -])`)
 )
 
-// apiPage returns the sections of docs/api.md by the paths that their headings name, and the page's table of
-// paths with their operations.
+// apiPage returns the sections of docs/api.md by the path in their heading, and the operations in its table of paths.
 func apiPage(t *testing.T) (sections map[string]*apiSection, operations map[string]string) {
 	t.Helper()
 	sections, operations = map[string]*apiSection{}, map[string]string{}
-	var section *apiSection // nil above the first
+	var section *apiSection // nil before the first heading
 	page := wrapped.ReplaceAllString(strings.ReplaceAll(readText(t, "docs/api.md"), "`", ""), " $1")
 	for line := range strings.SplitSeq(page, "\n") {
 		if paths, ok := strings.CutPrefix(line, "## "); ok {
@@ -67,13 +67,13 @@ func apiPage(t *testing.T) (sections map[string]*apiSection, operations map[stri
 	return sections, operations
 }
 
-// apiTypes are the page's names of the types of requests' fields.
+// apiTypes are the page's names for the types of request fields.
 var apiTypes = map[framework.FieldType]string{
 	framework.TypeString: "string", framework.TypeBool: "bool", framework.TypeDurationSecond: "duration",
 	framework.TypeCommaStringSlice: "list", framework.TypeMap: "map", framework.TypeKVPairs: "map",
 }
 
-// defaultInText is the default of a field that has no fixed one.
+// defaultInText finds the default in the description of a field without a fixed default.
 var defaultInText = regexp.MustCompile(`Default: (.+?)\.( At most .*)?$`)
 
 // apiDefault returns the text of a field's default on the page; empty if it has none.
@@ -96,8 +96,8 @@ func apiDefault(field *framework.FieldSchema) string {
 	}
 }
 
-// docs/api.md has every path with its operations, every field of a request with its type and default, every field of
-// a response, and nothing else.
+// docs/api.md lists every path and its operations, every request field with its type and default, every response
+// field, and nothing more.
 func TestAPIPageIsThatOfThePaths(t *testing.T) {
 	sections, operations := apiPage(t)
 	for _, path := range newMount(t).b.(*backend).Paths {

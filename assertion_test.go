@@ -27,7 +27,7 @@ import (
 type assertion struct {
 	Issuer   string `json:"iss"`
 	Subject  string `json:"sub"`
-	Audience string `json:"aud"` // an array would not decode
+	Audience string `json:"aud"` // an array does not decode into a string
 	ID       string `json:"jti"`
 	Expires  int64  `json:"exp"`
 
@@ -143,7 +143,7 @@ func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 	equal(t, "different jti in 3 requests", len(seen), 3)
 }
 
-// The algorithms of the old server do not matter to a key for another server.
+// A key for another server ignores the algorithms of the old server.
 func TestKeyForAnotherServersAlgorithm(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"token_endpoint_auth_signing_alg_values_supported": []string{"RS256"}})
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "private_key": pemOf(t, rsaKey())})
@@ -156,7 +156,7 @@ func TestKeyForAnotherServersAlgorithm(t *testing.T) {
 	equal(t, "the algorithm", m.asserted(other.await(1)).header.Algorithm, "ES256")
 }
 
-// No answer, error or log holds a private key, in any of its forms.
+// Private keys, in any form, are kept out of answers, errors and logs.
 func TestPrivateKeysStayInside(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(func(r tokenRequest) (int, fields) {
@@ -216,7 +216,7 @@ func TestWhichFieldsOfAKeyAskTheAuthorizationServer(t *testing.T) {
 	}
 }
 
-// A key that is damaged in storage is named in the error, and not quoted.
+// The error names a key that is damaged in storage, and does not quote it.
 func TestDamagedKeyInStorage(t *testing.T) {
 	as, m := newAuthority(t).newServer(t, false), newMount(t)
 	for name, kind := range map[string]credentialKind{"maps": credentialKinds(t)[1], "weather": credentialKinds(t)[3]} {
@@ -234,13 +234,13 @@ func TestDamagedKeyInStorage(t *testing.T) {
 	as.asked(t, 0, "with damaged keys")
 }
 
-// The algorithm is the operator's choice, or the key's first one that the server names.
+// The algorithm is the operator's choice, or else the first algorithm of the key that the server supports.
 func TestAlgorithmOfAKey(t *testing.T) {
 	stored := must(storedKey(must(grant.ParseKey(pemOf(t, rsaKey())))(t), time.Time{}))(t)
 	for _, test := range []struct {
 		asked string
 		named []string
-		want  string // empty: none fits
+		want  string // empty: no algorithm fits
 	}{
 		{"", nil, "RS256"},
 		{"PS256", nil, "PS256"},
@@ -260,16 +260,16 @@ func TestAlgorithmOfAKey(t *testing.T) {
 	}
 }
 
-// Some servers demand more of an assertion than RFC 7523. Each demand can be met, and taken back.
+// Some servers demand more of an assertion than RFC 7523. An operator can meet each demand, and undo it.
 func TestClaimsAndHeaderOfAnAssertion(t *testing.T) {
 	key := ecKey(t, elliptic.P256())
 	jwk := must(json.Marshal(jose.JSONWebKey{Key: key, KeyID: "named by its JWK", Algorithm: "ES256"}))(t)
 	as, m, own := newAuthServer(t), newMount(t), thumbprintOf(t, key)
 	for n, step := range []struct {
 		write    fields
-		typ, kid string // kid "": none
+		typ, kid string // kid empty: no kid
 		claims   fields
-		read     any // key_id of the config, as it is read
+		read     any // key_id as the config's read shows it
 	}{
 		{with(as.endpoint(), fields{"private_key": pemOf(t, key)}), "JWT", own, nil, nil},
 		{fields{"key_id": ""}, "JWT", "", nil, ""},

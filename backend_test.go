@@ -137,7 +137,7 @@ func TestHelp(t *testing.T) {
 func TestRestartCostsTheAuthorizationServerNothing(t *testing.T) {
 	as, m := inUse(t)
 	before := m.read("token/weather")
-	delete(before, "ttl") // has a jitter
+	delete(before, "ttl") // varies by jitter
 	for range 3 {
 		m.restart()
 		shows(t, m.read("token/weather"), before)
@@ -154,7 +154,7 @@ func TestStoredTokensAreRefreshedWithoutARead(t *testing.T) {
 	as.await(1)
 }
 
-// A crash in the middle of a delete may leave a token without a config.
+// A crash during a delete may leave a token without a config.
 func TestStoredTokensWithoutAConfigAreDeleted(t *testing.T) {
 	_, m := inUse(t)
 	m.storage.fail("delete token/")
@@ -168,7 +168,7 @@ func TestStoredTokensWithoutAConfigAreDeleted(t *testing.T) {
 	equal(t, "the keys", keysOf(t, m), nil)
 }
 
-// Vault's SDK holds a process-wide lock during a cleanup: other mounts wait.
+// Vault's SDK holds a process-wide lock during cleanup, so a slow cleanup blocks other mounts.
 func TestCleanupWithAHangingAuthorizationServer(t *testing.T) {
 	as, m := newConfigured(t)
 	as.hold()
@@ -226,7 +226,7 @@ func TestInvalidation(t *testing.T) {
 		key   string
 		name  string
 		write func(active *mount)
-		want  string // the other node's token after the invalidation; empty: none
+		want  string // the other node's token after the invalidation; empty: no token
 	}{
 		{"token/weather", "weather", func(active *mount) { active.stash(weather, "t0ken-new", 0, time.Hour) }, "t0ken-new"},
 		{"token/weather/reader", "weather/reader", func(active *mount) { active.stash(reader, "t0ken-new", 0, time.Hour) }, "t0ken-new"},
@@ -282,7 +282,7 @@ func TestSecretsOfTheWrongTypeAreNotEchoed(t *testing.T) {
 	as.asked(t, 0, "after secrets of the wrong type")
 }
 
-// Clients that write whole objects write null for unset fields.
+// Clients with typed objects send null for unset fields.
 func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "read", "allow_insecure_http": true, "extra_params": "a=1", "idle_timeout": "1h"}))
@@ -292,7 +292,7 @@ func TestNullIsAFieldThatIsNotGiven(t *testing.T) {
 	})
 	m.storage.unchanged(t, was)
 
-	// Neither null nor an empty text is verify=false: the server refuses these writes.
+	// A null or empty verify does not mean verify=false: the write is verified, and the server refuses it.
 	as.answers(refusing(http.StatusUnauthorized, "invalid_client"))
 	for _, verify := range []any{nil, ""} {
 		m.rejects("config/weather", fields{"client_secret": "another-" + secret, "verify": verify}, "invalid_client")

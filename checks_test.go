@@ -73,7 +73,7 @@ func warns(t *testing.T, what string, got []string, texts ...string) {
 	}
 }
 
-// contains checks that a text holds each of some others.
+// contains checks that a text holds each of the parts.
 func contains(t *testing.T, what, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {

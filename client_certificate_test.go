@@ -50,7 +50,7 @@ func (a *authority) issue(t *testing.T, name string, life time.Duration) (certif
 	return encodePEM("CERTIFICATE", der), pemOf(t, private)
 }
 
-// newServer starts an authorization server with TLS. If required is set, it needs client certificates of the authority.
+// newServer starts an authorization server with TLS. If required is set, clients need a certificate of the authority.
 func (a *authority) newServer(t *testing.T, required bool) *authServer {
 	t.Helper()
 	certificate, key := a.issue(t, "server", time.Hour)
@@ -66,7 +66,7 @@ func (a *authority) newServer(t *testing.T, required bool) *authServer {
 	return as
 }
 
-// client is the config of a client with a certificate of this lifetime.
+// client is the config of a client whose certificate has this lifetime.
 func (a *authority) client(t *testing.T, life time.Duration) fields {
 	t.Helper()
 	certificate, key := a.issue(t, "vault", life)
@@ -149,7 +149,7 @@ func TestClientCertificateWithDiscovery(t *testing.T) {
 	}
 }
 
-// A certificate does not go to the general endpoint if the one for certificates cannot be called.
+// If the endpoint for certificates cannot be called, a certificate is not sent to the general endpoint.
 func TestAliasThatCanNotBeUsedIsSaidToCertificatesAlone(t *testing.T) {
 	m, as, mcp := discoverable(t, fields{"mtls_endpoint_aliases": fields{"token_endpoint": "https://10.0.0.1/token"}})
 	equal(t, "the warnings of a secret", m.write("config/weather", mcp.client()), nil)

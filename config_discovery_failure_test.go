@@ -68,7 +68,7 @@ func TestDiscoveryThatFailsLaterKeepsTheConfig(t *testing.T) {
 	as.asked(t, 2, "after a write that needs no discovery")
 }
 
-// The warning follows the config's grant without another discovery.
+// A new grant in the config changes the warning, without another discovery.
 func TestWarningOfTheGrantFollowsTheGrant(t *testing.T) {
 	m, _, mcp := discoverable(t, fields{"grant_types_supported": []string{"authorization_code"}})
 	m.write("settings", fields{"public_url": publicURL})

@@ -31,13 +31,13 @@ func TestServerURLAloneIsEnough(t *testing.T) {
 	}
 }
 
-// The more explicit source wins. A less explicit one is asked for the rest only.
+// The more explicit source wins. The others supply only the missing values.
 func TestMostExplicitSourceOfDiscoveryWins(t *testing.T) {
 	for _, test := range []struct {
 		name       string
 		give       func(as, other *authServer, mcp *mcpServer) fields
 		want       string // the server of the first token
-		asked      bool   // the MCP server
+		asked      bool   // reports whether the MCP server gets a request
 		discovered bool
 	}{
 		{"server_url", func(_, _ *authServer, mcp *mcpServer) fields { return fields{"server_url": mcp.url()} }, "other", true, true},
@@ -65,7 +65,7 @@ func TestMostExplicitSourceOfDiscoveryWins(t *testing.T) {
 	}
 }
 
-// The discovered metadata stays until the operator asks for another discovery.
+// Discovered metadata stays until the operator writes rediscover=true.
 func TestDiscoveryIsPinned(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
@@ -97,7 +97,7 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	equal(t, "the path of the last token request", as.await(as.count()).path, "/other")
 }
 
-// A rediscovery that finds other metadata is verified, also if the token would be the same.
+// A rediscovery with a different result is verified, even if the token would stay the same.
 func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
 	algorithms := func(alg string) fields {
 		return fields{
@@ -106,8 +106,8 @@ func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		client  fields // in place of the secret
-		first   fields // of the metadata
+		client  fields // replaces the secret
+		first   fields // metadata before
 		changes func(*testing.T, *authServer, *mcpServer)
 		brings  fields
 	}{
@@ -143,7 +143,7 @@ func TestRediscoveryThatFindsSomethingElseIsVerified(t *testing.T) {
 	}
 }
 
-// A write of another source leads to another discovery.
+// A write with another source runs a new discovery.
 func TestAnotherSourceIsDiscovered(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
@@ -159,7 +159,7 @@ func TestAnotherSourceIsDiscovered(t *testing.T) {
 		fields{"token_url": as.URL + "/token", "server_url": "", "client_secret": secret, "rediscover": true}, "rediscover=true has nothing to look for")
 }
 
-// Credentials belong to an issuer, and are never given to another.
+// Credentials belong to one issuer, and never go to another.
 func TestAnotherIssuerNeedsTheCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -218,7 +218,7 @@ func TestWritingBackDiscoveredValuesChangesNothing(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			m, as, mcp := discoverable(t, nil)
 			m.write("config/weather", with(fields{"server_url": mcp.url(), "client_id": "vault"}, kind.give))
-			m.token("weather") // else a write would verify
+			m.token("weather") // an unverified config is verified by its next write
 			was, asked, looked := m.storage.entries(t), as.count(), as.looked()
 			for _, verify := range []bool{true, false} {
 				m.write("config/weather", with(m.read("config/weather"), fields{"verify": verify}))
@@ -231,7 +231,7 @@ func TestWritingBackDiscoveredValuesChangesNothing(t *testing.T) {
 	}
 }
 
-// Discovered values cannot be written. A write that tries is an error, so that it is not mistaken for success.
+// Discovered values are read-only. The error keeps an operator from taking the write for a success.
 func TestWritingOtherDiscoveredValuesIsRefused(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	mcp.says(fields{"scopes_supported": []string{"a", "b"}})
@@ -313,8 +313,7 @@ func TestScopesAndResourceFromDiscovery(t *testing.T) {
 	}
 }
 
-// An issuer and a server_url may be the same text: a secret for the one must not go to the endpoint that was pinned for
-// the other.
+// An issuer and a server_url may be the same text. A secret for one must not go to the endpoint pinned for the other.
 func TestIssuerThatIsSpelledAsTheServerURLIsAnotherSearch(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())

@@ -2,13 +2,13 @@ package mcpoauth
 
 import "testing"
 
-// The method is the operator's choice, or else the one of the credentials. For a secret, the metadata may name it.
+// The method is the operator's choice, or else follows from the credentials. For a secret, the metadata may choose.
 func TestAuthMethodFromMetadata(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		named []string // nil: the metadata does not say
+		named []string // nil: absent from the metadata
 		asked string
-		want  string // empty: nothing fits
+		want  string // empty: no method fits
 	}{
 		{"not said", nil, "", "client_secret_basic"},
 		{"basic", []string{"client_secret_basic"}, "", "client_secret_basic"},

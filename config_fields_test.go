@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// fullConfig sets each field that is read back and goes with a secret, none to its default. It cannot be verified.
+// fullConfig sets every readable field of a client with a secret, each to something other than its default. It cannot
+// be verified.
 func fullConfig(t *testing.T) fields {
 	t.Helper()
 	certificate, _ := certificateAndKey(t)
@@ -29,7 +30,7 @@ func fullConfig(t *testing.T) fields {
 	})
 }
 
-// defaultConfig is the least config of a client of the authorization server at the URL, as it is read.
+// defaultConfig is the shortest config of a client of the authorization server at the URL, as a read returns it.
 func defaultConfig(url string) fields {
 	return fields{
 		"server_url":                 "",
@@ -184,8 +185,8 @@ func TestOtherWordsForTheSameChangeNothing(t *testing.T) {
 	as.asked(t, 1, "after an update to the same")
 }
 
-// A token's shape is computed before the config is stored and after it is read. If the two differed, a restart would
-// lose the token.
+// The token's shape is computed both before a config is stored and after it is read. If the two differed, every
+// restart would drop the token.
 func TestEmptyValuesGiveTheShapeOfAbsentOnes(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{

@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// credentialKind is one of the ways in which a client proves who it is.
+// credentialKind is one way for a client to authenticate.
 type credentialKind struct {
 	name    string
-	full    fields // all fields that go with these credentials and are read back, none with its default
-	secrets fields // the fields that no read gives back
-	give    fields // the least that a config needs of these credentials
-	field   string // the field that an error says must be supplied
+	full    fields // every readable field of these credentials, each with a value other than its default
+	secrets fields // the write-only fields
+	give    fields // the fewest fields for these credentials
+	field   string // the field that the error asks for
 	bring   fields // supplies it
 	none    fields // removes the credentials
 }
@@ -96,7 +96,7 @@ func encodePEM(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// rsaKey is made once, because that takes long.
+// rsaKey is made once, because generating it is slow.
 var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -130,7 +130,7 @@ func TestSwitchingTheKindOfCredentials(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", with(with(as.endpoint(), has.give), fields{"verify": false}))
 				m.write("config/weather", with(with(has.none, gets.give), fields{"verify": false}))
-				// And with all fields of either.
+				// All fields of both kinds.
 				m.write("config/other", with(with(as.endpoint(), with(has.full, has.secrets)), fields{"issuer": as.URL, "verify": false}))
 				emptied := with(has.none, nil)
 				for field, value := range has.full {
@@ -190,7 +190,7 @@ func TestWriteOfAKeyOfTheDefaultTypeCanBeRepeated(t *testing.T) {
 	m, as := newMount(t), newAuthServer(t)
 	write := with(as.endpoint(), fields{"token_endpoint_auth_method": "private_key_jwt", "key_type": ""})
 	m.write("config/weather", write)
-	m.token("weather") // else the next write would verify
+	m.token("weather") // an unverified config is verified by its next write
 	was := m.storage.entries(t)
 	m.write("config/weather", write)
 	m.storage.unchanged(t, was)

@@ -10,13 +10,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// namedByTheOperator are the ways to name the authorization server beside a server_url.
+// namedByTheOperator are the ways to name the authorization server in addition to a server_url.
 var namedByTheOperator = map[string]func(as *authServer) fields{
 	"issuer":    func(as *authServer) fields { return fields{"issuer": as.URL} },
 	"token_url": func(as *authServer) fields { return fields{"token_url": as.URL + "/token"} },
 }
 
-// If the operator names the authorization server, scopes and resource still come from the MCP server's metadata. The
+// If the operator names the authorization server, only scopes and resource come from the MCP server's metadata. The
 // authorization server in the metadata gets no request.
 func TestPublishedBesideTheOperatorsServer(t *testing.T) {
 	for name, named := range namedByTheOperator {
@@ -83,7 +83,7 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 			}
 		}
 		if name == "issuer" {
-			continue // which verify=false can't discover
+			continue // verify=false skips discovery
 		}
 		m.write("config/weather", with(with(mcp.client(), named(as)), fields{"verify": false}))
 		m.rejects("config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts no server")
@@ -158,7 +158,7 @@ func TestWarningsOfDiscoveryStay(t *testing.T) {
 	equal(t, "the warnings after another discovery", m.read("status/weather")["warnings"].([]string), nil)
 }
 
-// The credentials may be for another authorization server than the first in the metadata.
+// The credentials may belong to an authorization server other than the first one in the metadata.
 func TestRefusalNamesTheOtherServers(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	other := newAuthServer(t)
@@ -183,7 +183,7 @@ func TestOperatorsIssuerWithoutItsSlash(t *testing.T) {
 	as.describes(fields{"issuer": as.URL + "/"})
 	m.write("config/weather", fields{"issuer": as.URL, "client_id": "vault", "private_key": pemOf(t, edKey(t))})
 	equal(t, "the audience", m.asserted(as.await(1)).Audience, as.URL+"/")
-	// Without the slash it is still the same issuer.
+	// The issuer without the slash counts as the same issuer.
 	as.describes(nil)
 	m.write("config/weather", fields{"rediscover": true})
 	equal(t, "the issuer", m.read("config/weather")["discovered_issuer"], as.URL)

@@ -18,10 +18,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// cooldown is the age below which refresh/ does not replace a token.
+// cooldown is the minimum age of a token before refresh/ replaces it.
 const cooldown = 10 * time.Second
 
-// counting is a mount that records its calls to Vault, for storage and system view. Each is a round trip.
+// counting is a mount that records its calls to Vault for storage and the system view. Each call is a round trip.
 type counting struct {
 	*mount
 	as *authServer
@@ -43,7 +43,7 @@ func (c *counting) record(call string) {
 	c.made = append(c.made, call)
 }
 
-// taken returns the calls since the last taken.
+// taken returns the calls since its previous call.
 func (c *counting) taken() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,8 +58,8 @@ func (c *counting) later(pass time.Duration) {
 	c.list("config/")
 }
 
-// costs returns the storage calls by kind, and the token requests, of do. calls are all calls to Vault, also those of
-// the framework.
+// costs returns do's storage calls by kind and its token requests. calls are all calls to Vault, including the
+// framework's own.
 func (c *counting) costs(do func(*counting)) (costs string, calls []string) {
 	c.t.Helper()
 	synctest.Wait()
@@ -83,7 +83,7 @@ func (c *counting) costs(do func(*counting)) (costs string, calls []string) {
 	return strings.Join(all, ", "), calls
 }
 
-// Steps before the count, and steps to count.
+// The following functions are steps: some prepare a mount, others are counted.
 func unconfigured(*counting) {}
 func configured(c *counting) { c.configure(c.as, nil) }
 func withToken(c *counting)  { configured(c); c.token("weather") }
@@ -116,7 +116,7 @@ func writing(path string, data fields) func(*counting) {
 	return func(c *counting) { c.write(path, data) }
 }
 
-// often calls do a thousand times at once.
+// often calls do a thousand times concurrently.
 func often(do func(*counting)) func(*counting) {
 	return func(c *counting) {
 		var all sync.WaitGroup
@@ -157,7 +157,8 @@ func TestWarmReadsMakeNoCalls(t *testing.T) {
 	}
 }
 
-// A write reads the config for Vault's existence check, for the update, and again under the lock, for an earlier write.
+// A write reads the config three times: for Vault's existence check, for the update, and under the lock, to notice a
+// concurrent write.
 func TestStorageCalls(t *testing.T) {
 	const rejected = firstToken
 	secret2 := fields{"client_secret": secret + "2"}
@@ -241,7 +242,7 @@ func warmRead(storage logical.Storage) *logical.Request {
 	}
 }
 
-// warm returns a backend that holds a token of the size of a JWT.
+// warm returns a backend that holds a token as long as a JWT.
 func warm(t testing.TB) (logical.Backend, *testStorage) {
 	t.Helper()
 	storage := &testStorage{}
@@ -264,8 +265,8 @@ func warm(t testing.TB) (logical.Backend, *testStorage) {
 	return b, storage
 }
 
-// mostAllocations is a third more than the 13 allocations of a warm read, because Go and the framework change, and the
-// race detector adds a few.
+// mostAllocations leaves a third above the measured 13 allocations of a warm read: Go and the framework change, and
+// the race detector adds a few.
 const mostAllocations = 17
 
 func TestWarmReadAllocatesLittle(t *testing.T) {
@@ -282,10 +283,10 @@ func TestWarmReadAllocatesLittle(t *testing.T) {
 	}
 }
 
-// mostBytesPerName bounds what a list of status/ allocates for each name; the measured value was 362 bytes.
+// mostBytesPerName limits the bytes that a list of status/ allocates for each name. 362 were measured.
 const mostBytesPerName = 500
 
-// Thousands may be listed, by several callers at once.
+// An operator may have thousands of names, and several callers may list them at once.
 func TestListedStatusAllocatesLittle(t *testing.T) {
 	const names = 500
 	as, m := newAuthServer(t), newMount(t)
@@ -301,7 +302,7 @@ func TestListedStatusAllocatesLittle(t *testing.T) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 	}
-	least := uint64(math.MaxUint64) // of some lists: goroutines of earlier tests may allocate meanwhile
+	least := uint64(math.MaxUint64) // the least of several lists: goroutines of earlier tests may allocate too
 	for range 5 {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)

@@ -2,8 +2,8 @@ package mcpoauth
 
 import "testing"
 
-// A field of the route needs the credentials in the same write; a field of the credentials ends their proof. This list
-// has that decision for each field, so a new one needs it too.
+// A write of a route field must supply the credentials; a write of a credential field makes them unverified. Each
+// field is listed here, so whoever adds a field has to decide.
 func TestEachConfigFieldIsRouteOrCredentialOrNeither(t *testing.T) {
 	const neither traits = 0
 	decided := map[string]traits{}
@@ -15,12 +15,12 @@ func TestEachConfigFieldIsRouteOrCredentialOrNeither(t *testing.T) {
 			"assertion_type", "assertion_subject", "assertion_ttl", "assertion_claims",
 		},
 		neither: {
-			"server_url", // sameRoute compares its effect
-			// config.credentials adds them by other values than those that are read.
+			"server_url", // sameRoute compares the resulting route
+			// config.credentials holds these by other values than those a read returns.
 			"token_endpoint_auth_method", "private_key", "key_type", "extra_headers",
 			"publish_jwks", "scopes", "resource", "omit_resource", "audience", "extra_params",
 			"default_ttl", "max_ttl", "idle_timeout", "request_timeout",
-			"server", "rediscover", "verify", // they are not stored
+			"server", "rediscover", "verify", // not stored
 		},
 	} {
 		for _, name := range names {

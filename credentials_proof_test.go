@@ -43,7 +43,7 @@ func TestCredentialsAreVerifiedByTheFirstTokenRequestThatSucceeds(t *testing.T) 
 				_, _ = m.do(logical.ReadOperation, "token/weather/reader", nil)
 				m.isVerified(false, "after a refusal", "weather/reader")
 				as.answers(granting(nil))
-				m.write("role/weather/reader", fields{"scopes": "b", "verify": false}) // forgets the refusal
+				m.write("role/weather/reader", fields{"scopes": "b", "verify": false}) // clears the failure
 				asked := as.count()
 				test.request(m)
 				as.asked(t, asked+1, "after "+test.name)
@@ -57,7 +57,7 @@ func TestCredentialsAreVerifiedByTheFirstTokenRequestThatSucceeds(t *testing.T) 
 	}
 }
 
-// The state is ok while the old token is valid, but the new credentials have not been tried.
+// The state is ok while the old token is valid, although the new credentials are untested.
 func TestCredentialsThatAreReplacedAreToBeVerifiedAgain(t *testing.T) {
 	for name, change := range map[string]func(*authServer) fields{
 		"secret": func(*authServer) fields {
@@ -130,7 +130,7 @@ func TestStatusSaysWhenCredentialsWereWritten(t *testing.T) {
 	})
 }
 
-// A token request with the old key does not verify the new one. The server gets assertions of each in its time.
+// A token request with the old key does not verify the new key. Both keys sign assertions in their time.
 func TestRotatedKeyIsToBeVerified(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
@@ -139,14 +139,14 @@ func TestRotatedKeyIsToBeVerified(t *testing.T) {
 	m.token("weather")
 	m.isVerified(true, "while the old key signs")
 	equal(t, "the key before its successor's time", m.asserted(as.await(1)).header.KeyID, first)
-	m.edit("weather", func(c *config) { c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) }) // as if it were later
+	m.edit("weather", func(c *config) { c.Keys[1].ActiveFrom = time.Now().Add(-time.Second) }) // as if its time had come
 	m.isVerified(false, "when the new key signs")
 	m.write("config/weather", nil)
 	m.isVerified(true, "after a verified write")
 	equal(t, "the key after its time", m.asserted(as.await(2)).header.KeyID, second)
 }
 
-// A request that began with the old secret does not verify the new one.
+// A request that began with the old secret does not verify the new secret.
 func TestRequestThatIsOvertakenByNewCredentialsVerifiesNothing(t *testing.T) {
 	as, m := newConfigured(t)
 	as.hold()
@@ -174,8 +174,8 @@ func TestClientCertificateIsVerified(t *testing.T) {
 	m.isVerified(false, "after its renewal")
 }
 
-// A proof is stored once. A node that may not write forwards the status, and a token is served even if its proof cannot
-// be stored.
+// A proof is stored once. A passive node forwards requests for the status, and a token is served even if storing its
+// proof fails.
 func TestProofIsStoredOnce(t *testing.T) {
 	storage := &testStorage{}
 	as, m := newAuthServer(t), newNode(t, storage, 0)

@@ -10,13 +10,13 @@ import (
 // routeChange is a write that changes the route of credentials.
 type routeChange struct {
 	name      string
-	base      func(*places) fields // the config before, without the credentials
+	base      func(*places) fields // the config before the write, without credentials
 	change    func(*places) fields // the write
 	discovers bool                 // the write leads to a discovery
-	keysOnly  bool                 // the field goes with signing keys only
+	keysOnly  bool                 // for signing keys only
 }
 
-// places are the servers of a config, and those of a thief.
+// places are the servers in a config, and a thief's servers.
 type places struct {
 	as, thief       *authServer
 	mcp, thiefs     *mcpServer
@@ -89,8 +89,8 @@ var routeChanges = []routeChange{
 	}, discovers: true},
 }
 
-// Otherwise, a caller who may update a config could have its secret, an assertion or the proof of a certificate sent to
-// a host of theirs.
+// A caller who may only update a config must not be able to redirect its secret, an assertion or the proof of a
+// certificate to another host.
 func TestCredentialsGoOnlyToTheirServer(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -104,7 +104,7 @@ func TestCredentialsGoOnlyToTheirServer(t *testing.T) {
 				m, p := newMount(t), newPlaces(t)
 				m.write("config/weather", with(route.base(p), kind.give))
 				if route.keysOnly {
-					m.token("weather") // until then the audience may change
+					m.token("weather") // before its first token, the audience may change
 				}
 				was, asked, change := m.storage.entries(t), p.asked(), route.change(p)
 				for _, without := range []fields{{}, {"verify": false}, {"client_id": "thief", "scopes": "all"}} {
@@ -127,7 +127,7 @@ func TestCredentialsGoOnlyToTheirServer(t *testing.T) {
 	}
 }
 
-// A client certificate needs https, and so a config that is not discovered here.
+// A client certificate needs https, so this config is not discovered.
 func TestClientCertificateGoesOnlyToItsServer(t *testing.T) {
 	certificate := credentialKinds(t)[3]
 	const tokenURL = "https://as.example.com/token"
@@ -153,7 +153,7 @@ func TestClientCertificateGoesOnlyToItsServer(t *testing.T) {
 	}
 }
 
-// Beside token_url, server_url only names a resource.
+// With token_url set, server_url only names a resource.
 func TestServerURLBesideTokenURLNeedsNoCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		m, p := newMount(t), newPlaces(t)
@@ -164,7 +164,7 @@ func TestServerURLBesideTokenURLNeedsNoCredentials(t *testing.T) {
 	}
 }
 
-// A write for another server makes another key.
+// A write that names another server makes a new key.
 func TestPluginMadeKeyDoesNotMove(t *testing.T) {
 	m, p := newMount(t), newPlaces(t)
 	m.write("config/weather", with(p.atTokenURL(), fields{"key_type": "ec-p256"}))
@@ -186,7 +186,7 @@ func TestSecretGoesToTheNewPlaceWhenItIsGiven(t *testing.T) {
 	before.asked(t, 1, "after the move")
 }
 
-// The metadata of the same issuer may name an endpoint at another host.
+// The same issuer's metadata may name an endpoint at another host.
 func TestRediscoveredEndpointAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 	for _, kind := range credentialKinds(t) {
 		if kind.name == "client certificate" {
@@ -234,7 +234,7 @@ func TestRediscoveredEndpointAtTheSameOriginNeedsNoCredentials(t *testing.T) {
 	}
 }
 
-// A client certificate goes to the alias for mutual TLS.
+// A client certificate goes to the endpoint's alias for mutual TLS.
 func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 	alias := func(as *authServer) fields {
 		return fields{"mtls_endpoint_aliases": fields{"token_endpoint": as.URL + "/token"}}
@@ -274,8 +274,8 @@ func TestRediscoveredAliasAtAnotherOriginNeedsTheCredentials(t *testing.T) {
 	}
 }
 
-// Operators often find the audience of assertions by trial. Until a key's first token, the audience may change without
-// a new key, which would have to be registered again.
+// Operators often find the right audience of assertions by trial. Before a key's first token, the audience may change
+// without a new key, which the operator would have to register.
 func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
 	key := pemOf(t, ecKey(t, elliptic.P256()))
 	for _, kind := range []fields{{"key_type": "ec-p256"}, {"private_key": key}} {
@@ -289,7 +289,7 @@ func TestAudienceOfAKeyThatWasNeverVerifiedMayChange(t *testing.T) {
 		m.write("config/weather", with(kind, fields{"assertion_audience": "https://right.example.com", "assertion_type": "client-authentication+jwt"}))
 		equal(t, "the audience", m.asserted(as.await(2)).Audience, "https://right.example.com")
 		equal(t, "the key", m.read("keys/weather")["active_key_id"], was)
-		// The key is known now.
+		// The key is verified now.
 		m.rejects("config/weather", fields{"assertion_audience": "https://other.example.com"}, "must supply")
 		m.write("config/weather", fields{"assertion_type": "JWT"})
 	}

@@ -117,7 +117,7 @@ func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 				m.rejects("config/weather", with(base, with(test.change, fields{"verify": false})), test.says)
 			}
 			if test.change["issuer"] == nil {
-				break // the field has nothing to do with discovery
+				break // discovery does not use the field
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
 	for _, has := range kinds {
 		for _, gets := range kinds {
 			if has.name == gets.name || has.field == "private_key" && gets.name == "plugin-made key" || has.name == "plugin-made key" && gets.field == "private_key" {
-				continue // a signing key takes the other's place
+				continue // a signing key replaces another kind
 			}
 			t.Run(has.name+" and "+gets.name, func(t *testing.T) {
 				m := newMount(t)
@@ -169,7 +169,7 @@ func TestAConfigHoldsOneKindOfCredentials(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// A config cannot be without credentials.
+// A config always has credentials.
 func TestCredentialsCannotOnlyBeRemoved(t *testing.T) {
 	as := newAuthority(t).newServer(t, false)
 	for _, kind := range credentialKinds(t) {

@@ -12,7 +12,7 @@ import (
 // testName is the name of a test in the documentation.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)`")
 
-// Every threat of the security page has a test in threatTests, which has no other threats.
+// Every threat on the security page is in threatTests with its tests, and the reverse.
 func TestEveryThreatHasATest(t *testing.T) {
 	page := readText(t, "docs/security.md")
 	exists, threats := testsOfTheProject(t), map[string]bool{}
@@ -49,7 +49,7 @@ var (
 	mdTitle = regexp.MustCompile(`(?m)^#+ (.*)$`)
 )
 
-// Every link from a page to another file of the project, or to a heading, leads somewhere.
+// Every link from a page to a file or heading of the project has a target.
 func TestLinksLeadSomewhere(t *testing.T) {
 	var pages []string
 	for _, pattern := range []string{"*.md", "docs/*.md", "*/README.md", "*/*/README.md"} {
@@ -90,7 +90,7 @@ func anchorsOf(page string) map[string]bool {
 	return anchors
 }
 
-// Every test that the documentation names exists.
+// Every test named in the documentation exists.
 func TestTestsThatTheDocsNameExist(t *testing.T) {
 	pages := must(filepath.Glob("docs/*.md"))(t)
 	exists := testsOfTheProject(t)
@@ -126,7 +126,7 @@ func testsOfTheProject(t *testing.T) map[string]bool {
 	return all
 }
 
-// A figure that is yet to be measured is not committed.
+// No placeholder for an unmeasured figure is committed.
 func TestNoFigureIsMissing(t *testing.T) {
 	pages := must(filepath.Glob("docs/*.md"))(t)
 	if len(pages) == 0 {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Some gateways need a key beside the client's credentials. It is as secret as they are.
+// Some gateways need a key in addition to the client's credentials. It is a secret too.
 func TestExtraHeaders(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	const first, second = secretMark + "-of-the-gateway", "another-" + secretMark
@@ -15,14 +15,14 @@ func TestExtraHeaders(t *testing.T) {
 	header := as.await(1).header
 	equal(t, "the headers", []string{header.Get("X-Api-Key"), header.Get("User-Agent")}, []string{first, "broker/1"})
 
-	// A write of another value is verified.
+	// A write with a new value is verified.
 	m.write("config/weather", fields{"extra_headers": fields{"X-Api-Key": second}})
 	equal(t, "the new value", as.await(2).header.Get("X-Api-Key"), second)
 	m.write("config/weather", fields{"extra_headers": ""})
 	equal(t, "the removed value", as.await(3).header.Get("X-Api-Key"), "")
 	equal(t, "the names", m.read("config/weather")["extra_headers"], nil)
 
-	// An answer that repeats the value is redacted.
+	// An answer that echoes the value is redacted.
 	as.answers(func(r tokenRequest) (int, fields) {
 		return http.StatusForbidden, fields{"message": "the key " + r.header.Get("X-Api-Key") + " is unknown"}
 	})
@@ -42,7 +42,7 @@ func TestWritingBackHeaderNamesKeepsTheValues(t *testing.T) {
 	as.asked(t, 1, "after writes that change nothing")
 }
 
-// Extra headers travel as credentials do.
+// Extra headers obey the same rules as credentials.
 func TestExtraHeadersGoNowhereElse(t *testing.T) {
 	as, other, m := newAuthServer(t), newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"extra_headers": "x-api-key=" + secret + "-2"}))

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// The framework's error would be "unsupported path".
+// Without this check, the framework answers "unsupported path".
 func TestNameThatIsNotAllowedGetsTheRule(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
@@ -44,7 +44,7 @@ func TestNameThatIsNotAllowedGetsTheRule(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	for _, path := range []string{"jwks/a@b", "jwks/a/b", "issuer/a@b/jwks", "issuer/a", "client/a/b"} { // one answer for all that is not there
+	for _, path := range []string{"jwks/a@b", "jwks/a/b", "issuer/a@b/jwks", "issuer/a", "client/a/b"} { // every unpublished name gets the same answer
 		m.missing(path, "nothing is published here")
 	}
 }

@@ -22,8 +22,8 @@ import (
 )
 
 // FuzzPaths makes several requests: any operation at any path, with any fields of any type, while storage may fail.
-// There is no panic, no 500 except from failing storage, and no secret in an error, a log or an answer. Stored entries
-// stay readable, and a config that no request names does not change.
+// It checks that nothing panics, that only failing storage causes a 500, that errors, logs and answers hold no
+// secret, that stored entries stay readable, and that a config outside the requests does not change.
 func FuzzPaths(f *testing.F) {
 	w := newFuzzWorld(f)
 	for _, seed := range fuzzSeeds() {
@@ -54,7 +54,7 @@ func FuzzPaths(f *testing.F) {
 	})
 }
 
-// stable returns the entries of the config that no request names.
+// stable returns the entries of the config outside the requests.
 func stable(t *testing.T, m *mount) map[string]string {
 	t.Helper()
 	entries := m.storage.entries(t)
@@ -65,13 +65,13 @@ func stable(t *testing.T, m *mount) map[string]string {
 	return entries
 }
 
-// fuzzWorld is shared by the mounts of one run: servers on loopback, and the entries of a mount's storage at first.
+// fuzzWorld is shared by all mounts of one run: servers on loopback, and the initial storage entries of a mount.
 type fuzzWorld struct {
 	plain, tls *httptest.Server
 	stored     map[string]string
 	fields     []string         // of all paths
-	values     map[string][]any // well-formed ones, by field
-	bases      []fields         // to start a write from
+	values     map[string][]any // well-formed values, by field
+	bases      []fields         // the starting points of writes
 }
 
 func newFuzzWorld(f *testing.F) *fuzzWorld {
@@ -80,7 +80,7 @@ func newFuzzWorld(f *testing.F) *fuzzWorld {
 	w.plain = httptest.NewServer(http.HandlerFunc(serveAnything))
 	f.Cleanup(w.plain.Close)
 	w.tls = httptest.NewUnstartedServer(http.HandlerFunc(serveAnything))
-	w.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail
+	w.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // for failing handshakes
 	w.tls.TLS = &tls.Config{MinVersion: tls.VersionTLS12, ClientAuth: tls.RequestClientCert}
 	w.tls.StartTLS()
 	f.Cleanup(w.tls.Close)
@@ -96,7 +96,7 @@ func apiFields() []string {
 	return slices.Compact(all)
 }
 
-// serveAnything is an authorization server and an MCP server. Its answer depends on the path.
+// serveAnything acts as an authorization server and an MCP server, depending on the path.
 func serveAnything(rw http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	user, password, _ := r.BasicAuth()
@@ -107,7 +107,7 @@ func serveAnything(rw http.ResponseWriter, r *http.Request) {
 	here := scheme + r.Host
 	status, answer := http.StatusOK, fields{
 		"access_token": tokenMark + "-granted", "token_type": "Bearer", "expires_in": 3600,
-		// Of an authorization server and of an MCP server.
+		// The members of both kinds of metadata.
 		"issuer": here, "token_endpoint": here + "/token",
 		"resource": here + "/mcp", "authorization_servers": []string{here}, "scopes_supported": []string{"a"},
 	}
@@ -178,7 +178,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 		"client_secret":              {secret, secret + "&=%+ \"", secret + "\n"},
 		"private_key":                {key, key[:len(key)/2], key + key, key + certificate},
 		"client_certificate_key":     {key, key[1:]},
-		"key_type":                   {"ed25519", "ec-p256", "rsa-1"}, // an RSA key takes its time
+		"key_type":                   {"ed25519", "ec-p256", "rsa-1"}, // an RSA key is slow to make
 		"key_id":                     {"k", "ü", "thumbprint"},
 		"assertion_type":             {"JWT", "client-authentication+jwt", "at+jwt"},
 		"assertion_claims":           {"a=b", fields{"a": []any{1}}, fields{"iss": "x"}, []any{"a=b", "a=c"}, `{"a":1}`, `{`},
@@ -218,7 +218,7 @@ func (w *fuzzWorld) prepare(t *testing.T) {
 	w.stored = m.storage.entries(t)
 }
 
-// fuzzOperations are all operations, and one that does not exist.
+// fuzzOperations are all operations, and an unknown one.
 var fuzzOperations = []logical.Operation{
 	logical.UpdateOperation, logical.ReadOperation, logical.CreateOperation, logical.DeleteOperation, logical.ListOperation,
 	logical.HelpOperation, logical.PatchOperation, logical.AliasLookaheadOperation, logical.ResolveRoleOperation,
@@ -226,17 +226,17 @@ var fuzzOperations = []logical.Operation{
 	logical.HeaderOperation, "", "recover",
 }
 
-// fuzzPaths are the paths, with S for a server and R for a role. An empty one stands for any bytes.
+// fuzzPaths are the paths, with S for a server and R for a role. The empty path stands for any bytes.
 var fuzzPaths = []string{
 	"config/S", "role/S/R", "token/S", "token/S/R", "refresh/S", "refresh/S/R", "keys/S", "keys/S/rotate", "jwks/S", "settings",
 	"issuer/S/jwks", "issuer/S/.well-known/openid-configuration", "client/S",
 	"status/S", "status/S/R", "config/", "role/S/", "status/", "config/S/", "metrics", "",
 }
 
-// fuzzNames are names of servers and roles. An empty one stands for any bytes.
+// fuzzNames are names of servers and roles. The empty name stands for any bytes.
 var fuzzNames = []string{"weather", "found", "keyed", "made", "trusting", "reader", "new", "rotate", "a..b", strings.Repeat("n", 257), ""}
 
-// input is the rest of the bytes that make the requests. After its end, all bytes are zero.
+// input holds the remaining bytes from which requests are made. After its end, it yields zeros.
 type input struct{ rest []byte }
 
 func (in *input) byte() byte {
@@ -301,7 +301,7 @@ func (w *fuzzWorld) value(in *input, field string) any {
 
 func (w *fuzzWorld) ask(m *mount, in *input) {
 	m.t.Helper()
-	var op logical.Operation = logical.UpdateOperation // has the most code, so it comes most often
+	var op logical.Operation = logical.UpdateOperation // updates have the most code, so they are chosen most often
 	if n := in.below(2 * len(fuzzOperations)); n < len(fuzzOperations) {
 		op = fuzzOperations[n]
 	}
@@ -334,16 +334,16 @@ func (w *fuzzWorld) ask(m *mount, in *input) {
 	switch {
 	case err == nil, err == logical.ErrUnsupportedPath, err == logical.ErrUnsupportedOperation:
 	case isCoded && slices.Contains([]int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, coded.Code()):
-	case isCoded && coded.Code() == http.StatusConflict && op == logical.CreateOperation: // the config exists already
+	case isCoded && coded.Code() == http.StatusConflict && op == logical.CreateOperation: // the config exists
 	case isCoded && coded.Code() == http.StatusMethodNotAllowed && op == logical.PatchOperation:
 	case fails && strings.Contains(err.Error(), errStorage.Error()):
-	case op == logical.RevokeOperation || op == logical.RenewOperation: // the framework refuses them: a token has no lease
+	case op == logical.RevokeOperation || op == logical.RenewOperation: // refused by the framework, as tokens have no lease
 	default:
 		m.t.Errorf("%s %q with %q: %T: %v", op, path, slices.Sorted(maps.Keys(data)), err, err)
 	}
 }
 
-// storable checks the keys of the entries: Vault's storage would refuse others with a 500.
+// storable checks that Vault's storage accepts the keys of the entries, because it answers others with a 500.
 func storable(m *mount) {
 	m.t.Helper()
 	for key := range m.storage.entries(m.t) {
@@ -353,7 +353,7 @@ func storable(m *mount) {
 	}
 }
 
-// do makes a request as Vault does. Vault also passes on operations that a path does not have.
+// do makes a request as Vault does. Vault also passes on operations that the path does not define.
 func (w *fuzzWorld) do(m *mount, op logical.Operation, path string, data fields) error {
 	m.t.Helper()
 	if route := m.b.(*backend).Route(path); route != nil && route.Operations[op] != nil {
@@ -372,11 +372,11 @@ func (w *fuzzWorld) do(m *mount, op logical.Operation, path string, data fields)
 	return nil
 }
 
-// fuzzSeeds returns requests to start from: each path with each operation, the life of a config from each base, and
-// each field.
+// fuzzSeeds returns the initial inputs: each path with each operation, the life of a config from each base, and each
+// field.
 func fuzzSeeds() [][]byte {
-	const update, read, remove, list = 0, 1, 3, 4                        // of fuzzOperations
-	const weather, made, reader, added, dots, tooLong = 0, 3, 4, 5, 7, 8 // of fuzzNames
+	const update, read, remove, list = 0, 1, 3, 4                        // indexes of fuzzOperations
+	const weather, made, reader, added, dots, tooLong = 0, 3, 4, 5, 7, 8 // indexes of fuzzNames
 	request := func(op, path, server, base int, field ...byte) []byte {
 		seed := []byte{byte(op), byte(path), byte(server), reader, byte(base), byte(len(field) / 4)}
 		return append(append(seed, field...), 0)

@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A misspelt field is an error: without omit_resource a token would be another one, and without token_id a refresh
-// would replace any token.
+// A misspelt field is an error: without omit_resource the token would be for another target, and without token_id a
+// refresh would replace any token.
 func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		path  string
@@ -23,7 +23,7 @@ func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 		{"role/weather/reader", logical.CreateOperation, "scope"},
 		{"refresh/weather", logical.UpdateOperation, "token-id"},
 		{"keys/weather/rotate", logical.UpdateOperation, "activate_at"},
-		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // a field of a config's read
+		{"role/weather/reader", logical.CreateOperation, "discovered_issuer"}, // a read-only field of a config
 		{"refresh/weather", logical.UpdateOperation, "discovered_at"},
 	} {
 		t.Run(test.path, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestFieldThatDoesNotExistIsRefused(t *testing.T) {
 	}
 }
 
-// A list of the states reads one config after the other.
+// A list of the states reads all configs, one after another.
 func TestOperatorsReadsEndThoughStorageHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -46,7 +46,7 @@ func TestOperatorsReadsEndThoughStorageHangs(t *testing.T) {
 				"token_url": "https://as.example.com/token", "client_id": "c", "client_secret": "the-secret", "verify": false,
 			})
 		}
-		m.storage.trouble.Store(&trouble{at: 3, lasting: true, hanging: true}) // from the first config on
+		m.storage.trouble.Store(&trouble{at: 3, lasting: true, hanging: true}) // starts at the first config
 		begun := time.Now()
 		m.refused(http.StatusGatewayTimeout, logical.ListOperation, "status/", nil)
 		if took := time.Since(begun); took > writeBudget {

@@ -18,7 +18,7 @@ import (
 
 const publicURL = "https://vault.example.com/v1/mcp-oauth"
 
-// newIssuerMount is a mount that knows its URL.
+// newIssuerMount is a mount whose public URL is set.
 func newIssuerMount(t *testing.T) *mount {
 	t.Helper()
 	m := newMount(t)
@@ -54,7 +54,7 @@ func (m *mount) claimsOf(path, token string) (header jose.Header, claims fields)
 	return header, claims
 }
 
-// verifyJWT verifies a JWT with the key of a JWK Set that its header names, and decodes its claims.
+// verifyJWT verifies a JWT with the key from a JWK Set that the JWT's header names, and decodes its claims.
 func verifyJWT(t *testing.T, set []byte, token string, claims any) jose.Header {
 	t.Helper()
 	var keySet jose.JSONWebKeySet
@@ -75,7 +75,7 @@ var signingAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.E
 // lifetimeOf returns the lifetime of an assertion in seconds.
 func lifetimeOf(claims fields) float64 { return claims["exp"].(float64) - claims["iat"].(float64) }
 
-// The mount is the issuer of client assertions, and their subject names the client.
+// The mount is the issuer of client assertions, and their subject identifies the client.
 func TestIdentityIssuer(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	endpoint := as.URL + "/token"
@@ -161,7 +161,7 @@ func TestGrantJWTBearer(t *testing.T) {
 	}
 }
 
-// The server's error is passed on after one request, with the issuer and subject of the assertion.
+// The server's error is returned after one request, with the assertion's issuer and subject.
 func TestRefusedGrantIsNotRetried(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	as.answers(refusing(http.StatusBadRequest, "invalid_grant"))
@@ -198,7 +198,7 @@ func TestIdentityDocument(t *testing.T) {
 	m.unpublished(id + "-none")
 }
 
-// All paths at which nothing is published have the same 404.
+// Every path without a published document returns the same 404.
 func TestPublicPathsAreTheSame404ForAllElse(t *testing.T) {
 	m := newIssuerMount(t)
 	base := fields{"token_url": "https://as.example.com/token", "issuer": "https://as.example.com"}
@@ -240,7 +240,7 @@ func TestPublicPathsAreTheSame404ForAllElse(t *testing.T) {
 	}
 }
 
-// Callers without a Vault token must not be able to load Vault, and other nodes give the same answers.
+// Callers without a Vault token must not be able to load Vault. Other nodes give the same answers.
 func TestIdentitiesAreAnsweredFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		active := newIssuerMount(t)
@@ -283,7 +283,7 @@ func TestFaultyIdentities(t *testing.T) {
 	}{
 		{issuer, fields{"identity": "other"}, "write static, issuer or document"},
 		{issuer, fields{"grant": "other"}, "write client_credentials or jwt_bearer"},
-		// Before a key is read or made.
+		// These are refused before a key is read or made.
 		{issuer, fields{"identity": "other", "private_key": key}, "write static, issuer or document"},
 		{issuer, fields{"identity": "other", "key_type": "other"}, "write static, issuer or document"},
 		{issuer, fields{"grant": "other", "key_type": "other"}, "write client_credentials or jwt_bearer"},
@@ -359,14 +359,15 @@ func TestIdentityRoundTrips(t *testing.T) {
 		sameFields(t, m.read("keys/weather"), shown)
 		m.delete("config/weather")
 	}
-	// A default that was read and written back still changes with the grant.
+	// A default that a client read and wrote back still follows the grant.
 	m.write("config/weather", fields{"token_url": "https://as.example.com/token", "identity": "issuer", "resource": "https://a.example.com"})
 	m.write("config/weather", with(m.read("config/weather"), fields{"verify": false}))
 	m.write("config/weather", fields{"grant": "jwt_bearer"})
 	equal(t, "assertion_ttl", m.read("config/weather")["assertion_ttl"], int64(300))
 }
 
-// The URL that authorization servers trust changes with its purpose, and only then. No key signs for two purposes.
+// The URL that authorization servers trust changes exactly when its purpose does, so a key never signs for two
+// purposes.
 func TestURLOfAnIdentityChangesWithItsPurpose(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	trusted := func() any {
@@ -414,7 +415,7 @@ func TestURLOfAnIdentityChangesWithItsPurpose(t *testing.T) {
 	m.rejects("config/weather", fields{"token_url": "https://thief.example.com/token", "verify": false}, "must supply key_type (which makes a new key) too")
 }
 
-// An assertion that another server catches names an issuer or a client that no server trusts.
+// If a thief's server receives an assertion, its issuer or client is not trusted by any other server.
 func TestIdentityIsNotTrustedElsewhere(t *testing.T) {
 	for _, base := range []fields{
 		{"identity": "issuer", "assertion_subject": "agent"},
@@ -467,7 +468,7 @@ func TestIdentityKeepsItsURLWhenSettingsChange(t *testing.T) {
 	m.rejects("config/weather", fields{"identity": "issuer"}, "settings public_url=")
 }
 
-// A rotated key is published before it signs, and the old key after it signed.
+// A rotated key is published before its first signature, and the old key until after its last.
 func TestRotationOfAnIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newIssuerMount(t)
@@ -486,7 +487,7 @@ func TestRotationOfAnIdentity(t *testing.T) {
 	})
 }
 
-// Some authorization servers refuse these identities.
+// Some authorization servers do not support these identities.
 func TestWarningsOfAnIdentity(t *testing.T) {
 	const entra = "api://AzureADTokenExchange"
 	for _, test := range []struct {
@@ -516,7 +517,7 @@ func TestWarningsOfAnIdentity(t *testing.T) {
 	}
 }
 
-// A token belongs to its client. The subject of the assertions names the client only without a client_id.
+// A token belongs to its client. The subject of assertions identifies the client only if client_id is unset.
 func TestTokensOfAnIdentity(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
@@ -532,7 +533,7 @@ func TestTokensOfAnIdentity(t *testing.T) {
 	equal(t, "different tokens", len(slices.Compact([]string{first, second, third, fourth})), 4)
 }
 
-// Clients that only their assertions name do not share a backoff window.
+// Clients that are identified only by their assertions do not share a backoff window.
 func TestIdentitiesDoNotShareAWindow(t *testing.T) {
 	as, m := newAuthServer(t), newIssuerMount(t)
 	base := fields{"token_url": as.URL + "/token", "identity": "issuer"}

@@ -34,9 +34,9 @@ func TestKeyRingThroughARotation(t *testing.T) {
 		name      string
 		ring      keyRing
 		at        time.Duration // from noon
-		active    string        // empty: none
+		active    string        // empty: none is active
 		published []string
-		pending   string // empty: none
+		pending   string // empty: none is pending
 	}{
 		{"no key", nil, 0, "", nil, ""},
 		{"one key", ringOf(), 0, "a", []string{"a"}, ""},
@@ -51,7 +51,7 @@ func TestKeyRingThroughARotation(t *testing.T) {
 		{"two rotations, after", ringOf(0, time.Hour), 2 * time.Hour, "c", []string{"a", "b", "c"}, ""},
 		{"two rotations, a day after the first", ringOf(0, time.Hour), day, "c", []string{"b", "c"}, ""},
 		{"two rotations, a day after both", ringOf(0, time.Hour), 2 * day, "c", []string{"c"}, ""},
-		// A rotation dropped the first key, and then the clock was set back.
+		// A rotation dropped the first key before the clock was set back.
 		{"before all", ringOf(0, time.Hour)[1:], -day, "b", []string{"b", "c"}, "c"},
 		{"before the only one", ringOf(0)[1:], -day, "b", []string{"b"}, ""},
 	} {
@@ -70,7 +70,7 @@ func TestKeyRingThroughARotation(t *testing.T) {
 	}
 }
 
-// A rotation drops keys that are no longer published, and does not change the old ring.
+// A rotation drops keys whose time of publication has ended. The old ring is not changed.
 func TestRotatedKeyRing(t *testing.T) {
 	ring := ringOf(0)
 	for _, test := range []struct {
@@ -105,7 +105,7 @@ func TestStoredKeysAreThoseThatWereMade(t *testing.T) {
 	}
 }
 
-// checkPublic checks that a JWK has only the members of a public key.
+// checkPublic checks that a JWK has no members except those of a public key.
 func checkPublic(t *testing.T, jwk []byte, id string) {
 	t.Helper()
 	var members map[string]any

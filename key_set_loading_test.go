@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Until all configs are loaded, a request waits, and never reads storage itself: whatever the names in requests, each
-// config is read once.
+// Until all configs are loaded, requests wait and never read storage themselves. Each config is read once, however
+// many names are requested.
 func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -48,11 +48,11 @@ func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 	})
 }
 
-// A write during the loading of the keys waits, so that the old keys do not come back.
+// A write waits while the keys are loaded. Otherwise the old keys could overwrite the new ones.
 func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 	for name, change := range map[string]struct {
 		write func(m *mount)
-		keys  int // 0: none is published
+		keys  int // 0: unpublished
 	}{
 		"rotated":     {func(m *mount) { m.data(logical.UpdateOperation, "keys/weather/rotate", nil) }, 2},
 		"unpublished": {func(m *mount) { m.write("config/weather", fields{"publish_jwks": false, "verify": false}) }, 0},
@@ -62,7 +62,7 @@ func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := newMount(t)
 				m.write("config/weather", made(nil))
-				synctest.Wait() // until all is loaded
+				synctest.Wait() // the loading ends
 				var wait func()
 				m.storage.meanwhile(func() {
 					wait = inBackground(func() { change.write(m) })
@@ -80,15 +80,16 @@ func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 	}
 }
 
-// However many writes fail, one retry loads the key set, and no write waits for it.
+// After many failed writes, a single retry loads the key set, and writes do not wait for it.
 func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.write("config/weather", made(nil))
 		at := m.publishedAt("weather")
 		m.jwks("weather")
-		synctest.Wait() // until all is loaded
-		// Before the put, the config is read by the existence check, by the write, and again under the lock.
+		synctest.Wait() // the loading ends
+		// The put is the fourth call: the existence check, the write, and the check under the lock read the config
+		// first.
 		const put = 4
 		unpublish := func(trouble *trouble, status int) {
 			t.Helper()

@@ -31,13 +31,13 @@ func (m *mount) jwks(server string) []any {
 	return set["keys"]
 }
 
-// publishedAt returns the path of a server's key set. It reads the stored config without a call that is counted.
+// publishedAt returns the path of a server's key set. It reads the stored config without counting the call.
 func (m *mount) publishedAt(server string) string {
 	m.t.Helper()
 	return jwksPrefix + must(store{storage: &m.storage.InmemStorage}.config(m.t.Context(), server))(m.t).publicID(server)
 }
 
-// unpublished checks that every name without a key set gets the same answer.
+// unpublished checks that all names without a key set get the same answer.
 func (m *mount) unpublished(names ...string) {
 	m.t.Helper()
 	for _, name := range names {
@@ -45,7 +45,7 @@ func (m *mount) unpublished(names ...string) {
 	}
 }
 
-// made is the config of a client with a published key that the plugin makes.
+// made is the config of a client whose published key the plugin makes.
 func made(more fields) fields {
 	return with(fields{
 		"token_url": "https://as.example.com/token", "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true,
@@ -117,7 +117,7 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 		contains(t, "the stored entry", entry, "BEGIN PRIVATE KEY")
 		damage(t, m, "config/damaged-key", strings.ReplaceAll(entry, "BEGIN PRIVATE KEY", "BEGIN NO KEY"))
 		m = newNode(t, storage, 0)
-		synctest.Wait() // until all is loaded
+		synctest.Wait() // the loading ends
 		before := storage.calls.Load()
 		for range 100 {
 			m.jwks("weather")
@@ -127,7 +127,7 @@ func TestKeySetsAreAnsweredFromMemory(t *testing.T) {
 	})
 }
 
-// Another node learns of a write by an invalidation, and serves the new key set.
+// After an invalidation, another node serves the new key set.
 func TestKeySetOnAnotherNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		storage := &testStorage{}
@@ -137,7 +137,7 @@ func TestKeySetOnAnotherNode(t *testing.T) {
 			standby.b.InvalidateKey(t.Context(), "config/weather")
 			synctest.Wait()
 		}
-		forwarded := func() { // the active node answers that there is none
+		forwarded := func() { // the active node answers with the 404
 			standby.readOnly(logical.ReadOperation, "jwks/weather", nil)
 			active.unpublished("weather")
 		}
@@ -168,12 +168,12 @@ func TestHalfADeletePublishesNothing(t *testing.T) {
 		m.delete("config/weather")
 		m.storage.fail()
 		m.missing("config/weather")
-		synctest.Wait() // the set is loaded in the background
+		synctest.Wait() // the set loads in the background
 		m.unpublished("weather")
 	})
 }
 
-// A key leaves the published set at its time, without a write.
+// The published set drops a key at its time, without a write.
 func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 	c := &config{PublishJWKS: true}
 	for _, from := range []time.Time{{}, time.Now().Add(time.Hour)} {
@@ -196,8 +196,8 @@ func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 	}
 }
 
-// After a key was replaced, an authorization server must not cache the set for long: the operator may replace that key
-// too.
+// After a key was replaced, authorization servers must not cache the set for long, as the operator may replace the
+// new key too.
 func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 	key, other := pemOf(t, ecKey(t, elliptic.P256())), pemOf(t, edKey(t))
 	for _, test := range []struct {
@@ -248,7 +248,7 @@ func TestKeySetIsKeptForLessTimeAfterAKeyWasReplaced(t *testing.T) {
 	}
 }
 
-// A rotation is published ahead of its use, so caches may keep the set for the usual time.
+// A rotated key is published before its use, so the usual cache time is safe.
 func TestKeySetIsKeptForItsTimeThroughARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -262,7 +262,7 @@ func TestKeySetIsKeptForItsTimeThroughARotation(t *testing.T) {
 	})
 }
 
-// A config that is stored without keys, which no write of this version does, has an empty set.
+// A stored config without keys, which this version never writes, has an empty set.
 func TestKeySetWithoutKeysIsEmpty(t *testing.T) {
 	m := newMount(t)
 	noError(t, m.store().putConfig(t.Context(), "weather", &config{ClientID: "vault", PublishJWKS: true}))

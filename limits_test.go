@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// atLength returns functions that give the variable-length fields a value of n bytes, with the other fields that it
+// atLength returns, by field, a function that makes a value of n bytes for it, with the other fields that a write
 // needs.
 func atLength(t *testing.T) map[string]func(n int) fields {
 	t.Helper()
@@ -22,7 +22,7 @@ func atLength(t *testing.T) map[string]func(n int) fields {
 	address := func(field string) func(n int) fields {
 		return func(n int) fields { return fields{field: urlOf(n), "client_secret": secret} }
 	}
-	// PEM may have text before the first block.
+	// PEM allows text before the first block.
 	pem := func(field, block string, needs fields) func(n int) fields {
 		return func(n int) fields { return with(needs, fields{field: long(n-len(block)-1) + "\n" + block}) }
 	}
@@ -58,7 +58,7 @@ func urlOf(n int) string {
 	return start + long(n-len(start))
 }
 
-// atNumber returns n values of the fields that hold several.
+// atNumber returns, by field, a function that makes n values for it.
 var atNumber = map[string]func(n int) any{
 	"scopes":           func(n int) any { return strings.Join(numbered(n), " ") },
 	"resource":         func(n int) any { return numberedURLs(n) },
@@ -98,8 +98,8 @@ func TestEveryFieldHasItsLimit(t *testing.T) {
 	}
 }
 
-// atLimit checks that a write at a limit is accepted, and one beyond it refused without a request: of a new config, of
-// a stored one and, if ofRoles is set, of roles.
+// atLimit checks that a write at a limit is accepted, and that one beyond it is refused without a request: for a new
+// config, a stored config and, if ofRoles is set, roles.
 func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	t.Helper()
 	as, m := newAuthServer(t), newIssuerMount(t)
@@ -117,7 +117,7 @@ func atLimit(t *testing.T, ofRoles bool, at, beyond fields, says ...string) {
 	}
 }
 
-// A field without a limit has few values, or a form that bounds its length.
+// A field without its own limit has a fixed set of values, or a bounded form.
 func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"client_secret": "", "key_type": "ec-p256"})
@@ -141,7 +141,7 @@ func TestFieldsWithoutALimitTakeNothingLong(t *testing.T) {
 	as.asked(t, 0, "after writes that are refused")
 }
 
-// The limits of the fields add up to more than Vault's storage takes, which must not lead to a failed write to it.
+// The limits of the fields add up to more than Vault's storage accepts, so the whole config has a limit too.
 func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	certificate, _ := certificateAndKey(t)
@@ -162,7 +162,7 @@ func TestConfigAsAWholeHasItsLimit(t *testing.T) {
 	m.rejects("config/weather", padded(room+1), "the limit is 512000")
 	m.storage.unchanged(t, was)
 
-	// Characters that take several bytes in storage can make a role too large.
+	// Characters with several bytes in storage can make a role too large.
 	for name := range params {
 		params[name] = strings.Repeat(`"`, 4<<10)
 	}
@@ -176,7 +176,7 @@ func TestRotationThatDoesNotFitIsRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.configure(as, fields{"client_secret": "", "key_type": "rsa-2048"})
 	c := m.config("weather")
-	c.CACert = long(maxEntry - len(must(json.Marshal(c))(t)) - 1000) // another key takes more than the 1000 bytes
+	c.CACert = long(maxEntry - len(must(json.Marshal(c))(t)) - 1000) // another key needs more than these 1000 bytes
 	noError(t, m.store().putConfig(t.Context(), "weather", c))
 	was, calls := m.storage.entries(t), m.storage.calls.Load()
 	m.rejects("keys/weather/rotate", nil, "the limit is 512000")
@@ -222,7 +222,7 @@ func TestDurationsHaveTheirLimits(t *testing.T) {
 	}
 }
 
-// The limits that the API page names are those in force.
+// The API page states the limits in force.
 func TestAPIPageNamesTheLimits(t *testing.T) {
 	_, section, found := strings.Cut(readText(t, "docs/api.md"), "## Limits of what a write may hold")
 	section, _, _ = strings.Cut(section, "\n#")

@@ -13,28 +13,28 @@ import (
 // A register is one value that can be written, deleted and read, such as the scopes of a config. Its history is the
 // events of all clients.
 //
-// A history is linearizable (Herlihy and Wing) if each event can have happened at one instant between its beginning and
-// its end, so that every read returns the last value written before it.
+// A history is linearizable (Herlihy and Wing) if each event can have happened at one instant between its beginning
+// and its end, so that every read returns the last value written before it.
 //
-// Every value is written once at most, which makes the check easy (Gibbons and Korach, "Testing shared memories",
-// 1997). The events of a value are its write and its reads. If their first end is before their last beginning, the
-// register must have held the value from the one to the other: this time is the value's reign. A history is
-// linearizable if and only if
+// Every value is written at most once, which makes the check easy (Gibbons and Korach, "Testing shared memories",
+// 1997). The events of a value are its write and its reads. If the first of their ends is before the last of their
+// beginnings, the register must have held the value between the two: the value's reign. A history is linearizable if
+// and only if
 //
-//  1. every value that was read was written, by a write that began before the read ended;
-//  2. no two reigns overlap;
-//  3. no value without a reign has all of its possible time within a reign.
+//  1. every value read was written, by a write that began before the read ended;
+//  2. reigns do not overlap;
+//  3. for a value without a reign, the time in which it may have been held is not all within one reign.
 //
-// A deleted register may be read too, and several deletes make it so. Each delete counts as a value that was not read,
-// and for reads of a deleted register
+// Clients may also read a deleted register, and may delete it several times. Each delete counts as a value without
+// reads. Each read of a deleted register must satisfy
 //
-//  4. none lies within a reign;
-//  5. the register was deleted, at the start or by a delete that began before the read's end, and no write that began
-//     after that delete's end ended before the read began.
+//  4. it does not lie within a reign;
+//  5. the register was deleted, at the start or by a delete that began before the read's end, and no write lies
+//     between that delete's end and the read's beginning.
 type event struct {
-	began, ended int64  // by a clock that never returns the same time twice, from 1
-	write        bool   // or else a read
-	value        string // written or read; empty: deleted, or found missing
+	began, ended int64  // in ticks of a clock that never repeats, from 1
+	write        bool   // false: a read
+	value        string // written or read; empty: deleted, or missing
 }
 
 func (e event) String() string {
@@ -61,8 +61,8 @@ func violations(history []event) []string {
 	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 
 	written := map[string]event{}
-	ended, began := map[string]int64{}, map[string]int64{} // of a value: the first end, the last beginning
-	deletes := []event{{write: true}}                      // the register is deleted at the start
+	ended, began := map[string]int64{}, map[string]int64{} // by value: the first end, the last beginning
+	deletes := []event{{write: true}}                      // initially deleted
 	for _, e := range history {
 		switch {
 		case e.write && e.value == "":
@@ -132,7 +132,7 @@ func overwritten(written map[string]event, d, read event) bool {
 	return false
 }
 
-// chronicle records the histories of many registers by one clock.
+// chronicle records the histories of many registers on one clock.
 type chronicle struct {
 	clock atomic.Int64
 
@@ -140,7 +140,7 @@ type chronicle struct {
 	histories map[string][]event
 }
 
-// tick returns the time.
+// tick advances the clock and returns its time.
 func (c *chronicle) tick() int64 { return c.clock.Add(1) }
 
 // note records an event of a register.
@@ -173,7 +173,7 @@ func TestTheCheckerOfHistories(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		history []event
-		says    string // empty: nothing
+		says    string // empty: no violation
 	}{
 		{"nothing happened", nil, ""},
 		{"one after the other", []event{r("", 1, 2), w("a", 3, 4), r("a", 5, 6), w("b", 7, 8), r("b", 9, 10), w("", 11, 12), r("", 13, 14)}, ""},
@@ -202,8 +202,8 @@ func TestTheCheckerOfHistories(t *testing.T) {
 	}
 }
 
-// The checker agrees with a search through all possible orders of the events, except that it may miss a read of a
-// deleted register that no order explains.
+// The checker agrees with a search through all orders of the events, except that it may miss an impossible read of a
+// deleted register.
 func TestTheCheckerAgreesWithASearch(t *testing.T) {
 	good, bad := 0, 0
 	for seed := range uint64(20_000) {
@@ -241,10 +241,10 @@ func TestTheCheckerAgreesWithASearch(t *testing.T) {
 	}
 }
 
-// explicable reports whether the events can have happened in some order after a state.
+// explicable reports whether some order of the events is possible from a state.
 func explicable(events []event, state string) bool {
 	for i, e := range events {
-		// No event that ended before e began may come after it.
+		// All events that ended before e began must come before it.
 		if slices.ContainsFunc(events, func(o event) bool { return o.ended < e.began }) || !e.write && e.value != state {
 			continue
 		}

@@ -56,7 +56,7 @@ func series(name string, metric *dto.Metric) string {
 	return strings.TrimPrefix(name, "mcp_oauth_") + "{" + strings.Join(labels, ",") + "}"
 }
 
-// counts checks the values of some series. The value of a series that does not exist is 0.
+// counts checks the values of some series. A missing series has the value 0.
 func (m *mount) counts(want map[string]float64) {
 	m.t.Helper()
 	got := m.metrics()
@@ -127,8 +127,8 @@ func TestMetricsOfReplacements(t *testing.T) {
 	outcomes(0, 0, 0)
 	m.refresh("weather", rejected)
 	outcomes(1, 0, 0)
-	m.refresh("weather", rejected) // it has been replaced
-	m.refresh("weather", nil)      // and its successor is young
+	m.refresh("weather", rejected) // already replaced
+	m.refresh("weather", nil)      // its successor is too young
 	outcomes(1, 2, 0)
 
 	m.write("role/weather/reader", fields{"verify": false})
@@ -140,7 +140,7 @@ func TestMetricsOfReplacements(t *testing.T) {
 	outcomes(1, 2, 2)
 }
 
-// A refused write stores nothing, and does not count as a refusal of the token.
+// A refused write stores nothing, and does not count as a refusal of the current token.
 func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
 	as, m := newConfigured(t)
 	m.token("weather")
@@ -155,7 +155,7 @@ func TestMetricsOfAVerificationThatIsRefused(t *testing.T) {
 	})
 }
 
-// An authorization server's error codes must not become labels without a bound.
+// Error codes come from authorization servers, so the number of labels must be bounded.
 func TestErrorCodesOfMetricsAreBounded(t *testing.T) {
 	m := newMetrics()
 	for i := range 1000 {
@@ -207,7 +207,7 @@ func TestMetricsOfSharedRequests(t *testing.T) {
 
 func TestMetricsOfStorage(t *testing.T) {
 	as := newAuthServer(t)
-	synctest.Test(t, func(t *testing.T) { // the token is to be saved again in a second
+	synctest.Test(t, func(t *testing.T) { // the save of the token is retried in a second
 		m := newMount(t)
 		m.configure(as, nil)
 		m.storage.fail("put")
@@ -232,7 +232,7 @@ func TestMetricsOfStorageCallsThatWereGivenUp(t *testing.T) {
 	m.counts(map[string]float64{`storage_errors_total{operation="get"}`: 0})
 }
 
-// A passive node refreshes nothing, so it has only the metrics of its own requests.
+// A passive node does not refresh, so it only has metrics of its own requests.
 func TestMetricsOfAPassiveNode(t *testing.T) {
 	as := newAuthServer(t)
 	m := newNode(t, replicated(t, as), consts.ReplicationPerformanceStandby)
@@ -253,7 +253,7 @@ func TestMetricsOfAPassiveNode(t *testing.T) {
 	active.counts(map[string]float64{`active{}`: 1, `tokens{state="ok"}`: 1})
 }
 
-// Scrapes at the same time get the same, whole answer.
+// Concurrent scrapes get the same complete answer.
 func TestScrapesAtOneTime(t *testing.T) {
 	_, m := newConfigured(t)
 	m.token("weather")
@@ -273,7 +273,7 @@ func TestScrapesAtOneTime(t *testing.T) {
 	work.Wait()
 }
 
-// Two mounts in one process neither clash nor mix.
+// Two mounts in one process have separate metrics.
 func TestMetricsOfTwoMounts(t *testing.T) {
 	as := newAuthServer(t)
 	one, two := newMount(t), newMount(t)
@@ -285,7 +285,7 @@ func TestMetricsOfTwoMounts(t *testing.T) {
 }
 
 // checkDocumentedValues checks that the page has the values of the labels outcome, error and operation, and that its
-// table of outcomes has no others.
+// table of outcomes has no other rows.
 func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page string) {
 	t.Helper()
 	outcomes := map[string]bool{}
@@ -319,8 +319,8 @@ func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page stri
 	}
 }
 
-// The page has exactly the metrics that exist; the alerts and the dashboard name only those. An acceptance test checks
-// the labels and values of alerts and dashboard.
+// The page lists exactly the existing metrics, and the alerts and the dashboard use no others. An acceptance test
+// checks their labels and values.
 func TestDocumentedMetricsExist(t *testing.T) {
 	as, m := newConfigured(t)
 	m.token("weather")

@@ -8,30 +8,30 @@ import (
 	"time"
 )
 
-// lifetimes are token lifetimes that no reader in Kubernetes may exceed.
+// lifetimes are token lifetimes. A reader in Kubernetes must never hold a token for longer.
 var lifetimes = []time.Duration{
 	15 * time.Second, 20 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute,
 	5 * time.Minute, 10 * time.Minute, time.Hour, 24 * time.Hour,
 }
 
-// operator is the Vault Secrets Operator with a VaultDynamicSecret that has allowStaticCreds.
+// operator is the Vault Secrets Operator with a VaultDynamicSecret with allowStaticCreds.
 type operator struct {
-	held     time.Time // the end of the token in the Kubernetes Secret
-	rotation time.Time // last_vault_rotation of the last answer that it took
-	ttl      int64     // of that answer, in seconds
+	held     time.Time // the expiry of the token in the Kubernetes Secret
+	rotation time.Time // last_vault_rotation of the last accepted answer
+	ttl      int64     // its ttl in seconds
 	pause    func() time.Duration
 }
 
-// pauses are the operator's waits if it finds the same token again: 0.5 s to 2 s.
+// pauses are the operator's waits after it reads an unchanged token: 0.5 s to 2 s.
 var pauses = map[string]func() time.Duration{
 	"longest": func() time.Duration { return 2 * time.Second },
 	"drawn":   func() time.Duration { return 500*time.Millisecond + rand.N(1500*time.Millisecond) },
 }
 
-// read takes an answer as the operator does, and returns its wait before the next read.
+// read takes an answer as the operator does, and returns the wait until its next read.
 func (o *operator) read(t *testing.T, answer fields) time.Duration {
 	t.Helper()
-	// The operator takes these fields only as a text in RFC 3339 and as whole numbers.
+	// The operator accepts these fields only as RFC 3339 text and as whole numbers.
 	arrived := overHTTP(t, answer)
 	rotation := instant(t, arrived, "last_vault_rotation")
 	if period := whole(t, arrived, "rotation_period"); period < 1 {
@@ -46,7 +46,7 @@ func (o *operator) read(t *testing.T, answer fields) time.Duration {
 	return time.Duration(ttl)*time.Second + 500*time.Millisecond + 150*time.Millisecond
 }
 
-// whole returns a field that must be a whole number.
+// whole returns the value of a field, which must be a whole number.
 func whole(t *testing.T, data fields, field string) int64 {
 	t.Helper()
 	number, _ := data[field].(json.Number)
@@ -57,7 +57,7 @@ func whole(t *testing.T, data fields, field string) int64 {
 	return n
 }
 
-// The Vault Secrets Operator never leaves an expired token in its Secret, also if it reads early because its own login
+// The Vault Secrets Operator never keeps an expired token in its Secret, even if it reads early because its own login
 // was renewed.
 func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
@@ -70,15 +70,14 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 						wait := o.read(t, m.read("token/weather"))
 						reads++
 						if reads%4 == 0 {
-							wait /= 2 // its login was renewed
+							wait /= 2 // the operator's login was renewed
 						}
 						time.Sleep(wait)
 						if !time.Now().Before(o.held) {
 							t.Fatalf("after %s the Secret holds a token that has expired", time.Since(start))
 						}
 					}
-					// About one read for each refresh, which comes after half of a short lifetime, and one for each
-					// login.
+					// One read per refresh, which comes after half of a short lifetime, plus one per login.
 					if reads > 60 {
 						t.Errorf("%d reads in 20 lifetimes", reads)
 					}
@@ -88,8 +87,8 @@ func TestOperatorNeverHoldsExpiredToken(t *testing.T) {
 	}
 }
 
-// A reader that polls, such as the External Secrets Operator, never holds an expired token if its interval is a second
-// less than a quarter of the token's lifetime: expires_at is in whole seconds.
+// A reader with a fixed interval, such as the External Secrets Operator, never holds an expired token if the interval
+// is a quarter of the token's lifetime less a second, because expires_at is in whole seconds.
 func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	for _, lifetime := range lifetimes {
 		t.Run(lifetime.String(), func(t *testing.T) {
@@ -107,7 +106,7 @@ func TestPollerNeverHoldsExpiredToken(t *testing.T) {
 	}
 }
 
-// timelapse runs a story in a bubble, on a mount with tokens of this lifetime.
+// timelapse runs a story in a bubble, on a mount whose tokens have this lifetime.
 func timelapse(t *testing.T, lifetime time.Duration, story func(*testing.T, *mount)) {
 	t.Helper()
 	as, storage := newAuthServer(t), &testStorage{}
@@ -116,7 +115,7 @@ func timelapse(t *testing.T, lifetime time.Duration, story func(*testing.T, *mou
 	m.configure(as, nil)
 	m.stop()
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(700 * time.Millisecond) // a bubble begins at a whole second, and times are rounded to those
+		time.Sleep(700 * time.Millisecond) // a bubble begins at a whole second, which would hide errors of rounding
 		story(t, newNode(t, storage, 0))
 	})
 	if n := as.count(); n < 20 {

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// The vault command makes a list of a field that is given twice, as in client_id=a client_id=b.
+// The vault command sends a repeated field, as in client_id=a client_id=b, as a list.
 func TestFieldThatIsGivenTwiceIsRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
@@ -37,7 +37,7 @@ func TestFieldThatIsGivenTwiceIsRefused(t *testing.T) {
 	as.asked(t, 1, "after writes that are refused")
 	m.write("config/weather", fields{"server": "weather"})
 
-	// A list may be given in pieces.
+	// A list may be given in several fields.
 	m.write("config/weather", fields{"scopes": twice, "resource": []string{"https://a.example.com", "https://b.example.com"}, "extra_params": []string{"a=1", "b=2"}})
 	request := as.await(2)
 	request.holds(t, map[string]string{"scope": "a b", "a": "1", "b": "2"})

@@ -85,7 +85,7 @@ func (m *mount) refusedWrite(as *authServer, answer func(tokenRequest) (int, fie
 	m.refused(status, logical.UpdateOperation, "config/weather", data, says...)
 }
 
-// Fields that change neither the token, nor the credentials, nor their route are written without a request.
+// Only writes that change the token, the credentials or their route make a request.
 func TestWhichWritesAskTheAuthorizationServer(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -129,16 +129,16 @@ func TestOutstandingFailureIsVerifiedAway(t *testing.T) {
 
 	m.rejects("config/weather", as.client(), "invalid_client")
 	m.storage.unchanged(t, was)
-	m.configure(as, nil) // the same with verify=false
+	m.configure(as, nil) // and with verify=false
 	as.asked(t, 2, "after the same write with verify=false")
 
-	as.answers(granting(nil)) // the operator repaired the client at the server
+	as.answers(granting(nil)) // the operator has repaired the client at the server
 	m.write("config/weather", as.client())
 	m.holds("weather", "t0ken-3")
 	as.asked(t, 3, "after the same write, and a read")
 }
 
-// A write of the unchanged config clears the failures of its roles too, without a request.
+// Writing an unchanged config also clears the failures of its roles, without a request.
 func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		as, m := newConfigured(t)
@@ -162,7 +162,7 @@ func TestWriteThatChangesNothingClearsFailures(t *testing.T) {
 	}
 }
 
-// A config whose roles set the scopes or audience may have no token of its own.
+// If the roles set the scopes or audience, the config itself may be unable to get a token.
 func TestRefusedConfigSuggestsVerifyFalseIfItsRolesMayWork(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	try := func(code string, change fields, hints bool) {
@@ -185,11 +185,11 @@ func TestRefusedConfigSuggestsVerifyFalseIfItsRolesMayWork(t *testing.T) {
 	try("invalid_client", scoped, false)
 }
 
-// A change during the verification is a conflict: the stored config must be the verified one.
+// A change during the verification is a conflict, so that the stored config is always the verified one.
 func TestConfigThatChangesWhileVerifying(t *testing.T) {
 	for _, test := range []struct {
 		name      string
-		before    bool // whether there is a config at first
+		before    bool // reports whether the config exists before the write
 		meanwhile func(*mount, *authServer)
 	}{
 		{"updated", true, func(m *mount, as *authServer) { m.configure(as, fields{"audience": "meanwhile"}) }},
@@ -233,7 +233,7 @@ func TestReadersDoNotWaitForAVerification(t *testing.T) {
 	m.holds("weather", "t0ken-2")
 }
 
-// Roles' tokens of the old secret stay in service, and are replaced in the background.
+// Tokens of roles stay in service after a change of the secret, and are replaced in the background.
 func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
@@ -248,8 +248,8 @@ func TestRotatedSecretRefreshesRolesInTheBackground(t *testing.T) {
 	m.holds("weather", "t0ken-2")
 }
 
-// Vault's existence check decides which capability a write needs. So a caller who may only create must not change a
-// config that was just created, and one who may only update must not create.
+// Vault's existence check decides which capability a write needs. A caller with only "create" must not change a
+// config that was just created, and a caller with only "update" must not create one.
 func TestWriteFollowsTheExistenceCheck(t *testing.T) {
 	config := fields{"token_url": "https://as.example.com/token", "client_id": "vault", "client_secret": secret, "verify": false}
 	create := func(path string, data fields) func(*mount) { return func(m *mount) { m.write(path, data) } }

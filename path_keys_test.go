@@ -38,14 +38,14 @@ func (m *mount) signsWith(server string) string {
 	return must(m.config(server).assertion(time.Now()))(m.t).Key.ID
 }
 
-// The authorization server cannot know a new key yet.
+// The authorization server cannot know the new key yet.
 func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 	as := newAuthServer(t)
 	for _, give := range []fields{
 		{"key_type": "rsa-2048"},
 		{"key_type": "ec-p256"},
 		{"key_type": "ed25519", "token_endpoint_auth_method": "private_key_jwt"},
-		{"token_endpoint_auth_method": "private_key_jwt"}, // rsa-2048 is the default
+		{"token_endpoint_auth_method": "private_key_jwt"}, // uses the default, rsa-2048
 	} {
 		m := newMount(t)
 		warnings := m.write("config/weather", with(as.endpoint(), give))
@@ -62,7 +62,7 @@ func TestPluginMadeKeyAsksForNoToken(t *testing.T) {
 	as.asked(t, 0, "after writes that make keys")
 }
 
-// After its registration, the key works as any credentials do.
+// Once registered, the key works like any other credentials.
 func TestPluginMadeKeyInUse(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256"}))
@@ -88,7 +88,8 @@ func TestKeysOfAClientWithoutKeys(t *testing.T) {
 	}
 }
 
-// The new key is published at once and signs from its time on. The old one is published for a day after that.
+// The new key is published at once and signs later, from its time on. The old key stays published for a day after
+// that.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -125,7 +126,7 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// Each key of several rotations is published for its time.
+// After several rotations, each key is published for its full time.
 func TestRotationsInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -144,7 +145,7 @@ func TestRotationsInARow(t *testing.T) {
 	})
 }
 
-// Every published key takes space in the config's entry and in the key set.
+// Every published key takes space in the config and in the key set.
 func TestRotationIsRefusedWhileEightKeysArePublished(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
@@ -172,7 +173,7 @@ func TestRotationIsRefusedWhileEightKeysArePublished(t *testing.T) {
 	})
 }
 
-// A clock that was ahead during a rotation, and is then set back, must not leave the client without a key.
+// If the clock was ahead during a rotation and is then set back, the client must still have a key.
 func TestClockSetBackBeforeTheRing(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
@@ -221,12 +222,12 @@ func TestRotationThatIsRefused(t *testing.T) {
 	}
 }
 
-// A write during a rotation makes the rotation a conflict.
+// A rotation that overlaps with another write ends with 409.
 func TestRotationThatIsOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMount(t)
 		m.write("config/weather", made(nil))
-		synctest.Wait() // until all is loaded
+		synctest.Wait() // the loading ends
 		m.storage.meanwhile(func() { m.write("config/weather", fields{"max_ttl": "1h", "verify": false}) })
 		m.refused(http.StatusConflict, logical.UpdateOperation, "keys/weather/rotate", nil, "changed")
 		published, _ := m.keys("weather")

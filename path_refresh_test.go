@@ -36,7 +36,7 @@ func TestRefreshOfARole(t *testing.T) {
 	m.holds("weather", "t0ken-config")
 }
 
-// After another broker's refresh, this one gets the new token's id without a fetch.
+// If another broker has refreshed first, this broker gets the new token's id without a fetch.
 func TestRefreshOfATokenThatIsHeldNoMore(t *testing.T) {
 	as, m := newConfigured(t)
 	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
@@ -48,14 +48,14 @@ func TestRefreshOfATokenThatIsHeldNoMore(t *testing.T) {
 
 func TestRefreshWithinTheCooldownFetchesNothing(t *testing.T) {
 	as, m := newConfigured(t)
-	shows(t, m.refresh("weather", nil), fields{"refreshed": true, "token_id": firstToken}) // there was no token
+	shows(t, m.refresh("weather", nil), fields{"refreshed": true, "token_id": firstToken}) // no token was held
 	for _, data := range []fields{{}, {"token_id": firstToken}} {
 		shows(t, m.refresh("weather", data), fields{"refreshed": false, "token_id": firstToken})
 	}
 	as.asked(t, 1, "after refreshes of a young token")
 }
 
-// An answer without a new token says why there is none.
+// An answer with an unchanged token gives the reason.
 func TestRefreshThatReplacesNothingSaysWhy(t *testing.T) {
 	as, m := newConfigured(t)
 	says := func(name string, data fields, refreshed bool, why string) {
@@ -68,7 +68,7 @@ func TestRefreshThatReplacesNothingSaysWhy(t *testing.T) {
 	held := m.read("token/weather")["token_id"]
 	says("weather", fields{"token_id": "0123456789abcdef"}, false, "another token is held")
 	as.answers(granting(fields{"access_token": "t0ken-held", "expires_in": 3540}))
-	for range 2 { // the second one without a request
+	for range 2 { // the second refresh makes no request
 		says("weather", fields{"token_id": held}, false, "handed out the same token again")
 	}
 	as.asked(t, 1, "after refreshes that got the same token")
@@ -107,7 +107,7 @@ func TestRefreshThatIsRefused(t *testing.T) {
 	m.stash(weather, "t0ken-held", time.Minute, time.Hour)
 	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/absent", nil, "write config/absent")
 	m.refused(http.StatusNotFound, logical.UpdateOperation, "refresh/weather/absent", nil, "role/weather/absent")
-	// Vault's required_parameters accept a null and an empty text.
+	// Vault's required_parameters accept null and an empty text.
 	for _, id := range []any{nil, "", "0123", "0123456789ABCDEF", "t0ken-held", "0123456789abcdef0"} {
 		m.rejects("refresh/weather", fields{"token_id": id}, "16 hexadecimal digits")
 	}

@@ -10,7 +10,7 @@ import (
 
 var reader = tokensOf("weather", "reader")
 
-// defaultRole is a role that overrides nothing, as it is read.
+// defaultRole is a role without overrides, as a read returns it.
 func defaultRole() fields {
 	return fields{
 		"scopes": []string{}, "resource": []string{}, "omit_resource": false, "audience": "",
@@ -170,7 +170,8 @@ func TestRoleThatChangesWhileVerifying(t *testing.T) {
 	}
 }
 
-// When the config's scopes change, a role with its own scopes keeps its token; a role that inherits them gets another.
+// When the config's scopes change, a role with its own scopes keeps its token; a role that inherits them gets a new
+// one.
 func TestConfigWriteDropsOnlyTokensOfAnotherShape(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.client(), fields{"scopes": "a"}))
@@ -185,7 +186,7 @@ func TestConfigWriteDropsOnlyTokensOfAnotherShape(t *testing.T) {
 	as.asked(t, 5, "after the reads")
 }
 
-// A crash in the middle of a delete leaves roles and tokens without a config.
+// A crash during a delete leaves roles and tokens without a config.
 func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
 	as, m := inUse(t)
 	m.storage.fail("delete role/", "delete token/")
@@ -203,7 +204,7 @@ func TestRolesLeftByACrashAreWorthNothing(t *testing.T) {
 	m.holds("weather", "t0ken-3")
 }
 
-// A stored role of another incarnation is treated as absent.
+// A stored role of another incarnation counts as absent.
 func TestRoleOfAnotherIncarnationIsNone(t *testing.T) {
 	as, m := newConfigured(t)
 	other := &role{Incarnation: "another", Revision: "1", tokenParams: tokenParams{Scopes: []string{"all"}}}

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// always are the fields of every status.
+// always lists the fields of every status.
 var always = []string{
 	"credentials_kind", "credentials_verified", "credentials_written_at", "refreshing", "resource", "scopes", "state",
 	"token_endpoint_auth_method", "token_url", "unsaved", "warnings",
@@ -24,7 +24,7 @@ var (
 	ofFailure = []string{"consecutive_failures", "failing_since", "last_error", "last_error_at", "next_attempt"}
 )
 
-// hasFields checks which fields a status has.
+// hasFields checks that a status has exactly these fields.
 func hasFields(t *testing.T, status fields, want ...[]string) {
 	t.Helper()
 	equal(t, "the fields of the status", slices.Sorted(maps.Keys(status)), slices.Sorted(slices.Values(slices.Concat(want...))))
@@ -40,7 +40,7 @@ func TestStatusOfAnEmptyName(t *testing.T) {
 
 // A status shows the parameters of a token request, whether written, discovered or a default.
 func TestStatusShowsTheParametersOfTokenRequests(t *testing.T) {
-	kinds := map[string][2]string{ // with the method, if the metadata names client_secret_post alone
+	kinds := map[string][2]string{ // the credentials' parameter; the method, if the metadata names only client_secret_post
 		"secret":             {"client_secret", "client_secret_post"},
 		"operator's key":     {"private_key", "private_key_jwt"},
 		"plugin-made key":    {"generated_key", "private_key_jwt"},
@@ -143,7 +143,7 @@ func TestStatusListShowsBrokenNames(t *testing.T) {
 		"weather/": fields{"state": "empty"},
 	})
 
-	// A directory has the state of its worst role.
+	// A directory shows its worst role's state.
 	as.answers(refusing(400, "invalid_scope"))
 	m.write("role/weather/admin", fields{"scopes": "admin", "verify": false})
 	m.refused(http.StatusBadRequest, logical.ReadOperation, "token/weather/admin", nil)
@@ -157,7 +157,7 @@ func TestStatusListShowsBrokenNames(t *testing.T) {
 	as.asked(t, 2, "after the lists of statuses")
 }
 
-// One damaged entry must not hide the other states: operators read this list when something is broken.
+// One damaged entry must not hide the other states: operators read this list when there is trouble.
 func TestStatusListSurvivesADamagedEntry(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/maps", as.client())

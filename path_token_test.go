@@ -16,7 +16,7 @@ import (
 
 var weather = tokens.Name{Server: "weather"}
 
-// firstToken is the token_id of the first token that an authServer grants, t0ken-1.
+// firstToken is the token_id of t0ken-1, the first token of an authServer.
 const firstToken = "8380bfcbf4fc8485"
 
 func TestTokenAnswersEveryFieldInItsType(t *testing.T) {
@@ -31,10 +31,10 @@ func TestTokenAnswersEveryFieldInItsType(t *testing.T) {
 		"token_type":      "Bearer",
 		"authorization":   "Bearer t0ken-1",
 		"scope":           "a b",
-		"rotation_period": int64(2700), // an hour less a quarter
+		"rotation_period": int64(2700), // three quarters of an hour
 		"token_id":        firstToken,
 	})
-	// Vault Agent reads a float every 5 minutes, and panics at a string.
+	// Vault Agent ignores a float and reads every 5 minutes, and panics at a string.
 	if ttl, ok := got["ttl"].(int64); !ok || ttl < 2500 || ttl > 3200 {
 		t.Errorf("ttl is %#v; want an int64 of about three quarters of an hour", got["ttl"])
 	}
@@ -62,7 +62,7 @@ func TestTokenScopeIsTheGrantedOrTheRequestedOne(t *testing.T) {
 		name  string
 		asked string
 		said  fields
-		want  any // nil: the field is absent
+		want  any // nil: absent
 	}{
 		{"said", "a b", fields{"scope": "a"}, "a"},
 		{"not said, asked", "a b", nil, "a b"},
@@ -105,7 +105,7 @@ func TestTokenErrorsAreMappedToStatuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			as := newAuthServer(t)
 			as.answers(test.answer)
-			synctest.Test(t, func(t *testing.T) { // the window is short
+			synctest.Test(t, func(t *testing.T) { // so that the short window does not end early
 				m := newMount(t)
 				m.configure(as, nil)
 				host := strings.TrimPrefix(as.URL, "http://")
@@ -120,12 +120,12 @@ func TestTokenErrorsAreMappedToStatuses(t *testing.T) {
 func TestTokenOfAnotherShapeIsNotUsed(t *testing.T) {
 	_, m := newConfigured(t)
 	m.stash(weather, "t0ken-stashed", time.Minute, time.Hour)
-	// A crash between two writes, or a backup, may leave such a config.
+	// A crash between two writes, or a restored backup, may leave such a config.
 	m.edit("weather", func(c *config) { c.Audience = "https://other.example.com" })
 	m.holds("weather", "t0ken-1")
 }
 
-// Reads of tokens bypass the framework, and must find the same name in a path, or none.
+// Reads of tokens bypass the framework, and must take the same name from a path as the framework would.
 func FuzzPlainTokenRead(f *testing.F) {
 	for _, path := range []string{
 		"token/weather", "token/weather/reader", "token/w", "token/_", "token/a-b.c_d/E.0", "token/", "token", "token//", "token/a/",

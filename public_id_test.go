@@ -14,15 +14,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// jwksPath returns the path at which a server's keys are published, as keys/ shows it.
+// jwksPath returns the path of a server's published keys, as keys/ shows it.
 func (m *mount) jwksPath(server string) string {
 	m.t.Helper()
 	path, _ := m.read("keys/" + server)["jwks_path"].(string)
 	return path
 }
 
-// accepts reports whether an authorization server that trusts the keys at a path accepts an assertion: one for its
-// audience, signed by one of the keys.
+// accepts reports whether an authorization server that trusts the keys at a path accepts an assertion: it must have
+// the server's audience and a signature by one of the keys.
 func (m *mount) accepts(path, audience, assertion string) bool {
 	m.t.Helper()
 	resp, err := m.do(logical.ReadOperation, path, nil)
@@ -42,12 +42,12 @@ func (m *mount) accepts(path, audience, assertion string) bool {
 	return false
 }
 
-// The holder of a Vault token that may only update a config can have the client sign for the authorization server that
-// trusts the config's URL, and catch the assertion. That server must refuse it.
+// A caller who may only update a config can redirect its assertions and catch one. The authorization server that
+// trusts the config's URL must refuse it.
 func TestAssertionCaughtElsewhereIsTrustedNowhere(t *testing.T) {
 	thiefs := newAuthServer(t)
 	for name, test := range map[string]struct {
-		before  fields // of the config
+		before  fields // the config before the update
 		attacks []fields
 	}{
 		"another key": {nil, []fields{
@@ -113,7 +113,7 @@ func TestAssertionCaughtElsewhereIsTrustedNowhere(t *testing.T) {
 	}
 }
 
-// A config that is created under the name of a deleted one is another client.
+// A new config under the name of a deleted one is a different client.
 func TestSuccessorOfADeletedConfigHasAnotherURL(t *testing.T) {
 	m := newMount(t)
 	m.write("config/weather", made(nil))
@@ -128,7 +128,7 @@ func TestSuccessorOfADeletedConfigHasAnotherURL(t *testing.T) {
 	m.unpublished(strings.TrimPrefix(first, "jwks/"), "weather")
 }
 
-// The URL changes with its purpose, and only then. The write warns of it.
+// The URL changes exactly when its purpose does. The write warns about it.
 func TestURLOfPublishedKeysChangesWithTheirPurpose(t *testing.T) {
 	m := newMount(t)
 	m.write("settings", fields{"public_url": publicURL})
@@ -177,7 +177,7 @@ func TestURLOfPublishedKeysChangesWithTheirPurpose(t *testing.T) {
 	}
 }
 
-// Discovery may find another server behind the same fields.
+// Discovery may find a different server although the fields are the same.
 func TestURLOfPublishedKeysChangesWithTheDiscoveredServer(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", fields{"server_url": mcp.url(), "client_id": "vault", "key_type": "ec-p256", "publish_jwks": true})
@@ -196,7 +196,7 @@ func TestURLOfPublishedKeysChangesWithTheDiscoveredServer(t *testing.T) {
 	}
 }
 
-// A key whose URL has changed is not tried before that URL can be registered.
+// After a key's URL has changed, the key is not used until the operator can register the new URL.
 func TestAudienceOfAPublishedKeyThatIsBeingFoundOut(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", with(as.endpoint(), fields{"key_type": "ec-p256", "publish_jwks": true}))
@@ -206,7 +206,7 @@ func TestAudienceOfAPublishedKeyThatIsBeingFoundOut(t *testing.T) {
 	as.asked(t, 0, "before the URL can be registered")
 }
 
-// The keys that an earlier version stored are published under the server's own name until they sign for another party.
+// Keys stored by an earlier version are published under the server's name until they sign for a different party.
 func TestURLOfKeysThatAnEarlierVersionPublished(t *testing.T) {
 	for of := 1; of < 3; of++ {
 		m := mountFixture(t, of)

@@ -21,9 +21,9 @@ import (
 
 // race is a mount that many clients use at once, and the histories of their requests.
 //
-// The authorization server writes the parameters of the request into each token. A register is the value of a config or
-// a role as one path shows it: a config's scopes at config/weather are one, the scopes of the tokens at token/weather
-// another. Both are written by the same writes, and one may be ahead of the other while a write is under way.
+// The authorization server writes the parameters of each request into the token. A register is a config's or role's
+// value as one path shows it: the scopes at config/weather are one register, the scopes of the tokens at
+// token/weather another. The same writes set both, and one may change before the other while a write is under way.
 type race struct {
 	*mount
 	as   *authServer
@@ -31,17 +31,17 @@ type race struct {
 	book chronicle
 
 	ids        sync.Map     // token_id -> the token's stamp
-	background atomic.Int64 // requests for the token of a name that no client knows
+	background atomic.Int64 // token requests for names unknown to the clients
 
 	mu       sync.Mutex // guards the fields below
 	versions int
 	outcomes map[string]int // of requests, by operation and status
 }
 
-// stamp is the parameters of the request for a token.
+// stamp is the parameters of a token request.
 type stamp struct{ scope, audience, resource, extra string }
 
-// newRace mounts. The lifetimes of tokens, in seconds, take turns.
+// newRace mounts. The tokens get the lifetimes, in seconds, in turn.
 func newRace(t *testing.T, seed uint64, as *authServer, storage *testStorage, lifetimes ...int) *race {
 	t.Helper()
 	r := &race{as: as, seed: seed, outcomes: map[string]int{}}
@@ -59,7 +59,7 @@ func newRace(t *testing.T, seed uint64, as *authServer, storage *testStorage, li
 	return r
 }
 
-// version returns another value for each write.
+// version returns a different value at each call.
 func (r *race) version() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +67,7 @@ func (r *race) version() string {
 	return "v" + strconv.Itoa(r.versions)
 }
 
-// ask makes a request, which may fail with one of the statuses. It returns the status, 200 for every success.
+// ask makes a request, which may fail only with one of the statuses. It returns the status; every success is 200.
 func (r *race) ask(op logical.Operation, path string, data fields, statuses ...int) (fields, int) {
 	status := http.StatusOK
 	resp, err := r.do(op, path, data)
@@ -92,12 +92,12 @@ func (r *race) ask(op logical.Operation, path string, data fields, statuses ...i
 	return resp.Data, status
 }
 
-// set writes, and records the write in the registers that it sets.
+// set writes to a path, and records the new values of registers.
 func (r *race) set(path string, data fields, sets map[string]string, statuses ...int) (done bool) {
 	return r.change(logical.UpdateOperation, path, data, sets, statuses...)
 }
 
-// remove deletes, and records the delete in the registers.
+// remove deletes a path, and records the delete in the registers.
 func (r *race) remove(path string, registers ...string) {
 	sets := map[string]string{}
 	for _, register := range registers {
@@ -111,7 +111,7 @@ func (r *race) change(op logical.Operation, path string, data fields, sets map[s
 	_, status := r.ask(op, path, data, statuses...)
 	ended := r.book.tick()
 	if status != http.StatusOK {
-		return false // nothing was written: no read may see the value
+		return false // not written, so no read may see the value
 	}
 	for register, value := range sets {
 		r.book.note(register, event{began, ended, true, value})
@@ -119,8 +119,8 @@ func (r *race) change(op logical.Operation, path string, data fields, sets map[s
 	return true
 }
 
-// get reads or refreshes, and records the values that it sees in registers. A 404 is recorded in the register missing;
-// without one it is an error.
+// get reads or refreshes, and records the values it sees. A 404 is recorded in the register missing; if missing is
+// empty, a 404 is an error.
 func (r *race) get(op logical.Operation, path, missing string, sees func(fields) map[string]string) {
 	var statuses []int
 	if missing != "" {
@@ -134,8 +134,8 @@ func (r *race) get(op logical.Operation, path, missing string, sees func(fields)
 		for register, value := range sees(data) {
 			r.book.note(register, event{began, ended, false, value})
 		}
-		// A slow machine may let a token expire that was valid when it was asked for.
-		// expires_at is in whole seconds, rounded down.
+		// A token may expire between the request and this check on a slow machine. expires_at is rounded down to a
+		// second.
 		if data["token_id"] != nil && !instant(r.t, data, "expires_at").Add(time.Second).After(at) {
 			r.t.Errorf("seed %d: %s %s gives at %s a token of %s", r.seed, op, path, at, data["expires_at"])
 		}
@@ -144,7 +144,8 @@ func (r *race) get(op logical.Operation, path, missing string, sees func(fields)
 	}
 }
 
-// stamped returns the stamp of the token that an answer names; false if it names none, as a status may.
+// stamped returns the stamp of the token that an answer names, and false if the answer names no token, as a status
+// may.
 func (r *race) stamped(data fields) (stamp, bool) {
 	id, ok := data["token_id"].(string)
 	if !ok {
@@ -158,7 +159,7 @@ func (r *race) stamped(data fields) (stamp, bool) {
 	return s.(stamp), true
 }
 
-// run has many clients act at once for that time, and a thousand times at least. They wait between two acts.
+// run lets many clients act at once for the given time, and at least a thousand times. They wait between acts.
 func (r *race) run(clients int, lasting time.Duration, wait, act func(*rand.Rand)) {
 	stop := time.Now().Add(lasting)
 	var acts atomic.Int64
@@ -175,7 +176,7 @@ func (r *race) run(clients int, lasting time.Duration, wait, act func(*rand.Rand
 	all.Wait()
 }
 
-// happened checks that each of these outcomes occurred.
+// happened checks that each outcome occurred.
 func (r *race) happened(outcomes ...string) {
 	r.t.Helper()
 	r.mu.Lock()
@@ -188,20 +189,20 @@ func (r *race) happened(outcomes ...string) {
 	r.t.Logf("seed %d: %d requests to the authorization server; outcomes %v", r.seed, r.as.count(), r.outcomes)
 }
 
-// real is a race in real time: the clients never wait, and tokens are too short-lived to be refreshed ahead.
+// real is a race in real time. Clients never wait, and tokens live too briefly to be refreshed ahead.
 func (r *race) real(act func(*rand.Rand)) {
 	r.run(8, 2*time.Second, func(*rand.Rand) {}, act)
 }
 
-// fake is a race of minutes in a bubble. Clients wait for multiples of 100 ms, so that many act at one instant.
+// fake is a race of minutes in a bubble. Clients wait for multiples of 100 ms, so many act at the same instant.
 func (r *race) fake(act func(*rand.Rand)) {
 	r.run(10, 5*time.Minute, func(random *rand.Rand) {
 		time.Sleep(time.Duration(random.IntN(40)) * 100 * time.Millisecond)
 	}, act)
 }
 
-// races runs a test in real time, and for minutes of fake time with slow storage. In fake time some tokens live longer
-// than the cooldown of refresh/.
+// races runs a test in real time, and in a bubble for minutes with slow storage. Some tokens in the bubble outlive
+// the cooldown of refresh/.
 func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 	t.Helper()
 	for _, seed := range []uint64{1, rand.Uint64()} {
@@ -235,8 +236,8 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 	}
 }
 
-// readAll returns every way to see a server's config and role. A config's scopes and audience are written together, so
-// they must be seen together.
+// readAll returns every way to see a server's config and role. A config's scopes and audience are written together,
+// so readers must see them together.
 func (r *race) readAll(server string) []func() {
 	role := server + "/reader"
 	ofToken := func(data fields) map[string]string {
@@ -259,7 +260,7 @@ func (r *race) readAll(server string) []func() {
 		read(logical.ReadOperation, "token/"+role, "token/"+role, ofRole),
 		read(logical.UpdateOperation, "refresh/"+server, "token/"+server, ofToken),
 		read(logical.UpdateOperation, "refresh/"+role, "token/"+role, ofRole),
-		// status/ shows the token in memory, and finds configs and roles in storage.
+		// status/ takes the token from memory, and configs and roles from storage.
 		read(logical.ReadOperation, "status/"+server, "config/"+server, ofToken),
 		read(logical.ReadOperation, "status/"+role, "role/"+role, ofRole),
 		read(logical.ReadOperation, "config/"+server, "config/"+server, func(data fields) map[string]string {
@@ -271,7 +272,7 @@ func (r *race) readAll(server string) []func() {
 	}
 }
 
-// together returns the value of two fields that are always written with the same value.
+// together returns the value of two fields, which every write sets to the same value.
 func (r *race) together(a, b string) string {
 	if a != b {
 		r.t.Errorf("seed %d: %s and %s are seen together, and were never written so", r.seed, a, b)
@@ -279,7 +280,7 @@ func (r *race) together(a, b string) string {
 	return a
 }
 
-// first returns the only element of a list in an answer.
+// first returns the only element of an answer's list.
 func first(list any) string {
 	if all, _ := list.([]string); len(all) == 1 {
 		return all[0]
@@ -287,7 +288,7 @@ func first(list any) string {
 	return fmt.Sprint(list)
 }
 
-// Writes and deletes of configs and roles, rotations, refreshes and reads of a few names at once, while short-lived
+// Clients write and delete configs and roles, rotate, refresh and read a few names concurrently, while short-lived
 // tokens are refreshed in the background.
 func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 	races(t, func(r *race, run func(func(*rand.Rand))) {
@@ -305,7 +306,7 @@ func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 			case 0, 1, 2, 3:
 				v, given := r.version(), credentials[i]
 				if i == 0 && random.IntN(2) == 0 {
-					given = fields{"client_secret": secret + v} // the tokens of roles are refreshed
+					given = fields{"client_secret": secret + v} // makes roles refresh their tokens
 				}
 				r.set("config/"+server, with(with(r.as.endpoint(), given), fields{"scopes": v, "audience": v, "verify": verify}),
 					map[string]string{"config/" + server: v, "token/" + server: v, "token/" + role + ", its config": v},
@@ -319,7 +320,7 @@ func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 			case 8:
 				r.remove("role/"+role, "role/"+role, "token/"+role)
 			case 9:
-				// A config without keys has none to rotate, and one rotation is under way at a time.
+				// A rotation fails if the config has no keys or a rotation is under way.
 				r.ask(logical.UpdateOperation, "keys/"+server+"/rotate", nil,
 					http.StatusConflict, http.StatusNotFound, http.StatusBadRequest)
 			case 10:
@@ -343,8 +344,8 @@ func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 	})
 }
 
-// checkStored checks that no token is stored without its config or role, which a fetch that ends after a delete might
-// do; and if shapes is set, that none has another shape than theirs. After an invalidation one may.
+// checkStored checks that every stored token has its config and role, because a fetch that ends after a delete might
+// store another. If shapes is set, the token must also have their shape; after an invalidation it may not.
 func (r *race) checkStored(shapes bool) {
 	r.t.Helper()
 	for _, name := range must(r.store().Names(r.t.Context()))(r.t) {
@@ -360,14 +361,14 @@ func (r *race) checkStored(shapes bool) {
 	}
 }
 
-// owned is a field of a config or a role that only one writer at a time changes.
+// owned is a field of a config or a role with one writer at a time.
 type owned struct {
 	path, field string
-	value       func(version string) any // in the field's form
-	shown       func(stamp) string       // in a token; nil if a token does not show it
+	value       func(version string) any // returns the version in the field's form
+	shown       func(stamp) string       // returns the version in a token; nil if tokens do not show the field
 
 	mu   sync.Mutex // held by the writer
-	last string     // its last version
+	last string     // the last version written
 }
 
 // registers returns the registers that show the field.
@@ -386,7 +387,7 @@ func (o *owned) tokenPath() string {
 
 var versionPattern = regexp.MustCompile(`v\d+`)
 
-// sees returns the version in a field as it is read.
+// sees returns the version from a read of the field.
 func (o *owned) sees(data fields) string {
 	if n, err := strconv.Atoi(fmt.Sprint(data[o.field])); err == nil {
 		return "v" + strconv.Itoa(n-aMillion)
@@ -394,11 +395,11 @@ func (o *owned) sees(data fields) string {
 	return versionPattern.FindString(fmt.Sprint(data[o.field]))
 }
 
-// aMillion seconds are more than any token of the tests lives.
+// aMillion seconds exceed the lifetime of any token in the tests.
 const aMillion = 1_000_000
 
-// Each writer changes another field of one config and one role. Of two writes at once, one gets a 409 or keeps the
-// other's value, and in the end every stored value is there.
+// Each writer changes a different field of one config and one role. Of two concurrent writes, one gets 409 or both
+// values are kept. At the end, every field has its last version.
 func TestNoUpdateIsLost(t *testing.T) {
 	const config, role = "config/weather", "role/weather/reader"
 	duration := func(v string) any { n, _ := strconv.Atoi(v[1:]); return aMillion + n }
@@ -416,7 +417,7 @@ func TestNoUpdateIsLost(t *testing.T) {
 				&owned{path: path, field: "extra_params", value: func(v string) any { return fields{"extra": v} }, shown: func(s stamp) string { return s.extra }},
 			)
 		}
-		// One write changes one field.
+		// A write changes one field.
 		write := func(o *owned, more fields) {
 			v := r.version()
 			sets := map[string]string{}

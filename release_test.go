@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// A release checks its tag first: goreleaser's hook does, which make release-check does not run.
+// A release first checks its tag, in goreleaser's hook. make release-check does not run this hook.
 func TestReleaseTagIsTheVersion(t *testing.T) {
 	const changelog, unreleased = "# Changelog\n\n## [1.2.3] - 2026-01-02\n", "# Changelog\n\n## [Unreleased]\n"
 	for _, test := range []struct {
 		tag, version, changelog string
-		want                    string // in the complaint; empty: none
+		want                    string // in the error; empty: no error
 	}{
 		{"v1.2.3", "v1.2.3", changelog, ""},
 		{"v1.2.4", "v1.2.3", changelog, "the tag is v1.2.4, and the next version is v1.2.3"},
@@ -35,16 +35,16 @@ func TestReleaseTagIsTheVersion(t *testing.T) {
 	}
 
 	contains(t, "the hook", readText(t, ".goreleaser.yaml"), "\n    - scripts/release-check tag {{ .Tag }}\n")
-	contains(t, "the workflow", readText(t, ".github/workflows/release.yml"), " goreleaser release --clean\n") // and skips nothing
+	contains(t, "the workflow", readText(t, ".github/workflows/release.yml"), " goreleaser release --clean\n") // without --skip
 }
 
-// make release-check checks the tag of a tagged commit, of either kind: a fresh checkout of a pushed tag has a
-// lightweight one.
+// make release-check checks the tag of a tagged commit, whether the tag is annotated or lightweight: a fresh checkout
+// of a pushed tag has a lightweight one.
 func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
 	for kind, flags := range map[string][]string{"lightweight": nil, "annotated": {"-a", "-m", "a release"}} {
 		for _, test := range []struct{ tag, changelog, want string }{
 			{"v1.2.4", "## [1.2.3]\n", "the tag is v1.2.4, and the next version is v1.2.3"},
-			// Without the tag this would be a release still to come.
+			// Without the tag, this would be accepted as a future release.
 			{"v1.2.3", "## [Unreleased]\n", "CHANGELOG.md has no entry for 1.2.3"},
 		} {
 			t.Run(kind+" "+test.tag, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestReleaseCheckSeesTheCommitsTag(t *testing.T) {
 	}
 }
 
-// releaseSource makes a directory with the files that the check of the tag reads.
+// releaseSource makes a directory of the files for the check of the tag.
 func releaseSource(t *testing.T, version, changelog string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -88,7 +88,7 @@ func releaseSource(t *testing.T, version, changelog string) string {
 	return dir
 }
 
-// versionFile holds the version that comes next, which the check reads as text.
+// versionFile holds the next version. The check reads it as text.
 const versionFile = "internal/version/version.go"
 
 func versionSource(t *testing.T) string {

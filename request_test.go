@@ -40,7 +40,7 @@ func TestRequestHoldsTheConfiguredParameters(t *testing.T) {
 	}
 }
 
-// RFC 6749 section 2.3.1, and servers that don't follow it. A blank is %20, which all decode.
+// RFC 6749 section 2.3.1, and servers that do not follow it. A blank is encoded as %20, which all of them decode.
 func TestSecretInTheHeader(t *testing.T) {
 	const id, odd = "weather böe", secret + " +%&é/:="
 	for _, test := range []struct {
@@ -58,14 +58,14 @@ func TestSecretInTheHeader(t *testing.T) {
 	}
 }
 
-// The guard of discovered endpoints holds at every call, because a name's addresses may change.
+// A discovered endpoint's addresses are checked at each call, because they may change.
 func TestDiscoveredTokenEndpointIsGuardedAtEveryCall(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
 	m.write("role/weather/reader", fields{"scopes": "read", "verify": false})
 	policy := m.config("weather").Discovered.Policy
 	equal(t, "the policy that a loopback MCP server earns", []bool{policy.Loopback, policy.Private}, []bool{true, false})
-	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as if it had been public
+	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as for a public server
 	m.refused(http.StatusBadGateway, logical.ReadOperation, "token/weather/reader", nil, "loopback", "allow_private_addresses")
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "loopback", "nothing was stored")
 	as.asked(t, 1, "with a guard that does not permit it")
@@ -74,18 +74,18 @@ func TestDiscoveredTokenEndpointIsGuardedAtEveryCall(t *testing.T) {
 	m.holds("weather/reader", "t0ken-3")
 }
 
-// The operator's permission is not pinned: it ends when it is taken back.
+// The permission for private addresses ends when the operator unsets it; discovery does not pin it.
 func TestPrivateAddressesArePermittedForAsLongAsThatIsWritten(t *testing.T) {
 	m, _, mcp := discoverable(t, nil)
 	m.write("config/weather", mcp.client())
-	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as if the server had been public
+	m.edit("weather", func(c *config) { c.Discovered.Policy = discovery.Policy{} }) // as for a public server
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "a"}, "allow_private_addresses")
 	m.write("config/weather", fields{"allow_private_addresses": true, "client_secret": secret, "scopes": "a"})
 	m.write("config/weather", fields{"allow_private_addresses": false, "client_secret": secret, "verify": false})
 	m.refused(http.StatusBadGateway, logical.UpdateOperation, "config/weather", fields{"scopes": "b"}, "allow_private_addresses")
 }
 
-// A discovered token endpoint is guarded, and is called through a proxy only if the operator named its server.
+// A discovered token endpoint is guarded. Only if the operator named its server is it called through a proxy.
 func TestDiscoveredEndpointOfTheOperatorsServerIsProxied(t *testing.T) {
 	const as = "https://as.example.com/token"
 	found := &discovered{Issuer: "https://as.example.com/t", TokenURL: as, MTLSTokenURL: "https://mtls.example.com/token"}

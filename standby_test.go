@@ -11,15 +11,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// passiveStates are the states of nodes that may not write their own storage.
+// passiveStates are the states in which a node may not write its own storage.
 var passiveStates = map[string]consts.ReplicationState{
 	"performance standby":                consts.ReplicationPerformanceStandby,
 	"performance standby of a secondary": consts.ReplicationPerformanceSecondary | consts.ReplicationPerformanceStandby,
 	"DR secondary":                       consts.ReplicationDRSecondary,
 }
 
-// replicated returns the storage of an active node: weather and its role have a token of an hour, a minute old; maps
-// has a published key that the plugin made, and no token.
+// replicated returns the storage of an active node. weather and its role have a token of an hour, a minute old. maps
+// has a published, plugin-made key and no token.
 func replicated(t *testing.T, as *authServer) *testStorage {
 	t.Helper()
 	storage := &testStorage{}
@@ -33,7 +33,7 @@ func replicated(t *testing.T, as *authServer) *testStorage {
 	return storage
 }
 
-// onPassiveNodes runs a test in a bubble on a passive node of each kind, on the storage of replicated.
+// onPassiveNodes runs a test in a bubble for each kind of passive node, on the storage of replicated.
 func onPassiveNodes(t *testing.T, test func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState)) {
 	for name, state := range passiveStates {
 		t.Run(name, func(t *testing.T) {
@@ -61,8 +61,8 @@ func TestPassiveNodeServesStoredTokensAndKeys(t *testing.T) {
 	})
 }
 
-// Vault forwards a request that ends with logical.ErrReadOnly. It must have contacted no server by then: the active
-// node does it all again.
+// Vault forwards a request that ends with logical.ErrReadOnly. The passive node must not contact a server first,
+// because the active node repeats the whole request.
 func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		mcp := newMCPServer(t, as, nil)
@@ -79,7 +79,7 @@ func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 			{logical.UpdateOperation, "refresh/weather", nil},
 			{logical.UpdateOperation, "refresh/weather", fields{"token_id": held}},
 			{logical.UpdateOperation, "refresh/weather/reader", nil},
-			{logical.UpdateOperation, "config/weather", as.client()}, // the same again
+			{logical.UpdateOperation, "config/weather", as.client()}, // an unchanged config
 			{logical.UpdateOperation, "config/weather", fields{"audience": "b"}},
 			{logical.UpdateOperation, "config/weather", fields{"audience": "b", "verify": false}},
 			{logical.UpdateOperation, "config/new", as.client()},
@@ -91,11 +91,11 @@ func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 			{logical.UpdateOperation, "role/weather/new", fields{"verify": false}},
 			{logical.DeleteOperation, "role/weather/reader", nil},
 			{logical.UpdateOperation, "keys/maps/rotate", nil},
-			// A recent write may not have reached this node.
+			// A recent write may not have arrived at this node.
 			{logical.ReadOperation, "token/absent", nil},
 			{logical.ReadOperation, "token/weather/absent", nil},
 			{logical.ReadOperation, "jwks/absent", nil},
-			// Operators get the same answer from every node.
+			// Every node gives operators the same answer.
 			{logical.ReadOperation, "status/weather", nil},
 			{logical.ReadOperation, "status/weather/reader", nil},
 			{logical.ReadOperation, "status/absent", nil},
@@ -114,7 +114,7 @@ func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 		m.holds("weather", "t0ken-stored")
 		m.storage.unchanged(t, was)
 		as.asked(t, 0, "after all")
-		m.counts(map[string]float64{ // the active node counts the refreshes
+		m.counts(map[string]float64{ // refreshes count on the active node
 			`token_reads_total{outcome="forwarded"}`:    3,
 			`token_refreshes_total{outcome="replaced"}`: 0,
 			`token_refreshes_total{outcome="kept"}`:     0,
@@ -124,10 +124,10 @@ func TestPassiveNodeForwardsRequestsThatItMayNotServe(t *testing.T) {
 	})
 }
 
-// In a day every token becomes due and expires.
+// Within a day every token becomes due and expires.
 func TestPassiveNodeDoesNothingByItself(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
-		synctest.Wait() // until all is loaded
+		synctest.Wait() // the loading ends
 		was := m.storage.entries(t)
 		toStorage, toVault := m.storage.calls.Load(), m.system.calls.Load()
 		time.Sleep(24 * time.Hour)
@@ -140,7 +140,7 @@ func TestPassiveNodeDoesNothingByItself(t *testing.T) {
 	})
 }
 
-// A read of a token that is due for its refresh is forwarded, so that the active node learns of the reader.
+// A passive node forwards the read of a token that is due for refresh, so that the active node learns of the reader.
 func TestPassiveNodeLeavesRefreshingToTheActiveOne(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, _ consts.ReplicationState) {
 		for range 29 {
@@ -155,7 +155,7 @@ func TestPassiveNodeLeavesRefreshingToTheActiveOne(t *testing.T) {
 	})
 }
 
-// Vault mounts again on a node that becomes active. The timers are armed then, without a read.
+// On a node that becomes active, Vault mounts again. The mount sets the timers without a read.
 func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
 		m.token("weather")
@@ -177,14 +177,13 @@ func TestNodeThatBecomesActiveTakesUpRefreshing(t *testing.T) {
 	})
 }
 
-// If the state changes under a mount, requests notice it within seconds. A read of a token that is due starts its
-// refreshes.
+// If a mount's state changes, requests notice within seconds. Then a read of a due token starts refreshing.
 func TestStateThatChangesUnderAMount(t *testing.T) {
 	onPassiveNodes(t, func(t *testing.T, as *authServer, m *mount, state consts.ReplicationState) {
 		m.token("weather")
 		synctest.Wait()
 		m.system.becomes(consts.ReplicationDRDisabled | consts.ReplicationPerformanceDisabled)
-		m.readOnly(logical.ReadOperation, "token/maps", nil) // it is not known yet
+		m.readOnly(logical.ReadOperation, "token/maps", nil) // the change is unnoticed yet
 		time.Sleep(replicationStateLife)
 		m.holds("maps", "t0ken-1")
 		m.write("config/maps", fields{"max_ttl": "2h", "verify": false})
@@ -198,7 +197,7 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 		}
 
 		m.system.becomes(state)
-		m.metrics() // any request notices
+		m.metrics() // any request reads the state
 		asked = as.count()
 		was := m.storage.entries(t)
 		time.Sleep(24 * time.Hour)
@@ -208,7 +207,8 @@ func TestStateThatChangesUnderAMount(t *testing.T) {
 	})
 }
 
-// cluster is a primary and a performance secondary. Configs and roles are replicated, tokens are local to each.
+// cluster is a primary and a performance secondary. Configs and roles are replicated; each cluster has its own
+// tokens.
 type cluster struct {
 	t                  *testing.T
 	primary, secondary *mount
@@ -223,8 +223,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 }
 
-// replicate copies the primary's configs and roles to the secondary, and invalidates the keys that changed, as Vault
-// does.
+// replicate copies the primary's configs and roles to the secondary, and invalidates the changed keys, as Vault does.
 func (c *cluster) replicate() {
 	c.t.Helper()
 	from, to, storage := c.primary.storage.entries(c.t), c.secondary.storage.entries(c.t), &c.secondary.storage.InmemStorage
@@ -244,13 +243,13 @@ func (c *cluster) replicate() {
 	}
 }
 
-// A performance secondary's active node fetches, keeps and refreshes tokens of its own.
+// The active node of a performance secondary fetches, stores and refreshes its own tokens.
 func TestPerformanceSecondaryKeepsItsOwnTokens(t *testing.T) {
 	as := newAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		c.primary.write("config/weather", as.client()) // t0ken-1
-		c.primary.stop()                               // its refreshes would count too
+		c.primary.stop()                               // its refreshes would be counted
 		c.replicate()
 		c.secondary.holds("weather", "t0ken-2")
 		equal(t, "the secondary's keys", keysOf(t, c.secondary), []string{"config/weather", "token/weather"})
@@ -266,7 +265,7 @@ func TestPerformanceSecondaryKeepsItsOwnTokens(t *testing.T) {
 	as.asked(t, 4, "after all")
 }
 
-// Only the primary writes configs, roles and keys.
+// Configs, roles and keys are written only by the primary.
 func TestPerformanceSecondaryHasWritesForwarded(t *testing.T) {
 	as := newAuthServer(t)
 	storage := replicated(t, as)
@@ -281,7 +280,7 @@ func TestPerformanceSecondaryHasWritesForwarded(t *testing.T) {
 	as.asked(t, 0, "after refused writes")
 }
 
-// The primary's writes reach the secondary's tokens by way of invalidation.
+// Invalidations carry the primary's writes to the secondary's tokens.
 func TestPerformanceSecondaryFollowsThePrimary(t *testing.T) {
 	as := newAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -322,7 +321,7 @@ func TestPerformanceSecondaryFollowsThePrimary(t *testing.T) {
 	})
 }
 
-// A passive node drops orphans from memory only, and forwards their reads to the active node.
+// A passive node drops orphans only from memory, and forwards reads of them to the active node.
 func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 	for name, state := range passiveStates {
 		for _, gone := range []string{"config/weather", "role/weather/reader"} {
@@ -345,7 +344,7 @@ func TestPassiveNodeDropsOrphansFromMemoryOnly(t *testing.T) {
 	}
 }
 
-// Vault invalidates every key that changed, also keys of other entries.
+// Vault invalidates every changed key, including those of other entries.
 func TestInvalidationOfOtherKeys(t *testing.T) {
 	for name, state := range map[string]consts.ReplicationState{
 		"active": 0, "performance standby": consts.ReplicationPerformanceStandby,

@@ -20,13 +20,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// storedForms has a directory for each schema, with the stored entries in files named by their keys.
+// storedForms has a directory for each schema. Each file holds a stored entry and is named by its key.
 const storedForms = "testdata/storage"
 
-// fixtureEnd is the end of the certificates and tokens of the fixtures.
+// fixtureEnd is the expiry of the fixtures' certificates and tokens.
 var fixtureEnd = time.Date(2126, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// fixtureTokens are the names whose tokens the fixtures have.
+// fixtureTokens are the names with a token in the fixtures.
 var fixtureTokens = []string{"secret", "secret/reader", "discovered"}
 
 // fixture returns the stored entries of a schema by key.
@@ -44,8 +44,8 @@ func fixture(t *testing.T, schema int) map[string]string {
 	return entries
 }
 
-// writeOneOfEach writes the entries of the fixtures: a config of each kind of credentials with each field that they may
-// have, a discovered one, roles, and tokens.
+// writeOneOfEach writes the entries of the fixtures: a config for each kind of credentials with all its fields, a
+// discovered config, roles, and tokens.
 func writeOneOfEach(t *testing.T, m *mount) {
 	t.Helper()
 	as := newAuthServer(t)
@@ -133,7 +133,7 @@ func ofEachSchema(t *testing.T, test func(t *testing.T, of int)) {
 	}
 }
 
-// Entries that an earlier version stored keep their meaning.
+// Entries stored by an earlier version keep their meaning.
 func TestEntriesOfEachSchemaAreRead(t *testing.T) { ofEachSchema(t, entriesAreRead) }
 
 func entriesAreRead(t *testing.T, of int) {
@@ -225,7 +225,7 @@ func entriesAreRead(t *testing.T, of int) {
 	m.unpublished("secret", "client-certificate", "discovered")
 }
 
-// The requests that the stored entries lead to.
+// Entries stored by an earlier version lead to the same requests.
 func TestEntriesOfEachSchemaAskAsTheyDid(t *testing.T) { ofEachSchema(t, entriesAsk) }
 
 func entriesAsk(t *testing.T, of int) {
@@ -278,7 +278,7 @@ func entriesAsk(t *testing.T, of int) {
 	equal(t, "the audience with a made key", request("made-key", "").Assertion.Audience, tokenURL)
 }
 
-// An update of an entry of an earlier version keeps the other fields.
+// An update of an entry stored by an earlier version keeps the other fields.
 func TestEntriesOfEachSchemaAreUpdated(t *testing.T) { ofEachSchema(t, entriesAreUpdated) }
 
 func entriesAreUpdated(t *testing.T, of int) {
@@ -297,8 +297,8 @@ func entriesAreUpdated(t *testing.T, of int) {
 	}
 }
 
-// The stored form changes only with the schema. Otherwise an older version would read fields that it does not know, and
-// lose them at its next write.
+// The stored form changes only together with the schema number. Otherwise an older version would read unknown fields
+// and drop them at its next write.
 func TestTheStoredFormChangesWithItsSchemaOnly(t *testing.T) {
 	m := newMount(t)
 	writeOneOfEach(t, m)
@@ -316,7 +316,7 @@ Raise schema in storage.go, go on reading the entries of schema %d, whose fixtur
 	}
 }
 
-// A field that is left out if it is empty changes the form too, but not in an entry without it.
+// A field that is omitted if empty also changes the form, but only entries with the field show it.
 func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	found := map[string]bool{}
 	for key, entry := range fixture(t, schema) {
@@ -327,7 +327,7 @@ func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	}
 	for kind, stored := range map[string]any{"config": config{}, "role": role{}, "token": storedToken{}, "proved": storedProof{}, "settings": settings{}} {
 		for _, field := range storedFields(kind, reflect.TypeOf(stored)) {
-			// Tests are not answered from a private network.
+			// The tests' answers do not come from a private network.
 			if !found[field] && field != "config.discovered.policy.private" {
 				t.Errorf("%s is in no entry of the fixture of schema %d: raise schema in storage.go, go on reading the entries of schema %d, whose fixture stays, and add one in %s/v%d that has the field",
 					field, schema, schema, storedForms, schema+1)
@@ -336,7 +336,7 @@ func TestEveryStoredFieldIsInTheFixture(t *testing.T) {
 	}
 }
 
-// collectKeys adds the keys of a JSON value's objects, with the path to each.
+// collectKeys adds the keys of all objects in a JSON value, with their paths.
 func collectKeys(found map[string]bool, at string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -351,7 +351,7 @@ func collectKeys(found map[string]bool, at string, v any) {
 	}
 }
 
-// storedFields returns the fields of a type in JSON, with the path to each.
+// storedFields returns a type's fields in JSON, with their paths.
 func storedFields(at string, kind reflect.Type) []string {
 	for kind.Kind() == reflect.Pointer || kind.Kind() == reflect.Slice {
 		kind = kind.Elem()
@@ -361,7 +361,7 @@ func storedFields(at string, kind reflect.Type) []string {
 	}
 	var all []string
 	for i := range kind.NumField() {
-		if kind.Field(i).Anonymous { // JSON has its fields in place of it
+		if kind.Field(i).Anonymous { // JSON inlines its fields
 			all = append(all, storedFields(at, kind.Field(i).Type)...)
 			continue
 		}
@@ -372,7 +372,7 @@ func storedFields(at string, kind reflect.Type) []string {
 	return all
 }
 
-// form returns an entry's JSON with types in place of strings and times, whose values are random or depend on the day.
+// form returns an entry's JSON with types instead of strings and times, which are random or depend on the date.
 func form(t *testing.T, entry string) any {
 	t.Helper()
 	decoder := json.NewDecoder(bytes.NewReader([]byte(entry)))

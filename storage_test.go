@@ -16,13 +16,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// damage overwrites an entry.
+// damage replaces the value of an entry.
 func damage(t *testing.T, m *mount, key, value string) {
 	t.Helper()
 	noError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte(value)}))
 }
 
-// restartOn restarts the mount on an entry that was changed meanwhile.
+// restartOn restarts the mount with one entry changed.
 func (m *mount) restartOn(key, value string) {
 	m.t.Helper()
 	m.stop()
@@ -35,7 +35,7 @@ func keysOf(t *testing.T, m *mount) []string {
 	return slices.Sorted(maps.Keys(m.storage.entries(t)))
 }
 
-// inUse mounts with a config, a role and a token of each.
+// inUse mounts with a config, a role and a token for each.
 func inUse(t *testing.T) (*authServer, *mount) {
 	t.Helper()
 	as, m := newAuthServer(t), newMount(t)
@@ -57,7 +57,7 @@ func TestStoredSecretsAndTokensHaveTheirPaths(t *testing.T) {
 	}
 }
 
-// Configs and tokens are seal wrapped; tokens and proofs are local to a cluster.
+// Configs and tokens are seal wrapped. Tokens and proofs are local to a cluster.
 func TestSpecialPaths(t *testing.T) {
 	special := newMount(t).b.SpecialPaths()
 	equal(t, "the seal wrapped prefixes", special.SealWrapStorage, []string{"config/", "token/"})
@@ -73,7 +73,7 @@ func TestDeletingAConfigDeletesAllOfIt(t *testing.T) {
 	equal(t, "the keys after the delete", keysOf(t, m), []string{"config/weather-2"})
 }
 
-// everyPath asks every path that reads the stored entries of weather and its role.
+// everyPath makes a request at every path that reads the entries of weather and its role.
 func everyPath(as *authServer, ask func(op logical.Operation, path string, data fields)) {
 	for _, path := range []string{"token/weather", "token/weather/reader", "status/weather", "status/weather/reader", "config/weather", "role/weather/reader", "keys/weather"} {
 		ask(logical.ReadOperation, path, nil)
@@ -90,7 +90,7 @@ func inTheFuture(entry string) string {
 	return strings.Replace(entry, fmt.Sprintf(`"schema":%d`, schema), fmt.Sprintf(`"schema":%d`, schema+1), 1)
 }
 
-// fromTheFuture makes the entries with these prefixes entries of a newer version.
+// fromTheFuture turns the entries with these prefixes into entries of a newer version.
 func (m *mount) fromTheFuture(keys ...string) {
 	m.t.Helper()
 	m.stop()
@@ -102,7 +102,7 @@ func (m *mount) fromTheFuture(keys ...string) {
 	m.start()
 }
 
-// A version that read a newer form would lose unknown fields at its next write.
+// A version that read a newer form would drop the unknown fields at its next write.
 func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
 	as, m := inUse(t)
 	m.fromTheFuture("config/", "role/", "token/")
@@ -118,7 +118,7 @@ func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
 	m.storage.unchanged(t, was)
 	as.asked(t, 2, "after all of them")
 
-	// Lists still show the names, and which entries cannot be read.
+	// Lists still show the names, and mark unreadable entries.
 	equal(t, "the configs", m.list("config/"), []string{"weather"})
 	equal(t, "the names", m.list("status/"), []string{"weather", "weather/"})
 	for name, info := range m.statuses("status/") {
@@ -127,7 +127,7 @@ func TestEntriesOfANewerSchemaAreRefusedEverywhere(t *testing.T) {
 	}
 }
 
-// A role that cannot be read does not block its config's token and updates.
+// An unreadable role blocks neither the config's token nor its updates.
 func TestRoleOfANewerSchema(t *testing.T) {
 	as, m := inUse(t)
 	m.fromTheFuture("role/")
@@ -151,7 +151,7 @@ func TestRoleOfANewerSchema(t *testing.T) {
 	as.asked(t, 4, "after all")
 }
 
-// A token that a newer version stored is fetched again.
+// A token stored by a newer version is fetched again.
 func TestTokenOfANewerSchemaIsFetchedAgain(t *testing.T) {
 	as, m := inUse(t)
 	m.fromTheFuture("token/")
@@ -166,7 +166,7 @@ func TestTokenOfANewerSchemaIsFetchedAgain(t *testing.T) {
 	as.asked(t, 4, "after both were read")
 }
 
-// An operator who cannot go back to the newer version can delete its entries.
+// If the newer version cannot be restored, an operator can delete its entries.
 func TestEntriesOfANewerSchemaCanBeDeleted(t *testing.T) {
 	as, m := inUse(t)
 	m.fromTheFuture("config/", "role/", "token/")
@@ -199,7 +199,7 @@ func TestDamagedEntriesAreReportedWithoutTheirContent(t *testing.T) {
 	}
 }
 
-// A stored token is only a copy: the authorization server grants another.
+// A damaged stored token is fetched again.
 func TestDamagedTokenIsReplaced(t *testing.T) {
 	as, m := inUse(t)
 	m.restartOn("token/weather", "{")
@@ -243,8 +243,8 @@ func TestExpiredStoredTokenIsNotServed(t *testing.T) {
 	m.holds("weather", "t0ken-1")
 }
 
-// A token of a deleted config, which a crash or a backup may restore, is not used for the next config of that name,
-// even if the two have the same fields.
+// A crash or a backup may leave a token of a deleted config. The next config with that name does not use it, even if
+// its fields are the same.
 func TestTokenOfAnEarlierIncarnationIsNotUsed(t *testing.T) {
 	as, m := inUse(t)
 	was := m.storage.entries(t)
@@ -254,7 +254,8 @@ func TestTokenOfAnEarlierIncarnationIsNotUsed(t *testing.T) {
 	m.holds("weather", "t0ken-3")
 }
 
-// overTheBoundary is storage whose calls end with their context, with an error in gRPC's words only, as in the SDK.
+// overTheBoundary is storage whose calls end with their context and return gRPC's error text only, as through the
+// SDK.
 type overTheBoundary struct{ logical.Storage }
 
 func (overTheBoundary) Get(ctx context.Context, _ string) (*logical.StorageEntry, error) {

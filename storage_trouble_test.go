@@ -19,15 +19,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// deed is a request, or another use of storage, that is made while storage is in trouble.
+// deed is a request, or another use of storage, while storage fails.
 type deed struct {
 	name   string
-	keyed  bool                 // the client has a plugin-made key
-	before func(m *mount)       // prepares; may be nil
-	do     func(m *mount) error // returns the error of a request
-	lasts  time.Duration        // of the work in the background
-	status int                  // of errors; 0: 500
-	memory bool                 // it makes no storage call
+	keyed  bool                 // for a client with a plugin-made key
+	before func(m *mount)       // prepares the mount; may be nil
+	do     func(m *mount) error // returns the request's error
+	lasts  time.Duration        // duration of its background work
+	status int                  // of its errors; 0: 500
+	memory bool                 // makes no storage call
 }
 
 func ask(op logical.Operation, path string, data fields) func(*mount) error {
@@ -39,7 +39,7 @@ func ask(op logical.Operation, path string, data fields) func(*mount) error {
 
 func nothing(*mount) error { return nil }
 
-// restartAnd restarts, and makes a request before all is loaded.
+// restartAnd restarts, and makes a request before the loading ends.
 func restartAnd(then func(*mount) error) func(*mount) error {
 	return func(m *mount) error {
 		m.restart()
@@ -47,15 +47,15 @@ func restartAnd(then func(*mount) error) func(*mount) error {
 	}
 }
 
-// deeds returns everything that uses storage. config/weather has the scope a, its role reader the scope b, its role
-// heir the audience x. Each has a token.
+// deeds returns every use of storage. config/weather has scope a, its role reader scope b, its role heir audience x.
+// Each has a token.
 func deeds(as *authServer) []deed {
-	const create, update = logical.UpdateOperation, logical.UpdateOperation // mount.do decides by the existence check
+	const create, update = logical.UpdateOperation, logical.UpdateOperation // mount.do chooses by the existence check
 	const get, list, remove = logical.ReadOperation, logical.ListOperation, logical.DeleteOperation
 	config := with(as.client(), fields{"scopes": "a"})
 	keyed := with(as.endpoint(), fields{"scopes": "a", "key_type": "ec-p256", "publish_jwks": true})
 	absent := func(m *mount) { m.delete("config/weather") }
-	// The entries that a delete leaves if it is cut short.
+	// The entries after an interrupted delete.
 	remains := func(m *mount) {
 		was := m.storage.entries(m.t)
 		m.delete("config/weather")
@@ -113,7 +113,7 @@ func deeds(as *authServer) []deed {
 	}
 }
 
-// elsewhere writes at another node.
+// elsewhere writes through another node.
 func (m *mount) elsewhere(path string, data fields) {
 	m.t.Helper()
 	other := newNode(m.t, m.storage, 0)
@@ -121,7 +121,7 @@ func (m *mount) elsewhere(path string, data fields) {
 	other.stop()
 }
 
-// told invalidates the key of another node's write.
+// told invalidates a key after a write through another node.
 func told(key string) func(*mount) error {
 	return func(m *mount) error {
 		m.b.InvalidateKey(m.t.Context(), key)
@@ -129,19 +129,19 @@ func told(key string) func(*mount) error {
 	}
 }
 
-// echoing grants tokens that hold their scope and audience, as [scope|audience].
+// echoing grants tokens that contain their scope and audience, as [scope|audience].
 func echoing(r tokenRequest) (int, fields) {
 	token := fmt.Sprintf("%s-%d-[%s|%s]", tokenMark, r.n, r.form.Get("scope"), r.form.Get("audience"))
 	return granting(fields{"access_token": token})(r)
 }
 
-// state is the stored configs and roles, and the tokens that they ask for.
+// state is the stored configs and roles, and the tokens they ask for.
 type state struct {
 	settings map[string]string      // the stored configs and roles, without random values
-	grants   map[tokens.Name]string // the [scope|audience] of each name's tokens
+	grants   map[tokens.Name]string // the [scope|audience] of each name
 }
 
-// everyone is all names of the deeds.
+// everyone is all names in the deeds.
 var everyone = []tokens.Name{weather, reader, tokensOf("weather", "heir"), tokensOf("weather", "writer")}
 
 func (m *mount) state() state {
@@ -170,7 +170,7 @@ func (m *mount) state() state {
 	return s
 }
 
-// settled returns a stored config or role without random values.
+// settled returns a stored config or role without its random values.
 func settled(t *testing.T, entry string) string {
 	t.Helper()
 	var stored struct {
@@ -191,10 +191,13 @@ func settled(t *testing.T, entry string) string {
 	return string(must(json.Marshal(stored))(t))
 }
 
-// TestStorageTroubleAtEveryStep makes each storage call of each deed fail in turn, until a run of the deed makes fewer
-// calls. Whichever call fails, and even if it takes effect, then or later: the answer is a clear error or the same as
-// without trouble; each entry is stored as before the deed or as after it; each served token is one that the stored
-// configs and roles ask for; and the deed succeeds when it is repeated.
+// TestStorageTroubleAtEveryStep makes the first storage call of each deed fail, then in another run the second, until
+// a run makes too few calls. Whichever call fails, and even if it takes effect at once or later:
+//
+//   - the answer is a clear error, or the same as without trouble;
+//   - each stored entry is as before the deed or as after it;
+//   - each served token fits the stored configs and roles;
+//   - the deed succeeds when repeated.
 func TestStorageTroubleAtEveryStep(t *testing.T) {
 	as := newAuthServer(t)
 	as.answers(echoing)
@@ -254,13 +257,13 @@ type run struct {
 	trouble *trouble          // now; nil: none
 }
 
-// outcome is the state after a deed that succeeded and a read of every token.
+// outcome is the state after a successful deed and a read of every token.
 type outcome struct {
 	state
 	keys []string // in storage
 }
 
-// prepare mounts, with the entries that the deed needs.
+// prepare mounts with the entries for the deed.
 func (d deed) prepare(t *testing.T, as *authServer) *run {
 	t.Helper()
 	m := newMount(t)
@@ -279,7 +282,7 @@ func (d deed) prepare(t *testing.T, as *authServer) *run {
 	return &run{mount: m, as: as, was: m.state(), entries: m.storage.entries(t), tokens: as.count()}
 }
 
-// goesThrough does the deed in trouble, and again without. It reports whether a call failed.
+// goesThrough does the deed in trouble, and again without trouble. It reports whether a call failed.
 func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) {
 	r.t.Helper()
 	r.storage.trouble.Store(trouble)
@@ -302,12 +305,12 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	r.tokensAre(possible...)
 	r.storage.trouble.Store(nil)
 	if trouble.hanging {
-		time.Sleep(storageTimeout) // until the calls under way have ended
+		time.Sleep(storageTimeout) // the calls under way end
 	}
 	r.trouble = nil
 	r.tokensAre(possible...)
 
-	time.Sleep(2 * time.Minute) // every retry in the background comes sooner
+	time.Sleep(2 * time.Minute) // longer than any retry in the background
 	done := r.isStored(want, r.entries)
 	r.fits()
 	synctest.Wait()
@@ -335,7 +338,7 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	return struck
 }
 
-// clear checks that an error is about the storage, unless the caller's wait ended first.
+// clear checks that an error is about storage, or that the caller's wait ended first.
 func (r *run) clear(err error, status int) {
 	r.t.Helper()
 	if r.trouble.hanging && codeOf(err) == http.StatusGatewayTimeout {
@@ -346,7 +349,7 @@ func (r *run) clear(err error, status int) {
 	}
 }
 
-// codeOf returns the HTTP status of an error, which must be bare.
+// codeOf returns the HTTP status of an error. The error must be unwrapped.
 func codeOf(err error) int {
 	if coded, ok := err.(logical.HTTPCodedError); ok {
 		return coded.Code()
@@ -354,7 +357,7 @@ func codeOf(err error) int {
 	return 0
 }
 
-// tokensAre reads every token, and checks that it fits one of the states. In trouble a clear error is accepted.
+// tokensAre reads every token, and checks that it fits one of the states. In trouble, a clear error is accepted too.
 func (r *run) tokensAre(possible ...state) {
 	r.t.Helper()
 	for _, name := range everyone {
@@ -381,21 +384,21 @@ func (r *run) tokensAre(possible ...state) {
 		if _, grant, _ := strings.Cut(token, "["); !slices.Contains(grants, "["+grant) {
 			r.t.Errorf("the token of %s is %q; want one for %q", name, token, grants)
 		}
-		// A token that was granted before its config was created belongs to another config.
+		// A token granted before its config was created belongs to an earlier config.
 		if _, there := r.was.grants[name]; !there && grantOf(token) <= r.tokens {
 			r.t.Errorf("the token of %s is %q, which is older than its config", name, token)
 		}
 	}
 }
 
-// grantOf returns the number of the request for a token.
+// grantOf returns the number of the token request that got a token.
 func grantOf(token string) int {
 	n, _ := strconv.Atoi(strings.Split(token, "-")[1])
 	return n
 }
 
-// isStored checks that each config and role is stored as in want or, if was is given, as in was. It reports whether all
-// are as in want.
+// isStored checks that each config and role is stored as in want or, if was is given, as in was. It reports whether
+// all are stored as in want.
 func (r *run) isStored(want outcome, was map[string]string) (done bool) {
 	r.t.Helper()
 	is, settings := r.storage.entries(r.t), r.state().settings

@@ -27,7 +27,7 @@ func TestReplicationStateIsAskedOncePerWindow(t *testing.T) {
 	})
 }
 
-// Without an answer from Vault, the last state holds: a standby must not take itself for active.
+// If Vault does not answer, the last state stays: a standby must not act as active.
 func TestReplicationStateHoldsIfVaultGivesNoAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := inState(consts.ReplicationPerformanceStandby)
@@ -44,7 +44,7 @@ func TestReplicationStateHoldsIfVaultGivesNoAnswer(t *testing.T) {
 	})
 }
 
-// slowSystem is the system view of a Vault that is slow from the second call on.
+// slowSystem is the system view of a Vault that is slow after its first answer.
 type slowSystem struct {
 	testSystem
 	answer chan consts.ReplicationState
@@ -57,7 +57,7 @@ func (s *slowSystem) ReplicationState() consts.ReplicationState {
 	return <-s.answer
 }
 
-// One request waits for Vault; the others use the known state.
+// One request waits for Vault; the others use the last state.
 func TestOnlyOneRequestWaitsForTheReplicationState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		vault := &slowSystem{answer: make(chan consts.ReplicationState)}

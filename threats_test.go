@@ -1,6 +1,6 @@
 package mcpoauth
 
-// threatTests are the tests that show each answer of docs/security.md.
+// threatTests are the tests for each threat in docs/security.md.
 var threatTests = map[string][]string{
 	"reads another broker's token":      {"TestBrokersReadTheirOwnTokensOnly", "TestTemplatedPolicyByEntityID"},
 	"learns the client's credentials":   {"TestPrivateKeysStayInside", "TestEveryConfigFieldRoundTrips"},

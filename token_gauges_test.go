@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// No refresh is due of a token that no caller reads.
+// A token without readers has no refresh due.
 func TestMetricsOfAnIdleToken(t *testing.T) {
 	for state, due := range map[tokens.State]bool{tokens.StateOK: true, tokens.StateFailing: true, tokens.StateIdle: false} {
 		m := newMetrics()
@@ -25,7 +25,7 @@ func TestMetricsOfAnIdleToken(t *testing.T) {
 	}
 }
 
-// The page says how many series a token has, which operators need to size Prometheus.
+// The page gives the number of series for each token, by which operators size Prometheus.
 func TestDocumentedNumberOfSeries(t *testing.T) {
 	token, failure := new(tokens.Token), new(tokens.FailureStatus)
 	least, most := len(tokenGauges), 0

@@ -109,7 +109,7 @@ func TestFaultyConfigIsRefusedWithARemedy(t *testing.T) {
 			m.rejects("config/weather", with(as.client(), test.change), test.says)
 			m.configure(as, nil)
 			was := m.storage.entries(t)
-			change := with(fields{"client_secret": secret}, test.change) // as a change of route has to
+			change := with(fields{"client_secret": secret}, test.change) // a change of route must supply credentials
 			m.rejects("config/weather", change, test.says)
 			m.storage.unchanged(t, was)
 			as.asked(t, 0, "after writes that are refused")
@@ -165,7 +165,7 @@ func numberedURLs(n int) []string {
 	return list
 }
 
-// Every path refuses a name that storage would refuse.
+// Every path refuses the names that storage refuses.
 func TestFaultyNamesAreRefusedOnEveryPath(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for name, says := range map[string]string{"a..b": "two dots", long(257): "longer than 256"} {

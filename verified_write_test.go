@@ -12,13 +12,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A write has a budget, whatever it waits for.
+// A write has a time budget for everything it waits for.
 func TestWriteThatTakesTooLong(t *testing.T) {
 	m, as, mcp := discoverable(t, nil)
 	as.hold()
 	hanging := func(path string, data fields, cause error) string {
 		t.Helper()
-		// This timeout stands for the budget. It is long enough for a busy machine to reach the request that hangs.
+		// This timeout replaces the budget. Even a busy machine reaches the hanging request within it.
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 3*time.Second, cause)
 		defer cancel()
 		_, err := m.b.HandleRequest(ctx, &logical.Request{
@@ -29,7 +29,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	}
 	const budget = "no answer within the 14.5s that a write may take"
 	contains(t, "a verification", hanging("config/weather", as.client(), errWriteBudget), "nothing was stored", budget)
-	// If the caller's own time is shorter, the error names no budget.
+	// If the caller's deadline is earlier, the error does not mention the budget.
 	text := hanging("config/weather", as.client(), nil)
 	contains(t, "a verification for a caller with less time", text, "nothing was stored")
 	equal(t, "the error names a budget", strings.Contains(text, "may take"), false)
@@ -44,7 +44,7 @@ func TestWriteThatTakesTooLong(t *testing.T) {
 	m.storage.unchanged(t, was)
 }
 
-// Every write that waits for the server's lock, which another write holds while storage hangs, ends with 504.
+// Writes that wait for the server's lock end with 504, while the write with the lock hangs in storage.
 func TestEveryWriteHasABudget(t *testing.T) {
 	as := newAuthServer(t)
 	synctest.Test(t, func(t *testing.T) {

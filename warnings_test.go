@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// jwt returns a token in the form of a JWT (RFC 9068).
+// jwt returns a token in JWT form (RFC 9068).
 func jwt(payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"none"}`)) + "." + encode([]byte(payload)) + "." + encode([]byte("signature"))
@@ -59,7 +59,7 @@ func TestAudienceOfATokenIsComparedWithTheResource(t *testing.T) {
 	}
 }
 
-// The write and the status have both warnings, and a read has none.
+// The write and the status show both warnings; a read shows none.
 func TestWarningsOfAToken(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"access_token": jwt(`{"aud":"https://other.example.com"}`), "scope": "a"}))
@@ -79,7 +79,7 @@ func TestWarningsOfAToken(t *testing.T) {
 	equal(t, "the warnings of its status", m.read("status/weather/none")["warnings"].([]string), nil)
 }
 
-// Brokers cannot use a token that is bound to a key.
+// Brokers cannot use a token bound to a key.
 func TestWarningOfABoundToken(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	as.answers(granting(fields{"access_token": jwt(`{"cnf":{"x5t#S256":"bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}}`)}))
@@ -88,7 +88,7 @@ func TestWarningOfABoundToken(t *testing.T) {
 	warns(t, "the status", m.read("status/weather")["warnings"].([]string), bound)
 }
 
-// Entra ID's first version and AD FS know a resource by a GUID or a name.
+// Entra ID v1 and AD FS identify a resource by a GUID or a name.
 func TestResourceThatIsNoURI(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	m.write("config/weather", as.client())
@@ -108,7 +108,7 @@ func TestWarningsOfALifetime(t *testing.T) {
 		name     string
 		answer   fields
 		change   fields
-		write    string // of the write; "" for none
+		write    string // of the write; empty: no warning
 		inStatus bool
 	}{
 		{"said", fields{"expires_in": 3600}, nil, "", false},

@@ -33,35 +33,35 @@ import (
 // fields are the data of a request or a response.
 type fields = map[string]any
 
-// with is base with changes.
+// with returns base with changes applied.
 func with(base, changes fields) fields {
 	all := maps.Clone(base)
 	maps.Copy(all, changes)
 	return all
 }
 
-// mount is one mount of the secrets engine on one node, with a storage and a system view. Requests take the steps that
-// Vault takes, and every answer is checked.
+// mount is one mount of the secrets engine on one node, with its storage and system view. Requests take Vault's
+// steps, and every answer is checked.
 type mount struct {
 	t       *testing.T
 	b       logical.Backend
 	storage *testStorage
 	system  *testSystem
 
-	afterCheck func() // happens once, after the next write's existence check; nil for nothing
+	afterCheck func() // called once, after the next write's existence check; may be nil
 
 	mu   sync.Mutex // guards said
 	said bytes.Buffer
 }
 
-// newMount mounts the secrets engine on empty storage. When the test ends, it is unmounted, and its errors and logs are
-// searched for secrets.
+// newMount mounts the secrets engine on empty storage. When the test ends, it unmounts and searches errors and logs
+// for secrets.
 func newMount(t *testing.T) *mount {
 	t.Helper()
 	return newNode(t, &testStorage{}, 0)
 }
 
-// newNode mounts the secrets engine on storage that it may share with other nodes.
+// newNode mounts the secrets engine on storage, which other nodes may share.
 func newNode(t *testing.T, storage *testStorage, state consts.ReplicationState) *mount {
 	t.Helper()
 	return newMountOn(t, storage, inState(state))
@@ -80,7 +80,7 @@ func newMountOn(t *testing.T, storage *testStorage, system *testSystem) *mount {
 	return m
 }
 
-// start mounts as Vault does: at first, after a restart, on a node that becomes active.
+// start mounts as Vault does when a mount is new, after a restart, and on a node that becomes active.
 func (m *mount) start() {
 	m.t.Helper()
 	m.b = must(Factory(m.t.Context(), &logical.BackendConfig{
@@ -102,7 +102,7 @@ func (m *mount) restart() {
 // store returns the mount's storage in the plugin's own types.
 func (m *mount) store() store { return store{storage: m.storage, proofs: &proofs{}} }
 
-// Write keeps the log for the search at the mount's end.
+// Write keeps the log, which is searched for secrets at the end.
 func (m *mount) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -133,14 +133,14 @@ func (m *mount) do(op logical.Operation, path string, data fields) (*logical.Res
 		}
 		return nil, m.noted(err)
 	}
-	if resp.IsError() { // the framework's own, of a field's type
+	if resp.IsError() { // the framework's own error about a field's type
 		return nil, m.noted(logical.CodedError(http.StatusBadRequest, resp.Error().Error()))
 	}
 	m.check(req, resp)
 	return resp, nil
 }
 
-// existenceError gives an error of the existence check the status that Vault gives it.
+// existenceError gives an error of the existence check the status that Vault would give it.
 func existenceError(err error) error {
 	if _, isUser := errors.AsType[errutil.UserError](err); isUser {
 		return logical.CodedError(http.StatusBadRequest, err.Error())
@@ -148,7 +148,7 @@ func existenceError(err error) error {
 	return logical.CodedError(http.StatusInternalServerError, err.Error())
 }
 
-// noted keeps an error's text for the search at the mount's end.
+// noted keeps an error's text, which is searched for secrets at the end.
 func (m *mount) noted(err error) error {
 	_, _ = m.Write([]byte(err.Error() + "\n"))
 	return err
@@ -165,7 +165,7 @@ func (m *mount) check(req *logical.Request, resp *logical.Response) {
 	if resp.Secret != nil || resp.Auth != nil {
 		m.t.Errorf("%s %s answers with a lease", req.Operation, req.Path)
 	}
-	// Of a raw body see jwks.
+	// jwks checks raw bodies.
 	if !strings.HasPrefix(req.Path, tokenPrefix) && !isPublic(req.Path) {
 		checkSecretFree(m.t, "the answer to "+req.Path, string(must(json.Marshal(resp))(m.t)))
 	}
@@ -200,7 +200,7 @@ func (m *mount) data(op logical.Operation, path string, data fields) fields {
 	return resp.Data
 }
 
-// raw returns the body and Cache-Control of a read that is answered with a document of this type.
+// raw reads a document of this content type, and returns its body and Cache-Control.
 func (m *mount) raw(path, contentType string) (body []byte, cache any) {
 	m.t.Helper()
 	data := m.data(logical.ReadOperation, path, nil)
@@ -245,7 +245,7 @@ func (m *mount) config(server string) *config {
 }
 
 // refused checks that a request fails with an HTTP status and a text that holds each of says. The error must be
-// bare: a wrapped one crosses the plugin boundary as a 500.
+// unwrapped: a wrapped one crosses the plugin boundary as a 500.
 func (m *mount) refused(status int, op logical.Operation, path string, data fields, says ...string) string {
 	m.t.Helper()
 	_, err := m.do(op, path, data)
@@ -273,7 +273,7 @@ func (m *mount) missing(path string, says ...string) string {
 	return m.refused(http.StatusNotFound, logical.ReadOperation, path, nil, says...)
 }
 
-// readOnly checks that a node has a request forwarded to the active one.
+// readOnly checks that a node leaves a request to the active node.
 func (m *mount) readOnly(op logical.Operation, path string, data fields) {
 	m.t.Helper()
 	if _, err := m.do(op, path, data); err != logical.ErrReadOnly {
@@ -287,7 +287,7 @@ func (m *mount) configure(as *authServer, changes fields) {
 	m.write("config/weather", with(with(as.client(), fields{"verify": false}), changes))
 }
 
-// newConfigured mounts and configures.
+// newConfigured mounts, and configures weather.
 func newConfigured(t *testing.T) (*authServer, *mount) {
 	t.Helper()
 	as, m := newAuthServer(t), newMount(t)
@@ -295,7 +295,7 @@ func newConfigured(t *testing.T) (*authServer, *mount) {
 	return as, m
 }
 
-// edit changes the stored config of a server, while the mount is stopped.
+// edit changes the stored config of a server while the mount is stopped.
 func (m *mount) edit(server string, change func(*config)) {
 	m.t.Helper()
 	m.stop()
@@ -305,7 +305,7 @@ func (m *mount) edit(server string, change func(*config)) {
 	m.start()
 }
 
-// stash stores a token that was obtained some time ago, so that no test waits for a token to age.
+// stash stores a token of this age, so that tests need not wait for a token to age.
 func (m *mount) stash(name tokens.Name, accessToken string, age, lifetime time.Duration) {
 	m.t.Helper()
 	issued := time.Now().Add(-age)
@@ -314,14 +314,14 @@ func (m *mount) stash(name tokens.Name, accessToken string, age, lifetime time.D
 	})
 }
 
-// stashToken stores a token of the shape that the name's config and role ask for.
+// stashToken stores a token with the shape of the name's config and role.
 func (m *mount) stashToken(name tokens.Name, token *tokens.Token) {
 	m.t.Helper()
 	token.Shape = must(m.store().Terms(m.t.Context(), name))(m.t).Shape
 	noError(m.t, m.store().Save(m.t.Context(), name, token))
 }
 
-// overHTTP returns data as it arrives in JSON: numbers are json.Number, and lists and maps have no types.
+// overHTTP returns data as JSON delivers it: numbers are json.Number, and lists and maps are untyped.
 func overHTTP(t *testing.T, data fields) fields {
 	t.Helper()
 	var arrived fields
@@ -331,11 +331,11 @@ func overHTTP(t *testing.T, data fields) fields {
 	return arrived
 }
 
-// Each secret and access token of the tests holds a mark. The mark of keys and JWTs is how they begin.
+// Each secret and access token in the tests holds a mark. Keys and JWTs are recognized by their first characters.
 const (
 	secretMark = "s3cret"
 	tokenMark  = "t0ken"
-	keyMark    = "PRIVATE KEY-----\n" // as a text
+	keyMark    = "PRIVATE KEY-----\n" // as plain text
 	jsonMark   = `PRIVATE KEY-----\n` // as a JSON string
 	jwtMark    = "eyJhbGciOi"         // {"alg":
 	secret     = "the-" + secretMark + "-of-the-client"
@@ -352,7 +352,7 @@ func checkSecretFree(t *testing.T, what, text string) {
 
 func tokensOf(server, role string) tokens.Name { return tokens.Name{Server: server, Role: role} }
 
-// TestMain names a proxy that does not exist, so that no request leaves loopback. Go reads these variables once.
+// TestMain sets a proxy that does not exist, so that requests cannot leave loopback. Go reads these variables once.
 func TestMain(m *testing.M) {
 	const none = "http://127.0.0.1:1"
 	for name, value := range map[string]string{"HTTP_PROXY": none, "HTTPS_PROXY": none, "NO_PROXY": "", "no_proxy": ""} {
@@ -369,30 +369,30 @@ type testStorage struct {
 
 	calls   atomic.Int64
 	trouble atomic.Pointer[trouble]
-	// before is called with each call, in the form that fail takes. It is set before the mount starts.
+	// before is called with each call, in the form of fail's arguments. It is set before the mount starts.
 	before func(call string)
 
 	mu       sync.Mutex // guards the fields below
-	failing  []string   // calls that fail: "put token/" are puts of keys that begin so, "get" all gets
+	failing  []string   // calls to fail: "put token/" is each put of a key with this prefix, "get" is each get
 	afterGet func()     // called after the next get
-	late     []func()   // puts and deletes that failed and have yet to take effect
+	late     []func()   // puts and deletes that failed and take effect later
 }
 
-// errStorage is the error of a failing call: storage errors cross the plugin boundary as plain text.
+// errStorage is the error of a failing call. Storage errors cross the plugin boundary as plain text.
 var errStorage = errors.New("storage is out of order")
 
-// errUnheard is the error of a put or a delete that took effect.
+// errUnheard is the error of a put or a delete that took effect although it failed.
 var errUnheard = fmt.Errorf("%w, after it was done", errStorage)
 
-// errLate is the error of a put or a delete that takes effect later, before all that come after it.
+// errLate is the error of a put or a delete that takes effect later, before all calls after it.
 var errLate = fmt.Errorf("%w, and is done late", errStorage)
 
-// trouble says which calls fail, counted from 1 when it begins, and how.
+// trouble selects the failing calls, counted from 1, and how they fail.
 type trouble struct {
-	at      int64 // the call that fails
-	lasting bool  // all later calls fail too
-	done    bool  // puts and deletes take effect, as if the answer were lost
-	hanging bool  // the call ends with its context; with done it takes effect later
+	at      int64 // the failing call
+	lasting bool  // every later call fails too
+	done    bool  // puts and deletes take effect, and only the answer is lost
+	hanging bool  // the call lasts until its context ends; with done it takes effect later
 
 	calls, struck atomic.Int64
 }
@@ -417,7 +417,7 @@ func (t *trouble) call(ctx context.Context) error {
 	}
 }
 
-// fail makes these calls fail from now on, and no others.
+// fail makes exactly these calls fail from now on.
 func (s *testStorage) fail(calls ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -458,7 +458,7 @@ func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntr
 	return entry, err
 }
 
-// meanwhile calls do after the next get, before its caller goes on.
+// meanwhile calls do after the next get, before the get returns.
 func (s *testStorage) meanwhile(do func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -516,7 +516,7 @@ func (s *testStorage) entries(t *testing.T) map[string]string {
 	return all
 }
 
-// unchanged checks that the stored entries are still the same.
+// unchanged checks that the stored entries are as before.
 func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
 	t.Helper()
 	if is := s.entries(t); !maps.Equal(is, was) {
@@ -524,13 +524,13 @@ func (s *testStorage) unchanged(t *testing.T, was map[string]string) {
 	}
 }
 
-// testSystem counts the calls to Vault's system view. A call of a method that is not here panics.
+// testSystem counts the calls to Vault's system view. Methods that are not defined here panic.
 type testSystem struct {
 	logical.SystemView
 
-	state atomic.Uint32 // a consts.ReplicationState
+	state atomic.Uint32 // holds a consts.ReplicationState
 	calls atomic.Int64
-	// before is called with the name of each method that is called. It is set before the mount starts.
+	// before is called with the name of each called method. It is set before the mount starts.
 	before func(call string)
 }
 
@@ -554,13 +554,13 @@ func (s *testSystem) ReplicationState() consts.ReplicationState {
 	return consts.ReplicationState(s.state.Load())
 }
 
-// GetConsumptionBillingManager is called once, by Setup.
+// Setup calls GetConsumptionBillingManager once.
 func (s *testSystem) GetConsumptionBillingManager() logical.ConsumptionBillingManager {
 	s.call("GetConsumptionBillingManager")
 	return nil
 }
 
-// PluginEnv is called for the OpenAPI document.
+// The OpenAPI document needs PluginEnv.
 func (s *testSystem) PluginEnv(context.Context) (*logical.PluginEnvironment, error) {
 	s.call("PluginEnv")
 	return &logical.PluginEnvironment{VaultVersion: "1.21.1"}, nil
@@ -577,26 +577,26 @@ type authServer struct {
 	t *testing.T
 
 	mu       sync.Mutex // guards the fields below
-	arrived  *sync.Cond // a request came
+	arrived  *sync.Cond // signals a request
 	requests []tokenRequest
 	answer   func(tokenRequest) (status int, body fields)
-	gate     chan struct{} // requests wait for its close; nil lets them through
-	metadata fields        // of RFC 8414; nil: there is none
+	gate     chan struct{} // if set, requests wait until it is closed
+	metadata fields        // RFC 8414; nil: not found
 	looks    int           // requests for metadata
 }
 
 type tokenRequest struct {
-	n            int // from 1
+	n            int // counts from 1
 	method       string
 	path         string
-	clientID     string // of the Authorization header
+	clientID     string // from the Authorization header
 	clientSecret string
 	header       http.Header
 	form         url.Values
-	certificates []*x509.Certificate // of the client
+	certificates []*x509.Certificate // the client's
 }
 
-// newAuthServer starts an authorization server that grants tokens of an hour.
+// newAuthServer starts an authorization server whose tokens last an hour.
 func newAuthServer(t *testing.T) *authServer {
 	t.Helper()
 	as := unstarted(t)
@@ -609,7 +609,7 @@ func unstarted(t *testing.T) *authServer {
 	as := &authServer{t: t, answer: granting(nil)}
 	as.arrived = sync.NewCond(&as.mu)
 	as.Server = httptest.NewUnstartedServer(as)
-	as.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are to fail
+	as.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshakes expected to fail
 	t.Cleanup(func() {
 		as.release()
 		as.Close()
@@ -617,7 +617,7 @@ func unstarted(t *testing.T) *authServer {
 	return as
 }
 
-// granting answers with a token of an hour, changed by more.
+// granting returns an answer with a token of an hour. more overrides its members.
 func granting(more fields) func(tokenRequest) (int, fields) {
 	return func(r tokenRequest) (int, fields) {
 		return http.StatusOK, with(fields{
@@ -628,7 +628,7 @@ func granting(more fields) func(tokenRequest) (int, fields) {
 	}
 }
 
-// refusing answers with an OAuth error.
+// refusing returns an answer with an OAuth error.
 func refusing(status int, code string) func(tokenRequest) (int, fields) {
 	return func(tokenRequest) (int, fields) {
 		return status, fields{"error": code, "error_description": "said the server"}
@@ -739,10 +739,10 @@ func (as *authServer) asked(t *testing.T, times int, when string) {
 	equal(t, "token requests "+when, as.count(), times)
 }
 
-// client is the least config of a client of the server.
+// client is the shortest config of a client of the server.
 func (as *authServer) client() fields { return with(as.endpoint(), fields{"client_secret": secret}) }
 
-// endpoint is the config of a client of the server, without its credentials.
+// endpoint is a client's config without its credentials.
 func (as *authServer) endpoint() fields {
 	return fields{"token_url": as.URL + "/token", "client_id": "vault"}
 }
@@ -757,7 +757,7 @@ type mcpServer struct {
 	calls   int
 }
 
-// newMCPServer starts an MCP server that takes tokens of as, and makes as discoverable.
+// newMCPServer starts an MCP server that accepts tokens of as, and makes as discoverable.
 func newMCPServer(t *testing.T, as *authServer, metadata fields) *mcpServer {
 	t.Helper()
 	as.describes(metadata)
@@ -767,7 +767,7 @@ func newMCPServer(t *testing.T, as *authServer, metadata fields) *mcpServer {
 	return s
 }
 
-// wants makes another authorization server the only one that the metadata names.
+// wants makes the metadata name another authorization server instead.
 func (s *mcpServer) wants(as *authServer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -802,12 +802,12 @@ func (s *mcpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(with(fields{"resource": s.url(), "authorization_servers": s.issuers}, s.more))
 }
 
-// client is the least config of a client of the server.
+// client is the shortest config of a client for the server.
 func (s *mcpServer) client() fields {
 	return fields{"server_url": s.url(), "client_id": "vault", "client_secret": secret}
 }
 
-// describes makes the server discoverable. more adds to its metadata; a nil value leaves a member out.
+// describes makes the server discoverable. more overrides members of its metadata; a nil value removes one.
 func (as *authServer) describes(more fields) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
@@ -822,7 +822,7 @@ func (as *authServer) looked() int {
 	return as.looks
 }
 
-// serveMetadata answers requests at RFC 8414's well-known URL; not OpenID's.
+// serveMetadata answers requests at the well-known URL of RFC 8414, but not at OpenID's.
 func (as *authServer) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
