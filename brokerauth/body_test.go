@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// stream hides the type of a body's reader, so that a request with it has no GetBody and no length.
+// stream hides the type of a body's reader, so that the request has neither GetBody nor a length.
 func stream(s string) *body { return &body{Reader: io.MultiReader(strings.NewReader(s))} }
 
-// postStream sends a body that cannot be had again to the MCP server.
+// postStream sends a body that can be read once to the MCP server.
 func (w *world) postStream(client *http.Client, content *body) *http.Response {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, endpoint, content)
@@ -26,7 +26,7 @@ func (w *world) postStream(client *http.Client, content *body) *http.Response {
 	return do(w.t, client, req)
 }
 
-// A request without GetBody, such as a proxy's, is sent again with the kept part of its body.
+// A request without GetBody, as in a proxy, is sent again with the kept part of its body.
 func TestBodyIsKeptForTheSecondRequest(t *testing.T) {
 	for name, limit := range map[string]int64{"by default": 0, "up to the limit": 5} {
 		t.Run(name, func(t *testing.T) {
@@ -44,11 +44,11 @@ func TestBodyIsKeptForTheSecondRequest(t *testing.T) {
 	}
 }
 
-// A body that is longer is sent once, whole, and the 401 is the answer. The next request has the new token.
+// A longer body is sent once, whole, and the client gets the 401. The next request has the new token.
 func TestLongBodyIsNotKept(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit  int64
-		length int64 // that the request says it has
+		length int64 // as the request states it
 	}{
 		"one byte too long":   {4, -1},
 		"it says so":          {4, 5},
@@ -81,7 +81,7 @@ func TestLongBodyIsNotKept(t *testing.T) {
 	}
 }
 
-// A server may refuse a token before it has read the body, and while the client has not sent it yet.
+// A server may refuse a token before it has read the body, or even before the client has sent it.
 func TestBodyThatWasNotReadIsSentWhole(t *testing.T) {
 	for name, read := range map[string]int{"not at all": 0, "half": 3} {
 		t.Run(name, func(t *testing.T) {
@@ -109,8 +109,8 @@ func TestBodyThatWasNotReadIsSentWhole(t *testing.T) {
 	}
 }
 
-// The first request's transport may still be reading while the second one is sent: net/http says so of bodies.
-// The second reader gets the bytes that the first one reads.
+// net/http may still read the body of the first request while the second is sent. The second reader gets the bytes
+// that the first one reads.
 func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
@@ -133,7 +133,7 @@ func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 				stale <- err
 				req.Body.Close()
 			}()
-			pass(1500 * time.Millisecond) // it is waiting for the second part
+			pass(1500 * time.Millisecond) // the reader waits for the second part
 			time.AfterFunc(time.Hour/60, func() {
 				if err := <-stale; !errors.Is(err, http.ErrBodyReadAfterClose) {
 					t.Errorf("the first request's body ended with %v", err)
@@ -149,7 +149,7 @@ func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 	})
 }
 
-// The kept bytes are dropped once the answer arrives: a stream may go on for days.
+// The kept bytes are dropped when the answer arrives, because a stream may last for days.
 func TestKeptBodyIsLetGo(t *testing.T) {
 	content := &body{Reader: strings.NewReader("hello, world")}
 	kept := keepBody(content, 100)
@@ -187,8 +187,8 @@ func TestKeptBodyIsLetGo(t *testing.T) {
 	}
 }
 
-// An httputil.ReverseProxy on a Transport, over real connections: the client notices nothing of a refused
-// token. The trailer of its request passes too.
+// An httputil.ReverseProxy uses a Transport, over real connections. The client does not notice a refused token, and
+// the trailer of its request arrives.
 func TestReverseProxyOnATransport(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// A client that sends the token of weather only to its MCP server.
+// A client sends the token of weather to its MCP server only.
 func Example() {
 	vault, err := api.NewClient(nil) // VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE
 	if err != nil {
@@ -38,8 +38,8 @@ func Example() {
 	log.Print(response.Status)
 }
 
-// An MCP server has revoked the first token. The caller does not notice: the transport names it to Vault
-// and sends the request again with the second.
+// An MCP server has revoked the first token. The transport reports it to Vault and repeats the request with the
+// second token, so the caller does not notice.
 func ExampleTransport() {
 	vault := newVault()
 	defer vault.Close()
@@ -65,17 +65,16 @@ func ExampleTransport() {
 	// Output: 200 OK: sunny spells
 }
 
-// Behind a Vault Agent or a Vault Proxy with auto-auth the client has its listener's address, and no
-// token.
+// Behind a Vault Agent or Vault Proxy with auto-auth, the client needs the listener's address and no token.
 func ExampleNewSource_listener() {
 	config := api.DefaultConfig()
-	config.Address = "http://127.0.0.1:8100" // the listener's
+	config.Address = "http://127.0.0.1:8100" // of the listener
 	vault, err := api.NewClient(config)
 	if err != nil {
 		log.Fatal(err)
 	}
-	vault.ClearToken()           // whatever VAULT_TOKEN says
-	vault.SetNamespace("team-a") // the mount's namespace, if not the root namespace
+	vault.ClearToken()           // even if VAULT_TOKEN is set
+	vault.SetNamespace("team-a") // the mount's namespace, unless it is the root namespace
 
 	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather/reader"})
 	if err != nil {
@@ -88,7 +87,7 @@ func ExampleNewSource_listener() {
 	log.Printf("token %s until %s", token.Extra("token_id"), token.Expiry)
 }
 
-// A token is read once for as long as Vault's ttl says, and then in the background.
+// A token is read once, and then in the background whenever Vault's ttl has passed.
 func ExampleSource_Token() {
 	vault := newVault()
 	defer vault.Close()
@@ -111,7 +110,7 @@ func check(err error) {
 	}
 }
 
-// newVault plays Vault with the plugin: it holds a token for weather, and a second one after a refresh.
+// newVault acts as Vault with the plugin: it holds a token for weather, and another after a refresh.
 func newVault() *httptest.Server {
 	token, id := "first", "a7937b64b8caa58f"
 	answer := func(w http.ResponseWriter, data map[string]any) {
@@ -133,7 +132,7 @@ func newVault() *httptest.Server {
 	return httptest.NewServer(mux)
 }
 
-// clientOf is a client of that Vault.
+// clientOf is a client of this Vault.
 func clientOf(vault *httptest.Server) *api.Client {
 	config := api.DefaultConfig()
 	config.Address, config.AgentAddress = vault.URL, ""

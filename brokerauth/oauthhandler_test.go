@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// sdkPost is a POST as the MCP Go SDK makes it with a handler: the header first, if the handler has one for
-// it, then the request, and Authorize if the answer is a 401 or a 403.
+// sdkPost sends a POST as the MCP Go SDK does with a handler: it sets the header if the handler has a token, sends
+// the request, and calls Authorize if the answer is 401 or 403.
 func sdkPost(t *testing.T, transport *Transport) error {
 	t.Helper()
 	if source, err := transport.TokenSource(t.Context()); source != nil || err != nil {
@@ -39,15 +39,14 @@ func sdkPost(t *testing.T, transport *Transport) error {
 	return err
 }
 
-// The handler returns the reason for each 401, and asks Vault no more than the
-// transport does without it.
+// The handler returns the reason for each 401, and makes as few requests to Vault as the transport alone.
 func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		trouble func(*world)
 		want    string
-		kept    bool // ErrNotReplaced
+		kept    bool // the error is ErrNotReplaced
 		status  int  // of the *Error
-		refused int  // the token that the error names
+		refused int  // the number of the token in the error
 	}{
 		"cooldown": {
 			trouble: func(w *world) { w.issued, w.cooldown = time.Now(), time.Hour },
@@ -102,7 +101,7 @@ func TestHandlerReturnsNoErrorIfTheTokenIsReplaced(t *testing.T) {
 	w.wantCalls(2, 1)
 }
 
-// With the handler, a server that refuses each token costs as many requests as without it.
+// The handler adds no requests if a server refuses each token.
 func TestHandlerAddsNothingToTheStreak(t *testing.T) {
 	cost := map[string]int{}
 	for name, ask := range map[string]func(*testing.T, *Transport){

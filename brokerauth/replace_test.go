@@ -16,13 +16,13 @@ func TestThousandReportsOfOneTokenCostOneRefresh(t *testing.T) {
 		})
 		w.wantToken(s, 2)
 		w.wantCalls(2, 1)
-		// Those that come late, with a token replaced long ago, cost nothing.
+		// Late refusals of a token replaced long ago cost nothing.
 		w.replace(s, access(1))
 		w.wantCalls(2, 1)
 	})
 }
 
-// Another broker had it replaced already.
+// Another broker has already replaced the token.
 func TestTokenReplacedElsewhereIsRead(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number = 2 })
@@ -36,8 +36,8 @@ func TestTokenReplacedElsewhereIsRead(t *testing.T) {
 	})
 }
 
-// A young token is not replaced. It stays in service, Vault is not asked each time, and once it is old
-// enough it is replaced.
+// A young token is not replaced. It stays in service without a request to Vault each time, and is replaced when it is
+// old enough.
 func TestYoungTokenIsKept(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.issued, w.cooldown = time.Now(), 10*time.Second
@@ -90,7 +90,7 @@ func TestRefusedRefreshLeavesTheHeldToken(t *testing.T) {
 	}
 }
 
-// An answer that was on its way before the refresh holds the refused token. It is not the last word.
+// An answer sent before the refresh may hold the refused token. The source reads again.
 func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		pass(200 * time.Second)
@@ -103,8 +103,7 @@ func TestReadBegunBeforeTheRefreshIsNotEnough(t *testing.T) {
 	})
 }
 
-// A read that began before the refresh may take as long as it likes: it neither holds up the replaced
-// token nor has the last word.
+// A slow read that began before the refresh neither delays the replaced token nor overwrites it.
 func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 	for name, latency := range map[string]time.Duration{"slow": 20 * time.Second, "hanging": time.Hour} {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +129,8 @@ func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 	}
 }
 
-// A token that is still held right after an outage is the first of its kind: the window of many failures,
-// which may be long if Vault repeats a token, does not delay the next attempt.
+// If a token is still held right after an outage, this counts as a first failure. The window of many failures, which
+// may be long if Vault repeats a token, does not delay the next attempt.
 func TestTokenStillHeldAfterAnOutageIsTheFirstOfItsKind(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime, w.ttl = 24*time.Hour, 64800
@@ -157,7 +156,7 @@ func TestTokenStillHeldAfterAnOutageIsTheFirstOfItsKind(t *testing.T) {
 	})
 }
 
-// Who waits for the read that is overtaken gets the replaced token, as soon as it is there.
+// A caller of a read that a refresh overtakes gets the replaced token as soon as it arrives.
 func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.latency = time.Hour
@@ -176,7 +175,7 @@ func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 	})
 }
 
-// The refresh and the read after it have 30 seconds together.
+// The refresh and the next read have 30 seconds together.
 func TestReplacementIsGivenUp(t *testing.T) {
 	for name, c := range map[string]struct {
 		writing, latency time.Duration
@@ -199,7 +198,7 @@ func TestReplacementIsGivenUp(t *testing.T) {
 	}
 }
 
-// A standby answers with the refused token for some milliseconds after the refresh.
+// For some milliseconds after a refresh, a standby answers with the refused token.
 func TestReplacedTokenIsReadUntilANodeThatLagsHasIt(t *testing.T) {
 	for _, lag := range []time.Duration{time.Millisecond, 104 * time.Millisecond, 900 * time.Millisecond} {
 		t.Run(lag.String(), func(t *testing.T) {
@@ -221,7 +220,8 @@ func TestReplacedTokenIsReadUntilANodeThatLagsHasIt(t *testing.T) {
 	}
 }
 
-// Another broker's token may come in place of the one that refresh/ named. It will do, at once.
+// If the read returns another broker's still newer token instead of the one that refresh/ named, it is accepted at
+// once.
 func TestTokenThatIsYetNewerWillDo(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.writing = time.Second
@@ -238,7 +238,7 @@ func TestTokenThatIsYetNewerWillDo(t *testing.T) {
 	})
 }
 
-// A standby may lag so far behind that it answers with the token before the refused one.
+// A standby may lag so far that it answers with the predecessor of the refused token.
 func TestTokenBeforeTheRefusedOneWillNotDo(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lag, w.older = 100*time.Millisecond, true
@@ -249,8 +249,8 @@ func TestTokenBeforeTheRefusedOneWillNotDo(t *testing.T) {
 	})
 }
 
-// A standby that goes on with the token before the refused one has not replaced it, however often that is reported. Once
-// it has caught up, the refused token is replaced.
+// A standby that still returns the predecessor of the refused token has not replaced it, however often that is
+// reported. When the standby has caught up, the refused token is replaced.
 func TestTokenBeforeTheRefusedOneIsNoReplacement(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lag, w.older = 5*time.Second, true
@@ -267,7 +267,7 @@ func TestTokenBeforeTheRefusedOneIsNoReplacement(t *testing.T) {
 	})
 }
 
-// The clock of the node that obtained the successor may be behind that of the node before it.
+// The clock of the node that obtained the successor may be behind the clock of the previous node.
 func TestNamedSuccessorWillDoThoughItSeemsOlder(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.skew = -time.Minute })
@@ -276,7 +276,7 @@ func TestNamedSuccessorWillDoThoughItSeemsOlder(t *testing.T) {
 	})
 }
 
-// A node that goes on with the old token is asked for a second. That is told, not tried for ever.
+// A node that keeps returning the old token is asked for a second. Then the caller gets an error.
 func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.stuck = true
@@ -295,7 +295,7 @@ func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 	})
 }
 
-// A token that Vault keeps is not looked for.
+// If Vault keeps a token, the source does not read for a new one.
 func TestTokenThatIsKeptIsNotReadAgain(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.issued, w.cooldown = time.Now(), time.Hour
@@ -308,8 +308,8 @@ func TestTokenThatIsKeptIsNotReadAgain(t *testing.T) {
 	})
 }
 
-// A refresh that waits for a slow authorization server is answered with a 504 while the fetch goes on. The
-// token is named again, which joins that fetch, unless a read shows that it is there.
+// If a refresh waits for a slow authorization server, Vault answers 504 and the fetch goes on. The source repeats the
+// refresh, which joins the fetch, unless a read already returns the new token.
 func TestRefreshThatTakesLongIsWaitedFor(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.fetching[http.MethodPut] = 3 })
@@ -340,7 +340,7 @@ func TestRefreshThatTakesLongEndsWithTheTokensAppearance(t *testing.T) {
 	})
 }
 
-// A failed read moments ago does not keep a replaced token from being read.
+// A recent failed read does not prevent the read of a replaced token.
 func TestReplacedTokenIsReadWithinTheWindow(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		pass(200 * time.Second)
@@ -369,7 +369,7 @@ func TestReporterWhoGivesUpDisturbsNoOther(t *testing.T) {
 	})
 }
 
-// A refused token is named to Vault even if no token is held.
+// A refused token is reported to Vault even if the source holds none.
 func TestTokenIsReplacedThatIsNotHeld(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()

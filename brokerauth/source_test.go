@@ -29,7 +29,7 @@ func TestTokenIsReadAgainByTTLWithoutWaitingCallers(t *testing.T) {
 		w.wantToken(s, 1)
 		w.wantCalls(1, 0)
 
-		pass(time.Nanosecond) // the ttl is over
+		pass(time.Nanosecond) // the ttl has passed
 		parallel(100, func() { w.wantToken(s, 1) })
 		pass(5*time.Second - time.Nanosecond)
 		w.wantToken(s, 1)
@@ -39,7 +39,7 @@ func TestTokenIsReadAgainByTTLWithoutWaitingCallers(t *testing.T) {
 	})
 }
 
-// Without a call Vault is not read. The first call after the token's end waits for a new one.
+// Without calls, Vault is not read. The first call after the token's end waits for a new token.
 func TestIdleSourceReadsNothing(t *testing.T) {
 	holding(t, func(t *testing.T, w *world, s *Source) {
 		w.with(func(w *world) { w.number = 2 })
@@ -88,8 +88,8 @@ func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
 	}
 }
 
-// A read that waits for a slow authorization server is answered with a 504 while the fetch goes on. It is made
-// again, for as long as a read may take.
+// If a read waits for a slow authorization server, Vault answers 504 and the fetch goes on. The source repeats the
+// read until the read's time limit.
 func TestReadThatTakesLongIsWaitedFor(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.fetching[http.MethodGet] = 4
@@ -104,7 +104,7 @@ func TestReadThatTakesLongIsWaitedFor(t *testing.T) {
 	})
 }
 
-// A caller waits for as long as its context lets it, and a read for 30 seconds: the 504 is the failure then.
+// A caller waits until its context ends, and a read takes 30 seconds at most: then the 504 is its failure.
 func TestReadThatTakesTooLongIsGivenUp(t *testing.T) {
 	for name, wait := range map[string]time.Duration{"by the plugin": pluginWait, "by a gateway at once": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -134,8 +134,8 @@ func TestReadThatTakesTooLongIsGivenUp(t *testing.T) {
 	}
 }
 
-// However often a broker calls, a Vault that is away is asked a few times; and when it is back the
-// broker notices within the longest window.
+// However often a broker calls, an unavailable Vault gets a few requests. When it returns, the broker notices within
+// the longest window.
 func TestFailedReadsBackOff(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lost = errLost
@@ -161,7 +161,7 @@ func TestFailedReadsBackOff(t *testing.T) {
 		if n := w.called(http.MethodGet); n != before+1 {
 			t.Error("Vault was not read then")
 		}
-		// After windows of at least 0.75, 1.5, 3, 6 and 12 s, ones of at least 22.5 s.
+		// Windows are at least 0.75, 1.5, 3, 6 and 12 s, and then at least 22.5 s.
 		if n := w.called(http.MethodGet); n < 10 || n > 18 {
 			t.Errorf("%d reads in five minutes, want about one per half minute", n)
 		}
@@ -177,7 +177,7 @@ func TestFailedReadsBackOff(t *testing.T) {
 	})
 }
 
-// Overdue reads back off as cold ones do.
+// Overdue reads back off in the same way as cold reads.
 func TestFailedRefreshAheadBacksOff(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.lifetime = time.Hour
@@ -222,8 +222,7 @@ func TestHangingReadIsGivenUp(t *testing.T) {
 	})
 }
 
-// The token of a late answer may have expired. Vault is asked once more, within the same
-// 30 seconds.
+// The token in a late answer may have expired. Vault is read once more, within the same 30 seconds.
 func TestExpiredTokenOfASlowReadIsNotHandedOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		latency, waited time.Duration
@@ -262,19 +261,19 @@ func TestSlowReadIsMadeOnceMore(t *testing.T) {
 	})
 }
 
-// A token may end between the answer and the caller's turn.
+// A token may end after the answer and before the caller runs.
 func TestTokenThatEndsBeforeTheCallersTurnIsNotHandedOut(t *testing.T) {
 	now := time.Now()
 	s := newWorld(t).source()
 	s.held = &token{expires: now, readAt: now}
-	s.reads.current = &call{done: make(chan struct{})} // that has just succeeded
+	s.reads.current = &call{done: make(chan struct{})} // a call that has just succeeded
 	close(s.reads.current.done)
 	if token, err := s.Token(); token != nil || !errors.Is(err, errExpired) {
 		t.Errorf("got %v, want no token", err)
 	}
 }
 
-// Vault's client retries a 5xx by itself; the source leaves it its way.
+// Vault's client retries a 5xx itself, and the source does not interfere.
 func TestRetriesOfVaultsClientCount(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.status[http.MethodGet] = http.StatusServiceUnavailable
@@ -346,8 +345,8 @@ func TestTokenHasItsExpiryAndID(t *testing.T) {
 	})
 }
 
-// Vault never returns an expired token. If one looks expired, the broker's clock is ahead, and the token is
-// good for its ttl at least.
+// Vault never returns an expired token. If a token looks expired, the broker's clock is ahead, and the token is valid
+// for at least its ttl.
 func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.skew = -10 * time.Minute
@@ -363,13 +362,13 @@ func TestClockAheadOfVaultsCostsTheCoverButNotTheService(t *testing.T) {
 	})
 }
 
-// With a clock that is behind, a token looks valid for longer than its lifetime, which Vault returns.
-// Without Vault, a token is returned as long as it is valid, and no longer than its lifetime.
+// If the clock is behind, a token looks valid for longer than its lifetime, which Vault returns. During an outage of
+// Vault, the token is returned while it is valid, and no longer than its lifetime.
 func TestClockBehindVaultsServesNoTokenPastItsLifetime(t *testing.T) {
 	for name, c := range map[string]struct{ behind, age, served time.Duration }{
 		"by more than the lifetime": {10 * time.Minute, 0, 5 * time.Minute},
 		"by a minute":               {time.Minute, 0, 5 * time.Minute},
-		// It is a minute old, which only the clocks show.
+		// The token is a minute old, which only the clocks show.
 		"by ten minutes, read late": {10 * time.Minute, time.Minute, 5 * time.Minute},
 		"by ten seconds, read late": {10 * time.Second, time.Minute, 4*time.Minute + 10*time.Second},
 		"not at all, read late":     {0, time.Minute, 4 * time.Minute},
@@ -391,12 +390,12 @@ func TestClockBehindVaultsServesNoTokenPastItsLifetime(t *testing.T) {
 	}
 }
 
-// The least ttl is a second, and a token may end within it.
+// The least ttl is a second, and a token may end within this second.
 func TestTokenIsHandedOutInItsLastSecondAndNotAfter(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		w.age, w.ttl = w.lifetime-time.Second, 1
 		s := w.source()
-		pass(800 * time.Millisecond) // so that 200 ms are left: Vault returns whole seconds
+		pass(800 * time.Millisecond) // 200 ms are left: Vault returns whole seconds
 		w.hold(s)
 		w.with(func(w *world) { w.lost = errLost })
 		pass(200*time.Millisecond - time.Nanosecond)
@@ -408,7 +407,7 @@ func TestTokenIsHandedOutInItsLastSecondAndNotAfter(t *testing.T) {
 	})
 }
 
-// While a machine sleeps its monotonic clock stands still, and the wall clock goes on.
+// While a machine sleeps, its monotonic clock stops and its wall clock goes on.
 func TestTokenIsValidUpToItsEndByEitherClock(t *testing.T) {
 	now := time.Now()
 	held := &token{expires: now.Add(time.Minute)}
@@ -423,7 +422,7 @@ func TestTokenIsValidUpToItsEndByEitherClock(t *testing.T) {
 	}
 }
 
-// The client's token, namespace and address are its own business, at each call.
+// At each call, the source uses the client's current token, namespace and address.
 func TestClientIsUsedAsItIsAtEachCall(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.client()
@@ -452,7 +451,7 @@ func TestConfigMustNameATokenPath(t *testing.T) {
 	client := newWorld(t).client()
 	for name, c := range map[string]struct {
 		config  Config
-		refresh string // "": refused
+		refresh string // the refresh path; empty: the configuration is refused
 	}{
 		"server":              {Config{TokenPath: "mcp-oauth/token/weather"}, "mcp-oauth/refresh/weather"},
 		"role":                {Config{TokenPath: "mcp-oauth/token/weather/reader"}, "mcp-oauth/refresh/weather/reader"},

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// ask asks the MCP server for a path, by a transport, and returns the status of its answer.
+// ask requests a path of the MCP server through a transport, and returns the status of the answer.
 func (w *world) ask(client *http.Client, path string) int {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, "https://mcp.test"+path, nil)
@@ -20,16 +20,16 @@ func (w *world) ask(client *http.Client, path string) int {
 	return response.StatusCode
 }
 
-// An MCP server that refuses each token for an hour costs the authorization server a few requests, not one
-// every few seconds. That is so whether the broker asks it by a transport or without one, if another
-// tool takes each of the tokens, before the retry too, if a proxy answers in between, if the plugin
-// replaces tokens by itself as well, and if the authorization server repeats one.
+// If an MCP server refuses each token for an hour, the authorization server gets a few requests, not one every few
+// seconds. This holds with a transport and without one, if another tool accepts each token, even before the retry, if
+// a proxy answers some requests, if the plugin also replaces tokens by itself, and if the authorization server
+// repeats a token.
 func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 	byTransport := func(w *world, s *Source) func() {
 		client := w.httpClient(s)
 		return func() { w.ask(client, "/mcp") }
 	}
-	// byProxy has something between the broker and the server give each third answer.
+	// byProxy puts a proxy between the broker and the server. The proxy gives each third answer itself.
 	byProxy := func(status int) func(*world, *Source) func() {
 		return func(w *world, s *Source) func() {
 			transport := w.httpClient(s).Transport.(*Transport)
@@ -69,7 +69,7 @@ func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 				var both sync.WaitGroup
 				defer both.Wait()
 				both.Go(func() { w.ask(client, "/mcp") })
-				for range 15 { // while the other is under way, and its retry
+				for range 15 { // during the other request and its retry
 					if status := w.ask(client, "/any"); status != http.StatusOK {
 						w.t.Errorf("the other tool answered %d", status)
 					}
@@ -121,8 +121,7 @@ func TestServerThatRefusesEachTokenCostsFewOfThem(t *testing.T) {
 	}
 }
 
-// A token that is accepted after the window ends the streak: the next one that is refused is replaced at
-// once.
+// If a token is accepted after the window, the streak ends: the next refused token is replaced at once.
 func TestAcceptedTokenEndsTheStreak(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
@@ -139,7 +138,7 @@ func TestAcceptedTokenEndsTheStreak(t *testing.T) {
 	})
 }
 
-// A token that is accepted within the window is replaced when that is over: another tool may refuse it.
+// If a token is accepted within the window, another tool may still refuse it, so it is replaced when the window ends.
 func TestAcceptedTokenKeepsTheWindow(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
@@ -160,7 +159,7 @@ func TestAcceptedTokenKeepsTheWindow(t *testing.T) {
 	})
 }
 
-// A streak ends by the server's word on the held token, once its window is over, and by nothing else.
+// Only the MCP server's answer to the held token ends a streak, and only after the streak's window.
 func TestStreakEndsByAnAnswerToTheHeldToken(t *testing.T) {
 	type answer struct{ number, status int }
 	for name, c := range map[string]struct {
@@ -192,7 +191,7 @@ func TestStreakEndsByAnAnswerToTheHeldToken(t *testing.T) {
 					s.replacing.calls.current = nil
 				}
 				w.replace(s, access(2))
-				pass(streakFirst) // the window of a streak's first token, and half of that of its second
+				pass(streakFirst) // the window of a streak's first token, and half of the window of its second
 				err := s.Replace(t.Context(), access(3))
 				if c.ends && err != nil || !c.ends && !errors.Is(err, ErrNotReplaced) {
 					t.Errorf("the streak has ended: want %t, and half a minute later %v", c.ends, err)
@@ -202,8 +201,8 @@ func TestStreakEndsByAnAnswerToTheHeldToken(t *testing.T) {
 	}
 }
 
-// One that was refused and is then accepted, by another tool or as the server has got to know it, does
-// not; but the next one does.
+// A token that was refused before it is accepted, by another tool or because the server did not know it yet, does not
+// end the streak. The next accepted token does.
 func TestAcceptedTokenThatWasRefusedDoesNotEndTheStreak(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.httpClient(w.source())
@@ -216,22 +215,22 @@ func TestAcceptedTokenThatWasRefusedDoesNotEndTheStreak(t *testing.T) {
 		}
 		w.wantCalls(2, 1)
 
-		w.with(func(w *world) { w.number = 3 }) // which the plugin has got meanwhile
+		w.with(func(w *world) { w.number = 3 }) // the plugin has replaced the token meanwhile
 		pass(200 * time.Second)
-		w.ask(client, "/any") // reads it
+		w.ask(client, "/any") // reads the token
 		pass(time.Millisecond)
-		w.ask(client, "/any") // has it accepted
+		w.ask(client, "/any") // the server accepts the token
 		w.ask(client, "/mcp")
 		w.wantCalls(4, 2)
 	})
 }
 
-// A source does not learn of accepted tokens. It takes a token that is not refused for its ttl as accepted, which ends
+// The source is not told of accepted tokens. A token that is not refused during its ttl counts as accepted, and ends
 // the streak.
 func TestQuietTTLEndsTheStreak(t *testing.T) {
 	for name, c := range map[string]struct {
 		quiet time.Duration
-		next  time.Duration // the longest that the window after it may be
+		next  time.Duration // the longest allowed window after the quiet time
 	}{
 		"for the ttl":     {200 * time.Second, streakFirst},
 		"not for the ttl": {200*time.Second - time.Nanosecond, 8 * streakFirst},
@@ -240,7 +239,7 @@ func TestQuietTTLEndsTheStreak(t *testing.T) {
 			story(t, func(t *testing.T, w *world) {
 				s := w.source()
 				n := 0
-				replace := func() { // and the one after it is not replaced
+				replace := func() { // the token is replaced, and its successor is kept
 					t.Helper()
 					n++
 					if err := s.Replace(t.Context(), access(n)); err != nil {

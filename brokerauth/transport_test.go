@@ -55,7 +55,7 @@ func wantAnswer(t *testing.T, response *http.Response, status int, body string) 
 	}
 }
 
-// wantPresented checks which tokens the server has seen, in order.
+// wantPresented checks the tokens that the server has received, in order.
 func (w *world) wantPresented(numbers ...int) {
 	w.t.Helper()
 	var want []string
@@ -69,7 +69,7 @@ func (w *world) wantPresented(numbers ...int) {
 	}
 }
 
-// A token goes only to the server's origin. The caller's request is not changed.
+// A token is sent to the server's origin only. The caller's request is not changed.
 func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 	w := newWorld(t)
 	transport, err := NewTransport(w.source(), "https://MCP.test/mcp")
@@ -107,8 +107,9 @@ func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 	}
 }
 
-// A host that is not ASCII is another origin, whatever a case mapping makes of it (U+0130 and U+212A become
-// ASCII letters), unless it is written as the server's own. IDNA defines its ASCII form.
+// A host with characters outside of ASCII is another origin, even if a case mapping turns them into ASCII letters, as
+// with U+0130 and U+212A. It is the server's origin only if the server's URL spells it the same. IDNA defines its
+// ASCII form.
 func TestHostThatIsNotASCII(t *testing.T) {
 	for _, c := range []struct {
 		server, request string
@@ -124,7 +125,7 @@ func TestHostThatIsNotASCII(t *testing.T) {
 		{"https://b\u00fccher.test/mcp", "https://bucher.test/mcp", false},
 		{"https://b\u00fccher.test/mcp", "http://b\u00fccher.test/mcp", false},
 		{"https://b\u00fccher.test/mcp", "https://B\u00fccher.test/mcp", false},
-		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // the address that net/http connects to
+		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // the address to which net/http connects
 	} {
 		w := newWorld(t)
 		transport, err := NewTransport(w.source(), c.server)
@@ -156,7 +157,7 @@ func TestRedirectElsewhereCarriesNoToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	response := do(t, w.httpClient(w.source()), req)
-	wantAnswer(t, response, http.StatusOK, "") // elsewhere.test answers with the header that it got
+	wantAnswer(t, response, http.StatusOK, "") // elsewhere.test returns the header that it received
 	w.wantPresented(1)
 	if host := response.Request.URL.Host; host != "elsewhere.test" {
 		t.Errorf("the redirect led to %s", host)
@@ -196,7 +197,7 @@ func TestRequestWithoutBodyIsSentAgain(t *testing.T) {
 	}
 }
 
-// If the body is gone, the 401 is the answer, whole. The next request has the new token.
+// If the body is gone, the client gets the complete 401. The next request has the new token.
 func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true
@@ -216,7 +217,7 @@ func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 	w.wantCalls(2, 1)
 }
 
-// Without a new token the 401 is the answer, whole, and the request is sent once only.
+// Without a new token, the client gets the complete 401, and the request is sent once.
 func TestWithoutNewTokenThe401IsTheAnswer(t *testing.T) {
 	for name, trouble := range map[string]func(*world){
 		"cooldown":      func(w *world) { w.issued, w.cooldown = time.Now(), time.Hour },
@@ -232,7 +233,7 @@ func TestWithoutNewTokenThe401IsTheAnswer(t *testing.T) {
 				w.wantPresented(1)
 				wantAnswer(t, post(t, client), http.StatusUnauthorized, "refused")
 				w.wantPresented(1, 1)
-				w.wantCalls(1, 1) // the second one came within the window
+				w.wantCalls(1, 1) // the second request came within the window
 			})
 		})
 	}
@@ -255,7 +256,7 @@ func TestRequestsThatSeeOne401CostOneRefresh(t *testing.T) {
 	})
 }
 
-// The transport returns answers other than 401 as they are.
+// The transport returns answers other than 401 unchanged.
 func TestOtherAnswersAndErrorsPass(t *testing.T) {
 	w := newWorld(t)
 	transport, err := NewTransport(w.source(), endpoint)
@@ -284,7 +285,7 @@ type body struct {
 
 func (b *body) Close() error { b.closed = true; return nil }
 
-// Without a token nothing is sent, but the request's body is closed.
+// Without a token, the request is not sent, and its body is closed.
 func TestRequestWithoutTokenIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	w.status[http.MethodGet] = http.StatusForbidden
@@ -303,8 +304,8 @@ func TestRequestWithoutTokenIsNotSent(t *testing.T) {
 	w.wantPresented()
 }
 
-// The 401 that is not handed on is closed, so that its connection is not left behind. It is not read: its
-// body may never end.
+// A 401 that the client does not get is closed, which frees its connection. It is not read, because its body may
+// never end.
 func TestBodyOfThe401IsClosedUnread(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		end := make(chan struct{})
@@ -325,13 +326,13 @@ func TestBodyOfThe401IsClosedUnread(t *testing.T) {
 	})
 }
 
-// reader makes a function an io.Reader.
+// reader turns a function into an io.Reader.
 type reader func([]byte) (int, error)
 
 func (f reader) Read(p []byte) (int, error) { return f(p) }
 
-// A caller who gives up while the token is being replaced is told so: of a 401, the MCP Go SDK would ask its
-// handler, and end the session as the call's context is done. The replacement goes on.
+// If a caller gives up while its token is replaced, it gets the context's error: for a 401 the MCP Go SDK would call
+// its handler, and end the session because the call's context is done. The replacement goes on.
 func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 	for name, c := range map[string]struct {
 		latency time.Duration // of the MCP server

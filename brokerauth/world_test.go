@@ -15,34 +15,34 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// world is a Vault with the plugin's paths for one server, and that server. Both are reached without
-// a network, so that a test can run in a bubble of fake time. It answers as it is told.
+// world is a Vault with the plugin's paths for one server, and the MCP server. They answer as the fields say. Both
+// are reached without a network, so a test can run in a bubble of fake time.
 type world struct {
 	t *testing.T
 
 	mu        sync.Mutex // guards the fields below once the world is in use
-	number    int        // of the token that Vault holds
+	number    int        // of Vault's current token
 	issued    time.Time
 	lifetime  time.Duration
 	ttl       int           // seconds
 	skew      time.Duration // of Vault's clock
-	age       time.Duration // of the token when it is read
-	latency   time.Duration // from the moment at which a read sees the token to its answer
-	writing   time.Duration // the same of a refresh
+	age       time.Duration // of the token when a read returns it
+	latency   time.Duration // from a read's look at the token to its answer
+	writing   time.Duration // the same for a refresh
 	cooldown  time.Duration
-	stuck     bool           // the token path goes on with the old token after a refresh
-	lag       time.Duration  // for how long after a refresh it does so
-	older     bool           // it does so with a token that is an hour older than the old one
-	fetching  map[string]int // by method: how many answers are still a 504, after the plugin's wait
-	status    map[string]int // by method: an error to answer with
-	body      string         // that goes with it
-	lost      error          // in place of any answer
+	stuck     bool           // after a refresh, the token path still returns the old token
+	lag       time.Duration  // how long it does
+	older     bool           // instead of the old token, it returns one an hour older
+	fetching  map[string]int // by method: the number of 504 answers to come, each after the plugin's wait
+	status    map[string]int // by method: the status of an error answer
+	body      string         // of the error answer
+	lost      error          // returned instead of any answer
 	calls     map[string]int // by method
 	last      *http.Request  // to Vault
 	refused   map[string]bool
-	picky     bool     // the server refuses every token, but at /any
-	presented []string // access tokens that the server saw, in order
-	bodies    []string // of the requests to it
+	picky     bool     // the server refuses every token, except at /any
+	presented []string // access tokens sent to the server, in order
+	bodies    []string // of the server's requests
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,8 +59,8 @@ func newWorld(t *testing.T) *world {
 	}
 }
 
-// story runs a test in a bubble of fake time. Calls without a waiting caller may end by their own
-// timeouts; a goroutine that is left then makes the bubble report a deadlock.
+// story runs a test in a bubble of fake time. Calls without a waiting caller may end by their own timeouts. If a
+// goroutine is left after that, the bubble reports a deadlock.
 func story(t *testing.T, f func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		f(t, newWorld(t))
@@ -75,7 +75,7 @@ func (w *world) with(change func(*world)) {
 	change(w)
 }
 
-// client is a Vault client that does not retry, so that each call is one.
+// client is a Vault client without retries, so that each call is one request.
 func (w *world) client() *api.Client {
 	config := api.DefaultConfig()
 	config.Address, config.AgentAddress = "http://vault.test", ""
@@ -90,12 +90,12 @@ func (w *world) client() *api.Client {
 	return client
 }
 
-// pluginWait is how long the plugin has a caller wait for an authorization server.
+// pluginWait is the plugin's limit for a caller's wait for an authorization server.
 const pluginWait = 5 * time.Second
 
 const tokenPath = "mcp-oauth/token/weather"
 
-// source is a Source over a client of its own.
+// source is a Source with its own client.
 func (w *world) source() *Source {
 	s, err := NewSource(Config{Vault: w.client(), TokenPath: tokenPath})
 	if err != nil {
@@ -200,9 +200,8 @@ func (w *world) refresh(id string) map[string]any {
 // access is the n-th access token.
 func access(n int) string { return fmt.Sprintf("secret-%d", n) }
 
-// serve is the MCP server: it answers with its request's body, or with a 401 if it refuses the
-// token. A path of /moved redirects to another host, which answers with the Authorization header
-// that it was given.
+// serve is the MCP server. It echoes the request's body, or answers 401 if it refuses the token. The path /moved
+// redirects to another host, which returns the Authorization header that it received.
 func (w *world) serve(req *http.Request) (*http.Response, error) {
 	var body []byte
 	if req.Body != nil {
@@ -238,21 +237,21 @@ func result(recorder *httptest.ResponseRecorder, req *http.Request) *http.Respon
 	return response
 }
 
-// called is how often Vault has been called by the method.
+// called returns the number of calls to Vault with the method.
 func (w *world) called(method string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.calls[method]
 }
 
-// lastRequest is the last one to Vault.
+// lastRequest returns the last request to Vault.
 func (w *world) lastRequest() *http.Request {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.last
 }
 
-// wantCalls checks how often Vault has been read and had to refresh.
+// wantCalls checks the numbers of reads and refreshes that Vault has received.
 func (w *world) wantCalls(reads, refreshes int) {
 	w.t.Helper()
 	w.mu.Lock()
@@ -263,7 +262,7 @@ func (w *world) wantCalls(reads, refreshes int) {
 	}
 }
 
-// wantToken checks that the source hands out the n-th token, at once.
+// wantToken checks that the source returns the n-th token without waiting.
 func (w *world) wantToken(s *Source, n int) {
 	w.t.Helper()
 	before := time.Now()
@@ -279,7 +278,7 @@ func (w *world) wantToken(s *Source, n int) {
 	}
 }
 
-// hold makes the source hold the token of now.
+// hold makes the source hold the current token.
 func (w *world) hold(s *Source) {
 	w.t.Helper()
 	if _, err := s.Token(); err != nil {
@@ -287,7 +286,7 @@ func (w *world) hold(s *Source) {
 	}
 }
 
-// holding is a story of a source that holds a token.
+// holding runs a story with a source that holds a token.
 func holding(t *testing.T, f func(t *testing.T, w *world, s *Source)) {
 	story(t, func(t *testing.T, w *world) {
 		s := w.source()
@@ -296,7 +295,7 @@ func holding(t *testing.T, f func(t *testing.T, w *world, s *Source)) {
 	})
 }
 
-// replace has a token replaced, which must succeed.
+// replace replaces a token, which must succeed.
 func (w *world) replace(s *Source, rejected string) {
 	w.t.Helper()
 	if err := s.Replace(w.t.Context(), rejected); err != nil {
@@ -313,7 +312,7 @@ func parallel(n int, f func()) {
 	all.Wait()
 }
 
-// roundTripper makes a function an http.RoundTripper.
+// roundTripper turns a function into an http.RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
