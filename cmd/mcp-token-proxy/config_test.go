@@ -81,7 +81,7 @@ const (
 `
 )
 
-// A faulty configuration is refused as a whole, with the key to change.
+// A faulty configuration is refused as a whole. The error names the key to change.
 func TestBadConfigIsRefused(t *testing.T) {
 	route := func(name, upstream, more string) string {
 		return tcp + "route \"" + name + "\" {\n  upstream = \"" + upstream + "\"\n  token_path = \"mcp-oauth/token/files\"\n" + more + "\n}\n"
@@ -167,7 +167,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// run with arguments and files in the working directory.
+// runWith runs the proxy with arguments, and files in the working directory.
 func runWith(t *testing.T, contents map[string]string, args ...string) (code int, out, errs string) {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -181,7 +181,7 @@ func runWith(t *testing.T, contents map[string]string, args ...string) (code int
 	return code, stdout.String(), stderr.String()
 }
 
-// -check checks as much as a start, files included, and contacts no server.
+// -check checks as much as a start does, including files, and contacts no server.
 func TestCheck(t *testing.T) {
 	route := []string{"-check", "-upstream=https://files.example.com/mcp", "-token-path=mcp-oauth/token/files"}
 	for name, c := range map[string]struct {
@@ -207,7 +207,7 @@ func TestCheck(t *testing.T) {
 		"an argument":            {nil, append(route, "x"), 2, `"x"`},
 		"version":                {nil, []string{"-version"}, 0, version.String()},
 		"help":                   {nil, []string{"-help"}, 0, "Usage"},
-		"a method without files": {map[string]string{"a.hcl": tcp + files + "auto_auth {\n method \"token_file\" {\n config = { token_file_path = \"none\" }\n }\n}\n"}, []string{"-check", "-config=a.hcl"}, 0, "valid"}, // an Agent may write it later
+		"a method without files": {map[string]string{"a.hcl": tcp + files + "auto_auth {\n method \"token_file\" {\n config = { token_file_path = \"none\" }\n }\n}\n"}, []string{"-check", "-config=a.hcl"}, 0, "valid"}, // an Agent may write the file later
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := runWith(t, c.files, c.args...)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A browser on this machine can be brought to send requests to loopback, under a name of the attacker's too.
+// A web page can make a browser on this machine send requests to loopback, also under the attacker's host name.
 func TestWebPagesAreKeptOut(t *testing.T) {
 	loopback := &guard{}
 	named := &guard{certificate: &x509.Certificate{DNSNames: []string{"proxy.example.com"}}}
@@ -55,7 +55,7 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	}
 }
 
-// A request that is refused reaches neither the MCP server nor Vault.
+// A refused request reaches neither the MCP server nor Vault.
 func TestRefusedPageReachesNothing(t *testing.T) {
 	w := newWorld(t)
 	url := w.start(w.config())

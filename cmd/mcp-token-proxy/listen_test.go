@@ -19,15 +19,15 @@ import (
 	"time"
 )
 
-// running is a proxy that serves.
+// running is a proxy in service.
 type running struct {
 	address string
 	drain   context.CancelFunc // the first signal
-	now     context.CancelFunc // the second one
+	now     context.CancelFunc // the second signal
 	ended   chan error
 }
 
-// serve serves a configuration as the process does, with a listener at a free port if it is of TCP.
+// serve serves a configuration as the process does. A TCP listener gets a free port.
 func (w *world) serve(c *config) *running {
 	w.t.Helper()
 	if c.Listeners[0].Type == "tcp" {
@@ -61,7 +61,7 @@ func (w *world) serve(c *config) *running {
 	return r
 }
 
-// freeAddress is an address of loopback that was free a moment ago.
+// freeAddress returns a loopback address that was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -72,7 +72,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// waitFor waits until something has come about.
+// waitFor waits until done returns true.
 func waitFor(t *testing.T, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -84,7 +84,8 @@ func waitFor(t *testing.T, done func() bool) {
 	}
 }
 
-// A unix socket is its owner's alone, and goes with the process. One that a killed process left is replaced.
+// A unix socket is for its owner only, and is removed when the process ends. A socket left by a killed process is
+// replaced.
 func TestUnixSocket(t *testing.T) {
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "s")
@@ -134,7 +135,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// With TLS the proxy may listen anywhere; with client CAs it serves those only who have a certificate.
+// With TLS, the proxy may listen on any address. With client CAs, it serves only clients that have a certificate.
 func TestTLS(t *testing.T) {
 	w := newWorld(t)
 	dir := t.TempDir()
@@ -172,7 +173,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// selfSigned writes a certificate and its key, and returns the files.
+// selfSigned writes a certificate and its key to files, and returns their names.
 func selfSigned(t *testing.T, dir, name string) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

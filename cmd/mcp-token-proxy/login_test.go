@@ -19,13 +19,13 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// authVault is the part of Vault that logs in, without a network, so that a test can run in a bubble of fake time.
+// authVault is Vault's login, without a network, so that a test can run in a bubble of fake time.
 type authVault struct {
 	mu     sync.Mutex // guards the fields below
 	ttl    time.Duration
 	maxTTL time.Duration
 	away   bool
-	logins []map[string]any // the requests' bodies, with their path
+	logins []map[string]any // the requests' bodies and paths
 	issued time.Time        // the latest token
 	renews int
 }
@@ -69,7 +69,7 @@ func (v *authVault) auth(to http.ResponseWriter, ttl time.Duration) {
 	}})
 }
 
-// start runs a login of a method at the Vault for as long as the test. It logs to nowhere.
+// start runs a login by a method at the Vault until the test ends. Its log is discarded.
 func (v *authVault) start(t *testing.T, m authMethod) *login {
 	t.Helper()
 	c := api.DefaultConfig()
@@ -127,7 +127,7 @@ func appRole(t *testing.T) authMethod {
 	}}
 }
 
-// The token is renewed, and when it cannot be any more, there is another before it ends.
+// The token is renewed. When it can no longer be renewed, the proxy logs in before the token ends.
 func TestLoginIsRenewedAndMadeAgain(t *testing.T) {
 	m := appRole(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -173,14 +173,14 @@ func TestLoginWaitsForVault(t *testing.T) {
 		time.Sleep(loginMost)
 		wantToken(t, l, "vault-1")
 
-		// While it is away again the token stays.
+		// If Vault is unavailable later, the token stays.
 		v.with(func() { v.away = true })
 		time.Sleep(2 * time.Hour)
 		wantToken(t, l, "vault-1")
 	})
 }
 
-// Tokens that do not last, or do not end, cost few logins.
+// Tokens with a short lifetime, or without an end, cause few logins.
 func TestLoginsAreFew(t *testing.T) {
 	m := appRole(t)
 	for name, c := range map[string]struct {
@@ -200,8 +200,8 @@ func TestLoginsAreFew(t *testing.T) {
 	}
 }
 
-// A token that Vault refuses was revoked, if it is not new: the proxy logs in again. That is not for each 403, as
-// a policy may be the cause.
+// If Vault refuses a token that is not new, the token was revoked, and the proxy logs in again. It does not log in
+// for every 403, because the cause may be a policy.
 func TestRevokedTokenIsReplaced(t *testing.T) {
 	m := appRole(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -253,7 +253,7 @@ func TestKubernetesLogin(t *testing.T) {
 	})
 }
 
-// A login of the configuration reaches the requests for tokens.
+// Requests for tokens use the login of the configuration.
 func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 	w := newWorld(t)
 	file := filepath.Join(t.TempDir(), "sink")
@@ -268,7 +268,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, func() bool { // for the failure's window, and for the ttl
+		waitFor(t, func() bool { // until the failure's window and the ttl have passed
 			return post(t, url, message).StatusCode == http.StatusOK && len(w.tokensVaultSaw()) > i
 		})
 		waitFor(t, func() bool {
@@ -292,7 +292,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 	}
 }
 
-// Without auto_auth the proxy uses VAULT_TOKEN, or none at the listener of an Agent or Proxy.
+// Without auto_auth, the proxy uses VAULT_TOKEN, or no token if it connects to the listener of an Agent or Proxy.
 func TestRequestsHaveTheEnvironmentsToken(t *testing.T) {
 	w := newWorld(t)
 	for _, token := range []string{"vault-token", ""} {

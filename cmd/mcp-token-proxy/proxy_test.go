@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// After the first signal the proxy takes no connection, ends the streams of the servers' own messages, and lets
-// the other requests end.
+// After the first signal, the proxy accepts no connection, ends the streams for messages of the servers, and lets
+// other requests finish.
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	goOn, begun := make(chan struct{}), make(chan struct{}, 2)
@@ -69,7 +69,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// A second signal ends it whatever is under way.
+// A second signal ends the proxy at once, even during requests.
 func TestSecondSignalEnds(t *testing.T) {
 	w := newWorld(t)
 	w.answer = func(rw http.ResponseWriter, r *http.Request) {
@@ -88,7 +88,7 @@ func TestSecondSignalEnds(t *testing.T) {
 	}
 }
 
-// A proxy that cannot listen says so, and ends.
+// A proxy that cannot listen ends with an error.
 func TestAddressInUse(t *testing.T) {
 	w := newWorld(t)
 	r := w.serve(w.config())

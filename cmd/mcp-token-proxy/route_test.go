@@ -12,7 +12,7 @@ import (
 
 const message = `{"jsonrpc":"2.0","id":7,"method":"tools/list"}`
 
-// The token of Vault is all that identifies the broker to the MCP server.
+// Only the token from Vault identifies the broker to the MCP server.
 func TestRequestGoesToTheServerWithTheToken(t *testing.T) {
 	w := newWorld(t)
 	url := w.start(w.config())
@@ -45,7 +45,7 @@ func TestRequestGoesToTheServerWithTheToken(t *testing.T) {
 	}
 }
 
-// A route is one URL: clients can't reach another path of the server, or another server.
+// A route is one URL: clients reach neither another path of the server nor another server.
 func TestNothingButTheRouteIsReached(t *testing.T) {
 	w := newWorld(t)
 	url := w.start(w.config())
@@ -126,7 +126,8 @@ func TestRefusalsPass(t *testing.T) {
 	}
 }
 
-// Each event of a stream is there before the next one is sent. A stream that the server cuts is cut.
+// Each event of a stream arrives before the next is sent. If the server breaks the stream, the client's stream
+// breaks.
 func TestStreamsAreFlushedAndCut(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		for _, media := range []string{"text/event-stream", "application/json"} {
@@ -162,7 +163,7 @@ func TestStreamsAreFlushedAndCut(t *testing.T) {
 	}
 }
 
-// A client that goes away takes its request at the server with it.
+// If a client disconnects, its request at the server ends.
 func TestClientThatGoesEndsTheServersStream(t *testing.T) {
 	w := newWorld(t)
 	ended := make(chan struct{})
@@ -192,7 +193,7 @@ func TestTrailersPass(t *testing.T) {
 	}
 }
 
-// Without a token the answer is a 503 that says when to try again, and why in a JSON-RPC error.
+// Without a token, the answer is a 503 with a time for the next attempt, and with the reason as a JSON-RPC error.
 func TestWithoutVaultTheTokenServesUntilItEnds(t *testing.T) {
 	w := newWorld(t)
 	url := w.start(w.config())

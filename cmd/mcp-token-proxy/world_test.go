@@ -18,23 +18,23 @@ import (
 	"time"
 )
 
-// A world is a Vault with the plugin, and an MCP server, both as HTTP handlers.
+// world is a Vault with the plugin, and an MCP server, both as HTTP handlers.
 type world struct {
 	t      *testing.T
 	vault  *httptest.Server
 	server *httptest.Server
 
 	mu        sync.Mutex // guards the fields below
-	number    int        // of the token that Vault holds
+	number    int        // of Vault's current token
 	lifetime  time.Duration
 	away      bool // Vault answers 503
 	refused   map[string]bool
 	vaultSaw  []string // Vault tokens
 	serverSaw []*http.Request
 	bodies    []string
-	answer    http.HandlerFunc // the MCP server's answer to requests that it accepts; default: it echoes the body
+	answer    http.HandlerFunc // the MCP server's answer to accepted requests; default: it echoes the body
 
-	log *bytes.Buffer // the proxy's log; read after it has ended
+	log *bytes.Buffer // the proxy's log; read after the proxy has ended
 }
 
 func newWorld(t *testing.T) *world {
@@ -113,7 +113,7 @@ func (w *world) serveMCP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(body)
 }
 
-// saw returns the request that the MCP server got last.
+// saw returns the last request to the MCP server.
 func (w *world) saw() *http.Request {
 	w.t.Helper()
 	w.mu.Lock()
@@ -124,7 +124,7 @@ func (w *world) saw() *http.Request {
 	return w.serverSaw[len(w.serverSaw)-1]
 }
 
-// config is one route, files, to the MCP server.
+// config is one route, named files, to the MCP server.
 func (w *world) config() *config {
 	return &config{
 		Listeners: []listener{{Type: "tcp", Address: "127.0.0.1:0"}},
@@ -160,7 +160,7 @@ func tokenID(n int) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// request makes a request with headers, given as name and value in turn.
+// request makes a request with headers, given as alternating names and values.
 func request(t *testing.T, method, url string, body io.Reader, headers ...string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
@@ -175,7 +175,7 @@ func request(t *testing.T, method, url string, body io.Reader, headers ...string
 
 func do(t *testing.T, r *http.Request) *http.Response {
 	t.Helper()
-	// Redirects would lead to the MCP server itself.
+	// Following a redirect would reach the MCP server directly.
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(r)
 	if err != nil {
@@ -199,7 +199,7 @@ func post(t *testing.T, url, body string, headers ...string) *http.Response {
 	return do(t, request(t, http.MethodPost, url, strings.NewReader(body), headers...))
 }
 
-// tokensVaultSaw are the Vault tokens of the requests to Vault, in order.
+// tokensVaultSaw returns the Vault tokens in the requests to Vault, in order.
 func (w *world) tokensVaultSaw() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,13 +9,13 @@ import (
 	"testing"
 )
 
-// The flags of a release, as .goreleaser.yaml has them.
+// These are the flags of a release in .goreleaser.yaml.
 var releaseFlags = []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.release=v1.2.3"}
 
-// A user can build a release again and compare: with the flags of a release, nothing in the binary depends on the
-// checkout's directory. The second build finds all packages in the build cache and only links them, so this does not
-// show that the compiler is deterministic. scripts/release-check does: it begins with an empty cache, which takes
-// minutes, and compares all files of a release for each platform.
+// A user can rebuild a release and compare: with the flags of a release, the binary does not depend on the checkout's
+// directory. The second build finds all packages in the build cache and only links them, so this test does not show
+// that the compiler is deterministic. scripts/release-check shows it for all files of each platform; it begins with
+// an empty cache and takes minutes.
 func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
 	checkout, err := filepath.Abs("../..")
 	if err != nil {
@@ -32,8 +32,7 @@ func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
 		}
 	}
 
-	// To the compiler a link to the checkout is another place: without -trimpath its path is in the
-	// binary.
+	// The compiler treats a link to the checkout as another directory. Without -trimpath, its path is in the binary.
 	dir := t.TempDir()
 	elsewhere := filepath.Join(dir, "elsewhere")
 	if err := os.Symlink(checkout, elsewhere); err != nil {
@@ -44,7 +43,7 @@ func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
 		binary := filepath.Join(dir, "plugin")
 		args := append([]string{"build", "-o", binary}, releaseFlags...)
 		cmd := exec.CommandContext(t.Context(), "go", append(args, "./cmd/vault-plugin-mcp-oauth")...)
-		cmd.Dir = place // and, by Environ, PWD: go takes the name of the place from there
+		cmd.Dir = place // Environ sets PWD, from which go takes the directory's name
 		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("build in %s: %v\n%s", place, err, out)

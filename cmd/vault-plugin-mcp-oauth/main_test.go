@@ -21,12 +21,12 @@ func TestOperatorSetsGarbageCollection(t *testing.T) {
 	}
 }
 
-// A plugin ends when it is given another parent, and lives under process 1 if that is its Vault.
+// A plugin ends when its parent changes. If process 1 is its Vault, the plugin lives.
 func TestPluginEndsWithItsVault(t *testing.T) {
 	const looks, vaultLives = 100, 60
 	for name, row := range map[string]struct {
 		parent, adopter int
-		want            int // looks at the parent until the plugin ends; all if it lives
+		want            int // number of looks at the parent until the plugin ends; all of them if it lives
 	}{
 		"adopted by process 1":   {parent: 4711, adopter: 1, want: vaultLives + 1},
 		"adopted by a subreaper": {parent: 4711, adopter: 42, want: vaultLives + 1},

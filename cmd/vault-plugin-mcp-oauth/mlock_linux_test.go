@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Of all users only a privileged one may lock memory beyond the limit, which is none here.
+// Only a privileged user may lock memory beyond the limit, which is 0 here.
 func TestPluginThatMayNotLockItsMemoryNamesTheRemedy(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "vault-plugin-mcp-oauth")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, ".")
