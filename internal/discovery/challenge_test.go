@@ -11,7 +11,7 @@ const prm = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
 func TestBearerChallenge(t *testing.T) {
 	for _, c := range []struct {
 		name     string
-		fields   string // a line each
+		fields   string // one line each
 		metadata string
 		scopes   string
 	}{

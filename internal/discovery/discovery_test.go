@@ -63,7 +63,7 @@ func TestWellKnownURLsInOrder(t *testing.T) {
 		if _, err := w.search(t, Request{Issuer: issuer}); err == nil || !slices.Equal(w.asked, want) {
 			t.Errorf("%s: asked %q, %v", issuer, w.asked, err)
 		}
-		// Each of them will do, the issuer being told back with its slash.
+		// Each of these URLs may have the metadata, and the issuer keeps its final slash.
 		for _, at := range want {
 			w := &world{handlers: map[string]http.HandlerFunc{at: answers(serverDoc(issuer))}}
 			w.wantIssuer(t, Request{Issuer: issuer}, issuer)
@@ -190,7 +190,8 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 	wantTemporary(t, errorOf(w.search(t, Request{})), true)
 }
 
-// The credentials may be for a server that is down: another one does not get them for that.
+// If an authorization server is down, discovery does not continue with the next one: the credentials may be for the
+// first.
 func TestAuthorizationServerThatIsDownIsNotPassedOver(t *testing.T) {
 	w := healthy()
 	w.handlers[challenged] = answers(resourceDoc(serverURL, issuer, "https://other.example.com"))
@@ -229,7 +230,7 @@ func TestURLsThatCanNotBeBegunWith(t *testing.T) {
 			t.Errorf("%v, want %s; asked %q", err, c.want, w.asked)
 		}
 	}
-	// A URL of the operator's is bound by the operator's own word on http.
+	// For a URL from the operator, the operator's own setting for http applies.
 	w := healthy()
 	wantAttempts(t, errorOf(w.search(t, Request{ServerURL: "http://mcp.example.com/mcp"})), "http://mcp.example.com/mcp: uses http to a host other than loopback")
 	w.handlers["http://as.internal/.well-known/oauth-authorization-server"] = answers(serverDoc("http://as.internal"))
@@ -238,7 +239,7 @@ func TestURLsThatCanNotBeBegunWith(t *testing.T) {
 	}
 }
 
-// stalled answers nothing before its request ends, or headers alone.
+// stalled sends no answer before its request ends, or only headers.
 type stalled struct{ inBody bool }
 
 func (s stalled) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -253,7 +254,7 @@ type stalledBody struct{ ctx context.Context }
 
 func (b stalledBody) Read([]byte) (int, error) {
 	<-b.ctx.Done()
-	return 0, io.EOF // a server that sees the connection close may get this out in time
+	return 0, io.EOF // the server may send this in time when it sees the connection close
 }
 
 func (stalledBody) Close() error { return nil }

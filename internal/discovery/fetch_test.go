@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// newServer starts a TLS server on loopback, whose certificate is good for *.example.com too.
+// newServer starts a TLS server on loopback. Its certificate is also valid for *.example.com.
 func newServer(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -26,7 +26,7 @@ func newServer(t *testing.T, handler http.HandlerFunc) *httptest.Server {
 	return s
 }
 
-// from is a request that goes over the network, and trusts all test servers.
+// from is a request over the network with trust in all test servers.
 func from(s *httptest.Server, issuer string) *request {
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	return &request{Request: Request{Issuer: issuer, CACert: string(ca), Timeout: 10 * time.Second}, network: network{proxy: http.ProxyFromEnvironment}}
@@ -39,7 +39,7 @@ func fromServer(s *httptest.Server, url string) *request {
 	return r
 }
 
-// newSelf starts a server that knows its own URL.
+// newSelf starts a server whose handler needs its URL.
 func newSelf(t *testing.T, handler func(own string) http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := newServer(t, nil)
@@ -47,7 +47,7 @@ func newSelf(t *testing.T, handler func(own string) http.HandlerFunc) *httptest.
 	return s
 }
 
-// at is the URL of a server under another name.
+// at returns the URL of a server under another host name.
 func at(s *httptest.Server, host string) string {
 	return "https://" + host + ":" + port(s)
 }
@@ -101,7 +101,7 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 		addrs        []string
 		allowPrivate bool
 		asked        int32
-		want         []string // the reasons, one for each well-known URL that was tried
+		want         []string // the reasons, one for each tried well-known URL
 	}{
 		{"private", []string{"10.0.0.1"}, false, 0, []string{"10.0.0.1 (private" + permit}},
 		{"private the second time", []string{"127.0.0.1", "10.0.0.1"}, false, 1, []string{"HTTP 404", "10.0.0.1 (private" + permit}},
@@ -132,8 +132,8 @@ func TestNamesAreCheckedWhenDialled(t *testing.T) {
 	}
 }
 
-// Documents may name URLs of the operator's own origin. Its name must not resolve to another kind of address for
-// them than for the first request.
+// Documents may name URLs of the operator's own origin. For them, its name must resolve to the same kind of address
+// as for the first request.
 func TestOwnOriginThatResolvesElsewhereIsNotFollowed(t *testing.T) {
 	var documents atomic.Int32
 	server := newServer(t, nil)
@@ -197,7 +197,7 @@ func TestAnswerThatIsTooSlow(t *testing.T) {
 					_, _ = io.WriteString(w, first)
 					_ = http.NewResponseController(w).Flush()
 				}
-				cancel() // like a timeout, which has a test in fake time
+				cancel() // like a timeout, which a test in fake time covers
 				<-req.Context().Done()
 			})
 			_, err := from(s, s.URL).Do(ctx)
@@ -257,24 +257,24 @@ func TestRedirectToLoopbackIsNotFollowed(t *testing.T) {
 func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	s := newServer(t, http.NotFound)
 	r := from(s, s.URL)
-	r.CACert = "" // the system does not know the test server
+	r.CACert = "" // the system does not trust the test server
 	wantTemporary(t, wantFailed(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+
 		"TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"), false)
-	r = from(s, "https://169.254.169.254") // not even if the operator wrote it
+	r = from(s, "https://169.254.169.254") // even if the operator wrote it
 	wantAttempts(t, errorOf(r.Do(t.Context())), "https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called")
 	s.Close()
 	r = fromServer(s, s.URL)
 	wantTemporary(t, wantFailed(t, errorOf(r.Do(t.Context())), s.URL+": connection refused"), true)
 }
 
-// An attacker on the network path to the first authorization server must not be able to make discovery take the
-// next one.
+// An attacker between the plugin and the first authorization server must not be able to make discovery use the next
+// one.
 func TestAuthorizationServerWithATLSFaultIsNotPassedOver(t *testing.T) {
 	first := newServer(t, nil)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
 	second := newSelf(t, func(own string) http.HandlerFunc { return answers(serverDoc(own)) })
-	first.Close() // last, because another server could get its port
+	first.Close() // at the end, because another server could get its port
 	for _, down := range []string{first.URL, strings.Replace(plain.URL, "http:", "https:", 1)} {
 		server := newSelf(t, func(own string) http.HandlerFunc { return answers(resourceDoc(own, down, second.URL)) })
 		r := fromServer(server, server.URL)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// names is a DNS server in memory. A name has a list of addresses, one for each lookup; the last stays.
+// names is a DNS server in memory. A name has a list of addresses, one for each lookup. The last one is repeated.
 type names struct {
 	mu    sync.Mutex
 	addrs map[string][]string // guarded by mu
@@ -18,7 +18,7 @@ type names struct {
 func (n *names) resolver(t *testing.T) *net.Resolver {
 	t.Helper()
 	return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		client, server := net.Pipe() // not a packet connection, so that messages have a length before them
+		client, server := net.Pipe() // not a packet connection, so each message begins with its length
 		go n.serve(server)
 		return client, nil
 	}}
@@ -42,7 +42,7 @@ func (n *names) serve(conn net.Conn) {
 	}
 }
 
-// answer makes the reply to a query of one question (RFC 1035 section 4).
+// answer returns the reply to a query with one question (RFC 1035 section 4).
 func (n *names) answer(query []byte) []byte {
 	end := 12
 	var labels []string

@@ -9,10 +9,10 @@ import (
 	"testing"
 )
 
-// elsewhere is metadata that only a challenge leads to.
+// elsewhere is the URL of metadata that only a challenge names.
 const elsewhere = "https://meta.example.net/mcp.json"
 
-// byMethod is a handler of an MCP server's URL: by the HTTP method, or by the method of the message in a POST.
+// byMethod handles the URL of an MCP server by the HTTP method, or by the JSON-RPC method in a POST.
 func byMethod(handlers map[string]http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		name := req.Method
@@ -30,12 +30,12 @@ func byMethod(handlers map[string]http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// refuses is a handler that refuses with a status, and with a challenge that names the metadata elsewhere.
+// refuses answers with a status, and with a challenge that names the metadata elsewhere.
 func refuses(code int, more string) http.HandlerFunc {
 	return status(code, "WWW-Authenticate", `Bearer `+more+`resource_metadata="`+elsewhere+`"`)
 }
 
-// A challenge with any status, in the answer to any of a client's first requests, may name the metadata. The
+// A challenge may name the metadata, whatever its status, in the answer to any of a client's first requests. The
 // other answers do not matter.
 func TestAnyChallengeMayNameTheMetadata(t *testing.T) {
 	bare := challenges("")
@@ -69,7 +69,7 @@ func TestAnyChallengeMayNameTheMetadata(t *testing.T) {
 			w.handlers[serverURL] = byMethod(map[string]http.HandlerFunc{"GET": c.get, "server/discover": c.discover, "initialize": c.initialize})
 			w.handlers["POST "+serverURL] = w.handlers[serverURL]
 			w.handlers[elsewhere] = answers(resourceDoc(serverURL, issuer))
-			// The well-known URLs are not called, and the server's origin is never taken.
+			// The well-known URLs are not requested, and the server's origin is never used as the issuer.
 			w.handlers[challenged] = answers(resourceDoc(serverURL, "https://mcp.example.com"))
 			w.handlers["https://mcp.example.com/.well-known/oauth-authorization-server"] = answers(serverDoc("https://mcp.example.com"))
 			got, err := w.search(t, Request{})
@@ -110,7 +110,7 @@ func TestProbesEqualClientsFirstRequests(t *testing.T) {
 	}
 }
 
-// Servers of the Python SDK open a session for any first request.
+// Servers with the Python SDK open a session for any first request.
 func TestSessionsOfProbesAreEnded(t *testing.T) {
 	for name, opens := range map[string][]string{
 		"initialize": {"initialize"},
@@ -125,7 +125,7 @@ func TestSessionsOfProbesAreEnded(t *testing.T) {
 					t.Errorf("headers %v", req.Header)
 				}
 				delete(open, req.Header.Get("Mcp-Session-Id"))
-				rw.WriteHeader(405) // servers may refuse to end a session
+				rw.WriteHeader(405) // a server may refuse to end a session
 			}}
 			for _, method := range opens {
 				handlers[method] = func(rw http.ResponseWriter, _ *http.Request) {
@@ -159,7 +159,7 @@ func TestSessionThatCanNotBeNamedIsLeft(t *testing.T) {
 	}
 }
 
-// An operator first wants to know how the server itself answered.
+// An operator first needs to know how the MCP server itself answered.
 func TestAnswersToProbesAreReported(t *testing.T) {
 	const origin = "https://mcp.example.com/.well-known/"
 	for name, c := range map[string]struct {
@@ -193,7 +193,7 @@ func TestAnswersToProbesAreReported(t *testing.T) {
 	}
 }
 
-// If no server answers at a URL, its origin may still publish metadata that covers it.
+// If a URL does not exist, its origin may still publish metadata that covers it.
 func TestURLThatIsNotThereIsWarnedOf(t *testing.T) {
 	for code, warned := range map[int]bool{404: true, 410: true, 405: false, 401: false, 200: false, 503: false} {
 		w := healthy()

@@ -17,8 +17,9 @@ import (
 )
 
 func TestServerThatResolvesInsideOnceEarnsNothing(t *testing.T) {
-	// The name is inside when the server is asked for a challenge, and outside for the document: if
-	// the document came from counts. The outside is a proxy here, whose address says nothing.
+	// The name resolves to an internal address for the challenge and to an external one for the document. If
+	// discovery looked only at the document's address, the server would pass. The external address is a proxy's here,
+	// which proves nothing.
 	as := newServer(t, http.NotFound)
 	server := newServer(t, nil)
 	r := fromServer(server, at(server, "mcp.example.com"))
@@ -90,7 +91,7 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	asURL := at(as, "as.example.com")
 	as.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answers(serverDoc(asURL))(w, nil) })
 	server := newServer(t, nil)
-	serverURL := at(server, "mcp.example.com") // known to the proxy alone
+	serverURL := at(server, "mcp.example.com") // only the proxy can resolve it
 	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		answers(resourceDoc(serverURL, asURL))(w, req)
 	})
@@ -99,7 +100,7 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	r := from(server, "")
 	r.ServerURL, r.resolver, r.proxy = serverURL, n.resolver(t), http.ProxyURL(proxy)
 	_, err := r.Do(t.Context())
-	// The proxy is on loopback, which earns the server nothing.
+	// The proxy is on loopback. This gives the server no permission for private addresses.
 	wantAttempts(t, err,
 		serverURL+": asked without a token: HTTP 200 (GET, server/discover, initialize); no challenge names resource_metadata",
 		asURL+"/.well-known/oauth-authorization-server: 127.0.0.1 (loopback) is not called without allow_private_addresses=true",
@@ -113,7 +114,8 @@ func TestProxyIsForTheOperatorsOwnURLs(t *testing.T) {
 	wantAttempts(t, errorOf(r.Do(t.Context())), "https://mcp.example.com:1/: proxy: refused to connect: HTTP 502")
 }
 
-// Discovery cannot see the address that a proxy dials. But it never asks the proxy for a forbidden address.
+// Discovery cannot see the address to which a proxy connects, but it never requests a forbidden address from the
+// proxy.
 func TestProxyIsNotAskedForForbiddenAddresses(t *testing.T) {
 	proxy, asked := newProxy(t)
 	for _, serverURL := range []string{"http://169.254.169.254/latest/meta-data", "https://100.100.100.200/mcp"} {
@@ -127,7 +129,7 @@ func TestProxyIsNotAskedForForbiddenAddresses(t *testing.T) {
 
 func TestProxyOfTheEnvironment(t *testing.T) {
 	if serverURL := os.Getenv("DISCOVERY_TEST_SERVER_URL"); serverURL != "" {
-		r := &Request{ServerURL: serverURL, CACert: os.Getenv("DISCOVERY_TEST_CA"), Timeout: time.Minute} // a resolver that is silent is given up before
+		r := &Request{ServerURL: serverURL, CACert: os.Getenv("DISCOVERY_TEST_CA"), Timeout: time.Minute} // longer than the wait for a silent resolver
 		_, err := r.Do(t.Context())
 		fmt.Printf("%v\n", err)
 		return
@@ -165,7 +167,7 @@ func TestProxyThatAsksForCredentials(t *testing.T) {
 	t.Cleanup(proxy.Close)
 	at, _ := url.Parse(proxy.URL)
 	const reason = ": proxy: HTTP 407: the proxy asks for credentials, not the server: write them into the proxy's URL in Vault's environment (HTTPS_PROXY)"
-	for _, scheme := range []string{"http", "https"} { // the proxy answers a request, or refuses a tunnel
+	for _, scheme := range []string{"http", "https"} { // the proxy answers the request, or refuses the tunnel
 		r := &request{Request{ServerURL: scheme + "://mcp.invalid/mcp", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}
 		wantAttempts(t, errorOf(r.Do(t.Context())), r.ServerURL+reason)
 		r = &request{Request{Issuer: scheme + "://as.invalid", AllowInsecureHTTP: true, Timeout: 10 * time.Second}, network{proxy: http.ProxyURL(at)}}

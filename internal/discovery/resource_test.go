@@ -95,7 +95,8 @@ func TestMetadataMustCoverTheServer(t *testing.T) {
 	}
 }
 
-// No server is guessed: one that the MCP server does not name gets no credentials unless the operator names it.
+// Discovery does not guess: unless the operator names it, a server outside the MCP server's metadata gets no
+// credentials.
 func TestUnnamedServerIsNotTaken(t *testing.T) {
 	const origin = "https://mcp.example.com"
 	for name, c := range map[string]struct {
@@ -114,7 +115,7 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 		for at, c2 := range map[string]struct{ document, named, write string }{
 			"oauth-authorization-server": {serverDoc(origin), origin, origin},
 			"openid-configuration":       {serverDoc(origin + "/"), origin + "/", origin + "/"},
-			// Earlier versions guessed that this is the metadata of the server behind.
+			// Earlier versions took this for the metadata of the MCP server's authorization server.
 			"oauth-authorization-server ": {serverDoc(issuer), issuer, issuer},
 			"openid-configuration ":       {`{"issuer":"https://as.example.com?x","token_endpoint":"https://as.example.com/t"}`, "", ""},
 			"":                            {`{"issuer":"https://mcp.example.com"}`, "", ""},
@@ -138,7 +139,7 @@ func TestUnnamedServerIsNotTaken(t *testing.T) {
 				t.Errorf("%s, %s: %s", name, at, failed)
 			}
 			if c2.write != "" {
-				// The suggested issuer leads to a server.
+				// The suggested issuer works.
 				w.wantIssuer(t, Request{Issuer: c2.write}, c2.write)
 			}
 		}
@@ -154,7 +155,7 @@ func TestURLThatIsTooLongIsNotBlamedOnTheChallenge(t *testing.T) {
 	}
 }
 
-// Scopes about a user are none for a client's own tokens, unless a challenge asks for them.
+// Scopes about a user do not fit a client's own tokens, so they are requested only if a challenge names them.
 func TestScopesThatTheGrantHasNot(t *testing.T) {
 	for _, c := range []struct {
 		challenge, supported string
@@ -184,7 +185,7 @@ func (w *world) look(t *testing.T, r Request) (Published, error) {
 	return r.look(t.Context(), network{base: w})
 }
 
-// If the operator names the authorization server, the MCP server's metadata says the rest.
+// If the operator names the authorization server, the rest comes from the MCP server's metadata.
 func TestLook(t *testing.T) {
 	w := healthy()
 	w.handlers[challenged] = answers(`{"resource":"https://mcp.example.com/","scopes_supported":["read","openid"]}`)
@@ -216,7 +217,7 @@ func TestLook(t *testing.T) {
 	}
 }
 
-// A GET may be held open without an answer: there is time for the other requests.
+// A GET may stay open without an answer. The other requests still have time.
 func TestLookAsksOnAfterAStalledRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := healthy()
@@ -242,7 +243,7 @@ func TestLookIsShort(t *testing.T) {
 	})
 }
 
-// The credentials may be for another of the servers that the MCP server names.
+// The credentials may be for another server in the MCP server's metadata.
 func TestOtherServersAreNamed(t *testing.T) {
 	const a, b, c = "https://a.example.com", "https://b.example.com", "https://c.example.com"
 	w := healthy()

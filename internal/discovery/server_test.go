@@ -31,7 +31,7 @@ func TestOneSlashIsNoDifference(t *testing.T) {
 			t.Errorf("%s and %s: %t", c.a, c.b, !c.same)
 		}
 	}
-	// The server's own spelling is the one that it wants in assertions.
+	// Assertions need the server's own spelling.
 	for _, spelled := range []string{issuer, issuer + "/"} {
 		for _, named := range []string{issuer, issuer + "/"} {
 			w := healthy()
@@ -97,15 +97,15 @@ func TestURLOfMetadataIsNoStart(t *testing.T) {
 	}
 }
 
-// Some MCP servers name the URL of the metadata in place of the issuer. A well-known URL made from that leads to
-// no document.
+// Some MCP servers give the URL of the metadata instead of the issuer. A well-known URL derived from it does not
+// exist.
 func TestErrorSuggestsTheIssuerOfANamedURL(t *testing.T) {
 	for _, named := range []string{oauthURL, openidURL, issuer + "/a/.well-known/openid-configuration", issuer + "/.well-known/oauth-authorization-server/a"} {
 		w := healthy()
 		w.handlers[challenged] = answers(resourceDoc(serverURL, named))
 		_, value := MetadataOf(named)
 		wantAttempts(t, errorOf(w.search(t, Request{})), named+": as an issuer it is the URL of a metadata document: write issuer="+value+" if the credentials are for that server")
-		// Another server that is named is taken.
+		// If the metadata also names a working server, that server is used.
 		w.handlers[challenged] = answers(resourceDoc(serverURL, named, issuer))
 		w.wantIssuer(t, Request{}, issuer)
 	}

@@ -22,8 +22,8 @@ const (
 	openidURL  = "https://as.example.com/.well-known/openid-configuration"
 )
 
-// world is an internet in memory: a handler by URL without query, "POST " before it for that method. Other URLs
-// answer 404.
+// world is an internet in memory. It has a handler for each URL without query; "POST " before the URL limits the
+// handler to this method. Other URLs answer 404.
 type world struct {
 	handlers map[string]http.HandlerFunc
 	asked    []string
@@ -96,7 +96,7 @@ func serverDoc(issuer string) string {
 	return fmt.Sprintf(`{"issuer":%q,"token_endpoint":"%s/token"}`, issuer, strings.TrimSuffix(issuer, "/"))
 }
 
-// healthy is a world in which everything is as the specifications say.
+// healthy is a world that follows the specifications.
 func healthy() *world {
 	return &world{handlers: map[string]http.HandlerFunc{
 		serverURL:  challenges(`resource_metadata="` + challenged + `"`),
@@ -105,7 +105,7 @@ func healthy() *world {
 	}}
 }
 
-// request is a search over a network of the test's own.
+// request is a search over the test's own network.
 type request struct {
 	Request
 	network
@@ -115,7 +115,7 @@ func (r *request) Do(ctx context.Context) (*Result, error) { return r.Request.do
 
 func (r *request) Look(ctx context.Context) (Published, error) { return r.Request.look(ctx, r.network) }
 
-// search looks in the world, from the MCP server's URL if the request names nothing else.
+// search searches in the world, by default from the MCP server's URL.
 func (w *world) search(t *testing.T, r Request) (*Result, error) {
 	t.Helper()
 	r.Timeout = 10 * time.Second
@@ -125,10 +125,10 @@ func (w *world) search(t *testing.T, r Request) (*Result, error) {
 	return r.do(t.Context(), network{base: w})
 }
 
-// errorOf is the error of a search.
+// errorOf returns the error of a search.
 func errorOf[T any](_ T, err error) error { return err }
 
-// wantIssuer searches for a server that must be found.
+// wantIssuer checks that a search finds the issuer.
 func (w *world) wantIssuer(t *testing.T, r Request, issuer string) {
 	t.Helper()
 	if got, err := w.search(t, r); err != nil || got.Issuer != issuer {
@@ -156,7 +156,7 @@ func wantAttempts(t *testing.T, err error, want ...string) {
 	_ = wantFailed(t, err, want...)
 }
 
-// wantFailed checks that the search failed for just these reasons: a URL and a reason a line.
+// wantFailed checks that the search failed for exactly these reasons, each a line with a URL and a reason.
 func wantFailed(t *testing.T, err error, want ...string) *Error {
 	t.Helper()
 	failed, ok := errors.AsType[*Error](err)
