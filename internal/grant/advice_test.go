@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// By its code and status, an error names the values that were sent and the fields to change.
+// Depending on code and status, an error names the values sent and the fields to change.
 func TestAdviceFits(t *testing.T) {
 	signing := func(r *request) {
 		k := key(t, "RSA 2048")
@@ -90,7 +90,7 @@ func TestAdviceFits(t *testing.T) {
 	}
 }
 
-// The reason is found under the names and in the shapes that frameworks and gateways give it.
+// The reason is found under the names and in the forms that frameworks and gateways use.
 func TestReasonInOtherShapes(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"httpCode":"400","httpMessage":"Bad Request","moreInformation":"Client id not registered."}`:                       "Client id not registered.",
@@ -118,7 +118,7 @@ func TestReasonInOtherShapes(t *testing.T) {
 	}
 }
 
-// If the body holds no error, the error in the challenge counts.
+// If the body contains no error, the error in the challenge counts.
 func TestReasonInTheHeader(t *testing.T) {
 	for challenge, want := range map[string]string{
 		`Basic realm="x"`: "",

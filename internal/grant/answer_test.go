@@ -94,13 +94,13 @@ func TestGoodAnswers(t *testing.T) {
 	}
 }
 
-// If the answer does not say which scopes were granted, a JWT may (RFC 9068 section 2.2.3). Authlib drops scopes that a
-// client may not have, and says nothing if none is left.
+// If the answer omits the granted scopes, a JWT may name them (RFC 9068 section 2.2.3). Authlib drops scopes that the
+// client may not have, and names none if none is left.
 func TestScopeThatTheTokenSays(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		claims map[string]any
-		member string // of the answer
+		member string // in the answer
 		want   string
 	}{
 		{"none granted", map[string]any{"scope": ""}, "", ""},
@@ -237,7 +237,7 @@ func TestBadAnswers(t *testing.T) {
 		case *RefusedError:
 			got, ok := err.(*RefusedError)
 			if ok {
-				got.Advice = "" // TestAdviceFits
+				got.Advice = "" // see TestAdviceFits
 			}
 			if !ok || *got != *want {
 				t.Errorf("%s: %T %v, want %v", tc.name, err, err, want)
@@ -250,7 +250,7 @@ func TestBadAnswers(t *testing.T) {
 	}
 }
 
-// responding makes a request that is answered with a body that no recorder makes.
+// responding makes a request whose answer has a body of any kind, which a recorder could not send.
 func responding(status int, header http.Header, body io.ReadCloser) *request {
 	return newRequest(roundTripper(func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Header: header, Body: body, Request: req}, nil
@@ -311,7 +311,7 @@ func TestRetryAfter(t *testing.T) {
 	})
 }
 
-// brokenBody ends early, as a body does when its connection is cut.
+// brokenBody ends early, like a body on a broken connection.
 type brokenBody struct{ closed bool }
 
 func (b *brokenBody) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -335,7 +335,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: any answer is a valid token or a typed, bounded error without secret and body.
+// FuzzAnswer checks that any answer is a valid token, or a typed and bounded error without the secret or the body.
 func FuzzAnswer(f *testing.F) {
 	for _, status := range []int{200, 204, 302, 400, 401, 404, 429, 503} {
 		for _, body := range []string{
@@ -403,7 +403,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// FuzzRetryAfter: never negative, never more than a year.
+// FuzzRetryAfter checks that the result is between 0 and a year.
 func FuzzRetryAfter(f *testing.F) {
 	for _, s := range []string{"", "0", "30", "1.5", "-5", "1e999", "-1e999", "soon", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT"} {
 		f.Add(s, int64(0))
@@ -415,8 +415,7 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-// The normaliser gives the library only members that it cannot misread, so the library's own error types never
-// arise.
+// The library gets only members that it cannot misread, so its own error types never occur.
 func TestLibraryErrorsDoNotArise(t *testing.T) {
 	n := &normaliser{
 		base: roundTripper(func(req *http.Request) (*http.Response, error) {
@@ -440,7 +439,7 @@ func TestLibraryErrorsDoNotArise(t *testing.T) {
 	}
 }
 
-// A server may repeat the client's secret as the type of its token.
+// A server may return the client's secret as the token type.
 func TestTokenTypeThatHoldsASecretIsNotRepeated(t *testing.T) {
 	n := &normaliser{clean: newCleaner("client", "s3cr3t-word")}
 	for said, want := range map[string]string{"mac": ` "mac"`, "s3cr3t-word": "", "two words": ""} {

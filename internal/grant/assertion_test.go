@@ -16,7 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// published is the JWK Set of keys.
+// published returns the keys as a JWK Set.
 func published(t *testing.T, keys ...*Key) []byte {
 	t.Helper()
 	jwks, err := PublicJWKS(keys...)
@@ -34,8 +34,8 @@ func asserting(over http.RoundTripper, k *Key) *request {
 	return r
 }
 
-// verified checks an assertion as an authorization server does that has the published keys, and
-// returns its header and claims.
+// verified checks an assertion with the published keys, as an authorization server does, and returns its header and
+// claims.
 func verified(t *testing.T, assertion, alg string, jwks []byte) (jose.Header, map[string]any) {
 	t.Helper()
 	var set jose.JSONWebKeySet
@@ -102,7 +102,7 @@ func TestAssertionIsVerifiedWithThePublishedKey(t *testing.T) {
 
 func TestAssertionIsAllThatAuthenticates(t *testing.T) {
 	r := asserting(nil, key(t, "P-256"))
-	r.ClientSecret = testSecret // left over, and not sent
+	r.ClientSecret = testSecret // unused, so it must not be sent
 	r.Resources = []string{"https://a.example.com/mcp"}
 	req := sent(t, r)
 	want := url.Values{
@@ -120,7 +120,7 @@ func TestAssertionIsAllThatAuthenticates(t *testing.T) {
 	}
 }
 
-// Servers refuse an assertion that they have seen, even if the first attempt failed.
+// Servers refuse a repeated assertion, even if the first attempt failed.
 func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := key(t, "Ed25519")
@@ -129,7 +129,7 @@ func TestEveryAttemptHasAFreshAssertion(t *testing.T) {
 		n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
 			req.ParseForm()
 			_, claims := verified(t, req.PostForm.Get("client_assertion"), "EdDSA", jwks)
-			if jti, _ := claims["jti"].(string); len(jti) < 26 { // base32: 128 bits and more
+			if jti, _ := claims["jti"].(string); len(jti) < 26 { // base32 of at least 128 bits
 				t.Errorf("jti %q", jti)
 			}
 			if life := claims["exp"].(float64) - claims["iat"].(float64); life > 60 || claims["exp"].(float64) != float64(time.Now().Unix()+55) {
@@ -247,7 +247,7 @@ func TestParseCertificate(t *testing.T) {
 	}
 }
 
-// RFC 9864: the algorithm of Ed25519 by its own name, which the library cannot verify.
+// RFC 9864 names the algorithm of Ed25519. The library cannot verify under this name.
 func TestEd25519ByItsName(t *testing.T) {
 	k := key(t, "Ed25519")
 	k.Alg = algEd25519
@@ -285,7 +285,7 @@ func TestAssertionTypeAndClaims(t *testing.T) {
 	if !decodePart(parts[0], &header) || !decodePart(parts[1], &claims) {
 		t.Fatal(assertion)
 	}
-	if header["typ"] != "client-authentication+jwt" || len(header) != 2 { // alg, and no kid
+	if header["typ"] != "client-authentication+jwt" || len(header) != 2 { // typ and alg, without a kid
 		t.Errorf("header %v", header)
 	}
 	if claims["tenant"] != "t-1" || claims["level"] != 3.0 || claims["iss"] != "weather" || len(claims) != 10 {

@@ -19,13 +19,13 @@ import (
 	"time"
 )
 
-// someday is when the tests' certificates end.
+// someday is the end of the tests' certificates.
 var someday = time.Now().Add(time.Hour)
 
-// issued describes a test's certificate.
+// issued describes a certificate.
 type issued struct {
 	key      crypto.Signer
-	by       *issuedCert // nil: by itself
+	by       *issuedCert // nil: self-signed
 	ca       bool
 	notAfter time.Time        // zero: someday
 	usage    x509.ExtKeyUsage // zero: any
@@ -80,13 +80,13 @@ func (c *issuedCert) pair(t testing.TB, chain ...*issuedCert) *tls.Certificate {
 	return pair
 }
 
-// selfSigned is a certificate that its own key signed.
+// selfSigned is a certificate signed with its own key.
 func selfSigned(t testing.TB, notAfter time.Time) *issuedCert {
 	t.Helper()
 	return issue(t, issued{key: testKeys()["P-256"], notAfter: notAfter})
 }
 
-// showing makes a request that shows a client certificate.
+// showing makes a request with a client certificate.
 func showing(s *httptest.Server, cert *tls.Certificate) *request {
 	r := over(s)
 	r.AuthMethod, r.Certificate = TLSClientAuth, cert
@@ -116,7 +116,7 @@ func TestClientCertificateAuthenticates(t *testing.T) {
 						t.Error("another certificate")
 					}
 					req.ParseForm()
-					// RFC 8705 section 2: client_id, and nothing else that authenticates.
+					// RFC 8705 section 2: the only parameter that identifies the client is client_id.
 					if got := req.PostForm.Encode(); got != "client_id=weather&grant_type=client_credentials" {
 						t.Errorf("sent %s", got)
 					}
@@ -124,7 +124,7 @@ func TestClientCertificateAuthenticates(t *testing.T) {
 						t.Error("an Authorization header as well")
 					}
 					granted(w, req)
-				}), leaf.pair(t, middle)) // and a secret left over, not to be sent
+				}), leaf.pair(t, middle)) // and an unused secret, which must not be sent
 				if _, err := r.Do(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -156,7 +156,7 @@ func TestRefusedClientCertificateIsNamed(t *testing.T) {
 		}
 	}
 	own := issue(t, issued{key: testKeys()["P-256"]}).pair(t)
-	weak := issue(t, issued{key: testKeys()["P-224"]}) // which ParseClientCertificate refuses
+	weak := issue(t, issued{key: testKeys()["P-224"]}) // ParseClientCertificate refuses it
 	for name, tc := range map[string]struct {
 		mode   tls.ClientAuthType
 		answer http.HandlerFunc
@@ -191,7 +191,7 @@ func TestRefusedClientCertificateIsNamed(t *testing.T) {
 	}
 }
 
-// RFC 8705 section 5: the ordinary endpoint of a server asks for no certificate.
+// RFC 8705 section 5: a server's ordinary endpoint does not request a certificate.
 func TestRefusalSaysThatNoCertificateWasAskedFor(t *testing.T) {
 	const hint = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
 	ca := issue(t, issued{key: testKeys()["P-256"], ca: true})
@@ -227,7 +227,7 @@ func TestCertificateIsNotShownByOtherMethods(t *testing.T) {
 	}
 }
 
-// The certificate is also shown to a server that knows it without a CA.
+// A server may know the certificate itself, without a CA.
 func TestSelfSignedCertificateIsShown(t *testing.T) {
 	self := issue(t, issued{key: testKeys()["P-256"]})
 	r := over(mutual(t, issue(t, issued{key: testKeys()["P-384"], ca: true}), tls.VersionTLS13, tls.RequireAnyClientCert, func(w http.ResponseWriter, req *http.Request) {
@@ -258,7 +258,7 @@ func TestUnprovenRequestsAreNotSent(t *testing.T) {
 	wantNotSent(t, r, "tls_client_auth needs an https token_url")
 }
 
-// Control sees the address, not the name, and everything else of the transport stays.
+// Control receives the address, not the name. The transport keeps its other settings.
 func TestControlSeesEveryAddress(t *testing.T) {
 	ca := issue(t, issued{key: testKeys()["P-256"], ca: true})
 	s := mutual(t, ca, tls.VersionTLS13, tls.RequireAndVerifyClientCert, answering(200, "", goodAnswer))
@@ -307,7 +307,7 @@ func TestParseClientCertificate(t *testing.T) {
 	}
 }
 
-// FuzzParseClientCertificate: a pair that TLS can use or an error that repeats nothing of the input.
+// FuzzParseClientCertificate checks that the result is a pair for TLS, or an error that does not repeat the input.
 func FuzzParseClientCertificate(f *testing.F) {
 	root := issue(f, issued{key: testKeys()["P-384"], ca: true})
 	leaf := issue(f, issued{key: testKeys()["P-256"], by: root})
@@ -367,7 +367,7 @@ func TestParseCACert(t *testing.T) {
 	}
 }
 
-// FuzzParseCACert: a pool, or an error with advice that repeats nothing of the input.
+// FuzzParseCACert checks that the result is a pool, or an error with advice that does not repeat the input.
 func FuzzParseCACert(f *testing.F) {
 	one := selfSigned(f, time.Now().Add(time.Hour)).pem
 	for _, s := range []string{"", one, one + one, "# x\n" + one, one[:100], one + "x", pemOf("PRIVATE KEY", []byte("x")), strings.ReplaceAll(one, "\n", `\n`)} {
@@ -387,7 +387,7 @@ func FuzzParseCACert(f *testing.F) {
 	})
 }
 
-// A proxy over TLS would be shown the client certificate.
+// A proxy with TLS would otherwise receive the client certificate.
 func TestClientCertificateIsNotShownToAProxy(t *testing.T) {
 	shown := -1
 	proxy := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

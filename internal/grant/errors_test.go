@@ -57,7 +57,7 @@ func TestDescriptionIsCleaned(t *testing.T) {
 			t.Errorf("%q\n got %q\nwant %q", in, got, want)
 		}
 	}
-	// A secret across the cut is recognised before it is cut.
+	// A secret across the cut is redacted before the text is cut.
 	if got := c.text(strings.Repeat("x ", 297) + testSecret); strings.Contains(got, "p%") || utf8.RuneCountInString(got) != maxDescription {
 		t.Errorf("%q", got)
 	}
@@ -87,7 +87,7 @@ func TestErrorCodeIsForeignInput(t *testing.T) {
 	}
 }
 
-// A registered code is a public word: the operator needs it even if the client's secret occurs in it.
+// Registered codes are public. The operator needs them even if the client's secret occurs in them.
 func TestRegisteredCodesAreNeverRedacted(t *testing.T) {
 	for _, secret := range []string{"client", "invalid", "_", "invalid_client", "scope", "e"} {
 		c := newCleaner("weather", secret)
@@ -102,7 +102,7 @@ func TestRegisteredCodesAreNeverRedacted(t *testing.T) {
 	}
 }
 
-// Names of one client share a backoff window for the client's failures only.
+// Names of a client share a backoff window only for failures of the client.
 func TestClientWide(t *testing.T) {
 	for _, tc := range []struct {
 		err  error

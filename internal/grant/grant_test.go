@@ -33,8 +33,8 @@ func (n *network) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// hang answers nothing until the request's context ends. A server notices that its client left once
-// the body is read.
+// hang does not answer before the request's context ends. A server notices a closed connection only after it has read
+// the body.
 func hang(_ http.ResponseWriter, req *http.Request) {
 	_, _ = io.Copy(io.Discard, req.Body)
 	<-req.Context().Done()
@@ -43,7 +43,7 @@ func hang(_ http.ResponseWriter, req *http.Request) {
 // answering answers every request alike.
 func answering(status int, contentType, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header()["Content-Type"] = nil // none, unless given: the recorder must not guess
+		w.Header()["Content-Type"] = nil // unless given, absent: the recorder must not guess it
 		if contentType != "" {
 			w.Header().Set("Content-Type", contentType)
 		}
@@ -52,7 +52,7 @@ func answering(status int, contentType, body string) http.HandlerFunc {
 	}
 }
 
-// request is a token request over a transport of the test's own; nil is the package's.
+// request is a token request over the test's own transport; nil stands for the package's.
 type request struct {
 	Request
 	over http.RoundTripper
@@ -79,7 +79,7 @@ const goodAnswer = `{"access_token":"at-1","token_type":"Bearer","expires_in":36
 
 var granted = answering(200, "application/json", goodAnswer)
 
-// sent makes a request, which must succeed, and returns it as the authorization server received it.
+// sent makes a request, which must succeed, and returns the request that the authorization server received.
 func sent(t *testing.T, r *request) *http.Request {
 	t.Helper()
 	var got *http.Request
@@ -97,7 +97,7 @@ func sent(t *testing.T, r *request) *http.Request {
 	return got
 }
 
-// wantNotSent makes a request that must fail before it is sent.
+// wantNotSent makes a request, which must fail before it is sent.
 func wantNotSent(t *testing.T, r *request, want string) {
 	t.Helper()
 	n := &network{handler: granted}
@@ -145,8 +145,8 @@ func TestEmptyOptionsAreNotSent(t *testing.T) {
 	}
 }
 
-// RFC 6749 section 2.3.1: id and secret are form-encoded before they become Basic credentials, so that
-// a colon in the id does not end it. A blank is %20, which decoders of forms and of percent-encoding read alike.
+// RFC 6749 section 2.3.1: id and secret are form-encoded for Basic credentials, so a colon in the id does not end it.
+// A blank is %20, which means the same in forms and in percent-encoding.
 func TestBasicFormEncodesIDAndSecret(t *testing.T) {
 	const id = `we:at/her +%&="é`
 	r := newRequest(nil)
@@ -236,7 +236,7 @@ func TestPostSendsCredentialsInTheBodyOnly(t *testing.T) {
 	}
 }
 
-// The library's auto-detection would send the secret again, in the other place.
+// The library's auto-detection would send the secret again, by the other method.
 func TestEveryFailureIsOneRequest(t *testing.T) {
 	for _, method := range []AuthMethod{ClientSecretBasic, ClientSecretPost} {
 		for name, handler := range map[string]http.HandlerFunc{
@@ -337,7 +337,7 @@ func TestCallersContextEndsTheRequestAtOnce(t *testing.T) {
 	})
 }
 
-// An answer that came stands, even if the caller left while it was read.
+// A complete answer counts even if the caller left while it was read.
 func TestRefusalOutlivesTheCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := newRequest(roundTripper(func(req *http.Request) (*http.Response, error) {

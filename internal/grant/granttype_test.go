@@ -26,7 +26,7 @@ func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 	jwks := published(t, k)
 	for name, test := range map[string]struct {
 		change func(*request)
-		params []string // beside the grant's
+		params []string // besides the parameters of the grant
 		basic  bool
 	}{
 		"nothing else":  {func(*request) {}, nil, false},
@@ -56,7 +56,7 @@ func TestJWTBearerGrantSendsTheAssertion(t *testing.T) {
 	}
 }
 
-// A client that its issuer speaks for authenticates with private_key_jwt, with or without an id of its own.
+// A client with an issuer's assertion authenticates with private_key_jwt, with or without an id of its own.
 func TestFederatedAssertionNamesIssuerAndSubject(t *testing.T) {
 	k := key(t, "RSA 2048")
 	for _, id := range []string{"", "app"} {
@@ -96,7 +96,7 @@ func TestUnsendableGrants(t *testing.T) {
 	}
 }
 
-// The error of a refusal names the assertion's claims and the field to change. It never holds the assertion.
+// The error names the assertion's claims and the field to change, and never contains the assertion.
 func TestRefusalOfAnIssuersAssertionNamesItsClaims(t *testing.T) {
 	const who = `iss "https://vault.example.com/issuer", sub "agent", aud "https://as.example.com/token"`
 	for _, test := range []struct {

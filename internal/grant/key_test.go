@@ -22,7 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// testKeys has a key of every kind, and of some that are refused: RSA keys take a while to make.
+// testKeys has a key of every kind, including refused kinds. It is made once, because RSA keys are slow to make.
 var testKeys = sync.OnceValue(func() map[string]crypto.Signer {
 	keys := map[string]crypto.Signer{}
 	for name, generate := range map[string]func() (crypto.Signer, error){
@@ -105,7 +105,7 @@ func TestParseKeyReadsEveryForm(t *testing.T) {
 	}
 }
 
-// jwkOf is a test key as a private JWK, with more members.
+// jwkOf returns a test key as a private JWK, with additional members.
 func jwkOf(t testing.TB, name string, members ...string) string {
 	t.Helper()
 	data, err := json.Marshal(jose.JSONWebKey{Key: testKeys()[name]})
@@ -115,7 +115,7 @@ func jwkOf(t testing.TB, name string, members ...string) string {
 	return "{" + strings.Join(append(members, string(data[1:])), ",")
 }
 
-// RFC 7517: the JWK's kid and alg are those under which the authorization server knows the key.
+// RFC 7517: a JWK's kid and alg identify the key to the authorization server.
 func TestParseKeyReadsJWKs(t *testing.T) {
 	for _, tc := range []struct{ in, key, id, alg string }{
 		{jwkOf(t, "RSA 2048"), "RSA 2048", "", "RS256"},
@@ -159,7 +159,7 @@ func TestParseKeyErrorsNameTheRemedy(t *testing.T) {
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode([]byte(sec1(t, "P-256")))
-	// The curve's identifier with another last arc: prime239v3.
+	// The curve's identifier ends in another number: prime239v3.
 	otherCurve := pemOf("EC PRIVATE KEY", bytes.Replace(block.Bytes, []byte{0xce, 0x3d, 0x03, 0x01, 0x07}, []byte{0xce, 0x3d, 0x03, 0x01, 0x06}, 1))
 
 	const reads = "; with the vault command, private_key=@key.pem reads a file"
@@ -259,7 +259,7 @@ func TestChooseAlgorithm(t *testing.T) {
 		{"RSA 2048", "", "", "RS256", ""},
 		{"RSA 2048", "", "ES256 PS256 RS256", "RS256", ""},
 		{"RSA 2048", "", "ES256 PS256", "PS256", ""},
-		{"RSA 2048", "PS256", "RS256", "PS256", ""}, // the operator knows better than the metadata
+		{"RSA 2048", "PS256", "RS256", "PS256", ""}, // the operator's choice precedes the metadata
 		{"RSA 2048", "ES256", "ES256", "", `signing_alg "ES256" does not fit the private key: use RS256 or PS256`},
 		{"P-256", "", "RS256 ES256", "ES256", ""},
 		{"P-256", "ES384", "", "", `signing_alg "ES384" does not fit the private key: use ES256`},
@@ -334,7 +334,7 @@ func TestPublicJWKSKeepsTheOrder(t *testing.T) {
 	}
 }
 
-// A key that ends up in a log or in a stored value by mistake gives nothing away.
+// A key that is printed to a log by mistake reveals nothing.
 func TestKeyIsNotPrinted(t *testing.T) {
 	signer := key(t, "Ed25519")
 	signer.ID = "kid-1"
@@ -357,7 +357,7 @@ func TestKeyIsNotPrinted(t *testing.T) {
 	}
 }
 
-// FuzzParseKey: a key that signs or an error that repeats nothing of the input.
+// FuzzParseKey checks that the result is a key that signs, or an error that does not repeat the input.
 func FuzzParseKey(f *testing.F) {
 	good := pkcs8(f, testKeys()["P-256"])
 	for _, s := range []string{
@@ -393,8 +393,7 @@ func FuzzParseKey(f *testing.F) {
 	})
 }
 
-// wantOwnWords fails if an error is not about the field, too long, or repeats a piece of the input
-// that is long enough to be of use.
+// wantOwnWords checks that an error is about the field, is short, and repeats no usable piece of the input.
 func wantOwnWords(t *testing.T, err error, field, input string) {
 	t.Helper()
 	text := err.Error()

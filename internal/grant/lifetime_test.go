@@ -11,7 +11,7 @@ import (
 
 const httpDate = "Mon, 02 Jan 2006 15:04:05 GMT"
 
-// The token ends at the earliest time that the answer or the token states, under any name.
+// The token ends at the earliest time stated by the answer or the token, under any name.
 func TestEarliestStatedEndCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
@@ -19,7 +19,7 @@ func TestEarliestStatedEndCounts(t *testing.T) {
 		jwt := func(exp any) string { return unsignedJWT(t, map[string]any{"iat": now.Unix(), "exp": exp}) }
 		for _, tc := range []struct {
 			name, token, fields string
-			want                time.Duration // 0: unstated
+			want                time.Duration // 0: not stated
 		}{
 			{"nothing", "t", ``, 0},
 			{"JWT alone", jwt(now.Unix() + 20), ``, 20 * time.Second},
@@ -137,12 +137,12 @@ func TestEndedTokensAreRefused(t *testing.T) {
 func TestClocksApart(t *testing.T) {
 	const life = 30 * time.Second
 	for _, skew := range []time.Duration{-time.Hour, -time.Minute, -2 * time.Second, 0, 2 * time.Second, time.Minute, time.Hour} {
-		for _, kept := range []time.Duration{0, 12 * time.Second, 29 * time.Second, 30 * time.Second, time.Minute} { // by the server
+		for _, kept := range []time.Duration{0, 12 * time.Second, 29 * time.Second, 30 * time.Second, time.Minute} { // age of the token when the server grants it
 			for _, fraction := range []time.Duration{0, 400 * time.Millisecond, 999 * time.Millisecond} {
 				for _, took := range []time.Duration{0, 3 * time.Second} {
 					synctest.Test(t, func(t *testing.T) {
 						time.Sleep(24*time.Hour + fraction)
-						var end time.Time // by this machine's clock
+						var end time.Time // on this machine's clock
 						n := &network{handler: func(w http.ResponseWriter, req *http.Request) {
 							time.Sleep(took / 2)
 							server := time.Now().Add(skew)
@@ -162,7 +162,7 @@ func TestClocksApart(t *testing.T) {
 							}
 							return
 						}
-						// The engine counts from the whole second.
+						// The engine counts from a whole second.
 						until := token.RequestedAt.Round(0).Truncate(time.Second).Add(token.ExpiresIn)
 						if until.After(end) || end.Sub(until) > took+2*time.Second {
 							t.Errorf("skew %v, kept %v, fraction %v, took %v: ends at %v, believed until %v", skew, kept, fraction, took, end, until)
@@ -206,7 +206,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// Without a Date, the token's own iat shows that the server's clock is ahead.
+// Without a Date header, the token's own iat shows that the server's clock is ahead.
 func TestTokenIssuedInTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now().Unix()
@@ -217,7 +217,7 @@ func TestTokenIssuedInTheFuture(t *testing.T) {
 			{60, 90, 30 * time.Second},
 			{0, 30, 30 * time.Second},
 			{-10, 20, 20 * time.Second},
-			{90, 60, time.Minute}, // nonsense: issued after its end
+			{90, 60, time.Minute}, // malformed: issued after its end
 		} {
 			body := `{"access_token":"` + unsignedJWT(t, map[string]any{"iat": now + tc.iat, "exp": now + tc.exp}) + `"}`
 			token, err := newRequest(&network{handler: answering(200, "", body)}).Do(t.Context())

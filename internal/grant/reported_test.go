@@ -20,7 +20,7 @@ import (
 // reportedAnswer is a row of testdata/answers.
 type reportedAnswer struct {
 	title, becomes string
-	answer         string // a template of an HTTP response
+	answer         string // a template for an HTTP response
 }
 
 // reportedAnswers reads testdata/answers.
@@ -61,7 +61,7 @@ func reportedAnswers(t testing.TB) []reportedAnswer {
 	return rows
 }
 
-// response is the row's answer now.
+// response returns the row's answer with times relative to now.
 func (r reportedAnswer) response(t testing.TB) *http.Response {
 	t.Helper()
 	now := time.Now()

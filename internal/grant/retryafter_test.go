@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// If Retry-After is missing, the end of a rate limit's window is as good.
+// If Retry-After is missing, the end of the rate limit's window is used.
 func TestEndOfTheRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
 		epoch := fmt.Sprint(now.Add(40 * time.Second).Unix())
 		for _, tc := range []struct {
 			status int
-			header string // name: value, ...
+			header string // as "name: value, ..."
 			value  string
 			more   map[string]string
 			want   time.Duration
@@ -56,7 +56,7 @@ func TestEndOfTheRateLimit(t *testing.T) {
 	})
 }
 
-// A time that the server names is one of its own clock.
+// A server states times on its own clock.
 func TestRetryAfterGoesByTheServersClock(t *testing.T) {
 	for _, skew := range []time.Duration{-time.Hour, 0, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {

@@ -26,7 +26,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// errorText is an error's text, empty if there is none.
+// errorText returns an error's text, and "" for nil.
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -34,7 +34,7 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// newServer starts a server on loopback that logs nothing.
+// newServer starts a server on loopback without logs.
 func newServer(t *testing.T, handler http.HandlerFunc, start func(*httptest.Server)) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(handler)
@@ -44,7 +44,7 @@ func newServer(t *testing.T, handler http.HandlerFunc, start func(*httptest.Serv
 	return s
 }
 
-// over makes a request that goes over the package's own transport.
+// over makes a request over the package's own transport.
 func over(s *httptest.Server) *request {
 	r := newRequest(nil)
 	r.TokenURL = s.URL + "/token?key=query-secret"
@@ -58,7 +58,7 @@ func pemOf(blockType string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}))
 }
 
-// wantFailure makes a request that must fail as unavailable.
+// wantFailure makes a request, which must fail as unavailable.
 func wantFailure(t *testing.T, r *request, want string) {
 	t.Helper()
 	_, err := r.Do(t.Context())
@@ -73,9 +73,9 @@ func TestCACertReplacesTheSystemsRoots(t *testing.T) {
 		t.Errorf("%v %v", token, err)
 	}
 	const untrusted = "TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"
-	r.CACert = "" // the system does not know the test server
+	r.CACert = "" // the system does not trust the test server
 	wantFailure(t, r, untrusted)
-	// That the system's roots are left out stands on the setting alone: SSL_CERT_FILE is read once.
+	// SSL_CERT_FILE is read only once, so only the setting can show that the system's roots are excluded.
 	r.CACert = selfSigned(t, someday).pem
 	own, err := newTransport(&r.Request)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestTLSFailuresAreNamed(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		start         func(*httptest.Server)
-		replaced, new string // of the URL
+		replaced, new string // in the URL
 		want          string
 	}{
 		"another name": {startTLS(&tls.Config{}), "127.0.0.1", "localhost", "TLS: certificate is not valid for localhost"},
@@ -130,7 +130,7 @@ func TestTLSFailuresAreNamed(t *testing.T) {
 	}
 }
 
-// hangUp answers by an end of the connection.
+// hangUp closes the connection instead of answering.
 func hangUp(t *testing.T, end func(net.Conn)) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body)
@@ -152,8 +152,7 @@ func TestConnectionFailuresAreNamed(t *testing.T) {
 		s.Close()
 		wantFailure(t, over(s), "connection refused")
 	})
-	// One call is one request, however the connection ends: net/http repeats some on connections that
-	// it kept.
+	// One call is one request, however the connection ends: net/http repeats some requests on kept connections.
 	for name, tc := range map[string]struct {
 		end  func(net.Conn)
 		want string
@@ -181,7 +180,7 @@ func TestConnectionFailuresAreNamed(t *testing.T) {
 	}
 }
 
-// A transport with kept connections is not repeated on either.
+// A request on a kept connection is not repeated either.
 func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 	var requests atomic.Int32
 	s := newServer(t, func(w http.ResponseWriter, req *http.Request) {
@@ -260,7 +259,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
 			if c, err := l.Accept(); err == nil {
-				_, _ = bufio.NewReader(c).ReadByte() // the handshake has begun
+				_, _ = bufio.NewReader(c).ReadByte() // a TLS handshake begins
 				cancel()
 				_, _ = io.Copy(io.Discard, c) // ends when the client closes
 				c.Close()
@@ -275,7 +274,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	})
 }
 
-// waitForNoClientGoroutines waits until no goroutine of an HTTP client is left.
+// waitForNoClientGoroutines waits until all goroutines of HTTP clients have ended.
 func waitForNoClientGoroutines(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 1<<20)
@@ -290,7 +289,7 @@ func waitForNoClientGoroutines(t *testing.T) {
 	}
 }
 
-// The environment's proxy is read once per process, so a process of its own asks for a token.
+// Go reads the environment's proxy once per process, so another process makes the request.
 func TestProxyOfTheEnvironment(t *testing.T) {
 	if tokenURL := os.Getenv("GRANT_TEST_TOKEN_URL"); tokenURL != "" {
 		r := newRequest(nil)
@@ -332,7 +331,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if got := ask("https://as.example.com/token"); got != "result: "+reach.ProxyRefusal(http.StatusProxyAuthRequired) {
 		t.Error(got)
 	}
-	// A name that the operator gave goes through the proxy, and under Control if there is none for it.
+	// A URL from the operator goes through the proxy, or under Control if it has no proxy.
 	if got := ask("http://as.example.com/token", "GRANT_TEST_CONTROL=1", "GRANT_TEST_PROXIED=1"); got != "result: <nil>" || host.Load() != "as.example.com" {
 		t.Errorf("%s, asked for %v", got, host.Load())
 	}
@@ -340,7 +339,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	if got := ask("http://192.0.2.1/token", "GRANT_TEST_CONTROL=1", "GRANT_TEST_PROXIED=1", "NO_PROXY=192.0.2.1"); got != "result: not to 192.0.2.1:80" || host.Load() != "" {
 		t.Errorf("%s, asked for %v", got, host.Load())
 	}
-	// A proxy could reach an address that Control refuses.
+	// A proxy could connect to an address that Control refuses.
 	for tokenURL, want := range map[string]string{
 		"http://192.0.2.1/token":     "result: not to 192.0.2.1:80",
 		"https://[2001:db8::1]:8443": "result: not to [2001:db8::1]:8443",
@@ -384,7 +383,7 @@ func TestCauseHoldsNoTextOfTheError(t *testing.T) {
 	}
 }
 
-// endless is a body without an end, which counts the bytes read.
+// endless is an endless body. It counts the bytes read.
 type endless struct{ read int }
 
 func (b *endless) Read(p []byte) (int, error) {
@@ -403,7 +402,7 @@ func TestEndlessBodyIsReadUpToTheLongestAnswer(t *testing.T) {
 	} {
 		body := &endless{}
 		wantFailure(t, responding(status, http.Header{}, body), want)
-		if body.read > 2*maxAnswer { // a read may ask for more than it is given
+		if body.read > 2*maxAnswer { // a read may request more than it gets
 			t.Errorf("HTTP %d: %d bytes were read", status, body.read)
 		}
 	}
