@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// A cause repeats no text of the URL, the proxy or the server.
+// A cause contains no text from the URL, the proxy or the server.
 func TestCauseHoldsNothingOfTheRequest(t *testing.T) {
 	for _, tc := range []struct {
 		err       error
@@ -45,7 +45,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// A dialer keeps the deadline with its own timer; the context may not have noticed yet.
+// A dialer has its own timer for the deadline, and may notice it before the context does.
 func TestPassedDeadlineCountsAsEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := late{Context: t.Context(), deadline: time.Now()}

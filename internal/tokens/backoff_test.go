@@ -7,8 +7,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Names that failed together must not retry together, nor before their window ends. For about a
-// minute of refusals the windows are 10 s at most, like those of callers who wait in an outage.
+// Names that fail together must not retry together, nor within their window. During the first minute of refusals,
+// windows are at most 10 s, like those of waiting callers in an outage.
 func TestWindowsDoubleUpToTheirMostAndAreSpread(t *testing.T) {
 	now := time.Now()
 	const s, m = time.Second, time.Minute
@@ -47,7 +47,7 @@ func TestWindowsDoubleUpToTheirMostAndAreSpread(t *testing.T) {
 	}
 }
 
-// Names that got the same Retry-After must not retry together.
+// Names with the same Retry-After must not retry together.
 func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	now := time.Now()
 	const told = 90 * time.Second
@@ -70,7 +70,7 @@ func TestAttemptsAfterARetryAfterAreSpread(t *testing.T) {
 	}
 }
 
-// A server whose every failure has a Retry-After of a second is not asked every second.
+// If every failure has a Retry-After of one second, the server is still not called every second.
 func TestShortRetryAfterDoesNotShortenTheWindow(t *testing.T) {
 	now := time.Now()
 	soon := &grant.UnavailableError{Status: 503, RetryAfter: time.Second}

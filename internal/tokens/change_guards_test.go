@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// A write resets the client. A failure of the name alone must end too.
+// A write resets the client's failure. It must clear a failure of the name too.
 func TestWriteEndsTheBackoff(t *testing.T) {
 	stories(t, map[string]error{
 		"the name's own": &grant.RefusedError{Status: 400, Code: "invalid_scope"}, "its client's": clientFailures["invalid_client"],
@@ -24,7 +24,7 @@ func TestWriteEndsTheBackoff(t *testing.T) {
 	})
 }
 
-// The failure is the client's, not the deleted config's. The new config may have other credentials.
+// The failure is the client's, and outlives the deleted config. The new config may have other credentials.
 func TestCreateAfterADeleteEndsTheClientsBackoff(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refuse = clientFailures["invalid_client"]
@@ -49,7 +49,7 @@ func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
 	})
 }
 
-// A slot may exist before its token has been loaded. A write must not treat it as loaded.
+// A slot may exist before its token is loaded. A write must not treat it as loaded.
 func TestWriteBeforeTheTokenIsLoadedLeavesItToBeLoaded(t *testing.T) {
 	stories(t, map[string]bool{
 		"terms can be read": true, "terms cannot be read": false,
@@ -78,7 +78,7 @@ func TestWriteWhoseTermsCannotBeReadKeepsNoTokenInService(t *testing.T) {
 	})
 }
 
-// Storage that fails costs its timeout, so it is asked once, not for each of a config's roles.
+// Failing storage costs its timeout, so it is called once, not once per role of a config.
 func TestWriteAsksStorageThatFailsOnce(t *testing.T) {
 	stories(t, map[string]bool{
 		"own terms are known": true, "no terms are known": false,
@@ -98,7 +98,7 @@ func TestWriteAsksStorageThatFailsOnce(t *testing.T) {
 	})
 }
 
-// An invalidation takes no write lock: it may come while a write's terms are being read.
+// An invalidation takes no write lock, so it may arrive while a write reads its terms.
 func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
@@ -117,7 +117,7 @@ func TestInvalidationDuringAWriteIsLeftToStorage(t *testing.T) {
 	})
 }
 
-// A reader from before the config existed must not drop the slot that holds the verified token.
+// A reader that began before the config existed must not drop the slot of the verified token.
 func TestCreateKeepsItsTokenDespiteAnEarlierReader(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
@@ -128,7 +128,7 @@ func TestCreateKeepsItsTokenDespiteAnEarlierReader(t *testing.T) {
 		mustChange(t, e, weather, w.remove(weather))
 		reader := reading(t, e, weather)
 		defer func() { t.Logf("the first reader got %v", <-reader) }()
-		synctest.Wait() // it has seen no config
+		synctest.Wait() // the reader has found no config
 		change := w.reshape(weather, "A")
 		change.Token, change.Terms = verified, func(ctx context.Context, n Name) (*Terms, error) {
 			if n == weather {
@@ -243,7 +243,7 @@ func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
 			w.shapes[name] = "A"
 			mustRead(t, e, name)
 		}
-		for range 30 { // a day and more; the idle timeout is a day
+		for range 30 { // more than a day, which is the idle timeout
 			time.Sleep(time.Hour)
 			mustRead(t, e, read)
 			mustRead(t, e, same)
@@ -254,18 +254,18 @@ func TestVerifiedShapeChangeFetchesOnceForEachRoleThatIsRead(t *testing.T) {
 		change := w.verified(e, weather, "B")
 		time.Sleep(time.Minute)
 		go func() { _, _, _ = e.Refresh(t.Context(), read, "") }()
-		synctest.Wait() // a flight of the role is under way
+		synctest.Wait() // a flight of the role has begun
 		w.with(func(w *world) { w.shapes[read], w.shapes[unread] = "B", "B" })
 		before, looks := w.fetches(), w.storageCalls()["terms"]
 		mustChange(t, e, weather, change)
 		time.Sleep(10 * time.Second)
 		w.wantFetches(before + 1)
-		// The terms of the three roles, and those that one role's flight reads again.
+		// The terms of three roles, and again in one role's flight.
 		w.wantCalls("terms", looks+4)
 	})
 }
 
-// The roles of a config get tokens on verified terms one after the other. The next write does not end that.
+// The roles of a config get tokens on verified terms one after another. The next write does not interrupt this.
 func TestNextWriteKeepsRefreshesInLine(t *testing.T) {
 	stories(t, map[string]bool{
 		"new credentials": true, "something else": false,
@@ -294,7 +294,7 @@ func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
 		time.Sleep(48 * time.Hour)
 		wantState(t, e, weather, StateIdle)
 		change := w.verified(e, weather, "A")
-		change.Terms = nil // they are read from storage
+		change.Terms = nil // the terms are read from storage
 		before := w.fetches()
 		mustChange(t, e, weather, change)
 		wantState(t, e, weather, StateOK)
@@ -303,7 +303,7 @@ func TestVerifiedTokenOfAnIdleNameIsRefreshedAhead(t *testing.T) {
 	})
 }
 
-// The slot that the token is put into may be dropped between its look-up and its lock.
+// A slot may be dropped between its look-up and its lock. The verified token must go to a slot in use.
 func TestSlotOfAVerifiedTokenIsInUse(t *testing.T) {
 	e := newWorld(t).engine()
 	dropped := dropDuring(e, func() { e.ensureSlot(weather) })

@@ -55,14 +55,14 @@ func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
 	})
 }
 
-// Tokens that are being loaded, or are not loaded yet, were obtained with the old credentials too.
+// Tokens that are not fully loaded were also obtained with the old credentials.
 func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 	const roles = 3 * loaders
 	reader := func(i int) Name { return Name{"weather", fmt.Sprint("reader-", i)} }
 	stories(t, map[string]func(e *Engine){
 		"at the start": func(e *Engine) {
 			e.LoadAll()
-			time.Sleep(500 * time.Millisecond) // some are being loaded, and others wait for that
+			time.Sleep(500 * time.Millisecond) // some are loading, and others wait for them
 		},
 		"after an invalidation": func(e *Engine) {
 			e.LoadAll()
@@ -93,8 +93,8 @@ func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
 	})
 }
 
-// If the credentials change during a refresh, the refresh is repeated once with the new ones. If that fails, a window
-// opens as after any failure.
+// If the credentials change during a refresh, the refresh is repeated once with the new ones. If this attempt fails,
+// a window opens as after any failure.
 func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 	stories(t, map[string]error{
 		"granted": nil, "refused": clientFailures["invalid_client"],
@@ -102,7 +102,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 		w.shapes[reader] = "R"
 		held := mustRead(t, e, reader)
 		w.with(func(w *world) { w.latency = 5 * time.Second })
-		time.Sleep(time.Until(held.RefreshAt) + time.Second) // in the middle of the refresh
+		time.Sleep(time.Until(held.RefreshAt) + time.Second) // during the refresh
 		w.with(func(w *world) { w.latency = time.Second })
 		change := w.rotation(e)
 		w.wantFetches(3)
@@ -131,7 +131,7 @@ func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
 		change := w.rotation(e)
 		terms := change.Terms
 		change.Terms = func(ctx context.Context, n Name) (*Terms, error) {
-			if n == reader { // looked at for the last time in a while
+			if n == reader { // from here on, terms cannot be read
 				defer w.with(func(w *world) { w.broken["terms"] = errStorage })
 			}
 			return terms(ctx, n)
@@ -154,7 +154,7 @@ func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		s := e.slot(weather)
 		s.mu.Lock()
-		if err := s.launch(&flight{}); err != nil { // its goroutine begins when the lock is free
+		if err := s.launch(&flight{}); err != nil { // its goroutine waits for the lock
 			t.Fatal(err)
 		}
 		f := s.flight.Load()
@@ -165,7 +165,7 @@ func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 		}
 		w.wantFetches(0)
 		w.wantCalls("save", 0)
-		mustRead(t, e, weather) // by another slot
+		mustRead(t, e, weather) // through a new slot
 	})
 }
 
@@ -189,7 +189,7 @@ func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
 func TestFetchBegunUnderAnOlderRevisionIsThrownAway(t *testing.T) {
 	type answer struct {
 		refuse error
-		took   time.Duration // by the write, during which the answer may come
+		took   time.Duration // duration of the write, in which the answer may arrive
 	}
 	invalidScope := &grant.RefusedError{Status: 400, Code: "invalid_scope"}
 	stories(t, map[string]answer{
@@ -333,7 +333,7 @@ func TestRefreshWithinABackoffWindowSendsNoRequest(t *testing.T) {
 	})
 }
 
-// Another node's change of a server's own token does not concern the tokens of its roles.
+// Another node's change of a server's own token does not affect the tokens of its roles.
 func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.shapes[reader] = "R"
@@ -354,7 +354,7 @@ func TestAfterAChangeNoReaderGetsTheOldShape(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.latency = 5*time.Second, 300*time.Millisecond
 		var mu sync.Mutex
-		written := 0 // the highest shape whose write has returned
+		written := 0 // the latest shape whose write has returned
 		done := make(chan struct{})
 		var readers sync.WaitGroup
 		for i := range 20 {
@@ -406,7 +406,7 @@ func TestAfterAChangeNoReaderGetsTheOldShape(t *testing.T) {
 	})
 }
 
-// A client that hangs up must not leave half a write.
+// A client that disconnects must not leave half a write.
 func TestWriteGoesOnWithoutItsClient(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		ctx, hangUp := context.WithCancel(t.Context())
@@ -420,7 +420,7 @@ func TestWriteGoesOnWithoutItsClient(t *testing.T) {
 	})
 }
 
-// slowStorage takes a while for each delete.
+// slowStorage makes each delete slow.
 type slowStorage struct {
 	*world
 	deletes time.Duration
@@ -435,8 +435,8 @@ func (s slowStorage) Delete(ctx context.Context, name Name) error {
 	}
 }
 
-// New scopes make the stored tokens of 3,000 roles worthless. Deleting them all would hold
-// up Vault's seal, and the server's readers; their shape keeps the rest from being used.
+// New scopes invalidate the stored tokens of 3,000 roles. Deleting them all would delay Vault's seal and the server's
+// readers. The tokens that remain have another shape, so they are not used.
 func TestWriteWithManyRolesEnds(t *testing.T) {
 	stories(t, map[string]time.Duration{
 		"quick": 7 * time.Millisecond, "slow": time.Minute,

@@ -12,8 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Everything is done at once to a few names, while storage and the authorization server fail now and
-// then: no reader gets an expired token, no name is left without a timer, and all recover.
+// Everything happens concurrently to a few names, while storage and the authorization server sometimes fail. Readers
+// never get an expired token, every name keeps a timer, and all names recover.
 func TestChaos(t *testing.T) {
 	for seed := range uint64(10) {
 		story(t, func(t *testing.T, w *world, e *Engine) {
@@ -81,13 +81,13 @@ func TestChaos(t *testing.T) {
 					}
 				})
 			}
-			// These invariants hold at every moment.
+			// These invariants always hold.
 			wg.Go(func() {
 				for time.Now().Before(stop) {
 					time.Sleep(97 * time.Millisecond)
 					e.slots.Range(func(k, v any) bool {
 						s := v.(*slot)
-						unlock, err := e.lock(t.Context(), s.name.Server) // a write publishes its token first, and then sets the timer
+						unlock, err := e.lock(t.Context(), s.name.Server) // a write publishes its token before it sets the timer
 						if err != nil {
 							t.Error(err)
 							return false

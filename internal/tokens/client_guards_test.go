@@ -10,8 +10,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Names of a client wait for up to a minute while their tokens are valid. A write or a broker's refresh
-// that finds the client working again ends the wait of all.
+// Names of a client may wait for a minute while their tokens are valid. A successful write, or a broker's successful
+// refresh, ends the wait of all.
 func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 	stories(t, map[string]func(*testing.T, *world, *Engine, Name){
 		"a verified write": func(t *testing.T, w *world, e *Engine, _ Name) {
@@ -39,7 +39,7 @@ func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 			status, _ := e.Status(t.Context(), names[0])
 			return time.Until(status.Failure.NextAttempt) > 30*time.Second
 		})
-		time.Sleep(waitingMost) // a caller without a token may ask then
+		time.Sleep(waitingMost) // then a caller without a token may cause a request
 		w.with(func(w *world) { w.refuse = nil })
 		success(t, w, e, names[0])
 		time.Sleep(time.Second)
@@ -51,8 +51,8 @@ func TestClientThatWorksAgainRefreshesItsNamesAtOnce(t *testing.T) {
 	})
 }
 
-// A verified write shows that the client works again, but the client's names are fetched only once the write is
-// stored: an earlier attempt would be one too many.
+// A verified write shows that the client works again. Its names are refreshed only once the write is stored; an
+// earlier attempt would be an extra request.
 func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.failingRoles(e, 5, clientFailures["503"])
@@ -72,7 +72,7 @@ func TestVerifiedWriteStartsNothingBeforeItIsStored(t *testing.T) {
 	})
 }
 
-// A refusal of credentials under verification says nothing about those in use.
+// A refusal of new credentials during verification does not concern the stored credentials.
 func TestRefusedWriteHurtsNoName(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refuse = clientFailures["invalid_client"]
@@ -96,7 +96,7 @@ func TestWriteThatQueuedLearnsTheServersTime(t *testing.T) {
 	})
 }
 
-// Names that have not been read since the client's latest failure do not take turns in probing.
+// Names without a read since the client's latest failure do not probe.
 func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.failingRoles(e, 20, clientFailures["503"])
@@ -114,8 +114,8 @@ func TestBackgroundProbesOfAClientStopWithoutReaders(t *testing.T) {
 	})
 }
 
-// The names of a server share a secret that is refused: each request would be another failed login. A server of
-// the same client whose own secret is good is not held up.
+// The names of a server share a refused secret, and each request would be another failed login. Another server of the
+// same client has a valid secret, and is not delayed.
 func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := w.roles(e, 100)
@@ -124,28 +124,28 @@ func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
 			w.shapes[good], w.hosts[good], w.clients[good] = "G", "as.example.com", "client"
 			w.refusals = map[string]error{"A": clientFailures["invalid_client"]}
 		})
-		time.Sleep(3 * time.Hour) // all have ended
+		time.Sleep(3 * time.Hour) // all tokens have ended
 		_ = mustFail(t, e, weather)
 		time.Sleep(waitingMost)
 		mustRead(t, e, good)
 		w.with(func(w *world) { w.refusals["G"] = clientFailures["invalid_client"] })
 		before := w.fetches()
-		const hours = 3 // good's token ends after one
+		const hours = 3 // the token of good ends after one hour
 		for range hours * 3600 {
 			for _, name := range append(names, weather, good) {
 				_, _ = e.Read(t.Context(), name)
 			}
 			time.Sleep(time.Second)
 		}
-		// In about a minute of refusals windows are 10 s at most; later ones grow to 15 min.
+		// During the first minute of refusals, windows are at most 10 s. Later ones grow to 15 min.
 		if n := w.fetches() - before; n > 50 {
 			t.Errorf("two refused secrets of 102 names cost %d requests in %d hours", n, hours)
 		}
 	})
 }
 
-// In a long window, readers without a token may ask after 10 s, but not before a time that the server has named to
-// any of the requests under way.
+// In a long window, readers without a token may cause a request after 10 s, but not before the latest time that the
+// server gave to any request under way.
 func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{}
@@ -185,7 +185,7 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 	})
 }
 
-// A token with a lifetime of a second may expire in transit, a longer one only if the server is slow.
+// A token with a lifetime of a second may expire in transit; a longer one expires only if the server is slow.
 func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
 	type request struct {
 		lifetime time.Duration
@@ -235,7 +235,7 @@ func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
 	})
 }
 
-// probing makes a client fail and lets one of its names probe, at a server that hangs.
+// probing makes a client fail and lets one of its names probe a server that hangs.
 func probing(t *testing.T, w *world, e *Engine) []Name {
 	t.Helper()
 	names := w.failingRoles(e, 2, clientFailures["503"])
@@ -265,7 +265,7 @@ func TestVerifiedWriteReleasesThoseWhoWaitForAProbe(t *testing.T) {
 	})
 }
 
-// An attempt that is cancelled by a change of terms says nothing about the client.
+// An attempt that a change of terms cancels is no evidence about the client.
 func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		names := probing(t, w, e)

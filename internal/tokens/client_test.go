@@ -21,7 +21,7 @@ var clientFailures = map[string]error{
 	"unauthorized_client 401": &grant.RefusedError{Status: 401, Code: "unauthorized_client"},
 }
 
-// roles makes n roles of one client at one host, and reads each once.
+// roles makes n roles of one client at one host, and reads each role once.
 func (w *world) roles(e *Engine, n int) []Name {
 	names := make([]Name, n)
 	w.with(func(w *world) {
@@ -37,7 +37,7 @@ func (w *world) roles(e *Engine, n int) []Name {
 	return names
 }
 
-// failingRoles makes n roles whose tokens have ended, at a server that fails.
+// failingRoles makes n roles whose tokens have expired, at a failing server.
 func (w *world) failingRoles(e *Engine, n int, failure error) []Name {
 	names := w.roles(e, n)
 	w.with(func(w *world) { w.refuse = failure })
@@ -45,7 +45,7 @@ func (w *world) failingRoles(e *Engine, n int, failure error) []Name {
 	return names
 }
 
-// occupyHost takes all places of the roles' host with refreshes.
+// occupyHost fills the places of the roles' host with refreshes.
 func (w *world) occupyHost(e *Engine, latency time.Duration) {
 	names := w.roles(e, hostFetches)
 	w.with(func(w *world) { w.latency = latency })
@@ -54,15 +54,15 @@ func (w *world) occupyHost(e *Engine, latency time.Duration) {
 	synctest.Wait()
 }
 
-// attemptsFrom is when the authorization server was asked since the n-th request.
+// attemptsFrom returns the times of the requests from the n-th on.
 func (w *world) attemptsFrom(n int) []time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.begun[n:]
 }
 
-// New credentials for 300 names are refused by the server. It gets only the requests that were under way together;
-// then one name probes per window.
+// The server refuses new credentials for 300 names. It gets only the requests that were already under way; then one
+// name probes per window.
 func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 	stories(t, clientFailures, func(t *testing.T, w *world, e *Engine, cause error) {
 		w.lifetime = 10 * time.Hour
@@ -98,7 +98,7 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 	})
 }
 
-// While the write reads the terms of 300 roles, the server refuses the new credentials. The write must not clear this
+// While a write reads the terms of 300 roles, the server refuses the new credentials. The write must not clear this
 // newer failure.
 func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
@@ -120,8 +120,8 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	})
 }
 
-// The server fails every request for one role's token, which looks like an outage. This role and another are read all
-// the time.
+// The server fails every request for one role's token, which looks like an outage. Readers call this role and another
+// all the time.
 func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = time.Minute
@@ -179,7 +179,7 @@ func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
 	})
 }
 
-// Scopes, resource and audience are the name's own.
+// A refusal of scopes, resource or audience concerns the name alone.
 func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.refusals = map[string]error{}
@@ -195,8 +195,8 @@ func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 	})
 }
 
-// A write sends no request before the time that the server has named. After a refusal it does: the write may remove
-// the cause.
+// A write sends no request before the time that the server gave. After a refusal it does send one, because the write
+// may remove the cause.
 func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		verify := func() error {
@@ -212,7 +212,7 @@ func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
 			}
 		}
 		w.wantFetches(1)
-		for range 2 { // without the name in memory, and with it
+		for range 2 { // without the name in memory, and then with it
 			mustChange(t, e, weather, w.reshape(weather, "A"))
 			_ = mustFail(t, e, weather)
 		}
@@ -234,8 +234,8 @@ func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
 	})
 }
 
-// Requests that fail together count as one failure, with the longest Retry-After. A success that began before the
-// failure does not end it.
+// Requests that fail together count as one failure, with the longest Retry-After. A success does not end a failure
+// that began later.
 func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, waited := &client{}, func(f *failure) time.Time { return f.end(false) }
@@ -272,7 +272,7 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 		if p, _, probing := c.admit(time.Now(), waited); p != nil || probing == nil {
 			t.Error("two names probe at once")
 		}
-		probe.close() // it was made void: the next one probes
+		probe.close() // its result is void, so the next attempt probes
 		if probe = admit(); probe == nil {
 			t.Fatal("no name may probe")
 		}
@@ -304,7 +304,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 		first := mustRead(t, e, weather)
 		if lifetime > time.Second {
 			time.Sleep(time.Until(first.RefreshAt) + time.Millisecond)
-			wantOther(t, e, weather, first.ID()) // less than half of its life is left
+			wantOther(t, e, weather, first.ID()) // less than half of its lifetime is left
 			w.with(func(w *world) { w.refuse = clientFailures["503"] })
 			second := mustRead(t, e, weather)
 			time.Sleep(time.Until(second.RefreshAt) + time.Millisecond)
@@ -324,7 +324,7 @@ func TestShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
 			t.Fatal("the next short-lived token has not been fetched")
 		}
 		w.with(func(w *world) { delete(w.broken, "delete") })
-		time.Sleep(time.Minute) // the delete is tried again
+		time.Sleep(time.Minute) // the delete is retried
 		deletes := w.storageCalls()["delete"]
 		wantOther(t, w.engine(), weather, first.ID()) // after a restart
 		mustRead(t, e, weather)

@@ -38,7 +38,7 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 	})
 }
 
-// A refresh that Close cancels counts as a storage failure, which is otherwise retried.
+// Close cancels a refresh, which counts as a storage failure. Other storage failures are retried.
 func TestCloseDuringARefreshLeavesNoTimer(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
@@ -90,7 +90,7 @@ func TestAttemptEndsItsContext(t *testing.T) {
 	})
 }
 
-// Flights wait for the write lock before they store a token, and after a change has made them void.
+// Before a flight stores a token, and after a change has made it void, it waits for the write lock.
 func TestCloseEndsTheWaitForAWrite(t *testing.T) {
 	stories(t, map[string]func(*Change){
 		"to be stored": func(c *Change) {

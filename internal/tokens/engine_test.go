@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// story runs a test in a bubble of fake time. The engine's goroutines and timers
-// must have ended when it returns, or the bubble reports a deadlock.
+// story runs a test in a bubble of fake time. When it returns, the engine's goroutines and timers must have ended.
+// Otherwise the bubble reports a deadlock.
 func story(t *testing.T, f func(t *testing.T, w *world, e *Engine)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -71,7 +71,7 @@ func TestRefreshAheadNeverMakesReadersWait(t *testing.T) {
 		w.lifetime, w.latency = 5*time.Minute, 0
 		first := mustRead(t, e, weather)
 		w.with(func(w *world) { w.latency = 5 * time.Second })
-		time.Sleep(time.Until(first.RefreshAt) + 2*time.Second) // in the middle of the refresh
+		time.Sleep(time.Until(first.RefreshAt) + 2*time.Second) // during the refresh
 		before := time.Now()
 		if got := mustRead(t, e, weather); got.ID() != first.ID() || time.Since(before) != 0 {
 			t.Errorf("during the refresh a reader waited %s for %s", time.Since(before), got.ID())
@@ -121,7 +121,7 @@ func TestWarmReadTakesNoLockSharedWithOtherNames(t *testing.T) {
 	}
 }
 
-// If a next attempt stays in the past, the alerts conclude that no caller has asked since.
+// If the next attempt stays in the past, the alerts conclude that callers have stopped asking.
 func TestNextAttemptMovesOnlyWhileCallersAsk(t *testing.T) {
 	stories(t, map[string]error{
 		"unavailable": clientFailures["503"], "refused": clientFailures["invalid_client"],
@@ -142,7 +142,7 @@ func TestNextAttemptMovesOnlyWhileCallersAsk(t *testing.T) {
 				t.Fatalf("with a reader each minute, the next attempt is %s in the past", past)
 			}
 		}
-		time.Sleep(time.Hour) // the attempt that the last reader waits for is within it
+		time.Sleep(time.Hour) // the attempt for the last reader happens within the hour
 		left := next()
 		time.Sleep(24 * time.Hour)
 		if !next().Equal(left) {
@@ -155,7 +155,7 @@ func TestIdleTokenIsLeftToExpire(t *testing.T) {
 	const day = 24 * time.Hour
 	type idleness struct {
 		lifetime, idle, passed time.Duration
-		least, most            int // fetches
+		least, most            int // number of fetches
 		state                  State
 	}
 	stories(t, map[string]idleness{
@@ -183,7 +183,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 		w.lifetime, w.sameID = time.Hour, true
 		first := mustRead(t, e, weather)
 		time.Sleep(time.Until(first.Expires) - time.Second)
-		w.wantFetches(4) // the first, the one due, two early retries
+		w.wantFetches(4) // the first, the scheduled one, and two early retries
 		held := mustRead(t, e, weather)
 		if !held.Issued.Equal(first.Issued) || held.Expires.After(first.Expires) {
 			t.Errorf("a repeated token changed its times: %v to %v", held.Issued, held.Expires)

@@ -13,7 +13,7 @@ import (
 
 func TestFetchesAreBoundedPerHost(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.latency = 300 * time.Millisecond // short enough for readers to wait in the queue
+		w.latency = 300 * time.Millisecond // so short that readers wait in the queue
 		names := w.servers(100, "as.example.com")
 		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
 		if w.mostFly != hostFetches {
@@ -28,7 +28,7 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 func TestHangingHostsStallNoOtherHost(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 0
-		for i, name := range w.servers(200, "") { // twenty names on each of ten hosts that hang
+		for i, name := range w.servers(200, "") { // twenty names on each of ten hanging hosts
 			host := fmt.Sprint("hang", i%10)
 			w.with(func(w *world) { w.hosts[name], w.hanging[host] = host, true })
 			_ = reading(t, e, name)
@@ -42,8 +42,8 @@ func TestHangingHostsStallNoOtherHost(t *testing.T) {
 	})
 }
 
-// While every refresh at ten hosts hangs or queues, the held token of each name is read at once, and
-// tokens of other hosts are refreshed on time.
+// While refreshes at ten hosts hang or queue, readers get each held token at once, and tokens of other hosts are
+// refreshed on time.
 func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		const hosts, perHost, others = 10, 20, 50
@@ -65,7 +65,7 @@ func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 
 		underWay := 0
 		for end := held[well[0]].Expires; time.Until(end) > time.Second; time.Sleep(5 * time.Second) {
-			synctest.Wait() // refreshes that are due at this instant have begun
+			synctest.Wait() // all refreshes due now have begun
 			begun := time.Now()
 			for _, name := range ill {
 				wantToken(t, e, name, held[name].ID())
@@ -82,14 +82,14 @@ func TestRefreshesAtTenHangingHostsMakeNoReaderWait(t *testing.T) {
 			}
 			w.with(func(w *world) { underWay = max(underWay, w.flying) })
 		}
-		// Three quarters of each host's places are for background work.
+		// Background work may use three quarters of each host's places.
 		if want := hosts * hostFetches * 3 / 4; underWay != want {
 			t.Errorf("at most %d refreshes were under way, want %d", underWay, want)
 		}
 	})
 }
 
-// With many refreshes queued at a slow host, a cold reader is served as if there were none.
+// Many refreshes queued at a slow host do not delay a cold reader.
 func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names = 200
@@ -97,7 +97,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 		cold := all[names]
 		parallel(names, func(i int) { mustRead(t, e, all[i]) })
 		w.with(func(w *world) { w.latency = 4 * time.Second })
-		time.Sleep(45 * time.Minute) // all are due or queued
+		time.Sleep(45 * time.Minute) // all refreshes are due or queued
 		before := time.Now()
 		mustRead(t, e, cold)
 		if waited := time.Since(before); waited != 4*time.Second {
@@ -113,7 +113,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 	})
 }
 
-// Readers may hold all places, and the next one finds background work in the queue.
+// If readers hold all places, the next reader goes before queued background work.
 func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const host = "as.example.com"
@@ -143,15 +143,15 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 		queue("refresh 2", second)
 		queue("refresh 3", awaited(false))
 		queue("reader", awaited(true))
-		second.Store(true) // a caller waits for refresh 2
-		leave[0]()         // one place, which all take in turn
+		second.Store(true) // a caller now waits for refresh 2
+		leave[0]()         // all pass through this one place
 		synctest.Wait()
 		close(entered)
 		var got []string
 		for who := range entered {
 			got = append(got, who)
 		}
-		slices.Sort(got[2:]) // the order of those that passed their place on is chance
+		slices.Sort(got[2:]) // the order after the first two is random
 		if want := []string{"refresh 2", "reader", "refresh 1", "refresh 3"}; !slices.Equal(got, want) {
 			t.Errorf("entered: %q, want %q", got, want)
 		}
@@ -164,11 +164,11 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 	})
 }
 
-// Vault may have gone, and the config with it, while a fetch waited for its turn.
+// While a fetch waits for its turn, Vault or the config may disappear.
 func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 3 * time.Second
-		var failed <-chan error // of the last one
+		var failed <-chan error // of the last name
 		for _, name := range w.servers(hostFetches+1, "as.example.com") {
 			failed = reading(t, e, name)
 			synctest.Wait()
@@ -181,7 +181,7 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 	})
 }
 
-// A write that has failed may take effect while a fetch waits for its turn.
+// A failed write may take effect while a fetch waits for its turn.
 func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.occupyHost(e, time.Second)
@@ -193,20 +193,20 @@ func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
 	})
 }
 
-// A refresh that queues in the background is promoted when its token ends and a reader waits for it.
+// If a token ends and a reader waits for its queued background refresh, the refresh is promoted.
 func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.latency = time.Minute, 0
 		names := w.servers(400, "as.example.com")
 		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
 		w.with(func(w *world) { w.latency = 9 * time.Second })
-		time.Sleep(time.Minute) // 400 refreshes at 6 in 9 s: most still queue, all tokens have ended
+		time.Sleep(time.Minute) // 400 refreshes, 6 per 9 s: all tokens have ended, and most refreshes still queue
 		name := names[slices.IndexFunc(names, func(n Name) bool { return !e.peek(n).held.Load().ValidAt(time.Now()) })]
 		before := time.Now()
 		for {
 			_, err := e.Read(t.Context(), name)
 			if _, isWait := errors.AsType[*WaitError](err); !isWait {
-				break // as the error says: read again
+				break // the error asks the caller to read again
 			}
 		}
 		mustRead(t, e, name)
@@ -216,7 +216,7 @@ func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
 	})
 }
 
-// A caller that gives up gives its places back, at the host and over all.
+// A caller that gives up returns its places, both at the host and in total.
 func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places = 4

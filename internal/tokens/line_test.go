@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Thousands of refreshes may wait after an outage. Each is an entry in a line. The number of goroutines is bounded,
-// whether hosts hang or a probe does.
+// After an outage, thousands of refreshes may wait. Each is an entry in a line, so the number of goroutines is
+// bounded, whether hosts or a probe hang.
 func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
 	const names, hosts = 1000, 10
 	type waiting struct {
 		before func(w *world)
-		places int // for background refreshes, each with a goroutine
+		places int // for background refreshes; each needs a goroutine
 	}
 	stories(t, map[string]waiting{
 		"for ten hosts": {func(*world) {}, hosts * hostBackground},
@@ -37,7 +37,7 @@ func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
 		w.latency = 5 * time.Second
 		before := goroutines()
 		e.LoadAll()
-		// A few goroutines of an earlier test may have ended meanwhile.
+		// A few goroutines of earlier tests may have ended.
 		if n := goroutines() - before; n < c.places-5 || n > c.places+5 {
 			t.Errorf("%d goroutines for %d due refreshes, want one for each of %d places", n, names, c.places)
 		}
@@ -52,15 +52,15 @@ func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
 
 var stacks = make([]byte, 1<<20) // for goroutines
 
-// goroutines counts the goroutines of the process when all of the bubble are blocked. runtime.NumGoroutine may miss
-// or add some dozens: it sums up lists that change meanwhile.
+// goroutines counts the process's goroutines once all in the bubble are blocked. runtime.NumGoroutine may be wrong by
+// some dozens, because it adds up lists that change meanwhile.
 func goroutines() int {
 	synctest.Wait()
 	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("\n\ngoroutine "))
 }
 
-// All names of a client that fails are due when its window ends. One probes, and the others wait without
-// a goroutine: until the probe fails, and until one succeeds.
+// When a failing client's window ends, all its names are due. One probes. The others wait without a goroutine until
+// the probe fails, and until one succeeds.
 func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
 	const names = 300
 	story(t, func(t *testing.T, w *world, e *Engine) {
@@ -93,8 +93,8 @@ func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
 	})
 }
 
-// While a refresh waits for a place, a caller who needs it starts the request at once. The refresh's later turn does
-// nothing.
+// If a refresh waits for a place, a caller that needs the token starts the request at once. The refresh does nothing
+// at its turn.
 func TestReaderDoesNotWaitForARefreshInLine(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		const names = 100
@@ -114,7 +114,7 @@ func TestReaderDoesNotWaitForARefreshInLine(t *testing.T) {
 	})
 }
 
-// The lines of hosts take turns for the places over all, and each host has no more than its own.
+// The hosts take turns for the places in total, and each host is limited to its own places.
 func TestHostsTakeTurns(t *testing.T) {
 	l := newLines()
 	hosts := map[*turn]string{}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// All states of a name. Two guarantees follow: a valid token has a
-// timer, a flight or is parked because no caller reads it; and the server is asked once per window.
+// This tests all states of a name. Two guarantees follow: a valid token has a timer or a flight, unless it is idle;
+// and the server gets one request per window.
 func TestNextOfEveryView(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(1000 * time.Hour)

@@ -47,7 +47,7 @@ func observed(t *testing.T) (*world, *Engine, *notes) {
 	return w, e, n
 }
 
-// check fails the test unless holds returns true of the recorded calls.
+// check fails the test unless holds returns true for the recorded calls.
 func (n *notes) check(t *testing.T, when string, holds func() bool) {
 	t.Helper()
 	n.mu.Lock()
@@ -83,7 +83,7 @@ func TestObserver(t *testing.T) {
 	})
 }
 
-// If a caller needs the token before the refresh in line has its turn, the refresh is late too.
+// If a caller starts a refresh before its turn in line, the refresh still counts as late.
 func TestObserverIsCalledForARefreshThatACallerTakesOutOfLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)
@@ -102,7 +102,7 @@ func TestObserverIsCalledForARefreshThatACallerTakesOutOfLine(t *testing.T) {
 	})
 }
 
-// The delay of a refresh means nothing if the token was left to expire because no caller read it.
+// If a token without readers expires, the delay of its refresh has no meaning.
 func TestObserverIsNotCalledForIdleTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)
@@ -111,7 +111,7 @@ func TestObserverIsNotCalledForIdleTokens(t *testing.T) {
 		time.Sleep(48 * time.Hour)
 		wantState(t, e, weather, StateIdle)
 		n.mu.Lock()
-		n.late = nil // the refreshes of the first day
+		n.late = nil // forgets the refreshes of the first day
 		n.mu.Unlock()
 		due := mustRead(t, e, weather).RefreshAt
 		n.check(t, "after an idle day", func() bool { return len(n.late) == 0 })
@@ -127,7 +127,7 @@ func TestObserverIsNotCalledForIdleTokens(t *testing.T) {
 	})
 }
 
-// A refresh that a broker asked for early has no due time to be late for.
+// An early refresh for a broker has no due time, so it cannot be late.
 func TestObserverIsNotCalledForRefreshesThatWereNotDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)

@@ -11,18 +11,19 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// The outage lasts from a held token to the next one, with many readers. While the token is valid all readers get
-// it; then all get an error with the time of the next attempt. Each attempt begins exactly when the window before it
-// ends, and the first after the outage is the last.
+// The outage lasts from one token to the next, with many readers. While the token is valid, all readers get it. Then
+// all get an error with the time of the next attempt. Each attempt begins exactly when the previous window ends, and
+// the first attempt after the outage succeeds.
 func TestWholeOutage(t *testing.T) {
 	type outage struct {
 		cause   error
 		readers int // each reads once a second
 		length  time.Duration
-		// The windows: the i-th while the token is valid, and while readers wait for one; less up to a quarter.
+		// The i-th window while the token is valid, and the window while readers wait. Each is shortened by up to a
+		// quarter.
 		held    func(i int) time.Duration
 		waiting time.Duration
-		exact   time.Duration // the least, if it is not three quarters
+		exact   time.Duration // the shortest window, unless it is three quarters
 	}
 	refused := func(i int) time.Duration {
 		if i < refusedBlip {
@@ -54,13 +55,13 @@ func TestWholeOutage(t *testing.T) {
 				readThroughOutage(ctx, t, e, held.Token)
 			})
 		}
-		var nexts []FailureStatus // with the next attempt that the status showed last
+		var nexts []FailureStatus // with the next attempt last shown by the status
 		for begun := time.Now(); time.Since(begun) < tc.length; time.Sleep(50 * time.Millisecond) {
 			nexts = nextAttempts(t, e, nexts)
 		}
 		synctest.Wait() // an attempt that ends at this instant has failed
 		w.with(func(w *world) { w.refuse = nil })
-		nexts = nextAttempts(t, e, nexts) // an attempt may be under way, and will succeed
+		nexts = nextAttempts(t, e, nexts) // an attempt under way will succeed
 		last := nexts[len(nexts)-1].NextAttempt
 		time.Sleep(time.Until(last) + 2*w.latency)
 		wantOther(t, e, weather, held.ID())
@@ -72,7 +73,7 @@ func TestWholeOutage(t *testing.T) {
 
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		attempts := w.begun[1:] // without the one that brought the held token
+		attempts := w.begun[1:] // except the request for the held token
 		if len(attempts) != len(nexts)+1 {
 			t.Fatalf("%d attempts, want one after each of %d windows", len(attempts), len(nexts))
 		}
@@ -87,7 +88,7 @@ func TestWholeOutage(t *testing.T) {
 				least = min(least, max(tc.waiting*3/4, tc.exact))
 			}
 			if attempts[i].Before(held.Expires) && next.Before(held.Expires) && attempts[i+1].After(held.Expires) {
-				// The token's end brought the attempt forward, to the first reader after it.
+				// After the token's end, the next reader causes the attempt earlier.
 				next, most = attempts[i+1], tc.held(i)
 				if late := next.Sub(held.Expires); late > time.Second/time.Duration(tc.readers) {
 					t.Errorf("the attempt after the token's end came %s after it", late)
@@ -124,8 +125,8 @@ func readThroughOutage(ctx context.Context, t *testing.T, e *Engine, held *Token
 	}
 }
 
-// nextAttempts notes the next attempt that the status shows after each failure. It may come earlier once
-// no valid token is held.
+// nextAttempts records the next attempt that the status shows after each failure. Once the token has expired, it may
+// move to an earlier time.
 func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatus {
 	t.Helper()
 	status, err := e.Status(t.Context(), weather)
@@ -149,8 +150,8 @@ func nextAttempts(t *testing.T, e *Engine, nexts []FailureStatus) []FailureStatu
 	return nexts
 }
 
-// The wait depends neither on the number of readers nor on the request's timeout. The request goes on, and later
-// readers get its outcome.
+// A reader's wait depends neither on the number of readers nor on the request's timeout. The request goes on, and
+// later readers get its outcome.
 func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true
@@ -162,7 +163,7 @@ func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 			if i%10 == 0 {
 				ctx = leaves
 			} else {
-				time.Sleep(time.Second) // so that a reader who leaves is the first
+				time.Sleep(time.Second) // the reader that leaves is the first
 			}
 			came := time.Now()
 			var err error
@@ -188,8 +189,7 @@ func TestReadersOfAHangingServerWaitFiveSeconds(t *testing.T) {
 	})
 }
 
-// The request that was under way is lost, and ends by its own
-// timeout; the next one follows at once if callers wait.
+// The request under way fails by its own timeout. If callers wait, the next request follows at once.
 func TestServerThatHungServesSoonAfterItsReturn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.hosts[weather], w.hanging["dead"] = "dead", true
@@ -212,8 +212,7 @@ func TestServerThatHungServesSoonAfterItsReturn(t *testing.T) {
 	})
 }
 
-// The server answers after its first readers were told to
-// read again, and is asked once.
+// The server answers after its first readers were told to read again. It gets one request.
 func TestSlowAnswerServesTheReaderWhoComesAgain(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 7 * time.Second

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// slowStore is the world's storage, whose calls take effect at once and return half a second
-// later, as over a slow line.
+// slowStore is the world's storage over a slow line: calls take effect at once and return half a second later.
 type slowStore struct {
 	*world
 }
@@ -29,14 +28,13 @@ func (s slowStore) Save(ctx context.Context, name Name, t *Token) error {
 	return s.world.Save(ctx, name, t)
 }
 
-// slowEngine starts an engine on slow storage, whose last answers come after Close.
+// slowEngine starts an engine on slow storage. The last answers of storage arrive after Close.
 func (w *world) slowEngine() *Engine {
 	w.t.Cleanup(func() { time.Sleep(time.Minute) })
 	return w.engineOn(slowStore{w})
 }
 
-// A token that was on its way from storage when a write changed its terms is not handed
-// out, not for a moment.
+// If a write changes the terms while a token is being loaded, the loaded token is never returned.
 func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	stories(t, map[string]func(*testing.T, *Engine) (wait func()){
 		"for a reader": func(t *testing.T, e *Engine) func() {
@@ -48,7 +46,7 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 		mustRead(t, first, weather)
 		e := w.slowEngine()
 		wait := load(t, e)
-		time.Sleep(750 * time.Millisecond) // the old terms have been read, and the old token
+		time.Sleep(750 * time.Millisecond) // the old terms and the old token have been read
 		mustChange(t, e, weather, w.change("B"))
 		time.Sleep(300 * time.Millisecond) // the old token has arrived
 		if e.peek(weather).held.Load() != nil {
@@ -59,8 +57,7 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	})
 }
 
-// A delete ends a fetch under way, and leaves nothing in storage of an answer that arrives while it is
-// being written.
+// A delete ends a fetch under way. If the answer arrives while it is being saved, the saved token is removed.
 func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
 	stories(t, map[string]time.Duration{
 		"before the answer": 0, "while it arrives": 2 * time.Second,
@@ -79,20 +76,20 @@ func TestAnswerThatADeleteOvertakesIsNotKept(t *testing.T) {
 	})
 }
 
-// A write on another node takes no lock here. A token that it overtakes is saved but not handed out, because storage
+// A write on another node takes no lock here. If it happens during a save, the token is not returned, because storage
 // holds newer terms.
 func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
 		got := mustReadLater(t, e, weather)
-		time.Sleep(1250 * time.Millisecond) // terms, token; the answer is being saved
+		time.Sleep(1250 * time.Millisecond) // terms and token are read, and the answer is being saved
 		if w.stored(weather).Shape != "A" {
 			t.Fatal("the token is not being saved")
 		}
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		e.Invalidate(weather)
-		time.Sleep(time.Second) // it has been saved
+		time.Sleep(time.Second) // the save has ended
 		wantShape(t, e, weather, "B")
 		wantAnswer(t, <-got, "B")
 		w.wantFetches(2)
@@ -104,7 +101,7 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
 		w.latency = 0
 		e := w.slowEngine()
 		failed := reading(t, e, weather)
-		time.Sleep(1250 * time.Millisecond) // terms, token; the answer is being saved
+		time.Sleep(1250 * time.Millisecond) // terms and token are read, and the answer is being saved
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		e.Invalidate(weather)
 		e.Close()
@@ -114,14 +111,13 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOutAtTheEnd(t *testing.T) {
 	})
 }
 
-// A token is saved before it is handed out, so that a failover does not go back to the one
-// before it.
+// A token is saved before it is returned, so that readers do not get its predecessor after a failover.
 func TestRefreshedTokenIsHandedOutOnceItIsSaved(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
 		first := mustRead(t, e, weather)
-		time.Sleep(time.Until(first.RefreshAt) + 750*time.Millisecond) // the terms; the save
+		time.Sleep(time.Until(first.RefreshAt) + 750*time.Millisecond) // the terms are read, and the save is under way
 		if w.stored(weather).AccessToken == first.AccessToken {
 			t.Fatal("the new token is not being saved")
 		}

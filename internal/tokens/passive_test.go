@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// atRest checks that the engine has neither a timer nor a flight nor a goroutine.
+// atRest checks that the engine has no timers, flights or goroutines.
 func atRest(t *testing.T, e *Engine, when string) {
 	t.Helper()
 	synctest.Wait()
@@ -57,7 +57,7 @@ func TestPassiveNodeRunsNoTimersAndNoGoroutines(t *testing.T) {
 		}
 		time.Sleep(cooldown)
 		wantError(t, e, empty, ErrReadOnly)
-		for _, rejected := range []string{"", held.ID(), "0123456789abcdef"} { // the active node may hold another one
+		for _, rejected := range []string{"", held.ID(), "0123456789abcdef"} { // the active node may hold another token
 			if _, _, err := e.Refresh(t.Context(), weather, rejected); !errors.Is(err, ErrReadOnly) {
 				t.Errorf("a refresh of %q gave %v, want ErrReadOnly", rejected, err)
 			}
@@ -77,13 +77,13 @@ func TestPassiveNodeRunsNoTimersAndNoGoroutines(t *testing.T) {
 		atRest(t, e, "after a day")
 		w.wantNoCallsSince(before)
 		wantError(t, e, weather, ErrReadOnly)
-		w.wantCalls("save", 3) // by the active node
+		w.wantCalls("save", 3) // from the active node
 		w.wantCalls("delete", 0)
 		w.wantFetches(3)
 	})
 }
 
-// The timers of an engine that becomes passive fire once more, and do nothing.
+// When an engine becomes passive, each timer fires once more and does nothing.
 func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		held := mustRead(t, e, weather)
@@ -92,7 +92,7 @@ func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 		atRest(t, e, "after the time of the refresh")
 		wantError(t, e, weather, ErrReadOnly)
 		w.with(func(w *world) { w.passive = false })
-		mustRead(t, e, weather) // overdue: it takes the refreshing up again
+		mustRead(t, e, weather) // the token is overdue, so this read starts its refreshes
 		time.Sleep(time.Second)
 		wantOther(t, e, weather, held.ID())
 		w.wantFetches(2)
@@ -101,8 +101,8 @@ func TestTimersEndWhenANodeBecomesPassive(t *testing.T) {
 	})
 }
 
-// A read in reportEvery is forwarded, so that the active node learns of the reader. The others get the token
-// that is held: they do not depend on there being an active node, and cost no storage.
+// One read per reportEvery is forwarded, so that the active node learns of the reader. Other reads return the held
+// token without storage calls, even if the cluster has no active node.
 func TestPassiveNodeForwardsFewReadsOfADueToken(t *testing.T) {
 	story(t, func(t *testing.T, w *world, active *Engine) {
 		held := mustRead(t, active, weather)

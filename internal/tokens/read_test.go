@@ -2,7 +2,7 @@ package tokens
 
 import "testing"
 
-// warmEngine is an engine that holds a token.
+// warmEngine returns an engine that holds a token.
 func warmEngine(t testing.TB) *Engine {
 	t.Helper()
 	w := newWorld(t)

@@ -15,7 +15,7 @@ func TestTokenThatWentIdleWhileFailingIsRefreshedWhenItIsRead(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.idle, w.latency = 24*time.Hour, time.Minute, 0
 		mustRead(t, e, weather)
-		time.Sleep(24*time.Hour + 30*time.Minute) // refreshed at 18 h, idle since 24 h
+		time.Sleep(24*time.Hour + 30*time.Minute) // refreshed at 18 h and idle from 24 h
 		w.wantFetches(2)
 		w.with(func(w *world) { w.refuse = &grant.UnavailableError{Status: 503} })
 		if _, _, err := e.Refresh(t.Context(), weather, ""); err == nil {
@@ -76,7 +76,7 @@ func TestLoadingIsTriedAgainUntilStorageAnswers(t *testing.T) {
 	})
 }
 
-// Names that can never be loaded don't keep others from being loaded, however many they are.
+// Entries that can never be loaded do not prevent others from being loaded, however many they are.
 func TestDamagedEntriesKeepNoOthersFromBeingLoaded(t *testing.T) {
 	story(t, func(t *testing.T, w *world, first *Engine) {
 		names := w.servers(4*loaders, "")
@@ -118,7 +118,7 @@ func TestDamagedEntriesKeepNoOthersFromBeingLoaded(t *testing.T) {
 	})
 }
 
-// A token that can't be saved doesn't keep others from being saved before they are handed out.
+// If one token cannot be saved, others are still saved before they are returned.
 func TestSaveThatFailsAtOnceDelaysNoOther(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		other := Name{Server: "other"}
@@ -218,7 +218,7 @@ func TestFailedWriteIsLookedIntoAndHeldTokensServe(t *testing.T) {
 		mustRead(t, e, weather)
 		w.wantFetches(n)
 		w.with(func(w *world) { clear(w.broken) })
-		time.Sleep(time.Minute) // and not only when the token is due to be refreshed
+		time.Sleep(time.Minute) // before the token's refresh is due
 		wantShape(t, e, weather, "B")
 	})
 }
@@ -231,7 +231,7 @@ func TestFailedWriteThatComesThroughLaterIsNoticed(t *testing.T) {
 		mustRead(t, e, reader)
 		failChange(t, e, w.lateWrite(map[Name]string{weather: "B", reader: "B", writer: "B"}))
 		time.Sleep(5 * time.Second)
-		for _, name := range []Name{weather, reader, writer} { // the writer's for the first time
+		for _, name := range []Name{weather, reader, writer} { // the first read of writer
 			wantShape(t, e, name, "A")
 		}
 		time.Sleep(LateCommit)
@@ -299,7 +299,7 @@ func TestFailedWriteIsLookedIntoWithoutReaders(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.idle = time.Minute
 		mustRead(t, e, weather)
-		time.Sleep(46 * time.Minute) // it is refreshed once
+		time.Sleep(46 * time.Minute) // the token is refreshed once
 		w.wantFetches(2)
 		due := e.peek(weather).held.Load().RefreshAt
 		time.Sleep(time.Until(due) - 5*time.Second)
@@ -310,7 +310,7 @@ func TestFailedWriteIsLookedIntoWithoutReaders(t *testing.T) {
 	})
 }
 
-// hangingSaves is storage whose saves take storage's whole time, and then fail.
+// hangingSaves is storage in which each save takes the whole timeout and fails.
 type hangingSaves struct{ *world }
 
 func (s hangingSaves) Save(ctx context.Context, name Name, t *Token) error {
@@ -324,8 +324,8 @@ func (s hangingSaves) Save(ctx context.Context, name Name, t *Token) error {
 	return context.DeadlineExceeded
 }
 
-// Saves that hang take no token out of service, neither of many servers nor of many roles of one, which share a write
-// lock. When storage answers again, every token is saved.
+// Hanging saves do not take tokens out of service, whether for many servers or for many roles of one server, which
+// share a write lock. When storage answers again, every token is saved.
 func TestSavesThatHangTakeNoTokenOutOfService(t *testing.T) {
 	stories(t, map[string]func(int) Name{
 		"many servers":           func(i int) Name { return Name{Server: fmt.Sprint("server-", i)} },
@@ -350,7 +350,7 @@ func TestSavesThatHangTakeNoTokenOutOfService(t *testing.T) {
 				t.Fatalf("readers waited %s", waited)
 			}
 		}
-		// One of each name before, one of each until the first has failed, and then one in 11 s.
+		// One save per name before the failures, one per name until the first failure, and then one every 11 s.
 		if saves, most := w.storageCalls()["save"], 2*len(names)+600/11; saves > most {
 			t.Errorf("%d saves; want %d at most", saves, most)
 		}

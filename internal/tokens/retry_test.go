@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// The worker sleeps until a task is due. A task that is added meanwhile may be due earlier.
+// The worker sleeps until a task is due. A task added meanwhile may be due earlier.
 func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		begun := time.Now()
@@ -39,7 +39,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 	})
 }
 
-// A task that is added while it runs runs once more, at its own time.
+// A task added during its run runs once more, at its own time.
 func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		var runs atomic.Int64
@@ -63,7 +63,7 @@ func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 	})
 }
 
-// Storage that is back before the write is final is looked into then, and not only at the end.
+// If storage answers before the write is final, the terms are read then, and again at the end.
 func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		mustRead(t, e, weather)
@@ -79,7 +79,7 @@ func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
 	})
 }
 
-// len is the number of tasks that are left.
+// len is the number of remaining tasks.
 func (r *retries) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// wantReplaced reads the tokens of a crowd, which must be new.
+// wantReplaced reads the tokens of a crowd and checks that all are new.
 func wantReplaced(t *testing.T, e *Engine, names []Name) {
 	t.Helper()
 	for _, name := range names {
@@ -16,7 +16,7 @@ func wantReplaced(t *testing.T, e *Engine, names []Name) {
 	}
 }
 
-// crowd stores tokens of many names, spread over hosts, which are all due now and end a margin later.
+// crowd stores tokens of many names, spread over hosts. All are due now and end a margin later.
 func (w *world) crowd(names, hosts int) []Name {
 	now := time.Now()
 	crowd := make([]Name, names)
@@ -29,11 +29,11 @@ func (w *world) crowd(names, hosts int) []Name {
 	return crowd
 }
 
-// If the bounds on background fetches admit all replacements within
-// the margin, no token ends before its own, and they take no longer than the bounds require.
+// If the limits on background fetches allow all replacements within the margin, each token is replaced before its
+// end, and the replacements take only as long as the limits require.
 func TestTokensThatFallDueAtOnceAreReplacedInTime(t *testing.T) {
 	const (
-		perHost = hostFetches - hostFetches/4 // the places that background work has
+		perHost = hostFetches - hostFetches/4 // the places for background work
 		overAll = allFetches - allFetches/4
 	)
 	type crowd struct {
@@ -72,7 +72,7 @@ func TestTokensThatFallDueAtOnceAreSpreadAfterwards(t *testing.T) {
 		w.wantFetches(names)
 		time.Sleep(time.Hour - time.Minute)
 		w.wantFetches(2 * names)
-		// They are drawn from a tenth of the margin, which is 90 s.
+		// Refresh times are drawn from a tenth of the margin, which is 90 s.
 		most := map[int64]int{}
 		for _, begun := range w.begun[names:] {
 			most[begun.Unix()]++

@@ -9,7 +9,7 @@ func (s *shared[T]) len() int {
 	return len(s.values)
 }
 
-// A value in use stays the only one of its key while unused values are dropped.
+// A value in use stays the only one for its key, although unused values are dropped.
 func TestSharedValueStaysWhileItIsUsed(t *testing.T) {
 	s := newShared(func() *bool { return new(bool) }, func(keep *bool) bool { return *keep })
 	used, release := s.use("used")

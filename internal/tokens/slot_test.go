@@ -38,7 +38,7 @@ func TestNoTimerIsLeftWithoutAToken(t *testing.T) {
 	})
 }
 
-// A name's lock is for changes. Readers do not take it, even while a refresh is under way or has failed.
+// A name's lock is for changes. Readers do not take it, even during a refresh or after a failure.
 func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Hour
@@ -56,7 +56,7 @@ func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 		}
 		read()
 		time.Sleep(20 * time.Minute)
-		waitUntil(t, func() bool { // within the window of held tokens, and past that of callers who wait
+		waitUntil(t, func() bool { // within the window of held tokens, and after the window of waiting callers
 			f := s.failed.Load()
 			return left(f.end(true), time.Now()) > 20*time.Second && left(f.end(false), time.Now()) < 0
 		})
@@ -101,7 +101,7 @@ func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
 	})
 }
 
-// A failed write leaves the terms in question, not the token. Once they can no longer change, one look is enough.
+// A failed write makes the terms uncertain, not the token. When the terms can no longer change, they are read once.
 func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		first := mustRead(t, e, weather)
@@ -153,7 +153,7 @@ func dropDuring(e *Engine, call func()) (dropped *slot) {
 	return s
 }
 
-// delayedTerms returns the terms of the moment of the call, after a delay.
+// delayedTerms returns, after a delay, the terms at the time of the call.
 type delayedTerms struct {
 	*world
 	delay atomic.Int64 // nanoseconds
@@ -164,8 +164,8 @@ func (d *delayedTerms) Terms(ctx context.Context, name Name) (*Terms, error) {
 	return d.world.Terms(ctx, name)
 }
 
-// A write that has failed takes effect while terms are being read, or while a token is being fetched on
-// the terms before. The last look after the write finds the new terms, and the flight must not undo that.
+// A failed write may take effect while terms are read, or while a token is fetched on the earlier terms. The last
+// look after the write finds the new terms. The flight must not restore the old ones.
 func TestFlightThatALookOvertakesBeginsAgain(t *testing.T) {
 	stories(t, map[string][2]time.Duration{
 		"reading terms": {8 * time.Second, time.Millisecond}, "fetching": {0, 8 * time.Second},
@@ -226,7 +226,7 @@ func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
 	})
 }
 
-// A token that could not be stored is stored later, unless it is gone by then; and Close ends the wait.
+// If storing a token fails, the save is retried, unless the token is gone by then. Close ends the retries.
 func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
 	stories(t, map[string]func(*world, *Engine){
 		"deleted": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.remove(weather)) },
@@ -263,7 +263,7 @@ func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 		time.Sleep(time.Until(first.RefreshAt) - time.Minute)
 		s := e.peek(weather)
 		s.mu.Lock()
-		s.lastRead.Store(-int64(200 * time.Hour)) // unread for longer than the token lives
+		s.lastRead.Store(-int64(200 * time.Hour)) // unread for longer than the token's lifetime
 		s.mu.Unlock()
 		time.Sleep(time.Hour)
 		w.wantFetches(1)

@@ -37,7 +37,7 @@ func TestWriteOfARoleLeavesItsSiblingsAlone(t *testing.T) {
 		mustChange(t, e, names[0], w.reshape(names[0], "B"))
 		mustChange(t, e, Name{"weather", "new"}, w.reshape(Name{"weather", "new"}, "A"))
 		e.InvalidateToken(Name{"weather", "unread"})
-		w.wantCalls("terms", before+2) // of the two names that were written
+		w.wantCalls("terms", before+2) // for the two written names
 	})
 }
 
@@ -46,7 +46,7 @@ func TestFlightOfADeletedNameLeavesItsSuccessorAlone(t *testing.T) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
 		old := reading(t, e, weather)
-		synctest.Wait() // storage is being looked into
+		synctest.Wait() // storage is being read
 		change := w.remove(weather)
 		change.Terms = func(context.Context, Name) (*Terms, error) { return nil, ErrNotConfigured }
 		mustChange(t, e, weather, change)
@@ -87,17 +87,17 @@ func TestWritesThatGiveUpTheirTurnLeaveNoLock(t *testing.T) {
 	})
 }
 
-// An orphan is looked at twice: its config may be written between the look and the delete.
+// An orphan is checked twice, because its config may be written between the first check and the delete.
 func TestTokenWhoseConfigComesBackIsNotDropped(t *testing.T) {
 	story(t, func(t *testing.T, w *world, old *Engine) {
 		first := mustRead(t, old, weather)
 		w.with(func(w *world) { delete(w.shapes, weather) })
 		e := w.engine()
 		wait := changing(t, e, weather, taking(time.Second, w.reshape(weather, "A")))
-		e.LoadAll() // finds no config, and waits for the write
+		e.LoadAll() // finds no config, and waits for the write lock
 		wait()
 		synctest.Wait()
 		wantToken(t, e, weather, first.ID())
-		mustChange(t, e, weather, w.reshape(weather, "B")) // the lock is free
+		mustChange(t, e, weather, w.reshape(weather, "B")) // releases the lock
 	})
 }

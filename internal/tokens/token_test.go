@@ -9,13 +9,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// Vault Agent reads again after exactly ttl+1 s: this is its latest read, by lifetime.
+// Vault Agent reads again after exactly ttl+1 s. This is its latest read, by lifetime.
 func TestReadAgainTimes(t *testing.T) {
 	for _, tc := range []struct {
 		lifetime  time.Duration
-		refreshAt time.Duration // without jitter, which only makes it earlier
-		worst     time.Duration // the bound of the latest re-read, from the token's start
-		safe      bool          // whether that is before the token's end
+		refreshAt time.Duration // without jitter, which only makes refreshes earlier
+		worst     time.Duration // latest possible re-read, from the token's start
+		safe      bool          // reports whether that is before the token's end
 	}{
 		{5 * time.Second, 2500 * time.Millisecond, 0, false},
 		{10 * time.Second, 5 * time.Second, 0, false},
@@ -138,7 +138,7 @@ func TestNewTokenLifetime(t *testing.T) {
 	}
 }
 
-// A JWT's exp is in whole seconds, counted from the second in which it was issued.
+// A JWT's exp is in whole seconds, counted from the second of its issue.
 func TestTokenEndsByTheWholeSecondsOfItsServer(t *testing.T) {
 	requested := time.Date(2026, 3, 4, 5, 6, 7, 999_000_000, time.UTC)
 	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: requested, ExpiresIn: 20 * time.Second}, &Terms{})
@@ -172,10 +172,10 @@ func TestTokenID(t *testing.T) {
 	}
 }
 
-// A wall clock that was set back since a token was stored must not lengthen the token's life.
+// If the wall clock is set back after a token was stored, the token's life must not become longer.
 func TestLoadedTokenIsCappedByItsLifetime(t *testing.T) {
 	now := time.Now()
-	issued := now.Add(6 * time.Hour).Round(0) // stored by a clock six hours ahead
+	issued := now.Add(6 * time.Hour).Round(0) // stored while the clock was six hours ahead
 	stored := &Token{AccessToken: "t", Issued: issued, Expires: issued.Add(time.Hour), RefreshAt: issued.Add(45 * time.Minute)}
 	loaded := stored.rebased(now)
 	if got := loaded.Expires.Sub(now); got != time.Hour {
@@ -221,23 +221,23 @@ func TestValidAt(t *testing.T) {
 	if !token.ValidAt(now) || token.ValidAt(now.Add(time.Second)) {
 		t.Error("a token is valid up to its end and not at it")
 	}
-	// A wall clock ahead of the monotonic one: a time without a monotonic reading is
-	// compared by the wall clock alone.
+	// The wall clock is ahead of the monotonic clock. A time without a monotonic reading is compared by the wall
+	// clock only.
 	if token.ValidAt(now.Add(time.Minute).Round(0)) {
 		t.Error("valid by a wall clock that is past its end")
 	}
 }
 
-// wallAhead is t with its wall clock set ahead by whole seconds and its monotonic
-// reading as it is, which no exported function of package time can make.
+// wallAhead returns t with its wall clock set ahead by whole seconds and its monotonic reading unchanged. The
+// exported functions of package time cannot do this.
 func wallAhead(t time.Time, seconds int64) time.Time {
-	wall := (*uint64)(unsafe.Pointer(&t)) // the first field: the seconds begin at bit 30
+	wall := (*uint64)(unsafe.Pointer(&t)) // the first field, in which the seconds begin at bit 30
 	*wall += uint64(seconds) << 30
 	return t
 }
 
-// After a suspend the wall clock is ahead, and the holders of a token go by it; a wall clock that was set back must
-// not revive one.
+// After a suspend, the wall clock is ahead, and the holders of a token follow it. If the wall clock is set back, an
+// expired token must stay expired.
 func TestTimesFollowTheClockThatSaysLess(t *testing.T) {
 	token := newToken(&grant.Token{AccessToken: "t", RequestedAt: time.Now(), ExpiresIn: time.Hour}, &Terms{})
 	start := token.Issued

@@ -12,7 +12,7 @@ import (
 func TestVersionIsTheTagOrNamesTheCommit(t *testing.T) {
 	const (
 		full    = "0123456789abcdef0123456789abcdef01234567"
-		numbers = "0123456789012345a123456789abcdef01234567" // a number may not begin with 0
+		numbers = "0123456789012345a123456789abcdef01234567" // a number in a version may not begin with 0
 		number  = "1234567890123456789012345678901234567890"
 		zeros   = "0123456789012345678901234567890123456789"
 	)
@@ -57,8 +57,8 @@ func TestVersionIsTheTagOrNamesTheCommit(t *testing.T) {
 	}
 }
 
-// The Makefile and the release's configuration set variables of this package by name, which the linker does not
-// check.
+// The Makefile and goreleaser's configuration set variables of this package by name. The linker does not check the
+// names.
 func TestTheLinkerSetsTheVersion(t *testing.T) {
 	const name = "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version"
 	for file, flag := range map[string]string{
