@@ -17,7 +17,7 @@ func (c *config) assertion(now time.Time) (*grant.Assertion, error) {
 		return nil, err
 	}
 	if c.KeyID != nil && *c.KeyID == "" {
-		key.ID = "" // only the assertion omits it; the key set has it
+		key.ID = "" // only the assertion omits the kid; the key set has it
 	}
 	a := &grant.Assertion{
 		Key: key, Audience: c.assertionAudience(), Type: c.AssertionType, Lifetime: c.assertionTTL(), Claims: decoded(c.AssertionClaims),
@@ -50,7 +50,7 @@ const (
 	audienceTokenEndpoint = "token_endpoint"
 )
 
-// assertionAudience returns the aud of assertions; empty if it is the issuer and the issuer is not known.
+// assertionAudience returns the aud of assertions; empty if it should be the issuer and the issuer is unknown.
 func (c *config) assertionAudience() string {
 	switch c.AssertionAudience {
 	case audienceIssuer:

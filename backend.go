@@ -143,10 +143,10 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return checked, exists, err
 }
 
-// prepare converts the request's data for the framework. It removes null fields, which clients that write whole
-// objects send for unset ones, except for token_id, since Vault's required_parameters accept a null. It removes an
-// empty verify, which means its default. It refuses secrets of the wrong type, because the framework's error would
-// quote them.
+// prepare converts the request's data for the framework. It removes null fields: some clients write whole objects,
+// with null for unset fields. A null token_id stays: Vault's required_parameters accept it, and a refresh without
+// token_id would replace any token. prepare removes an empty verify, which means the default. It refuses secrets of
+// the wrong type, because the framework's error would quote them.
 func (b *backend) prepare(req *logical.Request) error {
 	for field, value := range req.Data {
 		if value == nil && field != "token_id" {

@@ -7,10 +7,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// certificateNotice is how long before a client certificate's expiry warnings begin.
+// certificateNotice is the time before a client certificate's expiry in which there are warnings.
 const certificateNotice = 30 * 24 * time.Hour
 
-// certificateEnd returns when the client certificate expires; false without a certificate.
+// certificateEnd returns when the client certificate expires; false without a readable certificate.
 func (c *config) certificateEnd() (time.Time, bool) {
 	if c.ClientCertificate == "" {
 		return time.Time{}, false

@@ -23,24 +23,24 @@ const (
 	maxAssertionTTL = time.Hour
 )
 
-// keyIDThumbprint is the value of key_id for its default.
+// keyIDThumbprint is the value of key_id that restores the default.
 const keyIDThumbprint = "thumbprint"
 
-// The lifetimes and timeouts of a config whose operator wrote none.
+// The default lifetimes and timeouts of a config.
 const (
 	defaultDefaultTTL     = 5 * time.Minute
 	defaultIdleTimeout    = 24 * time.Hour
 	defaultRequestTimeout = 10 * time.Second
 
 	defaultAssertionTTL       = time.Minute
-	defaultAssertionTTLBearer = 5 * time.Minute // some servers' tokens end with the assertion that was the grant
+	defaultAssertionTTLBearer = 5 * time.Minute // some servers' tokens expire with the assertion
 )
 
 // config makes the plugin a client of one authorization server for one MCP server. It is stored in this form.
 // configTable defines the fields written by operators.
 type config struct {
-	// Incarnation is drawn when the config is created. Its roles and tokens carry it, so those of a deleted config are
-	// worthless to the next config of the same name.
+	// Incarnation is drawn when the config is created, and copied to its roles and tokens. A new config of the same
+	// name ignores the roles and tokens of a deleted one.
 	Incarnation string `json:"incarnation"`
 	// Revision is drawn at every write.
 	Revision string `json:"revision"`
@@ -61,7 +61,7 @@ type config struct {
 	RawBasicAuth bool          `json:"raw_basic_auth,omitempty"`
 	KeyType      grant.KeyType `json:"key_type,omitempty"` // of plugin-made keys; empty for the operator's key
 	Keys         keyRing       `json:"keys,omitempty"`
-	KeyID        *string       `json:"key_id,omitempty"` // nil: the key's own; empty: assertions have none
+	KeyID        *string       `json:"key_id,omitempty"` // nil: the key's own; empty: assertions omit the kid
 	SigningAlg   string        `json:"signing_alg,omitempty"`
 	Certificate  string        `json:"certificate,omitempty"`
 	PublishJWKS  bool          `json:"publish_jwks,omitempty"`
@@ -72,8 +72,8 @@ type config struct {
 	ClientCertificate    string `json:"client_certificate,omitempty"`
 	ClientCertificateKey string `json:"client_certificate_key,omitempty"`
 
-	// CredentialsID is drawn when a new secret, key, certificate or client_id is written, or the same for another
-	// route. Empty in entries of schema 1.
+	// CredentialsID is drawn when a write changes the secret, key, certificate or client_id, or their route. Empty in
+	// entries of schema 1.
 	CredentialsID string `json:"credentials_id,omitempty"`
 	// CredentialsWrittenAt is when CredentialsID was drawn; zero in entries of schema 1.
 	CredentialsWrittenAt time.Time `json:"credentials_written_at,omitzero"`
@@ -280,7 +280,7 @@ func newConfig() *config {
 // newID draws an incarnation, a revision or a credentials id: 128 bits or more.
 func newID() string { return rand.Text() }
 
-// Format prints no secret, whatever the verb.
+// Format omits secrets, whatever the verb.
 func (c config) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "config of client %q", c.ClientID) }
 
 // clone returns a copy. It shares only Discovered and Published with c, which are never changed in place.

@@ -23,8 +23,8 @@ func (c *config) discoverySource() string {
 
 // resolve discovers the authorization server if it has not been discovered, if the URL at which discovery starts or
 // the grant has changed, or if the operator asks for it. If the operator named the authorization server, the MCP
-// server is asked only for the scopes and resource. trusted means: the write supplies the credentials. It returns
-// warnings about new findings.
+// server is asked only for the scopes and resource. trusted reports whether the write supplies the credentials. It
+// returns warnings about new findings.
 func (c *config) resolve(ctx context.Context, old *config, rediscover, verify, trusted bool) (warnings []string, err error) {
 	source := c.discoverySource()
 	named := c.TokenURL != "" || c.Issuer != ""
@@ -116,7 +116,7 @@ func (c *config) pinPublished(ctx context.Context) {
 	c.Published.Warning = "scopes and resource could not be read from server_url; write them, or rediscover=true to try again: " + reason
 }
 
-// discoveryAdvice returns the fields to write after a permanent failure of discovery, as the end of its error.
+// discoveryAdvice returns the end of the error after a permanent failure of discovery: the fields to write.
 func (c *config) discoveryAdvice(err error) string {
 	sought, ok := errors.AsType[*discovery.Error](err)
 	switch {

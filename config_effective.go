@@ -28,9 +28,10 @@ func (c *config) issuer() string {
 	return c.Issuer
 }
 
-// authMethod returns the client authentication method in effect: the operator's, else one for the credentials. For a
-// secret it is client_secret_post if the metadata names it without client_secret_basic, unless raw_basic_auth is set,
-// and client_secret_basic otherwise (RFC 8414 section 2).
+// authMethod returns the client authentication method in effect: the operator's, else one that fits the credentials.
+// A secret is sent by client_secret_basic, the default of RFC 8414 section 2. If the metadata names
+// client_secret_post but not client_secret_basic, the secret is sent by client_secret_post, unless raw_basic_auth is
+// set.
 func (c *config) authMethod() grant.AuthMethod {
 	switch {
 	case c.AuthMethod != "":
@@ -51,7 +52,7 @@ func (c *config) authMethod() grant.AuthMethod {
 	}
 }
 
-// credentialsKind returns the kind of the credentials; an operator's are named after the field.
+// credentialsKind returns the kind of the credentials. Credentials from the operator are named after their field.
 func (c *config) credentialsKind() string {
 	switch {
 	case len(c.Keys) > 0 && c.KeyType != "":
@@ -70,7 +71,7 @@ func (c *config) serverNames(method grant.AuthMethod) bool {
 	return c.Discovered != nil && slices.Contains(c.Discovered.AuthMethods, string(method))
 }
 
-// publishedDefaults returns the scopes and the resource named by the MCP server, as far as they are known.
+// publishedDefaults returns the scopes and the resource named by the MCP server; empty if unknown.
 func (c *config) publishedDefaults() (scopes []string, resource string) {
 	switch {
 	case c.Published != nil:
@@ -82,8 +83,8 @@ func (c *config) publishedDefaults() (scopes []string, resource string) {
 	}
 }
 
-// defaultParameters returns the token parameters of a config without its own: the MCP server's scopes, and its
-// resource or else its URL.
+// defaultParameters returns the token parameters before the config's own override them: the scopes and the resource
+// published by the MCP server. The server's URL replaces a missing resource.
 func (c *config) defaultParameters() grant.Parameters {
 	scopes, resource := c.publishedDefaults()
 	if resource == "" && c.ServerURL != "" {

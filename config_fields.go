@@ -66,12 +66,12 @@ func (c *config) response() map[string]any {
 	return slices.Concat(configTable, discoveredTable).response(c)
 }
 
-// refuseDiscovered returns an error if the request changes a discovered field. Only an unchanged value may be written
-// back with the rest of a read; when says whether discovered_at must be unchanged too.
-func (c *config) refuseDiscovered(d *framework.FieldData, when bool) error {
+// refuseDiscovered returns an error if the request changes a discovered field. It accepts unchanged values, so that a
+// read can be written back. It checks discovered_at only if withTime is set.
+func (c *config) refuseDiscovered(d *framework.FieldData, withTime bool) error {
 	for _, f := range discoveredTable {
 		given, ok := d.Raw[f.name]
-		if !ok || f.name == "discovered_at" && !when || asText(given) == asText(f.value(c)) {
+		if !ok || f.name == "discovered_at" && !withTime || asText(given) == asText(f.value(c)) {
 			continue
 		}
 		return badRequest("%s is read-only: leave it out, or write issuer, token_url, scopes or resource", f.name)

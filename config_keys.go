@@ -10,12 +10,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// updateKeys sets the signing key that the request gives or asks for, after all other fields have been set. old is
-// nil for a new config. made reports whether the plugin made a key, which the authorization server cannot know yet.
+// updateKeys sets the signing key: the request's, or a new one if the request asks for it. The other fields must be
+// set before. old is nil for a new config. made reports whether the plugin made a key: the authorization server
+// cannot know it yet.
 func (c *config) updateKeys(d *framework.FieldData, old *config) (made bool, err error) {
 	made, err = c.setKeys(d, old)
 	if len(c.Keys) == 0 && c.KeyID != nil && *c.KeyID == "" {
-		c.KeyID = nil // without assertions it has no meaning
+		c.KeyID = nil // only assertions have a kid
 	}
 	return made, err
 }
@@ -31,7 +32,7 @@ func (c *config) setKeys(d *framework.FieldData, old *config) (made bool, err er
 	case pem != "" && kind != "":
 		return false, badRequest("private_key and key_type contradict each other: write private_key for a key of your own, or key_type for one that the plugin makes")
 	case pem != "" && c.Identity != identityStatic:
-		return false, badRequest("private_key does not go with identity=%s: the plugin makes the key, which never leaves it", c.Identity)
+		return false, badRequest("private_key does not go with identity=%s, for which the plugin makes the key: leave private_key out", c.Identity)
 	case pem != "":
 		return false, c.takeKey(pem, d)
 	case c.Identity != identityStatic && (repurposed || len(c.Keys) == 0), repurposed && c.KeyType != "" && !givenKey:
@@ -86,8 +87,7 @@ func (c *config) useKey(text string) error {
 	return nil
 }
 
-// makeKey makes a key unless the stored key has that type and the same route: writing a config again makes no new
-// key.
+// makeKey makes a key unless the stored key has that type and the same route: a repeated write keeps the key.
 func (c *config) makeKey(kind grant.KeyType, old *config) (made bool, err error) {
 	if old != nil && old.KeyType == kind && len(old.Keys) > 0 && c.sameRoute(old) {
 		return false, nil

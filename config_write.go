@@ -21,9 +21,9 @@ type configWrite struct {
 	next       *config  // the config to store
 	writtenFor *config  // see store.writtenFor
 	mount      settings // zero if next publishes nothing
-	madeKey    bool     // the plugin made a key, which the authorization server cannot know yet
+	madeKey    bool     // the plugin made a key: the authorization server cannot know it yet
 	verify     bool     // the operator's verify field
-	warnings   []string // may contain empty ones
+	warnings   []string // empty ones are left out of the response
 }
 
 // writeConfig creates or updates a config. If it fails, nothing has changed, unless storage failed: then
@@ -128,8 +128,8 @@ func (w *configWrite) setKeysAndValidate() error {
 	return w.next.validExpiry(w.old)
 }
 
-// discover finds the authorization server if that is needed. A write that sends stored credentials elsewhere must supply
-// them again: that is checked before any server is contacted, and again for the endpoint that was found.
+// discover finds the authorization server if that is needed. A write that would send stored credentials to another
+// place must supply them: discover checks this before it contacts a server, and again for the endpoint it found.
 func (w *configWrite) discover(ctx context.Context) error {
 	field, trusted := w.next.suppliesCredentials(w.data, w.madeKey)
 	trusted = trusted || w.old == nil
@@ -153,8 +153,8 @@ func (w *configWrite) discover(ctx context.Context) error {
 	return w.next.fitsServer()
 }
 
-// planWrite returns the write of w, and reports whether it is needed: it is not if the config is unchanged, verified and not
-// failing. A write clears the backoff, since the operator may have removed the cause.
+// planWrite returns the write of w. needed is false if the config is unchanged, verified and not failing. A write
+// clears the backoff, since the operator may have removed the cause.
 func (b *backend) planWrite(ctx context.Context, name tokens.Name, w *configWrite, verify bool) (write verifiedWrite, needed bool, err error) {
 	old, next, failing := w.old, w.next, b.engine.Failing(name)
 	write = verifiedWrite{name: name, terms: next.terms(nil), after: b.store.termsUnder(next), verify: verify}
@@ -197,7 +197,7 @@ func (c *config) movedNote(server string, old *config, mount settings) string {
 }
 
 // withRoleHint adds a hint to a refusal if the scopes or the audience may be configured in roles instead: the config
-// has roles, or no scopes.
+// has roles, or lacks scopes.
 func (b *backend) withRoleHint(ctx context.Context, server string, c *config, err error) error {
 	if _, refused := errors.AsType[*grant.RefusedError](err); !refused || grant.ClientWide(err) {
 		return err
@@ -207,5 +207,5 @@ func (b *backend) withRoleHint(ctx context.Context, server string, c *config, er
 			return err
 		}
 	}
-	return fmt.Errorf("%w; if the scopes or the audience live in this config's roles, write it with verify=false (and with token_url, if the authorization server has yet to be discovered)", err)
+	return fmt.Errorf("%w; if the config's roles set the scopes or the audience, write the config with verify=false (and with token_url, if the authorization server has yet to be discovered)", err)
 }

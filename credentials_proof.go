@@ -30,7 +30,7 @@ func (c *config) credentialsSince(now time.Time) time.Time {
 	return since
 }
 
-// proofs holds the last proof of each server known to this process.
+// proofs holds the last proof of each server in memory.
 type proofs struct {
 	mu    sync.Mutex // guards known
 	known map[string]knownProof
@@ -38,7 +38,7 @@ type proofs struct {
 
 type knownProof struct {
 	proof  string
-	stored bool // spares each refresh a storage read
+	stored bool // storage has the proof: a refresh need not read it
 }
 
 func (p *proofs) of(server string) knownProof {

@@ -24,7 +24,7 @@ func (c *config) suppliesCredentials(d *framework.FieldData, madeKey bool) (fiel
 	case len(c.Keys) > 0:
 		need("private_key", given("private_key"))
 	}
-	switch { // only grant=jwt_bearer has a key and other credentials
+	switch { // only grant=jwt_bearer has a key beside other credentials
 	case c.ClientCertificate != "":
 		need("client_certificate_key", given("client_certificate_key"))
 	case c.ClientSecret != "" || len(c.Keys) == 0:
@@ -54,8 +54,8 @@ func (c *config) credentials() any {
 }
 
 // sameEndpoint returns an error if the token endpoint in effect (or its alias for client certificates) has another
-// origin than that of old: the issuer's metadata may name another one at each discovery. field names the credentials
-// in the error.
+// origin than old's: the issuer's metadata may have changed since the last discovery. field names the credentials in
+// the error.
 func (c *config) sameEndpoint(old *config, field string) error {
 	if origin(c.tokenURL()) == origin(old.tokenURL()) {
 		return nil

@@ -66,7 +66,7 @@ func (c *config) validBearer(hasSecret, hasCertificate bool) error {
 	method := c.authMethod()
 	switch {
 	case (hasSecret || hasCertificate) && c.ClientID == "":
-		return badRequest("client_id is missing: a client that authenticates beside the assertion has one")
+		return badRequest("client_id is missing: client_secret and client_certificate need one")
 	case hasSecret && method.Certificate() || hasCertificate && !method.Certificate():
 		return badRequest("token_endpoint_auth_method %s does not go with the credentials: leave it out", c.AuthMethod)
 	case c.RawBasicAuth && (method != grant.ClientSecretBasic || strings.Contains(c.ClientID, ":")):
@@ -97,7 +97,7 @@ func (c *config) validKeys(hasKey bool) error {
 	}
 	switch {
 	case c.KeyType != "" && c.KeyID != nil && *c.KeyID != "":
-		return badRequest("key_id names a private_key: a key that the plugin makes is named by its thumbprint; an empty key_id sends none")
+		return badRequest("key_id names a private_key, and a key that the plugin makes is named by its thumbprint: write key_id=thumbprint, or an empty key_id to send none")
 	case c.KeyType != "" && c.Certificate != "":
 		return badRequest("certificate goes with private_key: a key that the plugin makes has no certificate; write certificate=\"\"")
 	case c.KeyID != nil && !isVisible(*c.KeyID):
@@ -125,8 +125,8 @@ func (c *config) validClientCertificate() error {
 	return nil
 }
 
-// validExpiry refuses an expired client certificate if the write gives it. One that expired in storage doesn't block
-// other changes. old is nil for a new config.
+// validExpiry refuses an expired client certificate if the write gives it. A stored one that has expired doesn't
+// block other changes. old is nil for a new config.
 func (c *config) validExpiry(old *config) error {
 	end, ok := c.certificateEnd()
 	if !ok || old != nil && old.ClientCertificate == c.ClientCertificate || time.Now().Before(end) {
@@ -142,7 +142,7 @@ func (c *config) fitsServer() error {
 	}
 	if c.AuthMethod == "" && c.authMethod() != grant.None && c.Discovered != nil && c.TokenURL == "" &&
 		len(c.Discovered.AuthMethods) > 0 && !c.serverNames(c.authMethod()) {
-		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write others, or set token_endpoint_auth_method to use them anyway",
+		return badRequest("the authorization server's metadata names the client authentication methods %s, and the credentials are for %s: write other credentials, or set token_endpoint_auth_method to use them anyway",
 			quote(strings.Join(c.Discovered.AuthMethods, " ")), c.authMethod())
 	}
 	if err := c.validDiscovered(); err != nil {

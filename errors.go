@@ -46,8 +46,8 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// fail turns an error into a response, as a handler's last step. Vault needs the bare coded error: wrapped it would
-// cross the plugin boundary as a 500, and beside an error response as a 400.
+// fail turns an error into a response, as a handler's last step. The coded error must be bare: if it is wrapped,
+// Vault answers 500, and if an error response comes with it, 400.
 func fail(name tokens.Name, err error) (*logical.Response, error) {
 	switch {
 	case errors.Is(err, tokens.ErrReadOnly):

@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/grant"
 )
 
-// setHeaders returns the extra headers after a write; nil if none are given. A name without a value keeps its stored
+// setHeaders returns the extra headers after a write; nil if given is empty. A name without a value keeps its stored
 // value: a read returns names only, and can be written back.
 func setHeaders(stored map[string]string, given map[string]any) map[string]string {
 	if len(given) == 0 {
@@ -28,7 +28,7 @@ func setHeaders(stored map[string]string, given map[string]any) map[string]strin
 	return headers
 }
 
-// validHeaders checks the extra headers. Errors contain no values.
+// validHeaders checks the extra headers. Errors contain only names.
 func validHeaders(headers map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		if err := grant.CheckHeader(name, headers[name]); err != nil {

@@ -6,12 +6,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// namesIn maps the paths with names to their number of names. It omits jwks/, which returns the same error for every
-// absent name.
+// namesIn maps the first segment of a path to the number of names after it. It omits jwks/, which returns the same
+// error for every absent name.
 var namesIn = map[string]int{"config": 1, "role": 2, "token": 2, "refresh": 2, "status": 2, "keys": 1}
 
-// faultyName returns the error for a path that matches no pattern because of a malformed name; nil if names are not
-// the cause.
+// faultyName returns the error for a malformed name in a path that matches no pattern; nil if the names are
+// well-formed.
 func faultyName(path string) error {
 	prefix, rest, _ := strings.Cut(path, "/")
 	most := namesIn[prefix]

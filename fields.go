@@ -17,14 +17,14 @@ type field[T any] struct {
 	limit  limit  // of a variable-length field
 	traits traits // how other code treats the field
 
-	// set copies the field from a request that gives it. nil if the handler sets the field itself.
+	// set copies the field from a request that gives it; nil if the handler sets the field itself.
 	set func(to *T, d *framework.FieldData)
-	// value returns the value as a read shows it; nil omits it. The function is nil if the field is not stored as
-	// written.
+	// value returns the field's value for a read, which omits a nil value. The function itself is nil if the field is
+	// not stored as written.
 	value func(of *T) any
 	// readAs is the schema of value if it differs from schema.
 	readAs *framework.FieldSchema
-	// check returns an error if the value is refused. nil if every value is accepted.
+	// check returns an error if the value is refused; nil if every value is accepted.
 	check func(of *T) error
 }
 
@@ -51,7 +51,7 @@ func (f field[T]) is(t traits) field[T] {
 	return f
 }
 
-// handled leaves setting the field to the handler.
+// handled marks a field that the handler sets itself.
 func (f field[T]) handled() field[T] {
 	f.set = nil
 	return f
@@ -63,7 +63,7 @@ func (f field[T]) checked(check func(of *T) error) field[T] {
 	return f
 }
 
-// between bounds a duration. A non-empty zero allows 0 too, and ends the sentence of the error after "or 0".
+// between bounds a duration. A non-empty zero also allows 0, and follows "or 0" in the error.
 func (f field[T]) between(least, most time.Duration, zero string) field[T] {
 	return f.checked(func(of *T) error {
 		d := time.Duration(f.value(of).(int64)) * time.Second
@@ -154,8 +154,8 @@ func durationField[T any](name string, at func(*T) *time.Duration, byDefault tim
 	return f
 }
 
-// setSeconds copies a duration in whole seconds, as Vault's own fields do. A fraction is rounded up, so a limit of
-// half a second does not become unlimited. An empty value means byDefault.
+// setSeconds copies a duration in whole seconds, as Vault's own fields do. A fraction is rounded up: half a second
+// must not become 0, which may mean unlimited. An empty value means byDefault.
 func setSeconds(d *framework.FieldData, field string, to *time.Duration, byDefault time.Duration) {
 	value, ok := d.GetOk(field)
 	if !ok {

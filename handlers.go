@@ -13,7 +13,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// handler is an operation on the name in the request's path; the name is empty if the path has none.
+// handler is an operation on the name in the request's path; empty for a path without a name.
 type handler func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error)
 
 // serve adapts a handler to the framework: it checks the name first and maps an error to a response last.
@@ -42,9 +42,9 @@ func existence(exists func(context.Context, tokens.Name) (bool, error)) framewor
 	}
 }
 
-// serveOperator is serve for operators. They get the same answer from every node, their latest write included, so a
-// passive node, which may not have seen that write and knows of no failure, has Vault forward the request. The
-// handler's context has the deadline of a write's budget: hanging storage must not hold a request for long.
+// serveOperator is serve for operators. They get the same answer from every node: a passive node may not have seen
+// their latest write and doesn't know the failures, so it has Vault forward the request. The handler's context has
+// the deadline of a write's budget: hanging storage must not hold a request for long.
 func (b *backend) serveOperator(h handler) framework.OperationFunc {
 	return serve(func(ctx context.Context, name tokens.Name, d *framework.FieldData) (*logical.Response, error) {
 		if b.system.passive() {
@@ -86,9 +86,9 @@ func (b *backend) serveSave(save saver, exists bool) framework.OperationFunc {
 	})
 }
 
-// onlyKnown returns an error for a field unknown to the path. The framework would ignore it, and a misspelt
-// omit_resource or token_id would do something the caller did not ask for. The discovered fields of a config's read
-// may be written back: see refuseDiscovered.
+// onlyKnown returns an error for a field unknown to the path. The framework would ignore it: a refresh with a
+// misspelt token_id would replace any token. The discovered fields of a config's read may be written back: see
+// refuseDiscovered.
 func onlyKnown(d *framework.FieldData) error {
 	_, ofConfig := d.Schema["server_url"]
 	for _, field := range slices.Sorted(maps.Keys(d.Raw)) {

@@ -319,7 +319,7 @@ func TestFaultyIdentities(t *testing.T) {
 		{bearer, fields{"resource": "https://a.example.com,https://b.example.com"}, "exactly one resource, and this is for 2"},
 		{bearer, fields{"omit_resource": true, "resource": ""}, "exactly one resource"},
 		{bearer, fields{"token_endpoint_auth_method": "private_key_jwt"}, "one key must not sign both"},
-		{bearer, fields{"assertion_type": "client-authentication+jwt"}, "no client authentication"},
+		{bearer, fields{"assertion_type": "client-authentication+jwt"}, "does not authenticate the client"},
 		{bearer, fields{"client_secret": secret}, "client_id is missing"},
 		{bearer, fields{"client_id": "a", "token_endpoint_auth_method": "client_secret_basic"}, "needs client_secret"},
 		{bearer, fields{"client_id": "a", "client_secret": secret, "token_endpoint_auth_method": "tls_client_auth"}, "does not go with the credentials"},
@@ -503,7 +503,7 @@ func TestWarningsOfAnIdentity(t *testing.T) {
 		{publicURL, "weather", fields{"identity": "issuer", "assertion_audience": entra, "key_type": "ec-p256"}, "RS256 only"},
 		{publicURL, "weather", fields{"identity": "issuer", "assertion_audience": entra, "signing_alg": "PS256"}, "RS256 only"},
 		{publicURL, "weather", fields{"identity": "issuer", "key_type": "ec-p256"}, ""},
-		{publicURL, long(120), fields{"identity": "document"}, "take 120"},
+		{publicURL, long(120), fields{"identity": "document"}, "accept at most 120"},
 		{publicURL, long(120), fields{"identity": "issuer"}, ""},
 	} {
 		m := newMount(t)

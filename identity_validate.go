@@ -12,7 +12,7 @@ func (c *config) validIdentity() error {
 	case c.Grant == grant.JWTBearer && c.Identity != identityIssuer:
 		return badRequest("grant=jwt_bearer goes with identity=issuer: write both, or neither")
 	case c.AssertionSubject != "" && c.Identity != identityIssuer:
-		return badRequest("assertion_subject goes with identity=issuer: with identity=%s the subject is the client's id", c.Identity)
+		return badRequest("assertion_subject goes with identity=issuer, and with identity=%s the subject is the client's id: write assertion_subject=\"\"", c.Identity)
 	case c.Identity == identityStatic:
 		return nil
 	case strings.HasPrefix(c.AssertionSubject, settings{PublicURL: c.PublicURL}.url(issuerPrefix)):
@@ -25,9 +25,9 @@ func (c *config) validIdentity() error {
 	case c.KeyID != nil:
 		return badRequest("key_id does not go with identity=%s: authorization servers find the key by its thumbprint; write key_id=thumbprint", c.Identity)
 	case c.Grant == grant.JWTBearer && c.AuthMethod == grant.PrivateKeyJWT:
-		return badRequest("token_endpoint_auth_method=private_key_jwt does not go with grant=jwt_bearer: one key must not sign both the grant and the client's authentication")
+		return badRequest("token_endpoint_auth_method=private_key_jwt does not go with grant=jwt_bearer: one key must not sign both the grant and the client's authentication; write another method, or token_endpoint_auth_method=\"\"")
 	case c.Grant == grant.JWTBearer && c.AssertionType == grant.TypeClientAuthentication:
-		return badRequest("assertion_type=%s does not go with grant=jwt_bearer: the assertion is no client authentication", grant.TypeClientAuthentication)
+		return badRequest("assertion_type=%s does not go with grant=jwt_bearer, whose assertion does not authenticate the client: write assertion_type=JWT", grant.TypeClientAuthentication)
 	case c.Grant == grant.JWTBearer && c.AuthMethod != "" && c.ClientSecret == "" && c.ClientCertificate == "":
 		return badRequest("token_endpoint_auth_method=%s needs client_secret, or a client certificate: without them the client cannot authenticate", c.AuthMethod)
 	case c.Grant != grant.JWTBearer && c.AuthMethod != "" && c.AuthMethod != grant.PrivateKeyJWT:

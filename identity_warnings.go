@@ -22,11 +22,11 @@ func (c *config) identityWarnings() []string {
 		all = append(all, warning)
 	}
 	if u := c.documentURL(); c.Identity == identityDocument && len(u) > maxDocumentURL {
-		all = append(all, fmt.Sprintf("the document's URL has %d bytes: some authorization servers, such as Auth0, take %d; a shorter name of the server or of the mount shortens it", len(u), maxDocumentURL))
+		all = append(all, fmt.Sprintf("the document's URL has %d bytes: some authorization servers, such as Auth0, accept at most %d: use a shorter name for the server or the mount", len(u), maxDocumentURL))
 	}
 	if len(c.Keys) > 0 && strings.EqualFold(c.assertionAudience(), entraAudience) {
 		if key, err := c.key(c.Keys[len(c.Keys)-1]); err == nil && key.Alg != "RS256" {
-			all = append(all, fmt.Sprintf("assertions are signed with %s, and Microsoft Entra ID takes RS256 only: write key_type=rsa-2048, and no signing_alg", key.Alg))
+			all = append(all, fmt.Sprintf("assertions are signed with %s, and Microsoft Entra ID accepts RS256 only: write key_type=rsa-2048 and signing_alg=\"\"", key.Alg))
 		}
 	}
 	return all

@@ -59,8 +59,8 @@ func storedKey(key *grant.Key, activeFrom time.Time) (signingKey, error) {
 // keyRing holds a config's signing keys in the order of ActiveFrom.
 type keyRing []signingKey
 
-// activeAt returns the index of the key that signs at now; -1 if the ring is empty. Before any key is active it
-// returns the oldest: after a clock was set back the client still needs a key.
+// activeAt returns the index of the key that signs at now; -1 if the ring is empty. If the clock was set back to
+// before every ActiveFrom, it returns the oldest: the client still needs a key.
 func (r keyRing) activeAt(now time.Time) int {
 	for i := len(r) - 1; i > 0; i-- {
 		if !r[i].ActiveFrom.After(now) {
@@ -88,7 +88,8 @@ func (r keyRing) pendingAt(now time.Time) *signingKey {
 	return nil
 }
 
-// fullUntil reports whether too many keys are published for another rotation, and returns when the oldest leaves.
+// fullUntil reports whether too many keys are published for another rotation, and returns when the oldest key's
+// publication ends.
 func (r keyRing) fullUntil(now time.Time) (until time.Time, full bool) {
 	published := r.publishedAt(now)
 	if len(published) < maxPublished {

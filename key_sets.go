@@ -73,8 +73,8 @@ func (k *keySets) identitiesElsewhere(publicURL string) []string {
 	return servers
 }
 
-// keySetWait bounds a request's wait for all configs to be read after the mount's start. An answer before that could
-// tell an authorization server that an existing key is unknown.
+// keySetWait bounds how long a request waits, after the mount's start, until all configs have been read. A 404 before
+// that could deny an existing key.
 const keySetWait = 5 * time.Second
 
 // await returns the key set of a public id if its config has one of the identities.

@@ -107,7 +107,7 @@ func newMetrics() *metrics {
 	} {
 		m.reads[outcome] = reads.WithLabelValues(outcome)
 	}
-	// Initialise every series to 0: a series that begins at 1 shows no increase.
+	// Initialise every series to 0: Prometheus sees no increase in a series that begins at 1.
 	for _, outcome := range []string{outcomeSuccess, outcomeUnavailable, outcomeCanceled, outcomeError} {
 		m.requests.WithLabelValues(outcome, "")
 	}

@@ -31,7 +31,7 @@ func (b *backend) keysPaths() []*framework.Path {
 						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those retired in the last day."},
 						"active_key_id":      textSchema("The kid of the key in use."),
 						"next_key_id":        textSchema("The kid of the next key, during a rotation."),
-						"next_key_active_at": timeSchema("From when the next key is used"),
+						"next_key_active_at": timeSchema("When the next key becomes active"),
 						"jwks_path":          textSchema("The path in the mount at which the keys are published; absent if they are not."),
 						"jwks_uri":           textSchema("The URL of jwks_path, to register as the client's jwks_uri, once public_url is set in settings."),
 						"issuer":             textSchema("With identity=issuer: the issuer to enter at the authorization server (iss)."),
@@ -60,7 +60,7 @@ func (b *backend) keysPaths() []*framework.Path {
 					"The new key is published at once, and used after activate_after. For keys that the plugin makes.",
 					responses(http.StatusOK, "The new key", map[string]*framework.FieldSchema{
 						"key_id":    textSchema("The kid of the new key."),
-						"active_at": timeSchema("From when it is used"),
+						"active_at": timeSchema("When the new key becomes active"),
 					})),
 			},
 		},
@@ -127,7 +127,7 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	after := defaultActivateAfter
 	setSeconds(d, "activate_after", &after, defaultActivateAfter)
 	if after < jwksMaxAge || after > maxActivateAfter {
-		return nil, badRequest("activate_after must be between %s, for which a fetched key set may be kept, and %s", jwksMaxAge, maxActivateAfter)
+		return nil, badRequest("activate_after must be between %s and %s: authorization servers may cache the earlier key set for %s", jwksMaxAge, maxActivateAfter, jwksMaxAge)
 	}
 	old, _, err := b.store.effective(ctx, name)
 	if err != nil {
@@ -138,10 +138,10 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 	case len(old.Keys) == 0:
 		return nil, noKeys(name)
 	case old.KeyType == "":
-		return nil, badRequest("the signing key of %q is the operator's: write a new private_key to its config", name.Server)
+		return nil, badRequest("the plugin did not make the signing key of %q: to replace it, write another private_key to config/%s", name.Server, name.Server)
 	}
 	if pending := old.Keys.pendingAt(now); pending != nil {
-		return nil, badRequest("a rotation of %q is under way: its new key is used from %s", name.Server, rfc3339(pending.ActiveFrom))
+		return nil, badRequest("a rotation of %q is under way: rotate again after %s, when its new key becomes active", name.Server, rfc3339(pending.ActiveFrom))
 	}
 	if until, full := old.Keys.fullUntil(now); full {
 		return nil, badRequest("%q publishes %d keys, the limit, and each stays for a day after its use: rotate again after %s", name.Server, maxPublished, rfc3339(until))

@@ -210,7 +210,7 @@ func TestRotationThatIsRefused(t *testing.T) {
 	for _, after := range []any{0, "1s", "4m59s", "721h", "soon", -1} {
 		m.rejects("keys/weather/rotate", fields{"activate_after": after}, "activate_after")
 	}
-	m.rejects("keys/maps/rotate", nil, "is the operator's", "write a new private_key")
+	m.rejects("keys/maps/rotate", nil, "did not make", "write another private_key")
 	m.storage.fail("put config/")
 	m.refused(http.StatusInternalServerError, logical.UpdateOperation, "keys/weather/rotate", nil, errStorage.Error())
 	m.storage.fail()

@@ -23,14 +23,13 @@ func isPublic(path string) bool {
 	})
 }
 
-// publication is a kind of document for authorization servers. Each config that has it publishes it under its public
-// id.
+// publication is a kind of document for authorization servers. A config publishes it under its public id.
 type publication struct {
 	pattern, suffix       string // suffix of the OpenAPI operation id
 	synopsis, description string
 	response              string
 	fields                map[string]*framework.FieldSchema
-	of                    []identity // the identities with this document
+	of                    []identity // the identities of the configs that publish it
 	document              func(keySet, string, time.Time) any
 }
 
@@ -132,7 +131,7 @@ func (b *backend) servePublic(p publication) framework.OperationFunc {
 			logical.HTTPContentType: "application/json",
 			logical.HTTPRawBody:     body,
 			logical.HTTPStatusCode:  http.StatusOK,
-			// Only the authorization server's own cache may keep it: a shared cache could add its own time.
+			// Only the authorization server's own cache may keep it: a shared cache could prolong max-age.
 			logical.HTTPCacheControlHeader: fmt.Sprintf("private, max-age=%d", seconds(set.maxAge(now))),
 		}}, nil
 	}

@@ -93,7 +93,7 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// readStatus reads memory and storage only; it contacts no server.
+// readStatus reads only memory and storage.
 func (b *backend) readStatus(ctx context.Context, name tokens.Name, _ *framework.FieldData) (*logical.Response, error) {
 	c, r, err := b.store.effective(ctx, name)
 	if err != nil {
@@ -169,8 +169,8 @@ type brief struct {
 	err   string // "" after a success
 }
 
-// An overview is the response of a list of names. Of thousands, most are in one state and have no error:
-// they share a map.
+// An overview is the response of a list of names. A list may have thousands: names with the same state and without an
+// error share a map.
 type overview struct {
 	keys    []string
 	info    map[string]any
@@ -211,7 +211,7 @@ func (b *backend) listStatus(ctx context.Context, _ tokens.Name, _ *framework.Fi
 	if err != nil {
 		return nil, err
 	}
-	// Listing each server's roles would be a round trip to Vault, and most servers have none.
+	// Most servers lack roles, and listing those of a server costs a round trip to Vault.
 	withRoles, err := b.store.serversWithRoles(ctx)
 	if err != nil {
 		return nil, err

@@ -27,8 +27,8 @@ func (b *backend) tokenPaths() []*framework.Path {
 }
 
 // plainTokenRead returns the name in the path of a plain token read; ok is false for other requests. Almost all
-// requests are plain token reads, and the framework's work for them (a regular expression, two maps, a conversion of
-// each field) costs more than the rest of the read.
+// requests are plain token reads. The framework's work for one (a regular expression, two maps, a conversion of each
+// field) costs more than the rest of the read.
 func plainTokenRead(req *logical.Request) (name tokens.Name, ok bool) {
 	path, ok := strings.CutPrefix(req.Path, "token/")
 	if !ok || req.Operation != logical.ReadOperation || len(req.Data) > 0 {

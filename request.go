@@ -20,7 +20,7 @@ func (c *config) request(r *role) (*grant.Request, error) {
 	q.Timeout = c.RequestTimeout
 	if c.TokenURL == "" && c.Discovered != nil {
 		q.Control = guard(c.Discovered.Policy.Or(c.AllowPrivateAddresses))
-		// The operator named this server, so the request takes the proxy that discovery took.
+		// If the operator named this server, the request uses the same proxy as discovery.
 		q.Proxied = discovery.SameOrigin(q.TokenURL, c.discoverySource())
 	}
 	if q.AuthMethod == grant.PrivateKeyJWT || q.Grant == grant.JWTBearer {
@@ -55,7 +55,7 @@ func (c *config) parameters(r *role) *grant.Request {
 	return q
 }
 
-// guard returns p's check of an address before each connection, with refusals in the form that grant reports
+// guard returns p's check of the address before each connection. Its refusals have the type that grant returns
 // unchanged.
 func guard(p discovery.Policy) func(network, address string, c syscall.RawConn) error {
 	return func(network, address string, c syscall.RawConn) error {

@@ -13,7 +13,7 @@ var settingsTable = fieldTable[settings]{
 		"The mount's URL as authorization servers see it, with /v1, the namespace and the mount's path, as in https://vault.example.com/v1/mcp-oauth. https, except for loopback. Default: none."),
 }
 
-// url returns the URL of a path in the mount; only the path if the mount's URL is not known.
+// url returns the URL of a path in the mount; only the path if the mount's URL is unknown.
 func (s settings) url(path string) string {
 	if s.PublicURL == "" {
 		return path

@@ -36,8 +36,8 @@ type store struct {
 	proofs *proofs
 }
 
-// fault counts a failed call and returns its error. If ctx has ended, the error wraps ctx's: inside a plugin, storage
-// returns it as a gRPC status.
+// fault counts a failed call and returns its error. If ctx has ended, the error wraps ctx's error: inside a plugin,
+// storage returns only a gRPC status.
 func (s store) fault(ctx context.Context, operation, text string, err error) error {
 	if s.failed != nil && !errors.Is(ctx.Err(), context.Canceled) {
 		s.failed(operation)

@@ -56,8 +56,8 @@ func (s store) writtenFor(ctx context.Context, server string, old, next *config)
 	return corrected, nil
 }
 
-// storeProof stores the recorded proof. After a storage failure the next saved token tries again: only the status and
-// the need for a token request in a verified write depend on it.
+// storeProof stores the recorded proof. If storage fails, the next saved token tries again: the proof decides only
+// the status, and whether a verified write requests a token.
 func (s store) storeProof(ctx context.Context, server string) {
 	known := s.proofs.of(server)
 	if known.proof == "" || known.stored {

@@ -2,7 +2,7 @@ package mcpoauth
 
 import "context"
 
-// settings reads the mount's settings; zero if none were written.
+// settings reads the mount's settings; zero before the first write.
 func (s store) settings(ctx context.Context) (settings, error) {
 	var stored settings
 	_, err := s.get(ctx, settingsKey, &stored)

@@ -54,7 +54,7 @@ func (s store) Load(ctx context.Context, name tokens.Name) (*tokens.Token, error
 	var t storedToken
 	found, err := s.get(ctx, tokenPrefix+name.String(), &t)
 	if errors.Is(err, errUnreadable) {
-		// The engine replaces an unreadable token by fetching one, also after a downgrade of the plugin.
+		// The engine fetches another token, for example after a downgrade of the plugin.
 		return nil, nil
 	}
 	if !found {

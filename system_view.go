@@ -9,12 +9,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// replicationStateLife is how long the replication state is cached. Vault sets up a node's mounts again when it
-// changes, so the value only limits the effect of surprises.
+// replicationStateLife is how long the replication state is cached. Vault sets up a node's mounts again when the
+// state changes, so a cached state is rarely stale.
 const replicationStateLife = 5 * time.Second
 
-// systemView caches the replication state of Vault's system view. The framework asks for it at every request, and
-// each time the plugin would call back to Vault, which costs a quarter of a warm read's throughput.
+// systemView caches the replication state of Vault's system view. The framework asks for it at every request. Without
+// the cache each would call back to Vault, at a quarter of a warm read's throughput.
 type systemView struct {
 	logical.SystemView
 

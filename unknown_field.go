@@ -29,7 +29,7 @@ var otherNames = map[string]string{
 	"token_endpoint": "token_url", "kid": "key_id", "alg": "signing_alg", "typ": "assertion_type",
 }
 
-// nearest returns the known field most similar to a misspelt one; "" if none is similar.
+// nearest returns the known field most similar to a misspelt one; "" if all differ too much.
 func nearest(field string, known []string) string {
 	if len(field) > 64 {
 		return ""

@@ -21,8 +21,8 @@ func validName(name tokens.Name) error {
 	return nil
 }
 
-// validate checks all but the credentials, and says in the first error what to write instead. It comes before
-// updateKeys, so a write that cannot succeed makes no key; validCredentials comes after.
+// validate checks everything except the credentials. It runs before updateKeys, so that an invalid write doesn't make
+// a key; validCredentials runs after.
 func (c *config) validate() error {
 	if err := configTable.check(c); err != nil {
 		return err

@@ -16,7 +16,7 @@ type verifiedWrite struct {
 	terms   *tokens.Terms // of name, after the write
 	verify  bool          // obtain a token before storing, if fetch is set too
 	fetch   bool          // settings have changed or are unproven
-	refresh bool          // other tokens of the server are to be replaced soon
+	refresh bool          // replace other tokens of the server soon
 	store   func(context.Context) error
 	// after returns the terms of each affected name after the write.
 	after func(context.Context, tokens.Name) (*tokens.Terms, error)

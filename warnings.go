@@ -30,7 +30,7 @@ func oddResources(resources []string) string {
 	return ""
 }
 
-// missingScopes returns a warning with the scopes that were asked for but not granted; "" if none is missing. An
+// missingScopes returns a warning with the scopes that were requested but not granted; "" if all were granted. An
 // authorization server may grant less (RFC 6749 section 3.3), and some drop unknown scopes.
 func missingScopes(asked []string, granted string) string {
 	// Separated by spaces (RFC 6749), or in the list formats of some servers.
@@ -65,7 +65,7 @@ func isDefaultScope(scope string) bool {
 	return scope == ".default" || strings.HasSuffix(scope, "/.default")
 }
 
-// foreignAudience returns a warning if a JWT access token (RFC 9068) names none of the resources as audience; ""
+// foreignAudience returns a warning if the audience of a JWT access token (RFC 9068) lacks all resources; ""
 // otherwise. One is enough: several resources may be names of one server. Only the MCP server verifies the token.
 func foreignAudience(resources []string, accessToken string) string {
 	claims, ok := grant.ParseClaims(accessToken)
@@ -108,8 +108,8 @@ func (c *config) capped(lifetime time.Duration) time.Duration {
 	return lifetime
 }
 
-// lifetimeWarning returns a warning about a lifetime that the authorization server did not state (0), that is so long
-// that its unit may be milliseconds, or that is too short for refreshing ahead; "" otherwise.
+// lifetimeWarning returns a warning if the authorization server did not state a lifetime (0), or if the lifetime is
+// too short for refreshing ahead, or so long that its unit may be milliseconds; "" otherwise.
 func (c *config) lifetimeWarning(lifetime time.Duration) string {
 	switch {
 	case lifetime == 0:
