@@ -55,7 +55,7 @@ var notRun = map[string]string{
 	"acceptance/README.md: make soak                            # 2 minutes, as in make test": "as in make test",
 
 	"README.md: make demo    # the whole flow, in two minutes":                                  "CI runs demo and tests too",
-	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "for an older one, as in the tests",
+	"docs/deployments.md: node broker.ts mcp-oauth/token/files https://files.example.com/mcp":   "For an older Node.js, as in the tests",
 	"docs/deployments.md: vault auth enable kubernetes":                                         "needs a cluster, and was not run either",
 	"examples/kuadrant/README.md: export GATEWAY_SIGNING_KEY=$(openssl rand -hex 32)":           "it was run with 0.7.1",
 	"docs/identity.md: vault write -f mcp-oauth/refresh/files":                                  "Once the authorization server has them",
