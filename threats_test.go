@@ -20,7 +20,7 @@ var threatTests = map[string][]string{
 	"echoes a secret into an error or log":                                                              {"TestDescriptionIsCleaned", "TestErrorCodeIsForeignInput", "TestEchoedAssertionIsBlanked"},
 	"sends huge, slow or malicious responses or metadata":                                               {"TestBadAnswers", "TestTimeoutBoundsTheWholeRequest", "TestAnswersThatDoNotEnd", "FuzzAnswer", "FuzzMetadata", "FuzzWWWAuthenticate", "TestListsAreReadLeniently"},
 	"hangs, so that others wait":                                                                        {"TestHangingHostsStallNoOtherHost", "TestFetchesAreBoundedPerHost"},
-	"has its expired token returned":                                                                    {"TestExpiredStoredTokenIsNotServed", "TestTimesFollowTheClockThatSaysLess"},
+	"an expired token is returned":                                                                      {"TestExpiredStoredTokenIsNotServed", "TestTimesFollowTheClockThatSaysLess"},
 	"uses an assertion elsewhere":                                                                       {"TestAudienceOfAssertions", "TestEveryAttemptHasAFreshAssertion"},
 	"is impersonated":                                                                                   {"TestUnknownAuthorityIsRefused", "TestCACertReplacesTheSystemsRoots"},
 	"a proxy sees the client certificate":                                                               {"TestClientCertificateIsNotShownToAProxy"},
