@@ -1,5 +1,5 @@
-// Package reach has the transport of one HTTP request, and describes why a request got no response. The descriptions
-// contain nothing sent by the other side, no URL and no header, so they are safe in errors and logs.
+// Package reach has the transport of one HTTP request, and describes why a request failed without a response. The
+// descriptions contain neither URLs nor anything sent by the other side, so they are safe in errors and logs.
 package reach
 
 import (
@@ -22,9 +22,9 @@ const (
 	NotTLS  = "TLS: the server does not speak TLS there"
 )
 
-// Cause returns why a request got no response, in the plugin's own words: errors of net/http contain the URL with its
-// query, and text sent by the other side. temporary is false if a retry of the same request will not help. It does
-// not judge the caller's own timeouts.
+// Cause returns why a request failed without a response, in the plugin's own words: errors of net/http contain the
+// URL with its query, and text sent by the other side. temporary is false if a retry of the same request will not
+// help. The caller must handle its own timeouts before.
 func Cause(err error) (reason string, temporary bool) {
 	if refused, ok := errors.AsType[proxyError](err); ok {
 		return refused.Error(), true

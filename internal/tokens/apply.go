@@ -7,8 +7,8 @@ import (
 	"unique"
 )
 
-// apply applies the outcome of a valid attempt to the slot. Only here does an answer of storage or of an
-// authorization server reach readers. mu is held. It returns the outcome's own error.
+// apply applies the outcome of a valid attempt to the slot, and returns the outcome's own error. Answers of storage
+// and of authorization servers reach readers only through apply. mu is held.
 func (s *slot) apply(o outcome, now time.Time) error {
 	switch {
 	case s.gone || errors.Is(o.err, ErrNotConfigured):
@@ -33,8 +33,8 @@ func (s *slot) apply(o outcome, now time.Time) error {
 	return nil
 }
 
-// applyTerms drops a token of another shape, and voids a flight of another shape or one that is still reading the
-// terms, which may be older than these. mu is held.
+// applyTerms drops a token of another shape, and voids a flight of another shape. It also voids a flight that has not
+// read its terms yet: they may be older than these. mu is held.
 func (s *slot) applyTerms(terms *Terms) {
 	s.idleTimeout, s.host = terms.IdleTimeout, unique.Make(terms.Host)
 	if f := s.flight.Load(); f != nil && f.shape != terms.Shape {
@@ -61,8 +61,7 @@ func (s *slot) applyStored(stored *Token, terms *Terms, now time.Time) {
 	s.hold(stored)
 }
 
-// publish hands out a token from now on. If it could not be saved, it is served from memory and saved later. mu
-// is held.
+// publish makes t the held token. If it could not be saved, it is served from memory and saved later. mu is held.
 func (s *slot) publish(t *Token, saved bool, now time.Time) {
 	if f := s.failed.Load(); f != nil {
 		s.engine.log.Info("token obtained again", "name", s.name.String(), "failures", f.count,

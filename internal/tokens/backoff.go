@@ -29,17 +29,17 @@ const (
 	retryAfterMost = 15 * time.Minute
 )
 
-// storageRetry is how long background work waits after its n-th storage failure in a row. Readers don't wait:
+// storageRetry returns how long background work waits after its n-th storage failure in a row. Readers don't wait:
 // each reads storage again.
 func storageRetry(n int) time.Duration { return window(n, time.Second, time.Minute) }
 
-// window doubles from first to most over the failures in a row, less up to a quarter.
+// window returns the backoff window after n failures in a row. It doubles from first to most, less up to a quarter.
 func window(n int, first, most time.Duration) time.Duration {
 	w := min(first<<min(n-1, 16), most)
 	return w - jitter(w/4)
 }
 
-// refusedWindow is the window after the n-th refusal in a row.
+// refusedWindow returns the window after the n-th refusal in a row.
 func refusedWindow(n int) time.Duration {
 	if n <= refusedBlip {
 		return window(n, refusedFirst, waitingMost)
@@ -47,7 +47,7 @@ func refusedWindow(n int) time.Duration {
 	return window(n-refusedBlip, 2*waitingMost, refusedMost)
 }
 
-// retryAfter is how long the server asked not to be called; 0 if it did not ask.
+// retryAfter returns how long the server asked not to be called; 0 if it did not ask.
 func retryAfter(cause error) time.Duration {
 	if unavailable, ok := errors.AsType[*grant.UnavailableError](cause); ok {
 		return min(unavailable.RetryAfter, retryAfterMost)

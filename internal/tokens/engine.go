@@ -8,8 +8,7 @@
 // repeats failed storage work.
 //
 // Locks, in the order in which they may be taken: a server's write lock (Engine.lock), a slot's mu, then Engine.mu, a
-// client's mu, lines.mu or retries.mu. Only the write lock is held across storage calls. During a fetch, locks are
-// never held.
+// client's mu, lines.mu or retries.mu. Only the write lock is held across storage calls. A fetch holds no lock.
 package tokens
 
 import (
@@ -32,9 +31,8 @@ const closeTimeout = 50 * time.Millisecond
 type Options struct {
 	// Store stores terms and tokens.
 	Store Store
-	// Passive reports whether this node may not fetch (a performance standby, a DR
-	// secondary). Such a node serves held tokens and otherwise returns ErrReadOnly. It is called often and must be
-	// cheap.
+	// Passive reports whether this node may not fetch (a performance standby, a DR secondary). Such a node serves
+	// held tokens and otherwise returns ErrReadOnly. Passive is called often and must be cheap.
 	Passive func() bool
 	// Log gets outcomes of fetches by name; never a token or a secret.
 	Log hclog.Logger
@@ -66,9 +64,9 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Read returns the token of a name. If a valid token is held it returns at once. Otherwise it waits for the fetch under
-// way, or starts one, for at most 5 s and until ctx ends: then it returns a *WaitError, and the fetch continues. Within
-// a backoff window it returns the remembered *FailedError at once.
+// Read returns the token of a name. If a valid token is held, it returns at once. Otherwise it waits for the fetch
+// under way, or starts one. If ctx ends or 5 s pass, it returns a *WaitError, and the fetch continues. Within a
+// backoff window it returns the remembered *FailedError at once.
 func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 	if s := e.peek(name); s != nil {
 		if answer, ok := s.read(time.Now()); ok {
@@ -123,9 +121,9 @@ func (e *Engine) Refresh(ctx context.Context, name Name, rejected string) (t *To
 	}
 }
 
-// Verify fetches a token for a name on terms that are not stored yet, within the bounds on fetches, and does not keep it.
-// It ignores the client's backoff window, since the new terms may be the remedy. If the authorization server set the
-// window (Retry-After), Verify returns a *FailedError until it ends.
+// Verify fetches a token for a name on terms that are not stored yet, and does not keep it. The bounds on fetches
+// apply. It ignores the client's backoff window, since the new terms may be the remedy. But if the authorization
+// server set the window (Retry-After), Verify returns a *FailedError until the window ends.
 func (e *Engine) Verify(ctx context.Context, name Name, terms *Terms) (*grant.Token, error) {
 	if e.passive() {
 		return nil, ErrReadOnly

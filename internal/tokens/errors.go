@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	// ErrNotConfigured: the name has no config, or no such role.
+	// ErrNotConfigured: the config or the role of the name does not exist.
 	ErrNotConfigured = errors.New("not configured")
 	// ErrReadOnly: the request needs a fetch, and this node may not write.
 	ErrReadOnly = errors.New("this node may not fetch tokens")
@@ -17,8 +17,8 @@ var (
 	ErrClosed = errors.New("the secrets engine is stopping")
 )
 
-// WaitError is the error of a caller whose wait ended before the fetch. The fetch continues. Unwrap returns the error
-// of the caller's context, or context.DeadlineExceeded.
+// WaitError is the error if a caller's wait ended before the fetch. The fetch continues. Unwrap returns the error of
+// the caller's context, or context.DeadlineExceeded.
 type WaitError struct {
 	// Name is the name of the token.
 	Name Name

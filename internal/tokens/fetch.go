@@ -11,9 +11,9 @@ import (
 type outcome struct {
 	// terms are the terms that were read; nil if err is set.
 	terms *Terms
-	// stored is the token in storage, if the attempt loads it; nil if storage has none.
+	// stored is the token in storage, if the attempt loads it and it exists; else nil.
 	stored *Token
-	// token is the authorization server's; nil if it was not called, or failed.
+	// token is the authorization server's token; nil if the server was not called, or if the request failed.
 	token *Token
 	// saved reports whether token is stored, or need not be.
 	saved bool
@@ -59,8 +59,8 @@ func (s *slot) ask(a attempt, f *flight, terms *Terms) outcome {
 	}
 }
 
-// askInside is ask after the gates. If another name probes for the same client, it returns a channel which closes when
-// the probe has ended.
+// askInside is ask after the gates. If another name probes for the same client, it returns a channel. The channel
+// closes when the probe has ended.
 func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o outcome, probing <-chan struct{}) {
 	if waited { // the configuration may have changed
 		if o = s.look(a.ctx, false); o.err != nil {
@@ -114,8 +114,8 @@ func (s *slot) askInside(a attempt, f *flight, terms *Terms, waited bool) (o out
 	return o, nil
 }
 
-// obtain calls the authorization server. A token with a lifetime of a second may expire on the way, since it counts from
-// a whole second: then obtain fetches another one at once.
+// obtain calls the authorization server. A lifetime counts from a whole second, so a token with a lifetime of a
+// second may expire on the way: then obtain fetches another one at once.
 func (e *Engine) obtain(ctx context.Context, terms *Terms) (*Token, error) {
 	for again := false; ; again = true {
 		answer, err := e.fetch(ctx, terms)
@@ -143,8 +143,8 @@ func (s *slot) logFailure(f *failure, held bool, now time.Time) {
 		"token_held", s.held.Load().ValidAt(now))
 }
 
-// save stores a token before it is handed out, so that a failover does not return to the previous one. It returns with
-// the server's write lock held, for the commit of the outcome.
+// save stores a token before it is handed out: after a failover the next node must not serve the previous one. It
+// returns with the server's write lock held, for the commit of the outcome.
 func (s *slot) save(a attempt, o outcome) (_ outcome, unlock func()) {
 	unlock, err := s.engine.lock(s.engine.ctx, s.name.Server)
 	if err != nil {
@@ -167,8 +167,8 @@ func (s *slot) saved(o outcome) outcome {
 	return o
 }
 
-// owes reports whether storage must change before the token is handed out. For a short-lived token it must only if it
-// may hold an older token, which a restart would load.
+// owes reports whether storage must change before the token is handed out. A short-lived token is not stored, so
+// storage must change only if it may hold an older token: a restart would load that.
 func (s *slot) owes(t *Token) bool {
 	if !ShortLived(t.Lifetime()) {
 		return true

@@ -14,7 +14,7 @@ type flight struct {
 	replaces string
 	// awaited reports whether a caller waits, or has waited, for the flight. Otherwise it is background work.
 	awaited atomic.Bool
-	// leavePlace gives back the place for background work; nil if the flight holds none. Only the flight's own
+	// leavePlace gives back the flight's place for background work; nil without a place. Only the flight's own
 	// goroutine uses it.
 	leavePlace func()
 	// timed reports whether the token's own timer asked for the flight.
@@ -37,9 +37,9 @@ func (f *flight) leave() {
 	}
 }
 
-// waitMost is how long a caller waits for a flight, with its time in queues. Vault's seal and step-down wait for
-// requests, so every request must end within 5 s, even if an authorization server hangs. Half a second is for the rest
-// of the request.
+// waitMost bounds a caller's wait for a flight, the flight's time in queues included. Vault's seal and step-down wait
+// for requests, so every request must end within 5 s, even if an authorization server hangs. The rest of the request
+// has half a second.
 const waitMost = 4500 * time.Millisecond
 
 // wait waits for the flight until ctx ends.

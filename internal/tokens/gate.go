@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds on concurrent fetches. Each hanging host holds hostFetches, so allFetches/hostFetches hanging hosts are
-// needed to delay another host. Background work has other bounds: see lines.
+// Bounds on concurrent fetches. A hanging host holds at most hostFetches, so only allFetches/hostFetches hanging
+// hosts together delay another host. Background work has other bounds: see lines.
 const (
 	hostFetches = 8
 	allFetches  = 256
@@ -20,10 +20,10 @@ type gates struct {
 	hosts *shared[*gate]
 }
 
-// gate admits a number of fetches. Those with waiting callers go first.
+// gate bounds concurrent fetches. Fetches with waiting callers go first.
 type gate struct {
 	permits *semaphore.Weighted
-	readers atomic.Int64 // that wait for a permit
+	readers atomic.Int64 // fetches with waiting callers that wait for a permit
 }
 
 func newGates() *gates {
@@ -32,9 +32,9 @@ func newGates() *gates {
 
 func newGate(n int64) *gate { return &gate{permits: semaphore.NewWeighted(n)} }
 
-// enter waits for a place at host and then for one over all: a fetch which waits for a hanging host must not hold a
-// place for another host. awaited reports whether a caller waits for the fetch. waited reports whether there was a
-// queue. The caller calls leave if err is nil.
+// enter waits for a place at host and then for one over all, in this order: while a fetch waits for a hanging host,
+// it must not hold a place that another host needs. awaited reports whether a caller waits for the fetch. waited
+// reports whether there was a queue. The caller calls leave if err is nil.
 func (g *gates) enter(ctx context.Context, host string, awaited *atomic.Bool) (leave func(), waited bool, err error) {
 	h, release := g.hosts.use(host)
 	waitedHost, err := h.enter(ctx, awaited)
@@ -55,8 +55,8 @@ func (g *gates) enter(ctx context.Context, host string, awaited *atomic.Bool) (l
 	}, waitedHost || waitedAll, nil
 }
 
-// enter takes a permit. The semaphore is first come, first served: so background work which queued for a permit passes
-// it on while readers queue.
+// enter takes a permit. The semaphore is first come, first served. So background work that queued for a permit gives
+// it back while readers queue, and queues again.
 func (g *gate) enter(ctx context.Context, awaited *atomic.Bool) (waited bool, err error) {
 	if awaited.Load() {
 		g.readers.Add(1)

@@ -11,13 +11,13 @@ const (
 	allBackground  = allFetches - allFetches/4
 )
 
-// turn is a background refresh which waits for a place, or for the end of another name's probe. Thousands may wait
-// after an outage, so it has a goroutine only when its turn comes.
+// turn is a background refresh in a queue: for a place, or for the end of another name's probe. Thousands may wait
+// after an outage, so each gets a goroutine only when its turn comes.
 type turn struct {
 	// timed reports whether the token's own timer asked for the refresh.
 	timed bool
-	// start continues the refresh, with the place if it waited for one. It returns false if the refresh no longer
-	// waits or the engine is closing: then the place is still free.
+	// start continues the refresh, with the place if it waited for one. It returns false if the refresh has left the
+	// queue or the engine is closing: then the place is still free.
 	start func() bool
 }
 
@@ -62,8 +62,8 @@ func (l *lines) enter(host string, t *turn) bool {
 	return false
 }
 
-// leave gives back a place at host. It returns the next turn that gets a place, and its host; nil if no waiting turn
-// can use it.
+// leave gives back a place at host. It returns the turn that gets a place next, and its host; nil if the place stays
+// free.
 func (l *lines) leave(host string) (t *turn, at string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,8 +11,7 @@ import (
 // loaders is how many stored tokens are loaded concurrently at the start.
 const loaders = 8
 
-// LoadAll loads the stored tokens and sets their timers, in the background. If a name is read meanwhile, it is loaded
-// at once.
+// LoadAll loads the stored tokens and sets their timers, in the background. A read meanwhile loads its token at once.
 func (e *Engine) LoadAll() {
 	e.Retry(retryKey{what: listTokens}, time.Now(), "stored tokens could not be listed", func(ctx context.Context) error {
 		names, err := e.store.Names(ctx)
@@ -20,7 +19,7 @@ func (e *Engine) LoadAll() {
 			return err
 		}
 		for _, name := range names {
-			e.slot(name) // a change of credentials while it is loaded must reach it
+			e.slot(name) // so that a change of credentials during the load reaches it
 		}
 		e.spawn(func() { e.loadEach(names) })
 		return nil
@@ -72,8 +71,8 @@ func (e *Engine) dropOrphan(ctx context.Context, name Name) error {
 	})
 }
 
-// Invalidate drops the held token and failure of a name, since another node has changed its stored state. For a server
-// it does so for all its roles too. It loads the stored state in the background.
+// Invalidate drops the held token and failure of a name, since another node has changed its stored state. If the name
+// is a server, it does so for all roles too. It loads the stored state in the background.
 func (e *Engine) Invalidate(name Name) {
 	for _, s := range e.affected(name) {
 		e.reload(s)
@@ -93,8 +92,8 @@ func (e *Engine) reload(s *slot) {
 	}
 }
 
-// forget empties the slot, so that storage is read next. It reports whether to load the slot now. A slot that was not
-// loaded is being loaded, or is left to its next reader.
+// forget empties the slot, so that storage is read next. It reports whether to load the slot now: an unloaded slot is
+// being loaded already, or its next reader loads it.
 func (s *slot) forget() (load bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,7 +2,7 @@ package tokens
 
 import "time"
 
-// view holds everything on which the decision about a name's next fetch depends.
+// view is the input of the decision about a name's next fetch.
 type view struct {
 	now time.Time
 	// token is the held token, valid or not; nil without one, or if a broker reported it as refused.
@@ -45,7 +45,7 @@ type step struct {
 	serve bool
 }
 
-// next decides the next action for a name. It is the only place that does.
+// next decides the next action for a name. Every such decision is made here.
 func next(v view) step {
 	valid := v.token.ValidAt(v.now)
 	due := v.now
@@ -82,7 +82,7 @@ func (v view) idle() bool {
 	return v.idleTimeout > 0 && v.now.Sub(v.lastRead) > max(v.idleTimeout, v.token.Lifetime())
 }
 
-// leftToExpire reports whether a due refresh is skipped, since callers no longer read the token.
+// leftToExpire reports whether a due refresh is skipped, since callers have stopped reading the token.
 func (v view) leftToExpire() bool {
 	return !v.stopped && v.token != nil && left(v.token.RefreshAt, v.now) <= 0 && v.idle()
 }

@@ -10,7 +10,7 @@ type Observer interface {
 	// Fetched reports a request to an authorization server, its duration and its error, nil if it returned a token.
 	// The error is a *grant.RefusedError, a *grant.UnavailableError, or a context's if the request was cancelled.
 	Fetched(took time.Duration, err error)
-	// Shared reports a caller who waits for a fetch already under way.
+	// Shared reports that a caller waits for a fetch already under way.
 	Shared()
 	// Refreshed reports a replaced token, and the delay of its refresh. It is not called for a token that was left
 	// to expire.

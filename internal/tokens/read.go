@@ -11,7 +11,7 @@ type Answer struct {
 	TTL int64
 }
 
-// read is the hot path. It returns the held token if that can be handed out as it is.
+// read is the hot path. It returns the held token if it can be handed out as it is.
 func (s *slot) read(now time.Time) (Answer, bool) {
 	t := s.held.Load()
 	if !t.ValidAt(now) {
@@ -40,14 +40,14 @@ func (s *slot) read(now time.Time) (Answer, bool) {
 // client (1 to 1.5 s, then 2 to 3 s): without an active node, a retry gets the held token.
 const reportEvery = 5 * time.Second
 
-// reports reports whether a passive node forwards this read of a due token, to tell the active node that the token is
-// read. It forwards one read in reportEvery, and the held token serves the others.
+// reports reports whether a passive node forwards this read of a due token, so that the active node refreshes it. The
+// node forwards one read in reportEvery, and serves the held token to the others.
 func (s *slot) reports(now time.Time) bool {
 	at, last := int64(now.Sub(s.engine.epoch)), s.reported.Load()
 	return (last == 0 || at-last >= int64(reportEvery)) && s.reported.CompareAndSwap(last, at)
 }
 
-// answer is the held token with its TTL.
+// answer returns the token with its TTL.
 func (s *slot) answer(t *Token, now time.Time) Answer {
 	var retry time.Time
 	if f := s.failed.Load(); f != nil {
@@ -56,7 +56,7 @@ func (s *slot) answer(t *Token, now time.Time) Answer {
 	return Answer{Token: t, TTL: t.readAgain(now, retry)}
 }
 
-// overdue starts a due refresh without a timer: callers had not read the token for long, or the wall clock was set
+// overdue starts a due refresh without a timer: callers had stopped reading the token, or the wall clock was set
 // ahead.
 func (s *slot) overdue(now time.Time) {
 	if s.flight.Load() != nil || s.turn.Load() != nil {
@@ -113,7 +113,7 @@ func (s *slot) serve(st step, now time.Time, t *Token) (*Token, *flight, error) 
 		s.engine.observer.Shared()
 	case left(st.at, now) > 0:
 		f := s.failed.Load()
-		s.advance(now) // now a caller asks, so the next attempt may be set
+		s.advance(now) // a caller asks now, so the next attempt gets its timer
 		return nil, nil, f.err(s.name)
 	default:
 		if err := s.launch(&flight{replaces: t.ID()}); err != nil {

@@ -49,9 +49,9 @@ func (r *retries) add(key any, at time.Time, complaint string, do func(context.C
 	}
 }
 
-// LateCommit is how long a failed write may still take effect: storage that timed out may still wait for other nodes.
-// Vault's raft does. But a leader that cannot reach them steps down within a few seconds, and then another node serves
-// the mount.
+// LateCommit is how long a failed write may still take effect: after a timeout storage may still wait for other
+// nodes, as Vault's raft does. A leader that cannot reach them steps down within a few seconds, and then another node
+// serves the mount.
 const LateCommit = 15 * time.Second
 
 // run works until all tasks are done or ctx ends.
@@ -74,8 +74,8 @@ func (r *retries) run() {
 	}
 }
 
-// due returns the keys of the tasks due now or, without any, how long to wait. done reports whether all tasks are done,
-// and the worker must end.
+// due returns the keys of the tasks that are due now. If there are none, it returns how long to wait; or, if all
+// tasks are done and the worker must end, done.
 func (r *retries) due(now time.Time) (keys []any, wait time.Duration, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -26,8 +26,8 @@ func (s *slot) due(now time.Time) bool {
 	return wait <= 0
 }
 
-// setTimer arms the slot's timer; none may be armed. A stopped timer that still fires is harmless: advance decides
-// again. mu is held.
+// setTimer arms the slot's timer, which must be stopped. A stopped timer may still fire: due decides again. mu is
+// held.
 func (s *slot) setTimer(wait time.Duration) {
 	s.timer = time.AfterFunc(wait, func() {
 		s.mu.Lock()
@@ -95,10 +95,11 @@ func (s *slot) waitForProbe(c *client, timed bool) {
 	}
 }
 
-// launch starts a flight. mu is held, and no flight is under way. It returns ErrClosed if the engine is closing.
+// launch starts a flight. It returns ErrClosed if the engine is closing. mu is held, and a flight must not be under
+// way.
 func (s *slot) launch(f *flight) error {
 	f.name, f.done = s.name, make(chan struct{})
-	if t := s.turn.Load(); t != nil { // a caller may not wait for its turn: it is the same refresh
+	if t := s.turn.Load(); t != nil { // a caller starts the queued refresh before its turn
 		f.timed = t.timed
 	}
 	a := s.begin()
@@ -119,8 +120,8 @@ func (s *slot) fly(f *flight, a attempt) {
 		var o outcome
 		unlock := func() {}
 		if terms == nil {
-			// This read precedes every call to an authorization server: a plugin without its Vault must not call
-			// one.
+			// This read precedes every call to an authorization server, so a plugin that has lost its Vault never
+			// calls one.
 			o = s.look(a.ctx, a.load)
 		} else {
 			o = s.ask(a, f, terms)
@@ -204,8 +205,8 @@ func (s *slot) commit(f *flight, a attempt, o outcome) (progress, attempt) {
 	return ended, a
 }
 
-// wake starts due flights for the names of a client that works again. It leaves out the names of the server being
-// written, if any: the write starts these on its terms.
+// wake starts due flights for the names of a client that works again. It leaves out the names of the server that is
+// being written, if any: the write starts their flights, on the new terms.
 func (e *Engine) wake(c *client, written string) {
 	now := time.Now()
 	e.slots.Range(func(_, v any) bool {

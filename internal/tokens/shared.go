@@ -5,7 +5,7 @@ import "sync"
 // shared holds one value per key while it is in use.
 type shared[T any] struct {
 	create func() T
-	// keep reports whether to keep an unused value; nil keeps none.
+	// keep reports whether to keep an unused value. If it is nil, unused values are dropped.
 	keep func(T) bool
 
 	mu     sync.Mutex // guards the fields below; held while create and keep run

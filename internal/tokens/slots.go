@@ -29,8 +29,8 @@ type Engine struct {
 	cancel context.CancelFunc
 	epoch  time.Time // lastRead of each slot counts from here
 
-	// locks are the write locks, one per server. A config and its roles share one, since a write of the config
-	// changes the roles' terms. Storing a config, a role or a token needs it.
+	// locks are the write locks, one per server. Storing a config, a role or a token needs it. A config and its roles
+	// share one lock, since a write of the config changes the roles' terms.
 	locks *shared[*semaphore.Weighted]
 
 	unsavable atomic.Bool // whether storage hung at the last save
@@ -83,7 +83,7 @@ type slot struct {
 	// next background flight.
 	storageFailures int
 	storageRetryAt  time.Time
-	// triedRun is the beginning of the client's run of failures in which a request for this name last failed. The
+	// triedRun is the beginning of the client's latest run of failures in which a request for this name failed. The
 	// flight writes it under mu and reads it without.
 	triedRun time.Time
 	// timer fires when the next background work is due; nil without any.
@@ -92,7 +92,7 @@ type slot struct {
 	cancelAttempt context.CancelFunc
 }
 
-// peek returns the slot of a name, nil without one. It takes no lock.
+// peek returns the slot of a name, nil without one, and takes no lock.
 func (e *Engine) peek(name Name) *slot {
 	if s, ok := e.slots.Load(name); ok {
 		return s.(*slot)
@@ -223,7 +223,7 @@ func (s *slot) touch(now time.Time) {
 	}
 }
 
-// view is the input of next. token is the held token, or nil if the caller cannot use it. mu is held.
+// view returns the input of next. token is the held token, or nil if the caller cannot use it. mu is held.
 func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	v := view{
 		now:            now,
@@ -244,10 +244,11 @@ func (s *slot) view(now time.Time, token *Token, asked bool) view {
 	return v
 }
 
-// windowEnd is the end of f's backoff window for the name, which holds the token t; nil if callers wait for one. If
-// only requests for other names of the client have failed, the fault may be in these names. So this name may try
-// headStart earlier and, shortly before its token ends, waits no longer than they do. The names of a server share its
-// credentials: if these were refused for one name, the others have no head start. mu is held, or the flight calls it.
+// windowEnd returns the end of f's backoff window for the name. t is the held token; nil if callers wait for another.
+// If only requests for other names of the client have failed, the fault may be in those names. So this name may try
+// headStart earlier, and shortly before t expires its window is as short as if callers waited. The names of a server
+// share its credentials: if these were refused for one name, the others don't get the head start. mu is held, or the
+// flight calls it.
 func (s *slot) windowEnd(f *failure, t *Token, now time.Time) time.Time {
 	end := f.end(t.ValidAt(now))
 	c := f.current()

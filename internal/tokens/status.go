@@ -16,7 +16,7 @@ const (
 	StateFailing State = "failing"
 	// StateDown: the latest fetch failed, and a valid token is not held.
 	StateDown State = "down"
-	// StateIdle: the token is left to expire, since callers no longer read it.
+	// StateIdle: the token is left to expire, since callers have stopped reading it.
 	StateIdle State = "idle"
 	// StateEmpty: a valid token is not held; the next read fetches one.
 	StateEmpty State = "empty"
@@ -25,7 +25,7 @@ const (
 // States returns every state, the worst last.
 func States() []State { return []State{StateOK, StateIdle, StateEmpty, StateFailing, StateDown} }
 
-// Status is the health of a name. It holds no secret.
+// Status is the health of a name, without secrets.
 type Status struct {
 	State State
 	// Token is the held token if it is valid, for its ID and times; else nil.

@@ -15,7 +15,7 @@ type Name struct {
 	Role string
 }
 
-// String is the name as the API's paths spell it: "server" or "server/role".
+// String returns the name as the API's paths spell it: "server" or "server/role".
 func (n Name) String() string {
 	if n.Role == "" {
 		return n.Server
@@ -33,9 +33,10 @@ type Terms struct {
 	Client string
 	// DefaultTTL is the lifetime if the authorization server does not send one; > 0.
 	DefaultTTL time.Duration
-	// MaxTTL caps the lifetime; 0 is no cap.
+	// MaxTTL caps the lifetime; 0 means unlimited.
 	MaxTTL time.Duration
-	// IdleTimeout is how long after its last read a token is still refreshed, at least its lifetime; 0 is forever.
+	// IdleTimeout is how long after its last read a token is still refreshed, or the token's lifetime if that is
+	// longer; 0 means forever.
 	IdleTimeout time.Duration
 	// Fetch calls the authorization server once, with its own timeout. Its errors are *grant.RefusedError,
 	// *grant.UnavailableError or the context's.

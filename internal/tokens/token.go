@@ -16,8 +16,8 @@ import (
 type Token struct {
 	// AccessToken is the secret itself (RFC 6749 section 1.4).
 	AccessToken string
-	// Scope is the granted scope, space-delimited; empty if the authorization server did not send one and none was
-	// asked for (RFC 6749 section 5.1).
+	// Scope is the granted scope, space-delimited; empty if neither the request nor the answer had one (RFC 6749
+	// section 5.1).
 	Scope string
 	// Shape is the shape of the token's terms. A token of another shape than its name's terms is never held.
 	Shape string
@@ -50,21 +50,21 @@ func (t *Token) ID() string {
 	return t.id
 }
 
-// Authorization is the value of the Authorization header (RFC 6750 section 2.1). It is made once, since each read needs
-// it.
+// Authorization returns the value of the Authorization header (RFC 6750 section 2.1). It is made once, since each
+// read needs it.
 func (t *Token) Authorization() string { return t.authorization }
 
-// IssuedText is Issued in RFC 3339 format, in UTC. It is made once, since each read needs it.
+// IssuedText returns Issued in RFC 3339 format, in UTC. It is made once, since each read needs it.
 func (t *Token) IssuedText() string { return t.issued }
 
-// ExpiresText is Expires in the same format.
+// ExpiresText returns Expires in the same format.
 func (t *Token) ExpiresText() string { return t.expires }
 
-// Lifetime is the time from Issued to Expires.
+// Lifetime returns the time from Issued to Expires.
 func (t *Token) Lifetime() time.Duration { return t.Expires.Sub(t.Issued) }
 
-// RotationPeriod is the refresh interval without jitter, in whole seconds. It is at least 1, the least that the Vault
-// Secrets Operator accepts.
+// RotationPeriod returns the refresh interval without jitter, in whole seconds. It is at least 1: the Vault Secrets
+// Operator refuses 0.
 func (t *Token) RotationPeriod() int64 {
 	l := t.Lifetime()
 	return max(1, int64((l-margin(l))/time.Second))
@@ -77,18 +77,18 @@ const shortest = 10 * time.Second
 // ShortLived reports whether a token of the given lifetime is fetched when it is read, and not refreshed ahead.
 func ShortLived(lifetime time.Duration) bool { return lifetime < shortest }
 
-// ValidAt reports whether the token may be handed out at now, by both the monotonic and the wall clock: a wall clock
-// that was set back must not revive a token, and the token's holders use a wall clock that was set ahead.
+// ValidAt reports whether the token may be handed out at now, by both the monotonic and the wall clock. A wall clock
+// that was set back must not revive a token. A wall clock that was set ahead counts, since brokers go by theirs.
 func (t *Token) ValidAt(now time.Time) bool {
 	return t != nil && left(t.Expires, now) > 0
 }
 
-// left is the time from now to at, the shorter one by the monotonic and the wall clock.
+// left returns the time from now to at, by the monotonic or the wall clock, whichever gives less.
 func left(at, now time.Time) time.Duration {
 	return min(at.Sub(now), at.Round(0).Sub(now.Round(0)))
 }
 
-// margin is how long before its end a token of the given lifetime is refreshed.
+// margin returns how long before its end a token of the given lifetime is refreshed.
 func margin(lifetime time.Duration) time.Duration {
 	return max(lifetime/4, min(30*time.Second, lifetime/2))
 }
@@ -115,7 +115,7 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	// lifetime.
 	interval := max(lifetime-m-jitter(m/10), min(time.Second, lifetime))
 	// Authorization servers count in whole seconds: if a token was issued half a second into one, its exp (RFC 7519
-	// section 4.1.4) is half a second before the end of its expires_in. It expires at the earlier one.
+	// section 4.1.4) is half a second before the end of its expires_in. The earlier one counts.
 	issued := answer.RequestedAt.Add(-time.Duration(answer.RequestedAt.Nanosecond()))
 	expires := issued.Add(lifetime)
 	t := &Token{
@@ -132,11 +132,11 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 	return t
 }
 
-// earlyRetries is how often a refresh that returned the same token is repeated before the token's end.
+// earlyRetries is how many more refreshes precede the token's end after one that returned the same token.
 const earlyRetries = 2
 
-// repeated is t after the authorization server returned the same token again. Its time of issue stays, and its end never
-// moves later while it is valid: a server that repeats a token may still announce the full lifetime.
+// repeated returns t after the authorization server returned the same token again. Its time of issue stays, and its
+// end never moves later while it is valid: the server may announce the full lifetime each time.
 func (t *Token) repeated(again *Token, now time.Time) *Token {
 	next := *t
 	next.checked = again.checked
@@ -159,7 +159,7 @@ func (t *Token) repeated(again *Token, now time.Time) *Token {
 	return &next
 }
 
-// rebased is a stored token, whose times have only the wall clock, with a monotonic reading from now. The rest of its
+// rebased returns a stored token with monotonic readings: its stored times have only the wall clock. Its remaining
 // life is capped by its lifetime, in case the wall clock was set back since it was stored.
 func (t *Token) rebased(now time.Time) *Token {
 	wall := now.Round(0)
@@ -173,7 +173,7 @@ func (t *Token) rebased(now time.Time) *Token {
 	return &next
 }
 
-// dueBy is t with a refresh that is due by now.
+// dueBy returns t with a refresh that is due at now, or earlier.
 func (t *Token) dueBy(now time.Time) *Token {
 	next := *t
 	next.RefreshAt = minTime(next.RefreshAt, now)
@@ -195,8 +195,8 @@ func (t *Token) sealTimes() {
 	t.expires = t.Expires.UTC().Format(time.RFC3339)
 }
 
-// readAgain is the number of whole seconds after which a caller should read the token again, at least 1. retry is the
-// time of the next attempt if a refresh has failed, else zero.
+// readAgain returns the number of whole seconds after which a caller should read the token again, at least 1. retry
+// is the time of the next attempt if a refresh has failed, else zero.
 //
 // Vault Agent reads again after exactly ttl+1 s, without jitter, so the jitter is drawn here. The result ends two seconds
 // before the token's end if possible. For lifetimes from 15 s up, that matters only if a refresh is late.
@@ -214,7 +214,7 @@ func (t *Token) readAgain(now, retry time.Time) int64 {
 	return max(1, min(secs, int64(left(t.Expires, now)/time.Second)-2))
 }
 
-// wholeSeconds is d in seconds, rounded up.
+// wholeSeconds returns d in seconds, rounded up.
 func wholeSeconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)
 }

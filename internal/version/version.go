@@ -48,6 +48,6 @@ func of(release, commit string, info *debug.BuildInfo) string {
 	return version
 }
 
-// shortened matches the part of a commit's hash used in a version: 12 digits, or more until one is a letter if it
-// begins with 0, as numbers in a semantic version have no leading zero.
+// shortened matches the part of a commit's hash that a version uses: 12 characters. If these are a number that begins
+// with 0, it continues to the next letter: a semantic version has no numbers with a leading zero.
 var shortened = regexp.MustCompile(`^(0\d{11,}[a-f]?|.{1,12})`)
