@@ -23,10 +23,10 @@ type Attempt struct {
 type Error struct {
 	// Attempts are in the order in which they were made.
 	Attempts []Attempt
-	// NoMetadata is set if the MCP server publishes no usable metadata.
+	// NoMetadata is set if usable metadata of the MCP server was not found.
 	NoMetadata bool
-	// Issuer is the issuer of the authorization server metadata at the MCP server's origin. The MCP server does
-	// not name that authorization server, but the operator may. "" if the origin publishes none.
+	// Issuer is the issuer of the authorization server metadata at the MCP server's origin; "" if the origin does not
+	// publish any. The MCP server does not name that authorization server, but the operator may.
 	Issuer string
 	// Ended is the error of ctx, if it ended the search; else nil.
 	Ended error
@@ -41,7 +41,7 @@ func (e *Error) Error() string {
 	return text
 }
 
-// Sentence is Error's list on one line.
+// Sentence returns the text of Error on one line, without Issuer.
 func (e *Error) Sentence() string { return strings.Join(e.parts(), "; ") }
 
 func (e *Error) parts() []string {
@@ -50,7 +50,7 @@ func (e *Error) parts() []string {
 		what = "found no protected resource metadata (RFC 9728) of the MCP server"
 	}
 	if e.Ended != nil {
-		what += " in the time that there was"
+		what += " before the time was over"
 	}
 	parts := []string{what}
 	for _, a := range e.Attempts {

@@ -37,9 +37,9 @@ func parseBearer(fields []string) bearer {
 	return b
 }
 
-// parseChallenges reads one WWW-Authenticate field, which may hold several challenges. It skips malformed
-// parts: another scheme's challenge or a malformed parameter must not hide the Bearer challenge. Commas
-// separate both challenges and parameters: a name is a parameter's if "=" follows, else a scheme.
+// parseChallenges reads one WWW-Authenticate field, which may hold several challenges. It skips malformed parts:
+// another scheme's challenge or a malformed parameter must not hide the Bearer challenge. Commas separate both
+// challenges and parameters. If "=" follows a name it is a parameter's, else a scheme's.
 func parseChallenges(field string) []challenge {
 	var all []challenge
 	for s := field; ; {

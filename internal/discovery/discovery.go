@@ -2,9 +2,9 @@
 // resource metadata (RFC 9728) to the metadata of its authorization server (RFC 8414, OpenID Connect
 // Discovery), as MCP's authorization specification prescribes; or from an issuer alone.
 //
-// It never sends credentials. Its result decides which server gets them. So documents must name the resource
-// and the issuer for which they were fetched, and a Policy limits the URLs in them: the owner of an MCP server
-// must not be able to make Vault call its neighbours.
+// It never sends credentials, but its result decides which server gets them. So a document must name the resource or
+// the issuer for which it was fetched. A Policy limits the URLs in documents: the owner of an MCP server must not be
+// able to make Vault call its neighbours.
 package discovery
 
 import (

@@ -173,7 +173,7 @@ func TestAuthorizationServersInOrder(t *testing.T) {
 	if err != nil || got.Issuer != issuer {
 		t.Fatalf("%+v %v", got, err)
 	}
-	const warning = "of the authorization servers that the MCP server names, this is number 4: before it https://as.example.com/?x, http://a.example.com, https://169.254.169.254, which can't be used"
+	const warning = "this is authorization server 4 in the MCP server's list: those before it can't be used (https://as.example.com/?x, http://a.example.com, https://169.254.169.254)"
 	if !slices.Equal(got.Warnings, []string{warning}) {
 		t.Errorf("%q", got.Warnings)
 	}
@@ -271,8 +271,8 @@ func TestTimeIsBounded(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
-		const want = "found no token endpoint in the time that there was\n  " + oauthURL + ": timed out after 10s\n  " +
-			openidURL + ": no answer before the time for the whole search was over"
+		const want = "found no token endpoint before the time was over\n  " + oauthURL + ": timed out after 10s\n  " +
+			openidURL + ": no answer before the time for the whole discovery was over"
 		if _, err := r.Do(ctx); !errors.Is(err, context.DeadlineExceeded) || err.Error() != want {
 			t.Errorf("%v", err)
 		}

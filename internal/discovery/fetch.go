@@ -27,10 +27,9 @@ type call struct {
 	url    *url.URL
 	header http.Header // beside the usual headers; may be nil
 	body   string
-	// policy is the policy of the document that named the URL. It is not used for the origin that the operator
-	// chose.
+	// policy is the policy of the document that named the URL. It does not apply to the operator's own origin.
 	policy Policy
-	// head skips the body: an MCP server's may be an endless event stream.
+	// head skips the body: an MCP server may answer with an endless event stream.
 	head bool
 }
 
@@ -57,7 +56,7 @@ func (s *search) refuse(u *url.URL, reason string) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: reason})
 }
 
-// notFound is the error of the search as it stands.
+// notFound returns the error of a search that ends without a result.
 func (s *search) notFound(ctx context.Context) *Error {
 	return &Error{Attempts: s.attempts, Ended: reach.Ended(ctx)}
 }
@@ -67,7 +66,7 @@ func (s *search) fail(u *url.URL, f *failure) {
 	s.attempts = append(s.attempts, Attempt{URL: shownURL(u), Reason: f.reason, Temporary: f.temporary, down: f.down})
 }
 
-// do makes one request: bounded in size and time, without following redirects.
+// do makes one request, bounded in size and time. It does not follow redirects.
 func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	own := origin(c.url) == s.origin
 	if reason := s.callable(c.url, c.policy); reason != "" {
@@ -93,13 +92,13 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 		req.Header[name] = values
 	}
 	transport, proxied := s.transport(req, own, c.policy)
-	// Not over an http.Client, which would follow redirects, and whose errors hold the URL.
+	// An http.Client would follow redirects, and its errors contain the URL.
 	resp, err := transport.RoundTrip(req)
 	from := hostAddr(c.url.Hostname())
 	if p := remote.Load(); own && p != nil && !proxied {
 		if tcp, ok := (*p).(*net.TCPAddr); ok {
 			from = tcp.AddrPort().Addr()
-			// Documents may name URLs of this origin too: its name must not resolve elsewhere for them.
+			// Documents may name URLs of this origin too: then its name must not resolve to another kind of address.
 			s.own = policyFor(from)
 		}
 	}
@@ -118,8 +117,7 @@ func (s *search) do(ctx context.Context, c call) (*answer, *failure) {
 	if c.head {
 		return a, nil
 	}
-	// At the timeout the connection closes. The server may notice and end its answer properly, although it is
-	// incomplete.
+	// At the timeout the connection closes. If the server notices, it may end an incomplete answer properly.
 	if a.body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err != nil || reach.Ended(timed) != nil {
 		return nil, s.failed(ctx, timed, err, false)
 	}
@@ -142,8 +140,8 @@ func (s *search) document(ctx context.Context, u *url.URL, policy Policy) (*answ
 	return a, nil
 }
 
-// callable returns why a URL must not be called, or "". It makes the checks that need no lookup, also of token
-// endpoints, which are called later. The guard checks the address when dialling.
+// callable returns why a URL must not be called, or "". It checks what can be checked without a lookup, also for
+// token endpoints, which are called later. The guard checks the address when dialling.
 func (s *search) callable(u *url.URL, policy Policy) string {
 	addr := hostAddr(u.Hostname())
 	if addr.IsValid() {
@@ -158,7 +156,7 @@ func (s *search) callable(u *url.URL, policy Policy) string {
 	return ""
 }
 
-// guard is the policy for a URL: the policy of the operator's own origin, or of the document that named it.
+// guard returns the policy for a URL: the policy of the operator's own origin, or of the document that named the URL.
 func (s *search) guard(own bool, policy Policy) Policy {
 	if own {
 		policy = s.own
@@ -171,13 +169,14 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 	if s.base != nil {
 		return s.base, false
 	}
-	// The guard would check only a proxy's address, and the proxy would call the URL unchecked.
+	// Only the operator's own origin may use a proxy: the guard would check just the proxy's address, and the proxy
+	// would call any URL.
 	dialer := &net.Dialer{Resolver: s.resolver, Control: s.guard(own, policy).Control}
 	t := reach.NewTransport(s.roots)
 	t.DialContext = dialer.DialContext
 	if own {
 		if proxy, err := s.proxy(req); err != nil || proxy != nil {
-			// The proxy is dialled, which the owner of the environment chose.
+			// The connection goes to the proxy, which the owner of the environment chose.
 			dialer.Control = nil
 			t.Proxy = func(*http.Request) (*url.URL, error) { return proxy, err }
 			proxied = true
@@ -189,7 +188,7 @@ func (s *search) transport(req *http.Request, own bool, policy Policy) (_ http.R
 // failed returns why a request failed.
 func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *failure {
 	if reach.Ended(ctx) != nil {
-		return &failure{reason: "no answer before the time for the whole search was over", temporary: true, down: true, unreached: unreached}
+		return &failure{reason: "no answer before the time for the whole discovery was over", temporary: true, down: true, unreached: unreached}
 	}
 	if reach.Ended(timed) != nil {
 		return &failure{reason: fmt.Sprintf("timed out after %s", s.Timeout), temporary: true, down: true, unreached: unreached}
@@ -199,7 +198,7 @@ func (s *search) failed(ctx, timed context.Context, err error, unreached bool) *
 	return &failure{reason: reason, temporary: temporary, down: !guarded, unreached: unreached}
 }
 
-// statusText is the status of an answer. For a redirect it adds the location, without its secret parts.
+// statusText returns the status of an answer. For a redirect it adds the location, without its secret parts.
 // Redirects are not followed: they would bypass the guard's exceptions, and metadata is at its well-known URL.
 func statusText(from *url.URL, a *answer) string {
 	if a.status/100 != 3 {

@@ -201,7 +201,7 @@ func TestAnswerThatIsTooSlow(t *testing.T) {
 				<-req.Context().Done()
 			})
 			_, err := from(s, s.URL).Do(ctx)
-			const want = "/.well-known/oauth-authorization-server: no answer before the time for the whole search was over"
+			const want = "/.well-known/oauth-authorization-server: no answer before the time for the whole discovery was over"
 			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), s.URL+want) {
 				t.Error(err)
 			}

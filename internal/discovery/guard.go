@@ -20,21 +20,21 @@ type Policy struct {
 	Private bool `json:"private,omitempty"`
 }
 
-// policyFor is the policy for the URLs in an answer from addr: a server inside the network may name neighbours.
-// addr must be the address of the answer's connection, not of another lookup: otherwise a public server could
-// get access to the private network by resolving its name there once.
+// policyFor returns the policy for the URLs in an answer from addr: a server inside the network may name neighbours.
+// addr must be the address of the answer's connection. With the address of another lookup, a public server could get
+// access to the private network: it would resolve its name there once.
 func policyFor(addr netip.Addr) Policy {
 	kind, _ := classify(addr)
 	return Policy{Loopback: kind == loopback, Private: kind == private}
 }
 
-// Or is the policy which also permits loopback and private addresses if all is set. all is the operator's
-// allow_private_addresses, which holds while it is set.
+// Or returns the policy for a call. If all is set, the operator's current allow_private_addresses, it permits
+// loopback and private addresses too.
 func (p Policy) Or(all bool) Policy {
 	return Policy{Loopback: p.Loopback || all, Private: p.Private || all}
 }
 
-// AddressError means that an address was not called, since the policy does not permit it.
+// AddressError means that the policy does not permit to call an address.
 type AddressError struct {
 	// Addr is the address in plain form.
 	Addr netip.Addr
@@ -61,8 +61,8 @@ func (p Policy) Check(addr netip.Addr) error {
 	return &AddressError{Addr: addr.Unmap(), Kind: name, Never: kind == never}
 }
 
-// Control is for net.Dialer.Control, which is called with the resolved address, between the lookup and the
-// connection: a second lookup, which could differ, is not made.
+// Control is a net.Dialer.Control. The dialer calls it with the resolved address, before it connects to that address:
+// a second lookup, which could differ, is not made.
 func (p Policy) Control(_, address string, _ syscall.RawConn) error {
 	addr, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -80,8 +80,8 @@ const (
 	never
 )
 
-// special are the IPv4 and IPv6 addresses that are not public, from the registries of special-purpose
-// addresses (RFC 6890), and those reserved by clouds. The first match counts.
+// special lists the kinds of IPv4 and IPv6 addresses: the registries of special-purpose addresses (RFC 6890), and
+// addresses reserved by clouds. The first match counts.
 var special = []struct {
 	prefix netip.Prefix
 	kind   kind
@@ -129,8 +129,8 @@ var special = []struct {
 	{netip.MustParsePrefix("::/0"), never, "reserved"},      // among them IPv4-compatible, local NAT64, site-local
 }
 
-// nat64 is the well-known prefix for IPv4 addresses in a network without IPv4 (RFC 6052). A network's own prefix
-// looks like public addresses, and that network must filter it.
+// nat64 is the well-known prefix for IPv4 addresses in a network without IPv4 (RFC 6052). A network with its own
+// prefix must filter it: the prefix looks public.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 // classify returns the kind of an address and the name of the kind.
@@ -163,7 +163,7 @@ func isOddAddress(host string) bool {
 	return (err == nil || digits && last != "") && !hostAddr(host).IsValid()
 }
 
-// hostAddr is the address of a URL's host, if it needs no lookup; invalid for other names.
+// hostAddr returns the address of a URL's host if it is known without a lookup; else an invalid one.
 func hostAddr(host string) netip.Addr {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") { // RFC 6761 section 6.3

@@ -84,7 +84,7 @@ func parseObject(body []byte) (o object, reason string) {
 	return o, ""
 }
 
-// url is a member that holds a URL: a string of visible ASCII, not too long; else "".
+// url returns a member that is a URL: a string of visible ASCII, not too long; else "".
 func (o object) url(name string) string {
 	var s string
 	if json.Unmarshal(o[name], &s) != nil || !isVisible(s, maxURL) {
@@ -93,7 +93,7 @@ func (o object) url(name string) string {
 	return s
 }
 
-// list is a member that holds an array of strings: those of visible ASCII which are not too long. A string
+// list returns a member that is an array of strings, without those that are too long or not visible ASCII. A string
 // counts as a list of its words. nil if the member is missing or of another type.
 func (o object) list(name string, limit int) []string {
 	var words string
@@ -123,7 +123,7 @@ func isVisible(s string, limit int) bool {
 	return s != "" && len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < '!' || r > '~' })
 }
 
-// scopeTokens keeps the valid scopes (RFC 6749 section 3.3), each once; nil if none is left.
+// scopeTokens returns the valid scopes (RFC 6749 section 3.3), each once; nil instead of an empty list.
 func scopeTokens(list []string) []string {
 	var kept []string
 	for _, s := range list {
@@ -165,7 +165,7 @@ func SameOrigin(a, b string) bool {
 	return odd == "" && odder == "" && origin(u) == origin(v)
 }
 
-// origin is a URL's scheme, host and port. Equal origins are equal strings.
+// origin returns a URL's scheme, host and port. Equal origins are equal strings.
 func origin(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	switch u.Scheme {

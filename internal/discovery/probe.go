@@ -40,9 +40,9 @@ type probe struct {
 	header http.Header
 }
 
-// probes are tried in this order until a challenge names the metadata. GET changes nothing, but many
-// servers answer it with 405 before they check the token. server/discover never opens a session, but servers of
-// earlier versions refuse its version before they check the token. They know initialize.
+// probes are tried in this order until a challenge names the metadata. GET changes nothing, but many servers answer
+// it with 405 before they check the token. server/discover never opens a session, but servers of earlier versions
+// refuse it before they check the token: these know initialize.
 var probes = []probe{
 	{"GET", http.MethodGet, "", nil},
 	{"server/discover", http.MethodPost, discoverBody, http.Header{
@@ -52,9 +52,9 @@ var probes = []probe{
 	{"initialize", http.MethodPost, initializeBody, nil},
 }
 
-// challenge asks the MCP server without a token. It reads the challenge of every status: servers send it
-// with 400, 403 and 405 as well as 401, and RFC 9110 section 11.6.1 permits it in any response. reached is
-// false if the connection failed: the server's other URLs would fail too.
+// challenge asks the MCP server without a token. It reads the challenge whatever the status: servers send it with
+// 400, 403 and 405 as well as 401, and RFC 9110 section 11.6.1 permits it in any response. reached is false if the
+// connection failed: the server's other URLs would fail too.
 func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, reached bool) {
 	var answers tally
 	temporary := false
@@ -103,8 +103,8 @@ func (s *search) challenge(ctx context.Context, server *url.URL) (said hint, rea
 	return said, true
 }
 
-// endSession ends the session that an answer opened, if it did: MCP servers up to 2025-11-25 open one for
-// initialize, and some for every first request. A server that ignores the request has a timeout.
+// endSession ends the session if an answer opened one: MCP servers up to version 2025-11-25 do so for initialize, and
+// some for every first request. If a server ignores endSession, its session times out.
 func (s *search) endSession(ctx context.Context, server *url.URL, a *answer) {
 	id := a.header.Get("Mcp-Session-Id")
 	if !isVisible(id, maxValue) {

@@ -18,13 +18,13 @@ type Request struct {
 	// GrantType is the grant_type of later token requests. If the metadata does not list it, the result has a
 	// warning; "" is client_credentials.
 	GrantType string
-	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts those.
+	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts the system's.
 	CACert string
 	// AllowPrivate permits loopback and private addresses in URLs that documents name.
 	AllowPrivate bool
 	// AllowInsecureHTTP permits http to hosts other than loopback, in any URL.
 	AllowInsecureHTTP bool
-	// Timeout bounds each HTTP request, to the last byte. Above zero. The whole is bounded by Do's ctx.
+	// Timeout bounds each HTTP request, to the last byte. Above zero. Do's ctx bounds the whole search.
 	Timeout time.Duration
 }
 
@@ -32,7 +32,7 @@ type Request struct {
 type network struct {
 	proxy    func(*http.Request) (*url.URL, error) // at the origin of ServerURL or Issuer only
 	resolver *net.Resolver                         // nil is net.DefaultResolver
-	// base, if it is set, sends all requests: then addresses are neither looked up nor checked.
+	// base sends all requests if it is set: then addresses are neither looked up nor checked.
 	base http.RoundTripper
 }
 

@@ -57,7 +57,7 @@ func (s *search) fromServer(ctx context.Context, server *url.URL) (*Result, erro
 	return found, nil
 }
 
-// maxServers is how many of a resource's authorization servers are tried: more would only cost time.
+// maxServers is how many authorization servers of one MCP server are tried: more would only cost time.
 const maxServers = 4
 
 // named tries the authorization servers that an MCP server names, in their order.
@@ -80,14 +80,14 @@ func (s *search) named(ctx context.Context, servers []string, policy Policy) *Re
 		found.Others = slices.Concat(servers[:i], servers[i+1:])
 		found.Others = found.Others[:min(len(found.Others), maxServers)]
 		if i > 0 {
-			found.Warnings = append(found.Warnings, fmt.Sprintf("of the authorization servers that the MCP server names, this is number %d: before it %s, which can't be used", i+1, shown(strings.Join(servers[:i], ", "))))
+			found.Warnings = append(found.Warnings, fmt.Sprintf("this is authorization server %d in the MCP server's list: those before it can't be used (%s)", i+1, shown(strings.Join(servers[:i], ", "))))
 		}
 		return found
 	}
 	return nil
 }
 
-// leave records the authorization servers that are not tried, and how the operator chooses one.
+// leave records authorization servers that are not tried, and how the operator can choose one.
 func (s *search) leave(servers []string, reason string) {
 	for i, issuer := range servers {
 		if i == maxServers {
@@ -100,8 +100,9 @@ func (s *search) leave(servers []string, reason string) {
 	}
 }
 
-// originIssuer is the issuer of the authorization server metadata at an MCP server's origin; "" if it publishes
-// none. MCP's specification of 2025-03-26 used that server. The MCP server does not name it, so the operator must.
+// originIssuer returns the issuer of the authorization server metadata at an MCP server's origin; "" without such
+// metadata. MCP's specification of 2025-03-26 used that server. The MCP server does not name it, so the operator
+// must.
 func (s *search) originIssuer(ctx context.Context, server *url.URL, policy Policy) string {
 	for _, raw := range serverURLs(&url.URL{Scheme: server.Scheme, Host: server.Host}) {
 		u, reason := parseURL(raw)
@@ -158,9 +159,9 @@ func (s *search) resource(ctx context.Context, server *url.URL, said hint, serve
 	return nil, Policy{}
 }
 
-// unfit returns why a document is not the MCP server's, or "". It must name the resource for which it was
-// fetched (RFC 9728 section 3.3): otherwise a server could make a client get tokens for another server, and
-// steal them.
+// unfit returns why a document is not the MCP server's, or "". A document must name the resource for which it was
+// fetched (RFC 9728 section 3.3): otherwise a server could make a client get tokens for another server, and steal
+// them.
 func unfit(m resourceMetadata, server *url.URL, servers bool) string {
 	switch {
 	case m.resource == "":
@@ -173,9 +174,9 @@ func unfit(m resourceMetadata, server *url.URL, servers bool) string {
 	return ""
 }
 
-// covers reports whether a resource identifier covers the URL, as the MCP SDKs compare: the same origin, the same
-// path or one above it, and the same query or none. Servers publish one document for all their paths, and
-// frameworks add a slash.
+// covers reports whether a resource identifier covers the URL, as the MCP SDKs compare them. The origin must be the
+// same, the path the same or one above, the query the same or empty. Servers publish one document for all their
+// paths, and frameworks add a slash.
 func covers(resource string, u *url.URL) bool {
 	r, reason := parseURL(resource)
 	if reason != "" || origin(r) != origin(u) || r.RawQuery != "" && r.RawQuery != u.RawQuery {
@@ -185,7 +186,7 @@ func covers(resource string, u *url.URL) bool {
 	return strings.HasPrefix(segments(u), segments(r))
 }
 
-// resourceURLs are the well-known URLs of an MCP server's metadata: the one of RFC 9728 section 3.1, which keeps
+// resourceURLs returns the well-known URLs of an MCP server's metadata: the one of RFC 9728 section 3.1, which keeps
 // the query, then the one at the root, which MCP adds.
 func resourceURLs(server *url.URL) []string {
 	root := server.Scheme + "://" + server.Host + "/.well-known/oauth-protected-resource"

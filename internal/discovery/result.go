@@ -6,8 +6,8 @@ type Result struct {
 	Issuer string
 	// TokenURL is the token endpoint: an absolute URL, https except as Request permits.
 	TokenURL string
-	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" if it is the
-	// same. Policy is applied to it only at a call, since most clients never call it.
+	// MTLSTokenURL is the token endpoint for clients with a certificate (RFC 8705 section 5); "" if it is the same.
+	// Policy is checked only when it is called: most clients never call it.
 	MTLSTokenURL string
 	// AuthMethods are the token_endpoint_auth_methods_supported; nil if missing, which means
 	// client_secret_basic (RFC 8414 section 2).
@@ -26,8 +26,8 @@ type Result struct {
 
 // Published describes the tokens that an MCP server accepts, from its challenge and its metadata.
 type Published struct {
-	// Scopes are the challenge's scopes, else the metadata's scopes_supported without those of OpenID Connect;
-	// nil if there are none.
+	// Scopes are the challenge's scopes, else the metadata's scopes_supported without those of OpenID Connect; nil if
+	// both are missing.
 	Scopes []string
 	// Resource is the resource identifier (RFC 9728 section 2) as published; "" without metadata.
 	Resource string

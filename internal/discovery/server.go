@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// server fetches the metadata of an issuer's authorization server. policy is the policy of the document that
-// named it.
+// server fetches the metadata of an issuer's authorization server. policy is the policy of the document that named
+// the issuer.
 func (s *search) server(ctx context.Context, issuer string, policy Policy) *Result {
 	u, reason := parseIssuer(issuer)
 	if reason != "" {
@@ -47,7 +47,7 @@ func (s *search) server(ctx context.Context, issuer string, policy Policy) *Resu
 	return nil
 }
 
-// take makes a Result of an authorization server's metadata; reason is why it cannot.
+// take makes a Result of an authorization server's metadata; reason is why the metadata is unusable.
 func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 	m, reason := parseServer(a.body)
 	switch {
@@ -58,7 +58,7 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 	case !SameIssuer(m.issuer, issuer):
 		reason := fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
 		if issuer == s.Issuer && nearlyIssuer(m.issuer, issuer) {
-			reason += ": write issuer exactly so"
+			reason += ": write issuer=" + shown(m.issuer)
 		}
 		return nil, reason
 	case m.token == "":
@@ -100,9 +100,9 @@ func (s *search) endpoint(raw string, policy Policy) string {
 	return ""
 }
 
-// SameIssuer reports whether two issuer identifiers belong to one server: they are identical, as RFC 8414 section
-// 3.3 requires, or one has a slash for its path and the other an empty path. RFC 3986 section 6.2.3 makes these
-// equal, and frameworks add the slash.
+// SameIssuer reports whether two issuer identifiers belong to one server: they are identical, as RFC 8414 section 3.3
+// requires, or one has the path "/" and the other an empty path. RFC 3986 section 6.2.3 makes these equal, and
+// frameworks add the slash.
 func SameIssuer(a, b string) bool {
 	return a == b || withoutRootSlash(a) == withoutRootSlash(b)
 }
@@ -133,8 +133,8 @@ func parseIssuer(raw string) (u *url.URL, reason string) {
 	return u, reason
 }
 
-// serverURLs are the well-known URLs of an issuer's metadata, in MCP's order (RFC 8414 sections 3.1 and
-// 5, OpenID Connect Discovery section 4), without the issuer's final slash.
+// serverURLs returns the well-known URLs of an issuer's metadata, in MCP's order (RFC 8414 sections 3.1 and 5, OpenID
+// Connect Discovery section 4), without the issuer's final slash.
 func serverURLs(issuer *url.URL) []string {
 	root := issuer.Scheme + "://" + issuer.Host
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
@@ -148,7 +148,7 @@ func serverURLs(issuer *url.URL) []string {
 	return urls
 }
 
-// wellKnowns are the fields of a Request, by the well-known name of the metadata that their value leads to.
+// wellKnowns maps the well-known name of a metadata document to the field whose value leads to it.
 var wellKnowns = map[string]string{
 	"oauth-protected-resource":   "server_url",
 	"oauth-authorization-server": "issuer",

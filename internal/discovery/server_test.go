@@ -46,9 +46,9 @@ func TestOneSlashIsNoDifference(t *testing.T) {
 
 func TestErrorSuggestsTheExactSpellingOfAnIssuer(t *testing.T) {
 	for spelled, hint := range map[string]string{
-		"https://as.example.com/a/":    ": write issuer exactly so",
-		"https://AS.example.com/a":     ": write issuer exactly so",
-		"https://as.example.com:443/a": ": write issuer exactly so",
+		"https://as.example.com/a/":    ": write issuer=https://as.example.com/a/",
+		"https://AS.example.com/a":     ": write issuer=https://AS.example.com/a",
+		"https://as.example.com:443/a": ": write issuer=https://as.example.com:443/a",
 		"http://as.example.com/a":      "",
 		"https://other.example.com/a":  "",
 		"https://as.example.com/a/b":   "",

@@ -6,16 +6,16 @@ import (
 	"unicode"
 )
 
-// maxShown is the most characters of a server's text in an error.
+// maxShown bounds a server's text in an error, in characters.
 const maxShown = 200
 
-// shownURL is a URL for an error: without query, fragment, user information and path parameters.
+// shownURL returns a URL for an error: without query, fragment, user information and path parameters.
 func shownURL(u *url.URL) string {
 	path, _, _ := strings.Cut(u.EscapedPath(), ";")
 	return shown(u.Scheme + "://" + u.Host + path)
 }
 
-// shown is a server's text for an error: printable, on one line, cut short.
+// shown returns a server's text for an error: printable, on one line, cut short.
 func shown(s string) string {
 	runes := []rune(strings.Join(strings.FieldsFunc(s, func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)
