@@ -13,7 +13,7 @@ var wrongPlace = map[int]string{
 	http.StatusUnsupportedMediaType: "no form is accepted there, which is how a token request is sent (RFC 6749 section 4.4.2); JSON is not supported",
 }
 
-// advice returns the values sent and the field to change after a refusal; "" if it has no advice.
+// advice returns the values sent and the field to change after a refusal; "" if the cause is unknown.
 func (r *Request) advice(e *RefusedError) string {
 	words := strings.ReplaceAll(strings.ToLower(e.Code+" "+e.Description), "resource owner", "user")
 	plain := plainName(words)
@@ -30,7 +30,7 @@ func (r *Request) advice(e *RefusedError) string {
 		return "the tokens handed out here are bearer tokens: turn DPoP off for the client at the authorization server"
 	case !r.AuthMethod.Certificate() && mentions("mtls", "mutual tls"):
 		return "the tokens handed out here are bearer tokens: turn certificate-bound access tokens off for the client at the authorization server"
-	// Entra ID's resource does not go with a scope of another resource.
+	// Entra ID refuses a resource together with a scope of another resource.
 	case mentions("aadsts9010010"):
 		return r.scopesSent() + "; " + r.targetSent()
 	case mentions("invalid_scope", "insufficient_scope"):

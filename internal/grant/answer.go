@@ -19,9 +19,9 @@ const (
 	maxToken  = 64 << 10 // bytes of an access token, and of a scope: they are stored and go into headers
 )
 
-// normaliser is the http.RoundTripper between the library and the network. It reads and judges every
-// answer itself. The library gets either a plain answer or a typed error: its own errors, which carry
-// requests and bodies, never arise.
+// normaliser is the http.RoundTripper between the library and the network. It reads and judges every answer itself.
+// The library gets either a plain answer or a typed error, and so never makes its own errors, which contain requests
+// and bodies.
 //
 // It serves one request.
 type normaliser struct {
@@ -29,8 +29,8 @@ type normaliser struct {
 	clean       cleaner
 	certificate bool              // the client authenticates with a certificate
 	headers     map[string]string // of the operator
-	// authorization replaces the library's header, which encodes a blank as "+" and has no raw form; ""
-	// keeps the library's.
+	// authorization replaces the library's header, which encodes a blank as "+" and lacks a raw form; "" keeps the
+	// library's.
 	authorization string
 	begun         time.Time     // when the request began
 	clock         clock         // set when there is an answer
@@ -92,8 +92,8 @@ func (n *normaliser) RoundTrip(req *http.Request) (*http.Response, error) {
 	return plain(resp, n.granted.accessToken)
 }
 
-// plain is the answer for the library. The normaliser keeps the scope and the lifetime, which it reads
-// more carefully.
+// plain returns the answer for the library. The normaliser keeps the scope and the lifetime, which it reads more
+// carefully.
 func plain(resp *http.Response, accessToken string) (*http.Response, error) {
 	body, err := json.Marshal(map[string]string{"access_token": accessToken, "token_type": "Bearer"})
 	if err != nil {
@@ -171,7 +171,7 @@ func (n *normaliser) accept(resp *http.Response, a answer) error {
 	return nil
 }
 
-// misplaced is the reason for an answer from a wrong URL.
+// misplaced returns the reason for an answer from a wrong URL.
 func (n *normaliser) misplaced(status int) string {
 	reason := "not an answer of a token endpoint"
 	if said := wrongPlace[status]; said != "" {
@@ -193,14 +193,14 @@ func (n *normaliser) unavailable(resp *http.Response, reason string) *Unavailabl
 	}
 }
 
-// unusable is the error for a token that was issued but can't be handed out.
+// unusable returns the error for a token that was issued but can't be handed out.
 func (n *normaliser) unusable(resp *http.Response, reason string) *UnavailableError {
 	unavailable := n.unavailable(resp, reason)
 	unavailable.ofToken = true
 	return unavailable
 }
 
-// saying is a server's reason in words; "" if the server gave none.
+// saying returns a server's reason in words; "" without a reason.
 func (n *normaliser) saying(r reason) string {
 	return joined(n.clean.reason(r))
 }
@@ -213,8 +213,8 @@ func joined(text, reason string) string {
 	return text + ": " + reason
 }
 
-// redirection is the reason for a redirect. The location may hold secrets: its query, fragment, user
-// information and path parameters (";jsessionid=") are left out.
+// redirection returns the reason for a redirect. It leaves out the parts of the location that may hold secrets:
+// query, fragment, user information and path parameters (";jsessionid=").
 func (n *normaliser) redirection(resp *http.Response) string {
 	const advice = "set token_url to the final URL"
 	to, err := resp.Location()
@@ -225,7 +225,7 @@ func (n *normaliser) redirection(resp *http.Response) string {
 	return "redirected to " + n.clean.text(to.Scheme+"://"+to.Host+path) + "; " + advice
 }
 
-// typeName is the server's token_type for an error, quoted after a space; "" if it is not safe to print.
+// typeName returns the server's token_type for an error, quoted after a space; "" if it is not safe to print.
 func (n *normaliser) typeName(s string) string {
 	if len(s) > maxCode || !tokenType.MatchString(s) || n.clean.hide(s) != s {
 		return ""

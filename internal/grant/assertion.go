@@ -17,9 +17,9 @@ import (
 // assertionType is the client_assertion_type of a JWT (RFC 7523 section 2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// An assertion is valid from assertionEarly before it is made: servers refuse an iat or nbf ahead of their
-// clock, and some tolerate no difference. Unless Lifetime is set it lives for assertionLife in all, longer
-// than any request takes and as short as strict servers demand.
+// An assertion is valid from assertionEarly before it is made: servers refuse an iat or nbf ahead of their clock,
+// some even by a second. Unless Lifetime is set it is valid for assertionLife in all: longer than any request takes,
+// and as short as strict servers demand.
 const (
 	assertionLife  = 60 * time.Second
 	assertionEarly = 5 * time.Second
@@ -27,7 +27,7 @@ const (
 
 // Assertion holds the key and the claims of assertions (RFC 7523 sections 2.1 and 2.2).
 type Assertion struct {
-	// Key signs, with its Alg, and is named by its ID. Without an ID no kid is sent.
+	// Key signs, with its Alg. Its ID is the kid; without an ID the kid is left out.
 	Key *Key
 	// Issuer and Subject are the iss and sub claims if an issuer vouches for the client, and must differ.
 	// If both are "", the client vouches for itself and both claims are its client_id (RFC 7523 section 3).
@@ -43,7 +43,7 @@ type Assertion struct {
 	// it is sent.
 	Claims map[string]any
 	// Certificate is the key's certificate. It adds the x5t#S256 header, for servers that know the key by its
-	// certificate; nil adds no header.
+	// certificate. It may be nil.
 	Certificate *x509.Certificate
 }
 
@@ -61,7 +61,7 @@ var registeredClaims = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti"}
 // IsRegisteredClaim reports whether assertion_claims may not hold the claim: the plugin sets it itself.
 func IsRegisteredClaim(name string) bool { return slices.Contains(registeredClaims, name) }
 
-// sign makes a new assertion, since servers refuse a jti seen before. Its error is an *UnavailableError.
+// sign makes an assertion for one request, since servers refuse a jti seen before. Its error is an *UnavailableError.
 func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	switch {
 	case a == nil || a.Key == nil || a.Key.signer == nil:
@@ -71,7 +71,7 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	case a.Issuer == "" && clientID == "":
 		return "", unsendable("%s needs a client_id", PrivateKeyJWT)
 	case a.Issuer != "" && (a.Subject == "" || a.Subject == a.Issuer):
-		return "", unsendable("assertion_subject must be there, and other than the issuer")
+		return "", unsendable("assertion_subject is missing or equals the issuer: write another one")
 	}
 	if err := a.Key.fits(a.Key.Alg); err != nil {
 		return "", unsendable("%s", err)
@@ -120,8 +120,8 @@ func (a *Assertion) sign(clientID string, now time.Time) (string, error) {
 	return compact, nil
 }
 
-// typ is the typ header. TypeJWT is the default: all servers that this plugin is tested with accept it, and
-// some refuse every other type.
+// typ returns the typ header. TypeJWT is the default: all servers in this plugin's tests accept it, and some refuse
+// every other type.
 func (a *Assertion) typ() string {
 	if a.Type == "" {
 		return TypeJWT
@@ -142,8 +142,8 @@ func (a *Assertion) sent() string {
 	return fmt.Sprintf("the assertion had %saud %s, typ %s, alg %s and %s", who, quoted(a.Audience), a.typ(), a.Key.Alg, kid)
 }
 
-// unsigned is the error for a key that fails to sign. It leaves out the library's error, since errors may
-// be logged.
+// unsigned returns the error for a key that fails to sign. It leaves out the library's error, since errors may be
+// logged.
 func unsigned() *UnavailableError {
 	return unsendable("the client assertion could not be signed with the private key")
 }

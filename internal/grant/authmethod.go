@@ -9,7 +9,7 @@ const (
 	ClientSecretBasic AuthMethod = "client_secret_basic"
 	// ClientSecretPost sends client_id and secret as parameters of the body.
 	ClientSecretPost AuthMethod = "client_secret_post"
-	// PrivateKeyJWT sends an assertion that a private key signed (RFC 7523 section 2.2).
+	// PrivateKeyJWT sends an assertion signed by a private key (RFC 7523 section 2.2).
 	PrivateKeyJWT AuthMethod = "private_key_jwt"
 	// TLSClientAuth shows a client certificate in the TLS handshake (RFC 8705 section 2.1), and sends
 	// client_id in the body.
@@ -17,8 +17,8 @@ const (
 	// SelfSignedTLSClientAuth is TLSClientAuth for a server that knows the certificate itself (RFC 8705
 	// section 2.2). It sends the same request.
 	SelfSignedTLSClientAuth AuthMethod = "self_signed_tls_client_auth"
-	// None sends no client authentication: JWTBearer's assertion is enough (RFC 7521 section 4.1). client_id is
-	// sent if it is set.
+	// None omits client authentication: JWTBearer's assertion is enough (RFC 7521 section 4.1). client_id is sent if
+	// it is set.
 	None AuthMethod = "none"
 )
 

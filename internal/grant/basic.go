@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// basic is the Authorization header of client_secret_basic.
+// basic returns the Authorization header of client_secret_basic.
 func (r *Request) basic() string {
 	id, secret := r.ClientID, r.ClientSecret
 	if !r.RawBasicAuth {
@@ -20,7 +20,7 @@ func (r *Request) encodingMatters() bool {
 	return formEncode(r.ClientID) != r.ClientID || formEncode(r.ClientSecret) != r.ClientSecret
 }
 
-// formEncode is the encoding of RFC 6749 appendix B, with a blank as %20: servers that decode forms accept
+// formEncode encodes as RFC 6749 appendix B does, except that a blank becomes %20: servers that decode forms accept
 // it too, and servers that only percent-decode misread "+".
 func formEncode(s string) string {
 	return strings.ReplaceAll(url.QueryEscape(s), "+", "%20")

@@ -23,8 +23,8 @@ func cause(err error) string {
 	return reason + hints[reason]
 }
 
-// certificateAlerts are the TLS alerts (RFC 8446 section 6.2), in crypto/tls's words, by which a server
-// refuses a client certificate, each with advice.
+// certificateAlerts maps the TLS alerts by which a server refuses a client certificate (RFC 8446 section 6.2), in
+// crypto/tls's words, to advice.
 var certificateAlerts = map[string]string{
 	"bad certificate":               "",
 	"unsupported certificate":       ": is it meant for client authentication?",
@@ -37,8 +37,8 @@ var certificateAlerts = map[string]string{
 	"certificate required":          "",
 }
 
-// clientCertificateCause is cause for a request with a client certificate. A server refuses one with an
-// alert, or closes the connection without any.
+// clientCertificateCause is cause for a request with a client certificate. A server refuses a certificate with an
+// alert, or closes the connection without an alert.
 func clientCertificateCause(err error) string {
 	if alert := reach.Alert(err); alert != "" {
 		if advice, ok := certificateAlerts[alert]; ok {

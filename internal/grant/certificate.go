@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as in
-// bundles. Its errors name the block and the remedy. It skips no block silently: a missing CA would show
-// only when a connection fails.
+// ParseCACert returns the certificates of a PEM, one or more. Text between the blocks is allowed, as in bundles. Its
+// errors name the block and the remedy. It fails rather than skip a block: a missing CA would show only when a
+// connection fails.
 func ParseCACert(pemText string) (*x509.CertPool, error) {
 	certs, err := caCert.certificates(pemText)
 	if err != nil {
@@ -35,9 +35,9 @@ func ParseCertificate(pemText string, key *Key) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
-// ParseClientCertificate returns a client certificate for Request.Certificate: the certificate in PEM
-// form, first, then its chain if the server needs one, and its key in any form that ParseKey reads,
-// or on P-521. Leaf is set. The caller checks whether it has expired. The errors name the block and the
+// ParseClientCertificate returns a client certificate for Request.Certificate, with Leaf set. certPEM holds the
+// certificate first, then its chain if the server needs one. keyPEM holds its key: RSA of 2048 to 8192 bits, P-256,
+// P-384, P-521 or Ed25519. The caller checks whether the certificate has expired. The errors name the block and the
 // remedy, and repeat nothing of either text.
 func ParseClientCertificate(certPEM, keyPEM string) (*tls.Certificate, error) {
 	certs, err := clientCertificate.certificates(certPEM)

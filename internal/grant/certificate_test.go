@@ -177,7 +177,7 @@ func TestRefusedClientCertificateIsNamed(t *testing.T) {
 		},
 		"for its key": {
 			tls.RequireAnyClientCert, unserved, &tls.Certificate{Certificate: [][]byte{weak.leaf.Raw}, PrivateKey: weak.key},
-			"TLS: the server accepts no signature by the client certificate's key: use a key of another type",
+			"TLS: the server does not accept signatures by client_certificate_key: use a key of another type",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -349,8 +349,8 @@ func TestParseCACert(t *testing.T) {
 		{"a path", "/etc/ssl/ca.pem", notPEM},
 		{"base64 without lines", "MIIBszCCAVmgAwIBAgIUQ", notPEM},
 		{"written-out line breaks", strings.ReplaceAll(one, "\n", `\n`), `ca_cert holds \n in letters; PEM needs real line breaks` + reads},
-		{"private key", pemOf("PRIVATE KEY", []byte("x")), "ca_cert: PEM block 1 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
-		{"certificate and key", one + pemOf("EC PRIVATE KEY", []byte("x")), "ca_cert: PEM block 2 is a private key, which does not belong here: give the CA's certificate alone, and take the key for exposed"},
+		{"private key", pemOf("PRIVATE KEY", []byte("x")), "ca_cert: PEM block 1 is a private key, which does not belong here: write the CA's certificate alone, and treat the key as exposed"},
+		{"certificate and key", one + pemOf("EC PRIVATE KEY", []byte("x")), "ca_cert: PEM block 2 is a private key, which does not belong here: write the CA's certificate alone, and treat the key as exposed"},
 		{"request", pemOf("CERTIFICATE REQUEST", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
 		{"trusted certificate", pemOf("TRUSTED CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not a certificate: only CERTIFICATE blocks belong here"},
 		{"rubbish inside", pemOf("CERTIFICATE", []byte("x")), "ca_cert: PEM block 1 is not an X.509 certificate: copy the file again"},

@@ -62,8 +62,8 @@ func newCleaner(clientID string, secrets ...string) cleaner {
 	return cleaner{clientID: clientID, secrets: strings.NewReplacer(pairs...)}
 }
 
-// text returns s printable, on one line, without secrets, and cut to maxDescription characters. It cuts
-// last: a secret that is cut would not be recognised.
+// text returns s printable, on one line, without secrets, and cut to maxDescription characters. It cuts last: part of
+// a secret would not be recognised.
 func (c cleaner) text(s string) string {
 	runes := []rune(c.hide(fold(s)))
 	if len(runes) > maxDescription {
@@ -72,8 +72,8 @@ func (c cleaner) text(s string) string {
 	return string(runes)
 }
 
-// registered are the codes that a token endpoint can answer with, from the IANA registry of OAuth errors.
-// They are public, so they are shown even if a secret occurs in one.
+// registered are the error codes of token endpoints in the IANA registry of OAuth errors. They are public, so they
+// are shown even if a secret occurs in one.
 var registered = map[string]bool{
 	"access_denied": true, "authorization_pending": true, "consent_required": true, "expired_token": true,
 	"insufficient_scope": true, "insufficient_user_authentication": true, "interaction_required": true,

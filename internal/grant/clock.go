@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// clock converts times of the authorization server's clock to this machine's: the two may be minutes apart.
+// clock converts times of the authorization server's clock to times of this machine's clock. The two may be minutes
+// apart.
 type clock struct {
-	// server is the server's time when it answered, from the Date header (RFC 9110 section 6.6.1); without
-	// one, the time when the request began.
+	// server is the server's time when it answered, from the Date header (RFC 9110 section 6.6.1); without the
+	// header, the time when the request began.
 	server time.Time
 	// apart is set if the two clocks differ.
 	apart bool
@@ -37,8 +38,8 @@ func newClock(begun, received time.Time, header http.Header) clock {
 	return clock{server: date, answered: received}
 }
 
-// left is the time from the whole second in which the request began to end, a time of the server's clock.
-// It is never too long. issued is when the token was issued, by the same clock; zero if unknown.
+// left returns the time until end, a time of the server's clock, from the whole second in which the request began. It
+// is never too long. issued is when the token was issued, by the same clock; zero if unknown.
 func (c clock) left(end, issued time.Time) time.Duration {
 	now := c.server
 	if issued.After(now) && issued.Before(end) {

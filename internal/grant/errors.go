@@ -12,13 +12,12 @@ import (
 type RefusedError struct {
 	// Status is the HTTP status, which need not be 4xx: some servers refuse with 200.
 	Status int
-	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own code; "" if it named no
-	// code.
+	// Code is the OAuth error code (RFC 6749 section 5.2), or the server's own code; "" without a code.
 	Code string
 	// Description is the server's reason, cleaned: printable, on one line, at most 600 characters, without
 	// text that looks like a secret. May be "".
 	Description string
-	// Advice names the values sent and the field to change; "" if there is no advice.
+	// Advice names the values sent and the field to change. May be "".
 	Advice string
 }
 
@@ -38,8 +37,8 @@ func (e *RefusedError) Error() string {
 	return said
 }
 
-// UnavailableError means that a usable answer is missing: the server was not reached, did not answer in time,
-// was busy or broken, redirected, or sent an invalid answer. A later request may succeed.
+// UnavailableError means that the request failed without a refusal: the server was not reached, did not answer in
+// time, was busy or broken, redirected, or sent an invalid answer. A later request may succeed.
 type UnavailableError struct {
 	// Status is the HTTP status; 0 without an answer.
 	Status int
@@ -66,8 +65,8 @@ func (e *UnavailableError) Error() string {
 	}
 }
 
-// ofTheName are the OAuth error codes that can concern the parameters of one token: its scopes, resource,
-// audience or extra parameters. true: with every status.
+// ofTheName holds the OAuth error codes that can concern the parameters of one token: its scopes, resource, audience
+// or extra parameters. true: with every status; false: unless the status is 401.
 var ofTheName = map[string]bool{
 	"invalid_scope":                 true,  // RFC 6749 section 5.2
 	"invalid_target":                true,  // RFC 8707 section 2
@@ -97,7 +96,7 @@ func FailedLogin(err error) bool {
 	return ok && (refused.Code == "invalid_client" || refused.Status == http.StatusUnauthorized)
 }
 
-// unsendable is the error for an invalid request, which was not sent.
+// unsendable returns the error for an invalid request, which was not sent.
 func unsendable(format string, args ...any) *UnavailableError {
 	return &UnavailableError{Reason: fmt.Sprintf(format, args...)}
 }

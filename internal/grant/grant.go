@@ -2,9 +2,9 @@
 // with a JWT as the grant (RFC 7523 section 2.1): it authenticates the client, sends the parameters, judges
 // the answer and types the errors.
 //
-// It sends the request with golang.org/x/oauth2/clientcredentials. The http.RoundTripper in answer.go adds
-// the rest: odd answers, redirects, timeouts, and errors without secrets. One call is one HTTP request: the
-// caller retries, caches and shares.
+// It sends the request with golang.org/x/oauth2/clientcredentials. The http.RoundTripper in answer.go handles odd
+// answers and redirects, and keeps secrets out of errors. One call is one HTTP request: the caller retries, caches
+// and shares.
 package grant
 
 import (
@@ -29,7 +29,7 @@ type Token struct {
 	// AccessToken is 1 to 65,536 visible ASCII characters.
 	AccessToken string
 	// Scope is the granted scope, space-delimited: from the answer, else from the token if it is a JWT (RFC 9068
-	// section 2.2.3), else the scopes asked for (RFC 6749 section 5.1). "" is no scope.
+	// section 2.2.3), else the scopes asked for (RFC 6749 section 5.1). May be "".
 	Scope string
 	// RequestedAt is when the request began, with a monotonic reading. The lifetime counts from here, since
 	// the time of issue is unknown.
@@ -194,8 +194,8 @@ func (r *Request) authenticate(config *clientcredentials.Config) error {
 	return nil
 }
 
-// failure types an error of the library. It copies and never wraps: a url.Error carries the URL's
-// query, a RetrieveError the request and the raw answer.
+// failure converts an error of the library to a typed one. It never wraps: a url.Error contains the URL's query, a
+// RetrieveError the request and the raw answer.
 func (r *Request) failure(ctx, timed context.Context, err error) error {
 	// The server's answer counts, even if ctx ended just after.
 	if refused, ok := errors.AsType[*RefusedError](err); ok {
@@ -216,11 +216,11 @@ func (r *Request) failure(ctx, timed context.Context, err error) error {
 	return &UnavailableError{Reason: cause(err)}
 }
 
-// unasked is the advice if the server never asked for the client's certificate: many servers use another host
-// or port for mutual TLS (RFC 8705 section 5).
+// unasked is the advice if the server did not ask for the client certificate: many servers use another host or port
+// for mutual TLS (RFC 8705 section 5).
 const unasked = "the server asked for no client certificate: token_url must be its mutual TLS endpoint"
 
-// secrets are the request's secrets, for the cleaner.
+// secrets returns the request's secrets, for the cleaner.
 func (r *Request) secrets(config *clientcredentials.Config) []string {
 	return append(slices.Collect(maps.Values(r.ExtraHeaders)), r.ClientSecret,
 		config.EndpointParams.Get("client_assertion"), config.EndpointParams.Get("assertion"))

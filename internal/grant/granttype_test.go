@@ -79,8 +79,8 @@ func TestUnsendableGrants(t *testing.T) {
 		"exactly one resource, and this is for 2":            func(r *request) { r.Resources = []string{"a:b", "c:d"} },
 		"needs identity=issuer":                              func(r *request) { r.Assertion.Issuer = "" },
 		"needs a private_key":                                func(r *request) { r.Assertion.Key = nil },
-		"assertion_subject must be there":                    func(r *request) { r.Assertion.Subject = "" },
-		"other than the issuer":                              func(r *request) { r.Assertion.Subject = r.Assertion.Issuer },
+		"assertion_subject is missing":                       func(r *request) { r.Assertion.Subject = "" },
+		"equals the issuer":                                  func(r *request) { r.Assertion.Subject = r.Assertion.Issuer },
 		`token_endpoint_auth_method "none" is not supported`: func(r *request) { r.Grant = ClientCredentials },
 		"private_key_jwt needs a client_id": func(r *request) {
 			r.Grant, r.AuthMethod, r.Assertion.Issuer = "", PrivateKeyJWT, ""

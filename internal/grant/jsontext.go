@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// text is the string in raw, "" if it is null or missing. ok is false for other types.
+// text returns the string in raw, "" if it is null or missing. ok is false for other types.
 func text(raw json.RawMessage) (s string, ok bool) {
 	if raw == nil {
 		return "", true
@@ -13,7 +13,7 @@ func text(raw json.RawMessage) (s string, ok bool) {
 	return s, json.Unmarshal(raw, &s) == nil
 }
 
-// scalar is the string or the other value in raw as text, "" for null.
+// scalar returns the string in raw, or another value as its JSON text; "" for null.
 func scalar(raw json.RawMessage) string {
 	if s, ok := text(raw); ok {
 		return s
@@ -21,7 +21,7 @@ func scalar(raw json.RawMessage) string {
 	return string(raw)
 }
 
-// plainName is a name without case and punctuation: the same for errorCode, error_code and error-code.
+// plainName returns a name without case and punctuation: the same for errorCode, error_code and error-code.
 func plainName(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

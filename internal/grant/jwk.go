@@ -7,8 +7,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// PublicJWKS is the JWK Set (RFC 7517 section 5) of the keys' public halves, in the order given, for an
-// authorization server to register or to fetch from a jwks_uri.
+// PublicJWKS returns the JWK Set (RFC 7517 section 5) of the public keys, in the order given, for an authorization
+// server to register or to fetch from a jwks_uri.
 func PublicJWKS(keys ...*Key) ([]byte, error) {
 	set := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}} // an empty set is an array too
 	for _, key := range keys {
@@ -21,7 +21,7 @@ func PublicJWKS(keys ...*Key) ([]byte, error) {
 	return data, nil
 }
 
-// jwk is the public key with its kid, alg and use.
+// jwk returns the public key with its kid, alg and use.
 func (k *Key) jwk() jose.JSONWebKey {
 	return jose.JSONWebKey{Key: k.signer.Public(), KeyID: k.ID, Algorithm: k.Alg, Use: "sig"}
 }

@@ -40,21 +40,20 @@ const (
 // Key is a private key that signs client assertions. Its secret part is neither printed nor marshalled;
 // only PEM returns it.
 type Key struct {
-	// ID is the kid of assertions and of the published key. ParseKey and GenerateKey set it to the JWK
-	// thumbprint (RFC 7638, SHA-256, base64url) or to the kid of a JWK. Set another if the authorization
-	// server knows the key by another name. "" leaves the kid out.
+	// ID is the kid of assertions and of the published key. ParseKey and GenerateKey set it to the JWK thumbprint
+	// (RFC 7638, SHA-256, base64url) or to the kid of a JWK. If the authorization server knows the key by another
+	// name, set that. "" leaves the kid out.
 	ID string
-	// Alg is the JWS algorithm that the key signs with, one of Algorithms. ParseKey and GenerateKey set
-	// it to the first, or to the alg of a JWK.
+	// Alg is the JWS algorithm of signatures, one of Algorithms. ParseKey and GenerateKey set it to the first, or to
+	// the alg of a JWK.
 	Alg string
 
 	signer crypto.Signer // *rsa.PrivateKey, *ecdsa.PrivateKey or ed25519.PrivateKey
 	named  jwkNames
 }
 
-// ParseKey reads a private key in PEM form, PKCS#8, PKCS#1 or SEC 1, or as a JWK (RFC 7517), not encrypted; RSA
-// of 2048 to 8192 bits, P-256, P-384 or Ed25519. Its errors name the fault and the remedy, and repeat
-// nothing of the text.
+// ParseKey reads an unencrypted private key in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK (RFC 7517): RSA of 2048
+// to 8192 bits, P-256, P-384 or Ed25519. Its errors name the fault and the remedy, and repeat nothing of the text.
 func ParseKey(text string) (*Key, error) {
 	var signer crypto.Signer
 	var named jwkNames
@@ -107,8 +106,8 @@ func GenerateKey(kind KeyType) (*Key, error) {
 	return newKey(signer)
 }
 
-// Named returns the kid and the alg of the JWK from which the key was read; "" if the JWK has none, and for
-// a key in PEM form. The authorization server knows the key by them.
+// Named returns the kid and the alg of the JWK from which the key was read, by which the authorization server knows
+// the key. Each is "" if the JWK lacks it. Both are "" for a key in PEM form.
 func (k *Key) Named() (id, alg string) { return k.named.id, k.named.alg }
 
 // newKey wraps a key of a supported kind.
@@ -141,9 +140,8 @@ func (f pemField) strong(public crypto.PublicKey, curves ...elliptic.Curve) erro
 	return nil
 }
 
-// Algorithms are the JWS algorithms (RFC 7518 section 3.1, RFC 8037, RFC 9864) that fit the key, preferred
-// first. For RSA that is RS256, since more servers accept it than PS256. EdDSA is older than Ed25519, and
-// more servers know it.
+// Algorithms returns the JWS algorithms (RFC 7518 section 3.1, RFC 8037, RFC 9864) for the key, preferred first: more
+// servers accept RS256 than PS256, and the older EdDSA than Ed25519.
 func (k *Key) Algorithms() []string {
 	switch public := k.signer.Public().(type) {
 	case *rsa.PublicKey:
@@ -158,10 +156,10 @@ func (k *Key) Algorithms() []string {
 	}
 }
 
-// ChooseAlgorithm returns the algorithm for Alg: wanted, the operator's choice, which must fit the key; else
-// the first of the key's algorithms in supported, the authorization server's
-// token_endpoint_auth_signing_alg_values_supported; else, if supported is empty, the key's first. Its errors
-// repeat nothing of the server's text.
+// ChooseAlgorithm returns the algorithm for Alg. If wanted, the operator's choice, is set, it must fit the key.
+// Otherwise ChooseAlgorithm returns the first of the key's algorithms in supported, the authorization server's
+// token_endpoint_auth_signing_alg_values_supported; or the key's first if supported is empty. Its errors repeat
+// nothing of the server's text.
 func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error) {
 	fit := k.Algorithms()
 	if wanted != "" {
@@ -208,7 +206,7 @@ func oneOf(names []string) string {
 // algEd25519 is the algorithm of RFC 9864, which the library lacks.
 const algEd25519 = "Ed25519"
 
-// signingKey is the key for the library's signer.
+// signingKey returns the key for the library's signer.
 func (k *Key) signingKey() jose.SigningKey {
 	key := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Alg), Key: k.signer}
 	if ed, ok := k.signer.(ed25519.PrivateKey); ok && k.Alg == algEd25519 {
@@ -237,7 +235,7 @@ func belongs(cert *x509.Certificate, key crypto.Signer) bool {
 	return ok && public.Equal(cert.PublicKey)
 }
 
-// PEM is the private key in PKCS#8 form, to be stored. ParseKey reads it. It holds neither ID nor Alg.
+// PEM returns the private key in PKCS#8 form, to be stored. ParseKey reads it. It holds neither ID nor Alg.
 func (k *Key) PEM() (string, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(k.signer)
 	if err != nil {
@@ -249,7 +247,7 @@ func (k *Key) PEM() (string, error) {
 // Format prints the id, whatever the verb: fmt would print the private key.
 func (k Key) Format(s fmt.State, _ rune) { fmt.Fprint(s, "key "+k.ID) }
 
-// thumbprint is the JWK thumbprint of RFC 7638 with SHA-256, in base64url.
+// thumbprint returns the JWK thumbprint of RFC 7638 with SHA-256, in base64url.
 func thumbprint(public crypto.PublicKey) (string, error) {
 	sum, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
 	if err != nil {

@@ -16,7 +16,7 @@ type lifetime struct {
 
 // expiryName matches the plainName of a parameter about the access token's end: RFC 6749's expires_in, and
 // expires_on, expires_at, expires, expiresIn, expires_in_sec, expiration, expiry, ".expires", validity_period,
-// valid_until, ttl and others. It does not match those of refresh tokens, nor Entra's ext_expires_in, which is
+// valid_until, ttl and others. It does not match parameters of refresh tokens, nor Entra's ext_expires_in, which is
 // for outages.
 var expiryName = regexp.MustCompile(`^(?:access)?(?:token)?(?:(?:exp|expires?|expiry|expiration)(in|after|at|on|time|date|utc|timestamp|epoch|unix)*|valid(for|until|to)|(?:validity(?:period)?|ttl|lifetime)(in)?)(sec|secs|seconds|ms|msec|msecs|millis|milliseconds|min|mins|minutes)?$`)
 
@@ -47,9 +47,8 @@ var unsaid = map[string]bool{
 	"": true, "null": true, "none": true, "nil": true, "undefined": true, "false": true,
 }
 
-// leastLifetime is the time from the second in which the request began to the token's end: the shortest in
-// the answer and, if it is a JWT, in the token; 0 if neither has one. problem is why the token can't be
-// handed out; "" if it can.
+// leastLifetime returns the token's lifetime, from the second in which the request began: the shortest in the answer
+// and, if it is a JWT, in the token; 0 if both lack one. problem is why the token can't be handed out; "" if it can.
 func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Duration, problem string) {
 	note := func(left time.Duration) {
 		if least == 0 || left < least {
@@ -87,13 +86,13 @@ func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Dur
 	return least, ""
 }
 
-// expired is the problem of a token that ended at end.
+// expired returns the problem of a token that expired at end.
 func (c clock) expired(by string, end time.Time) string {
 	return "the access_token has expired already: " + by + " is " + end.UTC().Format(time.RFC3339) +
 		", and the authorization server's clock says " + c.server.UTC().Format(time.RFC3339)
 }
 
-// end is the lifetime as a point in time by the server's clock; false if it is a duration.
+// end returns the lifetime as a point in time by the server's clock; false if it is a duration.
 func (l lifetime) end(c clock) (time.Time, bool) {
 	end, ok := parseTime(l.value)
 	if _, isNumber := parseNumber(l.value); isNumber && !l.at && !end.After(c.server) {
@@ -102,7 +101,7 @@ func (l lifetime) end(c clock) (time.Time, bool) {
 	return end, ok
 }
 
-// duration is the lifetime as a duration; 0 is no statement by the server. ok is false if it is not a
+// duration returns the lifetime as a duration; 0 means that the server states none. ok is false if it is not a
 // duration.
 func (l lifetime) duration() (d time.Duration, ok bool) {
 	n, ok := parseNumber(l.value)
@@ -115,5 +114,5 @@ func (l lifetime) duration() (d time.Duration, ok bool) {
 	return d, true
 }
 
-// plain is the parameter's name for an error.
+// plain returns the parameter's name for an error.
 func (l lifetime) plain() string { return plainName(l.name) }

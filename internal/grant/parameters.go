@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Parameters are the parameters of a token request that decide which token it gets: those that a config and its
-// roles have fields for. The JSON form is part of the fingerprint of stored tokens, so a new parameter must be left
-// out of it while it is empty.
+// Parameters are the parameters of a token request that configs and roles have fields for: they decide which token is
+// issued. The JSON form is part of the fingerprint of stored tokens, so it must leave out a new parameter while that
+// is empty.
 type Parameters struct {
-	// Scopes are the scopes asked for; none leaves the parameter out.
+	// Scopes are the scopes asked for. If they are empty, the parameter is left out.
 	Scopes []string `json:",omitempty"`
 	// Resources are the resource indicators (RFC 8707), sent in this order as a repeated parameter.
 	Resources []string `json:",omitempty"`
-	// Audience is the audience parameter that some servers want; "" is not sent.
+	// Audience is the audience parameter, for servers that want one; "" is not sent.
 	Audience string
-	// ExtraParams are sent as they are. A name that IsReserved refuses fails the request before anything is sent.
+	// ExtraParams are sent as they are. A reserved name (IsReserved) fails the request before it is sent.
 	ExtraParams map[string]string `json:",omitempty"`
 }
 
@@ -41,13 +41,13 @@ func (p *Parameters) values() (url.Values, error) {
 var reserved = map[string]bool{
 	// The grant and the client (RFC 6749 section 4.4.2).
 	"grant_type": true, "client_id": true,
-	// Client authentication (RFC 6749 section 2.3.1, RFC 7521 section 4.2): secrets, and extra_params
-	// are shown on read.
+	// Client authentication (RFC 6749 section 2.3.1, RFC 7521 section 4.2): these are secrets, and a read shows
+	// extra_params.
 	"client_secret": true, "client_assertion": true, "client_assertion_type": true,
 	// Parameters with their own fields, which are checked.
 	"scope": true, "resource": true, "audience": true,
-	// Other grants' credentials (RFC 6749, 7522, 7523, 7636, 8628, 8693, OpenID CIBA): useless here, and
-	// secret too.
+	// Credentials of other grants (RFC 6749, 7522, 7523, 7636, 8628, 8693, OpenID CIBA): useless here, and secret
+	// too.
 	"assertion": true, "auth_req_id": true, "code": true, "code_verifier": true, "device_code": true,
 	"password": true, "redirect_uri": true, "refresh_token": true, "username": true,
 	"actor_token": true, "actor_token_type": true, "subject_token": true, "subject_token_type": true,

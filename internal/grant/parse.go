@@ -50,7 +50,7 @@ func parseAnswer(status int, body []byte) (answer, format) {
 func readObject(status int, fields map[string]json.RawMessage) answer {
 	a := answer{blank: len(fields) == 0}
 	a.accessToken, _ = text(fields["access_token"])
-	// A value of another type is kept, so that it is refused: it is not the same as a missing one.
+	// A value of another type is kept, so that it is refused. It must not count as missing.
 	var isText bool
 	if a.tokenType, isText = text(fields["token_type"]); !isText {
 		a.tokenType = string(fields["token_type"])

@@ -22,7 +22,7 @@ type pemField struct {
 var (
 	caCert = pemField{
 		name: "ca_cert", item: "certificate", all: "certificates", label: "CERTIFICATE", file: "ca.pem",
-		other: "does not belong here: give the CA's certificate alone, and take the key for exposed",
+		other: "does not belong here: write the CA's certificate alone, and treat the key as exposed",
 	}
 	certificate = pemField{
 		name: "certificate", item: "certificate", all: "a certificate", label: "CERTIFICATE", file: "cert.pem",
@@ -75,7 +75,7 @@ func (f pemField) blocks(text string) ([]*pem.Block, error) {
 	return blocks, nil
 }
 
-// fault is the error of the nth block, counted from 1.
+// fault returns the error of the nth block, counted from 1.
 func (f pemField) fault(n int, what string) error {
 	return fmt.Errorf("%s: PEM block %d %s", f.name, n, what)
 }

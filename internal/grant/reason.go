@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// reason is a server's reason for not issuing a token, not cleaned. Both fields are "" if it gave none.
+// reason is a server's reason for not issuing a token, not cleaned. Without a reason both fields are "".
 type reason struct{ code, text string }
 
 // The names of errors in the answers of servers and gateways, beside RFC 6749's error and error_description:
@@ -121,8 +121,8 @@ func reasonIn(status int, fields map[string]json.RawMessage, depth int) reason {
 	return found
 }
 
-// onlyReason looks for a reason in an object without any known name: in an inner object, such as "result", or
-// in the faults of a parameter, such as {"scope": ["unknown"]} of Django and .NET.
+// onlyReason looks for a reason in an object without a known name: in an inner object, such as "result", or in the
+// faults of a parameter, such as {"scope": ["unknown"]} of Django and .NET.
 func onlyReason(status int, fields map[string]json.RawMessage, depth int) reason {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		switch raw := fields[name]; raw[0] {
@@ -139,7 +139,7 @@ func onlyReason(status int, fields map[string]json.RawMessage, depth int) reason
 	return reason{}
 }
 
-// ending are the names that end in one of ends, in the order of ends.
+// ending returns the names that end in one of ends, in the order of ends.
 func ending(named map[string]json.RawMessage, ends []string) []string {
 	var names []string
 	for _, end := range ends {
@@ -152,7 +152,7 @@ func ending(named map[string]json.RawMessage, ends []string) []string {
 	return names
 }
 
-// words is the text in raw, or the first in a list; "" if it repeats the HTTP status.
+// words returns the text in raw, or the first in a list; "" if it repeats the HTTP status.
 func words(raw json.RawMessage, status int) string {
 	s, isText := text(raw)
 	var list []json.RawMessage

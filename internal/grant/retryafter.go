@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// retryAfter returns how long the server asks not to be called, from now, a time of its clock; 0 if it does
-// not ask. It reads Retry-After (RFC 9110 section 10.2.3). If that is missing and a rate limit is used up, it
-// is the end of the limit's window.
+// retryAfter returns how long the server asks not to be called, from now, a time of its clock; 0 if it does not ask.
+// It reads Retry-After (RFC 9110 section 10.2.3). If that is missing and a rate limit is used up, it returns the time
+// until the end of the limit's window.
 func retryAfter(status int, header http.Header, now time.Time) time.Duration {
 	if wait, ok := until(header.Get("Retry-After"), now); ok {
 		return wait

@@ -21,7 +21,7 @@ func readScope(raw json.RawMessage) (scope string, said bool) {
 	return scopes(strings.Join(list, " ")), true
 }
 
-// scopes folds white space and drops invalid scopes: brokers are shown the result.
+// scopes folds white space and drops invalid scopes, since brokers get the result.
 func scopes(s string) string {
 	var kept []string
 	for _, scope := range strings.Fields(s) {

@@ -12,8 +12,8 @@ import (
 // maxDuration bounds the times that a server names.
 const maxDuration = 365 * 24 * time.Hour
 
-// until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date.
-// A past time is 0, and the most is maxDuration. ok is false if it cannot be read.
+// until reads a time as a duration from now: seconds, a duration with units, a time since the epoch or a date. A past
+// time is 0, and the result is at most maxDuration. ok is false if s cannot be read.
 func until(s string, now time.Time) (d time.Duration, ok bool) {
 	if at, ok := parseTime(s); ok {
 		return min(max(0, at.Sub(now)), maxDuration), true
@@ -41,7 +41,7 @@ var localLayouts = []string{
 // widestZone is the largest offset of a zone from UTC.
 const widestZone = 14 * time.Hour
 
-// isLocal reports whether a date names no zone.
+// isLocal reports whether a date lacks a zone.
 func isLocal(s string) bool {
 	return slices.ContainsFunc(localLayouts, func(layout string) bool {
 		_, err := time.Parse(layout, strings.TrimSpace(s))
@@ -80,12 +80,12 @@ const (
 	epochMost    = (epochEnd - 1) * 1e9 // in nanoseconds
 )
 
-// epochTime is a number that can only be a time since the epoch; false if it is too small for that.
+// epochTime returns the time of a number that can only be a time since the epoch; false if n is too small for that.
 func epochTime(n float64) (time.Time, bool) {
 	return sinceEpoch(n), n >= epochSeconds
 }
 
-// sinceEpoch is n seconds since the epoch or, from epochEnd on, milliseconds, microseconds or
+// sinceEpoch returns the time n seconds after the epoch. From epochEnd on, n counts milliseconds, microseconds or
 // nanoseconds.
 func sinceEpoch(n float64) time.Time {
 	for n = min(n, epochMost); n >= epochEnd; {
@@ -160,7 +160,7 @@ func parseNumber(s string) (float64, bool) {
 	return n, true
 }
 
-// duration is seconds as a time.Duration from 0 to maxDuration, which avoids overflow.
+// duration returns seconds as a time.Duration, from 0 to maxDuration to avoid overflow.
 func duration(seconds float64) time.Duration {
 	return time.Duration(math.Max(0, math.Min(seconds, maxDuration.Seconds())) * float64(time.Second))
 }

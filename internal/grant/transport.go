@@ -58,8 +58,8 @@ func hasProxy(raw string) bool {
 	return proxy != nil || err != nil
 }
 
-// withoutTLS refuses proxies over TLS. They would be shown the client certificate, which is for the server
-// alone: net/http has one TLS configuration for both.
+// withoutTLS refuses proxies over TLS. net/http has one TLS configuration for the proxy and the server, so it would
+// show the client certificate to the proxy too.
 func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
 	return func(req *http.Request) (*url.URL, error) {
 		u, err := proxy(req)
@@ -70,14 +70,14 @@ func withoutTLS(proxy func(*http.Request) (*url.URL, error)) func(*http.Request)
 	}
 }
 
-// show returns the client certificate to a server that asks for one, whatever CAs the server names: crypto/tls
-// would not send the certificate of another CA, and the server could only report a missing one. Its error is
-// an *UnavailableError.
+// show returns the client certificate for a server that asks for one, whatever CAs the server names. crypto/tls would
+// hold back the certificate of another CA, and the server would report it as missing. The error of show is an
+// *UnavailableError.
 func (t *transport) show(cert *tls.Certificate, asked tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	t.asked.Store(true)
 	asked.AcceptableCAs = nil
 	if err := asked.SupportsCertificate(cert); err != nil {
-		return nil, &UnavailableError{Reason: "TLS: the server accepts no signature by the client certificate's key: use a key of another type"}
+		return nil, &UnavailableError{Reason: "TLS: the server does not accept signatures by client_certificate_key: use a key of another type"}
 	}
 	return cert, nil
 }
