@@ -12,8 +12,8 @@ const defaultKeptBody = 4 << 20
 
 var errBodyNotKept = errors.New("the request's body is longer than KeptBody")
 
-// A keptBody is the body of a request without GetBody, such as a proxy's. It keeps the bytes that were read, so
-// that the request can be sent a second time. Only the reader that was opened last may read the body.
+// A keptBody is the body of a request without GetBody, such as a proxy's. It keeps the bytes read so far, so that the
+// request can be sent a second time. Only the reader opened last may read the body.
 type keptBody struct {
 	body  io.ReadCloser
 	limit int
@@ -45,8 +45,8 @@ func (k *keptBody) open() (io.ReadCloser, error) {
 	return k.latest, nil
 }
 
-// finish says that the request is not sent again: the kept bytes are dropped once the latest reader has read
-// them, and the body is closed with that reader.
+// finish records that the request will not be sent again: the kept bytes are dropped once the latest reader has read
+// them, and closing that reader closes the body.
 func (k *keptBody) finish() {
 	k.mu.Lock()
 	k.finished = true
@@ -66,7 +66,8 @@ func (k *keptBody) drop() {
 	}
 }
 
-// closes reports whether the caller must close body now. It unlocks k.mu first, because closing may wait for a read.
+// closes reports whether the caller must close body now, after it has unlocked k.mu: closing may wait for a read.
+// k.mu is held.
 func (k *keptBody) closes() bool {
 	if !k.finished || !k.latest.ended || k.closed {
 		return false
@@ -82,8 +83,8 @@ type bodyReader struct {
 	ended bool // Close was called; guarded by mu
 }
 
-// Read implements [io.Reader]. It fails once another reader was opened. Bytes that it is reading at that moment
-// are kept for the other reader.
+// Read implements [io.Reader]. It fails once another reader was opened. Bytes read at that moment are kept for the
+// other reader.
 func (r *bodyReader) Read(p []byte) (int, error) {
 	r.reading <- struct{}{}
 	defer func() { <-r.reading }()

@@ -12,8 +12,8 @@ import (
 // callTimeout bounds one call to Vault, the retries of Vault's client included.
 const callTimeout = 30 * time.Second
 
-// The backoff window after a failure. It begins short, because Vault may be back in a second, doubles with each
-// further failure, and stays short enough that a broker soon notices that Vault is back.
+// The backoff window after a failure. It begins short, because Vault may be back in a second, and doubles with each
+// further failure. It stays so short that a broker soon notices when Vault is back.
 const (
 	windowFirst = time.Second
 	windowMost  = 30 * time.Second
@@ -23,8 +23,8 @@ const (
 // but a proxy before Vault may do so at once.
 const slowPace = time.Second
 
-// calls makes calls of one kind: one at a time, and none in the backoff window after a failure. It is guarded by
-// its owner's mutex.
+// calls makes calls of one kind, one at a time. After a failure it waits for the end of the backoff window. It is
+// guarded by its owner's mutex.
 type calls struct {
 	current  *call // under way, or nil
 	err      error // of the last one
@@ -129,8 +129,8 @@ type replacement struct {
 	calls     calls
 }
 
-// isReplacedBy reports whether t is the successor that Vault named, or another token that is not older than the
-// refused one. A standby that lags may still return an older token.
+// isReplacedBy reports whether t is the successor named by Vault, or another token at least as new as the refused
+// one. A lagging standby may still return an older token.
 func (r *replacement) isReplacedBy(t *token) bool {
 	return t != nil && t.id != r.id && (t.id == r.successor || !t.obtained.Before(r.obtained))
 }

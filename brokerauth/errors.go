@@ -62,11 +62,11 @@ func isGatewayTimeout(err error) bool {
 	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
 
-// errRedirected is a second redirect, with which Vault's client returns neither an error nor a secret. During an
+// errRedirected is a second redirect, for which Vault's client returns neither an error nor a secret. During an
 // election a node redirects to the last active node, which may redirect too.
 var errRedirected = errors.New("redirected twice")
 
-// errNotFound is a 404 for which Vault's client returns no error.
+// errNotFound is a 404 without an error of Vault's client.
 var errNotFound = errors.New("not found")
 
 // failed returns the Error for a path, from the error of Vault's client. If that is nil, Vault answered 404.
@@ -82,6 +82,6 @@ func failed(op, path string, err error) *Error {
 }
 
 // ErrNotReplaced says that the refused token was not replaced, for one of three reasons: it is younger than the
-// plugin's cooldown of 10 seconds, the authorization server returns the same token again, or it replaced another
-// refused token recently.
+// plugin's cooldown of 10 seconds, the authorization server returned the same token again, or the token replaced
+// another refused one too recently.
 var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")

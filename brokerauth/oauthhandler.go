@@ -13,8 +13,8 @@ import (
 // (github.com/modelcontextprotocol/go-sdk/auth, v1.8.0), for StreamableClientTransport.OAuthHandler. The
 // same Transport has to be in the HTTPClient beside it.
 //
-// Both results are nil, so the SDK sets no Authorization header. The Transport sets it: net/http then can't carry
-// it to another origin, and a wait for Vault counts against the call's own deadline.
+// Both results are nil, so the SDK doesn't set the Authorization header. The Transport sets it: net/http then can't
+// carry it to another origin, and a wait for Vault counts against the call's own deadline.
 func (t *Transport) TokenSource(context.Context) (oauth2.TokenSource, error) {
 	return nil, nil //nolint:nilnil // the SDK expects this
 }
@@ -25,8 +25,8 @@ func (t *Transport) TokenSource(context.Context) (oauth2.TokenSource, error) {
 // The error is never nil, so the SDK does not send the request again: the Transport has already replaced the token
 // and sent the request again, if it could. The error wraps those of [Source.Replace].
 //
-// Another status, such as the 403 for a token without a required scope (RFC 6750 section 3.1), is an error too: a
-// new token would have the same scopes.
+// Another status is an error too, such as 403 for a token without a required scope (RFC 6750 section 3.1): a new
+// token would have the same scopes.
 func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http.Response) error {
 	response.Body.Close()
 	if response.StatusCode != http.StatusUnauthorized {

@@ -50,11 +50,11 @@ func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 	}{
 		"cooldown": {
 			trouble: func(w *world) { w.issued, w.cooldown = time.Now(), time.Hour },
-			want:    "too young for that", kept: true, refused: 1,
+			want:    "less than 10 seconds old", kept: true, refused: 1,
 		},
 		"the next one is refused as well": {
 			trouble: func(w *world) { w.refused[access(2)] = true },
-			want:    "in place of one that was refused just before", kept: true, refused: 2,
+			want:    "had just replaced another refused token", kept: true, refused: 2,
 		},
 		"no permission": {
 			trouble: func(w *world) { w.status[http.MethodPut] = http.StatusForbidden },

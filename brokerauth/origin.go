@@ -16,7 +16,7 @@ type origin struct {
 	ascii  string // scheme, host and port, the host in IDNA ASCII, as net/http connects to it
 }
 
-// newOrigin returns the origin of an MCP server's URL. It returns false if the host has no IDNA ASCII form.
+// newOrigin returns the origin of an MCP server's URL; false if the host lacks an IDNA ASCII form.
 func newOrigin(u *url.URL) (origin, bool) {
 	host := u.Hostname()
 	if !isASCII(host) {
@@ -28,8 +28,8 @@ func newOrigin(u *url.URL) (origin, bool) {
 	return origin{u.Scheme, u.Host, serialized(u.Scheme, host, u.Port())}, true
 }
 
-// contains reports whether a request to u goes to this origin. A host that is not ASCII must be written exactly as
-// in the server's URL: case mappings turn U+0130 and U+212A into ASCII letters, so that two hosts would become one.
+// contains reports whether a request to u goes to this origin. A non-ASCII host must be written exactly as in the
+// server's URL: case mappings turn U+0130 and U+212A into ASCII letters, so two hosts would become one.
 func (o origin) contains(u *url.URL) bool {
 	host := u.Hostname()
 	if !isASCII(host) {

@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// refreshPath is the refresh path that goes with a token path: mount/token/server or
-// mount/token/server/role.
+// refreshPath returns the refresh path for a token path of the form mount/token/server or mount/token/server/role.
 func refreshPath(tokenPath string) (string, error) {
 	parts := strings.Split(tokenPath, "/")
 	n := len(parts)
@@ -14,7 +13,7 @@ func refreshPath(tokenPath string) (string, error) {
 	ofRole := n >= 4 && parts[n-3] == "token"
 	switch {
 	case ofServer && ofRole:
-		return "", fmt.Errorf("brokerauth: token path %q may be that of a server or of a role: Config.RefreshPath must be set", tokenPath)
+		return "", fmt.Errorf("brokerauth: token path %q may belong to a server or to a role: Config.RefreshPath must be set", tokenPath)
 	case ofServer:
 		parts[n-2] = "refresh"
 	case ofRole:

@@ -9,25 +9,25 @@ import (
 )
 
 // errStillHeld is Vault's answer to a refresh that still names the refused token.
-var errStillHeld = fmt.Errorf("%w: it is too young for that, or the authorization server repeats it", ErrNotReplaced)
+var errStillHeld = fmt.Errorf("%w: it is less than 10 seconds old, or the authorization server returned it again", ErrNotReplaced)
 
 var errNotARefresh = errors.New("the answer does not come from a refresh path of vault-plugin-mcp-oauth, or Vault has no active node")
 
 // Replace asks Vault to replace an access token that the MCP server refused (401, RFC 6750 section 3.1), and reads
 // the new token. If it returns nil, Token returns a different token. A [Transport] calls it itself.
 //
-// If several goroutines report one token, Vault is asked once. If another token is held by then, Vault is not
-// asked. Because a standby may lag, the token path is read repeatedly for a second until it returns the token that
-// Vault named. After a failure there is a backoff window, of one second at first and up to 30 seconds, or up to 15
+// If several goroutines report one token, Vault is asked once. If another token is held by then, Vault is not asked.
+// Because a standby may lag, the token path is read repeatedly, for up to a second, until it returns the token named
+// by Vault. After a failure there is a backoff window: one second at first, then up to 30 seconds, or up to 15
 // minutes if Vault still holds the token. In the window the failure is returned at once.
 //
-// If the MCP server refuses the new token too, it is replaced after half a minute at the earliest, the next one
-// after a minute, and so on up to 15 minutes. Otherwise an MCP server that refuses every token would cost the
-// authorization server a request every few seconds. This ends when a [Transport] sees the server accept a token
-// (status 2xx), or when no token was refused for the ttl of the last one.
+// If the MCP server refuses the new token too, it is replaced after half a minute at the earliest, the next one after
+// a minute, and so on up to 15 minutes. Otherwise an MCP server that refuses every token would cost the authorization
+// server a request every few seconds. This ends when a [Transport] sees the server accept a token (status 2xx), or
+// when the ttl of the last token passes without another refusal.
 //
-// The error wraps [ErrNotReplaced], or is an [*Error] (StatusCode 403 if the broker's policy does not permit to
-// write the refresh path), or wraps the error of ctx.
+// The error wraps [ErrNotReplaced] or the error of ctx, or is an [*Error], with StatusCode 403 if the broker's policy
+// does not permit to write the refresh path.
 func (s *Source) Replace(ctx context.Context, accessToken string) error {
 	id := tokenID(accessToken)
 	replacing, err := s.replace(id)
@@ -78,7 +78,7 @@ func (s *Source) refresh(ctx context.Context, r *replacement) error {
 	})
 }
 
-// refreshOnce names the refused token to Vault, and reads the successor unless Vault says that it has none.
+// refreshOnce names the refused token to Vault, and reads the successor if Vault names one.
 func (s *Source) refreshOnce(ctx context.Context, r *replacement) error {
 	secret, err := s.vault.Logical().WriteWithContext(ctx, s.refreshPath, map[string]any{"token_id": r.id})
 	if err != nil {
@@ -147,7 +147,7 @@ func (s *Source) readNow(ctx context.Context) *call {
 }
 
 // answered records that the MCP server refused a token (401) or accepted it (2xx). Another status may come from a
-// proxy or a rate limiter that does not check tokens.
+// proxy or a rate limiter, which don't check tokens.
 func (s *Source) answered(with *token, status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,11 +19,10 @@
 //
 // # When Vault is away
 //
-// A broker that holds a valid token does not wait for Vault. When the ttl of Vault's answer is over, a call still
-// returns the held token at once, and starts one read in the background. While reads fail, the held token is
-// returned until it expires, and Vault is asked again after 1, 2, 4 and so on up to 30 seconds, less jitter.
-// [Source.Err] returns the last failure. So a broker that loses its access in Vault keeps its token until that
-// expires.
+// A broker with a valid token does not wait for Vault. When the ttl of Vault's answer is over, a call still returns
+// the held token at once, and starts one read in the background. While reads fail, the held token is returned until
+// it expires, and Vault is asked again after 1, 2, 4 and so on up to 30 seconds, less jitter. [Source.Err] returns
+// the last failure. So a broker that loses its access in Vault keeps its token until the token expires.
 //
 // If this machine's clock is ahead of Vault's, a token is used for at least its ttl. If the clock is behind, a token
 // is used for at most its full lifetime after the read: too long by its age at the read.
@@ -95,8 +94,8 @@ func NewSource(c Config) (*Source, error) {
 	return s, nil
 }
 
-// Token returns a valid token. It waits for Vault only if it holds no valid token: at first, and after the token
-// has expired while Vault did not answer. It waits 30 seconds at most. The error is an [*Error].
+// Token returns a valid token. It waits for Vault only without a valid token: at first, and after the token has
+// expired while Vault did not answer. It waits 30 seconds at most. The error is an [*Error].
 //
 // The token's Extra has token_id and scope, as in the answer of the plugin's token path.
 func (s *Source) Token() (*oauth2.Token, error) {
@@ -143,7 +142,7 @@ func (s *Source) Err() error {
 }
 
 // RetryAfter returns the time until Vault may be asked for a token again: 0, unless the last read has just failed.
-// Until then Token fails at once if it holds no valid token.
+// Until then Token fails at once if a valid token is not held.
 func (s *Source) RetryAfter() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,7 +169,7 @@ var errExpired = errors.New("the token had expired when the answer came")
 
 // read reads the token path and holds its token.
 func (s *Source) read(ctx context.Context) error {
-	// The token in the answer to a slow read may have expired. The next answer has another token.
+	// If the read was slow, its token may have expired. The next answer has another token.
 	for range 2 {
 		secret, asked, err := s.answer(ctx)
 		if err != nil {
@@ -187,8 +186,8 @@ func (s *Source) read(ctx context.Context) error {
 	return failed("read", s.tokenPath, errExpired)
 }
 
-// answer reads the token path, and returns when the read began. It reads again while Vault answers 504, which means
-// that the plugin is still fetching the token.
+// answer reads the token path, and returns when the read began. It reads again while Vault answers 504: the plugin is
+// still fetching the token.
 func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
 	var asked time.Time
 	var secret *api.Secret
@@ -208,8 +207,8 @@ func (s *Source) answer(ctx context.Context) (*api.Secret, time.Time, error) {
 	return secret, asked, err
 }
 
-// hold stores a token that was read, unless it has expired or a read that began later has stored one. It reports
-// whether the token is valid.
+// hold stores a read token, unless it has expired or a later read has stored one. It reports whether the token is
+// valid.
 func (s *Source) hold(read *token) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

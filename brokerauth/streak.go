@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// An MCP server may refuse every token, for example because of the audience. So that this does not cost the
-// authorization server a request every few seconds, a token that replaced a refused one is itself replaced after
-// streakFirst at the earliest, the next one after twice that, and so on up to streakMost.
+// An MCP server may refuse every token, for example because of the audience. This must not cost the authorization
+// server a request every few seconds. So a token that replaced a refused one is itself replaced after streakFirst at
+// the earliest, the next one after twice that, and so on up to streakMost.
 const (
 	streakFirst = 30 * time.Second
 	streakMost  = 15 * time.Minute
 )
 
-// A streak is a row of tokens that each replaced the one before because the MCP server refused that. It is guarded
-// by its owner's mutex.
+// A streak is a series of replacements because the MCP server refuses token after token. It is guarded by its owner's
+// mutex.
 type streak struct {
 	count   int       // replaced tokens
 	until   time.Time // earliest replacement of the latest token
-	ends    time.Time // end of the streak if no token is refused by then
-	refused string    // id of the token refused last, or ""
+	ends    time.Time // end of the streak, unless a token is refused before
+	refused string    // id of the last refused token, or ""
 }
 
 // refuse records that a token with this id and ttl was refused at now. It returns an error if the token may not be
@@ -50,9 +50,9 @@ func (k *streak) replace(ttl time.Duration, now time.Time) {
 	}
 }
 
-// accept records that the MCP server accepted the token with this id at now, which ends the streak. It does not if
-// the server refused the same token to another request, nor before the window is over, because another request may
-// still be in flight.
+// accept records that the MCP server accepted the token with this id at now. That ends the streak, with two
+// exceptions: the server has refused the same token to another request, or the window is not over, because another
+// request may still be in flight.
 func (k *streak) accept(id string, now time.Time) {
 	if k.refused != id && !now.Before(k.until) {
 		*k = streak{}

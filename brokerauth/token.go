@@ -43,9 +43,9 @@ func parseToken(secret *api.Secret, asked time.Time) (*token, error) {
 		answer.ObtainedAt.IsZero() {
 		return nil, errNotAToken
 	}
-	// Vault never returns an expired token, and a ttl ends before the token does, unless it is the least
-	// ttl, one second. So if the token looks expired, or valid for less than a longer ttl, this machine's
-	// clock is ahead of Vault's. If it looks valid for longer than its lifetime, the clock is behind.
+	// Vault never returns an expired token, and a ttl above its minimum of one second ends before the token does. So
+	// if the token looks expired, or valid for less than such a ttl, this machine's clock is ahead of Vault's. If it
+	// looks valid for longer than its lifetime, the clock is behind.
 	ttl := time.Duration(answer.TTL) * time.Second
 	lifetime := answer.ExpiresAt.Sub(answer.ObtainedAt)
 	remaining := min(answer.ExpiresAt.Sub(asked.Round(0)), lifetime)
@@ -75,13 +75,13 @@ func (t *token) handOut() *oauth2.Token {
 	return &value
 }
 
-// validAt reports whether the token may be used at now. A nil token may not.
+// validAt reports whether the token may be used at now; false for nil.
 func (t *token) validAt(now time.Time) bool { return t != nil && left(t.expires, now) > 0 }
 
 // dueAt reports whether the token should be read again at now.
 func (t *token) dueAt(now time.Time) bool { return left(t.readAt, now) <= 0 }
 
-// ttl returns the time from the read until the token is due. It is 0 for a nil token.
+// ttl returns the time from the read until the token should be read again; 0 for nil.
 func (t *token) ttl() time.Duration {
 	if t == nil {
 		return 0

@@ -12,8 +12,8 @@ import (
 // concurrent use.
 //
 // It adds the Authorization header (RFC 6750 section 2.1) only to requests to the server's own origin: the scheme,
-// host and port of its URL, the host in IDNA ASCII. It does not change requests to other origins, such as those
-// after a redirect, because they must not get the token.
+// host and port of its URL, the host in IDNA ASCII. It does not change requests to other origins, such as those after
+// a redirect: these must not get the token.
 //
 // If the server answers 401, the Transport replaces the token (see [Source.Replace]) and sends the request once
 // more, whatever its method: a server that refuses a token has not processed the request. For this it keeps up to
@@ -29,8 +29,8 @@ type Transport struct {
 	// Base makes the requests. Default: http.DefaultTransport. Don't change it after first use.
 	Base http.RoundTripper
 
-	// KeptBody is the number of bytes of the body of a request without GetBody that are kept in memory, to send
-	// the request again. Default: 4 MiB. If it is negative, nothing is kept. Don't change it after first use.
+	// KeptBody is how many bytes of a body are kept in memory, to send a request without GetBody again. Default: 4
+	// MiB. If it is negative, nothing is kept. Don't change it after first use.
 	KeptBody int64
 
 	source *Source
@@ -72,7 +72,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	second, successor, why := t.again(sent, held.value.AccessToken)
 	if why == nil {
-		// It is not read to its end to keep the connection: that could take as long as the server likes.
+		// Don't read the body to its end to keep the connection: the server could make that last.
 		response.Body.Close()
 		response, err = t.send(second, successor)
 		if err != nil || response.StatusCode != http.StatusUnauthorized {
@@ -106,8 +106,8 @@ func (t *Transport) first(req *http.Request) (first *http.Request, finish func()
 	return first, kept.finish
 }
 
-// cloned returns a copy that may be changed. It shares the trailer of the original, whose values are set at the end
-// of the body.
+// cloned returns a copy that may be changed. It shares the original's trailer, whose values are set at the end of the
+// body.
 func cloned(req *http.Request) *http.Request {
 	clone := req.Clone(req.Context())
 	clone.Trailer = req.Trailer
@@ -125,7 +125,7 @@ func (t *Transport) send(req *http.Request, with *token) (*http.Response, error)
 }
 
 var (
-	errSuccessorRefused = fmt.Errorf("%w: it came in place of one that was refused just before", ErrNotReplaced)
+	errSuccessorRefused = fmt.Errorf("%w: it had just replaced another refused token", ErrNotReplaced)
 	errBodyGone         = errors.New("brokerauth: the request's body cannot be sent again")
 )
 
