@@ -58,7 +58,7 @@ func TestAlertRulesAreValid(t *testing.T) {
 	}
 }
 
-// dashboard holds the fields of the example that tests check.
+// dashboard holds the fields of the example dashboard that tests check.
 type dashboard struct {
 	Panels []struct {
 		Title       string `json:"title"`
@@ -83,7 +83,7 @@ func exampleDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// ofGrafana replaces the variables of Grafana by the values for all mounts.
+// ofGrafana replaces Grafana's variables by values for all mounts.
 var ofGrafana = strings.NewReplacer("$__rate_interval", "2m", "$job", "mcp-oauth", "$mount", ".*")
 
 // Prometheus accepts every query of the dashboard, and each panel has one.
@@ -102,8 +102,8 @@ func TestDashboardQueriesAreValid(t *testing.T) {
 }
 
 // The merged table has one row per token. Grafana joins rows if all their common columns agree. Prometheus drops an
-// empty role label, so the row of a config would be joined to the rows of all its roles; and a metric name would
-// keep rows apart.
+// empty role label, so a config's row would be joined to the rows of all its roles. A column with the metric's name
+// would keep the rows of one token apart.
 func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 	t.Parallel()
 	const failures, refusals, expiry, next = "consecutive_failures", "consecutive_refusals", "expiry_timestamp_seconds", "next_attempt_timestamp_seconds"
@@ -159,8 +159,8 @@ func TestMergedTablesHaveARowForEachToken(t *testing.T) {
 	}
 }
 
-// The mount has each series, label and label value in the queries of alerts and dashboard: a query without a match
-// is valid, but an alert on it never fires.
+// The mount has each series, label and label value in the queries of alerts and dashboard. A query without a match is
+// valid, but its alert never fires.
 func TestAlertsAndDashboardQueryExistingSeries(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -221,8 +221,9 @@ func TestMissingSeriesAreFound(t *testing.T) {
 	}
 }
 
-// missingIn returns the selectors of an expression that match no series, each alternative of a regular expression
-// by itself, and the labels to sum by that no series has. Labels of Prometheus and Grafana are left out.
+// missingIn returns the selectors of an expression that match no series, with a separate selector for each
+// alternative of a regular expression, and the labels in sums that all series lack. Labels of Prometheus and Grafana
+// are left out.
 func missingIn(expr parser.Expr, there []labels.Labels) []string {
 	var wanted [][]*labels.Matcher
 	parser.Inspect(expr, func(node parser.Node, path []parser.Node) error {
@@ -259,7 +260,7 @@ func missingIn(expr parser.Expr, there []labels.Labels) []string {
 	return missing
 }
 
-// madeOf replaces labels by the labels that label_join and label_replace on the path make them of.
+// madeOf replaces labels that label_join and label_replace on the path have made by their source labels.
 func madeOf(wanted []string, path []parser.Node) []string {
 	wanted = slices.Clone(wanted)
 	for _, above := range path {
@@ -284,7 +285,7 @@ func madeOf(wanted []string, path []parser.Node) []string {
 	return wanted
 }
 
-// alternatives returns the ways for a series to match the selector: one for each value in a regular expression.
+// alternatives returns the ways for a series to match the selector: one for each alternative of a regular expression.
 func alternatives(selector *parser.VectorSelector) [][]*labels.Matcher {
 	ways := [][]*labels.Matcher{nil}
 	for _, m := range selector.LabelMatchers {
@@ -309,13 +310,13 @@ func alternatives(selector *parser.VectorSelector) [][]*labels.Matcher {
 	return ways
 }
 
-// filledIn reports whether Prometheus adds the label. The job is checked for up only, which is not a series of the
+// filledIn reports whether Prometheus adds the label. The job is checked only for up, which does not come from the
 // mount.
 func filledIn(selector *parser.VectorSelector, label string) bool {
 	return label == "instance" || label == "mount" || label == "job" && selector.Name != "up"
 }
 
-// scrapedLabels are the series of the mount, without their values.
+// scrapedLabels returns the labels of the mount's series.
 func scrapedLabels(t *testing.T, client *api.Client) []labels.Labels {
 	t.Helper()
 	resp := bed.Must(client.Logical().ReadRawWithContext(t.Context(), bed.Mount+"/metrics"))(t)
@@ -382,7 +383,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		{"tokens are replaced again and again", []string{replaced + "0x5 1x3 2x7 3x14 4x14 5x14 6x14 7x14"}, []string{"McpOauthTokensRefused"}},
 		{"many brokers see one token refused", []string{replaced + "0x5 50x90"}, nil},
 		{"a token is refused each half hour", []string{replaced + "0x5 1x29 2x29 3x29 4x10"}, nil},
-		// The count is the mount's, so that this is the same as one token again and again.
+		// The mount's count does not distinguish tokens, so this looks like one token refused again and again.
 		{"one token after the other is refused, of many servers", []string{replaced + "0x5 1x14 2x14 3x14 4x14 5x14 6x14 7x5"}, []string{"McpOauthTokensRefused"}},
 		{"tokens of two mounts are refused each half hour, in turn", []string{replaced + "0x5 1x29 2x29 3x29 4x10", other + "0x20 1x29 2x29 3x24"}, nil},
 		{"tokens of another mount are replaced again and again", []string{replaced + "0x105", other + "0x5 1x14 2x14 3x14 4x14 5x14 6x14 7x10"}, []string{"McpOauthTokensRefused of other"}},
@@ -429,7 +430,7 @@ type history struct {
 	end    time.Duration // since the start
 }
 
-// newHistory takes series in the notation of Prometheus's own tests of rules.
+// newHistory reads series in the notation of Prometheus's rule tests.
 func newHistory(t *testing.T, descriptions []string) *history {
 	t.Helper()
 	h := &history{}
@@ -452,10 +453,10 @@ func newHistory(t *testing.T, descriptions []string) *history {
 	return h
 }
 
-// firing returns the mounts of the series that have met the condition of the rule for its whole duration.
+// firing returns the mounts of the series that have met the rule's condition for its whole duration.
 func (h *history) firing(t *testing.T, rule rulefmt.Rule) []string {
 	t.Helper()
-	var met map[string]string // since the start of the rule's time, with their mounts
+	var met map[string]string // series that have met it since the start of the rule's duration, with their mounts
 	for at := max(0, h.end-time.Duration(rule.For)); at <= h.end; at += time.Minute {
 		now := h.query(t, rule.Expr, at)
 		if met == nil {
@@ -491,7 +492,7 @@ func (h *history) vector(t *testing.T, expr string, at time.Duration) promql.Vec
 	query := bed.Must(engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.Unix(0, 0).Add(at)))(t)
 	defer query.Close()
 	vector := bed.Must(query.Exec(context.WithoutCancel(t.Context())).Vector())(t)
-	return slices.Clone(vector) // the query takes it back
+	return slices.Clone(vector) // the query reuses the slice
 }
 
 func (h *history) selected(matchers []*labels.Matcher) *seriesSet {

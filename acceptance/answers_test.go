@@ -21,7 +21,7 @@ func jwtUntil(issued, end time.Time) string {
 	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(payload) + "." + encode([]byte("signature"))
 }
 
-// The clock of the server may be wrong: its Date header decides whether the exp of a JWT has passed.
+// The server's clock may be wrong. Its Date header decides whether a JWT has expired.
 func TestEndOfATokenByTheServersClock(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -52,7 +52,7 @@ func TestEndOfATokenByTheServersClock(t *testing.T) {
 	}
 }
 
-// A field given twice is refused: the command sends a list, and a map would keep the last value only.
+// A field given twice is refused: the command sends a list, and a map would keep only the last value.
 func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -74,7 +74,7 @@ func TestCommandThatGivesAFieldTwice(t *testing.T) {
 	}
 }
 
-// An invalid name is refused with the rule for names, also through the real Vault.
+// The error for an invalid name gives the rule for names, also through a real Vault.
 func TestNameThatIsNotAllowed(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)

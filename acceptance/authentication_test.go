@@ -9,18 +9,18 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Each client authentication method gets a token for the MCP server. The config has the MCP server's URL, the
-// client's id and its credentials only: the plugin discovers the authorization server, the scopes and, if the
-// credentials leave one choice, method and algorithm.
+// Each client authentication method gets a token for the MCP server. The config has only the MCP server's URL, the
+// client's id and its credentials. The plugin discovers the authorization server, the scopes and, if the credentials
+// leave one choice, method and algorithm.
 func TestEveryClientAuthentication(t *testing.T) {
 	t.Parallel()
 	const made = true
 	for _, c := range []struct {
 		name        string
 		credentials credentials
-		fields      map[string]any // further ones of the config
+		fields      map[string]any // additional fields of the config
 		method, alg string         // expected by the authorization server
-		made        bool           // the plugin makes the key, so the write makes no request
+		made        bool           // the plugin makes the key, so the write sends no token request
 	}{
 		{"basic", secret("client_secret_basic"), nil, "client_secret_basic", "", false},
 		{"post", secret("client_secret_post"), map[string]any{"token_endpoint_auth_method": "client_secret_post"}, "client_secret_post", "", false},
@@ -76,7 +76,7 @@ func TestEveryClientAuthentication(t *testing.T) {
 	}
 }
 
-// checkRequest checks the token request as the authorization server saw it.
+// checkRequest checks the token request that the authorization server received.
 func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg string) {
 	t.Helper()
 	if got.Status != http.StatusOK || got.AuthMethod != method || got.Resource != u.mcp.URL {
@@ -95,7 +95,7 @@ func (u *upstream) checkRequest(t *testing.T, got bed.TokenRequest, method, alg 
 	if assertion.X5T != u.x5t {
 		t.Errorf("x5t#S256 %q, want %q", assertion.X5T, u.x5t)
 	}
-	// RFC 7523 section 3: most servers accept the issuer alone.
+	// RFC 7523 section 3: most servers accept the issuer as the only audience.
 	if assertion.Audience != u.bed.AS.Issuer {
 		t.Errorf("aud %v, want %q", assertion.Audience, u.bed.AS.Issuer)
 	}
@@ -121,8 +121,7 @@ func (u *upstream) kid(t *testing.T) string {
 func (u *upstream) checkConfig(t *testing.T) {
 	t.Helper()
 	config := u.read(t, "config/"+u.name)
-	// A client certificate uses an alias of the token endpoint (RFC 8705 section 5), which the config does not
-	// show.
+	// A client certificate uses an alias of the token endpoint (RFC 8705 section 5). The config does not show it.
 	if config["discovered_issuer"] != u.bed.AS.Issuer || config["discovered_token_url"] != u.bed.AS.TokenURL() {
 		t.Errorf("discovered_issuer %v, discovered_token_url %v, want %s and %s",
 			config["discovered_issuer"], config["discovered_token_url"], u.bed.AS.Issuer, u.bed.AS.TokenURL())

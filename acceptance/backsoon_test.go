@@ -11,9 +11,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
-// After an outage of any length, readers without a valid token get one within 12 s of the server's return, and all
-// names of the client soon after the first. Before, the server gets one request in each window. A short time of
-// refusals costs no more.
+// After an outage of any length, readers without a valid token get one within 12 s of the server's return, and the
+// other names of the client soon after. During the outage, the server gets one request in each window. A short time
+// of refusals is handled the same.
 func TestReadersAreServedSoonAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -24,7 +24,7 @@ func TestReadersAreServedSoonAfterAnOutage(t *testing.T) {
 			outages = append(outages, long)
 		}
 	}
-	// They mostly wait, so all run at once, whatever -parallel says.
+	// The outages mostly wait, so all run at once, whatever -parallel says.
 	var kinds sync.WaitGroup
 	for i, o := range outages {
 		kinds.Go(func() {
@@ -43,7 +43,7 @@ func checkOutage(t *testing.T, r *trouble.OutageReport) {
 		r.Length, r.Down, round(r.Served), round(r.All), r.Names, r.Back)
 	bound := backBound
 	if r.Lost {
-		bound += r.RequestTimeout() // of the request that was lost
+		bound += r.RequestTimeout() // for the lost request
 	}
 	if r.Served > bound {
 		t.Errorf("the first read was served %s after the return, want at most %s", round(r.Served), bound)
@@ -51,7 +51,7 @@ func checkOutage(t *testing.T, r *trouble.OutageReport) {
 	if r.All > bound+2*time.Second {
 		t.Errorf("the last name was served %s after the return, %s after the first", round(r.All), round(r.All-r.Served))
 	}
-	// The readers of all names start at once.
+	// The readers of all names start at once, before they share a failure.
 	if most := r.Names - 1 + mostAttempts(r.Length, time.Second, 10*time.Second); r.Down > most {
 		t.Errorf("%d requests in an outage of %s, want at most %d, one in each window of the client", r.Down, r.Length, most)
 	}

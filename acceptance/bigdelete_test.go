@@ -10,9 +10,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
-// Deleting a config with 3,000 roles and tokens delays no broker of 700 other servers, all reading for the first
-// time, by more than a second. The names are gone when the delete returns, the storage entries soon after, and a
-// new config of the same name keeps its own.
+// Deleting a config with 3,000 roles and tokens delays brokers of 700 other servers, all with cold reads, by at most
+// a second. The names are gone when the delete returns, and the storage entries soon after. A new config of the same
+// name keeps its own entries.
 //
 // The test is not parallel: the load of other tests would change its figures.
 func TestDeletingALargeConfigStallsNoOther(t *testing.T) {

@@ -22,16 +22,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// brokerauth's README on calls that an MCP server refuses: with the handler the call fails with a reason, and the
-// session goes on. Without the handler the session ends, unless the refusal is a JSON-RPC error; then a new session
-// works.
+// This checks brokerauth's README on calls that an MCP server refuses. With the handler, the call fails with a
+// reason, and the session goes on. Without the handler, the session ends, unless the refusal is a JSON-RPC error.
+// Then a new session works.
 func TestRefusedCallEndsASessionAsTheREADMESays(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		refuse refusal
-		young  bool             // the server refuses a token too young to be replaced
+		young  bool             // the refused token is too young to be replaced
 		why    func(error) bool // with the handler
-		goesOn bool             // without
+		goesOn bool             // without the handler
 	}{
 		"401 to a token that is too young to be replaced": {young: true, why: notReplaced},
 		"401 to the token and to the next one": {
@@ -79,7 +79,7 @@ func TestRefusedCallEndsASessionAsTheREADMESays(t *testing.T) {
 				t.Errorf("without the handler, afterwards: %v; want a session that goes on: %t", err, c.goesOn)
 			}
 			bed.OK(t, forecast(t.Context(), connect(t, without))) // a new session
-			// At most one request replaces the token, however many calls were refused.
+			// All refused calls together cause at most one token request.
 			if n := len(u.requests(t)) - before; n > 1 {
 				t.Errorf("%d token requests, want one at most", n)
 			}
@@ -95,7 +95,7 @@ type refusal struct {
 	body   string
 }
 
-// refusing refuses each request while it is on.
+// refusing refuses each request while it is switched on.
 type refusing struct {
 	refusal
 	on atomic.Bool
@@ -113,8 +113,8 @@ func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// A balancer cuts the stream of messages, and the SDK reopens it without asking its handler. A token revoked by
-// then is replaced nevertheless, once, and the session goes on.
+// A balancer breaks the stream of messages, and the SDK reopens it without asking its handler. If the token has been
+// revoked, it is still replaced, once, and the session goes on.
 func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -134,13 +134,13 @@ func TestMCPSessionGoesOnWhenItsStreamIsCutAndTheTokenRevoked(t *testing.T) {
 	u.wantRequests(t, 2)
 }
 
-// The README on a refused stream: at first the session goes on without the stream. If the stream was cut and cannot
-// be reopened, the session ends.
+// This checks the README on a refused stream. If it is refused at first, the session goes on without it. If it breaks
+// and cannot be reopened, the session ends.
 func TestRefusedStreamEndsASessionAsTheREADMESays(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		status   int64
-		cut      bool // and opened again: that is refused
+		cut      bool // the stream breaks, and reopening it is refused
 		disabled bool
 	}{
 		"401 at first":                {status: http.StatusUnauthorized},
@@ -177,7 +177,7 @@ func TestRefusedStreamEndsASessionAsTheREADMESays(t *testing.T) {
 	}
 }
 
-// A stream that is cut while no token is available is not reopened. The session ends after the SDK's retries.
+// A stream that breaks while no token is available is not reopened. The session ends after the SDK's retries.
 func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 15*time.Second)
@@ -207,10 +207,10 @@ func waitForEnd(t *testing.T, source *brokerauth.Source) {
 	bed.Until(t, time.Minute, "the token's end", func() bool { return !time.Now().Before(held.Expiry) })
 }
 
-// A balancer is a proxy in front of an MCP server. It can cut the stream of messages, and refuse to open it.
+// A balancer is a proxy in front of an MCP server. It can break the stream of messages, and refuse to open it.
 type balancer struct {
 	URL    string
-	refuse atomic.Int64 // status of the refusal; 0: none
+	refuse atomic.Int64 // status of the refusal; 0: does not refuse
 
 	mu       sync.Mutex // guards the fields below
 	cut      context.CancelFunc
@@ -275,11 +275,11 @@ func (b *balancer) waitForStreams(t *testing.T, n int) {
 	bed.Until(t, time.Minute, fmt.Sprint("answers to GETs: ", n), func() bool { return len(b.streams()) >= n })
 }
 
-// A caller who cancels while Vault hangs does not wait: without a token in Connect, after the last token has
+// A caller who cancels while Vault hangs does not wait: during Connect without a token, after the last token has
 // expired, or while a refused token is being replaced. The session goes on.
 func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 	t.Parallel()
-	// A read of a due token would be shared, so the token is not due here.
+	// The token is not due here, because a read of a due token would be shared.
 	u := newConfigured(t, shared(t), "", 40*time.Second)
 	client := u.compareAndRefresh(t)
 	vault := newHanging(t, client.Address())
@@ -320,7 +320,7 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 // hanging is a proxy in front of Vault that can make requests wait.
 type hanging struct {
 	*httptest.Server
-	waiting atomic.Int64 // requests
+	waiting atomic.Int64 // number of waiting requests
 
 	mu       sync.Mutex    // guards the fields below
 	released chan struct{} // nil while it does not hang
@@ -365,7 +365,7 @@ func (h *hanging) hang(asked func()) (release func()) {
 	}
 }
 
-// A redirect to another port of the same host gets no token. Go would forward a header that the SDK had set.
+// A redirect to another port of the same host gets no token. Go would forward a header that the SDK sets.
 func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)

@@ -17,10 +17,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// Package brokerauth does not import the MCP Go SDK, and fits it nevertheless.
+// Package brokerauth implements the MCP Go SDK's interface without importing it.
 var _ auth.OAuthHandler = (*brokerauth.Transport)(nil)
 
-// An MCP client of the Go SDK has the Transport as its HTTP transport and as its OAuth handler.
+// An MCP client of the Go SDK uses the Transport both as HTTP transport and as OAuth handler.
 func Example_mcpClient() {
 	vault, err := api.NewClient(nil) // VAULT_ADDR, and VAULT_TOKEN unless an Agent or Proxy adds it
 	if err != nil {
@@ -52,9 +52,9 @@ func Example_mcpClient() {
 	log.Print("connected to ", session.InitializeResult().ServerInfo.Name)
 }
 
-// An MCP server revokes the token of two brokers with open sessions: one has the Transport as OAuth handler too.
-// Both sessions go on with a new token, for one token request. A Vault token, an Agent's listener and a Proxy's
-// listener all work.
+// An MCP server revokes the token of two brokers with open sessions; one of them uses the Transport as OAuth handler
+// too. Both sessions go on with a new token, for one token request. The brokers may use a Vault token, an Agent's
+// listener or a Proxy's listener.
 func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"token", "agent", "proxy"} {
@@ -93,7 +93,7 @@ func TestMCPClientsGoOnWhenTheirTokenIsRevoked(t *testing.T) {
 	}
 }
 
-// Vault stops. A broker goes on in the same session until its token expires, and again when Vault is back.
+// Vault stops. A broker goes on in the same session until its token expires, and again after Vault's return.
 func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -141,7 +141,7 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 		}
 		return nil
 	})
-	// An Agent retries for a while before it answers, so a read through it fails late.
+	// An Agent retries for a while before it answers, so a read through it fails later.
 	if covered["token"] == 0 {
 		t.Error("no call was made after a read had failed")
 	}
@@ -158,8 +158,8 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 	}
 }
 
-// A broker without access to refresh/ gets an error with the path. Once its policy has the path, it goes on in the
-// same session.
+// A broker without access to refresh/ gets an error with the path. When its policy allows the path, the same session
+// goes on.
 func TestBrokerWithoutRefreshGetsAnErrorWithThePath(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -177,7 +177,7 @@ func TestBrokerWithoutRefreshGetsAnErrorWithThePath(t *testing.T) {
 path "` + bed.Mount + `/token/` + u.name + `" { capabilities = ["read"] }
 path "` + bed.Mount + `/refresh/` + u.name + `" { capabilities = ["update"] }`
 	bed.OK(t, u.bed.Vault.PutPolicy(t.Context(), u.name, rules))
-	// This takes the cooldown of the token, and the source's own wait.
+	// This takes the token's cooldown and the source's own window.
 	bed.Eventually(t, 2*time.Minute, func() error { return forecast(t.Context(), session) })
 }
 
@@ -187,7 +187,7 @@ func (u *upstream) source(t *testing.T, client *api.Client) *brokerauth.Source {
 	return source
 }
 
-// authorized returns the SDK's transport to an MCP server as in brokerauth's README. base is below; default:
+// authorized returns the SDK's transport to an MCP server as in brokerauth's README, over base. Default:
 // http.DefaultTransport.
 func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base http.RoundTripper) *mcp.StreamableClientTransport {
 	t.Helper()
@@ -198,8 +198,8 @@ func authorized(t *testing.T, source *brokerauth.Source, endpoint string, base h
 	}
 }
 
-// throughListener returns a client without a token, of the listener of an Agent or a Proxy that logs in with the
-// upstream's AppRole.
+// throughListener returns a client without a token that uses the listener of an Agent or Proxy, which logs in with
+// the upstream's AppRole.
 func (u *upstream) throughListener(t *testing.T, command string) *api.Client {
 	t.Helper()
 	id := bed.Must(u.bed.Vault.Login(t.Context(), u.name))(t)
@@ -213,7 +213,7 @@ func connect(t *testing.T, transport *mcp.StreamableClientTransport) *mcp.Client
 	t.Helper()
 	client := mcp.NewClient(&mcp.Implementation{Name: "broker", Version: "1.0.0"}, nil)
 	session := bed.Must(client.Connect(t.Context(), transport, nil))(t)
-	t.Cleanup(func() { _ = session.Close() }) // the test's context is done by then
+	t.Cleanup(func() { _ = session.Close() }) // the test's context has ended by then
 	return session
 }
 

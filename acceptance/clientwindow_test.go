@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// underWay is the most token requests that the plugin sends a server at once.
+	// underWay is the largest number of concurrent token requests from the plugin to a server.
 	underWay = 8
 	// backBound is the longest time from a server's recovery to a served reader: the longest window while readers
 	// ask, and two seconds.
 	backBound = 12 * time.Second
 )
 
-// A failure of a client concerns all its names, here roles of two configs: the server gets the requests under way,
-// then one request in each window. The first success opens all names.
+// All names of a client, here roles of two configs, share the client's failure. The server gets the requests under
+// way, and then one request in each window. The first success ends the window of all names.
 func TestNamesOfAClientShareTheWindowOfAFailure(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	// They mostly wait, so all run at once, whatever -parallel says.
+	// The failures mostly wait, so all run at once, whatever -parallel says.
 	var kinds sync.WaitGroup
 	for i, f := range trouble.Failures() {
 		kinds.Go(func() { t.Run(f.Name, func(t *testing.T) { testCrowd(t, b, fmt.Sprintf("crowd-%d", i), f) }) })
@@ -45,7 +45,7 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 		r.Names, r.AtOnce, round(r.Burst), r.Windows, round(r.Watched), round(r.Gap), round(r.Served), round(r.Behind), r.Healing)
 	most := underWay
 	if f.Limit == 0 {
-		most += mostAttempts(r.Burst, time.Second, 10*time.Second) - 1 // windows that ended in this time
+		most += mostAttempts(r.Burst, time.Second, 10*time.Second) - 1 // windows that ended during the burst
 	}
 	if r.AtOnce > most {
 		t.Errorf("%d requests until every name had been read, want at most %d", r.AtOnce, most)
@@ -76,8 +76,8 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 	}
 }
 
-// A write of a new secret obtains one token; the others are replaced in the background. If the server then limits
-// or refuses the client, it gets only the requests under way, and readers get the held tokens.
+// A write of a new secret gets one token, and the others are replaced in the background. If the server then limits or
+// refuses the client, it gets only the requests under way, and readers get the held tokens.
 func TestRotationIntoAFailureAsksNoMoreThanWasUnderWay(t *testing.T) {
 	t.Parallel()
 	for mount, failure := range map[string]trouble.Failure{
@@ -119,7 +119,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 				issue(w, r)
 			})
 			paths := bed.Must(s.Roles(t.Context(), "some", roles, nil))(t)
-			// The refused ones come first: a window would delay the others.
+			// The refused names come first, because a window would delay the others.
 			var bad, good []string
 			for i, path := range paths {
 				if slices.Contains(refused, fmt.Sprintf("scope-%d", i)) {
@@ -140,7 +140,7 @@ func TestRefusedScopeOrTargetDoesNotHurtSiblings(t *testing.T) {
 	}
 }
 
-// A failing client holds up no other client of its server, nor the client of the same id at another server.
+// A failing client delays neither other clients of its server nor the client with the same id at another server.
 func TestFailingClientHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "neighbours")
@@ -165,12 +165,12 @@ func TestFailingClientHoldsUpNoOther(t *testing.T) {
 	for _, want := range []struct {
 		name     string
 		status   int
-		requests int // of this read
+		requests int // for this read
 	}{
 		{"limited", http.StatusBadGateway, 1},
 		{"same", http.StatusBadGateway, 0},
 		{"other-client", http.StatusOK, 1},
-		{"other-server", http.StatusOK, 0}, // of this server
+		{"other-server", http.StatusOK, 0}, // from this server
 	} {
 		before := len(s.AS.Requests())
 		r := s.Read(t.Context(), "token/"+want.name)
@@ -182,7 +182,7 @@ func TestFailingClientHoldsUpNoOther(t *testing.T) {
 
 var someTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
-// namedTime returns the time of the next attempt in an error.
+// namedTime returns the time of the next attempt from an error.
 func namedTime(r trouble.Result) (time.Time, error) {
 	named := someTime.FindString(r.Text)
 	if named == "" {
@@ -191,8 +191,8 @@ func namedTime(r trouble.Result) (time.Time, error) {
 	return time.Parse(time.RFC3339, named)
 }
 
-// A write that meets a limit names the time of the next attempt. Until then no write of this client makes a token
-// request; another client's does. Later a write succeeds.
+// A write that meets a limit fails with the time of the next attempt. Until then, writes of this client make no token
+// request; writes of other clients do. Later a write succeeds.
 func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 	t.Parallel()
 	const limit = 8 * time.Second
@@ -246,7 +246,7 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 	}
 }
 
-// A write after an operator has corrected a refused client ignores its window and opens all names.
+// After an operator has repaired a refused client, a write ignores its window and ends it for all names.
 func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "corrected")
@@ -260,14 +260,14 @@ func TestWriteOpensTheWindowOfARefusedClient(t *testing.T) {
 	}
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	wantAll(t, "a caller", []trouble.Result{s.Write(t.Context(), "config/some", s.Config(nil))}, http.StatusNoContent)
-	// Storing the tokens one by one takes a busy machine longer than a reader waits.
+	// On a busy machine, storing all tokens takes longer than a reader waits.
 	for _, statuses := range [][]int{{http.StatusOK, http.StatusGatewayTimeout}, {http.StatusOK}} {
 		results := s.ReadAll(t.Context(), paths)
 		wantAll(t, "after the write readers", results, statuses...)
 	}
 }
 
-// A server can announce the end of its limit without Retry-After.
+// A server may announce the end of its limit without Retry-After.
 func TestLimitWithoutRetryAfterIsHonoured(t *testing.T) {
 	t.Parallel()
 	const limit = 90 * time.Second

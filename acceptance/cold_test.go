@@ -8,12 +8,12 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Many readers of a token that has not been fetched cost one token request, and all get the same token.
+// Many cold readers of a token share one token request and get the same token.
 func TestColdReadersShareOneRequest(t *testing.T) {
 	t.Parallel()
 	const readers = 300
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
-	// The answer is slow, so all readers come before it.
+	// The answer is slow, so all readers arrive before it.
 	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: "tools:list", TTL: 5 * time.Minute, Delay: 2 * time.Second,
 	}))

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A certified authorization server accepts the optional forms of client assertions beyond RFC 7523.
+// A certified authorization server accepts the optional forms of client assertions that RFC 7523 does not define.
 func TestFormsOfAssertions(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -64,7 +64,7 @@ func jwkKey(t *testing.T, u *upstream) map[string]any {
 	return map[string]any{"private_key": string(jwk)}
 }
 
-// A certificate registered at the authorization server (RFC 8705 section 2.2).
+// The certificate is registered at the authorization server (RFC 8705 section 2.2).
 func TestSelfSignedClientCertificate(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -103,7 +103,7 @@ func TestCertificateByRenegotiation(t *testing.T) {
 	if _, err := b.ReadToken(t.Context(), u.root, "token/"+u.name); err != nil {
 		t.Error(err)
 	}
-	// A certificate of another CA is refused with its own reason.
+	// The error for a certificate of another CA differs.
 	other := bed.Must(bed.NewCA())(t)
 	foreign := bed.Must(other.Client(u.client.ID))(t)
 	b.Secrecy.AddPrivateKey("key of a certificate of another CA", foreign.KeyPEM)

@@ -91,8 +91,8 @@ func p256SEC1(t *testing.T) (crypto.Signer, *pem.Block) {
 	return key, &pem.Block{Type: "EC PRIVATE KEY", Bytes: der}
 }
 
-// operatorKey registers the public part of a new key of the operator under its thumbprint (RFC 7638), the default
-// of key_id.
+// operatorKey registers the public part of a new operator's key under its thumbprint (RFC 7638), the default of
+// key_id.
 func operatorKey(form keyForm) credentials {
 	return func(t *testing.T, u *upstream) map[string]any {
 		t.Helper()
@@ -102,7 +102,7 @@ func operatorKey(form keyForm) credentials {
 	}
 }
 
-// namedKey registers a key under another id, with a certificate.
+// namedKey registers a key, with a certificate, under an id other than its thumbprint.
 func namedKey(t *testing.T, u *upstream) map[string]any {
 	t.Helper()
 	key, block := p256PKCS8(t)
@@ -144,7 +144,7 @@ func (u *upstream) useKeys(t *testing.T, keys *jose.JSONWebKeySet) {
 	u.registerAs(t, bed.Client{AuthMethod: "private_key_jwt", JWKS: keys})
 }
 
-// madeKey lets the plugin make the key. See registerMadeKey for the client.
+// madeKey lets the plugin make the key. registerMadeKey registers the client.
 func madeKey(kind string) credentials {
 	return func(*testing.T, *upstream) map[string]any {
 		return map[string]any{"key_type": kind}

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A declaration of docs/openbao.md with another sum and version registers the plugin.
+// A declaration as in docs/openbao.md, with another sum and version, registers the plugin.
 func TestDeclaredPlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -26,7 +26,8 @@ func TestDeclaredPlugin(t *testing.T) {
 	needsItsV(t, b.Nodes[0])
 }
 
-// The same with an image, made and pushed like a release's. OpenBao fetches it on command and at its start.
+// The declaration may name an image, made and pushed as for a release. OpenBao fetches the image on command and when
+// it starts.
 func TestDeclaredPluginFromAnImage(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -42,7 +43,7 @@ func TestDeclaredPluginFromAnImage(t *testing.T) {
 	declaration := strings.Replace(p.declaration(t, "image"), published, local, 1)
 	b := bed.New(t, bed.Options{Bare: true, Config: declaration})
 
-	// OpenBao runs a file with another name than the binary in every bed's plugin directory.
+	// The plugin's file has another name than the binary in every bed's plugin directory. OpenBao runs this file.
 	info := commandSays(t, b, "plugin", "info", "-version="+p.version, "secret", bed.PluginName)
 	if file := rowsOf(info)["Command"]["Value"]; !strings.Contains(info, p.sum) || file == bed.PluginName {
 		t.Errorf("OpenBao does not run the binary of the image:\n%s", info)
@@ -72,7 +73,7 @@ func buildDeclared(t *testing.T) declaredPlugin {
 	return declaredPlugin{filepath.Join(dir, bed.PluginName), sum, version}
 }
 
-// declaration returns the declaration of docs/openbao.md with this attribute, for the build.
+// declaration returns the declaration in docs/openbao.md with this attribute, changed for the build.
 func (p declaredPlugin) declaration(t *testing.T, attribute string) string {
 	t.Helper()
 	zeros := strings.Repeat("0", len(p.sum))
@@ -90,7 +91,7 @@ func (p declaredPlugin) declaration(t *testing.T, attribute string) string {
 	return ""
 }
 
-// serves checks that the server has registered the plugin by itself, and runs it.
+// serves checks that the server has registered the plugin from its configuration, and runs it.
 func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	t.Helper()
 	r := &release{t: t, bed: b, plugins: b.PluginDir()}
@@ -100,7 +101,7 @@ func (p declaredPlugin) serves(t *testing.T, b *bed.Bed) {
 	u.token(t, "token/"+u.name)
 }
 
-// needsItsV checks that a version without its v keeps the node from becoming active, in every attempt.
+// needsItsV checks that a node with a version without its v never becomes active.
 func needsItsV(t *testing.T, node *bed.Node) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Deleting a config ends its token and its roles at once: no token is served or refreshed any more, and a new
+// Deleting a config ends its token and its roles at once. No token is served or refreshed afterwards, and a new
 // config of the same name has none of the old roles.
 func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 	t.Parallel()
@@ -37,7 +37,7 @@ func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 		<-tick.C
 	}
 	for _, r := range u.requests(t) {
-		// A request under way may still arrive.
+		// A request under way at the delete may still arrive.
 		if r.Time.After(deleted.Add(time.Second)) {
 			t.Errorf("a token was asked for %s after its config was deleted", r.Time.Sub(deleted))
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Each way to find the authorization server leads to a token for the MCP server, and to its refresh.
+// Each way to find the authorization server gets a token for the MCP server, and its refresh.
 func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 	t.Parallel()
 	const both = "tools:list tools:call"
@@ -19,7 +19,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 		name       string
 		mcp        bed.MCPOptions
 		where      func(u *upstream) map[string]any
-		scope      string // granted, if the config has no scopes
+		scope      string // granted if the config has no scopes
 		discovered bool
 	}{
 		{"challenge", bed.MCPOptions{}, serverURL, both, true},
@@ -68,8 +68,8 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 
 func serverURL(u *upstream) map[string]any { return map[string]any{"server_url": u.mcp.URL} }
 
-// The discovered endpoints stay: rewriting the config, refreshing the token and a role make no new discovery, but
-// rediscover does.
+// The discovered endpoints stay: rewriting the config, and refreshing the token and a role, run no discovery.
+// rediscover runs one.
 func TestDiscoveryIsPinned(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -101,8 +101,8 @@ func TestDiscoveryIsPinned(t *testing.T) {
 	u.checkConfig(t)
 }
 
-// Credentials belong to the authorization server of their write. If the MCP server names another one, rediscover
-// does not send them there.
+// Credentials belong to the authorization server for which they were written. If the MCP server now names another
+// one, rediscover does not send them to it.
 func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -131,7 +131,7 @@ func TestRediscoveryKeepsCredentialsFromAnotherIssuer(t *testing.T) {
 	u.checkConfig(t)
 	u.wantToken(t, "token/"+u.name, before)
 
-	// With the credentials in the same write they go to the other server, which refuses them.
+	// If the same write supplies the credentials, they are sent to the other server, which refuses them.
 	u.refuse(t, path, map[string]any{"rediscover": true, "client_secret": u.client.Secret}, http.StatusBadGateway, u.name)
 	if n := asked.Load(); n != 1 {
 		t.Errorf("the other authorization server was sent %d token requests, want 1", n)

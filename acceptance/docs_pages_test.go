@@ -19,11 +19,11 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// onOpenBao are the differences of OpenBao's commands, as in docs/openbao.md.
+// onOpenBao replaces commands that differ on OpenBao, as in docs/openbao.md.
 var onOpenBao = strings.NewReplacer("vault plugin reload -type=secret ", "vault plugin reload ")
 
-// readersOwn lists the placeholders of the pages. Only these are replaced in a block, and the differences of
-// OpenBao.
+// readersOwn lists the placeholders of the pages. Blocks are pasted with only these and the differences of OpenBao
+// replaced.
 func (w *walkthrough) readersOwn() []readersOwn {
 	port, published := freePort(w.t), filepath.Join(w.dir, "published.git")
 	return []readersOwn{
@@ -37,7 +37,7 @@ func (w *walkthrough) readersOwn() []readersOwn {
 		{"docs/deployments.md", "https://idp.example.com/realms/mcp", w.bed.AS.Issuer},
 		{"docs/deployments.md", "bound_audiences=mcp-gateway", "bound_audiences=" + w.mcp.URL},
 		{"docs/keys.md docs/identity.md", "https://vault.example.com", w.bed.Vault.Address},
-		// The certificate of the bed's authorization server is of a private CA.
+		// The bed's authorization server has a certificate of a private CA.
 		{"docs/keys.md", "client_certificate=@cert.pem", "client_certificate=@cert.pem ca_cert=@ca.pem"},
 		{"docs/metrics.md", "/var/lib/vault-agent-prometheus", w.dir + "/var/lib/vault-agent-prometheus"},
 		{"docs/metrics.md", "-o prometheus", "-o " + strconv.Itoa(os.Getuid())},
@@ -50,7 +50,7 @@ func (w *walkthrough) readersOwn() []readersOwn {
 // A readersOwn is a placeholder of a page.
 type readersOwn struct{ pages, name, is string }
 
-// notRun are the commands that no test runs, by page and first line. The page gives the reason in these words.
+// notRun lists the commands that no test runs, by page and first line, with the reason in the page's words.
 var notRun = map[string]string{
 	"acceptance/README.md: make soak                            # 2 minutes, as in make test": "as in make test",
 
@@ -64,7 +64,7 @@ var notRun = map[string]string{
 	"docs/releases.md: cosign verify-blob --bundle SHA256SUMS.sigstore.json \\":                 "nothing is signed yet",
 }
 
-// elsewhere are the other blocks that this test leaves out, by page and language.
+// elsewhere lists other blocks that this test skips, by page and language.
 var elsewhere = map[string]string{
 	"README.md: mermaid":           "a picture",
 	"docs/identity.md: mermaid":    "a picture",
@@ -97,7 +97,7 @@ var pages = []struct {
 	{"brokerauth/README.md", followBrokerauth},
 }
 
-// Every command of the other pages is pasted, page after page into one Vault, or the page has a reason.
+// Every command of the other pages is pasted, page after page into one Vault, unless the page gives a reason.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	checkBlocks(t)
@@ -160,14 +160,15 @@ func (w *walkthrough) fresh() {
 	w.put("client-secret", w.client.Secret+"\n")
 }
 
-// prepare runs a script for a precondition of a page, and returns its output.
+// prepare runs a script to meet a page's precondition, and returns its output.
 func (w *walkthrough) prepare(script string) string {
 	w.t.Helper()
 	out := bed.Must(w.run(block{page: "before a block"}, script))(w.t)
 	return out
 }
 
-// From a download to the upgrade and back. The same commands install the next version.
+// This follows the page from a download to an upgrade and a rollback. The next version is installed by the same
+// commands.
 func followReleases(w *walkthrough) {
 	t, r := w.t, &release{t: w.t, bed: w.bed, plugins: w.dir}
 	const (
@@ -230,7 +231,7 @@ func followAPI(w *walkthrough) {
 	}
 }
 
-// The installer's policy permits the installation of releases.md, and no token.
+// The installer's policy permits the installation in releases.md, and no reads of tokens.
 func followOperations(w *walkthrough) {
 	t := w.t
 	w.configure(t, nil)
@@ -271,7 +272,7 @@ func followDiscovery(w *walkthrough) {
 	w.token(w.t, "token/files")
 }
 
-// The administrator's part is left out: the authorization server of the other tests accepts no issuers.
+// The administrator's part is left out, because this authorization server does not accept issuers.
 func followIdentity(w *walkthrough) {
 	out := w.paste("vault write mcp-oauth/settings")
 	for _, field := range []string{"issuer", "subject", "audience", "jwks_uri"} {
@@ -287,7 +288,7 @@ func followKeys(w *walkthrough) {
 	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
 		t.Errorf("what was printed is no JWK Set: %v", err)
 	}
-	// A read before the registration is refused.
+	// Before the client is registered, a read is refused.
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {
 		t.Errorf("before the key is registered a read has the status %d, want 400", status)
 	}
@@ -317,7 +318,7 @@ func followKeys(w *walkthrough) {
 	w.token(t, "token/files")
 }
 
-// checkRotation checks that the rotated key is published, and is not used too soon.
+// checkRotation checks that the rotated key is published, and not used too early.
 func (w *walkthrough) checkRotation(out string, least time.Duration) {
 	w.t.Helper()
 	keys := w.read(w.t, "keys/files")
@@ -329,12 +330,12 @@ func (w *walkthrough) checkRotation(out string, least time.Duration) {
 	}
 }
 
-// A broker that has both policies reads both paths.
+// A broker with both policies reads both paths.
 func followMigrate(w *walkthrough) {
 	t := w.t
 	w.prepare("vault auth enable approle")
 	w.prepare("vault secrets enable -path=secret kv-v2")
-	bed.Eventually(t, 30*time.Second, func() error { // it sets itself up
+	bed.Eventually(t, 30*time.Second, func() error { // OpenBao sets itself up
 		_, err := w.root.Logical().ReadWithContext(t.Context(), "secret/config")
 		return err
 	})
@@ -404,7 +405,7 @@ func followDeployments(w *walkthrough) {
 	})
 }
 
-// has reports whether a command is installed; if not, it skips the next block.
+// has reports whether a command is installed. If not, it skips the next block.
 func (w *walkthrough) has(command string) bool {
 	w.t.Helper()
 	_, err := exec.LookPath(command)
@@ -419,7 +420,7 @@ func followMetrics(w *walkthrough) {
 	w.configure(t, nil)
 	w.token(t, "token/files")
 	bed.WantText(t, "the output", w.paste("vault read -format=raw"), `mcp_oauth_token_reads_total{outcome="success"}`)
-	// The reader's checkout after the quick start.
+	// The reader's checkout is as after the quick start.
 	w.put("role-id", "the broker's")
 	w.put("secret-id", "the broker's")
 	bed.OK(t, os.MkdirAll(filepath.Join(w.dir, "examples", "prometheus"), 0o700))
@@ -448,7 +449,7 @@ func followSecurity(w *walkthrough) {
 	rules := policiesOf(w.t, "../docs/security.md")["operator"]
 	bed.OK(w.t, w.bed.Vault.PutPolicy(w.t.Context(), "operator-of-files", rules))
 	operator := strings.TrimSpace(commandSays(w.t, w.bed, "token", "create", "-policy=operator-of-files", "-field=token"))
-	// The page's operator writes its read config back.
+	// The page's operator reads a config and writes it back.
 	b := w.next("sh", "vault read -format=json mcp-oauth/config/files")
 	cmd := w.shell(w.t.Context(), b.text, operator)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -459,7 +460,7 @@ func followSecurity(w *walkthrough) {
 	w.wantTuned("vault secrets tune", "request", fields)
 }
 
-// Recipes of servers that can't be run here are written without a request; make test-servers tests the others.
+// Recipes of servers that cannot run here are written without a request. make test-servers tests the other recipes.
 func followProviders(w *walkthrough) {
 	t := w.t
 	checkRunRecipes(t)
@@ -498,13 +499,13 @@ func followProviders(w *walkthrough) {
 			continue
 		}
 		if strings.Contains(script, "key_type=") {
-			w.registerMadeKey(t) // by hand: the server has fetched another key from this URL
+			w.registerMadeKey(t) // by hand, because the server has fetched another key from this URL
 		}
 		w.token(t, "token/files")
 	}
 }
 
-// checkRunRecipes checks that the page's table has the servers that were run, and their versions.
+// checkRunRecipes checks that the page's table has exactly the servers that were run, with their versions.
 func checkRunRecipes(t *testing.T) {
 	t.Helper()
 	content := bed.Must(os.ReadFile("../docs/providers.md"))(t)
@@ -525,7 +526,7 @@ func checkRunRecipes(t *testing.T) {
 	}
 }
 
-// The page's Go compiles; brokerauth's examples run similar code.
+// The page's Go code compiles. brokerauth's examples run similar code.
 func followBrokerauth(w *walkthrough) {
 	w.put("main.go", `package main
 import (

@@ -20,7 +20,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The README's blocks, pasted one after the other as a reader would.
+// The README's blocks are pasted one after another, as a reader would.
 func TestREADMECommands(t *testing.T) {
 	t.Parallel()
 	u := newReadersOwn(t)
@@ -44,7 +44,7 @@ func TestREADMECommands(t *testing.T) {
 	stop()
 
 	brokers := w.next("sh", "vault policy write mcp-brokers -")
-	for range 2 { // again, as for the next broker's
+	for range 2 { // the second time as for the next broker
 		bed.Must(w.run(brokers, brokers.text))(t)
 	}
 	login := w.login()
@@ -87,20 +87,20 @@ func (b block) key() string {
 
 var fence = regexp.MustCompile("^( *)```([a-z]*)$")
 
-// otherCredentials finds the values with which a page replaces the secret of the section's recipe.
+// otherCredentials matches the credentials that may replace the secret in a section's recipe.
 var otherCredentials = regexp.MustCompile("replace the secret by `([^`]+)`")
 
 var secretFields = regexp.MustCompile(` (?:token_endpoint_auth_method|client_secret)=\S+`)
 
-// with returns a recipe with other credentials in place of its secret, as line says.
+// with returns a recipe with these credentials instead of its secret. line is where the page names them.
 func (b block) with(credentials string, line int) block {
-	_, command, _ := strings.Cut(b.text, "| ") // the secret's file
+	_, command, _ := strings.Cut(b.text, "| ") // without the secret's file
 	b.text = strings.TrimSpace(secretFields.ReplaceAllString(command, "")) + " \\\n  " + credentials + "\n"
 	b.line = line
 	return b
 }
 
-// blocksOf returns the fenced blocks of a page, which is named by its path in the checkout, and its recipes with other
+// blocksOf returns the fenced blocks of a page, given by its path in the checkout, and its recipes with other
 // credentials.
 func blocksOf(t *testing.T, page string) []block {
 	t.Helper()
@@ -142,10 +142,10 @@ type walkthrough struct {
 	*upstream
 	t      *testing.T
 	dir    string
-	bin    string  // before the PATH: the server as vault, and a sudo that only runs its arguments
-	blocks []block // not used yet
+	bin    string  // directory before the PATH, with the server as vault and a sudo that only runs its arguments
+	blocks []block // unused blocks
 	own    []readersOwn
-	used   map[string]bool // replaced names of own
+	used   map[string]bool // placeholders replaced so far
 }
 
 // newReadersOwn starts a Vault without the plugin, and the MCP server "files" with the client mcp-broker.
@@ -175,7 +175,7 @@ func (u *upstream) walk(t *testing.T, page string) *walkthrough {
 			t.Fatal(err)
 		}
 	}
-	// The reader's environment does not reach the other user.
+	// sudo does not pass the reader's environment to the other user.
 	w.shim("sudo", `[ "$1" != -u ] || shift 2; exec env -u VAULT_ADDR -u VAULT_TOKEN "$@"`)
 	return w
 }
@@ -222,7 +222,7 @@ func (w *walkthrough) replace(text string) string {
 	return text
 }
 
-// paste runs the next block in its own shell, and returns the output.
+// paste runs the next block in a new shell, and returns its output.
 func (w *walkthrough) paste(begins string) string {
 	w.t.Helper()
 	b := w.next("sh", begins)
@@ -230,10 +230,10 @@ func (w *walkthrough) paste(begins string) string {
 	return out
 }
 
-// run runs a script made of a block.
+// run runs the script made from a block.
 func (w *walkthrough) run(b block, script string) (string, error) {
 	cmd := w.shell(w.t.Context(), script, w.bed.Vault.RootToken)
-	cmd.Stdin = strings.NewReader("\n") // Enter, for those who ask
+	cmd.Stdin = strings.NewReader("\n") // answers prompts with Enter
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w\n%s%s", b, err, script, w.bed.Secrecy.Redact(out))
@@ -241,17 +241,17 @@ func (w *walkthrough) run(b block, script string) (string, error) {
 	return string(out), nil
 }
 
-// shell prepares a shell that runs the script as the holder of a Vault token, if any, with the token helper of
-// vault login: VAULT_TOKEN is not set.
+// shell prepares a shell for the script. token, if given, is available through the token helper of vault login, and
+// VAULT_TOKEN is not set.
 func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir = w.dir
-	// HOME is the user's again: go has its caches there.
+	// HOME is the user's, because go has its caches there.
 	cmd.Env = slices.Concat(w.bed.Vault.CLI(ctx, "").Env, []string{
 		"HOME=" + os.Getenv("HOME"), "PATH=" + w.bin + ":" + os.Getenv("PATH"),
 	})
 	if token != "" {
-		w.shim("vault-login", "printf %s "+token) // instead of ~/.vault-token
+		w.shim("vault-login", "printf %s "+token) // replaces ~/.vault-token
 		config := filepath.Join(w.bin, "login.hcl")
 		bed.OK(w.t, os.WriteFile(config, []byte(`token_helper = "`+filepath.Join(w.bin, "vault-login")+`"`), 0o600))
 		cmd.Env = append(cmd.Env, "VAULT_CONFIG_PATH="+config)
@@ -263,7 +263,7 @@ func (w *walkthrough) shell(ctx context.Context, script, token string) *exec.Cmd
 func (w *walkthrough) start(begins string) (stop func()) {
 	w.t.Helper()
 	b := w.next("sh", begins)
-	// exec lets stop reach the command itself.
+	// With exec, stop reaches the command itself.
 	lines := strings.Split(strings.TrimSpace(b.text), "\n")
 	lines[len(lines)-1] = "exec " + lines[len(lines)-1]
 	process := bed.Must(w.bed.NewProcess("docs", w.shell(context.Background(), strings.Join(lines, "\n"), "")))(w.t)
@@ -312,7 +312,7 @@ func (w *walkthrough) shim(name, script string) {
 	bed.OK(w.t, os.WriteFile(filepath.Join(w.bin, name), []byte("#!/bin/sh\n"+script+"\n"), 0o700))
 }
 
-// A brokersLogin is a login with the role-id and secret-id of a page.
+// A brokersLogin is a login with the role-id and secret-id from a page.
 type brokersLogin struct {
 	client *api.Client
 	entity string
@@ -329,7 +329,7 @@ func (w *walkthrough) login() brokersLogin {
 	return brokersLogin{client, answer.Auth.EntityID}
 }
 
-// wantStatuses reads paths below the mount.
+// wantStatuses checks the statuses of reads below the mount.
 func (w *walkthrough) wantStatuses(login brokersLogin, want map[string]int) {
 	w.t.Helper()
 	for path, status := range want {
@@ -337,7 +337,7 @@ func (w *walkthrough) wantStatuses(login brokersLogin, want map[string]int) {
 	}
 }
 
-// wantTuned runs the next block and checks the audit log settings of the mount against it and against the fields.
+// wantTuned runs the next block, and compares the mount's audit log settings with the block and with the fields.
 func (w *walkthrough) wantTuned(begins, kind string, fields map[string]any) {
 	w.t.Helper()
 	var want []string
@@ -355,7 +355,7 @@ func (w *walkthrough) wantTuned(begins, kind string, fields map[string]any) {
 	}
 }
 
-// printed returns a value of a table that the vault command has printed.
+// printed returns a value from a table that the vault command has printed.
 func printed(out, field string) string {
 	match := regexp.MustCompile(`(?m)^` + field + ` +(.*?) *$`).FindStringSubmatch(out)
 	if match == nil {

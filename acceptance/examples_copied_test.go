@@ -16,12 +16,12 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Each driver runs the module that docs/deployments.md has brokers copy, with clocks that the test sets. It reads
-// commands, one a line, and answers each:
+// Each driver runs the module from docs/deployments.md, with clocks that the test sets. It reads one command per line
+// and answers each:
 //
 //	clocks MONOTONIC WALL  sets the clocks, in seconds
 //	get                    the token's id, or none
-//	replace N              has the token that came last replaced by N at once: how many have another
+//	replace N              reports the last token refused by N requests at once: how many get another token
 var exampleDrivers = map[string]string{
 	"python": `
 import os, sys, threading, time
@@ -87,30 +87,30 @@ for await (const line of createInterface({ input: process.stdin })) {
 `,
 }
 
-// A copiedToken is a copied module under its driver.
+// A copiedToken is a copied module run by its driver.
 type copiedToken struct {
 	*exampleProcess
 	vault *vaultAnswers
-	begun time.Time // both clocks at the start
+	begun time.Time // start of both clocks
 }
 
-// vaultAnswers answers in place of Vault: no real Vault has a clock that stands still.
+// vaultAnswers answers as Vault would, because a real Vault's clock cannot be stopped.
 type vaultAnswers struct {
 	mu        sync.Mutex // guards the fields below
 	away      bool
-	refused   bool // refresh/ is answered with a 403
+	refused   bool // refresh/ answers 403
 	stuck     bool // refresh/ returns the same token
-	fetching  int  // remaining 504 answers
-	lag       int  // reads after a refresh that still return the token before it
-	lagging   int  // remaining reads of this kind
-	older     bool // these reads return a token that is an hour older
-	another   bool // another broker's refresh comes before the reads
+	fetching  int  // number of 504 answers left
+	lag       int  // reads after a refresh that still return the old token
+	lagging   int  // number of such reads left
+	older     bool // such reads return a token that is an hour older
+	another   bool // another broker refreshes before the reads
 	ttl       int
 	obtained  time.Time
 	expires   time.Time
 	reads     int
 	refreshes int
-	tokens    int // replacements of the first
+	tokens    int // number of replacements so far
 }
 
 func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -167,7 +167,7 @@ func (v *vaultAnswers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	data["token_id"] = id()
-	_ = json.NewEncoder(w).Encode(map[string]any{"data": data}) // a client that has gone
+	_ = json.NewEncoder(w).Encode(map[string]any{"data": data}) // fails if the client has gone
 }
 
 func (v *vaultAnswers) with(change func()) {
@@ -176,7 +176,7 @@ func (v *vaultAnswers) with(change func()) {
 	change()
 }
 
-// startCopied runs a copied module with a token of an hour, just obtained.
+// startCopied runs a copied module with a new token of an hour.
 func startCopied(t *testing.T, command []string) *copiedToken {
 	t.Helper()
 	begun := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -206,7 +206,7 @@ func (c *copiedToken) say(t *testing.T, want, command string) {
 	}
 }
 
-// copiedExamples returns the commands that run a driver beside its module, by language.
+// copiedExamples returns the commands that run a driver with its module, by language.
 func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string {
 	t.Helper()
 	commands := map[string][]string{"typescript": compiled(t, drivers["typescript"])}
@@ -224,8 +224,7 @@ func copiedExamples(t *testing.T, drivers map[string]string) map[string][]string
 	return commands
 }
 
-// The module of docs/deployments.md uses its token until the token's end, and has it replaced as seldom as
-// possible.
+// The module in docs/deployments.md uses its token until the token's end, and replaces it as rarely as possible.
 func TestCopiedExamples(t *testing.T) {
 	t.Parallel()
 	for language, command := range copiedExamples(t, exampleDrivers) {
@@ -261,7 +260,7 @@ func (c *copiedToken) wantRefreshes(t *testing.T, least, most int) {
 	})
 }
 
-// One refresh serves all. After it a standby may return the refused token for a moment, or an older one.
+// One refresh serves all requests. For a moment after it, a standby may return the refused token or an older one.
 func copiedSharesAReplacement(t *testing.T, c *copiedToken, lag int, older bool) {
 	c.vault.with(func() { c.vault.lag, c.vault.older = lag, older })
 	c.say(t, "token-0", "get")
@@ -270,13 +269,13 @@ func copiedSharesAReplacement(t *testing.T, c *copiedToken, lag int, older bool)
 	c.say(t, "token-1", "get")
 }
 
-// Vault answers 504 while a fetch goes on: the module asks again, a few times.
+// While Vault answers 504 because a fetch goes on, the module asks again a few times.
 func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.fetching = 2 })
 	c.say(t, "token-0", "get")
 	c.vault.with(func() { c.vault.fetching = 2 })
 	c.say(t, "20", "replace 20")
-	c.wantRefreshes(t, 1, 1) // the 504s are not counted
+	c.wantRefreshes(t, 1, 1) // the counts exclude the 504s
 	c.say(t, "token-1", "get")
 
 	c.clocks(t, 2*time.Hour, 2*time.Hour)
@@ -289,7 +288,7 @@ func copiedWaitsForAFetch(t *testing.T, c *copiedToken) {
 	})
 }
 
-// A token newer than the one named by refresh/ is accepted at once.
+// A token newer than the one that refresh/ named is accepted at once.
 func copiedTakesANewerToken(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.another = true })
 	c.say(t, "token-0", "get")
@@ -317,8 +316,8 @@ func copiedGivesUpAStandby(t *testing.T, c *copiedToken) {
 	})
 }
 
-// Of many requests refused with one token, one asks Vault, and all use its answer. The next asks after a second,
-// then after two and so on.
+// If many requests are refused with one token, one of them asks Vault, and all use its answer. The next one asks
+// after a second, then after two, and so on.
 func copiedSharesAFailure(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.refused = true })
 	c.say(t, "token-0", "get")
@@ -336,7 +335,7 @@ func copiedSharesAFailure(t *testing.T, c *copiedToken) {
 	c.wantRefreshes(t, 4, 4)
 }
 
-// A server that refuses every token costs few replacements, with new tokens and with the same one.
+// A server that refuses every token causes few replacements, whether the tokens are new or the same.
 func copiedReplacesLessOften(t *testing.T, c *copiedToken, stuck bool) {
 	c.vault.with(func() { c.vault.stuck = stuck })
 	const seconds = 600
@@ -348,7 +347,7 @@ func copiedReplacesLessOften(t *testing.T, c *copiedToken, stuck bool) {
 	c.wantRefreshes(t, 10, 10+seconds/300) // the waits double from a second to 5 minutes
 }
 
-// A server that refuses a token now and then has each replaced at once.
+// If a server refuses tokens only now and then, each is replaced at once.
 func copiedReplacesEach(t *testing.T, c *copiedToken) {
 	c.vault.with(func() { c.vault.expires = c.begun.Add(10 * time.Hour) })
 	for i := range time.Duration(30) {
@@ -359,8 +358,8 @@ func copiedReplacesEach(t *testing.T, c *copiedToken) {
 	c.wantRefreshes(t, 30, 30)
 }
 
-// A token ends as soon as one clock says so: the monotonic clock may stop while the machine sleeps, and the other
-// may be set back.
+// A token ends as soon as either clock reaches its end: the monotonic clock may stop while the machine sleeps, and
+// the wall clock may be set back.
 func copiedGoesByBothClocks(t *testing.T, c *copiedToken, monotonic, wall time.Duration) {
 	c.say(t, "token-0", "get")
 	c.vault.with(func() { c.vault.away = true })
@@ -371,13 +370,13 @@ func copiedGoesByBothClocks(t *testing.T, c *copiedToken, monotonic, wall time.D
 	c.say(t, "none", "get")
 }
 
-// A token's end, by Vault's answer and by this machine's clock, which may differ from Vault's.
+// A token's end is known by Vault's answer and by this machine's clock, which may differ from Vault's.
 func copiedKnowsATokensEnd(t *testing.T, c *copiedToken) {
 	day := time.Duration(0)
 	for _, of := range []struct {
 		what      string
 		ttl       int
-		age, left time.Duration // of the token, by this machine's clock
+		age, left time.Duration // the token's, on this machine's clock
 		good      time.Duration
 	}{
 		{"the clocks agree", 40, 10 * time.Second, 50 * time.Second, 50 * time.Second},
@@ -387,7 +386,7 @@ func copiedKnowsATokensEnd(t *testing.T, c *copiedToken) {
 		{"the token is in its last second", 1, 59 * time.Second, time.Second, time.Second},
 		{"the token ends within its ttl", 1, 59500 * time.Millisecond, 500 * time.Millisecond, 500 * time.Millisecond},
 	} {
-		// Each case is days after the last one. Vault's times are whole seconds.
+		// The cases are days apart. Vault's times are whole seconds.
 		day += 24 * time.Hour
 		fraction := of.left % time.Second
 		at := func(after time.Duration) { c.clocks(t, day+after, day+after-fraction) }

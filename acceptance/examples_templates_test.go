@@ -13,9 +13,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A template keeps the token one value of its file, whatever the token holds: one hostile authorization server
-// could otherwise change every server in the file. The value comes from KV, since the plugin refuses such a token.
-// (U+007F and U+0085, which JSON does not escape, are no part of a YAML string.)
+// A template writes the token as one value of its file, whatever characters it contains. Otherwise one hostile
+// authorization server could change every server in the file. The value comes from KV, because the plugin refuses
+// such a token. It omits U+007F and U+0085, which JSON does not escape and a YAML string cannot contain.
 func TestExampleTemplatesQuoteTheirValues(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -29,7 +29,7 @@ func TestExampleTemplatesQuoteTheirValues(t *testing.T) {
 	for file, c := range map[string]struct {
 		rendered string
 		value    []any // path of the value
-		lists    []any // and the list that has one element
+		lists    []any // path of a list with one element
 	}{
 		"kuadrant/config.yaml.ctmpl": {"config.yaml", []any{"servers", 0, "credential"}, []any{"servers"}},
 		"envoy/files.yaml.ctmpl": {

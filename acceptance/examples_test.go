@@ -34,7 +34,7 @@ func example(t *testing.T, file string) string {
 	return string(content)
 }
 
-// example returns a file of examples/ for the upstream, instead of the MCP server "files".
+// example returns a file of examples/, with the upstream instead of the MCP server "files".
 func (u *upstream) example(t *testing.T, file string) string {
 	t.Helper()
 	content := example(t, file)
@@ -53,14 +53,14 @@ func (u *upstream) exampleBroker(t *testing.T) *bed.Identity {
 	return newIdentity(t, u.bed, u.name, u.example(t, "policy.hcl"))
 }
 
-// runExample runs a Vault Agent or a Vault Proxy with files of examples/ in its own directory, which it returns.
-// bin, if any, comes before the PATH.
+// runExample runs a Vault Agent or Vault Proxy with files of examples/ in a new directory, and returns the directory.
+// bin, if set, comes before the PATH.
 func (u *upstream) runExample(t *testing.T, command, config, bin string, files map[string]string) string {
 	t.Helper()
 	return runExample(t, u.bed, u.exampleBroker(t), command, config, bin, files)
 }
 
-// runExample is the same for any identity.
+// runExample does the same for any identity.
 func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin string, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -75,8 +75,7 @@ func runExample(t *testing.T, b *bed.Bed, id *bed.Identity, command, config, bin
 	return dir
 }
 
-// checkAuthorization checks that the MCP server accepts the value of an Authorization header, and returns the
-// token.
+// checkAuthorization checks that the MCP server accepts the value as an Authorization header, and returns the token.
 func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 	t.Helper()
 	token, ok := strings.CutPrefix(value, "Bearer ")
@@ -88,7 +87,7 @@ func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 	return token
 }
 
-// Vault Agent with the example's configuration keeps a file with a valid Authorization header, through refreshes.
+// Vault Agent with the example's configuration keeps a valid Authorization header in a file, through refreshes.
 func TestExampleAgentKeepsAFile(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 20*time.Second)
@@ -112,13 +111,13 @@ func TestExampleAgentKeepsAFile(t *testing.T) {
 	}
 }
 
-// Vault Agent with the supervisor's configuration runs the broker with the header in a variable, and restarts it
-// with each new token.
+// Vault Agent with the supervisor's configuration runs the broker with the header in a variable, and restarts it with
+// each new token.
 func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 20*time.Second)
 
-	// The broker logs its variable, and a request to end.
+	// The broker logs its variable and a request to end.
 	bin, told := t.TempDir(), filepath.Join(t.TempDir(), "told")
 	broker := "#!/bin/sh\n" +
 		"echo \"$MCP_AUTHORIZATION\" >>'" + told + "'\n" +
@@ -153,8 +152,8 @@ func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 	})
 }
 
-// A broker without a Vault token reads through Vault Proxy with the example's configuration, and has a revoked
-// token replaced. The listener refuses requests without its header, and ignores a client's own token.
+// A broker without a Vault token reads through Vault Proxy with the example's configuration, and replaces a revoked
+// token. The listener refuses requests without its header, and ignores a token from the client.
 func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -189,13 +188,13 @@ func TestExampleProxyServesABrokerWithoutAVaultToken(t *testing.T) {
 	u.wantRequests(t, 2)
 }
 
-// The brokers in Python and TypeScript list an MCP server's tools, have a revoked token replaced, and go on without
-// Vault until the token expires, and when Vault is back.
+// The brokers in Python and TypeScript list an MCP server's tools and replace a revoked token. They go on without
+// Vault until the token expires, and again after Vault's return.
 func TestExampleBrokers(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
 	u := newUpstream(t, b, "", 40*time.Second)
-	commands := exampleBrokers(t) // slow, and the tokens are short-lived
+	commands := exampleBrokers(t) // before the tokens, which are short-lived, as compiling is slow
 	u.configure(t, nil)
 	obtained := time.Now()
 	vaultToken := u.exampleBroker(t).Client.Token()
@@ -213,7 +212,7 @@ func TestExampleBrokers(t *testing.T) {
 		broker.wantTools(t)
 	}
 	u.wantUnauthorized(t, len(brokers))
-	// Both brokers hold this token, unless there is a third.
+	// Both brokers hold this token, unless a third one has replaced it.
 	second := u.token(t, "token/"+u.name)
 	u.wantRequests(t, 2)
 	bed.OK(t, b.Nodes[0].Stop())
@@ -234,7 +233,7 @@ func TestExampleBrokers(t *testing.T) {
 		}
 		return nil
 	})
-	for language, broker := range brokers { // a read failed while the broker held a valid token
+	for language, broker := range brokers { // without Vault: a read fails while the broker holds a valid token
 		bed.WantText(t, "the log of "+language, broker.log(t), "going on with the held token")
 	}
 
@@ -244,15 +243,15 @@ func TestExampleBrokers(t *testing.T) {
 	}
 }
 
-// A playedVault answers as Vault with the plugin, with another clock, and as the MCP server.
+// A playedVault answers as Vault with the plugin, with its own clock, and as the MCP server.
 type playedVault struct {
 	skew, lifetime time.Duration // the token's ttl is a second
 
 	mu            sync.Mutex // guards the fields below
 	away          bool
 	null          bool      // the answer is {"data": null}
-	uninitialized bool      // the server takes no notifications/initialized
-	read          time.Time // when the token was last given, by this machine's clock
+	uninitialized bool      // the server refuses notifications/initialized
+	read          time.Time // when the token was last returned, on this machine's clock
 	sessions      int
 	initialized   bool // the latest session
 }
@@ -280,11 +279,11 @@ func (v *playedVault) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}}
 	}
 	if answer != nil {
-		_ = json.NewEncoder(w).Encode(answer) // a client that has gone
+		_ = json.NewEncoder(w).Encode(answer) // fails if the client has gone
 	}
 }
 
-// mcp answers a message, or writes a status and returns nil. It lists its tools in an initialized session.
+// mcp answers a message, or writes a status and returns nil. It lists its tools only in an initialized session.
 func (v *playedVault) mcp(w http.ResponseWriter, r *http.Request) any {
 	var message struct {
 		ID     int    `json:"id"`
@@ -321,8 +320,8 @@ func (v *playedVault) with(change func()) {
 	change()
 }
 
-// The brokers in Python and TypeScript cope with another clock than Vault's, and with bad answers of Vault and the
-// MCP server.
+// The brokers in Python and TypeScript work although their clock differs from Vault's, and after bad answers of Vault
+// and the MCP server.
 func TestExampleBrokersInTrouble(t *testing.T) {
 	t.Parallel()
 	for language, command := range exampleBrokers(t) {
@@ -333,12 +332,12 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 			name := strings.ReplaceAll(strings.TrimPrefix(t.Name(), "TestExampleBrokersInTrouble/"), "/", "-")
 			return startExample(t, shared(t), name, command, exampleToken, server.URL, "VAULT_ADDR="+server.URL)
 		}
-		// A clock ahead makes the token look expired.
+		// If the broker's clock is ahead, the token looks expired.
 		t.Run(language+"/ahead", func(t *testing.T) {
 			t.Parallel()
 			start(t, &playedVault{skew: -time.Hour, lifetime: time.Minute}).wantTools(t)
 		})
-		// A clock behind makes it look valid for an hour after its end.
+		// If the broker's clock is behind, the token looks valid for an hour after its end.
 		t.Run(language+"/behind", func(t *testing.T) {
 			t.Parallel()
 			played := &playedVault{skew: time.Hour, lifetime: 5 * time.Second}
@@ -346,7 +345,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 			broker.wantTools(t)
 			var read time.Time
 			played.with(func() { played.away, read = true, played.read })
-			// The broker has read before, so its own time is past the token's end too.
+			// The broker read the token before this, so the token's lifetime has passed for the broker too.
 			waitForAge(t, read, played.lifetime)
 			if answer := broker.list(t); !strings.HasPrefix(answer, "failed: ") {
 				t.Errorf("after the token's end the broker says %q", answer)
@@ -374,7 +373,7 @@ func TestExampleBrokersInTrouble(t *testing.T) {
 	}
 }
 
-// The broker in Python is written for 3.9: its grammar, checked by a newer Python.
+// The broker in Python is written for 3.9. A newer Python checks its grammar.
 func TestExampleInPythonParsesAs39(t *testing.T) {
 	t.Parallel()
 	python, err := exec.LookPath("python3")
@@ -413,7 +412,7 @@ func typescriptBroker(t *testing.T) []string {
 	return compiled(t, example(t, "typescript/broker.ts"))
 }
 
-// compiled compiles TypeScript in place of the broker, and returns the command that runs it.
+// compiled compiles TypeScript that replaces the broker, and returns the command that runs it.
 func compiled(t *testing.T, broker string) []string {
 	t.Helper()
 	dir := t.TempDir()
@@ -444,7 +443,7 @@ type exampleProcess struct {
 	logFile string
 }
 
-// startExample starts a broker of the upstream's MCP server, with env only.
+// startExample starts a broker of the upstream's MCP server, with only env as its environment.
 func (u *upstream) startExample(t *testing.T, command []string, env ...string) *exampleProcess {
 	t.Helper()
 	return startExample(t, u.bed, filepath.Base(command[1])+"-"+u.name, command, bed.Mount+"/token/"+u.name, u.mcp.URL, env...)
@@ -574,7 +573,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 	if agentTemplate == nil {
 		t.Fatal("vault-agent/agent.hcl has no template")
 	}
-	// An annotation is one line, so it has no hyphens to trim line ends.
+	// An annotation is a single line, so its template needs no hyphens to trim line ends.
 	oneLine := strings.NewReplacer("{{-", "{{", "-}}", "}}", "\n", "").Replace(agentTemplate[1])
 	const (
 		operator  = "kubernetes/vault-secrets-operator.yaml"
@@ -587,7 +586,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 		tokenURL = "https://vault.example.com:8200/v1/" + exampleToken
 		header   = "auth.metadata.vault.data.authorization"
 
-		// TestErrorsHaveNoAuthorization checks errors.
+		// TestErrorsHaveNoAuthorization checks that errors do not match.
 		tokenFound = "has(auth.metadata.vault) && has(auth.metadata.vault.data) && has(" + header + ")"
 	)
 	// The role of docs/deployments.md has this audience.
@@ -599,7 +598,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 	audience := string(role[1])
 	for _, c := range []struct {
 		file, kind string
-		want       any // nil: no such field
+		want       any // nil: the field must not exist
 		path       []any
 	}{
 		{operator, "VaultDynamicSecret", "secrets.hashicorp.com/v1beta1", []any{"apiVersion"}},
@@ -640,9 +639,9 @@ func TestExampleManifestsAgree(t *testing.T) {
 		{injector, "Deployment", "vault-login", annotation("agent-service-account-token-volume-name")},
 		{injector, "Deployment", "vault-login", []any{"spec", "template", "spec", "volumes", 0, "name"}},
 		{injector, "Deployment", audience, []any{"spec", "template", "spec", "volumes", 0, "projected", "sources", 0, "serviceAccountToken", "audience"}},
-		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent must stay
+		{injector, "Deployment", nil, annotation("agent-pre-populate-only")}, // the agent must keep running
 		{injector, "Deployment", "true", annotation("agent-run-as-same-user")},
-		// The webhook takes the user from here only, and refuses a pod without it.
+		// The webhook takes the user only from this field, and refuses a pod without it.
 		{injector, "Deployment", 1000, []any{"spec", "template", "spec", "containers", 0, "securityContext", "runAsUser"}},
 
 		{gateway, "MCPServerRegistration", "files-token", []any{"spec", "credentialRef", "name"}},
@@ -651,7 +650,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 
 		{authorino, "AuthConfig", tokenURL, []any{"spec", "metadata", "vault", "http", "url"}},
 		{authorino, "AuthConfig", "auth.metadata.login.auth.client_token", []any{"spec", "metadata", "vault", "http", "headers", "X-Vault-Token", "expression"}},
-		{authorino, "AuthConfig", nil, []any{"spec", "metadata", "login", "http", "sharedSecretRef"}}, // nothing would renew this Vault token
+		{authorino, "AuthConfig", nil, []any{"spec", "metadata", "login", "http", "sharedSecretRef"}}, // a Vault token in this field would not be renewed
 		{authorino, "AuthConfig", header, []any{"spec", "response", "success", "headers", "authorization", "plain", "expression"}},
 		{authorino, "AuthConfig", tokenFound, []any{"spec", "authorization", "a-token-was-found", "patternMatching", "patterns", 0, "predicate"}},
 		{authorino, "AuthConfig", 10, []any{"spec", "metadata", "vault", "cache", "ttl"}},
@@ -668,7 +667,7 @@ func TestExampleManifestsAgree(t *testing.T) {
 	for _, file := range []string{operator, external, injector, gateway, policy} {
 		bed.WantText(t, file, example(t, file), "# Not run: it needs a cluster.")
 	}
-	// The AuthPolicy has the rules of the AuthConfig, which a test runs.
+	// The AuthPolicy has the same rules as the AuthConfig, which a test runs.
 	rules, _ := manifests(t, policy)["AuthPolicy"].at("spec", "rules").(manifest)
 	for part, rule := range rules {
 		if want := manifests(t, authorino)["AuthConfig"].at("spec", part); !reflect.DeepEqual(rule, want) {
@@ -678,14 +677,14 @@ func TestExampleManifestsAgree(t *testing.T) {
 	if len(rules) != 4 {
 		t.Errorf("%s has %d kinds of rules, want 4", policy, len(rules))
 	}
-	// As in its comment and in TestPollerNeverHoldsExpiredToken.
+	// The comment in the file and TestPollerNeverHoldsExpiredToken have the same limit.
 	interval, err := time.ParseDuration(fmt.Sprint(manifests(t, external)["ExternalSecret"].at("spec", "refreshInterval")))
 	if err != nil || interval >= 5*time.Minute/4 {
 		t.Errorf("the interval is %s, %v; want less than a quarter of 5 minutes", interval, err)
 	}
 }
 
-// Authorino reads an answer of Vault as JSON without its status: the field shows whether there is a token.
+// Authorino reads an answer of Vault as JSON and ignores its status. Only this field shows whether it has a token.
 func TestErrorsHaveNoAuthorization(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
@@ -715,8 +714,8 @@ func TestErrorsHaveNoAuthorization(t *testing.T) {
 	}
 }
 
-// Vault accepts Terraform's settings and reads them back as written: otherwise every plan would show a change. They
-// hold no secret, since Terraform keeps them in its state.
+// Vault reads Terraform's settings back as written. Otherwise every plan would show a change. The settings hold no
+// secret, because Terraform keeps them in its state.
 func TestExampleTerraformSettingsAreReadAsWritten(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -753,7 +752,7 @@ func wantReadAsWritten(t *testing.T, u *upstream, path string, written map[strin
 	}
 }
 
-// terraformData returns the example's data for each path. The arguments of jsonencode are lines of a name and a
+// terraformData returns the example's data for each path. The arguments of jsonencode are lines with a name and a
 // JSON value.
 func terraformData(t *testing.T, paths ...string) []map[string]any {
 	t.Helper()

@@ -17,12 +17,12 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
-// Bounds: a reader and a caller of refresh/ wait for 5 s, a write that contacts servers for 15 s, and sealing or
-// stepping down for a second more.
+// A reader and a caller of refresh/ wait for at most 5 s, and a write that contacts servers for at most 15 s. Sealing
+// or stepping down takes at most a second longer.
 const (
 	readerBound = 6 * time.Second
 	writeBound  = 16 * time.Second
-	// waitBound leaves a second to start many readers.
+	// waitBound includes a second to start many readers.
 	waitBound = 7 * time.Second
 	// promptly is shorter than any wait for a hanging server.
 	promptly = 3 * time.Second
@@ -34,11 +34,11 @@ func newStage(t *testing.T, b *bed.Bed, mount string) *trouble.Stage {
 	return s
 }
 
-// A Vault that seals or steps down waits for the requests under way (OpenBao cancels them on a seal). A token
-// endpoint that never answers delays it, and readers of KV, no longer than a reader waits; with a config write, no
-// longer than a write may take. Readers get the end of their wait.
+// A Vault that seals or steps down waits for the requests under way; OpenBao cancels them when it seals. A token
+// endpoint that never answers delays the event, and reads of KV, only as long as a reader waits, or a write if one is
+// under way. Readers get the end of their wait as an error.
 //
-// The test is not parallel: the bounds leave nothing for the load of other tests.
+// The test is not parallel: the bounds leave no time for the load of other tests.
 func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 	b := bed.New(t, bed.Options{Nodes: 3})
 	s := newStage(t, b, "hanging")
@@ -63,7 +63,7 @@ func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 				t.Errorf("a read of KV took %s, want at most %s", round(r.KV), c.bound)
 			}
 			if c.hang.Event == trouble.Seal && b.Vault.Product == bed.OpenBao {
-				// OpenBao cancels the requests under way, so they end sooner.
+				// OpenBao cancels the requests under way, so they end earlier.
 				if good := trouble.Other(r.Reads, http.StatusInternalServerError, http.StatusServiceUnavailable, http.StatusGatewayTimeout); good != nil {
 					t.Errorf("a read was answered with %s", good)
 				}
@@ -77,7 +77,7 @@ func TestWaitingReadersHoldUpNeitherSealNorStepDown(t *testing.T) {
 	}
 }
 
-// wantAsked fails the test unless the stage's server has had n requests.
+// wantAsked fails the test unless the stage's server has received n requests.
 func wantAsked(t *testing.T, s *trouble.Stage, n int) {
 	t.Helper()
 	if got := len(s.AS.Requests()); got != n {
@@ -115,8 +115,9 @@ var (
 	saysToReadAgain        = regexp.MustCompile(`(?i)(read|reading|try|retry|trying) (it |the token )?again`)
 )
 
-// The authorization server answers after 7 s: longer than a reader waits, within request_timeout. Readers get a
-// 504, the fetch goes on, and its token serves the next reads, for one request. A broker in Go calls once.
+// The authorization server answers after 7 s, which is longer than a reader waits and shorter than request_timeout.
+// Readers get a 504, and the fetch goes on. Its token serves the next reads, for one request. A broker in Go calls
+// once.
 func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
 	t.Parallel()
 	const late = 7 * time.Second
@@ -152,7 +153,7 @@ func TestLateAnswerServesTheReaderWhoReadsAgain(t *testing.T) {
 	}
 }
 
-// Callers of refresh/ wait no longer than readers, and readers get the held token meanwhile. The refresh goes on.
+// Callers of refresh/ wait no longer than readers. Meanwhile readers get the held token, and the refresh goes on.
 func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	t.Parallel()
 	const callers = 30
@@ -180,8 +181,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	wantAsked(t, s, 2)
 }
 
-// A write that contacts hanging servers ends within 15 s with an upstream error. Nothing else on the mount waits
-// for it.
+// A write that contacts hanging servers ends within 15 s with an upstream error. It blocks nothing else on the mount.
 func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "hanging-writes")
@@ -224,7 +224,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			if slack := waitBound - readerBound; r.Took > writeBound+slack {
 				t.Errorf("%s: a write took %s, want at most %s", name, round(r.Took), writeBound+slack)
 			}
-			// The config of these two is deleted meanwhile.
+			// This config is deleted during the write.
 			gone := strings.HasSuffix(w.path, "/held") || strings.HasPrefix(w.path, "role/")
 			switch {
 			case r.Status == http.StatusGatewayTimeout, r.Status == http.StatusBadGateway:
@@ -234,7 +234,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			}
 		})
 	}
-	// Others are served meanwhile.
+	// Other servers are served during the writes.
 	bed.Until(t, readerBound, "three token requests are under way", func() bool { return s.AS.Open() >= 3 })
 	for path, want := range map[string]int{
 		"token/held": http.StatusOK, "token/calm": http.StatusOK, "config/held": http.StatusOK, "status/held": http.StatusOK,
@@ -248,7 +248,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 			t.Errorf("beside writes that wait: %s, want %d", r, want)
 		}
 	}
-	// A delete does not wait for an update of the same config, and voids it.
+	// A delete does not wait for an update of the same config. The update then fails.
 	if r := s.Delete(t.Context(), "config/calm"); r.Status != http.StatusNoContent || r.Took > promptly {
 		t.Errorf("deleting another config: %s", r)
 	}
@@ -258,7 +258,7 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	group.Wait()
 }
 
-// Deleting, rewriting and rotating don't wait for readers of a hanging server.
+// Deletes, writes and rotations do not wait for readers of a hanging server.
 func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	t.Parallel()
 	const readers = 40
@@ -284,7 +284,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 			t.Errorf("beside %d readers who wait: %s, want it done within %s", readers, r, promptly)
 		}
 	}
-	// The config is gone, or the wait has ended.
+	// Either the config has been deleted, or the wait has ended.
 	all := <-results
 	wantAll(t, "readers of a config that was deleted", all, http.StatusNotFound, http.StatusGatewayTimeout)
 	if slowest := trouble.Slowest(all); slowest > waitBound {
@@ -292,7 +292,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 	}
 }
 
-// discoverable answers as an MCP server at /mcp and as its authorization server, with this token endpoint.
+// discoverable acts as an MCP server at /mcp and as its authorization server, with this token endpoint.
 func discoverable(server *bed.ScriptedServer, token http.HandlerFunc) http.HandlerFunc {
 	answer := func(document map[string]any) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {

@@ -14,8 +14,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A broker with the file of a Vault Agent works through four lifetimes of 20 s tokens and more without a 401, for
-// one token request in each refresh interval.
+// A broker uses a Vault Agent's file through more than four lifetimes of 20 s tokens without a 401. The authorization
+// server gets one token request per refresh interval.
 func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	t.Parallel()
 	const lifetime = 20 * time.Second
@@ -39,13 +39,13 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 	if counts.Unauthorized > 0 {
 		t.Errorf("%d of %d requests were answered with a 401", counts.Unauthorized, counts.Requests)
 	}
-	// Vault Agent reads a 20 s token again after 16.3 s at the latest (DESIGN.md).
+	// Vault Agent reads a 20 s token again after 16.3 s at the latest.
 	if counts.Tokens < 5 {
 		t.Errorf("the broker used %d tokens in four lifetimes, want at least 5", counts.Tokens)
 	}
 
-	// A 20 s token is refreshed 10 s after its issue (margin = min(30 s, lifetime/2)), up to a second earlier by
-	// jitter, and later only on a busy machine.
+	// A 20 s token is refreshed 10 s after its issue (margin = min(30 s, lifetime/2)). Jitter makes it up to a second
+	// earlier; only a busy machine makes it later.
 	requests := u.requests(t)
 	if n := refused(requests); n > 0 {
 		t.Errorf("%d of %d token requests were refused", n, len(requests))
@@ -60,14 +60,14 @@ func TestBrokerWorksThroughTokenLifetimes(t *testing.T) {
 		gaps = append(gaps, requests[i].Time.Sub(requests[i-1].Time))
 	}
 	slices.Sort(gaps)
-	// A stall of the machine does not move the median.
+	// One stall of the machine does not change the median.
 	if median := gaps[len(gaps)/2]; median < 8900*time.Millisecond || median > 11*time.Second {
 		t.Errorf("the token requests came %s after each other, want 9 to 10 s", gaps)
 	}
 	t.Logf("%d calls, %d tokens, %d token requests in %.0f s", broker.Counts().Calls, counts.Tokens, len(requests), elapsed)
 }
 
-// Vault parses its default policy at each request, so docs/performance.md advises brokers' tokens without it: a
+// Vault parses its default policy at each request, so docs/performance.md recommends brokers' tokens without it. A
 // Vault Agent with the broker's policy and its own renewal keeps the file, with one login.
 func TestAgentNeedsNoDefaultPolicy(t *testing.T) {
 	t.Parallel()

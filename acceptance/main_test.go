@@ -22,7 +22,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Most tests share one bed, with their own client, MCP server and names. A test that stops Vault starts its own
+// Most tests share one bed, and have their own client, MCP server and names. A test that stops Vault starts its own
 // bed.
 var (
 	startShared sync.Once
@@ -46,7 +46,7 @@ func shared(t *testing.T) *bed.Bed {
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
-		// The tests mostly wait for refreshes.
+		// The tests mostly wait for refreshes, so more of them run at once than the machine has CPUs.
 		_ = parallel.Value.Set("4")
 	}
 	code := m.Run()
@@ -91,7 +91,7 @@ type answer struct {
 	body   string
 }
 
-// ask makes a request without Vault's client: a POST of JSON if there is a body, and else a GET.
+// ask makes a request without Vault's client: a POST of JSON if body is set, otherwise a GET.
 func ask(ctx context.Context, url, body string, header http.Header) (answer, error) {
 	method := http.MethodGet
 	if body != "" {
@@ -130,7 +130,7 @@ func writeFiles(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// stopAtEnd stops a process with the test, and fails the test if the process has ended before.
+// stopAtEnd stops a process when the test ends, and fails the test if the process has ended before.
 func stopAtEnd(t *testing.T, name string, process *bed.Process) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -143,7 +143,8 @@ func stopAtEnd(t *testing.T, name string, process *bed.Process) {
 	})
 }
 
-// status returns the HTTP status of an answer of Vault's client, which returns nothing for a 404.
+// status returns the HTTP status of an answer from Vault's client, which returns neither an answer nor an error for a
+// 404.
 func status(secret *api.Secret, err error) int {
 	if refused, ok := errors.AsType[*api.ResponseError](err); ok {
 		return refused.StatusCode

@@ -22,8 +22,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The example's scrape job, policy and Vault Agent, for the mount and for a second one, over plain HTTP. The client
-// is Prometheus's.
+// The example's scrape job, policy and Vault Agent work for the mount and for a second one, over plain HTTP. The
+// client is Prometheus's.
 func TestExampleScrapes(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -46,7 +46,7 @@ func TestExampleScrapes(t *testing.T) {
 	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
 	after := scrape(t, client, b.Vault.Address+path)
 
-	// Other tests use the counters at the same time.
+	// Other tests may increase the counters at the same time.
 	for series, most := range map[string]float64{
 		`mcp_oauth_token_reads_total{outcome="success"}`:                            2,
 		`mcp_oauth_token_reads_total{outcome="refused"}`:                            1,
@@ -72,7 +72,7 @@ func TestExampleScrapes(t *testing.T) {
 			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
 	}
 
-	// The second mount has its own counts.
+	// The second mount counts separately.
 	const reads = `mcp_oauth_token_reads_total{outcome="success"}`
 	if n, there := scrape(t, client, b.Vault.Address+secondPath)[reads]; n != 0 || !there {
 		t.Errorf("the second mount has served %v reads", n)
@@ -80,7 +80,7 @@ func TestExampleScrapes(t *testing.T) {
 
 	checkAuditLog(t, b.Vault.AuditLog, "metrics", "response", "http_raw_body")
 
-	// The policy permits nothing else, and a token is required.
+	// The policy permits nothing else, and requests need a token.
 	for _, path := range []string{"token/" + u.name, "status/" + u.name, "config/" + u.name} {
 		wantStatus(t, scraper.Client, path, http.StatusForbidden)
 	}
@@ -124,8 +124,8 @@ type scrapeJob struct {
 // A scrapeTarget is one mount of the job.
 type scrapeTarget struct{ mount, path string }
 
-// target is the n-th mount of the job. Prometheus takes the path from the label __metrics_path__, and drops labels
-// with this prefix.
+// target returns the n-th mount of the job. Prometheus takes the path from the label __metrics_path__, and drops
+// labels with this prefix.
 func (j scrapeJob) target(t *testing.T, n int) scrapeTarget {
 	t.Helper()
 	entry := j.StaticConfigs[n]
@@ -136,7 +136,7 @@ func (j scrapeJob) target(t *testing.T, n int) scrapeTarget {
 	return target
 }
 
-// exampleJob reads the example's scrape job, with the second mount of its comment.
+// exampleJob reads the example's scrape job, with the second mount from its comment.
 func exampleJob(t *testing.T) scrapeJob {
 	t.Helper()
 	content := example(t, "prometheus/prometheus.yml")
@@ -173,7 +173,7 @@ func exampleJob(t *testing.T) scrapeJob {
 func startExampleAgent(t *testing.T, b *bed.Bed, id *bed.Identity) string {
 	t.Helper()
 	content := bed.Must(os.ReadFile("../examples/prometheus/agent.hcl"))(t)
-	dir := filepath.Join(b.Dir, "agent-prometheus") // as long-lived as the agent
+	dir := filepath.Join(b.Dir, "agent-prometheus") // kept as long as the agent
 	bed.OK(t, os.Mkdir(dir, 0o700))
 	config := string(content)
 	for example, here := range map[string]string{

@@ -17,15 +17,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Vault locks its memory as an unprivileged user, with the capability on its own file, as its packages do. The
-// plugin's file needs the capability too, and Vault's log says so.
+// Vault locks its memory as an unprivileged user, with the capability on its file, as in its packages. The plugin's
+// file needs the capability too, and Vault's log says so.
 func TestPluginLocksItsMemory(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.HashiCorpVault)
 	dir := t.TempDir()
 	plugins, vault, log := filepath.Join(dir, "plugins"), filepath.Join(dir, "vault"), filepath.Join(dir, "vault.log")
 	for _, d := range []string{filepath.Dir(dir), dir, plugins} {
-		bed.OK(t, os.MkdirAll(d, 0o755)) // for another user
+		bed.OK(t, os.MkdirAll(d, 0o755)) // readable for another user
 		bed.OK(t, os.Chmod(d, 0o755))
 	}
 	if err := givesCapabilities(t, dir); err != nil {
@@ -93,8 +93,8 @@ func TestPluginLocksItsMemory(t *testing.T) {
 // asNobody runs a command as an unprivileged user.
 var asNobody = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 
-// givesCapabilities returns an error unless a file in the directory can be given the capability to lock memory.
-// Root in a container may not be allowed to, and a nosuid mount ignores it.
+// givesCapabilities returns an error unless a file in the directory can get the capability to lock memory. Root in a
+// container may not be allowed to set it, and a nosuid mount ignores it.
 func givesCapabilities(t *testing.T, dir string) error {
 	t.Helper()
 	const ipcLock = 14 // its number, in capabilities(7)

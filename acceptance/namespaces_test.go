@@ -15,7 +15,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Two namespaces with a mount of the same name each: tokens, policies, published keys, Agents and Proxies are
+// Two namespaces have mounts of the same name. Their tokens, policies, published keys, Agents and Proxies are
 // separate.
 func TestNamespaces(t *testing.T) {
 	t.Parallel()
@@ -53,7 +53,7 @@ func TestNamespaces(t *testing.T) {
 	if refused, ok := errors.AsType[*api.ResponseError](err); !ok || refused.StatusCode != http.StatusNotFound {
 		t.Errorf("the plugin is registered in a namespace: %v", err)
 	}
-	pluginPID(t, b.Nodes[0]) // fails if there is more than one
+	pluginPID(t, b.Nodes[0]) // fails if the node has several plugin processes
 	for _, command := range []string{"agent", "proxy"} {
 		tenants["team-a"].wantNoLogin(t, command)
 	}
@@ -97,8 +97,8 @@ func newTenant(t *testing.T, b *bed.Bed, namespace string) *tenant {
 	return &tenant{namespace, u, broker}
 }
 
-// listener starts an Agent or a Proxy of the tenant, as in docs/openbao.md, and returns a client of it. Its vault
-// stanza has another namespace.
+// listener starts an Agent or Proxy of the tenant, as in docs/openbao.md, and returns a client of it. The vault
+// stanza names another namespace.
 func (n *tenant) listener(t *testing.T, command, another string) *api.Client {
 	t.Helper()
 	authorization := filepath.Join(t.TempDir(), "authorization")
@@ -129,8 +129,8 @@ template {
 	return client
 }
 
-// wantNoLogin starts an Agent or a Proxy with the tenant's namespace in its vault stanza only: it logs in to the
-// root namespace, without success.
+// wantNoLogin starts an Agent or Proxy with the tenant's namespace only in its vault stanza. It tries to log in to
+// the root namespace, and fails.
 func (n *tenant) wantNoLogin(t *testing.T, command string) {
 	t.Helper()
 	login := strings.Replace(n.login(t), fmt.Sprintf("    namespace = %q\n", n.namespace), "", 1)
@@ -149,7 +149,7 @@ func (n *tenant) wantNoLogin(t *testing.T, command string) {
 	wantStatus(t, client, "token/files", http.StatusForbidden)
 }
 
-// login returns an auto_auth stanza that logs in to the tenant's namespace, as docs/openbao.md says: by the method's.
+// login returns an auto_auth stanza with the tenant's namespace in its method, as in docs/openbao.md.
 func (n *tenant) login(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -168,8 +168,8 @@ auto_auth {
 `, n.namespace, filepath.Join(dir, "role-id"), filepath.Join(dir, "secret-id"))
 }
 
-// start starts an Agent or a Proxy with a listener and this namespace in its vault stanza, and returns a client
-// with the tenant's namespace.
+// start starts an Agent or Proxy with a listener and this namespace in its vault stanza. It returns a client with the
+// tenant's namespace.
 func (n *tenant) start(t *testing.T, command, name, config, namespace string) *api.Client {
 	t.Helper()
 	b, port, file := n.upstream.bed, freePort(t), filepath.Join(t.TempDir(), "config.hcl")

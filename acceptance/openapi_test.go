@@ -142,7 +142,7 @@ func TestOpenAPIDescribesEveryOperation(t *testing.T) {
 // sensitive are the fields with a secret or a token.
 var sensitive = []string{"client_secret", "private_key", "client_certificate_key", "access_token", "authorization"}
 
-// checkBodies checks the schemas of an operation. A 200 has one, unless it holds warnings only.
+// checkBodies checks the schemas of an operation. A 200 has a schema, unless it holds only warnings.
 func checkBodies(t *testing.T, method *openAPIMethod, bodies map[string]*openAPIBody, sentence func(where, text string)) {
 	t.Helper()
 	for name, body := range bodies {
@@ -167,7 +167,7 @@ func checkBodies(t *testing.T, method *openAPIMethod, bodies map[string]*openAPI
 			}
 			for field, schema := range content.Schema.Properties {
 				sentence(where+" "+field, schema.Description)
-				want := slices.Contains(sensitive, field) || field == "extra_headers" && name == "request" // a read names them
+				want := slices.Contains(sensitive, field) || field == "extra_headers" && name == "request" // a read returns only the headers' names
 				if schema.DisplayAttrs.Sensitive != want {
 					t.Errorf("%s %s: sensitive is %t, want %t", where, field, schema.DisplayAttrs.Sensitive, want)
 				}
@@ -176,7 +176,7 @@ func checkBodies(t *testing.T, method *openAPIMethod, bodies map[string]*openAPI
 	}
 }
 
-// Every operation of the document, in several states, answers by its schema.
+// Every operation of the document, in several states, answers according to its schema.
 func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -185,7 +185,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 
 	d.does(t, http.MethodPost, "config/{server}", config, u.settings(map[string]any{"extra_params": map[string]string{"tenant": "a"}}))
 	d.does(t, http.MethodPost, "config/{server}", config, map[string]any{"scopes": "tools:list,nothing:such", "verify": false})
-	d.does(t, http.MethodGet, "status/{server}", "status/"+u.name, nil) // no token yet, of these scopes
+	d.does(t, http.MethodGet, "status/{server}", "status/"+u.name, nil) // no token with these scopes yet
 	d.does(t, http.MethodPost, "config/{server}", config, map[string]any{"scopes": "tools:list,tools:call"})
 	d.does(t, http.MethodGet, "config/{server}", config, nil)
 	d.does(t, http.MethodPost, "role/{server}/{role}", "role/"+role, map[string]any{"scopes": "tools:list"})
@@ -194,14 +194,14 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	d.does(t, "LIST", "role/", "role/", nil)
 	d.does(t, "LIST", "role/{server}/", "role/"+u.name+"/", nil)
 	for below, name := range map[string]string{"{server}": u.name, "{server}/{role}": role} {
-		u.token(t, "token/"+name) // the bed then looks for it in the logs
+		u.token(t, "token/"+name) // makes the bed look for this token in the logs
 		d.does(t, http.MethodGet, "token/"+below, "token/"+name, nil)
 		d.does(t, http.MethodPost, "refresh/"+below, "refresh/"+name, nil)
 		d.does(t, http.MethodGet, "status/"+below, "status/"+name, nil)
 	}
 	u.write(t, "role/"+u.name+"/refused", map[string]any{"resource": "https://nowhere.example.com", "verify": false})
 	wantStatus(t, u.root, "token/"+u.name+"/refused", http.StatusBadRequest)
-	d.does(t, http.MethodGet, "status/{server}/{role}", "status/"+u.name+"/refused", nil) // down
+	d.does(t, http.MethodGet, "status/{server}/{role}", "status/"+u.name+"/refused", nil) // its state is down
 	d.does(t, "LIST", "status/", "status/", nil)
 	d.does(t, "LIST", "status/{server}/", "status/"+u.name+"/", nil)
 	d.does(t, http.MethodGet, "metrics", "metrics", nil)
@@ -250,7 +250,7 @@ func TestAnswersAreAsOpenAPISays(t *testing.T) {
 	}
 }
 
-// documented makes the requests of a document.
+// documented makes the requests in a document.
 type documented struct {
 	*upstream
 	paths map[string]*openAPIPath
@@ -317,8 +317,8 @@ func (d *documented) does(t *testing.T, verb, template, path string, data map[st
 	}
 }
 
-// problems returns the differences between a value and the schema, unknown fields included. They hold no values,
-// which may be tokens.
+// problems returns the differences between a value and the schema, including unknown fields. It returns no values,
+// because they may be tokens.
 func (s openAPISchema) problems(where string, value any) []string {
 	bad := func(format string, args ...any) []string { return []string{where + " " + fmt.Sprintf(format, args...)} }
 	var problems []string

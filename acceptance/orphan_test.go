@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A plugin whose Vault was killed calls no authorization server any more, and ends by itself.
+// A plugin whose Vault was killed calls no authorization server, and ends by itself.
 func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	t.Parallel()
 	const names = 12
@@ -17,7 +17,7 @@ func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	node := b.Nodes[0]
 	var upstreams []*upstream
 	for i := range names {
-		// Each is refreshed every 6 s, so there is always a due token.
+		// Each token is refreshed every 6 s, so some token is always due.
 		u := newConfigured(t, b, fmt.Sprintf("-%d", i), 12*time.Second)
 		u.token(t, "token/"+u.name)
 		upstreams = append(upstreams, u)
@@ -43,7 +43,7 @@ func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	}
 	bed.Until(t, 10*time.Second, "the plugin ends", func() bool { return !bed.Running(pid) })
 	ended := time.Since(killed)
-	// Each token would be refreshed within this time.
+	// Each token would have been refreshed within this time.
 	select {
 	case <-time.After(time.Until(killed.Add(7 * time.Second))):
 	case <-t.Context().Done():
@@ -54,7 +54,7 @@ func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	t.Logf("the plugin ended %s after Vault; %d token requests since the kill", round(ended), count(killed))
 }
 
-// In a container Vault is process 1, elsewhere the parent of orphans.
+// In a container, Vault is process 1. Elsewhere process 1 adopts orphans.
 func TestPluginLivesUnderProcess1(t *testing.T) {
 	t.Parallel()
 	b, err := bed.Start(t.Context(), bed.Options{Process1: true})
@@ -71,19 +71,18 @@ func TestPluginLivesUnderProcess1(t *testing.T) {
 	u := newConfigured(t, b, "", 12*time.Second)
 	first := u.token(t, "token/"+u.name)
 	pid := pluginPID(t, b.Nodes[0])
-	// A refresh comes after 6 s, and the plugin looks for its parent every second.
+	// A refresh is due after 6 s, and the plugin checks its parent every second.
 	u.awaitAnother(t, "token/"+u.name, first, 30*time.Second)
 	if now := pluginPID(t, b.Nodes[0]); now != pid {
 		t.Errorf("the plugin's process was %d and is %d", pid, now)
 	}
 }
 
-// Vault's tick, every minute, restarts a plugin that died without readers, and the plugin then refreshes due
-// tokens.
+// Vault's tick, once a minute, restarts a dead plugin even without readers. The plugin then refreshes due tokens.
 func TestIdleMountIsRevivedByVault(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
-	// The refresh is due after 40 s, without a plugin or after its restart.
+	// The refresh is due after 40 s, before or after the plugin's restart.
 	u := newConfigured(t, b, "", 70*time.Second)
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Until(t, 120*time.Second, "a refresh", func() bool { return len(u.requests(t)) == 2 })

@@ -33,13 +33,13 @@ var outageError = map[bed.Fault]string{
 	bed.InvalidClient:       "invalid_client",
 }
 
-// During any fault of the authorization server, readers get the held token until it expires, and the status shows
-// the failure. Then readers get the failure and the next attempt. The server gets one request in each backoff
+// During any fault of the authorization server, readers get the held token until it expires, and the status shows the
+// failure. Then readers get the failure and the time of the next attempt. The server gets one request in each backoff
 // window, and the first attempt after the fault succeeds. A write clears a refusal.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
-	// Each mostly waits, so all run at once, whatever -parallel says.
+	// The outages mostly wait, so all run at once, whatever -parallel says.
 	var outages sync.WaitGroup
 	for _, fault := range bed.Outages {
 		outages.Go(func() {
@@ -79,7 +79,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	bed.OK(t, proxy.Set(bed.NoFault))
 	if fault == bed.InvalidClient {
 		window := timestamp(t, failing, "next_attempt").Sub(timestamp(t, failing, "last_error_at"))
-		if window < 3*time.Second { // 5 s, less up to a quarter, in whole seconds
+		if window < 3*time.Second { // 5 s less up to a quarter, in whole seconds
 			t.Errorf("the next attempt is %s after the refusal, want 5 s", window)
 		}
 		u.write(t, "config/"+u.name, map[string]any{"client_secret": u.client.Secret})
@@ -89,7 +89,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 			switch got := log.last(); {
 			case got.err != nil:
 				return fmt.Errorf("after the outage: %w", got.err)
-			case got.begun.Before(ended): // a read from before
+			case got.begun.Before(ended): // begun before the outage's end
 				return errors.New("no read has begun since the outage ended")
 			}
 			return nil
@@ -103,7 +103,7 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 
 	attempts, regained := outageAttempts(proxy, begun)
 	if fault != bed.InvalidClient {
-		// The attempt after the outage had to wait for the window too.
+		// The attempt after the outage must also come after the last window.
 		attempts = append(attempts, regained)
 		for _, r := range log.all() {
 			if r.begun.Before(ended) || r.err != nil {
@@ -119,11 +119,11 @@ func testOutage(t *testing.T, b *bed.Bed, fault bed.Fault) {
 	t.Logf("%d reads, %d failures in a row, %d attempts seen", len(log.all()), failures, len(attempts))
 }
 
-// Many readers without a token cost the failing authorization server one request in each backoff window.
+// Many readers without a token cause one request to the failing authorization server in each backoff window.
 func TestOutageUnderLoad(t *testing.T) {
 	const (
 		brokers  = 40
-		interval = 40 * time.Millisecond // of each: a thousand reads a second from all
+		interval = 40 * time.Millisecond // per reader: a thousand reads a second in total
 		length   = 6 * time.Second
 	)
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -132,7 +132,7 @@ func TestOutageUnderLoad(t *testing.T) {
 
 	begun, all := time.Now(), newReaders(t, length)
 	for i := range brokers {
-		client := bed.Must(u.bed.Vault.Root())(t) // one each, as connections are kept by client
+		client := bed.Must(u.bed.Vault.Root())(t) // one per reader, as each client keeps its connections
 		all.start(fmt.Sprint(i), u, client, "token/"+u.name, interval)
 	}
 	all.done.Wait()
@@ -165,7 +165,7 @@ func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 	}
 }
 
-// A reader who cancels, even the first, disturbs neither the request nor the other readers.
+// A reader who cancels, even the first one, affects neither the request nor the other readers.
 func TestReaderWhoGivesUpDoesNotDisturbOthers(t *testing.T) {
 	t.Parallel()
 	const others = 30
@@ -278,8 +278,8 @@ func (u *upstream) waitForState(t *testing.T, want string) (status map[string]an
 	return status
 }
 
-// firstWindow returns the shortest wait after a first failure, and the longest while readers ask (jitter takes off
-// up to a quarter).
+// firstWindow returns the shortest window after a first failure, and the longest window while readers ask. Jitter
+// shortens a window by up to a quarter.
 func firstWindow(fault bed.Fault) (first, most time.Duration) {
 	if fault == bed.InvalidClient {
 		return 5 * time.Second, 10 * time.Second
@@ -301,7 +301,7 @@ func mostAttempts(in, first, most time.Duration) int {
 	return n
 }
 
-// checkWindows checks that each attempt came after the window of the one before.
+// checkWindows checks that each attempt came after the previous one's window.
 func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 	t.Helper()
 	first, most := firstWindow(fault)
@@ -318,7 +318,7 @@ func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 
 var nextAttempt = regexp.MustCompile(`next attempt not before (\S+Z)`)
 
-// failed returns an error unless the read had the status, and an error with the text and the next attempt.
+// failed returns an error unless the read failed with the status, the text and the time of the next attempt.
 func (r read) failed(want int, text string) error {
 	if r.status != want || r.err == nil || !strings.Contains(r.err.Error(), text) {
 		return fmt.Errorf("a read was answered with status %d, want %d with %q: %w", r.status, want, text, r.err)
@@ -334,7 +334,7 @@ func (r read) failed(want int, text string) error {
 	return nil
 }
 
-// checkOutage checks all reads up to the end of an outage: the held token while it was valid, then the failure.
+// checkOutage checks all reads until the end of an outage: first the held token while it is valid, then the failure.
 func (r *readers) checkOutage(t *testing.T, held *bed.Token, end time.Time, want int, text string) {
 	t.Helper()
 	served, failed := 0, 0

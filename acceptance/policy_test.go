@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Two brokers with a policy each: each reads its own server's token, which is good for that server only.
+// Two brokers have a policy each. Each reads its own server's token, which only that server accepts.
 // TestPoliciesOfTheSecurityPage tries the other paths.
 func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 	t.Parallel()
@@ -25,7 +25,7 @@ func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 	}
 }
 
-// One templated policy serves all brokers: each reads the role that is named by its entity id.
+// One templated policy serves all brokers: each reads the role with its entity id as name.
 func TestTemplatedPolicyByEntityID(t *testing.T) {
 	t.Parallel()
 	b := shared(t)

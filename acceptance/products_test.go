@@ -54,7 +54,7 @@ func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 
 var needsOneProduct = regexp.MustCompile(`\bneeds\(t, |\bstandbys\(t\)`)
 
-// README.md lists the tests that run on one product, and no others.
+// README.md lists exactly the tests that run on one product.
 func TestTheDocsListTestsOfOneProduct(t *testing.T) {
 	t.Parallel()
 	listed := testsOfOneProduct(t)

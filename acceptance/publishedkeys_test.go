@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Anyone can read the published keys, as a raw JWK Set. All other paths answer with the same 404, so they don't
-// reveal which configs exist.
+// Callers without a Vault token can read the published keys as a raw JWK Set. All other paths return the same 404, so
+// they do not reveal the names of configs.
 func TestPublishedKeysNeedNoVaultToken(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -46,7 +46,8 @@ func TestPublishedKeysNeedNoVaultToken(t *testing.T) {
 	wantNone(uri)
 }
 
-// A new key is not used before authorization servers have fetched it: they may keep a key set for five minutes.
+// A new key signs only after authorization servers have had time to fetch it. They may keep a key set for five
+// minutes.
 func TestKeyRotationLeavesTimeToFetch(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -67,11 +68,12 @@ func TestKeyRotationLeavesTimeToFetch(t *testing.T) {
 	}
 }
 
-// The signing key rotates while the authorization server fetches the keys from Vault, and a 20 s token is read all
-// the time. No read fails and no assertion is refused: the old key signs until the server has fetched the new one.
+// The signing key rotates while the authorization server fetches keys from Vault, and while readers read a 20 s token
+// all the time. No read fails and no assertion is refused, because the old key signs until the server has fetched the
+// new one.
 //
-// The server keeps a fetched key set for 5 minutes, as Vault's answer allows, so the test takes six minutes. It
-// begins before t.Parallel, so before all parallel tests, and goes on beside them.
+// As Vault's answer allows, the server keeps a fetched key set for 5 minutes, so the test takes six. Its first part
+// runs before t.Parallel, and so before all parallel tests; the rest runs beside them.
 func TestKeyRotationLeavesNoGap(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes six minutes")
@@ -82,7 +84,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 	u.registerMadeKey(t)
 	readers := startReaders(t, u, "token/"+u.name)
 	old := u.kid(t)
-	// The server has just fetched the key set for the first token.
+	// The server has fetched the key set for the first token.
 	answer := u.write(t, "keys/"+u.name+"/rotate", map[string]any{"activate_after": activateAfter.String()})
 	rotated := time.Now()
 	next, _ := answer.Data["key_id"].(string)
@@ -103,7 +105,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 		}
 		return nil
 	})
-	// Until another refresh.
+	// This waits for another refresh.
 	first := len(u.requests(t))
 	bed.Until(t, rotationLifetime, "another refresh", func() bool { return len(u.requests(t)) > first })
 	readers.check(t)
@@ -115,7 +117,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 		if r.Time.After(due) {
 			want = next
 		}
-		// The answer to the rotation took a moment.
+		// The answer to the rotation may take a moment.
 		if r.Status != http.StatusOK || r.Assertion.KeyID != want && r.Time.Sub(due).Abs() > time.Second {
 			t.Errorf("token request %s after the rotation: status %d, %s, key %s, want %s",
 				r.Time.Sub(rotated).Round(time.Millisecond), r.Status, r.Error, r.Assertion.KeyID, want)

@@ -22,7 +22,7 @@ type read struct {
 	begun, ended time.Time
 	token        *bed.Token // nil if the read failed
 	status       int
-	err          error // of the read, or of a token that was invalid when the read began
+	err          error // of the read, or because the token was invalid when the read began
 }
 
 func readOnce(ctx context.Context, u *upstream, client *api.Client, path string) read {
@@ -33,14 +33,14 @@ func readOnce(ctx context.Context, u *upstream, client *api.Client, path string)
 		r.status = status(nil, r.err)
 		return r
 	}
-	_, r.err = u.mcp.CheckAt(r.token.AccessToken, r.begun) // it may expire on its way here
+	_, r.err = u.mcp.CheckAt(r.token.AccessToken, r.begun) // checked at the read's start, as the token may expire on its way
 	if r.err == nil && !r.begun.Before(r.token.ExpiresAt) {
 		r.err = fmt.Errorf("token at %s had expired at %s", path, r.token.ExpiresAt)
 	}
 	return r
 }
 
-// readers read tokens again and again, as brokers do, and remember every read.
+// readers read tokens repeatedly, as brokers do, and keep every read.
 type readers struct {
 	ctx  context.Context
 	stop context.CancelFunc
@@ -106,7 +106,7 @@ func (r *readers) all() []read {
 	return slices.Clone(r.reads)
 }
 
-// last returns the latest read, or one with an error.
+// last returns the latest read, or a read with an error.
 func (r *readers) last() read {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,7 +116,7 @@ func (r *readers) last() read {
 	return r.reads[len(r.reads)-1]
 }
 
-// tokenID returns the id of the valid token read last at path, or "".
+// tokenID returns the id of the last valid token read at path, or "".
 func (r *readers) tokenID(path string) string {
 	for _, read := range slices.Backward(r.all()) {
 		if read.path == path && read.err == nil {
@@ -143,12 +143,12 @@ func (r *readers) checkSoFar(t *testing.T) {
 	t.Logf("%d reads", len(reads))
 }
 
-// forgive forgets reads that failed while the authorization server was down, or later until the reader got a token
-// newer than its return. An invalid token is never forgiven.
+// forgive drops reads that failed while the authorization server was down, or later until the reader got a token
+// issued after its return. Invalid tokens are kept.
 func (r *readers) forgive(t *testing.T, down, up time.Time) {
 	t.Helper()
 	const backSoon = 30 * time.Second  // a server that has just started answers slowly
-	obtained := map[string]time.Time{} // of the last token of each reader
+	obtained := map[string]time.Time{} // by reader: the time of its last token
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := len(r.reads)
@@ -161,7 +161,7 @@ func (r *readers) forgive(t *testing.T, down, up time.Time) {
 	t.Logf("%d of %d reads failed while the server was down for %s", before-len(r.reads), before, round(up.Sub(down)))
 }
 
-// changes returns, by reader, the time left of each token when the next one came.
+// changes returns, by reader, the time left of each token when its successor was read.
 func (r *readers) changes() map[string][]time.Duration {
 	held, left := map[string]*bed.Token{}, map[string][]time.Duration{}
 	for _, read := range r.all() {

@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A refusal of the authorization server is a 400 with the server's error code, and nothing is stored.
+// If the authorization server refuses, the answer is a 400 with the server's error code, and nothing is stored.
 func TestRefusalsAreReportedAsSuch(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -29,7 +29,7 @@ func TestRefusalsAreReportedAsSuch(t *testing.T) {
 		{"key", func(t *testing.T, u *upstream) map[string]any {
 			operatorKey(p256PKCS8)(t, u)
 			unknown := operatorKey(p256PKCS8)(t, u)
-			operatorKey(p256PKCS8)(t, u) // registered in the end
+			operatorKey(p256PKCS8)(t, u) // replaces the unknown key at the server
 			return unknown
 		}, nil, "invalid_client"},
 		{"audience of the assertion", operatorKey(p256PKCS8), map[string]any{"assertion_audience": "https://elsewhere.example"}, "invalid_client"},
@@ -60,7 +60,7 @@ func TestRefusalsAreReportedAsSuch(t *testing.T) {
 	}
 }
 
-// A role is refused in the same way, without effect on the config's token.
+// A refused role has the same error, and does not affect the config's token.
 func TestRefusedRoleChangesNothing(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -73,7 +73,7 @@ func TestRefusedRoleChangesNothing(t *testing.T) {
 	u.wantToken(t, "token/"+u.name, before)
 }
 
-// The config write and the status warn of a scope that the authorization server drops, and the token shows the
+// If the authorization server drops a scope, the config write and the status have a warning, and the token shows the
 // granted scopes.
 func TestDroppedScopeIsReported(t *testing.T) {
 	t.Parallel()
@@ -91,7 +91,7 @@ func TestDroppedScopeIsReported(t *testing.T) {
 	bed.WantText(t, "the status", text(u.read(t, "status/"+u.name)), "no-such-scope")
 }
 
-// An authorization server with an unknown CA gets no request.
+// If the authorization server's CA is unknown, the server gets no request.
 func TestUnknownAuthorityIsRefused(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// cooldown is the age below which a token is not replaced (compare and refresh).
+// cooldown is the minimum age of a token before it is replaced (compare and refresh).
 const cooldown = 10 * time.Second
 
 // An MCP server refuses a valid token, and a hundred brokers notice at once: one token request serves them all.
@@ -26,12 +26,12 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	client := u.compareAndRefresh(t)
 	rejected := u.token(t, "token/"+u.name)
 
-	// A young token would not be replaced.
+	// A younger token would not be replaced.
 	waitForAge(t, obtained, cooldown)
 	if status, err := callMCP(t.Context(), u.mcp.URL, rejected.Authorization); err != nil || status != http.StatusOK {
 		t.Fatalf("the MCP server answered with status %d, %v", status, err)
 	}
-	// The answer is slow, so all brokers come before it.
+	// The answer is slow, so all brokers arrive before it.
 	bed.OK(t, u.bed.AS.SetResource(t.Context(), bed.Resource{
 		URL: u.mcp.URL, Scope: u.client.Scope, TTL: 5 * time.Minute, Delay: 2 * time.Second,
 	}))
@@ -72,7 +72,7 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	t.Logf("%d of %d brokers shared the request, %d came after it", told[true], brokers, told[false])
 }
 
-// A young token is not replaced, with or without its id, and costs no request. An older one is.
+// A young token is not replaced, with or without its id, and causes no request. An older one is replaced.
 func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 	t.Parallel()
 	for _, named := range []bool{true, false} {
@@ -111,8 +111,8 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 	}
 }
 
-// An authorization server that repeats a token gets at most two more requests before the token's end, and one at
-// its end. The token keeps its times, and no expired one is served.
+// If an authorization server repeats a token, it gets at most two more requests before the token's end, and one at
+// the end. The token keeps its times, and is not served after its end.
 func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 20*time.Second)
@@ -126,7 +126,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	})
 	log.check(t)
 
-	// Times are whole seconds, so a repeated answer may show an end a second earlier.
+	// Times are in whole seconds, so a repeated answer may give an end one second earlier.
 	expires := first.ExpiresAt
 	for _, r := range log.all() {
 		if r.err != nil || r.token.TokenID != first.TokenID {
@@ -146,7 +146,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	if end < 0 {
 		end = len(attempts)
 	}
-	// The first, the due one, two early retries; then the one for the next token.
+	// The first request, the scheduled one and two early retries come before the request for the next token.
 	if end < 2 || end > 4 {
 		t.Errorf("%d requests before the token's end, want at most four", end)
 	}
@@ -156,7 +156,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	t.Logf("%d requests, %d of them before the token's end", len(attempts), end)
 }
 
-// compareAndRefresh logs in as a broker that may read the token, and replace it by id only, as in the help of
+// compareAndRefresh logs in as a broker that may read the token, and replace it only by id, as in the help of
 // refresh/.
 func (u *upstream) compareAndRefresh(t *testing.T) *api.Client {
 	t.Helper()
@@ -171,7 +171,7 @@ path "` + bed.Mount + `/refresh/` + u.name + `" {
 	return newIdentity(t, u.bed, u.name, rules).Client
 }
 
-// replaceToken has a refused token replaced, reads again and calls again, as a broker does.
+// replaceToken reports a refused token, reads the new one and calls again, as a broker does.
 func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *bed.Token) (token *bed.Token, refreshed bool, err error) {
 	status, err := callMCP(ctx, u.mcp.URL, held.Authorization)
 	if err != nil || status != http.StatusUnauthorized {

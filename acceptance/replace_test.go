@@ -12,8 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// docs/releases.md on a new build of the same version: after a reload or a restart the mount does not answer, until
-// the new sum is registered and the plugin reloaded.
+// This follows docs/releases.md for a new build of the same version. After a reload or restart, the mount does not
+// answer until the operator registers the new sum and reloads the plugin.
 func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{Bare: true})
@@ -52,7 +52,7 @@ func TestReplacingABuildOfTheSameVersion(t *testing.T) {
 	reload := b.Vault.Product.ReloadPlugin()
 
 	sum := replace()
-	answers("before a reload", http.StatusOK) // the old process runs on
+	answers("before a reload", http.StatusOK) // the old process is still running
 	r.refused("checksums did not match", reload...)
 	broken := http.StatusInternalServerError
 	if b.Vault.Product == bed.OpenBao {

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Restarting Vault keeps configs, roles and tokens, and costs the authorization server nothing.
+// A restart of Vault keeps configs, roles and tokens, and causes no token request.
 func TestRestartKeepsConfigsAndTokens(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})

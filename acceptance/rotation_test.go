@@ -9,8 +9,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The client secret changes at the authorization server and then in the config, while readers read both tokens. No
-// read fails or returns an expired token, and both tokens are refreshed before their end.
+// The client secret changes at the authorization server and then in the config, while readers read both tokens. All
+// reads return valid tokens, and both tokens are refreshed before their end.
 func TestSecretRotationLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
@@ -24,8 +24,8 @@ func TestSecretRotationLeavesNoGap(t *testing.T) {
 	}
 }
 
-// A late operator: refreshes with the old secret were refused before the write. Readers notice nothing while the
-// old tokens are valid, and the write clears the backoff.
+// The operator is late: refreshes with the old secret are refused before the write. While the old tokens are valid,
+// reads succeed. The write clears the backoff.
 func TestLateSecretRotationLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	r := newRotation(t)
@@ -43,7 +43,7 @@ type rotation struct {
 	paths   []string
 	before  map[string]*bed.Token // by path
 	readers *readers
-	written time.Time // when the new secret was in the config
+	written time.Time // when the config got the new secret
 }
 
 func newRotation(t *testing.T) *rotation {
@@ -75,7 +75,7 @@ func (r *rotation) write(t *testing.T) {
 	r.written = time.Now()
 }
 
-// check waits until both tokens are new and the old ones have expired, and fails the test if any read failed.
+// check waits until both tokens are new and the old ones have expired, and checks that no read failed.
 func (r *rotation) check(t *testing.T) {
 	t.Helper()
 	for _, path := range r.paths {
@@ -91,7 +91,7 @@ func (r *rotation) check(t *testing.T) {
 	r.readers.check(t)
 }
 
-// A write of a wrong secret is refused with the authorization server's error, and changes nothing.
+// A write with a wrong secret fails with the authorization server's error, and changes nothing.
 func TestWrongSecretChangesNothing(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)

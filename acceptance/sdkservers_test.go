@@ -13,14 +13,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An sdkUpstream is an upstream whose MCP server is one of an SDK.
+// An sdkUpstream is an upstream whose MCP server uses an SDK.
 type sdkUpstream struct {
 	*upstream
 	server *bed.SDKServer
 }
 
-// newSDKUpstream starts an MCP server, and registers a client. It returns nil for a server in Python if there is no
-// Python.
+// newSDKUpstream starts an MCP server, and registers a client. It returns nil if the server is in Python and the
+// machine has no Python.
 func newSDKUpstream(t *testing.T, program string, options bed.SDKOptions) *sdkUpstream {
 	t.Helper()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -36,7 +36,7 @@ func newSDKUpstream(t *testing.T, program string, options bed.SDKOptions) *sdkUp
 	return &sdkUpstream{u, server}
 }
 
-// works checks that a config gets tokens that the MCP server accepts, with the resource and scopes of its metadata.
+// works checks that the MCP server accepts the tokens of a config, with the resource and scopes of its metadata.
 func (u *sdkUpstream) works(t *testing.T, changes map[string]any) {
 	t.Helper()
 	settings := map[string]any{"server_url": u.server.URL, "client_id": u.client.ID, "client_secret": u.client.Secret}
@@ -63,14 +63,14 @@ func (u *sdkUpstream) works(t *testing.T, changes map[string]any) {
 	}
 }
 
-// The servers that most MCP servers are built with are discovered from their URL, and accept the tokens. A config
-// with the authorization server has the same defaults.
+// Servers built with the usual SDKs are discovered from their URL, and accept the tokens. A config that names the
+// authorization server has the same defaults.
 func TestServersOfTheSDKs(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ program, resource string }{
-		"Python":               {"python_sdk.py", "/mcp"}, // issuer with a slash
+		"Python":               {"python_sdk.py", "/mcp"}, // its issuer ends in a slash
 		"Python, for origin":   {"python_sdk.py", ""},
-		"FastMCP":              {"fastmcp_server.py", "/mcp"}, // issuer with a slash
+		"FastMCP":              {"fastmcp_server.py", "/mcp"}, // its issuer ends in a slash
 		"TypeScript":           {"typescript_sdk.mjs", "/mcp"},
 		"TypeScript, for root": {"typescript_sdk.mjs", ""},
 	} {
@@ -92,7 +92,7 @@ func TestServersOfTheSDKs(t *testing.T) {
 	}
 }
 
-// A server without authorization names no authorization server. The sessions of discovery are closed.
+// A server without authorization names no authorization server. Sessions that discovery opens are closed.
 func TestOpenServerOfAnSDK(t *testing.T) {
 	t.Parallel()
 	u := newSDKUpstream(t, "python_sdk.py", bed.SDKOptions{Resource: "/mcp"})
@@ -111,7 +111,7 @@ func TestOpenServerOfAnSDK(t *testing.T) {
 	u.wantRequests(t, 0)
 	settings["server_url"] = u.server.URL
 	settings["token_url"] = u.bed.AS.TokenURL()
-	settings["resource"] = u.mcp.URL // known to the authorization server
+	settings["resource"] = u.mcp.URL // a resource of the authorization server
 	if warnings := u.write(t, "config/"+u.name, settings); warnings == nil || len(warnings.Warnings) != 1 {
 		t.Errorf("the write warns %+v", warnings)
 	}

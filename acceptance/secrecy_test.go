@@ -12,8 +12,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The audit log has hashes of secrets and tokens, and neither it nor other logs and error texts have one in the
-// clear. The bed scans again at the end of the run; this test makes sure that the logs have something to find.
+// The audit log has hashes of secrets and tokens. Neither it nor other logs and errors have them in the clear. The
+// bed scans them all at the end of the run; this test makes sure that the logs contain the hashes.
 func TestLogsHoldNoSecret(t *testing.T) {
 	t.Parallel()
 	u := newUpstream(t, shared(t), "", 5*time.Minute)
@@ -36,7 +36,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 		}
 	}
 
-	// A write can end in these errors.
+	// Each of these errors can end a write.
 	wrong := newSecret()
 	u.bed.Secrecy.AddClientSecret(u.client.ID, wrong)
 	for _, c := range []struct {

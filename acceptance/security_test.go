@@ -13,8 +13,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The policies of docs/security.md, and README's for brokers, permit the requests that they state, and none of the
-// other requests here. A permitted request gets the answer that root gets.
+// The policies of docs/security.md, and README's for brokers, permit exactly the requests that their text says. A
+// permitted request gets the same answer as root's.
 func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	t.Parallel()
 	b := shared(t)
@@ -88,7 +88,7 @@ func TestPoliciesOfTheSecurityPage(t *testing.T) {
 	}
 }
 
-// policiesOf returns the policies of a page, by their first lines.
+// policiesOf returns the policies of a page, by first line.
 func policiesOf(t *testing.T, file string) map[string]string {
 	t.Helper()
 	page := bed.Must(os.ReadFile(file))(t)
@@ -114,7 +114,7 @@ func policyWritten(t *testing.T, file, name string) string {
 	return rules
 }
 
-// requestsOf are requests of every kind; each gives the status of its answer.
+// requestsOf returns requests of every kind. Each returns the status of its answer.
 func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]func(*api.Client) int {
 	t.Helper()
 	read := func(path string) func(*api.Client) int {
@@ -135,7 +135,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return status(&api.Secret{}, err)
 		}
 	}
-	// refused is a request that the plugin refuses under any policy.
+	// refused wraps a request that the plugin refuses whatever the policy.
 	refused := func(ask func(*api.Client) int) func(*api.Client) int {
 		return func(c *api.Client) int {
 			got := ask(c)
@@ -145,9 +145,9 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 			return got
 		}
 	}
-	byID := map[string]any{"token_id": "0123456789abcdef"} // of no held token
+	byID := map[string]any{"token_id": "0123456789abcdef"} // not the held token's id
 	config, role, own := "config/"+u.name, u.name+"/reader", u.name+"/"+entityID
-	// restore writes deleted entries again.
+	// restore writes the deleted entries again.
 	restore := func() {
 		u.configure(t, nil)
 		u.write(t, "role/"+role, map[string]any{"scopes": "tools:list"})
@@ -175,7 +175,7 @@ func requestsOf(t *testing.T, u, other *upstream, entityID string) map[string]fu
 		"allow http in the command's words":      write(config, map[string]any{"allow_insecure_http": "1", "client_secret": u.client.Secret}),
 		"allow inner addresses":                  write(config, map[string]any{"allow_private_addresses": "true", "client_secret": u.client.Secret}),
 		"publish the keys":                       write(config, map[string]any{"publish_jwks": true}),
-		"write a key":                            write(config, map[string]any{"private_key": ""}), // an empty one
+		"write a key":                            write(config, map[string]any{"private_key": ""}), // an empty key
 		"have a key made":                        write(config, map[string]any{"key_type": "ec-p256"}),
 		"write the identity":                     write(config, map[string]any{"identity": "static"}),
 		"write the grant":                        write(config, map[string]any{"grant": "client_credentials"}),

@@ -8,7 +8,7 @@ func init() {
 	claimsOf["Authlib"] = []serverClaim{{"dropped scopes", checkDroppedScopes}}
 }
 
-// Authlib drops scopes of other clients. If all are dropped its answer has no scope, but its token does.
+// Authlib drops scopes of other clients. If it drops all, its answer has no scope, but the token does.
 func checkDroppedScopes(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

@@ -22,18 +22,18 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The scenario auth/wif-jwt-bearer of the protocol's conformance suite, with the mount as a trusted issuer (see
-// conformance/trust.cjs). The audience of the assertion is the issuer, with or without a slash, and not the token
-// endpoint. An error is reported after one request, with the same grant.
+// This runs the scenario auth/wif-jwt-bearer of the protocol's conformance suite, with the mount as a trusted issuer
+// (see conformance/trust.cjs). The audience of the assertion is the issuer, with or without a slash, and not the
+// token endpoint. An error is reported after one request, with the same grant.
 func TestAuthorizationServersOfTheConformanceSuite(t *testing.T) {
 	b := shared(t)
 	dir := bed.Must(bed.InstallPackages(t.Context(), "conformance", t.Logf))(t)
 	for _, test := range []struct {
 		name      string
 		fields    map[string]any
-		slash     bool   // after the audience
-		untrusted bool   // the unchanged suite, which trusts its own key only
-		refused   string // error code that a read of the token surfaces; "" if the token is granted
+		slash     bool   // the audience ends in a slash
+		untrusted bool   // runs the unchanged suite, which trusts only its own key
+		refused   string // error code in the answer to a read of the token; empty: the token is granted
 		failed    []string
 	}{
 		{name: "issuer", fields: map[string]any{"assertion_audience": "issuer"}},
@@ -103,7 +103,8 @@ type conformanceCheck struct {
 }
 
 // runConformance runs a scenario of the suite in dir, and returns its findings. The scenario's authorization server
-// trusts issuers with this URL prefix. client is the client under test, for the scenario's MCP server.
+// trusts issuers with this URL prefix. client is the client under test, which gets the URL of the scenario's MCP
+// server.
 func runConformance(t *testing.T, dir, scenario, issuers string, client func(serverURL string)) []conformanceCheck {
 	t.Helper()
 	called, done := make(chan string), make(chan struct{})

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A thief is a host that catches token requests.
+// A thief is a host that records token requests.
 type thief struct {
 	*httptest.Server
 	caught chan url.Values
@@ -52,7 +52,7 @@ func exchangeForm(t *testing.T, endpoint string, form url.Values) answer {
 	return bed.Must(ask(t.Context(), endpoint, form.Encode(), header))(t)
 }
 
-// An issuer is one like the mount's, whose assertions a test can make as it likes.
+// An issuer is like the mount's, and makes any assertion that a test needs.
 type issuer struct {
 	*httptest.Server
 	key *rsa.PrivateKey

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// newIdentity starts an MCP server, and writes a config with an identity that no server trusts yet.
+// newIdentity starts an MCP server, and writes a config with an identity that the server does not trust yet.
 func (s *served) newIdentity(t *testing.T, fields map[string]any) *clientOf {
 	t.Helper()
 	c := s.newClient(t, "federated-jwt", func(c *servers.Client) { c.ID += "-identity" })
@@ -22,7 +22,7 @@ func (s *served) newIdentity(t *testing.T, fields map[string]any) *clientOf {
 	return c
 }
 
-// identity returns the fields of a config without a secret, with more.
+// identity returns the fields of a config without a secret, together with more.
 func (c *clientOf) identity(more map[string]any) map[string]any {
 	fields := c.fields(more)
 	if more["client_id"] == nil {
@@ -31,7 +31,7 @@ func (c *clientOf) identity(more map[string]any) map[string]any {
 	return fields
 }
 
-// shown returns a value of keys/ to enter at the server.
+// shown returns a value of keys/ that an administrator enters at the server.
 func (c *clientOf) shown(t *testing.T, field string) string {
 	t.Helper()
 	value, _ := c.read(t, "keys/"+c.name)[field].(string)
@@ -41,7 +41,7 @@ func (c *clientOf) shown(t *testing.T, field string) string {
 	return value
 }
 
-// newFederated returns a client that the server knows by the issuer and the subject of its config.
+// newFederated returns a client that the server knows by its config's issuer and subject.
 func (s *served) newFederated(t *testing.T) *clientOf {
 	t.Helper()
 	c := s.newIdentity(t, map[string]any{"identity": "issuer"})
@@ -64,8 +64,7 @@ func (c *clientOf) trusted(t *testing.T, settings map[string]string) {
 	bed.OK(t, c.server.keycloak().TrustIssuer(t.Context(), c.name, c.shown(t, "issuer"), settings))
 }
 
-// The mount as the issuer of client assertions, without a secret or a registered key. checkLife checks its
-// rotation.
+// The mount is the issuer of client assertions, without a secret or a registered key. checkLife checks its rotation.
 func checkFederatedClient(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -74,15 +73,15 @@ func checkFederatedClient(t *testing.T, s *served) {
 		t.Errorf("keys/ shows the audience %q, want %q", got, want)
 	}
 	c.obtain(t)
-	// With the client's id too, the server's own name of the client.
+	// The config may have the client's id at the server too.
 	c.write(t, "config/"+c.name, map[string]any{"client_id": c.as.ID})
 
-	// Another subject is no client's.
+	// The server knows no client with this subject.
 	c.write(t, "config/"+c.name, map[string]any{"client_id": "", "assertion_subject": "other"})
 	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "")
 }
 
-// The server does not trust the issuer of the caught assertion.
+// The server does not trust the issuer of an assertion caught by a thief.
 func checkCaughtAssertion(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -102,7 +101,7 @@ func checkCaughtAssertion(t *testing.T, s *served) {
 	t.Logf("the caught assertion is answered with %d %s", a.status, s.bed.Secrecy.Redact([]byte(a.body)))
 }
 
-// The assertion as the grant, for a user linked to the subject. The server needs a confidential client too.
+// The assertion is the grant, for a user linked to the subject. The server also requires a confidential client.
 func checkJWTBearer(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -119,7 +118,7 @@ func checkJWTBearer(t *testing.T, s *served) {
 	if left := time.Until(token.ExpiresAt); left > servers.Lifetime*time.Second {
 		t.Errorf("the token is valid for %s", left)
 	}
-	// The token ends with the assertion.
+	// The token ends when the assertion does.
 	c.write(t, "config/"+c.name, map[string]any{"assertion_ttl": "20s"})
 	if left := time.Until(c.obtain(t).ExpiresAt); left > 20*time.Second {
 		t.Errorf("with assertion_ttl=20s the token is valid for %s", left)
@@ -128,7 +127,7 @@ func checkJWTBearer(t *testing.T, s *served) {
 	c.refuse(t, "refresh/"+c.name, nil, http.StatusBadRequest, "invalid_grant")
 }
 
-// A client by the URL of its document, after one authorization request.
+// The server knows a client by the URL of its document after one authorization request.
 func checkDocument(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -147,7 +146,7 @@ func checkDocument(t *testing.T, s *served) {
 	wantStatus(t, c.root, "token/"+c.name, http.StatusOK)
 }
 
-// Assertions that the plugin must not send, since the server refuses them from a trusted issuer.
+// The plugin must not send these assertions: the server refuses them even from a trusted issuer.
 func checkAssertionsOfAnIssuer(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// claimsOf are the claims of one server, by its name.
+// claimsOf are additional claims about single servers, by name.
 var claimsOf = map[string][]serverClaim{
 	"Keycloak": {
 		{"secrets that overlap", checkOverlappingSecrets},
@@ -35,17 +35,17 @@ var claimsOf = map[string][]serverClaim{
 	},
 }
 
-// keycloak is the Keycloak that is served.
+// keycloak returns the running Keycloak.
 func (s *served) keycloak() *servers.Keycloak { return s.Server.(*servers.Keycloak) }
 
-// inRealm creates a realm, and returns the server as its clients see it.
+// inRealm creates a realm, and returns the server as seen by the realm's clients.
 func (s *served) inRealm(t *testing.T, name string, attributes map[string]string) (*served, *servers.Keycloak) {
 	t.Helper()
 	k := bed.Must(s.keycloak().NewRealm(t.Context(), name, attributes))(t)
 	return &served{Kind: s.Kind, Server: k, bed: s.bed, turns: s.turns}, k
 }
 
-// With Keycloak's rotation policy the old secret stays valid beside the new one until an administrator ends it.
+// With Keycloak's rotation policy, the old secret stays valid beside the new one until an administrator ends it.
 func checkOverlappingSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -64,7 +64,7 @@ func checkOverlappingSecrets(t *testing.T, s *served) {
 	c.write(t, "config/"+c.name, map[string]any{"client_secret": renewed})
 }
 
-// If Vault uses another host name for Keycloak than brokers do, the audience of an assertion is the brokers' one.
+// If Vault and brokers use different host names for Keycloak, the audience of an assertion has the brokers' one.
 func checkPublicHostName(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -103,7 +103,7 @@ func checkUploadedCertificate(t *testing.T, s *served) {
 	c.configure(t, map[string]any{"private_key": private, "key_id": base64.RawURLEncoding.EncodeToString(digest[:])})
 }
 
-// Keycloak fetches a key set at most once in 10 s: it refuses a second new key until then.
+// Keycloak fetches a key set at most once in 10 s, and until then refuses a second new key.
 func checkTwoKeysAtOnce(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -124,7 +124,7 @@ func checkTwoKeysAtOnce(t *testing.T, s *served) {
 	bed.Eventually(t, 30*time.Second, verify)
 }
 
-// With resource-indicators Keycloak refuses the resource of no client.
+// With resource-indicators, Keycloak refuses a resource that is not a client.
 func checkUnknownResource(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -134,8 +134,8 @@ func checkUnknownResource(t *testing.T, s *served) {
 	c.configure(t, map[string]any{"omit_resource": true})
 }
 
-// With resource-indicators Keycloak answers a matching resource with 500, unless the client has the setting of
-// issue 50251.
+// With resource-indicators, Keycloak answers 500 for a matching resource, unless the client has the setting of issue
+// 50251.
 func checkMatchingResource(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

@@ -17,8 +17,8 @@ import (
 // The server restarts and changes its signing key, and the plugin's signing key rotates, while 30 s tokens are read
 // all the time. Every token read is valid, and reads fail only while the server is down.
 //
-// A fetched key set may be kept for five minutes, so the rotation begins before the other claims and goes on beside
-// them.
+// A server may keep a fetched key set for five minutes, so the rotation begins before the other claims and runs
+// beside them.
 func checkLife(t *testing.T, s *served) {
 	const activateAfter = 5 * time.Minute
 	byMethod := map[string]*clientOf{}
@@ -88,7 +88,7 @@ func checkLife(t *testing.T, s *served) {
 }
 
 // replaceRefused makes an MCP server fetch the keys again. If the authorization server has lost the key of the held
-// token, the broker reports the refused token and gets a valid one.
+// token, the broker reports the token as refused and gets a valid one.
 func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 	t.Helper()
 	c.mcp.Trust(c.server.Issuer(c.as.Method))
@@ -97,7 +97,7 @@ func (c *clientOf) replaceRefused(t *testing.T, held *bed.Token) {
 	if refused == nil {
 		return
 	}
-	// A token younger than 10 s is not replaced, and a failure during the downtime leaves a backoff window.
+	// A token younger than 10 s is not replaced. A failure while the server was down leaves a backoff window.
 	bed.Eventually(t, refreshLimit, func() error {
 		reported := map[string]any{"token_id": held.TokenID}
 		if _, err := c.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/refresh/"+c.name, reported); err != nil {

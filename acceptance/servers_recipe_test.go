@@ -9,7 +9,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The recipe of docs/providers.md, pasted: the server's own commands, then each config, which gets a token for the
+// The recipe in docs/providers.md is pasted: the server's commands, and then each config, which gets a token for the
 // MCP server.
 func checkRecipe(t *testing.T, s *served) {
 	t.Parallel()
@@ -21,7 +21,7 @@ func checkRecipe(t *testing.T, s *served) {
 	w := c.walk(t, "docs/providers.md")
 	w.blocks = nil
 	for _, b := range blocksOf(t, "docs/providers.md") {
-		mount := strings.HasPrefix(b.text, "vault write "+bed.Mount+"/settings ") // for all recipes
+		mount := strings.HasPrefix(b.text, "vault write "+bed.Mount+"/settings ") // needed by all recipes
 		if (b.heading == s.Section || mount) && b.language == "sh" {
 			w.blocks = append(w.blocks, b)
 		}
@@ -85,18 +85,18 @@ func methodIn(command string) string {
 	}
 }
 
-// createFor creates the client of a page without commands, and the file of its secret.
+// createFor creates the client for a page without commands for it, and the file with its secret.
 func (c *clientOf) createFor(t *testing.T, w *walkthrough, method string) {
 	t.Helper()
 	c.as.ID, c.as.Method, c.as.Algorithm = "mcp-broker", method, "ES256"
-	if method != "private_key_jwt" { // the URL of its keys is known later
+	if method != "private_key_jwt" { // otherwise the URL of the keys is known later
 		c.register(t)
 	}
 	w.put("client-secret", c.as.Secret+"\n")
 }
 
-// certify issues the reader a client certificate, and returns its subject. The server's certificate is of the same
-// CA.
+// certify issues a client certificate for the reader, and returns its subject. The same CA has issued the server's
+// certificate.
 func (w *walkthrough) certify(ca *bed.CA) string {
 	w.t.Helper()
 	issued := bed.Must(ca.Client("recipe"))(w.t)

@@ -12,7 +12,7 @@ func init() {
 	claimsOf["Spring"] = []serverClaim{{"certificate without a chain", checkLoneCertificate}}
 }
 
-// Spring takes a certificate without a chain for self_signed_tls_client_auth.
+// Spring treats a certificate without a chain as self_signed_tls_client_auth.
 func checkLoneCertificate(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)

@@ -18,15 +18,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/servers"
 )
 
-// A serverClaim is a claim of the documentation on authorization servers. Checks run in parallel.
+// A serverClaim is a claim of the documentation about authorization servers. Checks run in parallel.
 type serverClaim struct {
 	name  string
 	check func(t *testing.T, s *served)
 }
 
-// serverClaims are checked of every authorization server here.
+// serverClaims are checked with every authorization server in this package.
 var serverClaims = []serverClaim{
-	{"keys and restarts", checkLife}, // takes six minutes, so it begins first
+	{"keys and restarts", checkLife}, // starts first, because it takes six minutes
 	{"recipe", checkRecipe},
 	{"secrets", checkSecrets},
 	{"algorithms", checkAlgorithms},
@@ -36,7 +36,7 @@ var serverClaims = []serverClaim{
 	{"secret rotation", checkSecretRotation},
 }
 
-// The claims of docs/providers.md hold for the authorization servers of other makers that can be run here.
+// The claims of docs/providers.md hold for each authorization server that can run here.
 func TestAuthorizationServers(t *testing.T) {
 	bed.OK(t, servers.Prerequisites(t.Context()))
 	b := shared(t)
@@ -45,7 +45,7 @@ func TestAuthorizationServers(t *testing.T) {
 			begun := time.Now()
 			server := bed.Must(kind.Start(t.Context(), b))(t)
 			t.Logf("started in %s", time.Since(begun).Round(time.Second))
-			t.Parallel() // servers start one after the other
+			t.Parallel() // the servers start one after another
 			s := &served{Kind: kind, Server: server, bed: b, turns: semaphore.NewWeighted(allTurns)}
 			for _, claim := range append(slices.Clone(serverClaims), claimsOf[kind.Name]...) {
 				t.Run(claim.name, func(t *testing.T) { claim.check(t, s) })
@@ -60,20 +60,20 @@ type served struct {
 	servers.Server
 	bed *bed.Bed
 
-	// turns limits the load: checks hold one, and a restart all. A server that has just started is slow.
+	// turns limits the load: each check holds one turn, and a restart holds all. A server is slow after its start.
 	turns *semaphore.Weighted
 }
 
 const allTurns = 2
 
-// A clientOf is a client at a server of another maker, and the MCP server that its tokens are for.
+// A clientOf is a client at an authorization server, and the MCP server for its tokens.
 type clientOf struct {
 	*upstream
 	server *served
-	as     servers.Client // as registered
+	as     servers.Client // as registered at the server
 }
 
-// whileUp takes a turn until the end of the test.
+// whileUp takes a turn until the test ends.
 func (s *served) whileUp(t *testing.T) {
 	t.Helper()
 	bed.OK(t, s.turns.Acquire(t.Context(), 1))
@@ -99,12 +99,12 @@ func (s *served) newClient(t *testing.T, method string, change func(*servers.Cli
 		change(&c.as)
 	}
 	if method != "private_key_jwt" || c.as.Attributes != nil {
-		c.register(t) // else by registerKeys: the URL of the keys is known after the config's write
+		c.register(t) // otherwise registerKeys: the URL of the keys is known only after the config's write
 	}
 	return c
 }
 
-// registerKeys registers a client of private_key_jwt with the URL of its keys, if they are published.
+// registerKeys registers a client of private_key_jwt, with the URL of its keys if they are published.
 func (c *clientOf) registerKeys(t *testing.T) {
 	t.Helper()
 	if c.as.Method != "private_key_jwt" {
@@ -121,7 +121,7 @@ func (c *clientOf) register(t *testing.T) {
 	bed.OK(t, c.server.SetClient(t.Context(), c.as))
 }
 
-// fields returns the fields of a config, with changes: the MCP server's URL and the client's own.
+// fields returns the MCP server's URL and the client's fields for a config, with changes.
 func (c *clientOf) fields(changes map[string]any) map[string]any {
 	fields := map[string]any{"server_url": c.mcp.URL, "client_id": c.as.ID}
 	if !c.server.hasDefault(c.as.Method) {
@@ -151,7 +151,7 @@ func (c *clientOf) configure(t *testing.T, changes map[string]any) *bed.Token {
 	return c.token(t, "token/"+c.name)
 }
 
-// awaitToken reads until the answer is no longer that a fetch goes on.
+// awaitToken reads until the answer is no longer a 504 because a fetch goes on.
 func (c *upstream) awaitToken(t *testing.T) {
 	t.Helper()
 	bed.Until(t, time.Minute, "the end of the fetch", func() bool {
@@ -164,7 +164,7 @@ func (s *served) secretMethods() []string {
 	return slices.DeleteFunc(slices.Clone(s.Methods), func(method string) bool { return !strings.HasPrefix(method, "client_secret") })
 }
 
-// Ids and secrets with all permitted characters (RFC 6749 appendix A), by each secret method.
+// Ids and secrets may have all permitted characters (RFC 6749 appendix A), with each secret method.
 func checkSecrets(t *testing.T, s *served) {
 	t.Parallel()
 	secrets := s.Secrets
@@ -190,7 +190,7 @@ var keyTypes = map[string]string{
 	"RS256": "rsa-2048", "PS256": "rsa-2048", "ES256": "ec-p256", "EdDSA": "ed25519", "Ed25519": "ed25519",
 }
 
-// Keys made by the plugin and fetched by the server, with each algorithm.
+// The plugin makes the keys and the server fetches them, with each algorithm.
 func checkAlgorithms(t *testing.T, s *served) {
 	t.Parallel()
 	for _, algorithm := range s.Algorithms {
@@ -220,7 +220,7 @@ func (s *served) withCertificate(t *testing.T, change func(*servers.Client)) (*c
 	}
 }
 
-// A client certificate, and the warning about bound tokens.
+// A client certificate gets a token. A bound token leads to a warning.
 func checkCertificate(t *testing.T, s *served) {
 	t.Parallel()
 	if !slices.Contains(s.Methods, "tls_client_auth") {
@@ -249,7 +249,7 @@ func (c *clientOf) wantWarning(t *testing.T, fields map[string]any, says string)
 	}
 }
 
-// A write warns of a token for another audience than the MCP server.
+// If the token's audience is not the MCP server, the write has a warning.
 func checkAudience(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -261,7 +261,7 @@ func checkAudience(t *testing.T, s *served) {
 	c.wantWarning(t, c.fields(nil), "does not hold the resource")
 }
 
-// The operator's error for each refusal of the server.
+// Each refusal of the server leads to its own error for the operator.
 func checkRefusals(t *testing.T, s *served) {
 	t.Parallel()
 	for _, refusal := range s.Refusals {
@@ -274,7 +274,7 @@ func checkRefusals(t *testing.T, s *served) {
 	}
 }
 
-// A changed secret causes no failed read.
+// A change of the secret fails no read.
 func checkSecretRotation(t *testing.T, s *served) {
 	t.Parallel()
 	s.whileUp(t)
@@ -289,10 +289,10 @@ func checkSecretRotation(t *testing.T, s *served) {
 	readers.check(t)
 }
 
-// refreshLimit is the longest wait for another token: several lifetimes, on a busy machine.
+// refreshLimit is the longest wait for the next token: several lifetimes, on a busy machine.
 const refreshLimit = 4 * servers.Lifetime * time.Second
 
-// awaitRefresh waits for a newer token. Readers check the reads.
+// awaitRefresh waits for a newer token. The readers check their reads themselves.
 func (c *clientOf) awaitRefresh(t *testing.T, before *bed.Token) {
 	t.Helper()
 	bed.Eventually(t, refreshLimit, func() error {

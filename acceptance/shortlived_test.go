@@ -13,8 +13,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/trouble"
 )
 
-// Tokens shorter than 10 s are fetched on reads only: 300 tokens of a second, read once, cost one or two requests
-// each and no storage write.
+// Tokens with a lifetime below 10 s are fetched only for reads: 300 tokens of a second, read once, cause one or two
+// requests each and no storage write.
 func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -22,7 +22,7 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	r := bed.Must(trouble.ShortLived{Names: 300, Lifetime: time.Second, Calm: 10 * time.Second}.Run(t.Context(), s))(t)
 	t.Logf("%d names: %d requests and %d storage writes for their reads; %d requests, %d storage writes in the next %s (%d in as long a time before); %d stored",
 		r.Names, r.Asked, r.Writes, r.CalmAsked, r.CalmWrites, r.Calm, r.IdleWrites, r.Stored)
-	// A token of a second may have expired when it arrives: lifetimes count from the whole second of the request.
+	// A token of a second may have expired on arrival, because lifetimes count from the whole second of the request.
 	if served := trouble.Statuses(r.Reads)[http.StatusOK]; served < r.Names*9/10 {
 		t.Errorf("the reads were answered with %v; one is %s", trouble.Statuses(r.Reads), trouble.Other(r.Reads, http.StatusOK))
 	}
@@ -32,7 +32,7 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	if r.CalmAsked != 0 {
 		t.Errorf("%d requests without a reader, want none", r.CalmAsked)
 	}
-	// Vault itself writes now and then.
+	// Vault itself makes some storage writes.
 	const vaults = 5
 	if r.Writes > r.IdleWrites+vaults || r.CalmWrites > r.IdleWrites+vaults {
 		t.Errorf("%d storage writes while the names were read, %d in the calm after that, want none but Vault's own", r.Writes, r.CalmWrites)
@@ -45,8 +45,8 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	}
 }
 
-// A token shorter than 10 s is not fetched ahead. Readers share one request and get the held token while it is
-// valid. A longer token is fetched ahead.
+// A token with a lifetime below 10 s is not fetched ahead. Readers share one request, and get the held token while it
+// is valid. A longer token is fetched ahead.
 func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, shared(t), "on-demand")
@@ -95,7 +95,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 	}
 }
 
-// withoutLifetime answers with a token without a lifetime.
+// withoutLifetime answers with a token that has no lifetime.
 func withoutLifetime(s *trouble.Stage) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		s.AS.AnswerToken(w, rand.Text(), nil)

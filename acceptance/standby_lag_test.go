@@ -15,16 +15,16 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A standbyLag is the delay of standbys after changes at the active node.
+// A standbyLag measures the delay of standbys after changes at the active node.
 type standbyLag struct {
-	changes int // times the standbys that were read
-	late    int // changes after which a standby gave an old answer
+	changes int // multiplied by the standbys read
+	late    int // changes after which a standby returned an old answer
 	longest time.Duration
 	reads   int
 }
 
-// measure makes a change at the active node, and reads at all standbys at once until each has given 20 new answers
-// in a row. read reports whether an answer is old; its error fails the test.
+// measure makes a change at the active node, and reads at all standbys until each has given 20 new answers in a row.
+// read reports whether an answer is old. An error of read fails the test.
 func (l *standbyLag) measure(t *testing.T, c *cluster, change func(), read func(context.Context, *api.Client) (old bool, err error)) {
 	t.Helper()
 	change()
@@ -89,7 +89,7 @@ func (c *cluster) awaitToken(t *testing.T, node *bed.Node, path string, want *be
 
 const lagRounds = 20
 
-// A standby returns the token of a deleted config or role until it has heard of the delete, and never after.
+// A standby returns the token of a deleted config or role only until it has received the delete.
 func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -120,7 +120,7 @@ func TestTokenEndsWithItsConfigAtStandbys(t *testing.T) {
 	}
 }
 
-// A standby returns the token of old settings until it has heard of the write, and never after.
+// A standby returns the token of old settings only until it has received the write.
 func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -149,7 +149,7 @@ func TestTokenOfOldSettingsEndsAtStandbys(t *testing.T) {
 	}
 }
 
-// A standby has no path of a new mount until it has heard of the mount, and always after.
+// A standby serves a new mount as soon as it has received the mount, and always from then on.
 func TestMountComesToStandbys(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -160,7 +160,7 @@ func TestMountComesToStandbys(t *testing.T) {
 		lag.measure(t, c, func() {
 			bed.OK(t, sys.MountWithContext(t.Context(), mount, &api.MountInput{Type: bed.PluginName}))
 		}, func(ctx context.Context, standby *api.Client) (bool, error) {
-			response, err := bed.ReadRaw(ctx, standby, mount+"/metrics") // answered by each node
+			response, err := bed.ReadRaw(ctx, standby, mount+"/metrics") // each node answers this path itself
 			if err == nil {
 				return false, response.Body.Close()
 			}

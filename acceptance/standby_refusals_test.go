@@ -15,8 +15,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Brokers at standbys have a refused token replaced, and their calls succeed, although a standby returns the
-// refused token for a moment: with brokerauth, with mcp-token-proxy, and with the examples' modules.
+// Brokers at standbys replace a refused token, and their calls succeed although a standby returns the refused token
+// for a moment. The brokers use brokerauth, mcp-token-proxy and the examples' modules.
 func TestRefusedTokensAreReplacedAtStandbys(t *testing.T) {
 	t.Parallel()
 	s := newStandbyServers(t, standbys(t), 40)
@@ -55,10 +55,10 @@ func newStandbyServers(t *testing.T, c *cluster, n int) *standbyServers {
 	return s
 }
 
-// at returns the node of the broker of the i-th server.
+// at returns the node used by the broker of the i-th server.
 func (s *standbyServers) at(i int) *bed.Node { return s.standbys[i%len(s.standbys)] }
 
-// oldEnough waits until each token may be replaced and is known to the standbys, and returns the tokens.
+// oldEnough waits until each token may be replaced and the standbys have it, and returns the tokens.
 func (s *standbyServers) oldEnough(t *testing.T) []*bed.Token {
 	t.Helper()
 	var held []*bed.Token
@@ -67,7 +67,7 @@ func (s *standbyServers) oldEnough(t *testing.T) []*bed.Token {
 	}
 	bed.Eventually(t, 2*cooldown, func() error {
 		for _, token := range held {
-			if age := time.Since(token.LastVaultRotation); age < cooldown+time.Second { // its time is cut to seconds
+			if age := time.Since(token.LastVaultRotation); age < cooldown+time.Second { // its time is rounded down to a second
 				return fmt.Errorf("a token is %s old", age)
 			}
 		}
@@ -92,11 +92,11 @@ func (s *standbyServers) each(do func(i int) error) (failed int, why error) {
 	return failed, errors.Join(failures...)
 }
 
-// replaceAll makes all servers refuse their tokens, and calls each through its broker before and after. Each server
-// sees one request with the refused token, and no call fails.
+// replaceAll makes all servers refuse their tokens, and calls each server through its broker before and after. Each
+// server gets one request with the refused token, and no call fails.
 func (s *standbyServers) replaceAll(t *testing.T, start func(*testing.T) brokers) {
 	t.Helper()
-	held := s.oldEnough(t) // first: a lagging standby would give the brokers an older token
+	held := s.oldEnough(t) // before the brokers read, as a lagging standby would give them an older token
 	call := start(t)
 	if _, err := call(); err != nil {
 		t.Fatalf("before any token was refused: %v", err)
@@ -115,7 +115,7 @@ func (s *standbyServers) replaceAll(t *testing.T, start func(*testing.T) brokers
 	t.Logf("%d of %d refusals were passed on", failed, len(s.servers))
 }
 
-// unauthorized returns the number of 401 answers to tokens.
+// unauthorized returns the number of tokens answered with 401.
 func (s *standbyServers) unauthorized() int {
 	n := 0
 	for _, u := range s.servers {
@@ -124,8 +124,8 @@ func (s *standbyServers) unauthorized() int {
 	return n
 }
 
-// readOnceAfterARefresh logs how many reads right after a refresh return the refused token. On a fast machine that
-// may be none.
+// readOnceAfterARefresh logs how many reads right after a refresh return the refused token. On a fast machine the
+// number may be 0.
 func (s *standbyServers) readOnceAfterARefresh(t *testing.T) {
 	t.Helper()
 	held := s.oldEnough(t)
@@ -160,7 +160,7 @@ func (s *standbyServers) startBrokerauth(t *testing.T) brokers {
 	return func() (int, error) { return s.each(func(i int) error { return forecast(t.Context(), sessions[i]) }) }
 }
 
-// startTokenProxies starts a mcp-token-proxy for each standby, and clients of its URLs.
+// startTokenProxies starts an mcp-token-proxy for each standby, and clients of its URLs.
 func (s *standbyServers) startTokenProxies(t *testing.T) brokers {
 	t.Helper()
 	urls := map[*bed.Node]string{}
@@ -183,8 +183,8 @@ func (s *standbyServers) startTokenProxies(t *testing.T) brokers {
 	return func() (int, error) { return s.each(func(i int) error { return forecast(t.Context(), sessions[i]) }) }
 }
 
-// standbyDrivers call all servers at once for each line, with the token paths and URLs of their arguments, and
-// answer with the number of failed calls and one error.
+// standbyDrivers take token paths and URLs as arguments. For each line they call all servers at once, and answer with
+// the number of failed calls and one error.
 var standbyDrivers = map[string]string{
 	"python": `
 import sys

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// After a restored snapshot the active node returns the snapshot's token. Standbys return their own until the
+// After a restored snapshot, the active node returns the snapshot's token. Standbys return their own token until the
 // plugin is reloaded on all nodes.
 func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	t.Parallel()
@@ -31,7 +31,7 @@ func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/after")
 	for _, node := range c.standbys {
-		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // it has heard of changes after the restore
+		c.waitForOwnAnswer(t, node, "token/"+u.name+"/after") // the standby receives changes made after the restore
 		c.awaitToken(t, node, path, later)
 	}
 	commandSays(t, c.bed, "plugin", "reload", "-scope=global", "-plugin="+bed.PluginName)

@@ -10,8 +10,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An upgrade by the pasted commands of docs/openbao.md reaches every node, and keeps the tokens. A reload without
-// -scope=global reaches one node only.
+// An upgrade by the commands of docs/openbao.md reaches every node, and keeps the tokens. A reload without
+// -scope=global reaches only one node.
 func TestUpgradeReachesEveryNode(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -46,7 +46,7 @@ func TestUpgradeReachesEveryNode(t *testing.T) {
 	r.vault("secrets", "tune", "-plugin-version="+current, bed.Mount)
 	r.vault(b.Vault.Product.ReloadPlugin()...)
 	c.wantVersion(t, current, c.active)
-	// The standbys have heard of a later write, and still run their version.
+	// The standbys have received a later write, and still run their version.
 	u.write(t, "role/"+u.name+"/after", map[string]any{"scopes": "tools:list"})
 	u.token(t, "token/"+u.name+"/after")
 	for _, node := range c.standbys {

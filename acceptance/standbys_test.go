@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Three nodes whose standbys answer reads, shared by tests that stop no node or plugin.
+// A cluster of three nodes is shared by tests that stop neither nodes nor plugins. Its standbys answer reads.
 var (
 	startStandbys  sync.Once
 	sharedStandbys *bed.Bed
@@ -37,7 +37,7 @@ func standbys(t *testing.T) *cluster {
 	return newCluster(t, sharedStandbys)
 }
 
-// A cluster is several nodes, with a client of each that has the root token.
+// A cluster is several nodes, and for each a client with the root token.
 type cluster struct {
 	bed      *bed.Bed
 	active   *bed.Node
@@ -76,7 +76,7 @@ func (c *cluster) readAtStandbys(t *testing.T, u *upstream, path string) *reader
 	return all
 }
 
-// waitForChanges waits until the reader at each standby has been given n new tokens.
+// waitForChanges waits until the reader at each standby has received n new tokens.
 func (c *cluster) waitForChanges(t *testing.T, all *readers, n int, limit time.Duration) {
 	t.Helper()
 	bed.Until(t, limit, fmt.Sprint("new tokens at each standby: ", n), func() bool {
@@ -85,7 +85,7 @@ func (c *cluster) waitForChanges(t *testing.T, all *readers, n int, limit time.D
 	})
 }
 
-// checkFresh checks that no read failed, and that each token was replaced with at least this time left.
+// checkFresh checks that no read failed, and that each token had at least this time left when it was replaced.
 func checkFresh(t *testing.T, all *readers, left time.Duration) {
 	t.Helper()
 	all.checkSoFar(t)
@@ -97,8 +97,8 @@ func checkFresh(t *testing.T, all *readers, left time.Duration) {
 	}
 }
 
-// Reads at standbys alone keep a token from becoming idle: it is refreshed ahead, so a short outage of the
-// authorization server does not reach the brokers.
+// Reads at standbys alone keep a token from becoming idle. It is refreshed ahead, so brokers do not notice a short
+// outage of the authorization server.
 func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -109,7 +109,7 @@ func TestReadersAtStandbysKeepATokenFresh(t *testing.T) {
 	c.waitForChanges(t, all, 2, 3*lifetime)
 	checkFresh(t, all, lifetime/4)
 
-	// This outage is shorter than the time left at a refresh.
+	// This outage is shorter than a token's remaining lifetime at its refresh.
 	bed.OK(t, proxy.Set(bed.Refused))
 	select {
 	case <-time.After(lifetime * 5 / 8):
@@ -137,7 +137,7 @@ func (c *cluster) tryMetrics(ctx context.Context, node *bed.Node) (map[string]fl
 	return series, nil
 }
 
-// withToken is a transport that adds a token of Vault's to each request.
+// withToken is a transport that adds a Vault token to each request.
 type withToken string
 
 func (token withToken) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -146,7 +146,7 @@ func (token withToken) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// In an outage every node reports the active node's state of a token.
+// In an outage, every node reports the active node's state of a token.
 func TestEveryNodeReportsAnOutage(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -197,7 +197,7 @@ func TestEveryNodeReportsAnOutage(t *testing.T) {
 	}
 }
 
-// After a write of a config or role its token can be read at once, at any node.
+// After a write of a config or role, its token can be read at once on any node.
 func TestNoNotFoundAfterAWrite(t *testing.T) {
 	t.Parallel()
 	c := standbys(t)
@@ -228,7 +228,7 @@ func TestNoNotFoundAfterAWrite(t *testing.T) {
 	}
 }
 
-// Reads at standbys restart a dead plugin of the active node, in time for the refresh.
+// Reads at standbys restart a dead plugin on the active node, in time for the refresh.
 func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)
@@ -254,7 +254,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 		if after > before {
 			break
 		}
-		// The server itself calls its plugins about once a minute.
+		// The server itself calls its plugins about once a minute, and may have restarted the plugin.
 		if t.Log("the plugin was started again by another than a reader"); attempt == attempts {
 			t.Fatal("no reader had to start the plugin again")
 		}
@@ -263,7 +263,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	checkFresh(t, all, lifetime/4)
 }
 
-// standbyReads returns the reads that standbys have forwarded and answered.
+// standbyReads returns the numbers of reads that standbys have forwarded and answered.
 func (c *cluster) standbyReads(t *testing.T) (forwarded, answered float64) {
 	t.Helper()
 	for _, node := range c.standbys {
@@ -274,7 +274,7 @@ func (c *cluster) standbyReads(t *testing.T) (forwarded, answered float64) {
 }
 
 // waitUntilNothingIsForwarded waits until the standbys have answered 20 reads in a row, and returns the number of
-// forwarded ones.
+// reads forwarded so far.
 func (c *cluster) waitUntilNothingIsForwarded(t *testing.T) (forwarded float64) {
 	t.Helper()
 	since := 0.0
@@ -314,13 +314,14 @@ func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	}
 }
 
-// Reads of tokens, answered by a node itself or forwarded.
+// These series count reads of tokens that a node answers itself or forwards.
 const (
 	readsAnswered  = `mcp_oauth_token_reads_total{outcome="success"}`
 	readsForwarded = `mcp_oauth_token_reads_total{outcome="forwarded"}`
 )
 
-// waitForOwnAnswer reads a token at a standby until the standby answers by itself, so it has heard of the write.
+// waitForOwnAnswer reads a token at a standby until the standby answers by itself, which shows that it has received
+// the write.
 func (c *cluster) waitForOwnAnswer(t *testing.T, node *bed.Node, path string) {
 	t.Helper()
 	before := c.metrics(t, node)[readsAnswered]
@@ -357,7 +358,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 			t.Errorf("%s has answered %v of 50 reads itself and forwarded %v", node.ID, local, passedOn)
 		}
 	}
-	// Every node reads the latest write.
+	// Every node returns the token of the latest write.
 	for audience := range 10 {
 		want := fmt.Sprint(audience)
 		u.write(t, "config/"+u.name, map[string]any{"audience": want, "verify": false})
@@ -370,7 +371,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	}
 }
 
-// A broker at a node without the plugin's binary gets a hint.
+// If a node lacks the plugin's binary, a broker gets a hint.
 func TestNodeWithoutTheBinary(t *testing.T) {
 	t.Parallel()
 	needs(t, bed.OpenBao)

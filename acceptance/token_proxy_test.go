@@ -23,8 +23,8 @@ const tokenProxyExample = "mcp-token-proxy/proxy.hcl"
 // A tokenProxy is a running mcp-token-proxy.
 type tokenProxy struct {
 	process *bed.Process
-	url     string // of the upstream's MCP server through it
-	monitor string // the URL of the other listener
+	url     string // the MCP server's URL at the proxy
+	monitor string // URL of the monitoring listener
 }
 
 // buildTokenProxy builds mcp-token-proxy as make build does.
@@ -37,7 +37,7 @@ func buildTokenProxy(t *testing.T) string {
 	return binary
 }
 
-// startTokenProxy starts a mcp-token-proxy with the example's configuration and policy for the upstream's MCP
+// startTokenProxy starts an mcp-token-proxy with the example's configuration and policy for the upstream's MCP
 // server.
 func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	t.Helper()
@@ -52,7 +52,7 @@ func (u *upstream) startTokenProxy(t *testing.T) *tokenProxy {
 	return p
 }
 
-// runTokenProxy checks and runs proxy.hcl of a directory, with its monitoring port.
+// runTokenProxy checks and runs the proxy.hcl in a directory, with its monitoring port.
 func runTokenProxy(t *testing.T, b *bed.Bed, name, dir, monitor string, env ...string) *tokenProxy {
 	t.Helper()
 	binary := buildTokenProxy(t)
@@ -75,7 +75,7 @@ func (p *tokenProxy) healthy(t *testing.T) bool {
 	return err == nil && a.status == http.StatusOK
 }
 
-// Kuadrant's gateway without Kubernetes has the proxy's URL and no credential in its configuration.
+// Kuadrant's gateway without Kubernetes is configured with the proxy's URL and no credential.
 func TestExampleGatewayHasTheProxysURL(t *testing.T) {
 	t.Parallel()
 	config := manifest{}
@@ -100,8 +100,8 @@ func (w *walkthrough) followTokenProxy() {
 	bed.OK(w.t, forecast(w.t.Context(), connect(w.t, &mcp.StreamableClientTransport{Endpoint: p.url})))
 }
 
-// A broker with a URL only has its tools through mcp-token-proxy, in one session: through refreshes, with a refused
-// token, and without Vault until the token expires.
+// A broker that only knows a URL uses its tools through mcp-token-proxy in one session: through refreshes, with a
+// refused token, and without Vault until the token expires.
 func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	t.Parallel()
 	b := bed.New(t, bed.Options{})
@@ -125,7 +125,7 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	u.wantUnauthorized(t, 0)
 
 	bed.Eventually(t, time.Minute, func() error {
-		bed.OK(t, call()) // the proxy changes to the token that Vault holds
+		bed.OK(t, call()) // the proxy gets Vault's current token
 		held := u.token(t, "token/"+u.name)
 		if time.Until(held.ExpiresAt) > lifetime-cooldown-time.Second {
 			return errors.New("the token is too young to be replaced")
@@ -163,14 +163,14 @@ func TestTokenProxyServesABrokerByURLAlone(t *testing.T) {
 	t.Logf("%d calls, %d tokens", calls, u.mcp.Counts().Tokens)
 }
 
-// SIGTERM ends the proxy, although a client has a stream open.
+// SIGTERM ends the proxy although a client has an open stream.
 func TestTokenProxyDrains(t *testing.T) {
 	t.Parallel()
 	u := newConfigured(t, shared(t), "", 5*time.Minute)
 	p := u.startTokenProxy(t)
 	session := connect(t, &mcp.StreamableClientTransport{Endpoint: p.url})
 	bed.OK(t, forecast(t.Context(), session))
-	bed.OK(t, p.process.Stop()) // within the bed's grace of 10 s
+	bed.OK(t, p.process.Stop()) // within the bed's grace period of 10 s
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := forecast(ctx, session); err == nil {

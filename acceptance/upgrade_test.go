@@ -16,7 +16,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The commands of docs/releases.md: a mount goes to the next version and back. Each reload keeps the tokens without
+// The commands of docs/releases.md upgrade a mount to the next version and back. Each reload keeps the tokens without
 // a token request, and each version reads the other's storage.
 func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	t.Parallel()
@@ -35,8 +35,8 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	token := u.token(t, "token/"+u.name)
 	requests := len(u.requests(t))
 
-	// Vault registers a wrong sum, and notices when it runs the binary. The mount goes on; OpenBao's has no plugin
-	// until a reload succeeds.
+	// Vault registers a wrong sum, and notices it when it runs the binary. Vault's mount keeps working; OpenBao's has
+	// no plugin until a reload succeeds.
 	r.vault("plugin", "register", "-sha256="+b.PluginSHA256, "-command="+nextFile, "-version="+next, "secret", bed.PluginName)
 	r.vault("secrets", "tune", "-plugin-version="+next, bed.Mount)
 	reload := b.Vault.Product.ReloadPlugin()
@@ -63,7 +63,7 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 		u.wantToken(t, "token/"+u.name, token)
 		r.runs(step.to, step.to)
 		u.wantRequests(t, requests)
-		// It works: a role gets a token, and the next version finds both.
+		// The mount works: a role gets a token. The next version finds both.
 		u.write(t, "role/"+u.name+"/"+step.role, map[string]any{"scopes": "tools:list"})
 		u.token(t, "token/"+u.name+"/"+step.role)
 		requests = len(u.requests(t))
@@ -86,21 +86,21 @@ func TestUpgradeAndRollbackKeepTokens(t *testing.T) {
 	r.registered(current)
 }
 
-// A release is the plugin in several versions, and its operator.
+// A release is several versions of the plugin, and the operator who installs them.
 type release struct {
 	t       *testing.T
 	bed     *bed.Bed
 	plugins string // Vault's plugin directory
 }
 
-// version returns a binary's own version.
+// version returns the version that a binary reports.
 func (r *release) version(file string) string {
 	r.t.Helper()
 	out := bed.Must(exec.CommandContext(r.t.Context(), filepath.Join(r.plugins, file), "-version").Output())(r.t)
 	return strings.TrimSpace(string(out))
 }
 
-// build builds the plugin with another version, and returns the binary's SHA-256.
+// build builds the plugin as another version, and returns the binary's SHA-256.
 func (r *release) build(version, file string) string {
 	r.t.Helper()
 	binary := filepath.Join(r.plugins, file)

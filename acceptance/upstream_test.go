@@ -18,8 +18,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An upstream is the counterpart of a config: an MCP server, and a client for its tokens at the authorization
-// server.
+// An upstream is the counterpart of a config: an MCP server, and a client at the authorization server that gets its
+// tokens.
 type upstream struct {
 	bed    *bed.Bed
 	root   *api.Client
@@ -31,8 +31,8 @@ type upstream struct {
 
 var notAName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// newUpstream starts an MCP server with tokens of lifetime ttl, and registers a client. suffix distinguishes
-// several upstreams of a test.
+// newUpstream starts an MCP server whose tokens live for ttl, and registers a client. suffix distinguishes the
+// upstreams of a test.
 func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
 	t.Helper()
 	root := bed.Must(b.Vault.Root())(t)
@@ -47,7 +47,7 @@ func newUpstream(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *up
 	return u
 }
 
-// newConfigured is newUpstream with the config written.
+// newConfigured is newUpstream followed by a write of the config.
 func newConfigured(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *upstream {
 	t.Helper()
 	u := newUpstream(t, b, suffix, ttl)
@@ -55,7 +55,7 @@ func newConfigured(t *testing.T, b *bed.Bed, suffix string, ttl time.Duration) *
 	return u
 }
 
-// serve starts the upstream's MCP server, replacing an earlier one.
+// serve starts the upstream's MCP server, and replaces an earlier one.
 func (u *upstream) serve(t *testing.T, ttl time.Duration, opts bed.MCPOptions) {
 	t.Helper()
 	u.mcp = bed.Must(u.bed.NewMCPServer(t.Context(), bed.Resource{Scope: u.client.Scope, TTL: ttl}, opts))(t)
@@ -70,7 +70,7 @@ func (u *upstream) setClient(t *testing.T) {
 	bed.OK(t, u.bed.AS.SetClient(t.Context(), u.client))
 }
 
-// settings returns a whole config, with changes.
+// settings returns a complete config, with changes.
 func (u *upstream) settings(changes map[string]any) map[string]any {
 	settings := map[string]any{
 		"token_url":     u.bed.AS.TokenURL(),
@@ -90,7 +90,7 @@ func (u *upstream) discovered(fields map[string]any) map[string]any {
 	return settings
 }
 
-// configure writes the config.
+// configure writes the config, with changes.
 func (u *upstream) configure(t *testing.T, changes map[string]any) {
 	t.Helper()
 	u.write(t, "config/"+u.name, u.settings(changes))
@@ -106,7 +106,7 @@ func (u *upstream) write(t *testing.T, path string, data map[string]any) *api.Se
 	return answer
 }
 
-// refuse fails the test unless writing a path below the mount has the status and an error with the text.
+// refuse fails the test unless a write below the mount has the status and an error with the text.
 func (u *upstream) refuse(t *testing.T, path string, data map[string]any, want int, text string) {
 	t.Helper()
 	answer, err := u.root.Logical().WriteWithContext(t.Context(), bed.Mount+"/"+path, data)
@@ -115,7 +115,7 @@ func (u *upstream) refuse(t *testing.T, path string, data map[string]any, want i
 	}
 }
 
-// read returns the data of a path below the mount.
+// read returns the data at a path below the mount.
 func (u *upstream) read(t *testing.T, path string) map[string]any {
 	t.Helper()
 	secret, err := u.root.Logical().ReadWithContext(t.Context(), bed.Mount+"/"+path)
@@ -155,7 +155,7 @@ func (u *upstream) wantRequests(t *testing.T, n int) []bed.TokenRequest {
 	return requests
 }
 
-// wantUnauthorized fails the test unless the MCP server has refused n requests that had a token.
+// wantUnauthorized fails the test unless the MCP server has answered n tokens with a 401.
 func (u *upstream) wantUnauthorized(t *testing.T, n int) {
 	t.Helper()
 	if got := u.mcp.Counts().Unauthorized; got != n {
@@ -171,7 +171,7 @@ func (u *upstream) wantToken(t *testing.T, path string, held *bed.Token) {
 	}
 }
 
-// awaitAnother waits until the token at path is another one than the held one.
+// awaitAnother waits until the token at path differs from the held one.
 func (u *upstream) awaitAnother(t *testing.T, path string, held *bed.Token, limit time.Duration) {
 	t.Helper()
 	bed.Until(t, limit, "another token at "+path, func() bool { return u.token(t, path).TokenID != held.TokenID })
@@ -202,7 +202,7 @@ func pluginPID(t *testing.T, node *bed.Node) int {
 	return pid
 }
 
-// newIdentity creates an AppRole with a policy of its own.
+// newIdentity creates an AppRole with its own policy.
 func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
 	t.Helper()
 	bed.OK(t, b.Vault.PutPolicy(t.Context(), name, rules))
@@ -210,7 +210,7 @@ func newIdentity(t *testing.T, b *bed.Bed, name, rules string) *bed.Identity {
 	return id
 }
 
-// refused counts the requests without a token in the answer.
+// refused returns the number of requests whose answer has no token.
 func refused(requests []bed.TokenRequest) int {
 	n := 0
 	for _, r := range requests {
@@ -221,16 +221,16 @@ func refused(requests []bed.TokenRequest) int {
 	return n
 }
 
-// errNotRefreshed keeps a test waiting.
+// errNotRefreshed makes a test wait on.
 var errNotRefreshed = errors.New("the token has not been refreshed")
 
-// text is a value of an answer, as JSON.
+// text returns a value of an answer as JSON.
 func text(value any) string {
-	b, _ := json.Marshal(value) // it was JSON
+	b, _ := json.Marshal(value) // the value was decoded from JSON
 	return string(b)
 }
 
-// number is a whole number of an answer.
+// number returns a field that must be a whole number.
 func number(t *testing.T, data map[string]any, field string) int {
 	t.Helper()
 	value, ok := data[field].(json.Number)
@@ -241,7 +241,7 @@ func number(t *testing.T, data map[string]any, field string) int {
 	return int(n)
 }
 
-// timestamp is a time of an answer.
+// timestamp returns a field that must be a time.
 func timestamp(t *testing.T, data map[string]any, field string) time.Time {
 	t.Helper()
 	value, _ := data[field].(string)
@@ -252,10 +252,10 @@ func timestamp(t *testing.T, data map[string]any, field string) time.Time {
 	return at
 }
 
-// claims returns the claims of an access token, unverified.
+// claims returns the claims of an access token without verifying it.
 func claims(token string) (c jwt.Claims) {
 	if parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256}); err == nil {
-		_ = parsed.UnsafeClaimsWithoutVerification(&c) // no claims if it is no JWT
+		_ = parsed.UnsafeClaimsWithoutVerification(&c) // fails if the token is no JWT
 	}
 	return c
 }
