@@ -15,12 +15,12 @@ import (
 // An Agent is a Vault Agent that logs in with an AppRole and keeps the authorization value of a token in a file.
 type Agent struct {
 	Config string // path of the agent's configuration
-	File   string // path of the file that it renders
+	File   string // path of the rendered file
 	proc   *Process
 }
 
-// autoAuth is the part of the configuration of Agents and Proxies that logs in.
-// Arguments: address of Vault, role id file, secret id file.
+// autoAuth is the part of an Agent's or Proxy's configuration that logs in. Arguments: address of Vault, role id
+// file, secret id file.
 const autoAuth = `vault {
   address = %q
 }
@@ -37,7 +37,7 @@ auto_auth {
 
 `
 
-// agentTemplate is as in the README, but not in a file. Arguments: path of the token, destination.
+// agentTemplate is the template of the README, written inline. Arguments: path of the token, destination.
 const agentTemplate = `template {
   contents = "{{ with secret \"%s\" }}{{ .Data.authorization }}{{ end }}"
   destination = %q
@@ -46,7 +46,7 @@ const agentTemplate = `template {
 }
 `
 
-// startAgent starts an agent that renders the authorization value read at path.
+// startAgent starts an agent that renders the authorization value of the token at path.
 func startAgent(v *Vault, dir, log string, id *Identity, path string) (*Agent, error) {
 	a := &Agent{Config: filepath.Join(dir, "agent.hcl"), File: filepath.Join(dir, "authorization")}
 	var err error

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// listenerConfig answers Vault's API on a listener, with the Agent's or Proxy's own login for clients without a token.
-// Argument: port.
+// listenerConfig serves Vault's API on a listener. Requests without a token get the Agent's or Proxy's own. Argument:
+// port.
 const listenerConfig = `api_proxy {
   use_auto_auth_token = true
 }
@@ -24,7 +24,7 @@ listener "tcp" {
 func (b *Bed) NewListener(ctx context.Context, command string, id *Identity) (*Vault, error) {
 	name := b.unique(command + "-listener-" + id.Name)
 	dir := filepath.Join(b.Dir, name)
-	// The free port may be taken before the listener starts.
+	// Another process may take the free port before the listener does.
 	var err error
 	for range 3 {
 		var through *Vault

@@ -21,21 +21,21 @@ import (
 // time.
 type AuthorizationServer struct {
 	Issuer string
-	CA     *CA // of the HTTPS listener and of the client certificates that it takes
+	CA     *CA // of the HTTPS listener, and of accepted client certificates
 
-	source    string // the directory of server.mjs
+	source    string // directory of server.mjs
 	knownFile string // see writeKnown
 	log       string
-	options   map[string]any // of server.mjs
+	options   map[string]any // for server.mjs
 	secrecy   *Secrecy
 
-	mu      sync.RWMutex // guards the fields below: held for writing while the server is restarted
+	mu      sync.RWMutex // guards the fields below; locked for writing during a restart
 	mtls    string       // base URL of the HTTPS listener
 	control string       // base URL of the control endpoint
 	proc    *Process
-	earlier []TokenRequest // those that the server saw before it was restarted
+	earlier []TokenRequest // requests before the last restart
 
-	registryMu sync.Mutex // guards clients and resources, for a restarted server
+	registryMu sync.Mutex // guards clients and resources, which a restarted server needs
 	clients    map[string]Client
 	resources  map[string]Resource
 }
@@ -45,7 +45,7 @@ type Client struct {
 	ID         string `json:"client_id"`
 	Secret     string `json:"client_secret,omitempty"`
 	AuthMethod string `json:"token_endpoint_auth_method,omitempty"` // default client_secret_basic
-	Scope      string `json:"scope,omitempty"`                      // scopes that it may ask for
+	Scope      string `json:"scope,omitempty"`                      // scopes that the client may request
 
 	// For private_key_jwt: the client's public keys, or their URL.
 	JWKS    *jose.JSONWebKeySet `json:"jwks,omitempty"`
@@ -56,12 +56,12 @@ type Client struct {
 	SANDNS    string `json:"tls_client_auth_san_dns,omitempty"`
 }
 
-// A Resource is a protected resource that tokens can be asked for (RFC 8707).
+// A Resource is a protected resource for which clients can request tokens (RFC 8707).
 type Resource struct {
 	URL   string        `json:"resource"`
-	Scope string        `json:"scope"` // scopes that it knows; others are dropped from a token
+	Scope string        `json:"scope"` // known scopes; a token has no others
 	TTL   time.Duration `json:"-"`     // lifetime of its tokens
-	Delay time.Duration `json:"-"`     // how long the server takes to answer a token request
+	Delay time.Duration `json:"-"`     // added to the answer of each token request
 }
 
 // A TokenRequest is a request to the token endpoint, with its answer.
@@ -75,7 +75,7 @@ type TokenRequest struct {
 	Resource     string    `json:"resource"`
 	Scope        string    `json:"scope"`
 	GrantedScope string    `json:"granted_scope"`
-	JTI          string    `json:"jti"` // of the token issued
+	JTI          string    `json:"jti"` // of the issued token
 }
 
 // An Assertion holds the claims of a client assertion except the client's name (RFC 7523 section 3).
@@ -84,7 +84,7 @@ type Assertion struct {
 	KeyID    string `json:"kid"`
 	Type     string `json:"typ"`
 	X5T      string `json:"x5t"` // x5t#S256
-	Audience any    `json:"aud"` // a string, or whatever it was
+	Audience any    `json:"aud"` // of any JSON type; a string if well-formed
 	ID       string `json:"jti"`
 	Lifetime int    `json:"lifetime"` // seconds from iat to exp
 }
@@ -96,7 +96,7 @@ type KeyFetch struct {
 	Status int       `json:"status"`
 }
 
-// scopes are the server's own. It refuses them with invalid_scope unless the client is registered with them.
+// scopes are the server's own. It refuses them with invalid_scope unless they are registered for the client.
 var scopes = []string{"tools:list", "tools:call", "admin"}
 
 func startAuthorizationServer(ctx context.Context, source, dir, log string, secrecy *Secrecy) (*AuthorizationServer, error) {
@@ -140,14 +140,14 @@ func (as *AuthorizationServer) start(ctx context.Context) error {
 	var ready struct{ Issuer, MTLS, Control string }
 	proc, err := startReady(ctx, "authorization server", cmd, as.log, &ready)
 	if err != nil {
-		return err // as.proc stays the process that has ended, for close
+		return err // as.proc remains the ended process, for close
 	}
 	as.proc, as.Issuer, as.mtls, as.control = proc, ready.Issuer, ready.MTLS, ready.Control
 	return nil
 }
 
-// writeKnown writes the clients and resources to the file that the server reads when it starts, so that after a restart
-// it never refuses a client that it knew.
+// writeKnown writes the clients and resources to the file that the server reads when it starts, so that a restarted
+// server never refuses a known client.
 func (as *AuthorizationServer) writeKnown(file string) error {
 	as.registryMu.Lock()
 	defer as.registryMu.Unlock()
@@ -162,8 +162,8 @@ func (as *AuthorizationServer) writeKnown(file string) error {
 	return os.WriteFile(file, known, 0o600)
 }
 
-// Restart ends the server, and starts it again after pause with the same issuer, key, clients and
-// resources. Token requests that it gets while it is ending are in no count.
+// Restart ends the server, and starts it again after pause with the same issuer, key, clients and resources. Token
+// requests that arrive while it ends are not counted.
 func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration) error {
 	as.mu.Lock()
 	defer as.mu.Unlock()
@@ -185,15 +185,15 @@ func (as *AuthorizationServer) Restart(ctx context.Context, pause time.Duration)
 	if as.options["port"], err = strconv.Atoi(issuer.Port()); err != nil {
 		return err
 	}
-	// A connection out of this machine may have been given the port for a moment.
+	// For a moment, an outgoing connection of this machine may hold the port.
 	return Poll(ctx, 30*time.Second, func() error { return as.start(ctx) })
 }
 
 // TokenURL is the address of the token endpoint.
 func (as *AuthorizationServer) TokenURL() string { return as.Issuer + "/token" }
 
-// MTLSTokenURL returns the token endpoint of the HTTPS listener, which asks for a client certificate and is in the
-// metadata's mtls_endpoint_aliases (RFC 8705 section 5).
+// MTLSTokenURL returns the token endpoint of the HTTPS listener, which requests a client certificate. The metadata
+// names it in mtls_endpoint_aliases (RFC 8705 section 5).
 func (as *AuthorizationServer) MTLSTokenURL() string {
 	as.mu.RLock()
 	defer as.mu.RUnlock()
@@ -213,7 +213,7 @@ func (as *AuthorizationServer) NewClientCertificate(name string) (*Certificate, 
 	return c, err
 }
 
-// SetClient registers a client, or changes it: its secret, say.
+// SetClient registers a client, or changes one, such as its secret.
 func (as *AuthorizationServer) SetClient(ctx context.Context, c Client) error {
 	as.secrecy.AddClientSecret(c.ID, c.Secret)
 	as.registryMu.Lock()
@@ -230,7 +230,7 @@ func (as *AuthorizationServer) RemoveClient(ctx context.Context, id string) erro
 	return as.call(ctx, http.MethodDelete, "/clients?id="+url.QueryEscape(id), nil, nil)
 }
 
-// SetResource makes a resource known, or changes it.
+// SetResource registers a resource, or changes one.
 func (as *AuthorizationServer) SetResource(ctx context.Context, r Resource) error {
 	as.registryMu.Lock()
 	as.resources[r.URL] = r
@@ -261,7 +261,7 @@ func (as *AuthorizationServer) Requests(ctx context.Context, clientID string) ([
 	return own, nil
 }
 
-// KeyFetches returns the server's requests for a jwks_uri since its start, oldest first.
+// KeyFetches returns the server's requests for a jwks_uri since its last start, oldest first.
 func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) ([]KeyFetch, error) {
 	var all, own []KeyFetch
 	if err := as.call(ctx, http.MethodGet, "/keyfetches", nil, &all); err != nil {
@@ -275,7 +275,7 @@ func (as *AuthorizationServer) KeyFetches(ctx context.Context, jwksURI string) (
 	return own, nil
 }
 
-// call calls the control endpoint, after any restart.
+// call calls the control endpoint. During a restart it waits.
 func (as *AuthorizationServer) call(ctx context.Context, method, path string, in, out any) error {
 	as.mu.RLock()
 	defer as.mu.RUnlock()

@@ -23,7 +23,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	if got := ask(); got != http.StatusOK {
 		t.Fatalf("before the restart: status %d", got)
 	}
-	for i := range 200 { // which take a while to register
+	for i := range 200 { // enough that registering them takes a while
 		OK(t, as.SetClient(t.Context(), Client{ID: fmt.Sprint("other-", i), Secret: client.Secret}))
 	}
 	begun, endpoint, restarted := time.Now(), as.TokenURL(), make(chan error, 1)
@@ -37,7 +37,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 			form := url.Values{"grant_type": {"client_credentials"}, "resource": {testResource}, "client_id": {client.ID}, "client_secret": {client.Secret}}
 			response, err := http.PostForm(endpoint, form)
 			if err != nil {
-				continue // it is down
+				continue // during the restart
 			}
 			if response.Body.Close(); response.StatusCode != http.StatusOK {
 				t.Errorf("while it restarts: status %d", response.StatusCode)

@@ -61,7 +61,7 @@ func TestAuthorizationServerChecksAssertions(t *testing.T) {
 	}
 }
 
-// A key set that the authorization server fetches is kept for as long as its answer allows.
+// The authorization server keeps a fetched key set for as long as the answer allows.
 func TestAuthorizationServerKeepsFetchedKeys(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	setResource(t, as, testResource, time.Minute)
@@ -118,7 +118,7 @@ func TestAuthorizationServerChecksClientCertificates(t *testing.T) {
 	}
 }
 
-// Both well-known addresses have the metadata.
+// Both well-known URLs return the metadata.
 func TestAuthorizationServerMetadata(t *testing.T) {
 	as := startTestAS(t, t.TempDir())
 	for _, name := range []string{"oauth-authorization-server", "openid-configuration"} {
@@ -145,7 +145,7 @@ func TestAuthorizationServerMetadata(t *testing.T) {
 	}
 }
 
-// signers returns a new key for each algorithm that the server takes.
+// signers returns a new key for each algorithm that the server accepts.
 func signers(t *testing.T) map[jose.SignatureAlgorithm]crypto.Signer {
 	t.Helper()
 	rsaKey := Must(rsa.GenerateKey(rand.Reader, 2048))(t)
@@ -172,14 +172,14 @@ func assertion(t *testing.T, alg jose.SignatureAlgorithm, key crypto.Signer, kid
 	return signed
 }
 
-// tlsClient trusts the CA and shows the certificate, if there is one.
+// tlsClient trusts the CA and presents the certificate, if any.
 func tlsClient(t *testing.T, ca *CA, certificate *Certificate) *http.Client {
 	t.Helper()
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AppendCertsFromPEM([]byte(ca.PEM))
 	if certificate != nil {
 		pair := Must(tls.X509KeyPair([]byte(certificate.PEM), []byte(certificate.KeyPEM)))(t)
-		// Also if the server would not ask for one of this CA.
+		// The client presents it even if the server does not ask for certificates of this CA.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	}
 	transport := &http.Transport{TLSClientConfig: config}

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// NewAuthServer starts a token endpoint of acceptance/authservers with its options, and returns its URL.
+// NewAuthServer starts a program of acceptance/authservers with its options, and returns the URL of its token
+// endpoint.
 func (b *Bed) NewAuthServer(ctx context.Context, program string, options any) (string, error) {
 	dir, err := SourcePath("acceptance", "authservers")
 	if err != nil {
@@ -18,7 +19,7 @@ func (b *Bed) NewAuthServer(ctx context.Context, program string, options any) (s
 	if err != nil {
 		return "", err
 	}
-	// A process's arguments are seen by all users of the machine: the secret in them guards nothing.
+	// All users of the machine can see a process's arguments, so the secret among them protects nothing.
 	cmd := exec.Command("node", program, string(argument))
 	cmd.Dir = dir
 	name := "as-" + strings.TrimSuffix(program, filepath.Ext(program))

@@ -1,9 +1,9 @@
-// Package bed starts and stops the real parts of the acceptance tests and the demo, on loopback: Vault with the
+// Package bed starts and stops the real parts of the acceptance tests and the demo on loopback: Vault with the
 // plugin, Vault Agent, an authorization server, MCP servers and brokers.
 //
 // Processes end with the process that started them (on Linux even if it is killed). All files are in one temporary
-// directory. At its end a bed scans all logs and error texts for client secrets and access tokens, and reports each
-// as an error.
+// directory. When it closes, a bed scans all logs and error texts for client secrets and access tokens, and reports
+// each as an error.
 package bed
 
 import (
@@ -25,9 +25,9 @@ var ErrNotFound = errors.New("not found (404)")
 
 // A Bed is a Vault with the plugin in its catalog and AppRole logins, and an authorization server.
 type Bed struct {
-	Dir   string  // temporary, removed by Close or, if the process ends before, by the next bed
-	Vault *Vault  // as clients see it: behind a balancer if there are several nodes
-	Nodes []*Node // the servers behind it
+	Dir   string  // temporary; removed by Close or, if the process ends early, by the next bed
+	Vault *Vault  // used by clients: behind a balancer if there are several nodes
+	Nodes []*Node // the servers behind Vault
 	// Standbys is the cluster behind a balancer that prefers standbys; nil for a single node.
 	Standbys *Vault
 	AS       *AuthorizationServer
@@ -40,8 +40,8 @@ type Bed struct {
 	temp   *tempDir
 
 	mu      sync.Mutex
-	closers []func() error // in the order of starting
-	names   map[string]int // uses of each name
+	closers []func() error // in the order of their start
+	names   map[string]int // number of uses of each name
 }
 
 // Options are a bed's options.
@@ -49,21 +49,21 @@ type Options struct {
 	// Log logs the progress of slow steps. Default: to standard error.
 	Log func(format string, args ...any)
 
-	// Bare leaves it to the caller to register and enable the plugin and AppRole logins.
+	// Bare skips registering and enabling the plugin and AppRole logins. The caller does it.
 	Bare bool
 
 	// Nodes is the number of Vault servers. Default: 1.
 	Nodes int
 
-	// LogLevel is Vault's. Default: trace, for the scan for secrets. Vault then logs each call of a plugin, which
-	// distorts measurements.
+	// LogLevel is Vault's. Default: trace, for the scan for secrets. At this level Vault logs each call of a plugin,
+	// which distorts measurements.
 	LogLevel string
 
-	// Config is added to the configuration of each server.
+	// Config is appended to each server's configuration.
 	Config string
 
-	// Process1 makes Vault process 1 of its own process namespace, as in a container. Start returns
-	// errors.ErrUnsupported if the system does not allow it.
+	// Process1 makes Vault process 1 of a new process namespace, as in a container. If the system does not allow it,
+	// Start returns errors.ErrUnsupported.
 	Process1 bool
 }
 
@@ -157,7 +157,7 @@ func (b *Bed) startVault(ctx context.Context, plugins string, opts Options) erro
 	return b.startCluster(ctx)
 }
 
-// setUp makes Vault ready: the plugin and AppRole logins.
+// setUp sets up the plugin and AppRole logins in Vault.
 func (b *Bed) setUp(ctx context.Context) error {
 	root, err := b.Vault.Root()
 	if err != nil {
@@ -182,7 +182,7 @@ func (b *Bed) setUp(ctx context.Context) error {
 	return nil
 }
 
-// NewMCPServer starts an MCP server, a resource of the authorization server with r's scopes and lifetime.
+// NewMCPServer starts an MCP server as a resource of the authorization server, with r's scopes and lifetime.
 func (b *Bed) NewMCPServer(ctx context.Context, r Resource, opts MCPOptions) (*MCPServer, error) {
 	s, err := b.NewMCPServerOf(ctx, b.AS.issuer(), strings.Fields(r.Scope), opts)
 	if err != nil {
@@ -214,7 +214,7 @@ func (b *Bed) NewAgent(id *Identity, path string) (*Agent, error) {
 	return a, nil
 }
 
-// NewBroker returns a broker of the MCP server with the authorization value of a file.
+// NewBroker returns a broker of the MCP server that uses the authorization value in a file.
 func (b *Bed) NewBroker(s *MCPServer, file string) *Broker {
 	broker := &Broker{endpoint: s.URL, secrecy: b.Secrecy, errors: b.errors, header: func() (string, error) {
 		content, err := os.ReadFile(file)
@@ -267,7 +267,7 @@ func (b *Bed) onClose(f func() error) {
 	b.closers = append(b.closers, f)
 }
 
-// unique returns name, numbered from the second time on.
+// unique returns name, with a number from its second use on.
 func (b *Bed) unique(name string) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -26,7 +26,7 @@ type Binary struct {
 	Version string // such as v1.21.1
 }
 
-// Command is the name of the product's binary.
+// Command returns the name of the product's binary.
 func (p Product) Command() string {
 	if p == OpenBao {
 		return "bao"
@@ -34,9 +34,9 @@ func (p Product) Command() string {
 	return "vault"
 }
 
-// ReloadPlugin returns the arguments that reload the plugin in all mounts.
+// ReloadPlugin returns the arguments for reloading the plugin in all mounts.
 func (p Product) ReloadPlugin() []string {
-	if p == OpenBao { // its reload takes no type
+	if p == OpenBao { // OpenBao's reload takes no type
 		return []string{"plugin", "reload", "-plugin=" + PluginName}
 	}
 	return []string{"plugin", "reload", "-type=secret", "-plugin=" + PluginName}
@@ -45,9 +45,9 @@ func (p Product) ReloadPlugin() []string {
 // PinsVersions reports whether the product lets an operator pin a plugin's version for all its mounts.
 func (p Product) PinsVersions() bool { return p == HashiCorpVault }
 
-// FindBinary returns the server's binary for the tests and logs the reason for the choice. name is as VAULT_BIN: an
-// absolute path, a command on the PATH, or "vault" or "openbao" for this product in the list below. For an empty
-// name it takes the first of:
+// FindBinary returns the server's binary for the tests and logs the reason for the choice. name has the form of
+// VAULT_BIN: an absolute path, a command on the PATH, or "vault" or "openbao" for this product in the list below. If
+// name is empty, FindBinary takes the first of:
 //
 //   - vault on the PATH
 //   - bao on the PATH
@@ -100,7 +100,7 @@ func onPath(ctx context.Context, product Product, log func(string, ...any)) (*Bi
 	return describe(ctx, path, "it is "+product.Command()+" on PATH", log)
 }
 
-// pinned returns the binary that get fetches, builds or has kept.
+// pinned returns the binary that get fetches or builds, once.
 func pinned(ctx context.Context, get func(context.Context, func(string, ...any)) (string, error), why string, log func(string, ...any)) (*Binary, error) {
 	path, err := get(ctx, log)
 	if err != nil {
@@ -121,7 +121,7 @@ func describe(ctx context.Context, path, why string, log func(string, ...any)) (
 	if match == nil {
 		return nil, fmt.Errorf("%s is neither Vault nor OpenBao (%s): it says %q", path, why, out[:min(len(out), 100)])
 	}
-	if path, err = exec.LookPath(path); err != nil { // it may be a name on the PATH
+	if path, err = exec.LookPath(path); err != nil { // path may be a name on the PATH
 		return nil, err
 	}
 	if path, err = filepath.Abs(path); err != nil {

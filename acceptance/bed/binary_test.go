@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Each case lacks the command that the case before took.
+// Each case lacks the command chosen in the previous case.
 func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 	const (
 		none    = "there is no Python with pip"
@@ -18,7 +18,7 @@ func TestBinaryIsTakenInTheDocumentedOrder(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		asked    string
-		commands string // on the PATH
+		commands string // commands on the PATH
 		want     string // product and version
 		logged   string
 	}{

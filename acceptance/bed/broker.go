@@ -11,7 +11,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// A Broker is an MCP client that takes its Authorization header from a file at every request, like a gateway with a
+// A Broker is an MCP client that reads its Authorization header from a file at every request, like a gateway with a
 // Vault Agent.
 type Broker struct {
 	endpoint string
@@ -27,8 +27,8 @@ type Broker struct {
 
 // BrokerCounts counts a broker's calls.
 type BrokerCounts struct {
-	Calls    int   // tools listed
-	Failures int   // calls that failed, connecting included
+	Calls    int   // number of tools/list calls
+	Failures int   // failed calls, including failed connections
 	Last     error // the last failure
 }
 
@@ -49,7 +49,7 @@ func (b *Broker) Run(ctx context.Context, interval time.Duration) {
 func (b *Broker) once(ctx context.Context) {
 	_, err := b.ListTools(ctx)
 	if ctx.Err() != nil {
-		return // the run is over, and with it this call
+		return // the end of the run has cancelled this call
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,7 +60,7 @@ func (b *Broker) once(ctx context.Context) {
 	}
 }
 
-// Counts returns how the broker has fared so far.
+// Counts returns the counts so far.
 func (b *Broker) Counts() BrokerCounts {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -109,7 +109,7 @@ func (b *Broker) connect(ctx context.Context) error {
 	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint:   b.endpoint,
 		HTTPClient: &http.Client{Transport: b.errors.transport(roundTripper(b.authorize))},
-		// An open stream would hide whether the token is still valid.
+		// An open stream would hide that a token is no longer valid.
 		DisableStandaloneSSE: true,
 		MaxRetries:           -1,
 	}, nil)

@@ -15,8 +15,7 @@ import (
 	"time"
 )
 
-// A CA issues certificates: of the authorization server's HTTPS listener, and of clients (tls_client_auth, RFC
-// 8705).
+// A CA issues certificates for the authorization server's HTTPS listener and for clients (tls_client_auth, RFC 8705).
 type CA struct {
 	PEM     string // its own certificate
 	Subject string // distinguished name (RFC 4514)
@@ -107,7 +106,7 @@ func encodePEM(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// ServerFiles issues a certificate for a listener, and writes it ("cert"), its key ("key") and the CA of its clients
+// ServerFiles issues a certificate for a listener, and writes it ("cert"), its key ("key") and the CA for its clients
 // ("ca") to files in dir. It returns their paths.
 func (ca *CA) ServerFiles(dir string) (map[string]string, error) {
 	server, err := ca.Server()

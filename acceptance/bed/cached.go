@@ -9,7 +9,7 @@ import (
 )
 
 // Cached returns the path of a file or directory in the user's cache directory, named by prefix and a digest of the
-// pin. build makes a missing one, in one process at a time.
+// pin. If it is missing, build makes it, in one process at a time.
 func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...any), build func(path string) error) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
@@ -22,9 +22,9 @@ func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...
 	}
 	err = withFileLock(ctx, path+".lock", log, func() error {
 		if _, err := os.Stat(path); err == nil {
-			return nil // another process made it meanwhile
+			return nil // another process has made it meanwhile
 		}
-		partial := path + ".partial" // belongs to the holder of the lock; one that was killed has left it
+		partial := path + ".partial" // for the holder of the lock only; a killed holder may have left it
 		if err := os.RemoveAll(partial); err != nil {
 			return err
 		}
@@ -32,7 +32,7 @@ func Cached(ctx context.Context, prefix string, pin []byte, log func(string, ...
 		if err := build(partial); err != nil {
 			return err
 		}
-		return os.Rename(partial, path) // atomic: no process finds half of it
+		return os.Rename(partial, path) // atomic, so other processes never see a partial result
 	})
 	return path, err
 }

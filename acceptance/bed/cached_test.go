@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The remains of an aborted build do not affect the next one.
+// The remains of an aborted build do not affect the next build.
 func TestCachedBuildsAgainAfterAnAbortedBuild(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	cached := func(build func(dir string) error) (string, error) {

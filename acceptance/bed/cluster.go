@@ -22,7 +22,7 @@ func (b *Bed) startCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// By default raft lets a new node vote after 10 s.
+	// By default, raft waits 10 s before a new node may vote.
 	_, err = root.Logical().WriteWithContext(ctx, "sys/storage/raft/autopilot/configuration", map[string]any{
 		"server_stabilization_time": "1s",
 	})
@@ -118,8 +118,8 @@ func (b *Bed) WaitHealthy(ctx context.Context) error {
 	})
 }
 
-// Mounted returns an error if a node does not have the plugin's mount: a standby that answers reads hears of it
-// later than the active node.
+// Mounted returns an error if a node does not have the plugin's mount. A standby that answers reads receives it later
+// than the active node.
 func (b *Bed) Mounted(ctx context.Context) error {
 	for _, node := range b.Nodes {
 		client, err := node.Client(b.Vault.RootToken)
@@ -136,11 +136,11 @@ func (b *Bed) Mounted(ctx context.Context) error {
 }
 
 // A balancer is an HTTP proxy in front of the nodes of a cluster. It sends each request to the node that answered
-// last. If that node does not answer or cannot serve, the request goes to the next, at most once round.
+// last. If this node does not answer or cannot serve, the balancer tries each of the others once.
 type balancer struct {
 	url   string
 	nodes []*url.URL
-	last  atomic.Int32 // index of the node that answered last
+	last  atomic.Int32 // index of that node
 	http  *http.Server
 	next  *http.Transport
 }
@@ -171,7 +171,7 @@ func startBalancer(nodes []*Node) (*balancer, error) {
 	return b, nil
 }
 
-// followStandbys prefers a standby, like a load balancer that asks sys/health.
+// followStandbys prefers a standby, like a load balancer that checks sys/health.
 func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -194,7 +194,7 @@ func (b *balancer) followStandbys(ctx context.Context, nodes []*Node) {
 	}
 }
 
-// try sends a request to the nodes in turn until one can serve it. A write that reached a node is not repeated.
+// try sends a request to the nodes in turn until one serves it. A write that has reached a node is not repeated.
 func (b *balancer) try(req *http.Request) (resp *http.Response, err error) {
 	var body []byte
 	if req.Body != nil {

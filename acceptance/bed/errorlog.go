@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// errorLog is a file with every error answer to a client of the bed, for the scan for secrets.
+// errorLog is a file of all error answers to clients of the bed, which is scanned for secrets.
 type errorLog struct {
 	mu   sync.Mutex // guards writes
 	file *os.File
@@ -53,7 +53,7 @@ func (l *errorLog) transport(next http.RoundTripper) http.RoundTripper {
 	})
 }
 
-// roundTripper makes a function an http.RoundTripper.
+// roundTripper turns a function into an http.RoundTripper.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

@@ -41,49 +41,49 @@ const (
 	WebPage             Fault = "web page"
 	InvalidClient       Fault = "invalid_client"
 
-	// Repeat is no outage: the same request gets the same token, with its remaining lifetime, until shortly before
-	// its end.
+	// Repeat is not an outage: an identical request gets the same token with its remaining lifetime, until shortly
+	// before the token's end.
 	Repeat Fault = "repeated token"
 
 	RetryAfter = 3 * time.Second
 
-	// repeatMargin is the time before its end when a token is no longer repeated.
+	// repeatMargin is the remaining lifetime below which a token is not repeated.
 	repeatMargin = 2 * time.Second
 )
 
-// Outages are the faults that leave the client without a token.
+// Outages are the faults in which the client gets no token.
 var Outages = []Fault{
 	Refused, NoHandshake, NoAnswer, UnknownCA, TooManyRequests, TooManyRequestsDate, Unavailable,
 	UnavailableDate, ServerError, SlowBody, CutBody, Garbage, WebPage, InvalidClient,
 }
 
-// AsksToWait reports whether the fault's answers carry a Retry-After.
+// AsksToWait reports whether the fault's answers have a Retry-After header.
 func (f Fault) AsksToWait() bool {
 	return f == TooManyRequests || f == TooManyRequestsDate || f == Unavailable || f == UnavailableDate
 }
 
 // An Attempt is a connection to a FaultProxy, with one request.
 type Attempt struct {
-	Time  time.Time // when it was accepted
-	Fault Fault     // of the connection
+	Time  time.Time // when the connection was accepted
+	Fault Fault     // the connection's fault
 }
 
-// A FaultProxy is an HTTPS proxy in front of the authorization server, with faults. A connection has the fault of
-// its start and carries one request only, so a kept connection cannot avoid a fault.
+// A FaultProxy is an HTTPS proxy in front of the authorization server that can inject faults. A connection keeps the
+// fault of its start and carries a single request, so a client cannot avoid a fault by keeping a connection.
 type FaultProxy struct {
-	address string // of the listener, for life
+	address string // of the listener; never changes
 	ca      *CA
 	server  *http.Server
-	work    sync.WaitGroup // of the listeners, and of the connections without a handshake
+	work    sync.WaitGroup // listeners, and connections without a handshake
 
 	mu       sync.Mutex // guards the fields below
 	fault    Fault
-	present  context.Context    // ends when fault changes
+	present  context.Context    // ends when the fault changes
 	changed  context.CancelFunc // ends present
 	listener net.Listener       // nil while connections are refused, and when closed
 	closed   bool
 	attempts []Attempt
-	answers  map[question]tokenAnswer // last token for each question
+	answers  map[question]tokenAnswer // by question: the last token
 }
 
 // question is a token request: its authorization and form.
@@ -91,7 +91,7 @@ type question struct{ authorization, form string }
 
 type questionKey struct{}
 
-// tokenAnswer is an answer of the authorization server that holds a token.
+// tokenAnswer is an answer of the authorization server with a token.
 type tokenAnswer struct {
 	contentType string
 	members     map[string]any
@@ -130,10 +130,10 @@ func startFaultProxy(as *AuthorizationServer) (*FaultProxy, error) {
 	}
 	p := &FaultProxy{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), ca: ca, fault: NoFault, answers: make(map[question]tokenAnswer)}
 	p.present, p.changed = context.WithCancel(context.Background())
-	quiet := log.New(io.Discard, "", 0) // every fault would be a line of it
+	quiet := log.New(io.Discard, "", 0) // each fault would add a line
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream) },
-		// A kept connection to a restarted server would be another fault.
+		// After a restart of the server, a kept connection would add a fault of its own.
 		Transport:      &http.Transport{DisableKeepAlives: true},
 		ModifyResponse: p.remember,
 		ErrorLog:       quiet,
@@ -185,8 +185,8 @@ func (p *FaultProxy) TokenURL() string { return "https://" + p.address + "/token
 // CA is the certificate of the proxy's CA, in PEM.
 func (p *FaultProxy) CA() string { return p.ca.PEM }
 
-// Set changes the fault of new connections, and closes hanging ones. The error is that the port was taken while
-// connections were refused.
+// Set changes the fault of new connections, and closes hanging ones. It returns an error if another process took the
+// port while connections were refused.
 func (p *FaultProxy) Set(f Fault) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,7 +207,7 @@ func (p *FaultProxy) Set(f Fault) error {
 	if p.listener != nil {
 		return nil
 	}
-	// Another connection may hold the port for a moment.
+	// For a moment, another connection may hold the port.
 	return Poll(context.Background(), 10*time.Second, p.open)
 }
 
@@ -219,12 +219,12 @@ func (p *FaultProxy) open() error {
 	}
 	p.listener = listener
 	p.work.Go(func() {
-		_ = p.server.ServeTLS(&faultListener{Listener: listener, proxy: p}, "", "") // ends with the listener
+		_ = p.server.ServeTLS(&faultListener{Listener: listener, proxy: p}, "", "") // returns when the listener closes
 	})
 	return nil
 }
 
-// Attempts returns the accepted connections, oldest first. Refused ones are unknown.
+// Attempts returns the accepted connections, oldest first. Refused connections are not recorded.
 func (p *FaultProxy) Attempts() []Attempt {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -249,7 +249,7 @@ func (p *FaultProxy) close() error {
 	return err
 }
 
-// faultListener decides the fault of each connection.
+// faultListener sets the fault of each connection.
 type faultListener struct {
 	net.Listener
 	proxy *FaultProxy
@@ -269,7 +269,7 @@ func (l *faultListener) Accept() (net.Conn, error) {
 	}
 }
 
-// swallow reads until the client gives up or the fault is over.
+// swallow reads until the client gives up or the fault ends.
 func swallow(present context.Context, conn net.Conn) {
 	defer context.AfterFunc(present, func() { conn.Close() })()
 	_, _ = io.Copy(io.Discard, conn)
@@ -284,7 +284,7 @@ type faultConn struct {
 
 type faultConnKey struct{}
 
-// serve answers the request of a connection, next if that has no fault.
+// serve answers a connection's request according to its fault, and without a fault passes it to next.
 func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	conn, ok := r.Context().Value(faultConnKey{}).(*faultConn)
 	if !ok {
@@ -294,19 +294,19 @@ func (p *FaultProxy) serve(w http.ResponseWriter, r *http.Request, next http.Han
 		p.pass(w, r, next, conn.fault == Repeat)
 		return
 	}
-	// The request's context ends with the connection only after the body has been read.
+	// net/http ends the request's context with the connection only if the body has been read.
 	_, _ = io.Copy(io.Discard, r.Body)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(conn.present, cancel)()
 	answer, ok := faultAnswers[conn.fault]
-	if !ok { // Refused, of a connection that was accepted just before
+	if !ok { // Refused, and the connection was accepted just before
 		panic(http.ErrAbortHandler)
 	}
 	answer(w, r.WithContext(ctx))
 }
 
-// faultAnswers are the answers during the faults. The request's context ends with the fault.
+// faultAnswers are the handlers for the faults. The request's context ends with the fault.
 var faultAnswers = map[Fault]http.HandlerFunc{
 	NoAnswer:            Hang,
 	TooManyRequests:     retryLater(http.StatusTooManyRequests, retrySeconds),
@@ -325,7 +325,7 @@ var faultAnswers = map[Fault]http.HandlerFunc{
 
 func retrySeconds() string { return strconv.Itoa(int(RetryAfter / time.Second)) }
 
-// retryDate is in whole seconds, rounded up to RetryAfter or more.
+// retryDate returns a date in whole seconds that is at least RetryAfter away.
 func retryDate() string {
 	return time.Now().Add(RetryAfter + time.Second).UTC().Format(http.TimeFormat)
 }
@@ -337,7 +337,7 @@ func retryLater(status int, retryAfter func() string) http.HandlerFunc {
 	}
 }
 
-// answerWith answers with a body. If bytes are missing from it net/http closes the connection.
+// answerWith answers with a body. If missing is above 0, net/http closes the connection before the body's end.
 func answerWith(contentType, body string, missing int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
@@ -346,7 +346,7 @@ func answerWith(contentType, body string, missing int) http.HandlerFunc {
 	}
 }
 
-// trickle answers with blanks, a valid start of JSON, and breaks the connection at the end.
+// trickle sends blanks, which may begin JSON, and breaks the connection when the fault ends.
 func trickle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	for {
@@ -358,7 +358,7 @@ func trickle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pass forwards the request, or repeats the answer to the same question.
+// pass forwards the request or, if repeat is set, repeats the last answer to the same question.
 func (p *FaultProxy) pass(w http.ResponseWriter, r *http.Request, next http.Handler, repeat bool) {
 	form, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -392,7 +392,7 @@ func (p *FaultProxy) remember(resp *http.Response) error {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	var members map[string]any
 	if json.Unmarshal(body, &members) != nil || members["access_token"] == nil {
-		return nil // not a token: keys, say
+		return nil // an answer without a token, such as keys
 	}
 	lifetime, _ := members["expires_in"].(float64)
 	p.mu.Lock()

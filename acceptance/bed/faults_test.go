@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// Each fault works, also for a client that keeps connections, and ends with the next Set.
+// Each fault works, also for a client that keeps connections, and ends at the next Set.
 func TestFaultProxyHasTheFaultThatIsSet(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
 	for _, c := range []struct {
 		fault  Fault
-		status int    // 0 if there is no answer
-		body   string // a part of it
-		err    string // a part of it
+		status int    // 0: no answer
+		body   string // part of the body
+		err    string // part of the error
 	}{
 		{fault: Refused, err: syscall.ECONNREFUSED.Error()},
 		{fault: UnknownCA, err: "certificate signed by unknown authority"},
@@ -67,7 +67,7 @@ func TestFaultProxyHasTheFaultThatIsSet(t *testing.T) {
 	}
 }
 
-// A hanging request ends with the fault, or when the client gives up.
+// A hanging request ends when the fault ends or the client gives up.
 func TestFaultProxyReleasesHangingRequests(t *testing.T) {
 	p := startTestProxy(t)
 	client := tlsClient(t, p.ca, nil)
@@ -123,7 +123,7 @@ func tokenIn(answer string) string {
 	var members struct {
 		AccessToken string `json:"access_token"`
 	}
-	_ = json.Unmarshal([]byte(answer), &members) // "" if there is none
+	_ = json.Unmarshal([]byte(answer), &members) // empty if the answer is not JSON
 	return members.AccessToken
 }
 
@@ -141,7 +141,7 @@ func startTestProxy(t *testing.T) *FaultProxy {
 	return p
 }
 
-// ask asks for a token. There may be status, body and an error.
+// ask makes a token request. The result may have a status, a body and an error.
 func ask(client *http.Client, p *FaultProxy) (status int, body string, err error) {
 	return read(tokenRequest(client, p))
 }
@@ -159,7 +159,7 @@ func read(response *http.Response, err error) (int, string, error) {
 	return response.StatusCode, string(body), err
 }
 
-// retryAt is the end of a Retry-After, in either form.
+// retryAt returns the time in a Retry-After header of either form.
 func retryAt(t *testing.T, response *http.Response) time.Time {
 	t.Helper()
 	value := response.Header.Get("Retry-After")

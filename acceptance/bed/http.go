@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// HTTPClient gives a request up after half a minute: a request that hangs would outlast the limit of Poll.
+// HTTPClient ends a request after half a minute. Otherwise a hanging request would exceed the limit of Poll.
 var HTTPClient = &http.Client{Timeout: 30 * time.Second}
 
-// Call makes an HTTP request. It sends in as a form if it is url.Values, else as JSON, and decodes the JSON answer into
-// out; either may be nil. A status other than 2xx is an error.
+// Call makes an HTTP request. It sends in as a form if it is url.Values, otherwise as JSON, and decodes the JSON
+// answer into out. Either may be nil. A status other than 2xx is an error.
 func Call(ctx context.Context, method, address string, header http.Header, in, out any) error {
 	var body io.Reader = http.NoBody
 	contentType := "application/json"

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// withFileLock runs f while holding the lock file at path: go test runs packages in several processes, which share
-// binaries and node_modules. The kernel drops the lock when its holder dies. A wait is logged.
+// withFileLock runs f while it holds the lock file at path. go test runs packages in several processes, which share
+// binaries and node_modules. If the holder dies, the kernel releases the lock. A wait is logged.
 func withFileLock(ctx context.Context, path string, log func(format string, args ...any), f func() error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

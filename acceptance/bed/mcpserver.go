@@ -20,10 +20,10 @@ import (
 
 const mcpPath = "/mcp"
 
-// An MCPServer is an MCP server that accepts only tokens that the authorization server signed for it and that have
-// not expired, without leeway.
+// An MCPServer is an MCP server that accepts a token only if the authorization server has signed it for this server
+// and it has not expired, without leeway.
 type MCPServer struct {
-	URL string // of the MCP endpoint, and the audience of the tokens that it takes
+	URL string // of the MCP endpoint; also the audience of its tokens
 
 	secrecy *Secrecy
 	http    *http.Server
@@ -33,29 +33,29 @@ type MCPServer struct {
 	keys    *jose.JSONWebKeySet
 	names   string // the issuer that the metadata names
 	counts  MCPCounts
-	jtis    map[string]bool // of tokens accepted
-	refused map[string]bool // jtis to answer with a 401
+	jtis    map[string]bool // of accepted tokens
+	refused map[string]bool // jtis answered with a 401
 }
 
 // An Issuer is an authorization server for an MCP server.
 type Issuer struct {
-	URL    string // the issuer, as tokens and metadata have it
-	KeySet string // URL of the keys that it signs with
+	URL    string // in tokens and metadata
+	KeySet string // URL of its signing keys
 }
 
 // MCPCounts counts an MCP server's requests.
 type MCPCounts struct {
 	Requests     int // HTTP requests to the MCP endpoint
-	Unauthorized int // of these, with a token and answered with a 401
-	Tokens       int // distinct tokens accepted, by jti
+	Unauthorized int // of these: with a token, and answered with 401
+	Tokens       int // distinct accepted tokens, by jti
 }
 
-// MCPOptions are the ways to find the authorization server.
+// MCPOptions decide how clients find the authorization server.
 type MCPOptions struct {
-	// Quiet omits the challenge of 401 answers. Clients find the metadata at the well-known address.
+	// Quiet omits the challenge from 401 answers. Clients then find the metadata at the well-known URL.
 	Quiet bool
 
-	// ChallengeScopes are the scopes that its challenge names, and that it requires. Default: none.
+	// ChallengeScopes are the scopes in the challenge, which the server requires. Default: none.
 	ChallengeScopes []string
 }
 
@@ -126,7 +126,7 @@ func (s *MCPServer) Name(issuer string) {
 	s.names = issuer
 }
 
-// Trust makes the server accept tokens of another authorization server only. Its metadata stays.
+// Trust makes the server accept only tokens of another authorization server. Its metadata does not change.
 func (s *MCPServer) Trust(issuer Issuer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,13 +155,13 @@ func (s *MCPServer) Counts() MCPCounts {
 	return counts
 }
 
-// Check returns an error if the server would refuse the token now.
+// Check returns an error if the server would currently refuse the token.
 func (s *MCPServer) Check(token string) error {
 	_, err := s.CheckAt(token, time.Now())
 	return err
 }
 
-// CheckAt returns an error if the server would have refused the token at a time, and the token's claims.
+// CheckAt returns the token's claims, and an error if the server would have refused the token at the given time.
 func (s *MCPServer) CheckAt(token string, at time.Time) (Claims, error) {
 	_, private, err := s.parse(token, at)
 	return private, err
@@ -185,16 +185,16 @@ func (s *MCPServer) verify(_ context.Context, token string, _ *http.Request) (*a
 	}, nil
 }
 
-// Claims are the claims of access tokens beyond those of every JWT (RFC 9068 section 2.2).
+// Claims are the claims of access tokens besides those of every JWT (RFC 9068 section 2.2).
 type Claims struct {
 	Scope    Scope  `json:"scope"`
-	ClientID string `json:"client_id"` // whom it was issued to
+	ClientID string `json:"client_id"` // the client that got the token
 }
 
-// A Scope is the granted scope, space-delimited.
+// A Scope is the granted scopes, separated by spaces.
 type Scope string
 
-// UnmarshalJSON accepts a list too, as Spring Authorization Server writes it.
+// UnmarshalJSON also accepts a list, which Spring Authorization Server writes.
 func (s *Scope) UnmarshalJSON(content []byte) error {
 	var list []string
 	if json.Unmarshal(content, &list) == nil {
@@ -204,7 +204,7 @@ func (s *Scope) UnmarshalJSON(content []byte) error {
 	return json.Unmarshal(content, (*string)(s))
 }
 
-// parse checks signature, issuer, audience and, at the given time, expiry of a token (RFC 9068 section 4).
+// parse checks a token's signature, issuer, audience and, at the given time, expiry (RFC 9068 section 4).
 func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, private Claims, err error) {
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256})
 	if err != nil {
@@ -231,7 +231,7 @@ func (s *MCPServer) parse(token string, at time.Time) (claims jwt.Claims, privat
 	return claims, private, err
 }
 
-// keysWith returns the issuer and its keys. It fetches the keys again if the id is not among them.
+// keysWith returns the issuer and its keys. If the id is missing, it fetches the keys again.
 func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet, err error) {
 	s.mu.Lock()
 	from := s.issuer
@@ -246,7 +246,7 @@ func (s *MCPServer) keysWith(id string) (issuer string, keys *jose.JSONWebKeySet
 		return "", nil, fmt.Errorf("keys of the authorization server: %w", err)
 	}
 	s.mu.Lock()
-	if s.issuer == from { // else Trust was called meanwhile
+	if s.issuer == from { // false if Trust was called meanwhile
 		s.keys = keys
 	}
 	s.mu.Unlock()
@@ -279,7 +279,7 @@ func (r *statusRecorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Flush lets event streams through.
+// Flush passes on the events of streams at once.
 func (r *statusRecorder) Flush() {
 	_ = http.NewResponseController(r.ResponseWriter).Flush()
 }

@@ -16,7 +16,7 @@ import (
 func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	dir, otherDir := t.TempDir(), t.TempDir()
 	as := startTestAS(t, dir)
-	sameKeys := startTestAS(t, dir) // another issuer that signs with the same keys
+	sameKeys := startTestAS(t, dir) // a different issuer with the same signing keys
 	otherKeys := startTestAS(t, otherDir)
 
 	server := Must(startMCPServer(t.Context(), as.issuer(), nil, MCPOptions{}, as.secrecy))(t)
@@ -62,7 +62,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 		}
 		want := 1
 		if c.token == "" {
-			want = 0 // nothing was refused
+			want = 0 // only refused tokens are counted
 		}
 		if got := server.Counts().Unauthorized - before; got != want {
 			t.Errorf("%s: %d requests counted as refused, want %d", c.name, got, want)
@@ -71,7 +71,7 @@ func TestMCPServerTakesOnlyItsOwnTokens(t *testing.T) {
 	if got := request(t, server.URL, good).StatusCode; got == http.StatusUnauthorized {
 		t.Error("a good token is refused")
 	}
-	// The good token, and the one that expired later.
+	// One token was valid all the time, and one expired later.
 	if got := server.Counts().Tokens; got != 2 {
 		t.Errorf("%d tokens accepted, want 2", got)
 	}
@@ -111,7 +111,7 @@ func fetchToken(t *testing.T, as *AuthorizationServer, resource string) string {
 	return answer.AccessToken
 }
 
-// request sends a request that passes the guard with a good token; it is no valid MCP.
+// request sends a request that passes the guard if the token is good, although it is not valid MCP.
 func request(t *testing.T, endpoint, token string) *http.Response {
 	t.Helper()
 	req := Must(http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("{}")))(t)
@@ -123,7 +123,7 @@ func request(t *testing.T, endpoint, token string) *http.Response {
 	return response
 }
 
-// rewrite gives a token's payload a later expiry.
+// rewrite changes a token's payload to a later expiry.
 func rewrite(t *testing.T, payload string) string {
 	t.Helper()
 	claims := decode(t, payload)

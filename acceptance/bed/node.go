@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// A Node is a Vault server with raft storage on loopback. It can be stopped, killed and restarted on the same data
+// A Node is a Vault server on loopback with raft storage. It can be stopped, killed and restarted with the same data
 // and addresses.
 type Node struct {
 	*Vault // at the node's own address
@@ -29,13 +29,13 @@ type Node struct {
 
 	dir       string // config and data
 	pluginDir string
-	peers     []*Node // to join; none for the first
-	clustered bool    // one of several
+	peers     []*Node // nodes to join; empty for the first node
+	clustered bool    // one of several nodes
 	logLevel  string  // of Vault
 	more      string  // of the server's configuration
 	process1  bool
 	unsealKey string
-	proc      atomic.Pointer[Process] // the last started; nil before the first
+	proc      atomic.Pointer[Process] // the last started process; nil before the first
 }
 
 func (n *Node) start(ctx context.Context) error {
@@ -44,7 +44,7 @@ func (n *Node) start(ctx context.Context) error {
 			return err
 		}
 	}
-	// A free port may be taken before Vault listens on it.
+	// Another process may take a free port before Vault does.
 	var err error
 	for range 3 {
 		if err = n.configure(); err != nil {
@@ -69,8 +69,8 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-// configure picks ports and writes the server's configuration. A node keeps its ports, since raft knows nodes by
-// address.
+// configure picks ports and writes the server's configuration. A node keeps its ports, because raft identifies nodes
+// by address.
 func (n *Node) configure() error {
 	ports, err := FreePorts(2)
 	if err != nil {
@@ -106,7 +106,7 @@ func (n *Node) moreConfig() string {
 	if n.Product != OpenBao {
 		return n.more
 	}
-	// OpenBao takes an audit device from its configuration only.
+	// OpenBao accepts an audit device only from its configuration.
 	return fmt.Sprintf("audit \"file\" \"file\" {\n  options {\n    file_path = %q\n  }\n}\n%s", n.AuditLog, n.more)
 }
 
@@ -117,7 +117,7 @@ func (n *Node) temp() string   { return filepath.Join(n.dir, "tmp") }
 // launch starts the process and waits until its API answers.
 func (n *Node) launch(ctx context.Context) error {
 	cmd := exec.Command(n.Binary, "server", "-config="+n.config(), "-log-level="+n.logLevel)
-	// A killed plugin leaves its socket in the temporary directory.
+	// A killed plugin leaves its socket in this directory.
 	cmd.Env = append(cleanEnviron(), "TMPDIR="+n.temp())
 	if n.process1 {
 		if err := asProcess1(cmd); err != nil {
@@ -164,7 +164,7 @@ func (n *Node) initialise(ctx context.Context) error {
 		return err
 	}
 	if n.Product == OpenBao {
-		return nil // its configuration has the audit log
+		return nil // the configuration contains the audit log
 	}
 	root, err := n.Root()
 	if err != nil {
@@ -185,7 +185,7 @@ func (n *Node) Unseal(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A joining node can be unsealed only after it has heard from the others.
+	// A joining node can be unsealed only after the other nodes have contacted it.
 	err = Poll(ctx, 30*time.Second, func() error {
 		_, err := client.Sys().UnsealWithContext(ctx, n.unsealKey)
 		return err
@@ -196,7 +196,7 @@ func (n *Node) Unseal(ctx context.Context) error {
 	return Poll(ctx, 60*time.Second, func() error { return n.ready(ctx, client) })
 }
 
-// ready returns an error if the node does not serve.
+// ready returns an error if the node does not serve requests.
 func (n *Node) ready(ctx context.Context, client *api.Client) error {
 	health, err := client.Sys().HealthWithContext(ctx)
 	if err != nil {
@@ -253,7 +253,7 @@ func (n *Node) Reconfigure(ctx context.Context, part, with string) error {
 	return n.Start(ctx)
 }
 
-// Stop ends the server in good order.
+// Stop ends the server cleanly.
 func (n *Node) Stop() error {
 	if proc := n.proc.Load(); proc != nil {
 		return proc.Stop()
@@ -261,13 +261,13 @@ func (n *Node) Stop() error {
 	return nil
 }
 
-// Kill ends the server with SIGKILL, but not the plugin.
+// Kill ends the server with SIGKILL, and leaves the plugin running.
 func (n *Node) Kill() { n.proc.Load().Kill() }
 
 // PID is the id of the server's process.
 func (n *Node) PID() int { return n.proc.Load().PID() }
 
-// PluginPID returns the id of the plugin's process on the node, 0 if there is none.
+// PluginPID returns the id of the plugin's process on the node, or 0 if it is not running.
 func (n *Node) PluginPID() (int, error) {
 	pids, err := children(n.PID(), PluginName)
 	if err != nil || len(pids) == 0 {
@@ -302,8 +302,8 @@ func (n *Node) close() error {
 
 var givenPorts sync.Map
 
-// FreePorts returns n free ports of the loopback address, and gives none to two callers. They are below the
-// kernel's own choices (32768 and above, on Linux), so a stopped server finds its port free again.
+// FreePorts returns n free loopback ports, and never the same port twice. They are below the kernel's own choices
+// (32768 and above on Linux), so a stopped server can use its port again.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
 	var last error

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// InstallPackages installs the npm packages of a directory of acceptance, pinned by its package-lock.json, unless
+// InstallPackages installs the npm packages of a directory of acceptance, as its package-lock.json pins them, unless
 // they are up to date. It returns the directory.
 func InstallPackages(ctx context.Context, name string, log func(format string, args ...any)) (string, error) {
 	dir, err := SourcePath("acceptance", name)
@@ -23,7 +23,7 @@ func InstallPackages(ctx context.Context, name string, log func(format string, a
 	}
 	err = withFileLock(ctx, filepath.Join(cache, "npm.lock"), log, func() error {
 		if installed(dir) {
-			return nil // another process did it meanwhile
+			return nil // another process has installed them meanwhile
 		}
 		log("installing npm packages into acceptance/%s/node_modules", name)
 		cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
@@ -33,7 +33,7 @@ func InstallPackages(ctx context.Context, name string, log func(format string, a
 	return dir, err
 }
 
-// installed reports whether node_modules is not older than the lock. npm writes node_modules/.package-lock.json
+// installed reports whether node_modules is at least as new as the lock. npm writes node_modules/.package-lock.json
 // last.
 func installed(dir string) bool {
 	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json"))

@@ -25,7 +25,7 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	if err != nil {
 		return "", err
 	}
-	// go build skips an up-to-date binary, so each checkout builds in one place. Vault gets a copy, since it
+	// go build skips an up-to-date binary, so each checkout has one output path. Vault gets a copy, because it
 	// refuses a changed binary.
 	checkout := sha256.Sum256([]byte(root))
 	built := filepath.Join(cache, "plugin-"+hex.EncodeToString(checkout[:4]), PluginName)
@@ -52,7 +52,7 @@ func BuildPlugin(ctx context.Context, dir string, log func(format string, args .
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// GoBuild prepares a build like make build, without a commit in the version.
+// GoBuild prepares a build as in make build, but without a commit in the version.
 func GoBuild(ctx context.Context, binary, packagePath string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, packagePath)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -36,7 +36,7 @@ func Poll(ctx context.Context, limit time.Duration, f func() error) error {
 	}
 }
 
-// Sleep waits for d. The error is that ctx ended before.
+// Sleep waits for d. It returns an error if ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

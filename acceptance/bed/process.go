@@ -19,29 +19,29 @@ import (
 
 const stopGrace = 10 * time.Second
 
-// A Process is a child process of the bed, in its own process group, so that Ctrl-C in a terminal reaches the bed
-// alone, which stops its parts in order.
+// A Process is a child process of the bed. It has its own process group, so Ctrl-C in a terminal reaches only the
+// bed, which stops its parts in order.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended and was waited for
-	err  error         // of Wait; read only after done
+	done chan struct{} // closed when Wait has returned
+	err  error         // of Wait; read only after done is closed
 }
 
-// ProcessUsage is the use of resources of a process.
+// ProcessUsage is a process's use of resources.
 type ProcessUsage struct {
 	Memory      int64 // resident, in bytes
 	Descriptors int   // file descriptors
 }
 
-// startProcess starts cmd and appends its standard error to the file log, and its standard output unless cmd has
-// one.
+// startProcess starts cmd and appends its standard error to the file log. If cmd has no standard output, it appends
+// that too.
 func startProcess(name string, cmd *exec.Cmd, log string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	defer out.Close() // the child has its own descriptor
+	defer out.Close() // the child has its own copy
 	if cmd.Stdout == nil {
 		cmd.Stdout = out
 	}
@@ -74,8 +74,8 @@ func (b *Bed) NewProcess(name string, cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// startReady starts a server that prints a line of JSON when it is ready, and decodes the line into ready. The
-// server ends when its standard input closes.
+// startReady starts a server that prints a line of JSON when it is ready, and decodes the line into ready. The server
+// ends when its standard input closes.
 func startReady(ctx context.Context, name string, cmd *exec.Cmd, log string, ready any) (*Process, error) {
 	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (p *Process) ended() bool {
 	}
 }
 
-// Stop asks the process to end, and kills it after the grace.
+// Stop asks the process to end, and kills it after the grace period.
 func (p *Process) Stop() error {
 	if p.ended() {
 		return nil
@@ -143,16 +143,16 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Kill ends the process with SIGKILL, but not its children.
+// Kill ends the process with SIGKILL, and leaves its children running.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-// killGroup ends remaining processes, such as the plugin of a killed Vault.
+// killGroup kills the remaining processes, such as the plugin of a killed Vault.
 func (p *Process) killGroup() { _ = syscall.Kill(-p.PID(), syscall.SIGKILL) }
 
-// Linux sends the parent death signal when the *thread* that started the child ends, and Go ends threads. So one
+// Linux sends the parent death signal when the *thread* that started the child ends, and Go may end threads. So one
 // permanent thread starts all children.
 var starter struct {
 	once sync.Once
@@ -174,7 +174,7 @@ func onStarterThread(f func() error) error {
 	return <-result
 }
 
-// Run runs a command to its end. The error holds the command's output.
+// Run runs a command until it ends. The error contains the command's output.
 func Run(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(out))
@@ -182,7 +182,7 @@ func Run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// ReadFiles returns the content of files of a directory together.
+// ReadFiles returns the concatenated contents of files in a directory.
 func ReadFiles(dir string, names ...string) (all []byte, err error) {
 	for _, name := range names {
 		content, err := os.ReadFile(filepath.Join(dir, name))

@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// dieWithParent makes the kernel end the child with the test process.
+// dieWithParent makes the kernel kill the child when the test process ends.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
-// asProcess1 makes cmd process 1 of a process namespace of its own.
+// asProcess1 makes cmd process 1 of a new process namespace.
 func asProcess1(cmd *exec.Cmd) error {
 	attr := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
@@ -25,7 +25,8 @@ func asProcess1(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Running reports whether a process runs. One that has ended does not, even if its parent has not waited for it.
+// Running reports whether a process runs. A process that has ended does not run, even if its parent has not waited
+// for it.
 func Running(pid int) bool {
 	state, _ := processState(fmt.Sprintf("/proc/%d/stat", pid))
 	return state != "" && state != "Z"
@@ -50,13 +51,13 @@ func Usage(pid int) (u ProcessUsage, err error) {
 	return u, nil
 }
 
-// processState returns state and parent of a process from its stat file (proc(5)), or "" if it has ended.
+// processState returns the state and parent of a process from its stat file (proc(5)), or "" if it has ended.
 func processState(file string) (state string, parent int) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return "", 0
 	}
-	// Both follow the command's name in parentheses.
+	// The fields follow the command's name, which is in parentheses.
 	_, rest, _ := strings.Cut(string(content), ") ")
 	_, _ = fmt.Sscan(rest, &state, &parent)
 	return state, parent

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A test process that is killed leaves nothing running.
+// A killed test process leaves no child running.
 func TestProcessDiesWithItsParent(t *testing.T) {
 	if log := os.Getenv("BED_TEST_START_CHILD"); log != "" {
 		startChildAndWait(t, log)
@@ -32,7 +32,7 @@ func TestProcessDiesWithItsParent(t *testing.T) {
 	Until(t, 5*time.Second, "the child ends", func() bool { return !Running(child) })
 }
 
-// startChildAndWait is the parent's part. It prints the child's process id.
+// startChildAndWait runs in the parent. It prints the child's process id.
 func startChildAndWait(t *testing.T, log string) {
 	p := Must(startProcess("child", exec.Command("sleep", "60"), log))(t)
 	fmt.Println(p.PID())

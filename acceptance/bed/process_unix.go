@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// dieWithParent does nothing: only Linux can tie a child to its parent.
+// dieWithParent does nothing: only Linux can end a child with its parent.
 func dieWithParent(*syscall.SysProcAttr) {}
 
 // asProcess1 works on Linux only.

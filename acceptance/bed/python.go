@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 )
 
-// ErrNoPython means that this machine has no Python for the MCP servers.
+// ErrNoPython means that this machine lacks a Python for the MCP servers.
 var ErrNoPython = errors.New("there is no python3 of version 3.10 or newer with venv on this machine")
 
-// installPython installs the packages of the MCP servers in Python, as acceptance/mcpservers pins them. It returns
+// installPython installs the packages for the MCP servers in Python, as acceptance/mcpservers pins them. It returns
 // the interpreter, or ErrNoPython.
 func installPython(ctx context.Context, log func(format string, args ...any)) (string, error) {
 	dir, err := SourcePath("acceptance", "mcpservers")
@@ -29,7 +29,7 @@ func installPython(ctx context.Context, log func(format string, args ...any)) (s
 }
 
 // PythonWith returns the interpreter of a virtual environment in the user's cache directory, which pip fills once for
-// each pin. Scripts of the environment must be run by it: their first lines name the directory of the build.
+// each pin. Run the environment's scripts with this interpreter: their first lines name the directory of the build.
 func PythonWith(ctx context.Context, name string, pin []byte, log func(string, ...any), pipArgs ...string) (string, error) {
 	python := func(dir string) string { return filepath.Join(dir, "bin", "python") }
 	dir, err := Cached(ctx, name+"-", pin, log, func(dir string) error {

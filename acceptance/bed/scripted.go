@@ -16,12 +16,12 @@ import (
 	"time"
 )
 
-// A ScriptedServer is an HTTP server on loopback with answers of the test: a real authorization server does not
+// A ScriptedServer is an HTTP server on loopback whose answers the test sets. A real authorization server does not
 // hang or limit on demand, and is slow with thousands of tokens.
 //
-// Each connection carries one request, so none survives a change of the script.
+// Each connection carries one request, so a kept connection never outlives a change of the script.
 type ScriptedServer struct {
-	address string // of the listener, for life
+	address string // of the listener; never changes
 	secrecy *Secrecy
 	server  *http.Server
 	serving sync.WaitGroup // of the listeners
@@ -29,19 +29,19 @@ type ScriptedServer struct {
 	mu       sync.Mutex // guards the fields below
 	answer   http.HandlerFunc
 	changed  context.CancelFunc // ends present
-	present  context.Context    // ends with the present answer
-	listener net.Listener       // nil while connections are refused, and when closed
+	present  context.Context    // ends when the answer changes
+	listener net.Listener       // nil while connections are refused, and after closing
 	requests []ScriptedRequest
 	open     int
 }
 
-// A ScriptedRequest is a request as the server saw it.
+// A ScriptedRequest is a request that the server received.
 type ScriptedRequest struct {
 	Time     time.Time
 	Path     string
-	ClientID string // of the Basic header, or empty
-	Scope    string // as asked for
-	Open     int    // requests that were being answered, this one included
+	ClientID string // from the Basic header; may be empty
+	Scope    string // requested scopes
+	Open     int    // requests being answered, including this one
 }
 
 // NewScriptedServer starts a server that refuses every token request until Set.
@@ -53,7 +53,7 @@ func (b *Bed) NewScriptedServer() (*ScriptedServer, error) {
 	s := &ScriptedServer{address: fmt.Sprintf("127.0.0.1:%d", ports[0]), secrecy: b.Secrecy}
 	s.server = &http.Server{
 		Handler:  http.HandlerFunc(s.serve),
-		ErrorLog: log.New(io.Discard, "", 0), // one line for each broken connection
+		ErrorLog: log.New(io.Discard, "", 0), // each broken connection would add a line
 	}
 	s.server.SetKeepAlivesEnabled(false)
 	s.Set(RefuseWith(http.StatusBadRequest, "invalid_request", nil))
@@ -70,7 +70,7 @@ func (s *ScriptedServer) URL(path string) string { return "http://" + s.address 
 // TokenURL is the address of the token endpoint.
 func (s *ScriptedServer) TokenURL() string { return s.URL("/token") }
 
-// Set changes the answer to new requests. The context of waiting ones ends.
+// Set changes the answer to new requests, and ends the context of waiting ones.
 func (s *ScriptedServer) Set(answer http.HandlerFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +93,7 @@ func (s *ScriptedServer) Down() error {
 	return err
 }
 
-// Up makes the server accept connections. The error is that its port was taken.
+// Up makes the server accept connections. It returns an error if another process took its port.
 func (s *ScriptedServer) Up() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *ScriptedServer) Up() error {
 			return err
 		}
 		s.listener = listener
-		s.serving.Go(func() { _ = s.server.Serve(listener) }) // ends with the listener
+		s.serving.Go(func() { _ = s.server.Serve(listener) }) // returns when the listener closes
 		return nil
 	})
 }
@@ -126,7 +126,7 @@ func (s *ScriptedServer) Open() int {
 }
 
 func (s *ScriptedServer) serve(w http.ResponseWriter, r *http.Request) {
-	// The request's context ends with the connection only after the body has been read.
+	// net/http ends the request's context with the connection only if the body has been read.
 	if err := r.ParseForm(); err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -149,7 +149,7 @@ func (s *ScriptedServer) serve(w http.ResponseWriter, r *http.Request) {
 	answer(w, r.WithContext(context.WithValue(ctx, connectionKey{}, r.Context())))
 }
 
-// connectionKey is the key of the connection's context, which a change of the script does not end.
+// connectionKey is the context key of a connection's own context, which outlives a change of the script.
 type connectionKey struct{}
 
 func (s *ScriptedServer) close() error {
@@ -162,7 +162,7 @@ func (s *ScriptedServer) close() error {
 	return err
 }
 
-// Issue answers with a token with this lifetime, in whole seconds.
+// Issue answers with a token that has this lifetime, in whole seconds.
 func (s *ScriptedServer) Issue(lifetime time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.AnswerToken(w, rand.Text(), map[string]any{
@@ -171,7 +171,7 @@ func (s *ScriptedServer) Issue(lifetime time.Duration) http.HandlerFunc {
 	}
 }
 
-// AnswerToken answers with a token and more members (RFC 6749 section 5.1).
+// AnswerToken answers with a token and additional members (RFC 6749 section 5.1).
 func (s *ScriptedServer) AnswerToken(w http.ResponseWriter, token string, members map[string]any) {
 	s.secrecy.AddToken(token)
 	answer := map[string]any{"access_token": token, "token_type": "Bearer"}
@@ -197,13 +197,13 @@ func LimitFor(status int, d time.Duration) http.HandlerFunc {
 	return RefuseWith(status, "slow_down", map[string]string{"Retry-After": strconv.Itoa(int(d / time.Second))})
 }
 
-// Hang does not answer, and breaks the connection when the script changes or the client gives up.
+// Hang does not answer. It breaks the connection when the script changes or the client gives up.
 func Hang(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
 }
 
-// NeverAnswer does not answer, even when the script changes: only the client's timeout ends the request.
+// NeverAnswer does not answer, even after a change of the script: only the client's timeout ends the request.
 func NeverAnswer(_ http.ResponseWriter, r *http.Request) {
 	connection, _ := r.Context().Value(connectionKey{}).(context.Context)
 	<-connection.Done()

@@ -65,7 +65,7 @@ func TestScriptedServerAnswersByItsScript(t *testing.T) {
 	}
 }
 
-// A hanging request ends when the script changes, a lost one does not.
+// A hanging request ends when the script changes; a lost request does not.
 func TestScriptedServerReleasesHangingRequestsAndKeepsLostOnes(t *testing.T) {
 	s := startTestScripted(t)
 	for _, c := range []struct {

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// An SDKServer is the process of an MCP server of an SDK in Python or TypeScript: see acceptance/mcpservers.
+// An SDKServer is a process of an MCP server that uses an SDK in Python or TypeScript, see acceptance/mcpservers.
 type SDKServer struct {
 	URL      string // of the MCP endpoint
-	Resource string // as its metadata publishes it
+	Resource string // in its metadata
 
 	bed *Bed
 	log string
@@ -21,12 +21,13 @@ type SDKServer struct {
 
 // SDKOptions are an SDKServer's options.
 type SDKOptions struct {
-	Issuer   string   `json:"issuer,omitempty"` // of the tokens that it takes; "" makes it open to everybody
+	Issuer   string   `json:"issuer,omitempty"` // of accepted tokens; empty: requests need no token
 	Resource string   `json:"resource"`         // path of the resource identifier: /mcp, or "" for the origin
-	Scopes   []string `json:"scopes,omitempty"` // that every request needs
+	Scopes   []string `json:"scopes,omitempty"` // required by every request
 }
 
-// InstallSDKServers installs the packages of acceptance/mcpservers, those in Python only if there is a Python.
+// InstallSDKServers installs the packages of acceptance/mcpservers. It skips the packages in Python if the machine
+// has no Python.
 func InstallSDKServers(ctx context.Context, log func(format string, args ...any)) error {
 	if _, err := InstallPackages(ctx, "mcpservers", log); err != nil {
 		return err
@@ -37,8 +38,8 @@ func InstallSDKServers(ctx context.Context, log func(format string, args ...any)
 	return nil
 }
 
-// NewSDKServer starts a program of acceptance/mcpservers, whose published resource the authorization server learns,
-// with r's scopes and lifetime. ErrNoPython means that a program in Python can't be started.
+// NewSDKServer starts a program of acceptance/mcpservers. It registers the program's resource at the authorization
+// server, with r's scopes and lifetime. It returns ErrNoPython if a program in Python cannot be started.
 func (b *Bed) NewSDKServer(ctx context.Context, program string, options SDKOptions, r Resource) (*SDKServer, error) {
 	dir, err := InstallPackages(ctx, "mcpservers", b.log)
 	if err != nil {

@@ -21,10 +21,10 @@ import (
 // error texts.
 type Secrecy struct {
 	mu     sync.Mutex
-	values map[string]string // secrets with descriptions
+	values map[string]string // by secret: its description
 }
 
-// A private key unknown to the tests, such as the plugin's own, is found by its form.
+// Private keys that the tests do not know, such as the plugin's own, are found by their form.
 //
 // Each expression begins with a literal, for a fast search.
 var looksLikeKey = []*regexp.Regexp{
@@ -32,10 +32,10 @@ var looksLikeKey = []*regexp.Regexp{
 	regexp.MustCompile(`"d\\?":\s*\\?"[\w-]{40,}`), // the private part of a JWK, also as JSON within JSON
 }
 
-// The tokens are JWTs, so unknown ones, such as those fetched and replaced without a read, are found by their form.
+// Tokens are JWTs. Unknown ones, such as tokens replaced without a read, are found by their form.
 var looksLikeJWT = regexp.MustCompile(`eyJ[\w-]{8,}\.eyJ[\w-]{8,}`)
 
-// AddClientSecret makes a client secret known, in all forms of requests.
+// AddClientSecret registers a client secret in all forms in which requests send it.
 func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	if secret == "" {
 		return
@@ -43,7 +43,7 @@ func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	what := "client secret of " + clientID
 	escaped := url.QueryEscape(secret)
 	basic := url.QueryEscape(clientID) + ":" + escaped
-	quoted, _ := json.Marshal(secret) // a string always marshals
+	quoted, _ := json.Marshal(secret) // marshalling a string cannot fail
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.add(secret, what)
@@ -52,7 +52,7 @@ func (s *Secrecy) AddClientSecret(clientID, secret string) {
 	s.add(base64.StdEncoding.EncodeToString([]byte(basic)), what+", as a Basic header")
 }
 
-// AddPrivateKey makes a private key known: each full line of its PEM form.
+// AddPrivateKey registers a private key: each full line of its PEM form.
 func (s *Secrecy) AddPrivateKey(what, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +66,7 @@ func (s *Secrecy) AddPrivateKey(what, key string) {
 // pemLine is the length of the full lines of a PEM block.
 const pemLine = 64
 
-// AddToken makes an access token known.
+// AddToken registers an access token.
 func (s *Secrecy) AddToken(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,11 +90,11 @@ func (s *Secrecy) add(value, what string) {
 type ScanReport struct {
 	Files  int
 	Bytes  int64
-	Values int      // searched values
-	Leaks  []string // kind and place of each, and its line without the value
+	Values int      // number of values searched
+	Leaks  []string // for each: kind, place, and the line without the value
 }
 
-// Scan looks for known values and for JWTs in all files below dir.
+// Scan looks for registered values and for JWTs in all files below dir.
 func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,11 +117,11 @@ func (s *Secrecy) Scan(dir string) (ScanReport, error) {
 	return report, err
 }
 
-// ScanText looks for known values and for JWTs in a text with this name.
+// ScanText looks for registered values and for JWTs in a text with this name.
 func (s *Secrecy) ScanText(name string, text []byte) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	leaks, _, _ := s.leaks(name, bytes.NewReader(text)) // a text in memory can be read
+	leaks, _, _ := s.leaks(name, bytes.NewReader(text)) // reading from memory cannot fail
 	return leaks
 }
 
@@ -158,13 +158,13 @@ func (s *Secrecy) leaks(name string, log io.Reader) (leaks []string, size int64,
 
 // index finds many values in a text in one pass, by their first bytes.
 type index struct {
-	values  map[string]string // secrets with descriptions
+	values  map[string]string // by secret: its description
 	begins  map[[indexed]byte][]string
-	short   []string      // shorter values
-	another [1 << 16]bool // a value begins with these two bytes
+	short   []string      // values shorter than indexed
+	another [1 << 16]bool // set if a value begins with these two bytes
 }
 
-// indexed is the number of bytes to look up.
+// indexed is the number of a value's first bytes in the index.
 const indexed = 8
 
 func newIndex(values map[string]string) *index {
@@ -201,7 +201,7 @@ func (x *index) find(line []byte) (what []string) {
 	return what
 }
 
-// Redact replaces known values and JWTs.
+// Redact replaces registered values and JWTs.
 func (s *Secrecy) Redact(text []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -17,7 +17,7 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 		opaque   = "an-opaque-access-token"
 		jwt      = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ3ZWF0aGVyIn0.c2lnbmF0dXJl"
 	)
-	// A made-up key, whose second line is a full one.
+	// This key is invented. Its second line is a full one.
 	line := strings.Repeat("MIGH", 16)
 	key := "-----BEGIN " + "PRIVATE KEY-----\n" + line + "\nAgEA\n-----END " + "PRIVATE KEY-----\n"
 	basic := base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(clientID) + ":" + url.QueryEscape(secret)))

@@ -15,14 +15,15 @@ type tempDir struct {
 
 const tempDirPrefix = "mcp-oauth-bed-"
 
-// newTempDir makes a directory, and removes those of ended processes: go test does not clean up at its timeout.
+// newTempDir makes a directory. It removes directories of ended processes, because go test does not clean up when it
+// times out.
 func newTempDir() (*tempDir, error) {
 	removeAbandoned()
 	path, err := os.MkdirTemp("", tempDirPrefix)
 	if err != nil {
 		return nil, err
 	}
-	// The file gets its name after the lock is taken, so no other bed finds it free.
+	// The file gets its name after it is locked, so other beds never see it unlocked.
 	unnamed := filepath.Join(path, "lock.new")
 	lock, err := os.Create(unnamed)
 	if err != nil {
@@ -43,7 +44,7 @@ func (d *tempDir) remove() error {
 	return errors.Join(os.RemoveAll(d.path), d.lock.Close())
 }
 
-// removeAbandoned removes the directories with a free lock, except those of other users.
+// removeAbandoned removes directories whose lock is free, except those of other users.
 func removeAbandoned() {
 	locks, _ := filepath.Glob(filepath.Join(os.TempDir(), tempDirPrefix+"*", "lock"))
 	for _, path := range locks {

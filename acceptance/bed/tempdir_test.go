@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// A bed removes the directories of beds whose process has ended without closing them, and no others.
+// A bed removes exactly the directories of beds whose process ended without closing them.
 func TestDirectoriesOfEndedProcessesAreRemoved(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	ours := Must(newTempDir())(t)
 	ended := Must(newTempDir())(t)
 	OK(t, os.WriteFile(filepath.Join(ended.path, "vault.log"), nil, 0o600))
-	OK(t, ended.lock.Close()) // as the end of its process does
+	OK(t, ended.lock.Close()) // as when its process ends
 	starting := filepath.Join(os.TempDir(), tempDirPrefix+"starting")
-	OK(t, os.Mkdir(starting, 0o700)) // it has no lock yet
+	OK(t, os.Mkdir(starting, 0o700)) // not locked yet
 	another := Must(newTempDir())(t)
 	check := func(want ...string) {
 		t.Helper()

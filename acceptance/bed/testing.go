@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// New starts a bed for one test. If the test fails, the ends of all logs are shown.
+// New starts a bed for one test. If the test fails, it shows the last lines of all logs.
 func New(t testing.TB, opts Options) *Bed {
 	t.Helper()
 	b, err := Start(t.Context(), opts)
@@ -25,7 +25,7 @@ func New(t testing.TB, opts Options) *Bed {
 	return b
 }
 
-// ShowLogs shows the ends of all logs if the test fails.
+// ShowLogs shows the last lines of all logs if the test fails.
 func (b *Bed) ShowLogs(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -71,7 +71,7 @@ func Until(t testing.TB, limit time.Duration, want string, f func() bool) {
 	})
 }
 
-// WantText fails the test unless the text has each part. what names the text.
+// WantText fails the test unless the text contains each part. what names the text.
 func WantText(t testing.TB, what, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
@@ -81,7 +81,7 @@ func WantText(t testing.TB, what, text string, parts ...string) {
 	}
 }
 
-// WantError fails the test unless there is an error whose text has each part.
+// WantError fails the test unless err is set and its text contains each part.
 func WantError(t testing.TB, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
