@@ -1,6 +1,6 @@
 // Command demo shows the plugin's main job on real parts: Vault with the plugin, Vault Agent, an authorization
-// server, an MCP server and a broker, all on loopback. It prints a transcript with commands and answers, checks
-// every claim, and exits 0 only if all hold. With -keep it leaves everything running after the set-up.
+// server, an MCP server and a broker, all on loopback. It prints a transcript with commands and answers, and checks
+// every claim. Its exit status is 0 only if all claims hold. With -keep, everything keeps running after the set-up.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// run runs the story, and checks logs and transcript for secrets.
+// run runs the story, and searches logs and transcript for secrets.
 func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 	fmt.Fprintln(out, "Starting Vault or OpenBao with the plugin, an authorization server and an MCP server on loopback.")
 	b, err := bed.Start(ctx, bed.Options{Bare: true})
@@ -42,7 +42,7 @@ func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 		s.invite()
 		<-ctx.Done()
 	}
-	if keep && ctx.Err() != nil { // interrupted, maybe during the set-up
+	if keep && ctx.Err() != nil { // interrupted, possibly during the set-up
 		err = nil
 		fmt.Fprintln(out, "\nStopping.")
 	}

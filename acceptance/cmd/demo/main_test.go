@@ -12,10 +12,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// heard is an output that reports a word.
+// heard is an output that signals a word.
 type heard struct {
 	word string
-	said chan struct{} // closed then
+	said chan struct{} // closed when the word is written
 
 	mu   sync.Mutex // guards text
 	text bytes.Buffer
@@ -38,7 +38,7 @@ func (h *heard) String() string {
 	return h.text.String()
 }
 
-// interruptAt runs the kept demo, interrupts it at a word, and returns its output and its error.
+// interruptAt runs the demo with -keep, interrupts it at a word, and returns its output and error.
 func interruptAt(t *testing.T, word string) (said string, err error) {
 	t.Helper()
 	ctx, interrupt := context.WithCancel(t.Context())
@@ -56,13 +56,13 @@ func interruptAt(t *testing.T, word string) (said string, err error) {
 	return out.String(), err
 }
 
-// make dev runs until it is interrupted, without an error.
+// make dev runs until it is interrupted, and then succeeds.
 func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	out, err := interruptAt(t, "Ctrl-C")
 	if err != nil || !strings.HasSuffix(out, "All held.\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	// The demo has the README's commands.
+	// The demo uses the README's commands.
 	readme := bed.Must(os.ReadFile("../../../README.md"))(t)
 	for taught, shown := range map[string]string{
 		"tr -d '\\n' < client-secret | vault write mcp-oauth/config/files": "tr -d '\\n' < client-secret | vault write mcp-oauth/config/weather",
@@ -78,7 +78,7 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	}
 }
 
-// Interrupted during its set-up, it ends well too.
+// An interruption during the set-up is not an error either.
 func TestKeptDemoMayBeInterruptedEarly(t *testing.T) {
 	out, err := interruptAt(t, "== 2.")
 	if err != nil || !strings.Contains(out, "Stopping.") {
@@ -86,7 +86,7 @@ func TestKeptDemoMayBeInterruptedEarly(t *testing.T) {
 	}
 }
 
-// A claim that does not hold is the demo's failure.
+// If a claim does not hold, the demo fails.
 func TestClaimThatDoesNotHoldFailsTheDemo(t *testing.T) {
 	for _, held := range []bool{true, false} {
 		var out bytes.Buffer

@@ -25,17 +25,17 @@ func (s *story) appRole(ctx context.Context, name string) *bed.Identity {
 	return must(s.vault.Login(ctx, name))
 }
 
-// readToken reads the first broker's token, without showing it.
+// readToken reads the first broker's token without showing it.
 func (s *story) readToken(ctx context.Context) *bed.Token {
 	return must(s.bed.ReadToken(ctx, s.id.Client, "token/weather"))
 }
 
-// tokenID shows the id of the token that the first broker would get now.
+// tokenID shows the id of the first broker's current token.
 func (s *story) tokenID(ctx context.Context) string {
 	return must(s.run(ctx, "WEATHER_BROKER", s.id.Client.Token(), "read", "-field=token_id", "mcp-oauth/token/weather"))
 }
 
-// awaitToken waits until Vault holds another token than before, and returns the id of the last one.
+// awaitToken waits until Vault holds a token other than before, and returns the last token's id.
 func (s *story) awaitToken(ctx context.Context, before string, limit time.Duration) string {
 	for start := time.Now(); ; _ = bed.Sleep(ctx, 100*time.Millisecond) {
 		token := s.readToken(ctx)

@@ -17,7 +17,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// lifetime of the access tokens: short, so that refreshes can be watched.
+// lifetime of the access tokens. It is short, so that users can watch refreshes.
 const lifetime = 20 * time.Second
 
 // A story is the demo's sequence of steps and their state.
@@ -31,11 +31,11 @@ type story struct {
 	broker *bed.Broker
 	probes int // discovery requests of the plugin
 
-	running sync.WaitGroup // the broker's loop
+	running sync.WaitGroup // runs the broker's loop
 	cancel  context.CancelFunc
 }
 
-// tell runs the story, or only the set-up.
+// tell runs the whole story, or the set-up only.
 func (s *story) tell(ctx context.Context, setUpOnly bool) (err error) {
 	defer func() {
 		switch failed := recover().(type) {
@@ -61,7 +61,7 @@ func (s *story) tell(ctx context.Context, setUpOnly bool) (err error) {
 	return nil
 }
 
-// A failure is a panic that ends the story with an error.
+// A failure is a value of panic that ends the story with an error.
 type failure struct{ error }
 
 func ok(err error) {
@@ -132,7 +132,7 @@ func (s *story) startAgent(ctx context.Context) {
 	s.step("Vault Agent keeps the broker's credential in a file", "")
 	s.agent = must(s.bed.NewAgent(s.id, "token/weather"))
 	config := must(os.ReadFile(s.agent.Config))
-	// Only the template is shown.
+	// Only the configuration's template is shown.
 	s.printf("   $ %s agent -config=agent.hcl\n", s.vault.Product.Command())
 	_, template, _ := strings.Cut(string(config), "template {")
 	s.show("template {" + strings.ReplaceAll(template, filepath.Dir(s.agent.File)+"/", ""))
@@ -205,14 +205,14 @@ func (s *story) rotateSecret(ctx context.Context) {
 	after := s.awaitToken(ctx, before.TokenID, lifetime)
 	s.check(after != before.TokenID, "Vault holds a token got with the new secret")
 
-	// The agent reads again after the ttl. Until then its file holds the token of the rotation or the one before.
+	// The agent reads again after the ttl. Until then, its file holds the rotation's token or its predecessor.
 	now := rendered
 	for (now == rendered || now == before.TokenID) && time.Since(written) < lifetime+5*time.Second && ctx.Err() == nil {
 		_ = bed.Sleep(ctx, 100*time.Millisecond)
 		now = must(s.agent.TokenID())
 	}
 	s.check(now != rendered && now != before.TokenID, "the broker's file holds such a token after %.0f s", time.Since(written).Seconds())
-	// Beyond the end of the last token that was got with the old secret.
+	// This is after the end of the last token obtained with the old secret.
 	_ = bed.Sleep(ctx, time.Until(before.ExpiresAt.Add(time.Second)))
 	counts := s.broker.Counts()
 	s.check(counts.Calls > calls && counts.Failures == 0,
@@ -240,7 +240,7 @@ func (s *story) countUp(ctx context.Context) {
 	s.check(broker.Calls > 0 && broker.Failures == 0, "no call of the broker failed")
 	s.check(server.Unauthorized == 0, "the MCP server never had to answer it with a 401")
 	s.check(refused == 1, "the authorization server refused the wrong secret and nothing else")
-	// A 20 s token is refreshed after 10 s, up to a second earlier; the config writes come on top.
+	// A 20 s token is refreshed after 10 s, or up to a second earlier. Config writes get tokens in addition.
 	most := int(last.Sub(first).Seconds()/9) + 4
 	s.check(len(requests) <= most, "the authorization server was asked once in about 10 s and at the config's writes")
 }

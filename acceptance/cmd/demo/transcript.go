@@ -18,11 +18,11 @@ import (
 // A transcript prints steps, commands, answers and the results of checks.
 type transcript struct {
 	out     io.Writer
-	printed bytes.Buffer // all that was printed, to be looked through for secrets
+	printed bytes.Buffer // everything printed, for the search for secrets
 	steps   int
-	failed  []string // checks that did not hold
+	failed  []string // claims that did not hold
 	vault   *bed.Vault
-	dir     string // of the commands
+	dir     string // working directory of the commands
 }
 
 func (t *transcript) printf(format string, args ...any) {
@@ -31,12 +31,12 @@ func (t *transcript) printf(format string, args ...any) {
 	_, _ = io.WriteString(t.out, text)
 }
 
-// named puts the name of the server that runs into a text about Vault.
+// named replaces "Vault" in a text by the running server's name.
 func (t *transcript) named(text string) string {
 	return strings.ReplaceAll(text, "Vault", string(t.vault.Product))
 }
 
-// step begins a new step, told in a sentence or two.
+// step begins a new step, which text describes in a sentence or two.
 func (t *transcript) step(title, text string) {
 	t.steps++
 	title, text = t.named(title), t.named(text)
@@ -46,7 +46,7 @@ func (t *transcript) step(title, text string) {
 	}
 }
 
-// check prints a claim and whether it held.
+// check prints a claim and whether it holds.
 func (t *transcript) check(held bool, claim string, args ...any) {
 	claim = t.named(fmt.Sprintf(claim, args...))
 	if held {
@@ -57,7 +57,7 @@ func (t *transcript) check(held bool, claim string, args ...any) {
 	t.failed = append(t.failed, claim)
 }
 
-// verdict ends the transcript: an error if a claim did not hold.
+// verdict ends the transcript, with an error if a claim did not hold.
 func (t *transcript) verdict() error {
 	if len(t.failed) == 0 {
 		t.printf("\nAll held.\n")
@@ -77,8 +77,8 @@ func (t *transcript) show(text string) {
 	}
 }
 
-// run runs vault or bao as the holder of token, and shows the command and its output, which it returns. who names
-// the holder unless it is the operator.
+// run runs vault or bao with a token, shows the command and its output, and returns the output. who names the holder
+// of the token, unless it is the operator.
 func (t *transcript) run(ctx context.Context, who, token string, args ...string) (string, error) {
 	prefix := "$ "
 	if who != "" {
@@ -138,5 +138,5 @@ func (t *transcript) operator(ctx context.Context, args ...string) string {
 
 var jwt = regexp.MustCompile(`(eyJ[\w-]{5})[\w-]*\.[\w-]+\.[\w-]+`)
 
-// shorten cuts each access token to its first characters, which all tokens share.
+// shorten cuts each access token to its first characters, which are the same for all tokens.
 func shorten(text string) string { return jwt.ReplaceAllString(text, "$1...") }

@@ -1,6 +1,6 @@
-// Command prepare fetches and builds the slow parts of the acceptance tests and the demo, with progress: servers,
-// the plugin and npm packages. Its arguments are values of VAULT_BIN, one for each server; the default is the
-// environment's.
+// Command prepare fetches and builds the slow parts of the acceptance tests and the demo, and shows its progress:
+// servers, the plugin and npm packages. Its arguments are values of VAULT_BIN, one for each server. Default: the
+// environment's value.
 package main
 
 import (
@@ -23,7 +23,7 @@ func main() {
 	}
 }
 
-// servers are the values of VAULT_BIN to get ready.
+// servers returns the values of VAULT_BIN to prepare.
 func servers(args []string) []string {
 	if len(args) == 0 {
 		return []string{os.Getenv("VAULT_BIN")}

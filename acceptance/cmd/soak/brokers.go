@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// brokerCount is the number of brokers. Each reads at every use.
+	// brokerCount is the number of brokers. Each reads its token for every use.
 	brokerCount = 50
-	// readTimeout is when a broker gives a read up.
+	// readTimeout is a broker's limit for a read.
 	readTimeout = 5 * time.Second
 )
 
@@ -37,8 +37,8 @@ type brokers struct {
 	reads      map[string]int
 	reasons    map[string]map[string]int // of failed reads, by outcome
 	violations int
-	calm       bool  // no trouble, so every read must return a token
-	troubled   error // first failure in a calm
+	calm       bool  // without trouble, so every read must return a token
+	troubled   error // the first failed read in a calm
 }
 
 func (b *brokers) start(ctx context.Context, seed uint64, servers []*server) {
@@ -65,7 +65,7 @@ func (b *brokers) read(ctx context.Context, s *server, path string) {
 	calm := b.isCalm()
 	err := s.read(ctx, b.client, path)
 	if errors.Is(err, context.Canceled) {
-		return // the run is over
+		return // the run has ended
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -84,10 +84,10 @@ func (b *brokers) read(ctx context.Context, s *server, path string) {
 	}
 }
 
-// variable matches the differences between errors of a kind.
+// variable matches the parts in which errors of the same kind differ.
 var variable = regexp.MustCompile(`soak-\d+(/reader)?|\d+(\.\d+)?m?s\b|\b[0-9a-f]{8,}\b|\d{4}-\d\d-\d\dT[\d:]+Z|127\.0\.0\.1:\d+`)
 
-// explain records the reason of a failed read. mu is held.
+// explain records why a read failed. mu is held.
 func (b *brokers) explain(outcome string, err error) {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	reason := variable.ReplaceAllString(strings.TrimLeft(lines[len(lines)-1], "\t *"), "…")
@@ -116,14 +116,14 @@ func (b *brokers) firstTrouble() error {
 	return b.troubled
 }
 
-// voidCalm ends the calm and restores the earlier failure.
+// voidCalm ends a calm that does not count, and restores the earlier failure.
 func (b *brokers) voidCalm(troubled error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.calm, b.troubled = false, troubled
 }
 
-// pause lets the reads under way end, and no other begin.
+// pause waits for the reads under way, and lets no read begin.
 func (b *brokers) pause(ctx context.Context) error {
 	b.paused.Store(true)
 	for b.busy.Load() > 0 {

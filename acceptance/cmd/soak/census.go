@@ -38,10 +38,10 @@ func (s *soak) census(ctx context.Context) (count, error) {
 	return c, err
 }
 
-// goroutines are the numbers of a process: of refreshes under way, which come and go, and others.
+// goroutines are a process's numbers of goroutines: of refreshes under way, which vary, and of others.
 type goroutines struct{ refreshing, others int }
 
-// goroutines counts the goroutines that Go's runtime prints on SIGQUIT, which ends the plugin.
+// goroutines counts the goroutines that Go's runtime prints on SIGQUIT, which also ends the plugin.
 func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 	var n goroutines
 	node, err := s.bed.Active(ctx)
@@ -70,7 +70,7 @@ func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 			return n, err
 		}
 	}
-	// The output may arrive after the end of the process.
+	// The output may arrive after the process has ended.
 	for settled := (goroutines{others: -1}); settled != n; {
 		settled = n
 		if err := bed.Sleep(ctx, 500*time.Millisecond); err != nil {

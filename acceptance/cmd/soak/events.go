@@ -12,14 +12,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Token requests of an event, beyond the regular refreshes.
+// These are the token requests that an event may cause besides the regular refreshes.
 const (
-	// perOutage is for each name of a failing authorization server: attempts come at windows of 0.75, 1.5, 3 s and
-	// more instead of every 2.25 s, so two more.
+	// perOutage is for each name of a failing authorization server. Attempts come after windows of 0.75, 1.5, 3 s and
+	// more instead of every 2.25 s, so they are two more.
 	perOutage = 2
-	// perEnd is for each name when the process ends: it loses the request under way and its backoff windows.
+	// perEnd is for each name when the process ends, which loses the request under way and the backoff windows.
 	perEnd = 1 + perOutage
-	// perWrite is for each name of a write: it repeats the request under way, and replaces a token of old settings.
+	// perWrite is for each name of a write, which repeats the request under way and replaces the token of old
+	// settings.
 	perWrite = 2
 )
 
@@ -29,7 +30,7 @@ type event struct {
 	do   func(ctx context.Context) error
 }
 
-// every makes events in random rounds of all of them, at random intervals, until a time.
+// every makes events until a time, at random intervals. Each round has all events in random order.
 func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread time.Duration, events []event) error {
 	for {
 		for _, i := range r.Perm(len(events)) {
@@ -47,13 +48,13 @@ func every(ctx context.Context, until time.Time, r *rand.Rand, least, spread tim
 	}
 }
 
-// authorizationServer makes faults of the authorization server, and restarts it.
+// authorizationServer injects faults of the authorization server, and restarts it.
 func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) error {
 	r := s.source(n)
 	return func(ctx context.Context, until time.Time) error {
 		var outages sync.WaitGroup
 		defer outages.Wait()
-		over := make([]chan struct{}, proxyCount) // closed when a proxy's fault is over
+		over := make([]chan struct{}, proxyCount) // by proxy: closed when its fault has ended
 		begin := func(fault bed.Fault) error {
 			i, lasts := r.IntN(proxyCount), time.Second+upTo(r, 9*time.Second)
 			if over[i] != nil {
@@ -92,7 +93,7 @@ func (s *soak) authorizationServer(n uint64) func(context.Context, time.Time) er
 	}
 }
 
-// operatorCount is the number of operators who write at once.
+// operatorCount is the number of operators who write concurrently.
 const operatorCount = 3
 
 // operators write configs and roles.
@@ -107,14 +108,14 @@ func (s *soak) operators(n uint64) func(context.Context, time.Time) error {
 }
 
 func (s *soak) operator(ctx context.Context, until time.Time, r *rand.Rand) error {
-	// write writes to one of the servers. Each write concerns both of its names, or the role's alone.
+	// write writes to one of the servers. A write affects both names of the server, or only the role's.
 	write := func(kind string, names int, do func(ctx context.Context, srv *server) (detail string, writes int, err error)) event {
 		return event{kind, func(ctx context.Context) error {
 			srv := s.servers[r.IntN(serverCount)]
 			begun := time.Now()
 			detail, writes, err := do(ctx, srv)
 			s.event(kind, "%s%s, by %d writes in %s", srv.name, detail, writes, round(time.Since(begun)))
-			s.allow(writes * (1 + names*perWrite)) // each may obtain a token to verify itself, too
+			s.allow(writes * (1 + names*perWrite)) // each write may also get a token to verify itself
 			return err
 		}}
 	}

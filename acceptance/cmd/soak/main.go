@@ -1,10 +1,10 @@
-// Command soak runs the plugin under trouble for a given time: three Vaults fail over, the plugin is killed, the
+// Command soak runs the plugin under trouble for a given time. Three Vaults fail over, the plugin is killed, the
 // authorization server restarts and fails in many ways, and configs are rewritten, rotated, deleted and created
 // again, while many brokers read tokens of 5 s. A printed seed determines the events, which are logged with their
 // times.
 //
-// It checks every token of a broker, and at the end the token requests and the plugin's resources. It exits 0 only
-// if all claims held.
+// It checks every token of a broker and, at the end, the token requests and the plugin's resources. Its exit status
+// is 0 only if all claims hold.
 package main
 
 import (

@@ -47,7 +47,7 @@ func (s *soak) checkProcess(before, after count, soaked, fresh goroutines) {
 	s.check(soaked.refreshing <= underWay, "goroutines of refreshes under way: %d of at most %d", soaked.refreshing, underWay)
 }
 
-// underWay is the largest number of goroutines of refreshes: eight refreshes, each with its connection's.
+// underWay is the largest number of goroutines of refreshes: eight refreshes, each with those of its connection.
 const underWay = 8 * 5
 
 func because(err error) string {

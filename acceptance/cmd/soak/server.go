@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// lifetime is that of all tokens.
+	// lifetime is the lifetime of all tokens.
 	lifetime = 5 * time.Second
-	// role is the name of each server's role.
+	// role is the name of the role of each server.
 	role = "reader"
 	// writeEvery is the wait before a failed write is repeated.
 	writeEvery = time.Second
 )
 
-// A server is an MCP server with a config and a role. Each config version has its own client, so a token shows its
-// version.
+// A server is an MCP server with a config and a role. Each version of the config has its own client, so a token shows
+// the version.
 type server struct {
 	name  string
 	bed   *bed.Bed
@@ -34,7 +34,7 @@ type server struct {
 	mcp   *bed.MCPServer
 	proxy *bed.FaultProxy
 
-	writing sync.Mutex // held by the one operator who writes to the server now
+	writing sync.Mutex // held by the operator who currently writes to the server
 
 	mu    sync.Mutex // guards state
 	state state
@@ -44,7 +44,7 @@ type server struct {
 type state struct {
 	config, role versions
 	deleted      bool
-	changes      int // counts deletes and later creations
+	changes      int // number of deletes and later creations
 }
 
 // versions are the valid versions of a token.
@@ -79,8 +79,8 @@ func (s *server) version(clientID string) (int, error) {
 	return strconv.Atoi(text)
 }
 
-// rewrite writes the config with another client, until Vault accepts it, and returns the number of writes. Older
-// tokens are then invalid.
+// rewrite writes the config with another client until Vault accepts it, and returns the number of writes. Older
+// tokens are invalid from then on.
 func (s *server) rewrite(ctx context.Context, verify bool) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -116,7 +116,7 @@ func (s *server) put(ctx context.Context, verify bool) (writes int, err error) {
 	return writes, s.bed.AS.RemoveClient(ctx, s.clientID(version-1))
 }
 
-// rewriteRole gives the role other scopes, which makes its older tokens invalid.
+// rewriteRole gives the role other scopes. Its older tokens are invalid from then on.
 func (s *server) rewriteRole(ctx context.Context) (writes int, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -136,7 +136,7 @@ func (s *server) putRole(ctx context.Context) (writes int, err error) {
 	return writes, err
 }
 
-// scopes returns the scopes of a role version; three versions in a row differ.
+// scopes returns the scopes of a version of the role. Three consecutive versions differ.
 func scopes(version int) string {
 	return []string{"tools:list", "tools:call", "tools:list tools:call"}[version%3]
 }
@@ -178,8 +178,7 @@ func (s *server) recreate(ctx context.Context, away time.Duration) (writes int, 
 	return writes + more, err
 }
 
-// call makes a request, which succeeded only with its status: Vault's client accepts a second redirect as an
-// answer.
+// call makes a request. Only its own status is a success: Vault's client accepts a second redirect as an answer.
 func (s *server) call(ctx context.Context, method, path string, body map[string]any) error {
 	req := s.root.NewRequest(method, "/v1/"+bed.Mount+"/"+path)
 	if body != nil {
@@ -198,7 +197,7 @@ func (s *server) call(ctx context.Context, method, path string, body map[string]
 	return nil
 }
 
-// retryUntilDone repeats a write until Vault accepts it: a failover or an outage makes it fail.
+// retryUntilDone repeats a write until Vault accepts it. A failover or an outage may make it fail.
 func (s *server) retryUntilDone(ctx context.Context, write func() error) (writes int, err error) {
 	for {
 		writes++
@@ -213,7 +212,8 @@ func (s *server) retryUntilDone(ctx context.Context, write func() error) (writes
 	}
 }
 
-// read reads a token and checks it. The error is a violation for an invalid token, or the reason of the failure.
+// read reads a token and checks it. The error is a violation if the token is invalid, or the reason why the read
+// failed.
 func (s *server) read(ctx context.Context, client *api.Client, path string) error {
 	before, begun := s.now(), time.Now()
 	token, err := s.bed.ReadToken(ctx, client, path)
@@ -242,7 +242,7 @@ func (s *server) read(ctx context.Context, client *api.Client, path string) erro
 	return nil
 }
 
-// permits reports whether one of these versions of the role has the scope.
+// permits reports whether the scope belongs to one of these versions of the role.
 func permits(oldest, newest int, scope string) bool {
 	for version := oldest; version <= newest; version++ {
 		if scopes(version) == scope {
@@ -252,12 +252,12 @@ func permits(oldest, newest int, scope string) bool {
 	return false
 }
 
-// A violation is an answer that should not have been given.
+// A violation is an answer that the plugin must never give.
 type violation struct{ what string }
 
 func (v violation) Error() string { return v.what }
 
-// outcome returns the result of a read in a word or two.
+// outcome returns a read's result in a word or two.
 func outcome(err error) string {
 	if err == nil {
 		return "a token"

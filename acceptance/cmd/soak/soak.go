@@ -16,7 +16,7 @@ import (
 
 const (
 	serverCount = 12
-	proxyCount  = 3 // the authorization server's addresses, each with faults of its own
+	proxyCount  = 3 // addresses of the authorization server, each with its own faults
 	// names is the number of tokens: each server's, and its role's.
 	names = 2 * serverCount
 )
@@ -32,13 +32,13 @@ type soak struct {
 	cancel   context.CancelFunc
 	watching sync.WaitGroup
 	begun    time.Time
-	failed   int // claims that did not hold
+	failed   int // number of claims that did not hold
 
 	mu        sync.Mutex // guards the fields below
 	events    map[string]int
-	budget    int      // token requests that the events may have caused beyond the refreshes
+	budget    int      // largest number of token requests that the events may have caused besides the refreshes
 	calms     []string // the token requests of each calm
-	calmsHeld bool     // whether they were no more than the refreshes
+	calmsHeld bool     // whether all were at most the refreshes
 }
 
 func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
@@ -74,8 +74,8 @@ func newSoak(ctx context.Context, b *bed.Bed, seed uint64) (*soak, error) {
 	return s, nil
 }
 
-// run makes trouble of every kind for two thirds of the time, and then only trouble that keeps the plugin's process
-// alive, to check its resources.
+// run makes trouble of every kind for two thirds of the time. Then it makes only trouble that keeps the plugin's
+// process alive, to check its resources.
 func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.brokers.start(ctx, s.seed, s.servers)
@@ -105,7 +105,7 @@ func (s *soak) run(ctx context.Context, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	// A fresh process is the comparison.
+	// The process is compared with a fresh one.
 	if err := s.calm(ctx); err != nil {
 		return err
 	}
@@ -157,8 +157,8 @@ func (s *soak) trouble(ctx context.Context, duration time.Duration, sources ...f
 	return s.calm(ctx)
 }
 
-// calm lets the brokers read for some lifetimes without events. A time with an election, as on a busy machine, does
-// not count.
+// calm lets the brokers read for some lifetimes without events. If an election happens meanwhile, as on a busy
+// machine, the calm is repeated.
 func (s *soak) calm(ctx context.Context) error {
 	troubled := s.brokers.firstTrouble()
 	for range 3 {
@@ -233,7 +233,7 @@ func (s *soak) recovered(ctx context.Context) error {
 				if bad, ok := errors.AsType[violation](err); ok {
 					return bad
 				}
-				// The longest window after an outage.
+				// This is longer than the longest window after an outage.
 				if time.Since(begun) > 2*time.Minute {
 					return fmt.Errorf("%s: all has been well for %s: %w", path, time.Since(begun), err)
 				}
@@ -247,7 +247,7 @@ func (s *soak) recovered(ctx context.Context) error {
 	return nil
 }
 
-// calmTime is how long nothing happens, to see that all is well.
+// calmTime is the duration of a calm, which shows that all tokens are served.
 const calmTime = 2 * lifetime
 
 func (s *soak) requests() (n int) {
@@ -257,10 +257,10 @@ func (s *soak) requests() (n int) {
 	return n
 }
 
-// interval is the shortest time between two refreshes: half of the lifetime, less up to a tenth of that for jitter.
+// interval is the shortest time between two refreshes: half of the lifetime, less a tenth of that for jitter.
 const interval = lifetime/2 - lifetime/20
 
-// refreshesIn is how often one token may be refreshed in a time.
+// refreshesIn returns the largest number of refreshes of one token in a time.
 func refreshesIn(d time.Duration) int { return int(d/interval) + 1 }
 
 func (s *soak) log(format string, args ...any) {
@@ -274,7 +274,7 @@ func (s *soak) event(kind, format string, args ...any) {
 	s.log("%s: %s", kind, fmt.Sprintf(format, args...))
 }
 
-// allow adds token requests that an event may cause.
+// allow adds to the number of token requests that events may cause.
 func (s *soak) allow(requests int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
