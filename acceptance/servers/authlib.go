@@ -54,7 +54,7 @@ func startAuthlib(ctx context.Context, b *bed.Bed) (*authlibServer, error) {
 	a.ready = []string{a.url + "/jwks"}
 	a.command = func() *exec.Cmd {
 		cmd := exec.Command(python, "-B", filepath.Join(source, "server.py"), fmt.Sprint(ports[0]), a.file())
-		_, _ = cmd.StdinPipe() // the program ends when this closes
+		_, _ = cmd.StdinPipe() // the program ends when its standard input closes
 		return cmd
 	}
 	return a, a.launch(ctx)

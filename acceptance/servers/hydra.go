@@ -26,7 +26,7 @@ var hydra = Kind{
 	Start:   func(ctx context.Context, b *bed.Bed) (Server, error) { return startHydra(ctx, b) },
 	Methods: []string{"client_secret_basic", "client_secret_post", "private_key_jwt"},
 	Secrets: []string{Printable, "é€ß"},
-	// ES384 works too, but the plugin makes no such key.
+	// The server supports ES384 too, but the plugin does not make such keys.
 	Algorithms: []string{"RS256", "PS256", "ES256"},
 	Fields: func(c Client) map[string]any {
 		fields := map[string]any{"audience": c.Audience}
@@ -48,7 +48,7 @@ type hydraServer struct {
 	daemon
 	public, admin string // URLs of its listeners, through proxies
 
-	writing sync.Mutex // held by the request that may write to the database
+	writing sync.Mutex // held during a request that may write to the database
 }
 
 func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
@@ -97,13 +97,13 @@ func startHydra(ctx context.Context, b *bed.Bed) (*hydraServer, error) {
 	h.command = func() *exec.Cmd {
 		return exec.Command(filepath.Join(installed, "hydra"), "serve", "all", "--dev", "--config="+h.configuration())
 	}
-	// Hydra makes its signing keys at the first request for them, which may exceed its time limit.
+	// Hydra makes its signing keys at the first request for them. This may exceed the client's time limit.
 	h.ready = []string{h.Issuer("").KeySet, h.admin + "/health/ready"}
 	return h, h.launch(ctx)
 }
 
-// proxy listens until the context ends, and returns its URL. It passes writing requests on one at a time: with
-// SQLite Hydra answers 500 to one of two that overlap.
+// proxy listens until the context ends, and returns its URL. It passes on one writing request at a time: with SQLite,
+// one of two concurrent writes gets a 500 from Hydra.
 func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 	var config net.ListenConfig
 	listener, err := config.Listen(ctx, "tcp", "127.0.0.1:0")
@@ -111,7 +111,7 @@ func (h *hydraServer) proxy(ctx context.Context, port int) (string, error) {
 		return "", err
 	}
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", port)})
-	// The default logs each request during a restart.
+	// The default handler would log each request during a restart.
 	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
 	server := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
@@ -160,7 +160,7 @@ func (h *hydraServer) SetClient(ctx context.Context, c Client) error {
 	return h.administer(ctx, http.MethodPost, "/admin/clients", client)
 }
 
-// NewSigningKey adds a key for access tokens. The newest signs.
+// NewSigningKey adds a key for access tokens. Hydra signs with the newest.
 func (h *hydraServer) NewSigningKey(ctx context.Context) error {
 	return h.administer(ctx, http.MethodPost, "/admin/keys/hydra.jwt.access-token", map[string]any{"alg": "RS256", "use": "sig", "kid": rand.Text()})
 }
@@ -180,8 +180,8 @@ func hydraDSN(dir string) string {
 	return "sqlite://" + filepath.Join(dir, hydraDatabase) + "?_fk=true"
 }
 
-// installHydra returns a directory in the user's cache directory with the Hydra that tools/hydra pins, and its
-// empty database, which is slow to set up.
+// installHydra returns a directory in the user's cache directory. It has the Hydra that tools/hydra pins, and its
+// empty database, because setting up the database is slow.
 func installHydra(ctx context.Context, log func(string, ...any)) (string, error) {
 	source, err := bed.SourcePath("tools", "hydra")
 	if err != nil {

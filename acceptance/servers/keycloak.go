@@ -35,18 +35,18 @@ var keycloakWithResourceIndicators = func() Kind {
 	kind := keycloak
 	kind.Name = "Keycloak with resource-indicators"
 	kind.ByResource = true
-	kind.Section = "" // its lines are in the other's recipe
+	kind.Section = "" // the other Keycloak's recipe covers this one
 	kind.Start = func(ctx context.Context, b *bed.Bed) (Server, error) {
 		return StartKeycloak(ctx, b, "resource-indicators")
 	}
 	return kind
 }()
 
-// A Keycloak is a realm of a Keycloak.
+// A Keycloak is a realm on a Keycloak server.
 type Keycloak struct {
 	*daemon
-	installed string // by installKeycloak
-	home      string // of the running installation
+	installed string // directory made by installKeycloak
+	home      string // directory of the running installation
 	base, tls string // URLs of its listeners
 	ca        *bed.CA
 
@@ -55,7 +55,7 @@ type Keycloak struct {
 	signingKeys        int // made by NewSigningKey
 }
 
-// StartKeycloak starts a Keycloak of keycloakFeatures.
+// StartKeycloak starts an installation from keycloakFeatures.
 func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak, error) {
 	installed, err := installKeycloak(ctx, b.Log)
 	if err != nil {
@@ -86,7 +86,7 @@ func StartKeycloak(ctx context.Context, b *bed.Bed, features string) (*Keycloak,
 
 func (k *Keycloak) database() string { return filepath.Join(k.dir, "database") }
 
-// listeners chooses the ports, for all restarts, and makes a certificate.
+// listeners chooses the ports, which stay the same over restarts, and makes a certificate.
 func (k *Keycloak) listeners() error {
 	ports, err := bed.FreePorts(2)
 	if err != nil {
@@ -111,17 +111,17 @@ func (k *Keycloak) listeners() error {
 	return nil
 }
 
-// Issuer returns the realm, at the listener with TLS for tls_client_auth.
+// Issuer returns the realm. For tls_client_auth it is at the TLS listener.
 func (k *Keycloak) Issuer(method string) bed.Issuer {
 	base := k.base
 	if method == "tls_client_auth" {
 		base = k.tls
 	}
-	// The signing keys are the same at both.
+	// Both listeners have the same signing keys.
 	return bed.Issuer{URL: base + "/realms/" + k.realm, KeySet: k.base + "/realms/" + k.realm + "/protocol/openid-connect/certs"}
 }
 
-// CA returns the CA of its certificate and of client certificates.
+// CA returns the CA that issues its certificate and client certificates.
 func (k *Keycloak) CA() *bed.CA { return k.ca }
 
 // Recipe returns the placeholders of a page whose reader is logged in with kcadm.sh.
@@ -136,7 +136,7 @@ kcadm "$@"`, filepath.Join(k.home, "bin", "kcadm.sh"), filepath.Join(k.dir, "kca
 		Own: map[string]string{
 			"https://KEYCLOAK": k.base,
 			"REALM":            k.realm,
-			"files:read":       "recipe:read", // the other does exist
+			"files:read":       "recipe:read", // files:read exists already
 		},
 	}
 }

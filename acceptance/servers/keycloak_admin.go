@@ -59,15 +59,15 @@ func (k *Keycloak) SetClient(ctx context.Context, c Client) error {
 		k.bed.Secrecy.AddClientSecret(c.ID, c.Secret)
 	}
 	if k.resourceIndicators {
-		attributes["client_credentials.use_refresh_token"] = "true" // its issue 50251
+		attributes["client_credentials.use_refresh_token"] = "true" // for Keycloak's issue 50251
 	}
 	maps.Copy(attributes, c.Attributes)
 	client["attributes"] = attributes
 	return k.set(ctx, c.ID, client)
 }
 
-// audience returns the setting of an audience mapper for the client's audience. With resource indicators the
-// resource must be a client's, which it creates.
+// audience returns the setting of an audience mapper for the client's audience. With resource indicators, the
+// resource must be a client, which audience creates.
 func (k *Keycloak) audience(ctx context.Context, c Client) (string, error) {
 	if !k.resourceIndicators {
 		return "included.custom.audience", nil
@@ -88,7 +88,7 @@ func (k *Keycloak) set(ctx context.Context, clientID string, client map[string]a
 	return k.admin(ctx, http.MethodPut, "/"+k.realm+"/clients/"+id, client, nil)
 }
 
-// idOf returns the administration's id of a client, or "".
+// idOf returns the administration API's id of a client, or "".
 func (k *Keycloak) idOf(ctx context.Context, clientID string) (string, error) {
 	var known []struct{ ID string }
 	err := k.admin(ctx, http.MethodGet, "/"+k.realm+"/clients?clientId="+url.QueryEscape(clientID), nil, &known)
@@ -137,7 +137,7 @@ func (k *Keycloak) RegenerateSecret(ctx context.Context, clientID string) (strin
 	return answer.Value, err
 }
 
-// EndOverlap ends the validity of the secret that was replaced.
+// EndOverlap ends the validity of the replaced secret.
 func (k *Keycloak) EndOverlap(ctx context.Context, clientID string) error {
 	id, err := k.idOf(ctx, clientID)
 	if err != nil {
@@ -160,7 +160,7 @@ func (k *Keycloak) NewSigningKey(ctx context.Context) error {
 	}, nil)
 }
 
-// admin makes an administrator's request, below /admin/realms.
+// admin makes an administrator's request to a path below /admin/realms.
 func (k *Keycloak) admin(ctx context.Context, method, path string, body, answer any) error {
 	token, err := k.login(ctx)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// TrustIssuer makes the realm trust an issuer's assertions, as an identity provider with this name. The server
+// TrustIssuer makes the realm trust assertions of an issuer, as an identity provider with this name. The server
 // fetches the issuer's metadata.
 func (k *Keycloak) TrustIssuer(ctx context.Context, name, issuer string, settings map[string]string) error {
 	var config map[string]any
@@ -25,7 +25,7 @@ func (k *Keycloak) TrustIssuer(ctx context.Context, name, issuer string, setting
 	if config["issuer"] != issuer {
 		return fmt.Errorf("Keycloak read the metadata of %v, want %s", config["issuer"], issuer)
 	}
-	// Keycloak requires the unused endpoints of user logins.
+	// Keycloak requires the endpoints of user logins, although they are not used.
 	maps.Copy(config, map[string]any{"clientId": "unused", "authorizationUrl": issuer + "/none", "tokenUrl": issuer + "/none"})
 	for setting, value := range settings {
 		config[setting] = value
@@ -53,7 +53,7 @@ func (k *Keycloak) LinkUser(ctx context.Context, issuer, subject string) error {
 	}, nil)
 }
 
-// TakeDocuments makes the realm accept clients by the URL of their document, on loopback.
+// TakeDocuments makes the realm accept clients identified by the URL of a document on loopback.
 func (k *Keycloak) TakeDocuments(ctx context.Context) error {
 	return k.clientPolicy(ctx, "documents", "client-id-metadata-document", map[string]any{
 		"cimd-allow-http-scheme": true, "cimd-allow-permitted-domains": []string{"127.0.0.1"}, "only-allow-confidential-client": true,
@@ -62,8 +62,8 @@ func (k *Keycloak) TakeDocuments(ctx context.Context) error {
 	})
 }
 
-// Authorize makes an authorization request, so that the server learns the client of a document. It returns the
-// answer's status and page; no user logs in.
+// Authorize makes an authorization request, by which the server learns the client of a document. It returns the
+// answer's status and page. No user logs in.
 func (k *Keycloak) Authorize(ctx context.Context, clientID, redirectURI string) (status int, page string, err error) {
 	query := url.Values{
 		"client_id": {clientID}, "redirect_uri": {redirectURI}, "response_type": {"code"}, "scope": {"openid"},

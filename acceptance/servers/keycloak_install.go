@@ -20,17 +20,17 @@ const (
 	keycloakSum     = "27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f" // SHA-256 of the zip
 )
 
-// keycloakFeatures are the features of the two installations: some change others.
+// keycloakFeatures are the features of the two installations. They are separate, because some features change others.
 var keycloakFeatures = map[string][]string{
 	"default":             {"client-secret-rotation", "client-auth-federated", "jwt-authorization-grant", "cimd"},
 	"resource-indicators": {"client-secret-rotation", "client-auth-federated", "jwt-authorization-grant", "cimd", "resource-indicators"},
 }
 
-const keycloakAdministrator = "administrator" // the client id of one in the realm master
+const keycloakAdministrator = "administrator" // client id of an administrator in the realm master
 
-// installKeycloak returns a directory in the user's cache directory with a Keycloak for each entry of
-// keycloakFeatures, the database of an empty realm master in database.mv.db, which is slow to set up, and the
-// administrator's client secret in secret.
+// installKeycloak returns a directory in the user's cache directory. It has a Keycloak for each entry of
+// keycloakFeatures. database.mv.db has an empty realm master, because setting it up is slow, and secret has the
+// administrator's client secret.
 func installKeycloak(ctx context.Context, log func(string, ...any)) (string, error) {
 	pin := fmt.Sprint(keycloakSum, keycloakFeatures)
 	return bed.Cached(ctx, "keycloak-"+keycloakVersion+"-", []byte(pin), log, func(dir string) error {
@@ -54,7 +54,7 @@ func makeKeycloak(ctx context.Context, dir string) error {
 		if err := unpack(archive, home); err != nil {
 			return err
 		}
-		// The build decides on client certificates and features.
+		// Settings for client certificates and features take effect at the build.
 		build := exec.CommandContext(ctx, filepath.Join(home, "bin", "kc.sh"), "build",
 			"--db=dev-file", "--https-client-auth=request", "--features="+strings.Join(features, ","))
 		if err := bed.Run(build); err != nil {
@@ -65,14 +65,15 @@ func makeKeycloak(ctx context.Context, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte(secret), 0o600); err != nil {
 		return err
 	}
-	// The command creates the administrator and the database.
+	// This command creates the administrator and the database.
 	bootstrap := keycloakCommand(filepath.Join(dir, "default"), filepath.Join(dir, "database"), "bootstrap-admin", "service", "--optimized",
 		"--client-id="+keycloakAdministrator, "--client-secret:env=ADMINISTRATOR_SECRET")
 	bootstrap.Env = append(os.Environ(), "ADMINISTRATOR_SECRET="+secret)
 	return bed.Run(bootstrap)
 }
 
-// keycloakCommand prepares a command of kc.sh without a shell around Java, so that the process can be stopped.
+// keycloakCommand prepares a command of kc.sh that runs Java without a shell around it, so that the process can be
+// stopped.
 func keycloakCommand(home, database, command string, args ...string) *exec.Cmd {
 	java := []string{
 		"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xms64m", "-Xmx512m", "-Dfile.encoding=UTF-8",

@@ -18,7 +18,7 @@ import (
 // fetchArtifact fetches an artifact (group:artifact:version:type) into dir with Maven, and checks its SHA-256. It
 // returns the file.
 func fetchArtifact(ctx context.Context, artifact, sum, dir string) (string, error) {
-	// A separate repository: the caller keeps the unpacked artifact.
+	// The repository is separate and temporary, because the caller keeps the unpacked artifact.
 	repository, err := os.MkdirTemp("", "maven-")
 	if err != nil {
 		return "", err
@@ -53,7 +53,7 @@ func checkSum(path, want string) error {
 	return nil
 }
 
-// Prerequisites returns an error with all missing tools.
+// Prerequisites returns an error that names all missing tools.
 func Prerequisites(ctx context.Context) error {
 	var missing error
 	for _, need := range []struct {

@@ -8,13 +8,13 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An error lists all missing tools at once.
+// The error names all missing tools at once.
 func TestPrerequisitesNameMissingTools(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	bed.WantError(t, Prerequisites(t.Context()), "missing: Java 17", "missing: Maven", "missing: Python with venv and pip")
 }
 
-// A downloaded artifact is executed, so its content must be the pinned one.
+// A downloaded artifact is executed, so its content must match the pin.
 func TestAnotherArtifactIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "artifact.zip")
 	bed.OK(t, os.WriteFile(file, []byte("abc"), 0o600))

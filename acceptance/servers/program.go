@@ -16,17 +16,17 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A program is an authorization server of this project on another maker's library. It reads its settings at each
-// request, and loses its signing keys at its end.
+// A program is an authorization server of this project that uses another maker's library. It reads its settings at
+// each request, and loses its signing keys when it ends.
 type program struct {
 	daemon
 
-	mu       sync.Mutex // guards settings and its file
+	mu       sync.Mutex // guards settings and their file
 	settings settings
 }
 
 type settings struct {
-	SigningKeys int      `json:"signingKeys"` // the program makes missing ones
+	SigningKeys int      `json:"signingKeys"` // the program makes the missing keys
 	Lifetime    int      `json:"lifetime"`    // of tokens, in seconds
 	Clients     []Client `json:"clients"`
 }
@@ -42,7 +42,7 @@ func newProgram(b *bed.Bed, name string) (*program, error) {
 
 func (p *program) file() string { return filepath.Join(p.dir, "settings.json") }
 
-// change changes the settings. The program reads the old or the new ones.
+// change changes the settings. A running request may still use the old ones.
 func (p *program) change(f func(*settings)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,7 +65,7 @@ func (p *program) SetClient(_ context.Context, c Client) error {
 	})
 }
 
-// NewSigningKey lets the program make another key.
+// NewSigningKey makes the program add another key.
 func (p *program) NewSigningKey(context.Context) error {
 	return p.change(func(s *settings) { s.SigningKeys++ })
 }
@@ -74,9 +74,9 @@ func (p *program) NewSigningKey(context.Context) error {
 type daemon struct {
 	bed     *bed.Bed
 	name    string
-	dir     string // of the files of this process
+	dir     string // with the files of this process
 	command func() *exec.Cmd
-	ready   []string // URLs that answer when it has started
+	ready   []string // URLs that answer once the server has started
 	process *bed.Process
 }
 
@@ -88,7 +88,7 @@ func (d *daemon) Restart(ctx context.Context) error {
 	return d.launch(ctx)
 }
 
-// launch starts the process and waits until it is ready, on a busy machine for minutes.
+// launch starts the process and waits until it is ready, which may take minutes on a busy machine.
 func (d *daemon) launch(ctx context.Context) error {
 	cmd := d.command()
 	cmd.Dir = d.dir

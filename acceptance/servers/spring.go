@@ -17,7 +17,7 @@ var spring = Kind{
 	Start:      func(ctx context.Context, b *bed.Bed) (Server, error) { return startSpring(ctx, b) },
 	ByResource: true,
 	Methods:    []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "tls_client_auth"},
-	// ES384 works too, but the plugin makes no such key.
+	// The server supports ES384 too, but the plugin does not make such keys.
 	Algorithms: []string{"RS256", "PS256", "ES256"},
 	Refusals: []Refusal{
 		{"wrong secret", nil, map[string]any{"client_secret": "not the secret"}, "invalid_client (HTTP 401); client_secret_basic was used: check client_id and client_secret"},
@@ -67,7 +67,7 @@ func startSpring(ctx context.Context, b *bed.Bed) (*springServer, error) {
 	return s, s.launch(ctx)
 }
 
-// Issuer returns the address for the method. The signing keys are the same.
+// Issuer returns the address for the method. The signing keys are the same at both.
 func (s *springServer) Issuer(method string) bed.Issuer {
 	issuer := bed.Issuer{URL: s.plain, KeySet: s.plain + "/oauth2/jwks"}
 	if method == "tls_client_auth" {
@@ -76,7 +76,7 @@ func (s *springServer) Issuer(method string) bed.Issuer {
 	return issuer
 }
 
-// CA returns the CA of its certificate and of client certificates.
+// CA returns the CA that issues its certificate and client certificates.
 func (s *springServer) CA() *bed.CA { return s.ca }
 
 // Recipe returns the page's placeholders.
@@ -84,7 +84,7 @@ func (s *springServer) Recipe() Recipe {
 	return Recipe{Issuer: "https://SPRING"}
 }
 
-// buildSpring returns the server's jar, built once by Maven from the directory spring.
+// buildSpring returns the server's jar, which Maven builds once from the directory spring.
 func buildSpring(ctx context.Context, log func(string, ...any)) (string, error) {
 	source, err := bed.SourcePath("acceptance", "servers", "spring")
 	if err != nil {

@@ -15,7 +15,7 @@ func source(t *testing.T, elem ...string) string {
 	return string(content)
 }
 
-// The versions in docs/providers.md are the pinned ones.
+// docs/providers.md names the pinned versions.
 func TestVersionsAreThosePinned(t *testing.T) {
 	for pin, content := range map[string]string{
 		"<spring-security.version>" + spring.Version + "<": source(t, "acceptance", "servers", "spring", "pom.xml"),
