@@ -9,22 +9,23 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// An Outage is an outage of a client's server while its names are read all the time.
+// An Outage is an outage of a client's server while readers read all its names.
 type Outage struct {
 	Name   string
-	Answer http.HandlerFunc // nil for a server that refuses connections
+	Answer http.HandlerFunc // nil: the server refuses connections
 	Length time.Duration
 	Names  int
-	Lost   bool // requests of the outage are never answered
+	Lost   bool // requests during the outage are never answered
 
-	// Lifetime is of the tokens held when the outage begins, just before their refresh; 0: none held.
+	// Lifetime of the tokens held when the outage begins, just before their refresh; 0: no tokens are held.
 	Lifetime time.Duration
 }
 
 // RequestTimeout is the default request_timeout.
 func (Outage) RequestTimeout() time.Duration { return 10 * time.Second }
 
-// Outages returns all kinds with one length. Blips are short refusals: a deployment, a restart, a disabled client.
+// Outages returns all kinds with the same length. Blips are short refusals: a deployment, a restart, a disabled
+// client.
 func Outages(length, blip time.Duration) []Outage {
 	const names = 5
 	return []Outage{
@@ -38,8 +39,8 @@ func Outages(length, blip time.Duration) []Outage {
 	}
 }
 
-// HeldOutages begin with held tokens of 20 s and end after their end: failed refreshes have made the window long by
-// then.
+// HeldOutages begin with held tokens of 20 s and end after the tokens do. By then, failed refreshes have made the
+// window long.
 func HeldOutages() []Outage {
 	const lifetime, length, names = 20 * time.Second, 12 * time.Second, 5
 	return []Outage{
@@ -48,13 +49,13 @@ func HeldOutages() []Outage {
 	}
 }
 
-// An OutageReport is the readers' waits and the server's requests of an outage.
+// An OutageReport has the readers' waits and the server's requests in an outage.
 type OutageReport struct {
 	Outage
 	Down   int           // requests during the outage
-	Served time.Duration // from the server's return until the first name was served a token of after the outage
-	All    time.Duration // from the server's return until all names were
-	Back   int           // requests until all names were served, without those under way at the return
+	Served time.Duration // from the server's return until one name was served a new token
+	All    time.Duration // from the server's return until all names were served a new token
+	Back   int           // requests until all names were served, except those under way at the return
 	Reads  []Result      // failed reads
 }
 
@@ -84,7 +85,7 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	underWay := s.AS.Open() // counted by the plugin at their end
+	underWay := s.AS.Open() // the plugin counts these when they end
 	report.Down = during + underWay - before
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	if err := s.AS.Up(); err != nil {
@@ -109,7 +110,7 @@ func (o Outage) Run(ctx context.Context, s *Stage) (*OutageReport, error) {
 	return report, err
 }
 
-// hold lets all names get a token, and waits until just before their refresh.
+// hold gets a token for each name, and waits until just before the refresh.
 func (o Outage) hold(ctx context.Context, s *Stage, paths []string) error {
 	if o.Lifetime == 0 {
 		return nil
@@ -120,18 +121,18 @@ func (o Outage) hold(ctx context.Context, s *Stage, paths []string) error {
 			return err
 		}
 	}
-	return bed.Sleep(ctx, o.Lifetime/2-2*time.Second) // a refresh is up to a second early
+	return bed.Sleep(ctx, o.Lifetime/2-2*time.Second) // a refresh may come a second early
 }
 
-// readers read names over and over.
+// readers read names repeatedly.
 type readers struct {
 	paths []string
 	stop  context.CancelFunc
 	done  sync.WaitGroup
 
 	mu     sync.Mutex           // guards the fields below
-	issued map[string]time.Time // when the token was issued that a name has
-	served map[string]time.Time // when a name was first served the token that it has
+	issued map[string]time.Time // by name: when its current token was issued
+	served map[string]time.Time // by name: when its current token was first served
 	failed []Result
 }
 
@@ -162,7 +163,7 @@ func (l *readers) add(r Result) {
 		l.failed = append(l.failed, r)
 		return
 	}
-	// The time is cut to seconds, like the outage's end.
+	// The time is rounded down to a second, like the outage's end.
 	text, _ := r.Data["last_vault_rotation"].(string)
 	issued, err := time.Parse(time.RFC3339, text)
 	if err == nil && !issued.Equal(l.issued[r.Path]) {
@@ -170,7 +171,7 @@ func (l *readers) add(r Result) {
 	}
 }
 
-// servedSince returns when the first and the last name got a token issued after the time, or zero times.
+// servedSince returns when the first and the last name got a token issued after the given time. They may be zero.
 func (l *readers) servedSince(since time.Time) (first, all time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

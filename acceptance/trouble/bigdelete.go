@@ -11,32 +11,31 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A BigDelete is the delete of a config with many roles and tokens, while brokers of other servers read for the
-// first time.
+// A BigDelete deletes a config with many roles and tokens, while brokers of other servers read for the first time.
 type BigDelete struct {
 	Roles  int
-	Others int // servers, each with a client of its own
+	Others int // number of other servers, each with its own client
 }
 
-// A BigDeleteReport is the result for the others and for the deleted names.
+// A BigDeleteReport has the results for the other servers and for the deleted names.
 type BigDeleteReport struct {
 	BigDelete
 	Delete    Result
-	Cold      []Result      // the first reads of the others, from the delete's begin on
-	Warm      []Result      // reads of one of the others all the time, whose token was held before
-	Status    []Result      // reads of the health of the others, meanwhile
-	Gone      []Result      // reads of deleted names, as soon as the delete had returned
-	Early     []Result      // as Gone, more than a second after the start of the delete
-	Listed    []Result      // lists of the config's roles, of the health and of all configs, then
-	Left      int           // entries of the config in storage when the delete had returned
-	Clean     time.Duration // from then until there were none
-	Create    Result        // the first write of a new config of that name, as soon as the delete had returned
-	Created   time.Duration // from then until a write was accepted
-	Recreated []Result      // reads of a role of a new config of that name, until the old one's entries had gone, and then
-	Still     int           // entries in the end that are not the new config's
+	Cold      []Result      // first reads of the others, since the start of the delete
+	Warm      []Result      // continuous reads of another server's held token
+	Status    []Result      // status reads of another server during the delete
+	Gone      []Result      // reads of deleted names immediately after the delete
+	Early     []Result      // reads of deleted names more than a second after the start of the delete
+	Listed    []Result      // lists of the config's roles, of status/ and of all configs, after the delete
+	Left      int           // entries of the config in storage when the delete returned
+	Clean     time.Duration // from the delete's return until all entries were gone
+	Create    Result        // first write of a new config with the same name, immediately after the delete
+	Created   time.Duration // from the delete's return until a write was accepted
+	Recreated []Result      // reads of a role of the new config, while old entries remained and afterwards
+	Still     int           // entries at the end that do not belong to the new config
 }
 
-// Run deletes the config "big". The Vault must have raft storage and no other user.
+// Run deletes the config "big". The Vault must have raft storage and no other users.
 func (d BigDelete) Run(ctx context.Context, s *Stage) (*BigDeleteReport, error) {
 	r := &BigDeleteReport{BigDelete: d}
 	paths, others, err := d.prepare(ctx, s)
@@ -95,22 +94,22 @@ func (s *Stage) holding(ctx context.Context, config string, n int) (paths []stri
 	for i := range n {
 		paths = append(paths, fmt.Sprintf("token/%s/role-%d", config, i))
 	}
-	return paths, each(n, func(i int) error { // the write obtains a token and stores it
+	return paths, each(n, func(i int) error { // the write gets a token and stores it
 		return done(s.Write(ctx, fmt.Sprintf("role/%s/role-%d", config, i), map[string]any{"scopes": fmt.Sprintf("scope-%d", i)}))
 	})
 }
 
-// readCold reads each path once, some at a time.
+// readCold reads each path once, several at a time.
 func (BigDelete) readCold(ctx context.Context, s *Stage, paths []string) []Result {
 	results := make([]Result, len(paths))
-	_ = each(len(paths), func(i int) error { // no read is an error
+	_ = each(len(paths), func(i int) error { // failed reads are results, not errors
 		results[i] = s.Read(ctx, paths[i])
 		return nil
 	})
 	return results
 }
 
-// readWhile reads a path again and again until ctx ends.
+// readWhile reads a path repeatedly until ctx ends.
 func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
 	for {
 		r := s.Read(context.WithoutCancel(ctx), path)
@@ -121,12 +120,12 @@ func (s *Stage) readWhile(ctx context.Context, path string) (results []Result) {
 	}
 }
 
-// earlyReads returns the reads begun more than a second after the start of the delete.
+// earlyReads returns the reads that began more than a second after the start of the delete.
 func earlyReads(all []Result, deleting time.Time) []Result {
 	return slices.DeleteFunc(all, func(r Result) bool { return r.Begun.Before(deleting.Add(time.Second)) })
 }
 
-// ownedKeys are parts of the storage keys of the config's entries.
+// ownedKeys are parts of the storage keys that belong to the config.
 var ownedKeys = []string{"/role/big/", "/token/big/"}
 
 func entries(ctx context.Context, s *Stage) (n int, err error) {
@@ -137,8 +136,7 @@ func entries(ctx context.Context, s *Stage) (n int, err error) {
 	return n, err
 }
 
-// recreate writes a new config and role of the old names, and waits until storage has no other entries of the
-// config.
+// recreate writes a new config and role with the old names, and waits until storage has no old entries.
 func (d BigDelete) recreate(ctx context.Context, s *Stage, r *BigDeleteReport, returned time.Time) error {
 	const role, entriesOfRole = "role-7", 2
 	config := s.Config(map[string]any{"verify": false})

@@ -12,15 +12,15 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A Failure is a failure of a client at its server: all names of the client share its window.
+// A Failure is a failure of a client at its server. All names of the client share its window.
 type Failure struct {
 	Name    string
-	Answer  http.HandlerFunc // nil for a server that refuses connections
-	Timeout int              // request_timeout in seconds, 0 for the default
-	Limit   time.Duration    // that the server asks to be left alone for, 0 when it does not ask
+	Answer  http.HandlerFunc // nil: the server refuses connections
+	Timeout int              // request_timeout in seconds; 0: the default
+	Limit   time.Duration    // the server's Retry-After; 0: none
 }
 
-// Failures returns the kinds for Crowd.
+// Failures returns the kinds of failures for Crowd.
 func Failures() []Failure {
 	const limit = 3 * time.Second
 	return []Failure{
@@ -43,19 +43,19 @@ type CrowdReport struct {
 	Failure
 	Names   int
 	AtOnce  int           // requests until every name had been read once
-	Burst   time.Duration // how long that took
-	Watched time.Duration // from then on, while readers went on
-	Windows int           // requests in that time
-	Gap     time.Duration // the shortest between two of those; 0 when there were not two
-	Served  time.Duration // from the server's recovery to the first token; 0 when it did not recover
-	Behind  time.Duration // from there until all names were served
+	Burst   time.Duration // duration of these reads
+	Watched time.Duration // duration of the reads that followed
+	Windows int           // requests in Watched
+	Gap     time.Duration // shortest time between two requests in Watched; 0: fewer than two
+	Served  time.Duration // from the server's recovery to the first token; 0: it did not recover
+	Behind  time.Duration // from the first token until all names were served
 	Healing int           // requests from the recovery until all names were served
-	Reads   []Result      // that failed
-	Last    []Result      // of all names, after the recovery
+	Reads   []Result      // failed reads
+	Last    []Result      // reads of all names after the recovery
 }
 
-// Crowd reads all names of a client, roles of two configs, during a failure: all at once, again for some time, and
-// after the recovery.
+// Crowd reads all names of a client, which are roles of two configs, during a failure: all at once, then repeatedly,
+// and after the recovery.
 func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Duration) (*CrowdReport, error) {
 	r := &CrowdReport{Failure: f, Names: names}
 	var paths []string
@@ -102,7 +102,7 @@ func (f Failure) Crowd(ctx context.Context, s *Stage, names int, watch time.Dura
 	return r, r.heal(ctx, s, paths, asked)
 }
 
-// heal lets the server recover, and reads until each name has a token.
+// heal lets the server recover, and reads until every name has a token.
 func (r *CrowdReport) heal(ctx context.Context, s *Stage, paths []string, asked int) error {
 	s.AS.Set(s.AS.Issue(5 * time.Minute))
 	if err := s.AS.Up(); err != nil {
@@ -138,16 +138,16 @@ func shortestGap(requests []bed.ScriptedRequest, since time.Time) (shortest time
 	return shortest
 }
 
-// A Rotation is a write of a new secret with many held tokens: the write's token request succeeds, and all later
-// ones fail.
+// A Rotation is a write of a new secret with many held tokens. The write's own token request succeeds, and all later
+// requests fail.
 type Rotation struct {
 	Names int
 	Wrote Result
-	Asked int      // requests from the write's begin to the end of the watch, the write's own included
-	Reads []Result // of all names, after that
+	Asked int      // requests from the start of the write to the end of the watch, including the write's own
+	Reads []Result // reads of all names afterwards
 
-	Refreshes []Result // calls of refresh/ for all names, as brokers make whose tokens are refused
-	Refreshed int      // requests for these
+	Refreshes []Result // calls of refresh/ for all names, as by brokers whose tokens are refused
+	Refreshed int      // requests caused by Refreshes
 }
 
 // Rotate rotates the secret of a client with this many held tokens.
@@ -192,7 +192,7 @@ func (f Failure) Rotate(ctx context.Context, s *Stage, names int, watch time.Dur
 	}
 	r.Asked = after - before
 	r.Reads = s.ReadAll(ctx, paths)
-	// A younger token is not replaced.
+	// A younger token would not be replaced.
 	if err := bed.Sleep(ctx, time.Until(held.Add(10*time.Second))); err != nil {
 		return nil, err
 	}

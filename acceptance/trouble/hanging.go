@@ -12,34 +12,34 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// The events of Vault while readers wait for a hanging server.
+// These are the events of Vault while readers wait for a hanging server.
 const (
 	Seal     = "seal"
 	StepDown = "step-down"
 )
 
-// hangLimit is when the hanging server begins to refuse, so that every run ends.
+// hangLimit is the time after which the hanging server refuses requests, so that every run ends.
 const hangLimit = 40 * time.Second
 
 // A Hang is an event of a cluster while readers wait for a token endpoint that never answers.
 type Hang struct {
-	Event   string // Seal or StepDown, of the active node
-	Readers int    // cold, each of a name of its own, all at once
-	Clients bool   // each name has a client of its own: otherwise all are roles of one config
-	Write   bool   // a config write waits for the server too, with the longest request_timeout
+	Event   string // Seal or StepDown of the active node
+	Readers int    // number of concurrent cold reads, each of a different name
+	Clients bool   // each name has its own client; otherwise all are roles of one config
+	Write   bool   // a config write with the longest request_timeout waits for the server too
 }
 
 // A HangReport is the wait of each caller.
 type HangReport struct {
 	Hang
-	Took  time.Duration // from the request to seal or step down until the node no longer was active
-	Back  time.Duration // from there until the cluster served KV again, a sealed node unsealed
+	Took  time.Duration // from the request to seal or step down until the node was no longer active
+	Back  time.Duration // from then until the cluster served KV again, after unsealing
 	Reads []Result      // of tokens
-	Wrote *Result       // of the config; nil: none
-	KV    time.Duration // the slowest read of KV at the node, from before the event until it was over
+	Wrote *Result       // of the config; may be nil
+	KV    time.Duration // slowest read of KV at the node, from before the event to its end
 }
 
-// Run runs the event at the active node's own address, after all readers have reached it.
+// Run makes the event happen at the active node's own address, after all readers have reached the node.
 func (h Hang) Run(ctx context.Context, b *bed.Bed, s *Stage, prefix string) (*HangReport, error) {
 	report := &HangReport{Hang: h}
 	paths, err := h.prepare(ctx, s, prefix)
@@ -91,7 +91,7 @@ func (h Hang) prepare(ctx context.Context, s *Stage, prefix string) (paths []str
 	return s.Roles(ctx, prefix, h.Readers, nil)
 }
 
-// watchKV reads a KV entry again and again until stop.
+// watchKV reads a KV entry repeatedly until stop is called.
 func (h Hang) watchKV(ctx context.Context, root *api.Client, report *HangReport, callers *sync.WaitGroup) (stop func()) {
 	watching, stop := context.WithCancel(ctx)
 	callers.Go(func() {

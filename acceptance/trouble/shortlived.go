@@ -10,32 +10,32 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// A ShortLived is many names with tokens too short to refresh ahead, each read once.
+// A ShortLived is many names with tokens too short-lived to be refreshed ahead. Each name is read once.
 type ShortLived struct {
 	Names    int
 	Lifetime time.Duration // expires_in
-	Calm     time.Duration // without readers
+	Calm     time.Duration // duration without readers
 }
 
 // A ShortLivedReport counts requests and storage writes.
 type ShortLivedReport struct {
 	ShortLived
-	Warned []string // by a config write
-	Reads  []Result // the one read of each name
-	Asked  int      // requests for these
-	Writes int      // storage writes of the whole Vault meanwhile
-	Stored int      // tokens in storage after it
+	Warned []string // warnings of a config write
+	Reads  []Result // one read of each name
+	Asked  int      // token requests for Reads
+	Writes int      // storage writes of the whole Vault during Reads
+	Stored int      // stored tokens afterwards
 
 	CalmAsked  int // requests in the calm
 	CalmWrites int // storage writes of the whole Vault in the calm
-	IdleWrites int // the same in as long a time before the names were read: Vault's own
+	IdleWrites int // Vault's own storage writes in the same time before the reads
 }
 
 // Run creates the names, each a config with its own client, reads each once, and waits. Vault must be a single node
 // without other users.
 func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error) {
 	r := &ShortLivedReport{ShortLived: l}
-	// A token of a second may have expired when it arrives: lifetimes count from the whole second of the request.
+	// A token of a second may have expired on arrival, because lifetimes count from the whole second of the request.
 	s.AS.Set(s.AS.Issue(max(l.Lifetime, 3*time.Second)))
 	warned := s.Write(ctx, "config/warned", s.Config(nil))
 	if err := done(warned); err != nil {
@@ -66,7 +66,7 @@ func (l ShortLived) Run(ctx context.Context, s *Stage) (*ShortLivedReport, error
 	return r, err
 }
 
-// during returns the storage writes and token requests while f ran.
+// during runs f, and returns the storage writes and token requests meanwhile.
 func (s *Stage) during(ctx context.Context, f func() error) (writes, asked int, err error) {
 	var before, after [2]int
 	for i, at := range []*[2]int{&before, &after} {
@@ -85,7 +85,7 @@ func (s *Stage) during(ctx context.Context, f func() error) (writes, asked int, 
 	return after[0] - before[0], after[1] - before[1], nil
 }
 
-// appliedIndex returns raft's index, which counts storage writes.
+// appliedIndex returns raft's index, which increases with each storage write.
 func appliedIndex(ctx context.Context, client *api.Client) (int, error) {
 	leader, err := client.Sys().LeaderWithContext(ctx)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"io"
 )
 
-// snapshotState returns the entries of a snapshot of raft: state.bin of a gzipped tar.
+// snapshotState returns the entries of a raft snapshot: state.bin in a gzipped tar.
 func snapshotState(snapshot io.Reader) ([]byte, error) {
 	unzipped, err := gzip.NewReader(snapshot)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package trouble measures the effects of trouble on the users of a mount and of its Vault: servers that hang,
-// limit or refuse, outages, short-lived tokens, and the delete of a large config. Acceptance tests check and log the
-// figures.
+// Package trouble measures the effects of trouble on users of a mount and of its Vault: servers that hang, limit or
+// refuse, outages, short-lived tokens, and the delete of a large config. Acceptance tests check and log the figures.
 package trouble
 
 import (
@@ -30,13 +29,13 @@ import (
 type Stage struct {
 	Bed   *bed.Bed
 	Mount string
-	Root  *api.Client // at the Vault's service address
+	Root  *api.Client // uses the Vault's service address
 	AS    *bed.ScriptedServer
 
 	secret string
 }
 
-// stages counts stages: a test may run again on one Vault.
+// stages counts stages, because a test may run repeatedly on one Vault.
 var stages atomic.Int64
 
 // NewStage mounts the plugin under a new name with this prefix.
@@ -46,7 +45,7 @@ func NewStage(ctx context.Context, b *bed.Bed, name string) (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A long wait is a figure, not an error of the client.
+	// A long wait is a figure, so the client must not time out.
 	root.SetClientTimeout(2 * time.Minute)
 	s := &Stage{Bed: b, Mount: mount, Root: root, secret: newSecret()}
 	b.Secrecy.AddClientSecret(mount, s.secret)
@@ -66,8 +65,8 @@ type Result struct {
 	Path   string
 	Begun  time.Time
 	Took   time.Duration
-	Status int    // 0 when there was no answer
-	Text   string // of an error
+	Status int    // 0: no answer
+	Text   string // of the error
 	Data   map[string]any
 	Warn   []string
 }
@@ -75,12 +74,12 @@ type Result struct {
 // Ended returns the end of the request.
 func (r Result) Ended() time.Time { return r.Begun.Add(r.Took) }
 
-// String has no secret: errors of Vault have none.
+// String contains no secret, because Vault's errors contain none.
 func (r Result) String() string {
 	return fmt.Sprintf("%s: status %d after %s: %s", r.Path, r.Status, r.Took.Round(time.Millisecond), r.Text)
 }
 
-// at is the stage with another client: one of a node's own address.
+// at returns the stage with another client, such as one for a node's own address.
 func (s *Stage) at(client *api.Client) *Stage {
 	at := *s
 	at.Root = client
@@ -101,7 +100,8 @@ func (s *Stage) Write(ctx context.Context, path string, data map[string]any) Res
 	}).orDone()
 }
 
-// orDone is the result of a write: Vault's client shows one without an answer like a 404.
+// orDone corrects the result of a write: Vault's client returns neither an answer nor an error for a success without
+// content, as for a 404.
 func (r Result) orDone() Result {
 	if r.Status == http.StatusNotFound && r.Text == "" {
 		r.Status = http.StatusNoContent
@@ -134,14 +134,14 @@ func timed(path string, do func() (*api.Secret, error)) Result {
 	case err != nil:
 		r.Status, r.Text = 0, err.Error()
 	case secret == nil:
-		r.Status = http.StatusNotFound // no error of Vault's client
+		r.Status = http.StatusNotFound // not an error for Vault's client
 	default:
 		r.Data, r.Warn = secret.Data, secret.Warnings
 	}
 	return r
 }
 
-// ReadAll reads all paths at once, each on a connection of its own.
+// ReadAll reads all paths concurrently, each on its own connection.
 func (s *Stage) ReadAll(ctx context.Context, paths []string) []Result {
 	results := make([]Result, len(paths))
 	var readers sync.WaitGroup
@@ -152,7 +152,7 @@ func (s *Stage) ReadAll(ctx context.Context, paths []string) []Result {
 	return results
 }
 
-// Config returns a config of the stage's authorization server without discovery, with changes.
+// Config returns a config, with changes, for the stage's authorization server without discovery.
 func (s *Stage) Config(changes map[string]any) map[string]any {
 	config := map[string]any{
 		"token_url": s.AS.TokenURL(), "client_id": s.Mount, "client_secret": s.secret,
@@ -161,7 +161,7 @@ func (s *Stage) Config(changes map[string]any) map[string]any {
 	return config
 }
 
-// fail makes the server answer like this, or refuse connections if answer is nil.
+// fail makes the server give this answer, or refuse connections if answer is nil.
 func (s *Stage) fail(answer http.HandlerFunc) error {
 	if answer == nil {
 		return s.AS.Down()
@@ -206,7 +206,7 @@ func (s *Stage) Clients(ctx context.Context, prefix string, n int) (paths []stri
 	})
 }
 
-// each calls f for all numbers below n, some at a time.
+// each calls f for all numbers below n, several at a time.
 func each(n int, f func(int) error) error {
 	var group errgroup.Group
 	group.SetLimit(16)
@@ -224,7 +224,7 @@ func done(r Result) error {
 	return nil
 }
 
-// Asked returns the plugin's own count of token requests of this mount, which includes refused connections.
+// Asked returns the plugin's own count of this mount's token requests, which includes refused connections.
 func (s *Stage) Asked(ctx context.Context) (int, error) {
 	response, err := s.Root.Logical().ReadRawWithContext(ctx, s.Mount+"/metrics")
 	if err != nil {
@@ -243,7 +243,7 @@ func (s *Stage) Asked(ctx context.Context) (int, error) {
 	return int(total), nil
 }
 
-// UnderWay returns the number of requests below the mount that Vault has under way.
+// UnderWay returns the number of requests below the mount that Vault is processing.
 func UnderWay(ctx context.Context, client *api.Client, mount string) (int, error) {
 	response, err := client.Logical().ReadRawWithContext(ctx, "sys/in-flight-req")
 	if err != nil {
@@ -265,7 +265,7 @@ func UnderWay(ctx context.Context, client *api.Client, mount string) (int, error
 	return n, nil
 }
 
-// wait calls f until it reports true, for a minute at most.
+// wait calls f until it returns true, for at most a minute.
 func wait(ctx context.Context, what string, f func() (bool, error)) error {
 	return bed.Poll(ctx, time.Minute, func() error {
 		ok, err := f()
@@ -279,7 +279,7 @@ func wait(ctx context.Context, what string, f func() (bool, error)) error {
 	})
 }
 
-// Slowest returns the longest time of a request.
+// Slowest returns the longest duration of a request.
 func Slowest(results []Result) (longest time.Duration) {
 	for _, r := range results {
 		longest = max(longest, r.Took)
@@ -296,7 +296,7 @@ func Statuses(results []Result) map[int]int {
 	return all
 }
 
-// Other returns the first request with none of the statuses, or nil.
+// Other returns the first request with another status, or nil.
 func Other(results []Result, statuses ...int) *Result {
 	for i := range results {
 		if !slices.Contains(statuses, results[i].Status) {
@@ -306,7 +306,8 @@ func Other(results []Result, statuses ...int) *Result {
 	return nil
 }
 
-// Stored counts the storage entries whose keys hold the text, in a snapshot of raft, which has keys in the clear.
+// Stored counts the storage entries whose keys contain the texts, in a raft snapshot. Keys in a snapshot are not
+// encrypted.
 func Stored(ctx context.Context, client *api.Client, texts ...string) (map[string]int, error) {
 	var snapshot bytes.Buffer
 	if err := client.Sys().RaftSnapshotWithContext(ctx, &snapshot); err != nil {
