@@ -18,10 +18,10 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// source is the image's label for its source repository.
+// source labels the image with its source repository.
 const source = "https://github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 
-// newIndex returns the image of one command's binaries for several platforms. It contains no time.
+// newIndex returns the image of a command for several platforms, from one binary per platform. It contains no times.
 func newIndex(version, license string, binaries []string) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	platforms := map[string]bool{}
@@ -100,14 +100,14 @@ func newImage(version, license, binary string, platform v1.Platform) (v1.Image, 
 			"org.opencontainers.image.licenses": "Apache-2.0",
 		},
 	}
-	// Vault's documentation has plugins run as root inside their container.
+	// According to Vault's documentation, plugins run as root in their container.
 	if command == "mcp-token-proxy" {
 		config.Config.User = "65532:65532"
 	}
 	return mutate.ConfigFile(image, config)
 }
 
-// A file is one of a layer's: its path from the root, and its content.
+// A file is a file of a layer: its path from the root, and its content.
 type file struct {
 	path    string
 	mode    int64
@@ -134,8 +134,8 @@ func newLayer(files []file) (v1.Layer, error) {
 	}, tarball.WithMediaType(types.OCILayer))
 }
 
-// authorities are the certificates of the public authorities, in PEM form. Those whose trust has a limit, such as a
-// date from which certificates are not trusted, are left out: a file of certificates can't say so.
+// authorities are the certificates of the public authorities in PEM form. An authority whose trust is limited, such
+// as to certificates before a date, is left out, because a file of certificates cannot express the limit.
 func authorities() []byte {
 	var certificates bytes.Buffer
 	for root := range bundle.Roots() {

@@ -1,11 +1,11 @@
-// Command image makes the OCI image of one of the project's commands, for each platform that it is given a binary
-// for, and pushes it to a registry. It needs no container engine, and the same binaries give the same image:
+// Command image makes the OCI image of one of the project's commands, for the platform of each given binary, and
+// pushes it to a registry. It needs no container engine, and the same binaries give the same image:
 //
 //	image -version v0.2.0 -license LICENSE [-push REFERENCE]... BINARY...
 //
-// The name of the command is the binaries' file name. The image holds the binary at its root, which is where
-// OpenBao looks for a plugin, and as its entry point; the certificates of the public authorities, as Mozilla
-// trusts them; and the licence. The image of mcp-token-proxy runs as user 65532.
+// The binaries' file name is the name of the command. The image holds the binary, as its entry point, at its root,
+// where OpenBao looks for a plugin; the certificates of the public authorities that Mozilla trusts; and the licence.
+// The image of mcp-token-proxy runs as user 65532.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 	}
 }
 
-// run is main. It prints the image's digest.
+// run implements main. It prints the image's digest.
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.SetOutput(errs)

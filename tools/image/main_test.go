@@ -22,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// command writes a file that looks like a Linux binary of a command, and returns its path.
+// command writes a file that looks like a command's Linux binary, and returns its path.
 func command(t *testing.T, file string, machine elf.Machine) string {
 	t.Helper()
 	header := elf.Header64{
@@ -39,7 +39,7 @@ func command(t *testing.T, file string, machine elf.Machine) string {
 	return write(t, file, content.Bytes())
 }
 
-// write writes a file in a directory of its own.
+// write writes a file in a new directory.
 func write(t *testing.T, file string, content []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), file)
@@ -49,7 +49,7 @@ func write(t *testing.T, file string, content []byte) string {
 	return path
 }
 
-// image runs the command, and returns the digest that it prints.
+// image runs the command, and returns the printed digest.
 func image(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -70,7 +70,7 @@ func TestImageHoldsTheCommandForEachPlatform(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			// Another run makes the image that was pushed.
+			// Another run makes the same image as the pushed one.
 			pushed := pull(t, reference)
 			again, err := image(t, "-version", "v1.2.3", "-license", license, amd64, arm64)
 			if err != nil {
@@ -136,7 +136,7 @@ func pull(t *testing.T, reference string) v1.ImageIndex {
 	return index
 }
 
-// ofPlatform returns the image that a client on a platform of Linux takes.
+// ofPlatform returns the image for clients on a platform of Linux.
 func ofPlatform(t *testing.T, index v1.ImageIndex, arch string) v1.Image {
 	t.Helper()
 	manifest, err := index.IndexManifest()
@@ -156,7 +156,7 @@ func ofPlatform(t *testing.T, index v1.ImageIndex, arch string) v1.Image {
 	return nil
 }
 
-// filesOf returns the files of an image by their path.
+// filesOf returns the files of an image by path.
 func filesOf(t *testing.T, img v1.Image) map[string][]byte {
 	t.Helper()
 	content := mutate.Extract(img)

@@ -2,8 +2,8 @@
 //
 //	vulncheck [-db URL] BINARY...
 //
-// It asks the Go vulnerability database by govulncheck. If the database can't be reached, it says so, and compares
-// the modules that a binary's build information lists with minimum versions instead.
+// It queries the Go vulnerability database through govulncheck. If it cannot reach the database, it reports this, and
+// instead compares the modules in a binary's build information with minimum versions.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// run is main. Its error is that a binary has a vulnerability, or can't be checked.
+// run implements main. It returns an error if a binary has a vulnerability or cannot be checked.
 func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	flags := flag.NewFlagSet("vulncheck", flag.ContinueOnError)
 	flags.SetOutput(errs)
@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) error {
 	return errors.Join(found...)
 }
 
-// probeTimeout is how long the database may take to answer that it is there.
+// probeTimeout is the limit for the database's first answer.
 var probeTimeout = 30 * time.Second
 
 // probe returns an error if a database on the network does not answer.
@@ -84,10 +84,10 @@ func probe(ctx context.Context, db string) error {
 	return response.Body.Close()
 }
 
-// exitVulnerable is govulncheck's exit code if it has found vulnerabilities.
+// exitVulnerable is govulncheck's exit status if it has found vulnerabilities.
 const exitVulnerable = 3
 
-// ask runs govulncheck on a binary, for two minutes at most, and reports whether that has vulnerabilities.
+// ask runs govulncheck on a binary, for at most two minutes, and reports whether the binary has vulnerabilities.
 func ask(ctx context.Context, db, binary string, out io.Writer) (vulnerable bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

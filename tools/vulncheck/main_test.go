@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// check runs the command on the test's own binary, which has golang.org/x/mod linked in.
+// check runs the command on the test binary, in which golang.org/x/mod is linked.
 func check(t *testing.T, db string) (string, error) {
 	t.Helper()
 	binary, err := os.Executable()
@@ -59,7 +59,7 @@ func TestMinimumVersionsStandInForTheDatabase(t *testing.T) {
 	}
 }
 
-// Only a database that is out of reach has a stand-in: another failure of the check is an error.
+// Minimum versions are used only if the database is out of reach. Another failure of the check is an error.
 func TestFailedCheckIsAnError(t *testing.T) {
 	t.Run("broken", func(t *testing.T) {
 		db := database(t, "golang.org/x/mod")
@@ -79,7 +79,7 @@ func TestFailedCheckIsAnError(t *testing.T) {
 	})
 }
 
-// A database that accepts connections and does not answer is out of reach.
+// If a database accepts connections and does not answer, it is out of reach.
 func TestDatabaseThatHangs(t *testing.T) {
 	old := probeTimeout
 	defer func() { probeTimeout = old }()
@@ -115,7 +115,7 @@ func TestNoGoBinary(t *testing.T) {
 	}
 }
 
-// database writes a vulnerability database with one vulnerability, of all versions of a module, and returns its URL.
+// database writes a vulnerability database with one vulnerability, in all versions of a module, and returns its URL.
 func database(t *testing.T, module string) string {
 	t.Helper()
 	dir := t.TempDir()

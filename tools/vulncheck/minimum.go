@@ -7,11 +7,11 @@ import (
 	"golang.org/x/mod/semver"
 )
 
-// A fixed is the first version of a module that does not have a vulnerability, which the Go vulnerability database
-// has under the id.
+// A fixed is the first version of a module without a vulnerability. id names the vulnerability in the Go
+// vulnerability database.
 type fixed struct{ module, version, id string }
 
-// minimum are the vulnerabilities that earlier builds had, or that are in modules which the plugin's secrets depend on.
+// minimum are vulnerabilities in earlier builds, or in modules on which the plugin's secrets depend.
 var minimum = []fixed{
 	{"github.com/go-jose/go-jose/v4", "v4.0.5", "GO-2025-3485"},
 	{"github.com/jackc/pgx/v5", "v5.9.2", "GO-2026-5004"},
@@ -19,7 +19,7 @@ var minimum = []fixed{
 	{"google.golang.org/grpc", "v1.82.1", "GO-2026-6061"},
 }
 
-// modulesOf returns the versions of the modules that are linked into a binary.
+// modulesOf returns the versions of the modules linked into a binary.
 func modulesOf(binary string) (map[string]string, error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
@@ -35,7 +35,7 @@ func modulesOf(binary string) (map[string]string, error) {
 	return versions, nil
 }
 
-// belowMinimum returns an error for each module that is linked in a version which is too old.
+// belowMinimum returns an error for each module linked in a version that is too old.
 func belowMinimum(linked map[string]string, minimum []fixed) []error {
 	var found []error
 	for _, fix := range minimum {

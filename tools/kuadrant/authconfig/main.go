@@ -1,5 +1,5 @@
-// Command authconfig answers Envoy's ext_authz by an AuthConfig as Authorino does, with Authorino's own code and
-// without Kubernetes.
+// Command authconfig answers Envoy's ext_authz according to an AuthConfig. It uses Authorino's own code, without
+// Kubernetes.
 //
 //	authconfig -config authconfig.yaml -listen 127.0.0.1:50052
 package main
@@ -50,7 +50,7 @@ func run(ctx context.Context, config, listen string) error {
 	if err := v1beta3.AddToScheme(scheme); err != nil {
 		return err
 	}
-	evaluators.EvaluatorCacheSize = 1 // MiB, Authorino's default
+	evaluators.EvaluatorCacheSize = 1 // in MiB; Authorino's default
 	hosts, status := index.NewIndex(), controllers.NewStatusReportMap()
 	reconciler := &controllers.AuthConfigReconciler{
 		Client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(authConfig).Build(),

@@ -2,9 +2,9 @@
 //
 //	filecycles [-picture PAGE] DIRECTORY [PACKAGE ...]
 //
-// It loads the packages (by default ./...) of the module in the directory, without their
-// tests. A file depends on another one of its package if it uses a name, a method or a
-// field that is declared there. With -picture it draws the graph into a page instead.
+// It loads packages of the module in the directory, by default ./..., without their tests. A file depends on another
+// file of its package if it uses a name, a method or a field declared there. With -picture, it draws the graph into a
+// page instead.
 package main
 
 import (
@@ -53,7 +53,7 @@ func main() {
 	}
 }
 
-// load loads the packages that match the patterns, without their tests.
+// load loads the packages matching the patterns, without their tests.
 func load(dir string, patterns ...string) ([]*packages.Package, error) {
 	loaded, err := packages.Load(&packages.Config{
 		Dir: dir,
@@ -71,7 +71,7 @@ func load(dir string, patterns ...string) ([]*packages.Package, error) {
 	return loaded, nil
 }
 
-// check writes the cycles of the packages, and counts them.
+// check writes the cycles of the packages, and returns their number.
 func check(out io.Writer, loaded []*packages.Package) (cycles int) {
 	for _, p := range loaded {
 		g := graphOf(p)
@@ -90,7 +90,7 @@ func check(out io.Writer, loaded []*packages.Package) (cycles int) {
 	return cycles
 }
 
-// graph holds the names that a file (first key) uses of another one (second key).
+// graph holds the names from another file (second key) that a file (first key) uses.
 type graph map[string]map[string]map[string]bool
 
 func graphOf(p *packages.Package) graph {
@@ -99,7 +99,7 @@ func graphOf(p *packages.Package) graph {
 		return filepath.Base(p.Fset.Position(node.Pos()).Filename)
 	}
 	for id, used := range p.TypesInfo.Uses {
-		// Only declarations outside functions can be used in another file.
+		// Other files can only use declarations outside of functions.
 		if used.Pkg() != p.Types {
 			continue
 		}
@@ -121,7 +121,7 @@ func graphOf(p *packages.Package) graph {
 	return g
 }
 
-// cycles are the sets of files that reach each other, with their files in order.
+// cycles returns the sets of files that reach each other. Each set is sorted.
 func (g graph) cycles() [][]string {
 	reach := map[string]map[string]bool{}
 	for from := range g {
@@ -147,7 +147,7 @@ func (g graph) cycles() [][]string {
 	return cycles
 }
 
-// visit adds to seen the files that a file depends on, directly or not.
+// visit adds to seen all files on which a file depends, directly or indirectly.
 func (g graph) visit(file string, seen map[string]bool) {
 	for to := range g[file] {
 		if !seen[to] {

@@ -11,7 +11,7 @@ func TestCyclesOfFiles(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		files map[string]string
-		want  []string // parts of the output; none for no cycle
+		want  []string // parts of the output; empty: no cycle
 	}{
 		{"names that point one way", map[string]string{
 			"a.go": "package p\n\nfunc a() int { return b() + c }\n",

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// The lines of a page between which the picture is.
+// These lines of a page enclose the picture.
 const (
 	begin = "<!-- The picture is made by `make graph`. -->\n"
 	end   = "<!-- The picture ends. -->\n"
 )
 
-// draw puts the picture of the packages, and of the files of the root package, into a page.
+// draw replaces the picture of the packages, and of the root package's files, in a page.
 func draw(page string, loaded []*packages.Package) error {
 	text, err := os.ReadFile(page) //nolint:gosec // the caller names the page
 	if err != nil {
@@ -33,7 +33,7 @@ func draw(page string, loaded []*packages.Package) error {
 	return os.WriteFile(page, []byte(before+begin+picture+end+after), 0o600) //nolint:gosec // as above
 }
 
-// packageGraph is the graph of the packages' imports of each other. A command goes by its directory.
+// packageGraph returns the graph of imports between the packages. A command is named after its directory.
 func packageGraph(loaded []*packages.Package) graph {
 	name := func(p *packages.Package) string {
 		if p.Name == "main" {
@@ -53,7 +53,7 @@ func packageGraph(loaded []*packages.Package) graph {
 	return g
 }
 
-// mermaid draws a graph, without the edges that follow from others.
+// mermaid draws a graph, without edges that follow from others.
 func mermaid(g graph) string {
 	var b strings.Builder
 	b.WriteString("```mermaid\nflowchart TD\n")
@@ -67,7 +67,7 @@ func mermaid(g graph) string {
 	return b.String() + "```\n"
 }
 
-// follows reports whether from reaches to over another node too.
+// follows reports whether from also reaches to through another node.
 func (g graph) follows(from, to string) bool {
 	for over := range g[from] {
 		reached := map[string]bool{}
