@@ -1,5 +1,5 @@
-// Package chart draws the plots of the documentation with gonum's plot. Series are told apart by colour, in the
-// palette of Okabe and Ito for colour-blind readers, and by dashes and marks too.
+// Package chart draws the documentation's plots with gonum's plot. Series differ in colour, from the palette of Okabe
+// and Ito for colour-blind readers, and in dashes and marks.
 package chart
 
 import (
@@ -25,7 +25,7 @@ type Line struct {
 	XYs  plotter.XYs
 }
 
-// A Set is one series of a grouped plot: a value for each group. NaN is none.
+// A Set is one series of a grouped plot: a value for each group. NaN draws nothing.
 type Set struct {
 	Name   string
 	Values []float64
@@ -40,7 +40,7 @@ func LogX(p *plot.Plot) { p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, powers{}
 // LogY makes the vertical axis logarithmic. All its values must be above 0.
 func LogY(p *plot.Plot) { p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, powers{} }
 
-// powers are the ticks of a logarithmic axis. Powers of ten have labels.
+// powers are the ticks of a logarithmic axis. Only powers of ten have labels.
 type powers struct{}
 
 // Ticks implements plot.Ticker.
@@ -69,7 +69,7 @@ func (multiples) Ticks(least, most float64) []plot.Tick {
 // inFull writes a number without an exponent.
 func inFull(v float64) string { return strconv.FormatFloat(math.Round(v*1e6)/1e6, 'f', -1, 64) }
 
-// LabelX labels only the given places of the horizontal axis.
+// LabelX labels only the given positions of the horizontal axis.
 func LabelX(at []float64, labels ...string) Option {
 	ticks := make(plot.ConstantTicks, len(at))
 	for i := range ticks {
@@ -91,11 +91,11 @@ func Level(y float64) Option {
 	}
 }
 
-// mostMarks is the number of points up to which each point of a line is marked.
+// mostMarks is the largest number of points of a line whose points are marked.
 const mostMarks = 20
 
-// Lines draws series as lines over common axes and writes them to file, whose extension says the
-// format. A linear vertical axis begins at 0.
+// Lines draws series as lines on common axes and writes them to file, in the format of its extension. A linear
+// vertical axis begins at 0.
 func Lines(file, title, x, y string, lines []Line, options ...Option) error {
 	p := newPlot(title, x, y)
 	for i, line := range lines {
@@ -116,8 +116,8 @@ func Lines(file, title, x, y string, lines []Line, options ...Option) error {
 	return save(p, file, options)
 }
 
-// Bars draws a group of bars for each of groups, with a bar of each set, and writes them to file.
-// Bars begin at 0: for a logarithmic axis see Marks.
+// Bars draws a group of bars for each of groups, with one bar per set, and writes them to file. Bars begin at 0; for
+// a logarithmic axis use Marks.
 func Bars(file, title, y string, groups []string, sets []Set, options ...Option) error {
 	p := newPlot(title, "", y)
 	wide := vg.Length(width) * share / vg.Length(len(groups)*len(sets))
@@ -163,13 +163,13 @@ func Marks(file, title, y string, groups []string, sets []Set, options ...Option
 	return save(p, file, options)
 }
 
-// nominal gives each group its label and its place, whether it has values or not.
+// nominal gives each group its label and its position, even if it has no values.
 func nominal(p *plot.Plot, groups []string) {
 	p.NominalX(groups...)
 	p.X.Min, p.X.Max = -0.5, float64(len(groups))-0.5
 }
 
-// palette is that of Okabe and Ito, without its yellow, which is faint on white.
+// palette is Okabe and Ito's, without its yellow, which is faint on white.
 var palette = []color.Color{
 	color.RGBA{R: 0x00, G: 0x72, B: 0xb2, A: 0xff}, // blue
 	color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff}, // orange
@@ -187,9 +187,9 @@ func mark(i int) draw.GlyphStyle {
 }
 
 const (
-	width, height = 600, 380 // of a plot, in points: three quarters of a pixel
-	edge          = 8        // around it
-	share         = 0.7      // of a group's width: the part that its bars take
+	width, height = 600, 380 // of a plot, in points
+	edge          = 8        // margin around the plot
+	share         = 0.7      // part of a group's width that its bars take
 )
 
 // sans is the typeface of all text.
@@ -210,7 +210,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	return p
 }
 
-// save writes the plot to file, for which it makes the directory. It leaves room above the data for the legend.
+// save writes the plot to file, and makes its directory. It leaves space above the data for the legend.
 func save(p *plot.Plot, file string, options []Option) error {
 	for _, option := range options {
 		option(p)
@@ -232,7 +232,7 @@ func save(p *plot.Plot, file string, options []Option) error {
 	if _, err := canvas.WriteTo(&out); err != nil {
 		return err
 	}
-	// A viewer without this typeface takes one like it, and not one with serifs.
+	// A viewer without this typeface uses a similar one without serifs.
 	image := bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,sans-serif;"))
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err

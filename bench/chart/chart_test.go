@@ -10,7 +10,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 )
 
-// Each kind of plot is an SVG that names its title, axes, groups and series, and no number with an exponent.
+// Each kind of plot is an SVG with its title, axes, groups and series, and without exponents in numbers.
 func TestPlots(t *testing.T) {
 	lines := []Line{
 		{Name: "first", XYs: plotter.XYs{{X: 1, Y: 900}, {X: 16, Y: 3100}, {X: 64, Y: 200_000}}},

@@ -24,18 +24,18 @@ const (
 	enginePath = "engine/token/weather" // below bed.Mount
 	leasedPath = "leased/weather"
 
-	agentLifetime = 20 * time.Second // of the tokens, and of the secret in place of a lease
-	// These are how much longer than the model says an agent may wait: most of the time, and at all. The
-	// first bounds the model's error; the second allows for a busy machine.
+	agentLifetime = 20 * time.Second // of the tokens, and of the secret that replaces a lease
+	// An agent may wait this much longer than the model says: in most cases, and at most. The first factor limits the
+	// model's error; the second allows for a busy machine.
 	lateMostly, lateAtAll = 1.05, 2
 )
 
-// TestModelAgreesWithVaultAgent compares the model with real Vault Agents that read tokens of 20 s
-// from the plugin in a real Vault, by Vault's audit log: how often each reads when it starts, how long
-// it waits after each answer, and how many reads and token requests that makes.
+// TestModelAgreesWithVaultAgent compares the model with real Vault Agents that read tokens of 20 s from the plugin in
+// a real Vault, by Vault's audit log: how often each reads when it starts, how long it waits after each answer, and
+// the numbers of reads and token requests.
 //
-// In place of an engine with leases there is KV v1 with a "ttl" in the secret, which Vault answers with
-// that lease_duration: it is all that Vault Agent looks at if there is no rotation_period.
+// KV v1 with a "ttl" in the secret replaces an engine with leases. Vault answers with that lease_duration, and Vault
+// Agent looks at nothing else if there is no rotation_period.
 func TestModelAgreesWithVaultAgent(t *testing.T) {
 	b := bed.New(t, bed.Options{Bare: true})
 	clientID := setUp(t, b)
@@ -58,7 +58,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 		}
 	}
 
-	// Some 90 s: an agent reads a token of 20 s about every 10 s, and a lease of 20 s about every 18 s.
+	// This takes about 90 s: an agent reads a token of 20 s about every 10 s, and a lease of 20 s about every 18 s.
 	audit := openAudit(t, b.Vault.AuditLog)
 	bed.Eventually(t, 10*time.Minute, func() error {
 		audit.read(t)
@@ -90,7 +90,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 	checkCounts(t, b, audit, engine, clientID)
 }
 
-// setUp makes Vault ready for agents, and returns the id of the client at the authorization server.
+// setUp prepares Vault for agents, and returns the id of the client at the authorization server.
 func setUp(t *testing.T, b *bed.Bed) string {
 	t.Helper()
 	root, err := b.Vault.Root()
@@ -125,7 +125,7 @@ func setUp(t *testing.T, b *bed.Bed) string {
 		func(ctx context.Context) error {
 			return b.Vault.PutPolicy(ctx, "reader", `path "`+bed.Mount+`/*" { capabilities = ["read"] }`)
 		},
-		// Unverified, so that the first agent's read obtains the first token, as in the model.
+		// The write is unverified, so that the first agent's read gets the first token, as in the model.
 		write("engine/config/weather", map[string]any{
 			"token_url": b.AS.TokenURL(), "server_url": resource.URL, "client_id": client.ID,
 			"client_secret": client.Secret, "scopes": client.Scope, "verify": false,
@@ -139,7 +139,7 @@ func setUp(t *testing.T, b *bed.Bed) string {
 	return client.ID
 }
 
-// checkGaps compares the time from each answer to the next read with the answer's ttl.
+// checkGaps compares the time between each answer and the next read with the answer's ttl.
 func checkGaps(t *testing.T, what string, audit *auditLog, agents []string, wait func(read) (least, most time.Duration)) {
 	t.Helper()
 	var gaps []time.Duration
@@ -164,7 +164,7 @@ func checkGaps(t *testing.T, what string, audit *auditLog, agents []string, wait
 		what, len(agents), len(gaps), slices.Min(gaps), slices.Max(gaps), measure.Median(late), slices.Max(late))
 }
 
-// checkCounts compares the numbers of reads and token requests with those of many simulations.
+// checkCounts compares the numbers of reads and token requests with many simulations.
 func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, clientID string) {
 	t.Helper()
 	var begun, lastStart, end time.Time
@@ -177,7 +177,7 @@ func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, cli
 		if first.After(lastStart) {
 			lastStart = first
 		}
-		// Up to where all have been watched.
+		// The period ends with the earliest of the agents' last reads.
 		if i == 0 || last.Before(end) {
 			end = last
 		}
@@ -205,13 +205,13 @@ func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, cli
 	for f.Seed = range 1000 {
 		whole := Simulate(f, Engine)
 		most, mostRequests = max(most, sum(whole.Reads)), max(mostRequests, sum(whole.Fetches))
-		// A busy machine is late with each read.
+		// On a busy machine, each read is late.
 		part := f
 		part.Horizon = f.Horizon * 4 / 5
 		slow := Simulate(part, Engine)
 		least, leastRequests = min(least, sum(slow.Reads)), min(leastRequests, sum(slow.Fetches))
 	}
-	// The time watched ends with a read, and so may hold one more than a time picked by chance.
+	// The observed period ends with a read, so it may have one more than a random period.
 	most, mostRequests = most+1, mostRequests+1
 	if count < least || count > most {
 		t.Errorf("%d reads in %s, the model says %d to %d", count, f.Horizon, least, most)
@@ -226,16 +226,16 @@ func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, cli
 // A read is one read of a token by an agent.
 type read struct {
 	asked, answered time.Time
-	ttl             int64 // of the answer; 0 if it has none
+	ttl             int64 // of the answer; 0: none
 }
 
 // auditLog holds the reads found in Vault's audit log so far.
 type auditLog struct {
 	file    *os.File
-	rest    []byte               // of a line that is not complete
+	rest    []byte               // of an incomplete line
 	asked   map[string]time.Time // by request id
 	reads   map[string][]read    // by the reader's entity id
-	lookups map[string]int       // of mounts, by entity id
+	lookups map[string]int       // lookups of mounts, by entity id
 }
 
 func openAudit(t *testing.T, name string) *auditLog {
@@ -266,7 +266,7 @@ func (a *auditLog) read(t *testing.T) {
 	}
 }
 
-// take takes in one line. Paths, times, entities and numbers are in the clear there.
+// take reads one line. Paths, times, entities and numbers are not hashed there.
 func (a *auditLog) take(t *testing.T, line []byte) {
 	t.Helper()
 	var entry struct {

@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/chart"
 )
 
-// DrawReads draws the reads a second of loads of one fleet over its first lifetimes, without the
-// reads of the start.
+// DrawReads draws the reads per second of loads of one fleet during its first lifetimes, without the reads at the
+// start.
 func DrawReads(dir string, loads []*Load) error {
 	f := loads[0].Fleet
 	lifetimes := min(8*f.Lifetime, f.Horizon)
@@ -38,7 +38,7 @@ func DrawReads(dir string, loads []*Load) error {
 		"reads a second (means over "+short(bin)+")", lines, chart.LabelX(at, labels...))
 }
 
-// means are a series' means over bins, from a time to another.
+// means returns a series' means over bins, within a period.
 func (l *Load) means(series []int32, from, to, bin, unit time.Duration) plotter.XYs {
 	var points plotter.XYs
 	for at := from; at+bin <= to; at += bin {
@@ -54,8 +54,8 @@ func (l *Load) means(series []int32, from, to, bin, unit time.Duration) plotter.
 	return points
 }
 
-// DrawLoad draws averages and peaks of results of one fleet, without its start: the peaks of the first
-// token lifetime after it, and those that stay.
+// DrawLoad draws averages and peaks of a fleet's results without its start: the peaks of the first token lifetime
+// after the start, and the lasting ones.
 func DrawLoad(dir string, results []Result) error {
 	var groups []string
 	for _, what := range []string{"reads", "requests", "writes"} {

@@ -16,14 +16,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/tokens"
 )
 
-// around is the storage and the authorization server of a real engine. It counts what the
-// simulation counts, by the second.
+// around is the storage and the authorization server of a real engine. Like the simulation, it counts their use in
+// each second.
 type around struct {
 	fleet Fleet
 	begun time.Time
 
 	mu                     sync.Mutex               // guards the fields below
-	asked                  map[string]time.Duration // when each access token was asked for
+	asked                  map[string]time.Duration // by access token: when it was requested
 	reads, fetches, writes []int32
 }
 
@@ -44,7 +44,7 @@ func (a *around) fetch(ctx context.Context) (*grant.Token, error) {
 	begun := time.Now()
 	a.count(a.fetches)
 	select {
-	case <-ctx.Done(): // the engine is closed: no work may outlive the bubble
+	case <-ctx.Done(): // the engine is closed, and its work must end within the bubble
 		return nil, ctx.Err()
 	case <-time.After(a.fleet.Latency):
 	}
@@ -66,7 +66,7 @@ func (a *around) Delete(context.Context, tokens.Name) error { return nil }
 
 func (a *around) Names(context.Context) ([]tokens.Name, error) { return nil, nil }
 
-// agent starts after a time, reads a token as Vault Agent does, and hands each answer to check.
+// agent starts after a time, reads a token as Vault Agent does, and passes each answer to check.
 func (a *around) agent(t *testing.T, e *tokens.Engine, start time.Duration, name tokens.Name, check func(tokens.Answer)) {
 	time.Sleep(start)
 	for time.Since(a.begun) <= a.fleet.Horizon {
@@ -81,8 +81,8 @@ func (a *around) agent(t *testing.T, e *tokens.Engine, start time.Duration, name
 	}
 }
 
-// TestModelAgreesWithEngine runs the simulation's fleet against the engine itself, and compares every
-// token's times, every ttl, and the counts with those of many simulations.
+// TestModelAgreesWithEngine runs the simulation's fleet against the engine itself. It compares every token's times,
+// every ttl, and the counts with many simulations.
 func TestModelAgreesWithEngine(t *testing.T) {
 	for _, f := range []Fleet{
 		{Lifetime: 20 * time.Second},
@@ -93,7 +93,7 @@ func TestModelAgreesWithEngine(t *testing.T) {
 		{Lifetime: 24 * time.Hour},
 	} {
 		f.Brokers, f.Servers, f.Latency = 100, 10, 200*time.Millisecond
-		f.Horizon = min(10*f.Lifetime, max(100*time.Hour, 4*f.Lifetime)) // long ones take long to simulate
+		f.Horizon = min(10*f.Lifetime, max(100*time.Hour, 4*f.Lifetime)) // long lifetimes are slow to simulate
 		t.Run(short(f.Lifetime)+" "+f.start(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { compareWithEngine(t, f) })
 		})
@@ -111,13 +111,13 @@ func compareWithEngine(t *testing.T, f Fleet) {
 
 	obtainEarlier(t, e, f)
 	var mu sync.Mutex
-	var shares []float64 // of its range: the range of each drawn ttl
+	var shares []float64 // each drawn ttl's position in its range
 	check := func(answer tokens.Answer) {
 		now := time.Since(a.begun)
 		a.mu.Lock()
 		asked := a.asked[answer.AccessToken]
 		a.mu.Unlock()
-		// The token's own refresh time is drawn: all else follows from it.
+		// The token's own refresh time is random, and the rest follows from it.
 		held := newToken(asked, f.Lifetime, f.Latency, 0)
 		refreshAt := answer.RefreshAt.Sub(a.begun)
 		if soonest := newToken(asked, f.Lifetime, f.Latency, 1).refreshAt; refreshAt < soonest || refreshAt > held.refreshAt {
@@ -147,11 +147,11 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	}
 	agents.Wait()
 	e.Close()
-	synctest.Wait() // requests in flight end within the bubble and no longer count
+	synctest.Wait() // requests under way end within the bubble, and are not counted
 
 	slices.Sort(shares)
 	for _, q := range []float64{0.1, 0.25, 0.5, 0.75, 0.9} {
-		// A short range has few whole seconds, and so wide steps.
+		// A short range has few whole seconds, so its steps are wide.
 		if got, off := shares[int(q*float64(len(shares)))], 0.05+1/(margin(f.Lifetime)/3).Seconds(); got < q-off || got > q+off {
 			t.Errorf("quantile %.2f of the ttl's jitter is at %.3f of its range, want an even spread", q, got)
 		}
@@ -159,8 +159,8 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	got := newTotals(f, a.reads, a.fetches, a.writes)
 	least, most := simulatedTotals(f)
 	for i, what := range totalNames {
-		// The simulations' range says how far chance goes in some hundred draws; half of it more to
-		// both sides is where it does not go.
+		// The simulations' range shows the effect of chance in some hundred draws. Widened by half on both sides, it
+		// also covers rarer effects.
 		more := (most[i]-least[i])/2 + 1
 		if got[i] < least[i]-more || got[i] > most[i]+more {
 			t.Errorf("%s: %d, of %d simulations %d to %d", what, got[i], simulations, least[i], most[i])
@@ -169,23 +169,23 @@ func compareWithEngine(t *testing.T, f Fleet) {
 	}
 }
 
-// simulations is how many a run of the engine is compared with.
+// simulations is the number of simulations with which a run of the engine is compared.
 const simulations = 200
 
-// totals are the figures of a run that are compared.
+// totals are the compared figures of a run.
 type totals [4]int
 
 var totalNames = [len(totals{})]string{"reads", "requests", "writes", "most reads in a tenth of the margin"}
 
-// newTotals counts the peak by a tenth of the margin, so that it is no matter of chance alone.
+// newTotals counts the peak in bins of a tenth of the margin, so that chance alone does not decide it.
 func newTotals(f Fleet, reads, fetches, writes []int32) totals {
 	bin := max(1, int(margin(f.Lifetime)/(10*time.Second)))
 	started := int((&Load{Fleet: f}).started() / time.Second)
 	return totals{sum(reads), sum(fetches), sum(writes), peakOf(reads[started:], bin)}
 }
 
-// simulatedTotals are the least and the most of many simulations, since one alone is a matter of chance
-// as much as one run of the engine is.
+// simulatedTotals returns the least and the most of many simulations, because a single one varies by chance as much
+// as a run of the engine does.
 func simulatedTotals(f Fleet) (least, most totals) {
 	for f.Seed = range simulations {
 		l := Simulate(f, Engine)
@@ -199,7 +199,7 @@ func simulatedTotals(f Fleet) (least, most totals) {
 	return least, most
 }
 
-// obtainEarlier obtains the tokens of a fleet at random before its agents start.
+// obtainEarlier gets the tokens of a fleet at random times before its agents start.
 func obtainEarlier(t *testing.T, e *tokens.Engine, f Fleet) {
 	if f.Before == 0 {
 		return
@@ -221,7 +221,7 @@ func obtainEarlier(t *testing.T, e *tokens.Engine, f Fleet) {
 // almost1 is the end of the interval of random draws.
 const almost1 = 1 - 1e-12
 
-// peakOf is the most in any bin of so many seconds.
+// peakOf returns the largest sum in any bin of this many seconds.
 func peakOf(series []int32, bin int) int {
 	most := 0
 	for in := range slices.Chunk(series, bin) {

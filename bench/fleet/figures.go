@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Figures sum up how often something happens.
+// Figures summarize how often something happens.
 type Figures struct {
 	Average       float64 `json:"average_per_second"` // without the start
-	Start         int32   `json:"peak_at_start"`      // the most in a second while agents start
+	Start         int32   `json:"peak_at_start"`      // most per second while agents start
 	FirstInterval int32   `json:"peak_in_first_interval"`
-	Later         int32   `json:"peak_later"` // in the last two lifetimes of the time looked at
+	Later         int32   `json:"peak_later"` // in the last two lifetimes of the simulation
 }
 
 // A Result holds the figures of a fleet under a scheme.
@@ -19,7 +19,7 @@ type Result struct {
 	Scheme   string  `json:"scheme"`
 	Lifetime float64 `json:"token_lifetime_seconds"`
 	Spread   float64 `json:"start_spread_seconds"`
-	Before   float64 `json:"tokens_obtained_before_seconds"` // within so long before the start; 0: at the start
+	Before   float64 `json:"tokens_obtained_before_seconds"` // within this time before the start; 0: at the start
 	Hours    float64 `json:"simulated_hours"`
 	Reads    Figures `json:"reads"`
 	Fetches  Figures `json:"authorization_server_requests"`
@@ -28,7 +28,7 @@ type Result struct {
 	Expired  float64 `json:"share_of_time_with_expired_token"`
 }
 
-// Result sums the load up.
+// Result summarizes the load.
 func (l *Load) Result() Result {
 	pairs := float64(l.Fleet.Brokers * l.Fleet.Servers)
 	reads := pairs * l.readRate.perSecond()
@@ -51,7 +51,7 @@ func (l *Load) Result() Result {
 	}
 }
 
-// figures finds the peaks of a series.
+// figures returns the average and the peaks of a series.
 func (l *Load) figures(series []int32, average float64) Figures {
 	started := int(l.started() / time.Second)
 	lifetime := int(l.Fleet.Lifetime / time.Second)
@@ -64,12 +64,12 @@ func (l *Load) figures(series []int32, average float64) Figures {
 	}
 }
 
-// started is when all agents have started, and the first tokens are there.
+// started returns the time by which all agents have started and the first tokens exist.
 func (l *Load) started() time.Duration {
 	return (l.Fleet.Spread + l.Fleet.Latency + 2*time.Second).Truncate(time.Second)
 }
 
-// start describes how a fleet's agents start.
+// start describes how the agents of a fleet start.
 func (f Fleet) start() string {
 	how := "at once"
 	if f.Spread > 0 {
@@ -81,7 +81,7 @@ func (f Fleet) start() string {
 	return how
 }
 
-// short is a duration without zero parts: 5m, not 5m0s.
+// short formats a duration without zero parts: 5m, not 5m0s.
 func short(d time.Duration) string {
 	switch {
 	case d%time.Hour == 0:

@@ -1,28 +1,28 @@
-// Package fleet works out what a fleet of Vault Agents asks of Vault and of authorization servers,
-// for three ways in which a secrets engine may answer a read.
+// Package fleet computes the requests of a fleet of Vault Agents to Vault and to authorization servers, for three
+// ways in which a secrets engine may answer a read.
 //
 // # Model
 //
-// Each broker has a Vault Agent with a template for each MCP server. The brokers share the servers'
-// tokens. An agent reads the tokens of all its servers when it starts. From then on the reads of a
-// token follow each other by the rule of Vault Agent for the answer given:
+// Each broker has a Vault Agent with a template for each MCP server. The brokers share the servers' tokens. An agent
+// reads the tokens of all its servers when it starts. Then it repeats the read of each token by Vault Agent's rule
+// for the answer:
 //
-//   - Engine: this project's engine. The answer has a ttl and the agent reads again after ttl+1 s.
+//   - Engine: this project's engine. The answer has a ttl, and the agent reads again after ttl+1 s.
 //     Each server has one token, refreshed ahead of its end, with the formulas of internal/tokens.
 //     A refresh is one request to the authorization server and one storage write.
-//   - LeasePerRead: an engine that obtains a token for each read and answers with a lease of the
+//   - LeasePerRead: an engine that gets a token for each read and answers with a lease of the
 //     token's lifetime. The agent reads again after 85 to 95 % of it, drawn each time. A read is
 //     one request to the authorization server, and two storage writes: the lease, which holds a
 //     copy of the token, and its index entry. Two more follow when the lease ends.
-//   - Polling: an engine that says nothing of when to read again, as KV v2 does. The agent reads
+//   - Polling: an engine whose answer does not say when to read again, as KV v2's. The agent reads
 //     again after 85 to 95 % of five minutes. The tokens are those of Engine.
 //
-// The first tokens are obtained for the first readers, and so all at the same time, or with
-// Fleet.Before by config writes at different times. Leases are always for readers.
+// The first readers get the first tokens, and so all at the same time. With Fleet.Before, config writes get them at
+// different times. Leases are always for readers.
 //
-// Reads take no time and never fail; an authorization server answers after Fleet.Latency. So
-// the counts are what a fleet offers, whether or not a Vault of some size takes it. Not counted are what
-// an agent does once, when it starts, whatever the engine: a login, and for each path a look at its mount.
+// Reads take no time and never fail. An authorization server answers after Fleet.Latency. So the counts are the load
+// of a fleet, whether or not a particular Vault can serve it. They exclude an agent's login and its look-up of each
+// path's mount, which happen once, when it starts, with any engine.
 package fleet
 
 import (
@@ -36,13 +36,13 @@ type Fleet struct {
 	Servers  int
 	Lifetime time.Duration // of the tokens
 	Spread   time.Duration // the agents start at random within this time
-	Before   time.Duration // the first tokens were obtained at random within this time before; 0: by the first readers
-	Horizon  time.Duration // how long to look; at least three lifetimes for a Result
+	Before   time.Duration // the first tokens were obtained at random within this time before the start; 0: by the first readers
+	Horizon  time.Duration // duration of the simulation; a Result needs at least three lifetimes
 	Latency  time.Duration // of the authorization servers
 	Seed     uint64
 }
 
-// A Scheme is how a secrets engine answers a read.
+// A Scheme is a secrets engine's way to answer a read.
 type Scheme int
 
 // The schemes are described in the package's documentation.
@@ -56,7 +56,7 @@ func (s Scheme) String() string {
 	return [...]string{"this engine", "lease for each read", "polling"}[s]
 }
 
-// pollEvery is the interval at which Vault Agent reads a secret that has neither lease nor ttl
+// pollEvery is the interval at which Vault Agent reads a secret without a lease or a ttl
 // (static_secret_render_interval).
 const pollEvery = 5 * time.Minute
 
@@ -68,16 +68,16 @@ type Load struct {
 	Reads   []int32 // of tokens
 	Fetches []int32 // requests to authorization servers
 	Writes  []int32 // storage writes of tokens or leases
-	Copies  int     // the most copies of tokens in storage at a time
+	Copies  int     // largest number of copies of tokens in storage at a time
 
-	readRate rate    // of one agent, of one token
-	newRate  rate    // of new tokens, of one server
-	held     float64 // seconds that agents held tokens
+	readRate rate    // one agent's reads of one token
+	newRate  rate    // new tokens of one server
+	held     float64 // seconds for which agents held tokens
 	expired  float64 // of these, seconds after the token's end
-	copies   []int32 // by how much the number of copies changes
+	copies   []int32 // changes of the number of copies
 }
 
-// rate is a number of events in a time, of which each takes its part.
+// rate is a number of events and the time in which they happened.
 type rate struct {
 	events  int
 	seconds float64
@@ -95,7 +95,7 @@ func (r *rate) perSecond() float64 {
 	return float64(r.events) / r.seconds
 }
 
-// Simulate works out the load. The same fleet gives the same load each time.
+// Simulate computes the load. The same fleet gives the same load each time.
 func Simulate(f Fleet, scheme Scheme) *Load {
 	seconds := int(f.Horizon/time.Second) + 1
 	l := &Load{
@@ -107,7 +107,7 @@ func Simulate(f Fleet, scheme Scheme) *Load {
 	starts := make([]time.Duration, f.Brokers)
 	first := f.Horizon
 	for i := range starts {
-		// Agents that start "at once" do so within a second.
+		// Agents that start "at once" do so within one second.
 		starts[i] = time.Duration(rng.Float64() * float64(f.Spread+time.Second))
 		first = min(first, starts[i])
 	}
@@ -129,11 +129,11 @@ func Simulate(f Fleet, scheme Scheme) *Load {
 	return l
 }
 
-// history is a server's tokens in the time looked at: the first is obtained for the first reader or
-// before, each of the others when the one before is due.
+// history returns a server's tokens during the simulation. The first is obtained for the first reader or earlier, and
+// each of the others when its predecessor becomes due.
 func (l *Load) history(rng *rand.Rand, first time.Duration) []token {
 	var tokens []token
-	l.count(l.copies, first, 1) // each replaces the one before
+	l.count(l.copies, first, 1) // each token replaces its predecessor
 	begin := first
 	if l.Fleet.Before > 0 {
 		begin = -time.Duration(rng.Float64() * float64(l.Fleet.Before))
@@ -168,7 +168,7 @@ func (l *Load) follow(rng *rand.Rand, tokens []token, start time.Duration) {
 			}
 			held = tokens[0]
 		}
-		answered = max(at, held.obtained) // who reads before there is a token waits for it
+		answered = max(at, held.obtained) // a reader before the first token waits for it
 		at = answered + l.wait(rng, held, answered)
 	}
 	expired += held.over(answered, l.Fleet.Horizon)
@@ -177,7 +177,7 @@ func (l *Load) follow(rng *rand.Rand, tokens []token, start time.Duration) {
 	l.expired += expired.Seconds()
 }
 
-// lease counts the requests and storage writes of a lease for one read.
+// lease counts the requests and storage writes for the lease of one read.
 func (l *Load) lease(at time.Duration) token {
 	t := newToken(at, l.Fleet.Lifetime, l.Fleet.Latency, 0)
 	l.count(l.Fetches, at, 1)
@@ -189,8 +189,8 @@ func (l *Load) lease(at time.Duration) token {
 	return t
 }
 
-// wait returns how long an agent waits before it reads a secret again that it got at now, by Vault
-// Agent's rules (consul-template's leaseCheckWait).
+// wait returns how long an agent waits before it reads again a secret obtained at now, by Vault Agent's rules
+// (consul-template's leaseCheckWait).
 func (l *Load) wait(rng *rand.Rand, t token, now time.Duration) time.Duration {
 	draw := rng.Float64()
 	switch l.Scheme {
@@ -203,12 +203,12 @@ func (l *Load) wait(rng *rand.Rand, t token, now time.Duration) time.Duration {
 	}
 }
 
-// ofLease returns the time after which Vault Agent reads a secret again whose lease can't be renewed.
+// ofLease returns the time after which Vault Agent reads again a secret whose lease is not renewable.
 func ofLease(lease time.Duration, draw float64) time.Duration {
 	return time.Duration((0.85 + 0.1*draw) * float64(lease))
 }
 
-// count adds n to a series at a time, unless that is not looked at.
+// count adds n to a series at a time, if the time is within the simulation.
 func (l *Load) count(series []int32, at time.Duration, n int32) {
 	if i := int(at / time.Second); at >= 0 && i < len(series) {
 		series[i] += n

@@ -32,12 +32,12 @@ func TestSameSeedGivesSameLoad(t *testing.T) {
 	}
 }
 
-// Token requests and storage writes must not depend on the number of brokers, except in the scheme with a
-// lease for each read.
+// The numbers of token requests and storage writes must not depend on the number of brokers, except with a lease per
+// read.
 func TestLoadOfEachScheme(t *testing.T) {
 	f := Fleet{Brokers: 30, Servers: 4, Lifetime: 5 * time.Minute, Horizon: 2 * time.Hour, Latency: 200 * time.Millisecond}
 	pairs := f.Brokers * f.Servers
-	// A token is refreshed 217.5 to 225 s after it was asked for.
+	// A token is refreshed 217.5 to 225 s after its request.
 	leastTokens, mostTokens := f.Servers*(7200/225), f.Servers*(7200/217+1)
 	for _, scheme := range schemes {
 		t.Run(scheme.String(), func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestLoadOfEachScheme(t *testing.T) {
 			r := l.Result()
 			reads, fetches, writes := sum(l.Reads), sum(l.Fetches), sum(l.Writes)
 			if scheme == LeasePerRead {
-				// Those leases that have not ended have yet to cost two writes.
+				// Each lease that has not ended lacks its last two writes.
 				if open := 4*fetches - writes; fetches != reads || open < 0 || open > 2*2*pairs {
 					t.Errorf("%d requests and %d writes for %d reads, want one and four for each", fetches, writes, reads)
 				}
@@ -63,7 +63,7 @@ func TestLoadOfEachScheme(t *testing.T) {
 			if least := pairs * (7200/286 + 1); reads < least {
 				t.Errorf("%d reads, want at least %d", reads, least)
 			}
-			// Of a token with 75 to 300 s to live, held for 255 to 285 s.
+			// Polling holds tokens for 255 to 285 s although they have only 75 to 300 s to live.
 			if expired := r.Expired > 0; expired != (scheme == Polling) {
 				t.Errorf("brokers hold expired tokens for %.1f%% of the time", 100*r.Expired)
 			}

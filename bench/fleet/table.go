@@ -8,8 +8,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// Tables prints the reads for each way to start, and the other figures for the first way. The results of
-// each way are in the same order.
+// Tables prints the reads for each way to start, and the other figures for the first way. Each way has its results in
+// the same order.
 func Tables(w io.Writer, starts [][]Result) {
 	if len(starts) == 0 {
 		return
@@ -63,7 +63,7 @@ func Tables(w io.Writer, starts [][]Result) {
 	}, costs...)
 }
 
-// inWords is a duration as text has it: 5 min.
+// inWords formats a duration for text: 5 min.
 func inWords(d time.Duration) string {
 	if d%time.Hour == 0 {
 		return fmt.Sprintf("%d h", d/time.Hour)

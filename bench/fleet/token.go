@@ -2,17 +2,17 @@ package fleet
 
 import "time"
 
-// token holds the times of a tokens.Token that decide when it is read and refreshed, counted from the
-// simulation's start. The formulas are those of internal/tokens/token.go, with the random draws
-// handed in; TestModelAgreesWithEngine compares the two.
+// token holds the times of a tokens.Token that decide its reads and refreshes, counted from the start of the
+// simulation. The formulas are those of internal/tokens/token.go, with the random draws as parameters.
+// TestModelAgreesWithEngine compares the two.
 type token struct {
-	obtained  time.Duration // when readers can have it
+	obtained  time.Duration // when readers can get it
 	refreshAt time.Duration
 	expires   time.Duration
 	lifetime  time.Duration
 }
 
-// newToken is the token that is asked for at a time. draw, in [0, 1), is the jitter of its refresh.
+// newToken returns the token requested at a time. draw, in [0, 1), is the jitter of its refresh.
 func newToken(at, lifetime, latency time.Duration, draw float64) token {
 	m := margin(lifetime)
 	early := time.Duration(draw * float64(m/10))
@@ -24,12 +24,12 @@ func newToken(at, lifetime, latency time.Duration, draw float64) token {
 	}
 }
 
-// margin is how long before its end a token is refreshed.
+// margin returns how long before its end a token is refreshed.
 func margin(lifetime time.Duration) time.Duration {
 	return max(lifetime/4, min(30*time.Second, lifetime/2))
 }
 
-// ttl is the ttl of an answer at now, in whole seconds. draw, in [0, 1), is the answer's jitter.
+// ttl returns the ttl of an answer at now, in whole seconds. draw, in [0, 1), is the answer's jitter.
 func (t token) ttl(now time.Duration, draw float64) time.Duration {
 	wait := 3 * time.Second // the refresh is under way
 	if t.refreshAt > now {
@@ -40,15 +40,15 @@ func (t token) ttl(now time.Duration, draw float64) time.Duration {
 	return max(time.Second, min(wait, left-2*time.Second))
 }
 
-// over is how much of a time comes after the token's end.
+// over returns the part of a period that lies after the token's end.
 func (t token) over(from, to time.Duration) time.Duration {
 	return max(0, to-max(from, t.expires))
 }
 
-// roundDown is d, which may be negative, rounded down to a second.
+// roundDown returns d, which may be negative, rounded down to a second.
 func roundDown(d time.Duration) time.Duration { return -wholeSeconds(-d) }
 
-// wholeSeconds is d rounded up to a second.
+// wholeSeconds returns d rounded up to a second.
 func wholeSeconds(d time.Duration) time.Duration {
 	up := d.Truncate(time.Second)
 	if up < d {

@@ -1,8 +1,7 @@
-// Package floor is the least that an external secrets engine can do: a read that answers a
-// constant. So a read costs only the work of Vault, the plugin boundary and the framework.
+// Package floor is the least work of an external secrets engine: a read that answers a constant. Such a read costs
+// only the work of Vault, the plugin boundary and the framework.
 //
-// It knows the replication state without asking Vault at each request, as the engine it is
-// compared with does.
+// Like the engine it is compared with, it knows the replication state without asking Vault at each request.
 package floor
 
 import (
@@ -16,7 +15,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Answer is a token response of made-up values, with an access token of the given size.
+// Answer is a token response of invented values, with an access token of the given size.
 func Answer(tokenBytes int, scope string) map[string]any {
 	token := strings.Repeat("x", tokenBytes)
 	return map[string]any{
@@ -32,13 +31,13 @@ func Answer(tokenBytes int, scope string) map[string]any {
 	}
 }
 
-// Path is the only path of the plugin: as long as the token path of a config named "reads".
+// Path is the plugin's only path. It is as long as the token path of a config named "reads".
 const Path = "token/reads"
 
-// Version is reported to Vault, so that audit log entries are as long as those of the measured plugin.
+// Version is reported to Vault. It makes audit log entries as long as those of the measured plugin.
 const Version = "v0.1.0"
 
-// Factory makes backends whose only path answers answer.
+// Factory makes backends that return answer at their only path.
 func Factory(answer map[string]any) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 		c := *conf
@@ -61,7 +60,7 @@ func Factory(answer map[string]any) logical.Factory {
 	}
 }
 
-// systemView is Vault's, but remembers the replication state for a few seconds.
+// systemView is Vault's system view, and remembers the replication state for a few seconds.
 type systemView struct {
 	logical.SystemView
 	known atomic.Pointer[known]

@@ -11,7 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// Main runs a command until it ends or is interrupted. If it fails the process exits with 1 and the error.
+// Main runs a command until it ends or is interrupted. If the command fails, Main prints the error and exits with
+// status 1.
 func Main(name string, run func(ctx context.Context) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)

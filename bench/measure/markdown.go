@@ -24,7 +24,7 @@ func Table(w io.Writer, header []string, rows ...[]string) {
 	}
 }
 
-// Count is a number without decimals, in groups of three digits.
+// Count formats a number without decimals, in groups of three digits.
 func Count[N int | int32 | int64 | float64](n N) string {
 	digits := strconv.FormatInt(int64(math.Round(math.Abs(float64(n)))), 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {
@@ -36,5 +36,5 @@ func Count[N int | int32 | int64 | float64](n N) string {
 	return digits
 }
 
-// Decimals is a number with so many decimals.
+// Decimals formats a number with this many decimals.
 func Decimals(n float64, decimals int) string { return strconv.FormatFloat(n, 'f', decimals, 64) }

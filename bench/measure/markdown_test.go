@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The commands' tables are pasted into the documentation.
+// Tables of the commands are pasted into the documentation.
 func TestTableIsMarkdown(t *testing.T) {
 	var out strings.Builder
 	Table(&out, []string{"readers", "", "", "reads/s"},

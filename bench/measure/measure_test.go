@@ -49,7 +49,7 @@ func TestIntervalHoldsTheMedian(t *testing.T) {
 	}
 }
 
-// The CPU time of this process and of its child is counted.
+// The CPU time of this process and its child is counted.
 func TestCPU(t *testing.T) {
 	burn := exec.Command("sh", "-c", "while :; do :; done")
 	if err := burn.Start(); err != nil {
@@ -71,7 +71,7 @@ func TestCPU(t *testing.T) {
 	t.Error("CPU time of a process and its child did not add up")
 }
 
-// Readers keep their connections, send the token, take the paths in turn, and count each read.
+// Readers keep their connections, send the token, read the paths in turn, and count each read.
 func TestReadersReadAndCount(t *testing.T) {
 	var served, connections atomic.Int64
 	var paths [2]atomic.Int64

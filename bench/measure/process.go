@@ -8,14 +8,14 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// CPU returns the CPU time that a process has used, in steps of a nanosecond. It reads /proc, which only Linux has.
+// CPU returns the CPU time used by a process, in nanoseconds. It reads /proc, so it works on Linux only.
 func CPU(pid int) (total time.Duration, err error) {
 	threads, err := procfs.AllThreads(pid)
 	if err != nil {
 		return 0, err
 	}
 	for _, thread := range threads {
-		// A thread that has just ended is left out: Go's threads hardly ever end.
+		// A thread that has just ended is left out. Go's threads hardly ever end.
 		if used, err := thread.Schedstat(); err == nil {
 			total += time.Duration(used.RunningNanoseconds)
 		}
@@ -23,7 +23,7 @@ func CPU(pid int) (total time.Duration, err error) {
 	return total, nil
 }
 
-// TreeCPU returns the CPU time that a process and its children have used.
+// TreeCPU returns the CPU time used by a process and its children.
 func TreeCPU(pid int) (time.Duration, error) {
 	total, err := CPU(pid)
 	if err != nil {
@@ -34,7 +34,7 @@ func TreeCPU(pid int) (time.Duration, error) {
 		return 0, err
 	}
 	for _, process := range all {
-		// A process that has just ended is not a child that counts.
+		// A process that has just ended is not counted as a child.
 		if stat, err := process.Stat(); err != nil || stat.PPID != pid {
 			continue
 		}
@@ -50,11 +50,11 @@ func TreeCPU(pid int) (time.Duration, error) {
 // Memory is the memory of a process, in bytes.
 type Memory struct {
 	Resident  int64 `json:"resident"`
-	Anonymous int64 `json:"anonymous"` // the part that is Go's heap and stacks, unused pages included; the rest are the binary's pages
+	Anonymous int64 `json:"anonymous"` // Go's heap and stacks, including unused pages; the rest is the binary's pages
 	Peak      int64 `json:"peak"`      // the highest Resident since ForgetPeak
 }
 
-// MemoryOf returns the memory of a process. It reads /proc, which only Linux has.
+// MemoryOf returns the memory of a process. It reads /proc, so it works on Linux only.
 func MemoryOf(pid int) (Memory, error) {
 	process, err := procfs.NewProc(pid)
 	if err != nil {
@@ -64,7 +64,7 @@ func MemoryOf(pid int) (Memory, error) {
 	return Memory{int64(status.VmRSS), int64(status.RssAnon), int64(status.VmHWM)}, err
 }
 
-// ForgetPeak restarts the count of a process's peak of memory (proc(5), clear_refs).
+// ForgetPeak restarts the count of a process's peak memory (proc(5), clear_refs).
 func ForgetPeak(pid int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 }

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A Reader reads over one kept connection, one read after the other. It costs as little as it can:
-// its requests are made beforehand, and answers are parsed as HTTP and thrown away.
+// A Reader makes reads over one kept connection, one after another. It uses little CPU: requests are made in advance,
+// and answers are only parsed as HTTP.
 type Reader struct {
 	conn     net.Conn
 	in       *bufio.Reader
@@ -24,8 +24,8 @@ type Reader struct {
 	next     int
 }
 
-// NewReader connects to a Vault at address, a base URL without TLS. The reader reads each path in
-// turn, such as "v1/secret/data/x", with the Vault token.
+// NewReader connects to a Vault at address, a base URL without TLS. The reader reads the paths in turn, such as
+// "v1/secret/data/x", with the Vault token.
 func NewReader(ctx context.Context, address, token string, paths ...string) (*Reader, error) {
 	base, err := url.Parse(address)
 	if err != nil {
@@ -55,7 +55,7 @@ func NewReader(ctx context.Context, address, token string, paths ...string) (*Re
 // Close closes the connection.
 func (r *Reader) Close() error { return r.conn.Close() }
 
-// Read does one read. Any answer but 200 is an error.
+// Read makes one read. A status other than 200 is an error.
 func (r *Reader) Read() error {
 	raw := r.requests[r.next]
 	r.next = (r.next + 1) % len(r.requests)
@@ -76,19 +76,19 @@ func (r *Reader) Read() error {
 	return nil
 }
 
-// A Series holds the reads of a group of readers in one round.
+// A Series holds the reads of one group of readers in one round.
 type Series struct {
-	Latencies []time.Duration // of all reads, in no order
+	Latencies []time.Duration // of all reads, unordered
 	Took      time.Duration
 }
 
-// Throughput is in reads a second.
+// Throughput returns the reads per second.
 func (s Series) Throughput() float64 { return float64(len(s.Latencies)) / s.Took.Seconds() }
 
-// Read lets groups of readers read side by side for a time, or until ctx ends, and gives a series
-// for each group. Each reader reads once at least.
+// Read lets groups of readers read concurrently for a time, or until ctx ends, and returns a series for each group.
+// Each reader makes at least one read.
 func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]Series, error) {
-	begun := time.Now() // before the time begins to run, so that no series took less
+	begun := time.Now() // before the timer starts, so that no series takes less than duration
 	ctx, cancel := context.WithTimeout(ctx, duration)
 	defer cancel()
 	var (
@@ -116,8 +116,7 @@ func Read(ctx context.Context, duration time.Duration, groups ...[]*Reader) ([]S
 	return series, failed
 }
 
-// until reads until ctx ends. The last read is finished and counted, so that slow reads are in the
-// figures.
+// until reads until ctx ends. It finishes and counts the last read, so that the figures include slow reads.
 func (r *Reader) until(ctx context.Context) ([]time.Duration, error) {
 	var latencies []time.Duration
 	for over := false; !over; over = ctx.Err() != nil {

@@ -15,19 +15,19 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// An Environment describes the machine and the versions that figures depend on.
+// An Environment describes the machine and the versions on which figures depend.
 type Environment struct {
 	Date  string `json:"date"`
 	Go    string `json:"go"`
 	Vault string `json:"vault"`
 	CPUs  int    `json:"cpus"`
-	// Processor is its model, if known.
+	// Processor is the processor's model, if known.
 	Processor string `json:"processor,omitempty"`
-	// Commit is the project's; with "-dirty" if files were changed since.
+	// Commit is the project's, with "-dirty" if files have changed since.
 	Commit string `json:"commit,omitempty"`
 }
 
-// Here describes the machine and a Vault.
+// Here describes this machine and a Vault.
 func Here(ctx context.Context, client *api.Client) (Environment, error) {
 	health, err := client.Sys().HealthWithContext(ctx)
 	if err != nil {
@@ -69,8 +69,7 @@ func (e Environment) String() string {
 	return fmt.Sprintf("Vault %s, %s, %d CPUs, %s", e.Vault, e.Go, e.CPUs, e.Date)
 }
 
-// WriteJSON writes results to the named file in dir, which it makes if there is none. An empty
-// dir is nowhere.
+// WriteJSON writes results to a file in dir, and makes dir if it is missing. If dir is empty, it writes nothing.
 func WriteJSON(dir, name string, results any) error {
 	if dir == "" {
 		return nil

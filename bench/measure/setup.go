@@ -20,11 +20,11 @@ import (
 // Scope is the scope of the measured tokens.
 const Scope = "tools:list tools:call"
 
-// lifetime is so long that a token is not refreshed during the measurement.
+// lifetime is so long that tokens are not refreshed during the measurement.
 const lifetime = time.Hour
 
-// MountCommand builds a command of bench/cmd into the bed's plugin directory, and mounts it under each of the names,
-// in Vault's catalog as "vault-plugin-" and the name.
+// MountCommand builds a command of bench/cmd into the bed's plugin directory, and mounts it under each name. In
+// Vault's catalog, it is "vault-plugin-" followed by the name.
 func MountCommand(ctx context.Context, b *bed.Bed, command string, args []string, names ...string) error {
 	root, err := b.Vault.Root()
 	if err != nil {
@@ -55,7 +55,7 @@ func MountCommand(ctx context.Context, b *bed.Bed, command string, args []string
 	return nil
 }
 
-// Configure writes a config at a mount of the plugin, for a client and a resource of its own, and returns its token.
+// Configure writes a config at a mount of the plugin, for a new client and a new resource, and returns its token.
 func Configure(ctx context.Context, b *bed.Bed, mount, name string) (accessToken string, err error) {
 	root, err := b.Vault.Root()
 	if err != nil {
@@ -89,8 +89,8 @@ func Configure(ctx context.Context, b *bed.Bed, mount, name string) (accessToken
 	return accessToken, nil
 }
 
-// LogIn makes an AppRole with a policy, logs in to it, and returns the Vault token. Without withDefault it has no other
-// policy, Vault's default one included.
+// LogIn makes an AppRole with a policy, logs in to it, and returns the Vault token. Without withDefault, the token
+// has no other policy, not even Vault's default policy.
 func LogIn(ctx context.Context, b *bed.Bed, role, policy string, withDefault bool) (token string, err error) {
 	root, err := b.Vault.Root()
 	if err != nil {
@@ -110,7 +110,7 @@ func LogIn(ctx context.Context, b *bed.Bed, role, policy string, withDefault boo
 	if id, err = b.Vault.Login(ctx, role); err != nil {
 		return "", err
 	}
-	// Only the default policy permits a token to look itself up.
+	// Only the default policy permits a token's look-up of itself.
 	self, err := id.Client.Auth().Token().LookupSelfWithContext(ctx)
 	if err == nil {
 		return "", fmt.Errorf("the token that is to have one policy has %v", self.Data["policies"])

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Quantile is the q-th quantile of values, by nearest rank; NaN of none.
+// Quantile returns the q-th quantile of values by nearest rank, or NaN if values is empty.
 func Quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()
@@ -16,7 +16,7 @@ func Quantile(values []float64, q float64) float64 {
 	return sorted[min(max(int(math.Ceil(q*float64(len(sorted))))-1, 0), len(sorted)-1)]
 }
 
-// Median is the middle value, or the mean of the two in the middle; NaN of none.
+// Median returns the middle value, or the mean of the two in the middle, or NaN if values is empty.
 func Median(values []float64) float64 {
 	n := len(values)
 	if n == 0 {
@@ -26,7 +26,7 @@ func Median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// Milliseconds is a quantile of latencies.
+// Milliseconds returns a quantile of latencies in milliseconds.
 func Milliseconds(latencies []time.Duration, q float64) float64 {
 	ms := make([]float64, len(latencies))
 	for i, l := range latencies {

@@ -1,5 +1,5 @@
-// Command fleet simulates the requests of a fleet of Vault Agents to Vault and to authorization servers
-// under three kinds of secrets engine, see package fleet. The same seed gives the same figures.
+// Command fleet simulates the requests of a fleet of Vault Agents to Vault and to authorization servers with three
+// kinds of secrets engine, see package fleet. The same seed gives the same figures.
 package main
 
 import (
@@ -21,7 +21,7 @@ var (
 	// starts are the ways in which agents start.
 	starts = []struct {
 		spread  time.Duration
-		earlier bool // the tokens were obtained at random within a lifetime before
+		earlier bool // the first tokens were obtained at random within the previous lifetime
 	}{{}, {spread: 10 * time.Minute}, {earlier: true}}
 )
 
@@ -76,7 +76,7 @@ func run(o options) error {
 				continue
 			}
 			err := fleet.DrawReads(o.plots, loads)
-			if lifetime == time.Hour { // the others look alike
+			if lifetime == time.Hour { // the plots for other lifetimes look alike
 				err = errors.Join(err, fleet.DrawLoad(o.plots, here))
 			}
 			if err != nil {
@@ -106,7 +106,7 @@ Each reader has a lease of its own.
 	return os.WriteFile(filepath.Join(o.out, "fleet.json"), append(content, '\n'), 0o644)
 }
 
-// simulate works out the load of a fleet under each scheme.
+// simulate computes the load of a fleet for each scheme.
 func simulate(f fleet.Fleet) ([]*fleet.Load, []fleet.Result) {
 	loads := make([]*fleet.Load, len(schemes))
 	results := make([]fleet.Result, len(schemes))

@@ -1,4 +1,4 @@
-// Command floor-plugin is the floor as a plugin process that Vault starts, see package floor.
+// Command floor-plugin runs package floor as a plugin of Vault.
 package main
 
 import (

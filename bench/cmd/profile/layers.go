@@ -8,10 +8,10 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// A layer is a group of functions with one purpose. Each sample of a profile goes to one layer. The stack
-// is searched from the innermost call outwards, and the first function whose name begins with a prefix of a
-// layer decides. A function that no layer names, such as memory allocation or a system call, counts for its
-// caller. If several layers match one function, the first in the table decides.
+// A layer is a group of functions with one purpose. Each sample of a profile belongs to one layer. Its stack is
+// searched from the innermost call outwards, and the first function whose name has a prefix of a layer decides. Other
+// functions, such as memory allocation or a system call, belong to their caller. If several layers match a function,
+// the first in the table wins.
 type layer struct {
 	name  string
 	short string // for the plot
@@ -23,18 +23,18 @@ const (
 	ourModule   = "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 )
 
-// runtimeLayer is the Go runtime's work outside calls. Work within a call, such as allocating, counts for
-// the caller.
+// runtimeLayer is the Go runtime's work outside of calls. Work within a call, such as allocation, belongs to the
+// caller.
 var runtimeLayer = layer{"garbage collection and scheduling", "GC and\nscheduling", []string{
 	"runtime.bgscavenge", "runtime.bgsweep", "runtime.deductSweepCredit", "runtime.findRunnable", "runtime.gcAssistAlloc",
 	"runtime.gcBgMarkWorker", "runtime.gcDrain", "runtime.gcStart", "runtime.gopreempt_m", "runtime.mcall",
 	"runtime.mstart", "runtime.schedule", "runtime.sysmon", "runtime.wbBufFlush",
 }}
 
-// other takes the samples that match no layer.
+// other is the layer of samples that match no layer.
 const other = "other"
 
-// vaultLayers are those of Vault's process.
+// vaultLayers are the layers of Vault's process.
 var vaultLayers = []layer{
 	runtimeLayer,
 	{"JSON of the response", "JSON", []string{vaultModule + "http.respond"}},
@@ -54,7 +54,7 @@ var vaultLayers = []layer{
 	{"routing, quotas and the rest of Vault's core", "core", []string{vaultModule + "vault.(*Core)", vaultModule + "vault.(*Router)", vaultModule + "vault/quotas"}},
 }
 
-// pluginLayers are those of the plugin's process.
+// pluginLayers are the layers of the plugin's process.
 var pluginLayers = []layer{
 	runtimeLayer,
 	{"ours", "ours", []string{ourModule}},
@@ -69,7 +69,7 @@ var pluginLayers = []layer{
 func layerOf(sample *profile.Sample, layers []layer) string {
 	runtimeAlone := true
 	for _, location := range sample.Location { // the innermost call comes first
-		for _, line := range location.Line { // and of calls that were inlined too
+		for _, line := range location.Line { // including inlined calls
 			if line.Function == nil {
 				continue
 			}
@@ -93,16 +93,15 @@ func layerOf(sample *profile.Sample, layers []layer) string {
 // A share is a layer's part of a profile.
 type share struct {
 	Layer   string  `json:"layer"`
-	Samples int64   `json:"samples,omitempty"` // of CPU, that the rest is worked out from
+	Samples int64   `json:"samples,omitempty"` // CPU samples from which the other fields are computed
 	Percent float64 `json:"percent"`
 	PerRead float64 `json:"per_read"`
 }
 
-// attribute divides a profile's values of the given type, such as "cpu", among layers, and total, of
-// a read, with them.
+// attribute divides among the layers a profile's values of the given type, such as "cpu", and the total for a read.
 func attribute(p *profile.Profile, valueType string, layers []layer, total float64) ([]share, error) {
 	index := indexOf(p, valueType)
-	count := indexOf(p, "samples") // profiles of CPU have them
+	count := indexOf(p, "samples") // only CPU profiles have samples
 	if index < 0 {
 		return nil, fmt.Errorf("the profile has no values of type %s", valueType)
 	}
@@ -141,7 +140,7 @@ func indexOf(p *profile.Profile, valueType string) int {
 	return -1
 }
 
-// parse reads a profile and, if there is one, takes an earlier one off it.
+// parse reads a profile. If earlier is set, it subtracts that profile.
 func parse(raw, earlier []byte) (*profile.Profile, error) {
 	p, err := profile.Parse(bytes.NewReader(raw))
 	if err != nil || earlier == nil {
@@ -155,7 +154,7 @@ func parse(raw, earlier []byte) (*profile.Profile, error) {
 	return profile.Merge([]*profile.Profile{p, before})
 }
 
-// merge makes one profile of several.
+// merge combines several profiles.
 func merge(raws [][]byte) (*profile.Profile, error) {
 	var all []*profile.Profile
 	for _, raw := range raws {

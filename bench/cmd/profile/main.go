@@ -1,6 +1,6 @@
-// Command profile shows how the CPU time of a warm token read on a real Vault divides: by process, and
-// within Vault and the plugin by layer, from profiles of both that are taken while readers read. It also
-// says how much the plugin allocates for a read.
+// Command profile shows where a warm token read on a real Vault spends its CPU time: by process, and within Vault and
+// the plugin by layer, from profiles of both taken while readers read. It also shows how much the plugin allocates
+// per read.
 //
 // The figures do not change its exit status.
 package main
@@ -20,7 +20,7 @@ type options struct {
 	Readers  int           `json:"readers"`
 	Windows  int           `json:"windows"`
 	Duration time.Duration `json:"-"`
-	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Seconds  float64       `json:"seconds"` // the flag's Duration, for JSON
 	out      string
 	plots    string
 	profiles string
@@ -39,7 +39,7 @@ func main() {
 	measure.Main("profile", func(ctx context.Context) error { return run(ctx, o) })
 }
 
-// longest is less than Vault gives a request, that for its own profile among them.
+// longest is shorter than Vault's limit for a request, which also holds for the request for its profile.
 const longest = time.Minute
 
 func run(ctx context.Context, o options) error {

@@ -15,30 +15,30 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// warmUp is how long is read before anything is measured.
+// warmUp is the duration of reads before each measurement.
 const warmUp = 2 * time.Second
 
-// A results is all that was measured.
+// A results is everything measured.
 type results struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`
-	Profiled    window              `json:"profiled"` // with an audit log, while the profiles were taken
-	// CPU per read by layer, in µs, of the CPU that the processes took.
+	Profiled    window              `json:"profiled"` // with an audit log, during the profiles
+	// CPU per read by layer, in µs, out of the processes' CPU.
 	Vault  []share `json:"vault_cpu_us"`
 	Plugin []share `json:"plugin_cpu_us"`
-	// The plugin's allocations for a read.
+	// The plugin's allocations per read.
 	Objects    float64 `json:"plugin_objects_per_read"`
 	Bytes      float64 `json:"plugin_bytes_per_read"`
 	ObjectsBy  []share `json:"plugin_objects"`
 	BytesBy    []share `json:"plugin_bytes"`
-	ASRequests int     `json:"authorization_server_requests"` // in all, the first token's included
+	ASRequests int     `json:"authorization_server_requests"` // in total, including the first token's
 }
 
-// A window is a time of reading.
+// A window is a period of reading.
 type window struct {
 	Reads      int     `json:"reads"`
 	Throughput float64 `json:"reads_per_second"`
-	// CPU per read of the processes, in µs.
+	// The processes' CPU per read, in µs.
 	Vault   float64 `json:"vault_cpu_us"`
 	Plugin  float64 `json:"plugin_cpu_us"`
 	Readers float64 `json:"readers_cpu_us"`
@@ -67,7 +67,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	return r, err
 }
 
-// window has the readers read for s.Duration while meanwhile runs.
+// window makes the readers read for s.Duration while meanwhile runs.
 func (s *stage) window(ctx context.Context, meanwhile func(context.Context) error) (w window, err error) {
 	c, err := s.counters(ctx)
 	if err != nil {
@@ -106,15 +106,15 @@ func (s *stage) window(ctx context.Context, meanwhile func(context.Context) erro
 	for i, of := range []*float64{&w.Vault, &w.Plugin, &w.Readers} {
 		*of = float64(used[i].Microseconds()) / float64(w.Reads)
 	}
-	// The log would grow by some gigabytes.
+	// Otherwise the log would grow by some gigabytes.
 	return w, os.Truncate(s.bed.Vault.AuditLog, 0)
 }
 
-// profile profiles Vault and the plugin at once, in several windows: Vault ends a request for a profile
-// that takes longer than its own bound.
+// profile profiles Vault and the plugin together, in several windows, because Vault limits the duration of a request
+// for a profile.
 func (s *stage) profile(ctx context.Context, r *results) error {
 	var vault, plugin [][]byte
-	seconds := int(s.Duration.Seconds()) - 1 // readers are to be at work all the time
+	seconds := int(s.Duration.Seconds()) - 1 // so that readers read during the whole profile
 	allocationsBefore, err := s.fromPlugin(ctx, "allocations")
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *stage) profile(ctx context.Context, r *results) error {
 	return nil
 }
 
-// together is one window of several.
+// together combines several windows.
 func together(windows []window) (all window) {
 	for _, w := range windows {
 		all.Reads += w.Reads

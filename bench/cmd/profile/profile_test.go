@@ -10,13 +10,13 @@ import (
 	"github.com/google/pprof/profile"
 )
 
-// A stack is one sample's: the innermost call comes first.
+// A stack is the stack of one sample. The innermost call comes first.
 type stack struct {
 	calls string
 	value int64
 }
 
-// made is a profile of stacks.
+// made returns a profile of stacks.
 func made(stacks ...stack) *profile.Profile {
 	p := &profile.Profile{
 		SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
@@ -63,7 +63,7 @@ func TestSamplesGoToTheInnermostLayer(t *testing.T) {
 		name   string
 		stacks []stack
 		layers []layer
-		want   []float64 // in the order of the layers, then of no layer
+		want   []float64 // in the order of the layers; samples of no layer come last
 	}{
 		{"Vault", vault, vaultLayers, []float64{128 + 256 + 512, 2, 1, 4, 8, 16, 32, 64, 1024}},
 		{"plugin", plugin, pluginLayers, []float64{0, 1, 2, 4, 8, 16, 32, 0}},
@@ -102,7 +102,7 @@ func TestProfileWithoutValuesIsAnError(t *testing.T) {
 	}
 }
 
-// Allocations before the reads do not count.
+// Allocations before the reads are subtracted.
 func TestEarlierProfileIsTakenOff(t *testing.T) {
 	encode := func(p *profile.Profile) []byte {
 		var out bytes.Buffer
@@ -128,7 +128,7 @@ func TestEarlierProfileIsTakenOff(t *testing.T) {
 	}
 }
 
-// Windows of unlike length count by their reads.
+// Windows of different length are weighted by their reads.
 func TestWindowsTogether(t *testing.T) {
 	got := together([]window{
 		{Reads: 100, Throughput: 10, Vault: 4, Plugin: 2, Readers: 1}, {Reads: 300, Throughput: 30, Vault: 8, Plugin: 6, Readers: 5},

@@ -42,7 +42,7 @@ func (r *results) print() {
 	fmt.Println("\nOf n samples a figure is known to 2/√n of it, with a confidence of 95 %.")
 }
 
-// ranked returns the indexes of the shares that have samples, the largest share first.
+// ranked returns the indexes of the shares with samples, the largest share first.
 func ranked(shares []share) (places []int) {
 	for i, s := range shares {
 		if s.Samples > 0 {

@@ -19,20 +19,20 @@ import (
 
 const (
 	mount     = "mcp-profiled"
-	name      = "profile" // of the config, and of its client
+	name      = "profile" // of the config and its client
 	tokenPath = mount + "/token/" + name
 )
 
-// A stage is a Vault with the plugin and one token, and readers of it.
+// A stage is a Vault with the plugin and one token, and the token's readers.
 type stage struct {
 	options
 	bed     *bed.Bed
 	root    *api.Client
-	plugin  *http.Client // of the plugin's socket
+	plugin  *http.Client // connects to the plugin's socket
 	readers []*measure.Reader
 }
 
-const readers = "reader" // their role and policy
+const readers = "reader" // name of their role and policy
 
 func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	s := &stage{options: o, bed: b}
@@ -54,8 +54,8 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	return s, nil
 }
 
-// connect logs in and connects the readers. They must read soon: Vault closes a connection that sends
-// no request in its first ten seconds.
+// connect logs in and connects the readers. They must read soon: Vault closes a connection without a request in its
+// first ten seconds.
 func (s *stage) connect(ctx context.Context) error {
 	token, err := measure.LogIn(ctx, s.bed, readers, readers, true)
 	if err != nil {
@@ -85,12 +85,12 @@ func (s *stage) enablePlugin(ctx context.Context) error {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
-		DisableKeepAlives: true, // Vault may start another process
+		DisableKeepAlives: true, // because Vault may start another process
 	}}
 	return measure.MountCommand(ctx, s.bed, "profiled-plugin", []string{"-profile-socket=" + socket}, mount)
 }
 
-// fromPlugin reads a path of the plugin's socket.
+// fromPlugin requests a path from the plugin's socket.
 func (s *stage) fromPlugin(ctx context.Context, path string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/"+path, nil)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *stage) fromPlugin(ctx context.Context, path string) ([]byte, error) {
 type counters struct {
 	PID      int    `json:"pid"`
 	VaultPID int    `json:"vault_pid"`
-	Objects  uint64 `json:"objects"` // allocated since its start
+	Objects  uint64 `json:"objects"` // allocated since the process started
 	Bytes    uint64 `json:"bytes"`
 }
 
@@ -124,7 +124,7 @@ func (s *stage) counters(ctx context.Context) (c counters, err error) {
 	return c, json.Unmarshal(body, &c)
 }
 
-// vaultProfile is Vault's own CPU profile of some seconds.
+// vaultProfile returns Vault's own CPU profile of some seconds.
 func (s *stage) vaultProfile(ctx context.Context, seconds int) ([]byte, error) {
 	resp, err := s.root.Logical().ReadRawWithDataWithContext(ctx, "sys/pprof/profile",
 		map[string][]string{"seconds": {fmt.Sprint(seconds)}})

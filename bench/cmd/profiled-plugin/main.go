@@ -1,5 +1,5 @@
-// Command profiled-plugin is the plugin, in a process that can be profiled: Vault's API gives profiles
-// of Vault's own process alone. It serves Go's profiles and counters on a socket.
+// Command profiled-plugin is the plugin in a process that can be profiled: Vault's API only profiles Vault's own
+// process. It serves Go's profiles and counters on a socket.
 package main
 
 import (
@@ -24,12 +24,12 @@ import (
 	mcpoauth "github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth"
 )
 
-// sampled is how many bytes are allocated, on average, from one sample of the allocation profile to
-// the next: an eighth of Go's own, so that ten seconds of reads bring thousands of samples.
+// sampled is the average number of bytes between two samples of the allocation profile. It is an eighth of Go's
+// default, so that ten seconds of reads give thousands of samples.
 const sampled = 64 << 10
 
-// perSecond is how often a running thread is looked at for the CPU profile, as often as Linux counts
-// time: the plugin takes a small part of a CPU, and of 100 times a second little would be seen.
+// perSecond is the rate of the CPU profile in samples per second of a running thread. It is as high as Linux's timer
+// allows: the plugin uses a small part of a CPU, and Go's default of 100 would give few samples.
 const perSecond = 250
 
 func main() {
@@ -44,7 +44,7 @@ func main() {
 	}
 	err := plugin.ServeMultiplex(&plugin.ServeOpts{
 		BackendFactoryFunc: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-			// Vault asks short-lived processes of the plugin for its type and version.
+			// Vault starts short-lived processes of the plugin to get its type and version.
 			if !pluginutil.InMetadataMode() {
 				if err := serveProfiles(ctx, *socket); err != nil {
 					return nil, err
@@ -90,8 +90,8 @@ func cpuProfile(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// StartCPUProfile wants a rate of its own, and keeps the one that is set; Go then says on
-	// standard error that it can't be changed.
+	// StartCPUProfile tries to set its own rate. The rate set here stays, and Go reports on standard error that it
+	// cannot be changed.
 	runtime.SetCPUProfileRate(perSecond)
 	if err := pprof.StartCPUProfile(w); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -1,8 +1,8 @@
-// Command proxy compares the throughput of mcp-token-proxy with that of a bare httputil.ReverseProxy to the same MCP
-// server, the two in turns, and measures the memory of both with many open streams.
+// Command proxy compares the throughput of mcp-token-proxy with that of a bare httputil.ReverseProxy, alternately, in
+// front of the same MCP server. It also measures the memory of both with many open streams.
 //
-// The MCP server and Vault are handlers of this process: a proxy reads Vault once per ttl, so only the way of a
-// request through the proxy counts. The figures do not change the exit status.
+// The MCP server and Vault are handlers of this process: a proxy reads Vault once per ttl, so only a request's path
+// through the proxy matters. The figures do not change the exit status.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 type options struct {
 	Rounds   int           `json:"rounds"`
 	Duration time.Duration `json:"-"`
-	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Seconds  float64       `json:"seconds"` // the flag's Duration, for JSON
 	Streams  int           `json:"streams"`
 	out      string
 	bare     string

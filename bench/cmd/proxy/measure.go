@@ -14,29 +14,29 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// connections are the numbers of connections that calls are made on.
+// connections are the numbers of connections to measure.
 var connections = []int{1, 64}
 
-// results are all that was measured.
+// results are all measured figures.
 type results struct {
 	Options options      `json:"options"`
 	Cases   []throughput `json:"throughput"`
 	Idle    float64      `json:"idle_mib"`    // resident memory of mcp-token-proxy before the streams
 	Streams float64      `json:"streams_mib"` // with the streams open
-	Peak    float64      `json:"peak_mib"`    // the most until then
+	Peak    float64      `json:"peak_mib"`    // peak until the streams are open
 	Bare    float64      `json:"bare_streams_mib"`
 }
 
-// throughput is that of a number of connections.
+// throughput has the figures for one number of connections.
 type throughput struct {
 	Connections int       `json:"connections"`
 	Bare        []float64 `json:"bare"` // calls per second in each round
 	Token       []float64 `json:"token"`
-	Ratios      []float64 `json:"ratios"` // in each round
+	Ratios      []float64 `json:"ratios"` // by round
 	Ratio       float64   `json:"ratio"`  // their median
-	Low         float64   `json:"low"`    // of the median, with a confidence of 95 %
+	Low         float64   `json:"low"`    // 95 % confidence interval of the median
 	High        float64   `json:"high"`
-	BareCPU     float64   `json:"bare_cpu_us"` // CPU time of the proxy for a call, in microseconds
+	BareCPU     float64   `json:"bare_cpu_us"` // CPU time of the proxy per call, in microseconds
 	TokenCPU    float64   `json:"token_cpu_us"`
 }
 
@@ -62,7 +62,7 @@ func (s *stage) measure(ctx context.Context, o options) (*results, error) {
 		t := throughput{Connections: n}
 		var bareCPU, tokenCPU []float64
 		for range o.Rounds {
-			// In turns of A B B A, so that a drift of the machine's speed counts for both.
+			// The order A B B A makes a drift of the machine's speed affect both alike.
 			var turns [4]turn
 			for i, p := range []*process{s.bare, s.token, s.token, s.bare} {
 				if turns[i], err = p.turn(ctx, n, o.Duration); err != nil {
@@ -84,7 +84,7 @@ func (s *stage) measure(ctx context.Context, o options) (*results, error) {
 // A turn is one measurement of one proxy.
 type turn struct {
 	rate float64 // calls per second
-	cpu  float64 // the proxy's CPU time for a call, in microseconds
+	cpu  float64 // CPU time of the proxy per call, in microseconds
 }
 
 func (p *process) turn(ctx context.Context, n int, duration time.Duration) (turn, error) {
@@ -100,7 +100,7 @@ func (p *process) turn(ctx context.Context, n int, duration time.Duration) (turn
 	return turn{count / elapsed.Seconds(), float64((after - before).Microseconds()) / count}, err
 }
 
-// calls makes calls on n connections for a duration, and returns their number and the time that they took.
+// calls makes calls on n connections for a duration, and returns their number and the time they took.
 func calls(ctx context.Context, url string, n int, duration time.Duration) (float64, time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, duration+10*time.Second)
 	defer cancel()
@@ -146,7 +146,7 @@ func callOnce(ctx context.Context, transport http.RoundTripper, url string) erro
 	return nil
 }
 
-// withStreams opens streams through a proxy, and returns its resident memory then, and its peak, in MiB.
+// withStreams opens n streams through a proxy, and returns its resident memory with the streams and its peak, in MiB.
 func (s *stage) withStreams(ctx context.Context, p *process, n int) (mib, peak float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The stage starts the command itself as the bare proxy, which in a test is the test.
+// The stage starts its own command as the bare proxy. In a test, this is the test binary.
 func TestMain(m *testing.M) {
 	if server, ok := strings.CutPrefix(os.Args[1], "-bare="); ok {
 		if err := serveBare(context.Background(), server); err != nil {
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// All figures are present and plausible. So short a run shows no more.
+// All figures are present and plausible. A run this short cannot show more.
 func TestMeasure(t *testing.T) {
 	s, err := newStage(t.Context())
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// The targets: the least of a bare ReverseProxy's throughput, and the most memory with 1,000 open streams, in MiB.
+// The targets are the least share of a bare ReverseProxy's throughput, and the largest memory with 1,000 open streams
+// in MiB.
 const (
 	leastRatio = 0.95
 	mostMemory = 32

@@ -21,7 +21,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// tokenPath is that of the token in the stage's Vault.
+// tokenPath is the path of the token in the stage's Vault.
 const tokenPath = "mcp-oauth/token/files"
 
 // A stage is an MCP server, a Vault, and the two proxies in front of the server.
@@ -33,10 +33,10 @@ type stage struct {
 	bare   *process // a bare ReverseProxy
 }
 
-// A process is a proxy that runs.
+// A process is a running proxy.
 type process struct {
 	cmd *exec.Cmd
-	url string // of the MCP server through it
+	url string // the MCP server's URL at the proxy
 }
 
 func newStage(ctx context.Context) (*stage, error) {
@@ -78,7 +78,7 @@ func build(ctx context.Context, binary string) error {
 	return nil
 }
 
-// startToken starts a mcp-token-proxy.
+// startToken starts an mcp-token-proxy.
 func (s *stage) startToken(ctx context.Context, binary string) (*process, error) {
 	address, err := freeAddress(ctx)
 	if err != nil {
@@ -158,8 +158,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// serveBare serves a ReverseProxy with no more than it takes: it keeps its connections to the server, as
-// mcp-token-proxy does.
+// serveBare serves a ReverseProxy without additions. Like mcp-token-proxy, it keeps its connections to the server.
 func serveBare(ctx context.Context, server string) error {
 	target, err := url.Parse(server)
 	if err != nil {
@@ -180,7 +179,7 @@ func serveBare(ctx context.Context, server string) error {
 	return nil
 }
 
-// call is a message of a client, and answer the server's to it: a call of a tool, of the usual size.
+// call is a client's message, a tool call of usual size, and answer is the server's.
 var (
 	call   = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"forecast","arguments":{"city":"Oslo"}}}`
 	answer = `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"` + strings.Repeat("cloudy ", 100) + `"}]}}`
@@ -209,7 +208,7 @@ func serveVault(w http.ResponseWriter, _ *http.Request) {
 	}})
 }
 
-// openStream opens a stream, and returns when its first event is there.
+// openStream opens a stream, and returns when its first event has arrived.
 func openStream(ctx context.Context, client *http.Client, through string) (io.Closer, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, through, http.NoBody)
 	if err != nil {

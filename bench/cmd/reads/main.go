@@ -1,7 +1,7 @@
-// Command reads compares a warm token read on a real Vault, in the same rounds, with reads of a plugin
-// that answers a constant and of a KV v2 secret, both with fields of the same names and sizes. The plugin
-// that answers a constant runs twice; the token path is also compared with the mean of both. Readers have
-// one policy, and in a second part Vault's default policy too.
+// Command reads compares warm token reads on a real Vault, in the same rounds, with reads of a plugin that answers a
+// constant (the floor) and of a KV v2 secret, both with fields of the same names and sizes. The floor plugin runs
+// twice, and the token path is also compared with the mean of both. Readers have one policy, and in a second part
+// also Vault's default policy.
 //
 // The figures do not change its exit status.
 package main
@@ -26,8 +26,8 @@ type options struct {
 	Duration      time.Duration `json:"-"`
 	Audit         bool          `json:"audit"`
 	LogLevel      string        `json:"log_level"`
-	Seconds       float64       `json:"seconds"` // Duration, for JSON
-	// Directory is where Vault keeps its storage and its audit log.
+	Seconds       float64       `json:"seconds"` // the flag's Duration, for JSON
+	// Directory is the place of Vault's storage and audit log.
 	Directory string `json:"directory"`
 	out       string
 	plots     string
@@ -52,8 +52,7 @@ func run(ctx context.Context, o options) error {
 	if o.Rounds < 1 || o.Rounds%len(orders) != 0 || o.DefaultRounds < 0 || o.DefaultRounds%len(orders) != 0 || o.Block < 1 || o.Duration <= 0 {
 		return fmt.Errorf("there must be rounds, a multiple of %d, and they must last", len(orders))
 	}
-	// The audit log is in memory, if there is such a place: it is Vault's work that counts, not the
-	// disk's.
+	// If possible, the audit log is in memory, because Vault's work is measured and not the disk's.
 	if memory, err := os.Stat("/dev/shm"); err == nil && memory.IsDir() && os.Getenv("TMPDIR") == "" {
 		if err := os.Setenv("TMPDIR", "/dev/shm"); err != nil {
 			return err

@@ -9,14 +9,14 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// readerCounts are the numbers of readers, each measured by itself.
+// readerCounts are the numbers of readers to measure.
 var readerCounts = []int{1, 16, 64}
 
-// warmUp is how long each series is read before a round, if the plugins' processes are new.
+// warmUp is the duration of reads of each series before a round if the plugins' processes are new.
 const warmUp = time.Second
 
-// orders are the orders in which a round may take the series: each comes first, second, third and
-// last as often, and each comes just after each other one as often.
+// orders are the orders of the series in a round. Each series comes equally often in each position, and equally often
+// right after each other series.
 var orders = [][seriesCount]int{
 	{seriesFloor, seriesFloorAgain, seriesToken, seriesKV},
 	{seriesFloorAgain, seriesKV, seriesFloor, seriesToken},
@@ -24,14 +24,14 @@ var orders = [][seriesCount]int{
 	{seriesToken, seriesFloor, seriesKV, seriesFloorAgain},
 }
 
-// A results is all that was measured.
+// A results is everything measured.
 type results struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`
 	Answers     []answer            `json:"answers"`
-	Loads       []load              `json:"loads"`                         // of readers with one policy
-	Default     []load              `json:"loads_with_default_policy"`     // and of those with Vault's default policy too
-	ASRequests  int                 `json:"authorization_server_requests"` // in all, the first token's included
+	Loads       []load              `json:"loads"`                         // of readers with a single policy
+	Default     []load              `json:"loads_with_default_policy"`     // of readers that also have Vault's default policy
+	ASRequests  int                 `json:"authorization_server_requests"` // in total, including the first token's
 }
 
 // A load holds the figures for one number of readers.
@@ -39,24 +39,24 @@ type load struct {
 	Readers int                 `json:"readers"`
 	Series  [seriesCount]series `json:"series"`
 	Ratios  map[string]ratio    `json:"throughput_ratios"`
-	// Share is how much of the floor plugin's ratio to KV v2 the token path's reaches, in medians.
-	// Within one round it would be the token path's ratio to the floor plugin.
+	// Share is the token path's ratio to KV v2 divided by the floor plugin's ratio to KV v2, in medians. Within a
+	// single round it would equal the token path's ratio to the floor plugin.
 	Share float64 `json:"token_to_kv_of_floor_to_kv"`
-	// CPURatios are of Vault's and its plugins' CPU time for each read.
+	// CPURatios are ratios of the CPU time of Vault and its plugins per read.
 	CPURatios map[string]ratio `json:"cpu_ratios"`
 }
 
-// A series holds the figures of one path that was read.
+// A series holds the figures of one path.
 type series struct {
 	Name  string `json:"name"`
-	Reads int    `json:"reads"` // in all rounds
-	// Throughput is the median of the rounds', in reads a second.
+	Reads int    `json:"reads"` // over all rounds
+	// Throughput is the median over the rounds, in reads a second.
 	Throughput float64 `json:"reads_per_second"`
-	// Latencies of the reads of all rounds together.
+	// Latencies of the reads of all rounds.
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p99_9_ms"`
-	// CPU is Vault's and its plugins' for each read of all rounds, in microseconds.
+	// CPU is the CPU time of Vault and its plugins per read over all rounds, in microseconds.
 	CPU    float64 `json:"cpu_us_per_read"`
 	Rounds []round `json:"rounds"`
 
@@ -64,15 +64,15 @@ type series struct {
 	cpu       time.Duration
 }
 
-// A round of a series.
+// A round holds the figures of a series in one round.
 type round struct {
-	Turn       int     `json:"turn"` // in which it was read within the round, from 0
+	Turn       int     `json:"turn"` // position within the round, from 0
 	Throughput float64 `json:"reads_per_second"`
 	CPU        float64 `json:"cpu_us_per_read"`
 }
 
-// A ratio is of two series in the same round: the median over the rounds, the middle half, and where
-// the median lies with a confidence of 95 %.
+// A ratio compares two series in the same round. It holds the median over the rounds, the middle half, and the 95 %
+// confidence interval of the median.
 type ratio struct {
 	Median float64 `json:"median"`
 	Q1     float64 `json:"first_quartile"`
@@ -84,7 +84,7 @@ type ratio struct {
 // The ratios, by name.
 const (
 	tokenToFloor = "token path / floor plugin"
-	// Of the two floors the mean varies less than either.
+	// The mean of both floors varies less than either floor.
 	tokenToFloors = "token path / mean of both floors"
 	floorToFloor  = "floor again / floor plugin"
 	tokenToKV     = "token path / KV v2"
@@ -119,7 +119,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	return r, err
 }
 
-// load measures with one number of readers: in each round each series in turn.
+// load measures with one number of readers. Each round reads each series in turn.
 func (s *stage) load(ctx context.Context, policies string, readers, rounds int) (*load, error) {
 	l := &load{Readers: readers}
 	var groups [seriesCount][]*measure.Reader
@@ -148,7 +148,7 @@ func (s *stage) load(ctx context.Context, policies string, readers, rounds int) 
 				}
 			}
 		}
-		// It would grow by some gigabytes.
+		// Otherwise the log would grow by some gigabytes.
 		if err := os.Truncate(s.bed.Vault.AuditLog, 0); err != nil {
 			return nil, err
 		}
@@ -165,14 +165,14 @@ func (s *stage) load(ctx context.Context, policies string, readers, rounds int) 
 	return l, nil
 }
 
-// compare works out the ratios.
+// compare computes the ratios.
 func (l *load) compare() {
 	l.Ratios = l.ratios(func(r round) float64 { return r.Throughput })
 	l.Share = l.Ratios[tokenToKV].Median / l.Ratios[floorToKV].Median
 	l.CPURatios = l.ratios(func(r round) float64 { return r.CPU })
 }
 
-// take lets a group of readers read their series for one turn of a round.
+// take makes a group of readers read their series for one turn of a round.
 func (s *stage) take(ctx context.Context, of *series, turn int, group []*measure.Reader) error {
 	pid := s.bed.Nodes[0].PID()
 	before, err := measure.TreeCPU(pid)
@@ -202,7 +202,7 @@ func perRead(cpu time.Duration, reads int) float64 {
 	return float64(cpu) / float64(time.Microsecond) / float64(reads)
 }
 
-// sum computes the figures over all rounds.
+// sum computes a series' figures over all rounds.
 func (s *series) sum() {
 	var throughputs []float64
 	for _, r := range s.Rounds {
@@ -217,7 +217,7 @@ func (s *series) sum() {
 	s.latencies = nil
 }
 
-// ratios compares a figure of the series round by round.
+// ratios compares a figure of the series, round by round.
 func (l *load) ratios(of func(round) float64) map[string]ratio {
 	compare := func(one int, others ...int) ratio {
 		var values []float64

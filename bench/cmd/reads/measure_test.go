@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// made is a load of two rounds with the given figures of each series.
+// made returns a load of two rounds with the given figures of each series.
 func made(throughputs, cpus [seriesCount][2]float64) *load {
 	l := &load{Readers: 1}
 	for i := range l.Series {
@@ -23,8 +23,7 @@ func made(throughputs, cpus [seriesCount][2]float64) *load {
 	return l
 }
 
-// Series are compared round by round: a machine that is twice as fast in the second round changes no
-// ratio.
+// Series are compared round by round: a machine twice as fast in the second round changes no ratio.
 func TestRatiosAreWithinARound(t *testing.T) {
 	l := made(
 		[seriesCount][2]float64{seriesFloor: {100, 200}, seriesFloorAgain: {60, 120}, seriesKV: {200, 400}, seriesToken: {80, 160}},
@@ -55,7 +54,7 @@ func TestSeriesSumsUpItsRounds(t *testing.T) {
 	}
 }
 
-// Each order comes first, second, third and last as often, and after each other series as often.
+// Each series comes equally often in each position, and equally often right after each other series.
 func TestOrdersAreBalanced(t *testing.T) {
 	var places [seriesCount][seriesCount]int
 	var after [seriesCount][seriesCount]int
@@ -93,7 +92,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// Different answers are not compared.
+// Answers that differ are not compared.
 func TestAnswersMustBeAlike(t *testing.T) {
 	like := func(bytes int, change func(fields map[string]any)) answer {
 		fields := map[string]any{"access_token": "x", "ttl": 1.0}

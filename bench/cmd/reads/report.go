@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// target is the least ratio of the token path to the others.
+// target is the lowest acceptable ratio of the token path to the others.
 const target = 0.97
 
 func (r *results) print() {
@@ -85,7 +85,7 @@ func printLoads(loads []load) {
 
 func (r ratio) String() string { return fmt.Sprintf("%.3f (%.3f-%.3f)", r.Median, r.Low, r.High) }
 
-// verdict reports whether the target is met, and whether this run is precise enough to decide that.
+// verdict reports whether the target is met, and whether the run is precise enough to decide that.
 func (r ratio) verdict() string {
 	verdict := "met"
 	if r.Median < target {
@@ -118,7 +118,7 @@ func (r *results) draw(dir string) error {
 			groups = append(groups, fmt.Sprintf("%s\n%d", quantile, l.Readers))
 		}
 	}
-	// The token path comes first and so has the strongest colour.
+	// The token path comes first, and so gets the strongest colour.
 	for _, i := range []int{seriesToken, seriesFloor, seriesKV, seriesFloorAgain} {
 		line := chart.Line{Name: seriesNames[i]}
 		set := chart.Set{Name: seriesNames[i]}

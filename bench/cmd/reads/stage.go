@@ -19,10 +19,10 @@ import (
 
 const (
 	floorCommand = "floor-plugin"
-	name         = "reads" // of the config, and of its client
+	name         = "reads" // of the config and its client
 )
 
-// The series, in the order of the tables.
+// The series in the order of the tables.
 const (
 	seriesFloor = iota
 	seriesFloorAgain
@@ -31,8 +31,8 @@ const (
 	seriesCount
 )
 
-// Mounts, and in Vault's catalog plugins, have names as long as the plugin's that is measured: the
-// names go into the audit log.
+// The names of mounts and plugins are as long as those of the measured plugin, because they are written to the audit
+// log.
 var (
 	seriesNames = [seriesCount]string{"floor plugin", "floor again", "KV v2", "token path"}
 	floors      = []string{"mcp-floor", "mcp-again"}
@@ -41,7 +41,7 @@ var (
 	}
 )
 
-// A stage is a Vault with the three things to be read.
+// A stage is a Vault with the three measured engines.
 type stage struct {
 	options
 	bed     *bed.Bed
@@ -53,7 +53,7 @@ type stage struct {
 // An answer is the response to one read of a series.
 type answer struct {
 	Series        string `json:"series"`
-	FieldBytes    int    `json:"field_bytes"`    // of the fields alone
+	FieldBytes    int    `json:"field_bytes"`    // of the fields only
 	ResponseBytes int    `json:"response_bytes"` // of the response body
 	fields        map[string]any
 }
@@ -95,14 +95,13 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	return s, s.compareAnswers(ctx)
 }
 
-// The policies that readers may have. A login gives Vault's default policy too, unless the
-// role excludes it.
+// These are the policies of readers. A login also gives Vault's default policy, unless the role excludes it.
 const (
 	onePolicy   = "one policy"
 	withDefault = "the default policy too"
 )
 
-// replacePlugins has Vault restart all plugins.
+// replacePlugins makes Vault restart all plugins.
 func (s *stage) replacePlugins(ctx context.Context) error {
 	_, err := s.root.Sys().ReloadPluginWithContext(ctx, &api.ReloadPluginInput{
 		Mounts: []string{floors[0], floors[1], bed.Mount},
@@ -116,15 +115,15 @@ func (s *stage) enableKV(ctx context.Context, secret map[string]any) error {
 	if err != nil {
 		return err
 	}
-	// KV refuses writes for a moment, until it has made version 2 of an empty mount.
+	// While KV makes version 2 of an empty mount, it refuses writes for a moment.
 	return bed.Poll(ctx, 30*time.Second, func() error {
 		_, err := s.root.Logical().WriteWithContext(ctx, seriesPaths[seriesKV], map[string]any{"data": secret})
 		return err
 	})
 }
 
-// compareAnswers reads each series once: to be compared they must hold the same fields, of the same
-// types and, within 2 %, of the same size.
+// compareAnswers reads each series once. The answers must have the same fields, of the same types and, within 2 %,
+// the same size.
 func (s *stage) compareAnswers(ctx context.Context) error {
 	for i := range seriesCount {
 		a, err := s.ask(ctx, i)
@@ -136,7 +135,7 @@ func (s *stage) compareAnswers(ctx context.Context) error {
 	return alike(s.answers)
 }
 
-// alike is nil if answers of all series are alike.
+// alike returns an error unless the answers of all series are alike.
 func alike(answers []answer) error {
 	ours := answers[seriesToken]
 	for _, a := range answers {
@@ -155,7 +154,7 @@ func alike(answers []answer) error {
 	return nil
 }
 
-// ask reads a series as the measured readers do, but looks at the answer.
+// ask reads a series as the measured readers do, and returns the answer.
 func (s *stage) ask(ctx context.Context, series int) (answer, error) {
 	a := answer{Series: seriesNames[series]}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.bed.Vault.Address+"/v1/"+seriesPaths[series], nil)
@@ -181,7 +180,7 @@ func (s *stage) ask(ctx context.Context, series int) (answer, error) {
 	}
 	a.ResponseBytes, a.fields = len(body), secret.Data
 	if series == seriesKV {
-		// The secret is beside its metadata, which KV always answers too.
+		// KV returns the secret beside its metadata.
 		a.fields, _ = secret.Data["data"].(map[string]any)
 	}
 	fields, err := json.Marshal(a.fields)
@@ -189,7 +188,7 @@ func (s *stage) ask(ctx context.Context, series int) (answer, error) {
 	return a, err
 }
 
-// readers connects n readers of a series, whose token has the given policies.
+// readers connects n readers of a series. Their token has the given policies.
 func (s *stage) readers(ctx context.Context, policies string, series, n int) (group []*measure.Reader, err error) {
 	for range n {
 		r, err := measure.NewReader(ctx, s.bed.Vault.Address, s.tokens[policies], "v1/"+seriesPaths[series])

@@ -17,28 +17,29 @@ import (
 )
 
 const (
-	// restLifetime is so long that no token falls due during the measurement.
+	// restLifetime is so long that no token becomes due during the measurement.
 	restLifetime = 24 * time.Hour
-	// busyLifetime is that of tokens of which some fall due all the time.
+	// busyLifetime is the lifetime of tokens of which some become due all the time.
 	busyLifetime = time.Hour
-	// leastLifetime is of those that fall due first: a quarter ahead of their end.
+	// leastLifetime is the lifetime of the tokens that become due first, a quarter ahead of their end.
 	leastLifetime = 2 * time.Minute
 )
 
-// tokenSize is the length of a token: that of a signed JWT with a usual set of claims.
+// tokenSize is the length of a signed JWT with a usual set of claims.
 const tokenSize = 1024
 
-// An issuer is an authorization server that answers every token request with a token of its own, if it does not fail.
+// An issuer is an authorization server that answers every token request with a different token, unless it is set to
+// fail.
 type issuer struct {
 	*httptest.Server
-	lifetimes atomic.Pointer[[2]time.Duration] // least and most
+	lifetimes atomic.Pointer[[2]time.Duration] // shortest and longest
 	latency   atomic.Int64                     // of each answer, in nanoseconds
 	issued    atomic.Int64
 	failing   atomic.Bool // answers 503
 
 	mu     sync.Mutex // guards the fields below
 	held   map[string]time.Time
-	outage *outage // being measured
+	outage *outage // the outage being measured
 }
 
 func startIssuer() *issuer {
@@ -60,11 +61,11 @@ func startIssuer() *issuer {
 			client = r.FormValue("client_id")
 		}
 		lifetime := i.lifetime().Truncate(time.Second)
-		// The plugin counts from the whole second in which it asked.
+		// The plugin counts lifetimes from the whole second of its request.
 		i.replaced(client, asked.Truncate(time.Second).Add(lifetime))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		_ = json.NewEncoder(w).Encode(map[string]any{ // the client notices a failure
+		_ = json.NewEncoder(w).Encode(map[string]any{ // a failed write makes the client's request fail
 			"access_token": base64.RawURLEncoding.EncodeToString(random),
 			"token_type":   "Bearer",
 			"expires_in":   int64(lifetime / time.Second),
@@ -73,7 +74,7 @@ func startIssuer() *issuer {
 	return i
 }
 
-// listen gives the issuer n addresses more, each of which is a host of its own to the plugin's bounds.
+// listen adds n addresses to the issuer. The plugin's limits treat each as a host.
 func (i *issuer) listen(ctx context.Context, n int) (addresses []string, err error) {
 	for range n {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -81,18 +82,18 @@ func (i *issuer) listen(ctx context.Context, n int) (addresses []string, err err
 			return nil, err
 		}
 		addresses = append(addresses, l.Addr().String())
-		go func() { _ = i.Config.Serve(l) }() // until Close
+		go func() { _ = i.Config.Serve(l) }() // returns at Close
 	}
 	return addresses, nil
 }
 
-// Close ends the issuer at all its addresses.
+// Close closes the issuer's listeners.
 func (i *issuer) Close() {
 	i.Server.Close()
-	_ = i.Config.Close() // the test server's own Close knows its first listener alone
+	_ = i.Config.Close() // the test server's own Close knows only its first listener
 }
 
-// replaced notes that a client has a token that ends at a time, in the place of the one it had.
+// replaced records that a client's token has been replaced by one that ends at the given time.
 func (i *issuer) replaced(client string, end time.Time) {
 	now := time.Now()
 	i.issued.Add(1)
@@ -109,7 +110,7 @@ func (i *issuer) replaced(client string, end time.Time) {
 	i.held[client] = end
 }
 
-// setLifetimes has each token live for a time drawn from least to most.
+// setLifetimes makes each token's lifetime random, from least to most.
 func (i *issuer) setLifetimes(least, most time.Duration) {
 	i.lifetimes.Store(&[2]time.Duration{least, most})
 }

@@ -1,7 +1,7 @@
-// Command scale measures the plugin's process on a real Vault with thousands of configs, each with a token: how soon
-// after a restart it answers, how long it takes to set all timers, its memory and its CPU time while idle, how long
-// lists and metrics take, also while all tokens fail, and whether all tokens that fell due in an outage of Vault are
-// replaced in time.
+// Command scale measures the plugin's process on a real Vault with thousands of configs, each with a token: the time
+// to the first answer after a restart, the time until all timers are set, memory and CPU time while idle, the
+// duration of lists and metrics, also while all tokens fail, and whether all tokens that become due during an outage
+// of Vault are replaced in time.
 //
 // Its authorization server is a handler of this process, because an OpenID provider would need minutes for so many
 // tokens.
@@ -17,12 +17,12 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// options are the command's flags. In JSON, times are in seconds.
+// options are the command's flags. Times in JSON are in seconds.
 type options struct {
 	Configs int     `json:"configs"`
-	Rounds  int     `json:"rounds"` // restarts at each step
-	Idle    seconds `json:"idle"`   // over which CPU is measured
-	Rest    seconds `json:"rest"`   // before memory at rest is measured
+	Rounds  int     `json:"rounds"` // restarts in each step
+	Idle    seconds `json:"idle"`   // duration of the CPU measurement
+	Rest    seconds `json:"rest"`   // wait before memory at rest is read
 	out     string
 	plots   string
 }

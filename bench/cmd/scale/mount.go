@@ -17,7 +17,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// clients is how many requests to Vault are made at a time.
+// clients is the number of concurrent requests to Vault.
 const clients = 16
 
 // mountReport holds all figures.
@@ -28,11 +28,11 @@ type mountReport struct {
 	Idle        use            `json:"cpu_with_no_token_due"`
 	IdleOfOne   use            `json:"cpu_with_no_token_due_and_one_config"`
 	Busy        use            `json:"cpu_with_tokens_of_an_hour"`
-	Rest        seconds        `json:"rest"` // before memory at rest was read
+	Rest        seconds        `json:"rest"` // wait before memory at rest was read
 	AtRest      measure.Memory `json:"memory_at_rest"`
 	AtRestOfOne measure.Memory `json:"memory_at_rest_with_one_config"`
-	AtWork      measure.Memory `json:"memory_with_tokens_of_an_hour"` // its peak is that of replacing all of them too
-	WritePeak   int64          `json:"peak_memory_while_writing"`     // the second half of the configs
+	AtWork      measure.Memory `json:"memory_with_tokens_of_an_hour"` // with the peak while all were replaced
+	WritePeak   int64          `json:"peak_memory_while_writing"`     // for the second half of the configs
 	Requests    []asked        `json:"requests"`
 
 	Outages []*outage `json:"outages"`
@@ -41,7 +41,7 @@ type mountReport struct {
 // step holds the figures for one number of configs, each with a token.
 type step struct {
 	Configs int            `json:"configs"`
-	First   float64        `json:"first_answer"` // from the plugin's end
+	First   float64        `json:"first_answer"` // from the end of the plugin's process
 	Mounted float64        `json:"mounted"`      // from unsealing Vault to the first answer
 	Loaded  float64        `json:"all_timers_set"`
 	LoadCPU float64        `json:"load_cpu"`
@@ -49,21 +49,21 @@ type step struct {
 	Memory  measure.Memory `json:"memory_after_restart"`
 }
 
-// asked is a request for all names that was made some times.
+// asked is a request for all names, made several times.
 type asked struct {
 	What    string  `json:"what"`
-	AtOnce  int     `json:"at_once"` // so many of them
+	AtOnce  int     `json:"at_once"` // number of concurrent requests
 	Seconds float64 `json:"seconds"`
 	Bytes   int     `json:"bytes"`
 	Peak    int64   `json:"peak_memory"` // of the plugin's process
 }
 
-// use is the CPU time of the idle plugin process.
+// use is the CPU time of the plugin's process while idle.
 type use struct {
 	Lifetime  seconds `json:"token_lifetime"`
 	Over      seconds `json:"watched"`
 	CPU       seconds `json:"cpu"`
-	Refreshes int64   `json:"refreshes"` // of tokens that fell due meanwhile
+	Refreshes int64   `json:"refreshes"` // of tokens that became due meanwhile
 }
 
 // share of one CPU.
@@ -75,9 +75,9 @@ type mount struct {
 	node    *bed.Node
 	issuer  *issuer
 	http    *http.Client
-	configs int // written, each with a token
+	configs int // number of configs, each with a token
 
-	alone time.Time // start of the idle time
+	alone time.Time // start of the idle period
 }
 
 func startMount(ctx context.Context) (*mount, error) {
@@ -130,8 +130,8 @@ func (m *mount) do(ctx context.Context, method, path string, data map[string]any
 	return answer, err
 }
 
-// server is the name of a config. Names sort as their numbers do, and tokens are loaded in the order
-// in which Vault lists them.
+// server returns the name of a config. Names sort by number, and tokens are loaded in the order in which Vault lists
+// them.
 func server(i int) string { return fmt.Sprintf("%s%06d", serverPrefix, i) }
 
 const serverPrefix = "server-"
@@ -207,11 +207,11 @@ func (m *mount) atFullScale(ctx context.Context, o options, r *mountReport) (err
 	return err
 }
 
-// busy watches the process while tokens of an hour fall due as they do once they have been spread: at
-// any time, evenly over the three quarters of an hour after which each is refreshed.
+// busy watches the process while tokens of an hour become due, evenly over the three quarters of an hour after which
+// each is refreshed, as after some time in use.
 //
-// All tokens are replaced by others which live for two minutes to an hour. Those that fall due live for
-// an hour from then on.
+// For this, all tokens are first replaced by tokens that live for two minutes to an hour. Their successors live for
+// an hour.
 func (m *mount) busy(ctx context.Context, o options) (use, error) {
 	m.issuer.setLifetimes(leastLifetime, busyLifetime)
 	if err := m.forgetPeak(); err != nil {
@@ -221,7 +221,7 @@ func (m *mount) busy(ctx context.Context, o options) (use, error) {
 		return use{}, err
 	}
 	m.issuer.setLifetimes(busyLifetime, busyLifetime)
-	// The last one replaced may be the first that falls due.
+	// The last token replaced may be the first to become due.
 	if err := bed.Sleep(ctx, min(time.Duration(o.Rest), leastLifetime*3/4)); err != nil {
 		return use{}, err
 	}
@@ -230,7 +230,7 @@ func (m *mount) busy(ctx context.Context, o options) (use, error) {
 
 var errNotReplaced = errors.New("the token is too young to be replaced")
 
-// replace has the token of a server replaced.
+// replace replaces the token of a server.
 func (m *mount) replace(ctx context.Context, server string) error {
 	return m.await(ctx, 200*time.Millisecond, func() error {
 		answer, err := m.do(ctx, http.MethodPost, bed.Mount+"/refresh/"+server, nil)
@@ -248,7 +248,7 @@ func (m *mount) replace(ctx context.Context, server string) error {
 	})
 }
 
-// each does f for the configs that are new in a step.
+// each calls f for the configs added in a step.
 func (m *mount) each(ctx context.Context, configs int, f func(context.Context, string) error) error {
 	group, ctx := limited(ctx)
 	for i := m.configs; i < configs; i++ {
@@ -257,7 +257,7 @@ func (m *mount) each(ctx context.Context, configs int, f func(context.Context, s
 	return group.Wait()
 }
 
-// limited is for requests of which as many are made at a time as there are clients.
+// limited returns a group that makes as many concurrent requests as there are clients.
 func limited(ctx context.Context) (*errgroup.Group, context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(clients)
@@ -273,12 +273,12 @@ func (m *mount) fetch(ctx context.Context, server string) error {
 	return err
 }
 
-// request is one to the mount.
+// request is a request to the mount.
 type request struct{ method, path string }
 
 func listOf(path string) request { return request{"LIST", path} }
 
-// ask makes a request five times, and then five times two at once, and adds the medians and the peaks.
+// ask makes a request five times, and then five times two at once. It adds the medians and the peaks.
 func (r *mountReport) ask(ctx context.Context, m *mount, what string, q request) error {
 	for atOnce := 1; atOnce <= 2; atOnce++ {
 		a := asked{What: what, AtOnce: atOnce}
@@ -322,7 +322,7 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 	}
 	var firsts, mounts, loads, cpus []float64
 	for round := range o.Rounds {
-		// The name to read is loaded last: nothing that was loaded before helps.
+		// The name read is the one loaded last, so its read does not profit from loading.
 		first, err := m.restart(ctx, server(m.configs-1-round%m.configs))
 		if err != nil {
 			return s, err
@@ -355,7 +355,7 @@ func (m *mount) step(ctx context.Context, o options) (s step, err error) {
 	return s, err
 }
 
-// restart kills the plugin's process and returns how long its clients get no answer.
+// restart kills the plugin's process and returns how long clients get no answer.
 func (m *mount) restart(ctx context.Context, server string) (time.Duration, error) {
 	if _, err := m.node.KillPlugin(); err != nil {
 		return 0, err
@@ -365,7 +365,7 @@ func (m *mount) restart(ctx context.Context, server string) (time.Duration, erro
 	return time.Since(begun), err
 }
 
-// remount seals and unseals Vault, and returns the time from unsealing to the first answer.
+// remount seals and unseals Vault, and returns the time from the unsealing to the first answer.
 func (m *mount) remount(ctx context.Context, server string) (time.Duration, error) {
 	begun := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
@@ -379,18 +379,18 @@ func (m *mount) remount(ctx context.Context, server string) (time.Duration, erro
 	return answered, group.Wait()
 }
 
-// awaitAnswer reads a token until there is one.
+// awaitAnswer reads a token until the read succeeds.
 func (m *mount) awaitAnswer(ctx context.Context, server string) error {
 	return m.await(ctx, 2*time.Millisecond, func() error { return m.fetch(ctx, server) })
 }
 
 // awaitTimers waits until the timers of all tokens are set.
 //
-// What is held has a last_read, and its timer is set when it is. Tokens are loaded in order, a few at a
-// time: when the last dozen are held, all are.
+// A token in memory has a last_read and a timer. Tokens are loaded in order, a few at a time, so when the last dozen
+// are in memory, all are.
 func (m *mount) awaitTimers(ctx context.Context) error {
 	for i := max(0, m.configs-12); i < m.configs; i++ {
-		// If a token is not held yet, each question costs storage reads.
+		// If a token is not in memory, each status read costs storage reads.
 		err := m.await(ctx, 20*time.Millisecond, func() error { return m.held(ctx, server(i)) })
 		if err != nil {
 			return err
@@ -401,7 +401,7 @@ func (m *mount) awaitTimers(ctx context.Context) error {
 
 var errNotHeld = errors.New("the token is not held in memory")
 
-// held is nil when the plugin holds the token of a server in memory. Asking does not load it.
+// held returns an error unless the plugin holds the token of a server in memory. This check does not load it.
 func (m *mount) held(ctx context.Context, server string) error {
 	answer, err := m.do(ctx, http.MethodGet, bed.Mount+"/status/"+server, nil)
 	if err != nil {
@@ -436,7 +436,7 @@ func (m *mount) await(ctx context.Context, every time.Duration, ask func() error
 	}
 }
 
-// watch measures the idle plugin's CPU time.
+// watch measures the CPU time of the idle plugin.
 func (m *mount) watch(ctx context.Context, lifetime time.Duration, o options) (use, error) {
 	u := use{Lifetime: seconds(lifetime), Over: o.Idle, Refreshes: -m.issuer.issued.Load()}
 	before, err := m.cpu()
@@ -452,7 +452,7 @@ func (m *mount) watch(ctx context.Context, lifetime time.Duration, o options) (u
 	return u, err
 }
 
-// cpu is the CPU time that the plugin's process has used.
+// cpu returns the CPU time used by the plugin's process.
 func (m *mount) cpu() (time.Duration, error) {
 	pid, err := m.node.PluginPID()
 	if err != nil {
@@ -470,7 +470,7 @@ func (m *mount) memory() (measure.Memory, error) {
 	return measure.MemoryOf(pid)
 }
 
-// forgetPeak has the process's peak of memory count from now on.
+// forgetPeak restarts the count of the process's peak memory.
 func (m *mount) forgetPeak() error {
 	pid, err := m.node.PluginPID()
 	if err != nil {
@@ -479,7 +479,7 @@ func (m *mount) forgetPeak() error {
 	return measure.ForgetPeak(pid)
 }
 
-// memoryAtRest is that after the plugin has been left alone for long enough.
+// memoryAtRest returns the memory after the plugin has been idle for long enough.
 func (m *mount) memoryAtRest(ctx context.Context, o options) (measure.Memory, error) {
 	if err := bed.Sleep(ctx, time.Duration(o.Rest)-time.Since(m.alone)); err != nil {
 		return measure.Memory{}, err

@@ -12,43 +12,43 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// outageLifetime is that of tokens that fall due in an outage: they are refreshed 30 s ahead of their
-// end, a tenth of that sooner by jitter, and so fall due 87 to 90 s after they were asked for.
+// outageLifetime is the lifetime of the tokens that become due in an outage. They are refreshed 30 s ahead of their
+// end, or up to a tenth of that earlier by jitter, and so become due 87 to 90 s after their request.
 const outageLifetime = 2 * time.Minute
 
 const (
-	fetchLatency = 100 * time.Millisecond // of a token request
-	// The engine's bounds on concurrent background refreshes.
+	fetchLatency = 100 * time.Millisecond // duration of a token request
+	// These are the engine's limits on concurrent background refreshes.
 	placesPerHost = 6
 	placesOverAll = 192
 )
 
-// bound returns how many tokens a second the engine's bounds allow so many hosts to replace.
+// bound returns the number of tokens per second that the engine's limits allow for this number of hosts.
 func bound(hosts int) float64 {
 	return float64(min(placesPerHost*hosts, placesOverAll)) / fetchLatency.Seconds()
 }
 
-// outageHosts are the numbers of authorization servers that tokens come from.
+// outageHosts are the numbers of authorization servers to measure.
 var outageHosts = []int{10, 100}
 
-// An outage is one of Vault, in which all tokens fall due: how they are replaced once it is over.
+// An outage of Vault lasts until all tokens are due. The figures show how they are replaced after it.
 type outage struct {
 	Hosts   int            `json:"hosts"`
 	Names   int            `json:"names"`
-	Margin  float64        `json:"valid_for_at_least"` // at the outage's end
+	Margin  float64        `json:"valid_for_at_least"` // at the end of the outage
 	Most    float64        `json:"valid_for_at_most"`
-	Late    int            `json:"too_late"`   // answered by the authorization server after the old token's end
-	Left    float64        `json:"least_left"` // of an old token's life, when the server answered
-	Seconds float64        `json:"seconds"`    // from the outage's end to the last answer
+	Late    int            `json:"too_late"`   // answers of the authorization server after the old token's end
+	Left    float64        `json:"least_left"` // shortest remaining lifetime of an old token at the server's answer
+	Seconds float64        `json:"seconds"`    // from the end of the outage to the last answer
 	Rate    float64        `json:"refreshes_per_second"`
-	Bound   float64        `json:"bound_per_second"` // see bound
-	Memory  measure.Memory `json:"memory"`           // just after
+	Bound   float64        `json:"bound_per_second"` // computed by bound
+	Memory  measure.Memory `json:"memory"`           // immediately after the last answer
 
-	done map[string]bool // clients whose token was replaced
+	done map[string]bool // clients with a replaced token
 	last time.Time
 }
 
-// outages measures how tokens are replaced that all fell due while Vault was sealed.
+// outages measures the replacement of tokens that all became due while Vault was sealed.
 func (m *mount) outages(ctx context.Context) (all []*outage, err error) {
 	for _, hosts := range outageHosts {
 		fmt.Fprintf(os.Stderr, "scale: an outage of Vault in which %d tokens of %d hosts fall due\n", m.configs, hosts)
@@ -71,7 +71,7 @@ func (m *mount) outage(ctx context.Context, hosts int) (*outage, error) {
 		return nil, err
 	}
 	m.issuer.setLifetimes(outageLifetime, outageLifetime)
-	// A config with another token_url drops its token, and the first reader obtains another.
+	// A config with another token_url drops its token, and its first reader gets another.
 	if err := m.all(ctx, func(ctx context.Context, i int) error {
 		return m.writeTo(ctx, server(i), addresses[i%hosts])
 	}); err != nil {
@@ -115,7 +115,7 @@ func (m *mount) outage(ctx context.Context, hosts int) (*outage, error) {
 	return o, err
 }
 
-// ends are when the first and the last of the tokens held end.
+// ends returns when the first and the last of the held tokens end.
 func (i *issuer) ends() (first, last time.Time) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -130,21 +130,21 @@ func (i *issuer) ends() (first, last time.Time) {
 	return first, last
 }
 
-// watch counts tokens that are replaced from now on for an outage; nil stops counting.
+// watch counts tokens replaced from now on for an outage; nil stops counting.
 func (i *issuer) watch(o *outage) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.outage = o
 }
 
-// left is how many tokens are still to be replaced.
+// left returns how many tokens are yet to be replaced.
 func (i *issuer) left(o *outage) int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return o.Names - len(o.done)
 }
 
-// all does f for all configs.
+// all calls f for all configs.
 func (m *mount) all(ctx context.Context, f func(context.Context, int) error) error {
 	group, ctx := limited(ctx)
 	for i := range m.configs {
@@ -153,7 +153,7 @@ func (m *mount) all(ctx context.Context, f func(context.Context, int) error) err
 	return group.Wait()
 }
 
-// writeTo writes a config whose tokens come from an authorization server at the given address.
+// writeTo writes a config whose authorization server has the given address.
 func (m *mount) writeTo(ctx context.Context, server, address string) error {
 	_, err := m.do(ctx, http.MethodPost, bed.Mount+"/config/"+server, map[string]any{
 		"server_url":    "https://" + server + ".example.com/mcp",

@@ -14,7 +14,7 @@ import (
 
 const (
 	mib = 1 << 20
-	// most is how much memory the plugin's process is to need at most for 10,000 tokens.
+	// most is the target for the plugin's memory with 10,000 tokens.
 	most = 100 * mib
 )
 
@@ -101,12 +101,12 @@ func (u use) String() string {
 
 func (m *mountReport) last() step { return m.Steps[len(m.Steps)-1] }
 
-// perToken returns the bytes that each token after the first adds to the process.
+// perToken returns the bytes of memory for each token after the first.
 func (m *mountReport) perToken(of1, ofAll measure.Memory) float64 {
 	return float64(ofAll.Anonymous-of1.Anonymous) / float64(max(1, m.last().Configs-m.Steps[0].Configs))
 }
 
-// peak is the most memory that was resident at any time.
+// peak returns the largest resident memory at any time.
 func (m *mountReport) peak() int64 {
 	peak := max(m.holdingPeak(), m.outagePeak())
 	for _, r := range m.Requests {
@@ -115,8 +115,8 @@ func (m *mountReport) peak() int64 {
 	return peak
 }
 
-// holdingPeak returns the peak while tokens were written, fetched, loaded, held and replaced. At rest the current
-// memory counts, because the peak is still that of the requests before.
+// holdingPeak returns the peak while tokens were written, fetched, loaded, held and replaced. At rest, the current
+// memory counts, because the peak still includes the previous requests.
 func (m *mountReport) holdingPeak() int64 {
 	peak := max(m.WritePeak, m.AtRest.Resident, m.AtWork.Peak)
 	for _, s := range m.Steps {
@@ -125,7 +125,7 @@ func (m *mountReport) holdingPeak() int64 {
 	return peak
 }
 
-// outagePeak is the most after outages of Vault.
+// outagePeak returns the largest memory after outages of Vault.
 func (m *mountReport) outagePeak() int64 {
 	var peak int64
 	for _, o := range m.Outages {

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// The peaks of holding tokens, of an outage, and of requests for all tokens are kept apart.
+// The peaks of holding tokens, of outages, and of requests for all tokens are separate.
 func TestPeaksAreOfAllTimes(t *testing.T) {
 	m := &mountReport{
 		Steps: []step{{Memory: measure.Memory{Peak: 1}, Fetched: measure.Memory{Peak: 4}}}, WritePeak: 3, AtWork: measure.Memory{Peak: 5},
@@ -20,7 +20,7 @@ func TestPeaksAreOfAllTimes(t *testing.T) {
 	}
 }
 
-// A token counts once, by the end of the one that it replaces.
+// A token counts once, by the end of its predecessor.
 func TestOutageCountsLateReplacements(t *testing.T) {
 	now := time.Now()
 	i := &issuer{held: map[string]time.Time{"late": now.Add(-time.Second), "in time": now.Add(time.Hour)}}

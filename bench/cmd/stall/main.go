@@ -1,6 +1,6 @@
-// Command stall measures whether readers of warm tokens notice that authorization servers stall: one
-// or ten of them take 5 s for an answer, never answer, or trickle, while the tokens that come from
-// there fall due and are being refreshed. Undisturbed and disturbed times take turns in one run.
+// Command stall measures whether readers of warm tokens notice that authorization servers stall: one or ten servers
+// answer after 5 s, never answer, or trickle, while their tokens are due and being refreshed. Undisturbed and
+// disturbed periods alternate in one run.
 //
 // The figures do not change its exit status.
 package main
@@ -19,7 +19,7 @@ import (
 type options struct {
 	Rounds   int           `json:"rounds"`
 	Duration time.Duration `json:"-"`
-	Seconds  float64       `json:"seconds"` // Duration, for JSON
+	Seconds  float64       `json:"seconds"` // the flag's Duration, for JSON
 	Long     time.Duration `json:"-"`
 	LongSecs float64       `json:"long_seconds"`
 	Readers  int           `json:"readers"`
@@ -40,7 +40,7 @@ func main() {
 	measure.Main("stall", func(ctx context.Context) error { return run(ctx, o) })
 }
 
-// longest is such that a refresh that stalls is under way for the whole of a disturbed time.
+// longest is short enough for a stalled refresh to last for a whole disturbed period.
 const longest = 4 * time.Second
 
 func run(ctx context.Context, o options) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-// A stall is a way in which authorization servers do not answer.
+// A stall is a way in which authorization servers fail to answer.
 type stall struct {
 	name  string
 	fault bed.Fault
@@ -26,7 +26,7 @@ var stalls = []stall{
 	{"trickles", bed.SlowBody, 0},
 }
 
-// A results is all that was measured.
+// A results is everything measured.
 type results struct {
 	Environment measure.Environment `json:"environment"`
 	Options     options             `json:"options"`
@@ -35,22 +35,22 @@ type results struct {
 	Noise       noise               `json:"p99_noise"`
 }
 
-// noise is how far the median of a case's ratios goes from 1 by chance.
+// noise is how far the median of a case's ratios deviates from 1 by chance.
 type noise struct {
-	// Median is of all control ratios.
+	// Median of all control ratios.
 	Median float64 `json:"median_of_control"`
-	// Wide is such that in 19 of 20 runs in which nothing happens every case's median is at most that
-	// much above or below 1, as a factor: by drawing such runs from all control ratios.
+	// Wide is a factor: in 19 of 20 undisturbed runs, every case's median is at most this factor above or below 1. It
+	// is found by drawing such runs from all control ratios.
 	Wide float64 `json:"factor"`
 }
 
 // covers reports whether a ratio is within the noise.
 func (n noise) covers(ratio float64) bool { return ratio <= n.Wide && ratio >= 1/n.Wide }
 
-// newNoise draws runs of so many medians, each of as many ratios as there are rounds.
+// newNoise draws runs of this many medians, each over one ratio per round.
 func newNoise(control []float64, rounds, medians int) noise {
 	const runs = 2000
-	draw := rand.New(rand.NewPCG(1, 2)) // the same each time
+	draw := rand.New(rand.NewPCG(1, 2)) // the same draws each time
 	farthest := make([]float64, runs)
 	sample := make([]float64, rounds)
 	for i := range farthest {
@@ -65,13 +65,13 @@ func newNoise(control []float64, rounds, medians int) noise {
 	return noise{Median: measure.Median(control), Wide: measure.Quantile(farthest, 0.95)}
 }
 
-// A stallCase is one way to stall, of so many authorization servers.
+// A stallCase is one way to stall, for a number of authorization servers.
 type stallCase struct {
 	Stall      string  `json:"stall"`
-	Hosts      int     `json:"authorization_servers"` // each with one token, which is being refreshed
-	UnderWay   []int   `json:"refreshes_under_way"`   // at the end of each disturbed time
-	Ended      int     `json:"tokens_that_ended"`     // within a disturbed time: their readers had to wait
-	Refreshing readers `json:"refreshing_names"`      // figures of the readers of those tokens
+	Hosts      int     `json:"authorization_servers"` // each has one token, which is being refreshed
+	UnderWay   []int   `json:"refreshes_under_way"`   // at the end of each disturbed period
+	Ended      int     `json:"tokens_that_ended"`     // during a disturbed period, so that their readers had to wait
+	Refreshing readers `json:"refreshing_names"`      // readers of the tokens of these servers
 	Others     readers `json:"other_names"`
 	Attempts   int     `json:"token_requests_in_long_stall,omitempty"`
 
@@ -87,10 +87,10 @@ type readers struct {
 	During  []figures `json:"disturbed"`
 	After   []figures `json:"undisturbed_after"`
 
-	// Medians over the rounds of the p99 of a time against the geometric mean of the times before and
-	// after it.
-	Ratio     float64 `json:"p99_ratio"`      // of the disturbed time
-	CalmRatio float64 `json:"p99_calm_ratio"` // of the control, to which nothing happens
+	// Medians over the rounds of the p99 of a period, divided by the geometric mean of the periods before and after
+	// it.
+	Ratio     float64 `json:"p99_ratio"`      // of the disturbed period
+	CalmRatio float64 `json:"p99_calm_ratio"` // of the control period, which is undisturbed
 
 	LongBefore []figures `json:"undisturbed_before_long,omitempty"`
 	LongStall  []figures `json:"disturbed_for_long,omitempty"`
@@ -98,7 +98,7 @@ type readers struct {
 	LongRatio  float64   `json:"p99_ratio_for_long,omitempty"`
 }
 
-// figures are those of one time.
+// figures are the figures of one period.
 type figures struct {
 	Reads   int     `json:"reads"`
 	P50     float64 `json:"p50_ms"`
@@ -145,8 +145,7 @@ func (s *stage) measure(ctx context.Context) (*results, error) {
 	return r, nil
 }
 
-// round measures a case once: the disturbed time, a control to which nothing happens, and a calm time
-// before and after each of the two.
+// round measures a case once: a disturbed period, an undisturbed control, and a calm period before and after each.
 func (s *stage) round(ctx context.Context, c *stallCase) error {
 	refreshing, others := &c.Refreshing, &c.Others
 	if err := s.shorten(ctx, c.ill, s.Duration); err != nil {
@@ -177,7 +176,7 @@ func (s *stage) round(ctx context.Context, c *stallCase) error {
 	})
 }
 
-// long measures a case for long: undisturbed, disturbed, and undisturbed again.
+// long measures a case for a long time: undisturbed, disturbed, and undisturbed again.
 func (s *stage) long(ctx context.Context, c *stallCase) error {
 	refreshing, others := &c.Refreshing, &c.Others
 	if err := s.shorten(ctx, c.ill, s.Long); err != nil {
@@ -190,7 +189,7 @@ func (s *stage) long(ctx context.Context, c *stallCase) error {
 		err := s.disturbed(ctx, c, func() error {
 			earlier := attempts(c.ill)
 			err := appendBoth([2]*[]figures{&refreshing.LongStall, &others.LongStall}, s.Long, read)
-			// The first requests were there already.
+			// The first requests were made before.
 			c.Attempts = len(c.ill) + attempts(c.ill) - earlier
 			return err
 		})
@@ -201,7 +200,7 @@ func (s *stage) long(ctx context.Context, c *stallCase) error {
 	})
 }
 
-// readBoth has both groups of readers read for a time.
+// readBoth makes both groups of readers read for a time.
 type readBoth func(time.Duration) ([2]figures, error)
 
 func appendBoth(to [2]*[]figures, d time.Duration, read readBoth) error {
@@ -215,8 +214,7 @@ func appendBoth(to [2]*[]figures, d time.Duration, read readBoth) error {
 	return nil
 }
 
-// watch connects the readers of a case for as long as f takes: of the names that are to stall, and of
-// the others.
+// watch connects two groups of readers of a case while f runs: of the names to be stalled, and of the others.
 func (s *stage) watch(ctx context.Context, c *stallCase, f func(readBoth) error) error {
 	refreshing, err := s.readers(ctx, c.ill)
 	defer closeAll(refreshing)
@@ -230,7 +228,7 @@ func (s *stage) watch(ctx context.Context, c *stallCase, f func(readBoth) error)
 	}
 	return f(func(d time.Duration) (both [2]figures, err error) {
 		seen, err := measure.Read(ctx, d, refreshing, others)
-		// The log would grow by some gigabytes.
+		// Otherwise the log would grow by some gigabytes.
 		if err := errors.Join(err, ctx.Err(), os.Truncate(s.bed.Vault.AuditLog, 0)); err != nil {
 			return both, err
 		}
@@ -238,8 +236,8 @@ func (s *stage) watch(ctx context.Context, c *stallCase, f func(readBoth) error)
 	})
 }
 
-// disturbed does f while the authorization servers of a case stall, once the tokens held have fallen
-// due, and waits until the servers are well.
+// disturbed calls f while the authorization servers of a case stall and the held tokens are due. Then it waits until
+// the servers answer again.
 func (s *stage) disturbed(ctx context.Context, c *stallCase, f func() error) error {
 	if err := s.begin(ctx, c.how, c.ill); err != nil {
 		return err
@@ -260,7 +258,7 @@ func (s *stage) disturbed(ctx context.Context, c *stallCase, f func() error) err
 	return s.end(ctx, c.ill, held)
 }
 
-// attempts counts the requests that hosts have seen.
+// attempts counts the requests that hosts have received.
 func attempts(ill []*host) (n int) {
 	for _, h := range ill {
 		n += len(h.proxy.Attempts())
@@ -268,8 +266,8 @@ func attempts(ill []*host) (n int) {
 	return n
 }
 
-// begin makes authorization servers stall, and waits until all of their tokens have fallen due and
-// a request for each has reached its server.
+// begin makes authorization servers stall, and waits until all their tokens are due and a request for each has
+// reached its server.
 func (s *stage) begin(ctx context.Context, how stall, ill []*host) error {
 	earlier := make([]int, len(ill))
 	for i, h := range ill {
@@ -288,8 +286,8 @@ func (s *stage) begin(ctx context.Context, how stall, ill []*host) error {
 	})
 }
 
-// end makes authorization servers answer, and waits until each of their names has another token
-// than the one held, and nothing is under way.
+// end makes authorization servers answer again, and waits until each of their names has a new token and no request is
+// under way.
 func (s *stage) end(ctx context.Context, ill []*host, held []*bed.Token) error {
 	for _, h := range ill {
 		if err := s.stall(ctx, h, stall{fault: bed.NoFault}); err != nil {
@@ -329,7 +327,7 @@ func newFigures(seen measure.Series) figures {
 	}
 }
 
-// compare works out the ratios and the noise.
+// compare computes the ratios and the noise.
 func (r *results) compare() {
 	var control []float64
 	medians := 0
@@ -348,7 +346,7 @@ func (r *results) compare() {
 	r.Noise = newNoise(control, len(control)/medians, medians)
 }
 
-// ratios compare the p99 of times with the geometric mean of those before and after them.
+// ratios returns the p99 of periods divided by the geometric mean of the periods before and after them.
 func ratios(times, before, after []figures) []float64 {
 	var all []float64
 	for i, t := range times {

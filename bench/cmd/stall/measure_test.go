@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A machine that becomes slower steadily is not a stall: each time is compared with both its neighbours.
+// If a machine slows down steadily, this is not a stall: each period is compared with both its neighbours.
 func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
 	of := func(p99 ...float64) []figures {
 		all := make([]figures, len(p99))
@@ -38,8 +38,8 @@ func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
 	}
 }
 
-// The noise is that of medians, and of the farthest of all that are judged: narrower than that of one
-// ratio, wider than that of one median.
+// The noise is the largest deviation among all judged medians. It is smaller than the deviation of one ratio, and
+// larger than the deviation of one median.
 func TestNoiseIsThatOfMedians(t *testing.T) {
 	var control []float64
 	for i := range 96 {
@@ -70,7 +70,7 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// A token that has fallen due, at the soonest by its jitter, is valid for longer than it is read.
+// A due token, even if jitter makes it due early, stays valid for longer than the readers read it.
 func TestTokensOutlastTheStall(t *testing.T) {
 	for _, read := range []time.Duration{time.Millisecond, 600 * time.Millisecond, 12 * time.Second, 40 * time.Second} {
 		lifetime := lifetimeFor(read)

@@ -64,7 +64,7 @@ func (r *results) print() {
 	fmt.Printf("target %s: the same during each long stall, in %d ratios\n", long, long.judged)
 }
 
-// begin begins a row of a table: a case has two, and its name is in the first.
+// begin begins a row of a table. A case has two rows, and its name is in the first.
 func (c *stallCase) begin(names string) []string {
 	if names != refreshingNames {
 		return []string{"", "", names}
@@ -72,7 +72,7 @@ func (c *stallCase) begin(names string) []string {
 	return []string{c.Stall, measure.Count(c.Hosts), names}
 }
 
-// A verdict reports whether any ratio that it was shown is above the noise.
+// A verdict reports whether any ratio passed to it is above the noise.
 type verdict struct {
 	noise          noise
 	judged, beyond int
@@ -85,7 +85,7 @@ func (v *verdict) of(ratio float64) string {
 	case v.noise.covers(ratio):
 		return printed
 	case ratio < 1:
-		return printed + ", below the noise" // a machine that was busy in the calm times, and no stall
+		return printed + ", below the noise" // the machine was busy in the calm periods, so this is not a stall
 	default:
 		v.beyond++
 		return printed + ", beyond the noise"
@@ -109,7 +109,7 @@ func (r *results) each(f func(c *stallCase, names string, group readers)) {
 
 const refreshingNames = "refreshing"
 
-// medianSlowest is the median of the times' slowest reads.
+// medianSlowest returns the median of the periods' slowest reads.
 func medianSlowest(times []figures) float64 {
 	var all []float64
 	for _, t := range times {
@@ -118,7 +118,7 @@ func medianSlowest(times []figures) float64 {
 	return measure.Median(all)
 }
 
-// summary is the median p99 and the slowest read of several times.
+// summary returns the median p99 and the slowest read of several periods.
 func summary(times []figures) figures {
 	var p99 []float64
 	var s figures

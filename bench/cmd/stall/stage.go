@@ -15,19 +15,18 @@ import (
 )
 
 const (
-	// hosts is the number of authorization servers that each kind of stall has to itself, each of
-	// them an address of its own with one name.
+	// hosts is the number of authorization servers for each kind of stall. Each has its own address and one name.
 	hosts = 10
 	scope = "tools:list tools:call"
-	// lifetime is so long that only the shortened tokens fall due.
+	// lifetime is so long that only the shortened tokens become due.
 	lifetime = time.Hour
-	// spare is how much longer a token that falls due is valid than it is read while its server stalls.
+	// spare is how much longer a due token is valid than readers read it.
 	spare = 5 * time.Second
-	// slow is how long a slow authorization server takes for an answer.
+	// slow is the time of a slow authorization server for an answer.
 	slow = 5 * time.Second
-	// requestTimeout ends requests that are not answered.
+	// requestTimeout ends unanswered requests.
 	requestTimeout = 10 * time.Second
-	// settled is how long refreshes may take to begin, or to succeed once nothing stalls.
+	// settled is the limit for refreshes to begin, or to succeed after a stall.
 	settled = time.Minute
 )
 
@@ -37,10 +36,10 @@ type stage struct {
 	bed   *bed.Bed
 	root  *api.Client
 	token string    // Vault token of the readers
-	hosts [][]*host // of each kind of stall
+	hosts [][]*host // by kind of stall
 }
 
-// A host is an authorization server that can stall, and the config whose tokens come from there.
+// A host is an authorization server that can stall, and the config that gets its tokens there.
 type host struct {
 	name     string
 	proxy    *bed.FaultProxy
@@ -74,7 +73,7 @@ func newStage(ctx context.Context, b *bed.Bed, o options) (*stage, error) {
 	return s, nil
 }
 
-// newHost starts a host and writes its config, which obtains the token.
+// newHost starts a host and writes its config, which gets the token.
 func (s *stage) newHost(ctx context.Context, name string) (*host, error) {
 	proxy, err := s.bed.NewFaultProxy()
 	if err != nil {
@@ -98,9 +97,8 @@ func (s *stage) newHost(ctx context.Context, name string) (*host, error) {
 	return h, err
 }
 
-// lifetimeFor is such that a token is still valid, for some time to spare, when it has fallen due and
-// then been read for a time: it falls due a quarter of its lifetime ahead of its end, or half of it if
-// that is less than 30 s.
+// lifetimeFor returns a lifetime with which a token that has become due is valid for the time read, and for spare
+// beyond it. A token becomes due a quarter of its lifetime ahead of its end, or half of it if that is less than 30 s.
 func lifetimeFor(read time.Duration) time.Duration {
 	margin := (read + spare + time.Second - 1).Truncate(time.Second)
 	if margin <= 30*time.Second {
@@ -109,8 +107,7 @@ func lifetimeFor(read time.Duration) time.Duration {
 	return 4 * margin
 }
 
-// shorten replaces the hosts' tokens by others that fall due soon, and are valid for long enough to be
-// read for a time then.
+// shorten replaces the hosts' tokens by tokens that become due soon and then stay valid for the time read.
 func (s *stage) shorten(ctx context.Context, ill []*host, read time.Duration) error {
 	group, inner := errgroup.WithContext(ctx)
 	for _, h := range ill {
@@ -123,7 +120,7 @@ func (s *stage) shorten(ctx context.Context, ill []*host, read time.Duration) er
 	return group.Wait()
 }
 
-// refresh has the host's token replaced. One that was obtained a moment ago is not replaced yet.
+// refresh replaces the host's token. It waits until the token is old enough to be replaced.
 func (s *stage) refresh(ctx context.Context, h *host) error {
 	for {
 		answer, err := s.root.Logical().WriteWithContext(ctx, bed.Mount+"/refresh/"+h.name, nil)
@@ -138,7 +135,7 @@ func (s *stage) refresh(ctx context.Context, h *host) error {
 	}
 }
 
-// stall makes a host stall, or be well. The tokens that it gives from then on do not fall due.
+// stall makes a host stall, or answer again. Its later tokens do not become due.
 func (s *stage) stall(ctx context.Context, h *host, how stall) error {
 	h.resource.Delay, h.resource.TTL = how.delay, lifetime
 	return errors.Join(h.proxy.Set(how.fault), s.bed.AS.SetResource(ctx, h.resource))
@@ -158,7 +155,7 @@ func (s *stage) refreshing(ctx context.Context, ill []*host) (n int, err error) 
 	return n, nil
 }
 
-// tokens are those of the hosts.
+// tokens returns the hosts' tokens.
 func (s *stage) tokens(ctx context.Context, ill []*host) (all []*bed.Token, err error) {
 	for _, h := range ill {
 		token, err := s.bed.ReadToken(ctx, s.root, "token/"+h.name)
@@ -170,8 +167,7 @@ func (s *stage) tokens(ctx context.Context, ill []*host) (all []*bed.Token, err 
 	return all, nil
 }
 
-// readers connects as many readers as there are to be, which read the names in turn, each beginning
-// with another one.
+// readers connects the readers. They read the names in turn, each starting with a different name.
 func (s *stage) readers(ctx context.Context, names []*host) (group []*measure.Reader, err error) {
 	for i := range s.Readers {
 		var paths []string
