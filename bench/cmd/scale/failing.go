@@ -11,8 +11,8 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
-// failing measures the requests that say most about a token while all tokens are valid and their refreshes fail: the
-// status has each token's error, and the metrics have all of its gauges.
+// failing measures the largest responses: while tokens are valid and their refreshes fail, the list of status/ has an
+// error for each token, and the metrics have every gauge of it.
 func (m *mount) failing(ctx context.Context, r *mountReport) error {
 	fmt.Fprintf(os.Stderr, "scale: requests while the refreshes of %d tokens fail\n", m.configs)
 	m.issuer.failing.Store(true)
@@ -26,7 +26,7 @@ func (m *mount) failing(ctx context.Context, r *mountReport) error {
 	return r.ask(ctx, m, "`metrics` while all tokens fail", request{http.MethodGet, "metrics"})
 }
 
-// fail asks for another token for a server until the plugin has asked the authorization server, which fails.
+// fail writes refresh/ for a server until the plugin reports that the token request failed.
 func (m *mount) fail(ctx context.Context, server string) error {
 	return m.await(ctx, 200*time.Millisecond, func() error {
 		_, err := m.do(ctx, http.MethodPost, bed.Mount+"/refresh/"+server, nil)
