@@ -43,7 +43,7 @@ func (t *Transport) Authorize(_ context.Context, _ *http.Request, response *http
 // Refusal returns the reason for a 401 to a request that a [Transport] sent with a token, and nil for any other
 // response. It wraps the errors of [Source.Replace].
 func Refusal(response *http.Response) error {
-	if response.Request == nil {
+	if response.StatusCode != http.StatusUnauthorized || response.Request == nil {
 		return nil
 	}
 	refusal, _ := response.Request.Context().Value(refusalKey{}).(error)

@@ -31,11 +31,11 @@ func newOrigin(u *url.URL) (origin, bool) {
 // contains reports whether a request to u goes to this origin. A non-ASCII host must be written exactly as in the
 // server's URL: case mappings turn U+0130 and U+212A into ASCII letters, so two hosts would become one.
 func (o origin) contains(u *url.URL) bool {
-	host := u.Hostname()
-	if !isASCII(host) {
-		return u.Scheme == o.scheme && u.Host == o.host
+	if u.Scheme == o.scheme && u.Host == o.host {
+		return true
 	}
-	return serialized(u.Scheme, host, u.Port()) == o.ascii
+	host := u.Hostname()
+	return isASCII(host) && serialized(u.Scheme, host, u.Port()) == o.ascii
 }
 
 func serialized(scheme, asciiHost, port string) string {

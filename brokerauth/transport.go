@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 )
@@ -106,11 +107,11 @@ func (t *Transport) first(req *http.Request) (first *http.Request, finish func()
 	return first, kept.finish
 }
 
-// cloned returns a copy that may be changed. It shares the original's trailer, whose values are set at the end of the
-// body.
+// cloned returns a copy whose fields and header may be changed. It shares the rest with the original: the trailer's
+// values are set at the end of the body.
 func cloned(req *http.Request) *http.Request {
-	clone := req.Clone(req.Context())
-	clone.Trailer = req.Trailer
+	clone := req.WithContext(req.Context())
+	clone.Header = maps.Clone(req.Header)
 	return clone
 }
 
