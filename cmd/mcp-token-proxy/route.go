@@ -24,12 +24,13 @@ import (
 
 // A route forwards one path of the proxy to one MCP server.
 type route struct {
-	name    string
-	source  *brokerauth.Source
-	forward *httputil.ReverseProxy
-	metrics *metrics
-	log     *slog.Logger
-	failing atomic.Bool // whether the last request had no token; it is logged once
+	name     string
+	source   *brokerauth.Source
+	forward  *httputil.ReverseProxy
+	requests *prometheus.CounterVec // by code
+	open     prometheus.Gauge       // requests being served
+	log      *slog.Logger
+	failing  atomic.Bool // whether the last request had no token; it is logged once
 }
 
 // newRoute returns the route for a valid configuration.
@@ -50,7 +51,13 @@ func newRoute(c *routeConfig, vault *api.Client, m *metrics, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	r := &route{name: c.Name, source: source, metrics: m, log: log.With("route", c.Name)}
+	r := &route{
+		name:     c.Name,
+		source:   source,
+		requests: m.requests.MustCurryWith(prometheus.Labels{"route": c.Name}),
+		open:     m.open.WithLabelValues(c.Name),
+		log:      log.With("route", c.Name),
+	}
 	r.forward = &httputil.ReverseProxy{
 		Transport:      bearer,
 		Rewrite:        func(p *httputil.ProxyRequest) { rewrite(p, upstream) },
@@ -93,17 +100,16 @@ var ours = []string{"Authorization", "Cookie", "Origin", "Referer", "Upgrade", "
 // rewrite changes a client's request into one to the MCP server.
 func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 	query := p.In.URL.RawQuery
-	target := *upstream
+	*p.Out.URL, p.Out.Host = *upstream, ""
 	switch {
-	case target.RawQuery == "":
-		target.RawQuery = query
+	case upstream.RawQuery == "":
+		p.Out.URL.RawQuery = query
 	case query != "":
-		target.RawQuery += "&" + query
+		p.Out.URL.RawQuery += "&" + query
 	}
-	p.Out.URL, p.Out.Host = &target, ""
 	p.Out.Trailer = p.In.Trailer
 	for _, name := range ours {
-		p.Out.Header.Del(name)
+		delete(p.Out.Header, name)
 	}
 }
 
@@ -116,9 +122,8 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.refuse(w, http.StatusMethodNotAllowed, nil, "no method of MCP")
 		return
 	}
-	open := r.metrics.open.WithLabelValues(r.name)
-	open.Inc()
-	defer open.Dec()
+	r.open.Inc()
+	defer r.open.Dec()
 	if _, err := r.source.TokenContext(req.Context()); err != nil {
 		r.withoutToken(w, req, err)
 		return
@@ -144,7 +149,7 @@ func (r *route) withoutToken(w http.ResponseWriter, req *http.Request, err error
 
 // answered counts the MCP server's answer and drops its cookies.
 func (r *route) answered(response *http.Response) error {
-	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(response.StatusCode)).Inc()
+	r.requests.WithLabelValues(strconv.Itoa(response.StatusCode)).Inc()
 	response.Header.Del("Set-Cookie") // the client's cookies are not forwarded
 	if why := brokerauth.Refusal(response); why != nil {
 		r.log.Warn("a refused token was not replaced, the client gets the 401", "error", why)
@@ -167,13 +172,12 @@ func (r *route) failed(w http.ResponseWriter, req *http.Request, err error) {
 }
 
 func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message string) {
-	r.metrics.requests.WithLabelValues(r.name, strconv.Itoa(status)).Inc()
+	r.requests.WithLabelValues(strconv.Itoa(status)).Inc()
 	refuse(w, status, id, message)
 }
 
-// watch initialises the metrics of a route to 0.
+// watch registers the gauge of a route whose token can't be read in Vault.
 func (m *metrics) watch(r *route) {
-	m.open.WithLabelValues(r.name)
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "mcp_token_proxy_vault_failing",
 		Help:        "1 if the last read of the route's token in Vault failed; the held token serves until it ends.",
