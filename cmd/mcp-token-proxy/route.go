@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -22,6 +24,10 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
+// shortBody bounds the bodies that are read before the request is sent, in bytes: net/http sends a body in memory in
+// one write with the header. A stream holds such a body as long as it is open.
+const shortBody = 4 << 10
+
 // A route forwards one path of the proxy to one MCP server.
 type route struct {
 	name     string
@@ -30,6 +36,7 @@ type route struct {
 	requests *prometheus.CounterVec // by code
 	open     prometheus.Gauge       // requests being served
 	log      *slog.Logger
+	short    int64       // longest body that is read before the request is sent, in bytes
 	failing  atomic.Bool // whether the last request had no token; it is logged once
 }
 
@@ -57,6 +64,10 @@ func newRoute(c *routeConfig, vault *api.Client, m *metrics, log *slog.Logger) (
 		requests: m.requests.MustCurryWith(prometheus.Labels{"route": c.Name}),
 		open:     m.open.WithLabelValues(c.Name),
 		log:      log.With("route", c.Name),
+		short:    shortBody,
+	}
+	if c.KeptBody != 0 {
+		r.short = min(r.short, c.KeptBody)
 	}
 	r.forward = &httputil.ReverseProxy{
 		Transport:      bearer,
@@ -108,6 +119,9 @@ func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 		p.Out.URL.RawQuery += "&" + query
 	}
 	p.Out.Trailer = p.In.Trailer
+	if p.In.GetBody != nil {
+		p.Out.Body, _ = p.In.GetBody() // without the ReverseProxy's wrapper net/http knows that it is in memory
+	}
 	for _, name := range ours {
 		delete(p.Out.Header, name)
 	}
@@ -131,7 +145,20 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.failing.Swap(false) {
 		r.log.Info("there is an access token again")
 	}
+	if 0 < req.ContentLength && req.ContentLength <= r.short {
+		if err := readBody(req); err != nil {
+			r.refuse(w, http.StatusBadRequest, nil, "the request ended early")
+			return
+		}
+	}
 	r.forward.ServeHTTP(w, req)
+}
+
+// readBody reads the body of a request, and sets its GetBody.
+func readBody(req *http.Request) error {
+	body, err := io.ReadAll(req.Body)
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return err
 }
 
 // withoutToken answers a request if no token is available.

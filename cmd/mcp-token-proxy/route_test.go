@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -93,6 +95,63 @@ func TestRefusedTokenIsReplaced(t *testing.T) {
 	}
 	if len(w.serverSaw) != 2 || w.number != 2 {
 		t.Errorf("%d requests, and token %d; want two and the second", len(w.serverSaw), w.number)
+	}
+}
+
+// A short body goes out in one write with the header, so the MCP server need not wait for a second packet.
+func TestShortBodyIsSentWithTheHeader(t *testing.T) {
+	w := newWorld(t)
+	server, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	packet := make(chan string, 1)
+	go func() {
+		connection, err := server.Accept()
+		if err != nil {
+			close(packet)
+			return
+		}
+		defer connection.Close()
+		first := make([]byte, 4<<10)
+		n, _ := connection.Read(first)
+		packet <- string(first[:n])
+		_, _ = io.WriteString(connection, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	}()
+	c := w.config()
+	c.Routes[0].Upstream = "http://" + server.Addr().String()
+	response := post(t, w.start(c), message)
+	if got := <-packet; response.StatusCode != http.StatusNoContent || !strings.HasSuffix(got, "\r\n\r\n"+message) {
+		t.Errorf("status %d; the first packet has %d bytes, without the message", response.StatusCode, len(got))
+	}
+}
+
+// The MCP server does not get a short body that the client did not finish.
+func TestShortBodyThatEndsEarlyIsA400(t *testing.T) {
+	w := newWorld(t)
+	address := strings.TrimSuffix(strings.TrimPrefix(w.start(w.config()), "http://"), "/files")
+	connection, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	fmt.Fprintf(connection, "POST /files HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", address, len(message), message[1:])
+	if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body := text(t, response); response.StatusCode != http.StatusBadRequest || !strings.Contains(body, `"jsonrpc":"2.0"`) {
+		t.Errorf("%d %s", response.StatusCode, body)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.serverSaw); n != 0 {
+		t.Errorf("the MCP server got %d requests", n)
 	}
 }
 
