@@ -39,8 +39,8 @@ type call struct {
 	overtaken *call // the call that this one replaced, or nil
 }
 
-// end releases the goroutines that wait for the call and, if it succeeded, those that wait for the call that it
-// overtook. The mutex is held.
+// end releases the goroutines waiting for the call and, if it succeeded, those waiting for the call it replaced. The
+// mutex is held.
 func (c *call) end(err error) {
 	select {
 	case <-c.done: // overtaken
@@ -69,9 +69,9 @@ func (c *calls) join(mu *sync.Mutex, do func(context.Context) error) (*call, err
 	return c.begin(context.Background(), mu, do), nil
 }
 
-// begin starts a call even in the backoff window. It replaces a call in flight: goroutines that wait for the old
-// call return when it ends or when the new one succeeds. mu is held by the caller, and not held while do runs. do
-// ends when ctx is done.
+// begin starts a call even in the backoff window. It replaces a call in flight: goroutines waiting for the old call
+// return when it ends or when the new one succeeds. mu is held by the caller, and not held while do runs. do ends
+// when ctx is done.
 func (c *calls) begin(ctx context.Context, mu *sync.Mutex, do func(context.Context) error) *call {
 	current := &call{done: make(chan struct{}), overtaken: c.current}
 	c.current = current

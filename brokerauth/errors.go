@@ -69,7 +69,7 @@ var errRedirected = errors.New("redirected twice")
 // errNotFound is a 404 without an error of Vault's client.
 var errNotFound = errors.New("not found")
 
-// failed returns the Error for a path, from the error of Vault's client. If that is nil, Vault answered 404.
+// failed returns the Error for a path, from the error of Vault's client; a nil error means a 404.
 func failed(op, path string, err error) *Error {
 	if err == nil {
 		return &Error{Op: op, Path: path, StatusCode: http.StatusNotFound, Err: errNotFound}

@@ -13,8 +13,8 @@ var errStillHeld = fmt.Errorf("%w: it is less than 10 seconds old, or the author
 
 var errNotARefresh = errors.New("the answer does not come from a refresh path of vault-plugin-mcp-oauth, or Vault has no active node")
 
-// Replace asks Vault to replace an access token that the MCP server refused (401, RFC 6750 section 3.1), and reads
-// the new token. If it returns nil, Token returns a different token. A [Transport] calls it itself.
+// Replace asks Vault to replace an access token refused by the MCP server (401, RFC 6750 section 3.1), and reads the
+// new token. If it returns nil, Token returns a different token. A [Transport] calls it itself.
 //
 // If several goroutines report one token, Vault is asked once. If another token is held by then, Vault is not asked.
 // Because a standby may lag, the token path is read repeatedly, for up to a second, until it returns the token named
@@ -59,8 +59,8 @@ func (s *Source) replace(id string) (*call, error) {
 	return replacing.calls.join(&s.mu, func(ctx context.Context) error { return s.refresh(ctx, replacing) })
 }
 
-// successorWait bounds how long reads may still return the refused token after Vault has named its successor. A
-// standby that answers reads lags behind the active node by about a tenth of a second.
+// successorWait bounds how long reads may still return the refused token after Vault has named its successor.
+// Standbys lag behind the active node by about a tenth of a second.
 const successorWait = time.Second
 
 // refresh names the refused token to Vault and reads the new one. While Vault answers 504, the plugin's fetch

@@ -2,9 +2,9 @@
 // to requests.
 //
 // A [Source] is an [oauth2.TokenSource] that reads a token path with a Vault client. A [Transport] is an
-// [http.RoundTripper] that adds the token to the requests to one MCP server, and replaces a token that the server
-// refuses. An MCP client of the Go SDK uses the Transport twice, in its HTTP client and as its OAuth handler, so that
-// a refused token fails one call at most and does not end the session:
+// [http.RoundTripper] that adds the token to the requests to one MCP server, and replaces the token if the server
+// refuses it. An MCP client of the Go SDK uses the Transport twice, in its HTTP client and as its OAuth handler, so
+// that a refused token fails one call at most and does not end the session:
 //
 //	source, err := brokerauth.NewSource(brokerauth.Config{Vault: vault, TokenPath: "mcp-oauth/token/weather"})
 //	bearer, err := brokerauth.NewTransport(source, endpoint)
@@ -12,10 +12,9 @@
 //
 // # Who logs in to Vault
 //
-// This package never logs in. It uses the token, address and namespace that the client has at each call. So it
-// works with a Vault token that the broker renews (an [api.LifetimeWatcher] and [api.Client.SetToken]), and
-// without a token at the listener of a Vault Agent or Vault Proxy with auto-auth. Paths are relative to the client's
-// namespace.
+// This package never logs in. At each call it uses the client's current token, address and namespace. So it works
+// with a Vault token renewed by the broker (an [api.LifetimeWatcher] and [api.Client.SetToken]), and without a token
+// at the listener of a Vault Agent or Vault Proxy with auto-auth. Paths are relative to the client's namespace.
 //
 // # When Vault is away
 //
@@ -51,8 +50,8 @@ type Config struct {
 	// mount/token/server/role, for example mcp-oauth/token/weather.
 	TokenPath string
 
-	// RefreshPath is the path that replaces a refused token. Default: TokenPath with refresh/ in place of
-	// token/. Set it only if a server named token makes the default ambiguous.
+	// RefreshPath is the path to replace a refused token. Default: TokenPath with refresh/ in place of token/. Set it
+	// only if a server named token makes the default ambiguous.
 	RefreshPath string
 }
 
