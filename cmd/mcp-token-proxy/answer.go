@@ -12,8 +12,8 @@ const largestMessage = 4 << 20
 // serverError is a code that JSON-RPC leaves to servers (JSON-RPC 2.0 section 5.1).
 const serverError = -32000
 
-// refuse answers a request with a JSON-RPC error, which MCP clients show to their user. id is the id of the
-// request's message, or nil if it is unknown.
+// refuse answers a request with a JSON-RPC error, which MCP clients show to their user. id is the id of the request's
+// message; nil if unknown.
 func refuse(w http.ResponseWriter, status int, id json.RawMessage, message string) {
 	type rpcError struct {
 		Code    int    `json:"code"`

@@ -2,7 +2,7 @@ package main
 
 import "sync"
 
-// buffers are small, because each open stream holds one: with the ReverseProxy's 32 KiB they would be most of the
+// buffers are small, because each open stream holds one: buffers of ReverseProxy's 32 KiB would take most of the
 // memory.
 var buffers = &bufferPool{sync.Pool{New: func() any { return new([2 << 10]byte) }}}
 

@@ -16,8 +16,8 @@ import (
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
-// config is the configuration from a file, or from flags for one route. Blocks that Vault Agent has too are written
-// as in Vault Agent's configuration.
+// config is the configuration from a file, or from flags for one route. It shares the syntax of Vault Agent's
+// configuration for the blocks they have in common.
 type config struct {
 	Listeners  []listener    `hcl:"listener"`
 	Monitoring monitoring    `hcl:"monitoring"`
@@ -36,8 +36,8 @@ type listener struct {
 	Address      string    `hcl:"address"`            // host:port, or a path
 	TLSCert      string    `hcl:"tls_cert_file"`      // PEM file: the certificate, then its chain
 	TLSKey       string    `hcl:"tls_key_file"`       // PEM file: its key
-	TLSClientCAs string    `hcl:"tls_client_ca_file"` // PEM file: the authorities of clients' certificates; by default clients need no certificate
-	Hosts        []string  `hcl:"hosts"`              // more names that a request's Host may have, beside those of loopback and of the certificate
+	TLSClientCAs string    `hcl:"tls_client_ca_file"` // PEM file: the authorities of clients' certificates; if empty, clients don't need a certificate
+	Hosts        []string  `hcl:"hosts"`              // further names for a request's Host, beside those of loopback and of the certificate
 	Unknown      positions `hcl:",unusedKeyPositions"`
 }
 
@@ -55,8 +55,8 @@ type vaultConfig struct {
 	Unknown   positions `hcl:",unusedKeyPositions"`
 }
 
-// autoAuth configures how the proxy logs in to Vault. Without it the proxy uses VAULT_TOKEN; if that is unset too, it
-// sends no token: the address is then a Vault Agent or Vault Proxy that logs in.
+// autoAuth configures how the proxy logs in to Vault. Without it the proxy uses VAULT_TOKEN. If that is unset too,
+// the address must be that of a Vault Agent or Vault Proxy that logs in: the proxy sends requests without a token.
 type autoAuth struct {
 	Methods []authMethod `hcl:"method"`
 	Unknown positions    `hcl:",unusedKeyPositions"`
@@ -83,7 +83,7 @@ type authConfig struct {
 type routeConfig struct {
 	Name              string    `hcl:",key"`                // the route's path at the proxy is /<name>
 	Upstream          string    `hcl:"upstream"`            // the MCP server's URL
-	TokenPath         string    `hcl:"token_path"`          // the token's path in Vault
+	TokenPath         string    `hcl:"token_path"`          // path of the token in Vault
 	CACert            string    `hcl:"ca_cert"`             // PEM file; default: the system's CAs
 	AllowInsecureHTTP bool      `hcl:"allow_insecure_http"` // send the token over http to a host other than loopback
 	KeptBody          int64     `hcl:"kept_body"`           // bytes of a request kept for the retry; default 4 MiB
@@ -99,13 +99,13 @@ func parseConfig(content []byte) (*config, error) {
 	if blocks, ok := file.Node.(*ast.ObjectList); ok {
 		for _, name := range []string{"monitoring", "vault", "auto_auth"} {
 			if n := len(blocks.Filter(name).Items); n > 1 {
-				return nil, fmt.Errorf("there are %d %s blocks; write one", n, name)
+				return nil, fmt.Errorf("there are %d %s blocks: write one", n, name)
 			}
 		}
 	}
 	c := &config{}
 	if err := hcl.DecodeObject(c, file); err != nil {
-		return nil, fmt.Errorf("a value is not of the type that its name wants: %w", err)
+		return nil, fmt.Errorf("a value has the wrong type: %w", err)
 	}
 	if err := c.known(); err != nil {
 		return nil, err
@@ -131,15 +131,15 @@ func (c *config) known() error {
 	for _, unknown := range all {
 		for name, at := range unknown {
 			if len(at) == 0 {
-				return fmt.Errorf("%q is not known", name)
+				return fmt.Errorf("unknown key %q", name)
 			}
-			return fmt.Errorf("line %d: %q is not known there", at[0].Line, name)
+			return fmt.Errorf("line %d: unknown key %q", at[0].Line, name)
 		}
 	}
 	return nil
 }
 
-// splitUnix takes a listener's address of unix:PATH for one of the type unix.
+// splitUnix turns the listener's address unix:PATH into a listener of type unix.
 func (c *config) splitUnix() {
 	l := &c.Listeners[0]
 	if path, ok := strings.CutPrefix(l.Address, "unix:"); ok {
@@ -150,7 +150,7 @@ func (c *config) splitUnix() {
 // validate checks everything that can be checked without reading files.
 func (c *config) validate() error {
 	if len(c.Listeners) != 1 {
-		return fmt.Errorf("there are %d listener blocks; one is needed, as in listener \"tcp\" { address = \"127.0.0.1:8300\" }", len(c.Listeners))
+		return fmt.Errorf("there are %d listener blocks: write one, as in listener \"tcp\" { address = \"127.0.0.1:8300\" }", len(c.Listeners))
 	}
 	if err := c.Listeners[0].validate(); err != nil {
 		return fmt.Errorf("listener: %w", err)
@@ -164,7 +164,7 @@ func (c *config) validate() error {
 		return fmt.Errorf("auto_auth: %w", err)
 	}
 	if len(c.Routes) == 0 {
-		return errors.New("there is no route block")
+		return errors.New("a route block is missing, as in route \"files\" { ... }")
 	}
 	seen := map[string]bool{}
 	for _, r := range c.Routes {
@@ -172,7 +172,7 @@ func (c *config) validate() error {
 			return fmt.Errorf("route %q: %w", r.Name, err)
 		}
 		if seen[r.Name] {
-			return fmt.Errorf("route %q is there twice", r.Name)
+			return fmt.Errorf("route %q is defined twice", r.Name)
 		}
 		seen[r.Name] = true
 	}
@@ -183,11 +183,11 @@ func (l *listener) validate() error {
 	withTLS := l.TLSCert != "" || l.TLSKey != "" || l.TLSClientCAs != ""
 	switch {
 	case l.Type != "tcp" && l.Type != "unix":
-		return fmt.Errorf("its type is %q; write listener \"tcp\" or listener \"unix\"", l.Type)
+		return fmt.Errorf("its type is %q: write listener \"tcp\" or listener \"unix\"", l.Type)
 	case l.Address == "":
 		return errors.New("address is missing")
 	case l.Type == "unix" && withTLS:
-		return errors.New("a unix socket has no TLS")
+		return errors.New("a unix socket does not use TLS: leave out tls_cert_file, tls_key_file and tls_client_ca_file")
 	case l.Type == "unix":
 		return nil
 	case withTLS && (l.TLSCert == "" || l.TLSKey == ""):
@@ -203,7 +203,7 @@ func (l *listener) validate() error {
 		return fmt.Errorf("address %q is not host:port", l.Address)
 	}
 	if !withTLS && !isLoopback(host) {
-		return fmt.Errorf("address %q is not of loopback: everybody who reaches it may use the tokens. Write 127.0.0.1, or tls_cert_file and tls_key_file", l.Address)
+		return fmt.Errorf("address %q is not of loopback, so every host in the network could use the tokens: write 127.0.0.1, or tls_cert_file and tls_key_file", l.Address)
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (c *config) validateAuth() error {
 		return nil
 	}
 	if len(c.AutoAuth.Methods) != 1 {
-		return errors.New("one method block is needed")
+		return errors.New("write one method block, as in method \"approle\" { ... }")
 	}
 	m := c.AutoAuth.Methods[0]
 	needs := map[string]map[string]string{
@@ -222,7 +222,7 @@ func (c *config) validateAuth() error {
 		"kubernetes": {"role": m.Config.Role},
 	}[m.Type]
 	if needs == nil {
-		return fmt.Errorf("method %q is not known: it is token_file, approle or kubernetes", m.Type)
+		return fmt.Errorf("unknown method %q: write token_file, approle or kubernetes", m.Type)
 	}
 	for _, name := range slices.Sorted(maps.Keys(needs)) {
 		if needs[name] == "" {

@@ -38,15 +38,15 @@ func parseFlags(args []string, errs io.Writer) (*options, error) {
 		fmt.Fprint(errs, usage)
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.file, "config", "", "the configuration `file`; no other flag but -check goes with it")
-	f.BoolVar(&o.check, "check", false, "test the configuration, contact nobody, and exit")
+	f.StringVar(&o.file, "config", "", "the configuration `file`; goes with -check only")
+	f.BoolVar(&o.check, "check", false, "check the configuration without contacting any server, and exit")
 	f.BoolVar(&o.version, "version", false, "print the version and exit")
 	f.StringVar(&l.Address, "listen", "127.0.0.1:8300", "`address` to listen on: of loopback, or unix:PATH")
 	f.StringVar(&o.one.Monitoring.Address, "monitoring", "", "`address` for /healthz and /metrics; none by default")
 	f.StringVar(&r.Name, "name", "mcp", "the route's `name`: its URL is http://ADDRESS/NAME")
 	f.StringVar(&r.Upstream, "upstream", "", "`URL` of the MCP server")
 	f.StringVar(&r.TokenPath, "token-path", "", "`path` of its token in Vault, such as mcp-oauth/token/files")
-	f.StringVar(&r.CACert, "ca-cert", "", "PEM `file` of the CAs that the MCP server's certificate may be of; default: the system's")
+	f.StringVar(&r.CACert, "ca-cert", "", "PEM `file` of the CAs to trust for the MCP server; default: the system's")
 	f.StringVar(&tokenFile, "vault-token-file", "", "`file` with the Vault token, such as the sink of a Vault Agent; read again when it changes")
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -7,9 +7,9 @@ import (
 	"slices"
 )
 
-// A guard refuses requests of web pages. A page in a browser on this machine can send requests to loopback, and can
-// read the answers if its own host name resolves to loopback (DNS rebinding). The MCP specification therefore has
-// local servers check Host and Origin.
+// A guard refuses requests from web pages. A page in a browser on this machine can send requests to loopback, and can
+// read the answers if its own host name resolves to loopback (DNS rebinding). So the MCP specification requires local
+// servers to check Host and Origin.
 type guard struct {
 	unix        bool              // a browser can't connect to a unix socket
 	hosts       []string          // more names than those of loopback, compared literally
@@ -23,11 +23,11 @@ func (g *guard) refuse(r *http.Request) string {
 	}
 	origins := r.Header.Values("Origin")
 	if len(origins) == 0 && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-		return "the request is of another site's page"
+		return "the request comes from another site's page"
 	}
 	for _, origin := range origins {
 		if u, err := url.Parse(origin); err != nil || !g.isName(u.Hostname()) {
-			return "the Origin header is not of this machine"
+			return "the Origin header is not an origin of this proxy"
 		}
 	}
 	return ""

@@ -53,12 +53,12 @@ func (l *listener) listen(ctx context.Context) (net.Listener, error) {
 	if err := removeStale(ctx, l.Address); err != nil {
 		return nil, err
 	}
-	// The umask sets the socket's mode when it is created. Before a later chmod others could connect.
+	// The umask sets the mode when the socket is created. With a later chmod, others could connect before it.
 	defer syscall.Umask(syscall.Umask(0o177))
 	return (&net.ListenConfig{}).Listen(ctx, "unix", l.Address)
 }
 
-// removeStale removes a socket that no process listens on, which a killed process leaves behind.
+// removeStale removes a socket without a listening process: a killed process leaves it behind.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -67,7 +67,7 @@ func removeStale(ctx context.Context, path string) error {
 	case err != nil:
 		return err
 	case info.Mode()&fs.ModeSocket == 0:
-		return fmt.Errorf("%s exists, and is no socket", path)
+		return fmt.Errorf("%s exists, and is not a socket: remove it, or write another address", path)
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -130,7 +130,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Listeners[0].Address = file
-	if _, err := c.Listeners[0].listen(t.Context()); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := c.Listeners[0].listen(t.Context()); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file is taken for a socket: %v", err)
 	}
 }

@@ -24,8 +24,8 @@ const (
 	loginFirst = time.Second
 	loginMost  = 30 * time.Second
 
-	// refusedAfter is the age from which a token that Vault refuses counts as revoked. Vault also answers 403 if a
-	// policy does not permit the path.
+	// refusedAfter is the age from which a token refused by Vault (403) counts as revoked. Vault also answers 403 if
+	// a policy does not permit the path, so this bounds how often the proxy logs in.
 	refusedAfter = 30 * time.Second
 )
 
@@ -148,7 +148,7 @@ func (l *login) attempt(ctx context.Context) (*api.Secret, error) {
 	return secret, nil
 }
 
-// keep renews a token until it can't be renewed any more or was revoked.
+// keep renews a token until it can't be renewed any more or is revoked.
 func (l *login) keep(ctx context.Context, secret *api.Secret) {
 	obtained := time.Now()
 	var ended <-chan error // nil for a token that does not expire

@@ -1,5 +1,5 @@
-// Command mcp-token-proxy is a reverse proxy for MCP brokers that only take a URL. It adds the access token that the
-// plugin keeps in Vault to each request. See docs/deployments.md.
+// Command mcp-token-proxy is a reverse proxy for MCP brokers that only take a URL. It adds the access token kept in
+// Vault by the plugin to each request. See docs/deployments.md.
 package main
 
 import (

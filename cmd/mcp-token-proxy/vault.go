@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// client returns a client of the Vault. If tokens is not nil, its requests have a token of tokens.
+// client returns a client of the configured Vault. If tokens is not nil, it supplies the Vault token of each request.
 func (v *vaultConfig) client(tokens vaultToken) (*api.Client, error) {
 	c := api.DefaultConfig()
 	if c.Error != nil {
@@ -36,8 +36,8 @@ func (v *vaultConfig) client(tokens vaultToken) (*api.Client, error) {
 	return client, nil
 }
 
-// vaultClient returns the client that reads tokens, and the source of its Vault token, which is nil if the client uses
-// VAULT_TOKEN or none.
+// vaultClient returns the client to read access tokens with, and the source of its Vault token. The source is nil
+// without auto_auth: then the client uses VAULT_TOKEN, if it is set.
 func (c *config) vaultClient(log *slog.Logger) (*api.Client, vaultToken, error) {
 	if c.AutoAuth == nil {
 		client, err := c.Vault.client(nil)

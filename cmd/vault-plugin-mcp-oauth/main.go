@@ -61,8 +61,8 @@ func main() {
 const gcPercent = 50
 
 // collectSooner sets gcPercent unless the operator has set GOGC. The caller keeps the reserve: it counts as heap in
-// use, so that a process with few tokens has as much room for garbage as with Go's default. Warm reads would collect
-// more often without it. It is never written, so it takes no memory unless the process locks its memory.
+// use, so a process with few tokens has as much room for garbage as with Go's default. Without it, warm reads would
+// collect more often. It is never written, so it takes memory only if the process locks its memory.
 func collectSooner() (reserve []byte) {
 	if os.Getenv("GOGC") != "" {
 		return nil
@@ -74,12 +74,12 @@ func collectSooner() (reserve []byte) {
 // exitWithParent ends the process if Vault ended without stopping it, for example by SIGKILL.
 func exitWithParent(parent int, log hclog.Logger) {
 	waitForOrphanage(parent, os.Getppid, time.Tick(time.Second))
-	log.Warn("Vault has gone: the plugin exits")
+	log.Warn("Vault's process has ended: the plugin exits")
 	os.Exit(0)
 }
 
-// waitForOrphanage returns when the parent process has changed. A comparison with 1 would be wrong: in a container
-// Vault is process 1.
+// waitForOrphanage returns when the parent process has changed. A comparison with process 1 would be wrong: in a
+// container that is Vault.
 func waitForOrphanage(parent int, getppid func() int, tick <-chan time.Time) {
 	for range tick {
 		if getppid() != parent {

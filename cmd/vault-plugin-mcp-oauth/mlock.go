@@ -7,9 +7,8 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 )
 
-// lockMemory locks the process's memory if Vault locks its own, which VAULT_PLUGIN_MLOCK_ENABLED says. The sdk's
-// server would do it too, but its error does not name the remedy, and Vault only answers "Unrecognized remote plugin
-// message".
+// lockMemory locks the process's memory if Vault locks its own (VAULT_PLUGIN_MLOCK_ENABLED). The sdk's server would
+// lock it too, but its error does not name the remedy, and Vault only answers "Unrecognized remote plugin message".
 func lockMemory() error {
 	err := pluginutil.OptionallyEnableMlock()
 	if err == nil {
