@@ -130,8 +130,8 @@ func newMetrics() *metrics {
 	return m
 }
 
-// show adds the tokens held by the engine to the metrics. A passive node leaves them out: it doesn't know how their
-// refreshes go.
+// show adds the tokens held by the engine to the metrics. A passive node leaves them out: it doesn't know the outcome
+// of refreshes.
 func (m *metrics) show(each eachToken, passive func() bool) {
 	m.passive = passive
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// largestMessage bounds the part of a request that is read to find its message's id, in bytes.
+// largestMessage bounds the part of a request read to find its message's id, in bytes.
 const largestMessage = 4 << 20
 
 // serverError is a code that JSON-RPC leaves to servers (JSON-RPC 2.0 section 5.1).

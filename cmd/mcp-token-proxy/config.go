@@ -147,7 +147,7 @@ func (c *config) splitUnix() {
 	}
 }
 
-// validate checks everything that can be checked without reading files.
+// validate checks everything except the contents of files.
 func (c *config) validate() error {
 	if len(c.Listeners) != 1 {
 		return fmt.Errorf("there are %d listener blocks: write one, as in listener \"tcp\" { address = \"127.0.0.1:8300\" }", len(c.Listeners))

@@ -69,7 +69,7 @@ type login struct {
 	log    *slog.Logger
 
 	tried   chan struct{} // closed after the first attempt
-	revoked chan string   // a token that Vault refused
+	revoked chan string   // a token refused by Vault
 
 	mu    sync.Mutex // guards the fields below
 	value string     // the latest token, or ""

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Attempt is a URL that was tried and the reason it failed.
+// Attempt is a URL that was tried, and the reason why it failed.
 type Attempt struct {
 	// URL has neither query nor user information.
 	URL string
@@ -19,7 +19,7 @@ type Attempt struct {
 	down bool
 }
 
-// Error is a search that failed, with every attempt.
+// Error is a failed search, with every attempt.
 type Error struct {
 	// Attempts are in the order in which they were made.
 	Attempts []Attempt

@@ -11,7 +11,7 @@ type challenge struct {
 	params map[string]string // names in lower case; the first value of a name counts
 }
 
-// bearer holds the parameters of Bearer challenges that discovery needs.
+// bearer holds the parameters of Bearer challenges for discovery.
 type bearer struct {
 	metadata string   // resource_metadata (RFC 9728 section 5.1); "" if missing
 	scopes   []string // scope (RFC 6750 section 3); nil if missing

@@ -34,7 +34,7 @@ func (p Policy) Or(all bool) Policy {
 	return Policy{Loopback: p.Loopback || all, Private: p.Private || all}
 }
 
-// AddressError means that the policy does not permit to call an address.
+// AddressError reports an address refused by the policy, and so not called.
 type AddressError struct {
 	// Addr is the address in plain form.
 	Addr netip.Addr
@@ -87,8 +87,8 @@ var special = []struct {
 	kind   kind
 	name   string
 }{
-	// Cloud services that give credentials to any caller inside, at addresses that otherwise count as private
-	// or public. Most other clouds use a link-local address.
+	// Cloud services that give credentials to any caller inside, at addresses otherwise counted as private or public.
+	// Most other clouds use a link-local address.
 	{netip.MustParsePrefix("100.100.100.200/32"), never, "cloud metadata"},    // Alibaba
 	{netip.MustParsePrefix("168.63.129.16/32"), never, "cloud metadata"},      // Azure
 	{netip.MustParsePrefix("fd00:ec2::/32"), never, "cloud metadata"},         // AWS

@@ -10,7 +10,7 @@ import (
 
 const (
 	maxURL   = 2048 // bytes of a URL in a document
-	maxValue = 256  // bytes of a value in a list that is not a URL
+	maxValue = 256  // bytes of another value in a list
 	maxItems = 256  // values of a list
 )
 
@@ -84,7 +84,7 @@ func parseObject(body []byte) (o object, reason string) {
 	return o, ""
 }
 
-// url returns a member that is a URL: a string of visible ASCII, not too long; else "".
+// url returns a URL member: a string of visible ASCII, not too long; else "".
 func (o object) url(name string) string {
 	var s string
 	if json.Unmarshal(o[name], &s) != nil || !isVisible(s, maxURL) {
@@ -93,7 +93,7 @@ func (o object) url(name string) string {
 	return s
 }
 
-// list returns a member that is an array of strings, without those that are too long or not visible ASCII. A string
+// list returns the strings in an array member, without strings that are too long or not visible ASCII. A string
 // counts as a list of its words. nil if the member is missing or of another type.
 func (o object) list(name string, limit int) []string {
 	var words string

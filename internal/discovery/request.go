@@ -20,7 +20,7 @@ type Request struct {
 	GrantType string
 	// CACert is the PEM of the certificates to trust in place of the system's roots; "" trusts the system's.
 	CACert string
-	// AllowPrivate permits loopback and private addresses in URLs that documents name.
+	// AllowPrivate permits loopback and private addresses in URLs named by documents.
 	AllowPrivate bool
 	// AllowInsecureHTTP permits http to hosts other than loopback, in any URL.
 	AllowInsecureHTTP bool

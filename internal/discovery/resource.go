@@ -60,7 +60,7 @@ func (s *search) fromServer(ctx context.Context, server *url.URL) (*Result, erro
 // maxServers is how many authorization servers of one MCP server are tried: more would only cost time.
 const maxServers = 4
 
-// named tries the authorization servers that an MCP server names, in their order.
+// named tries the authorization servers named by an MCP server, in their order.
 func (s *search) named(ctx context.Context, servers []string, policy Policy) *Result {
 	for i, issuer := range servers {
 		if i == maxServers {
@@ -87,7 +87,7 @@ func (s *search) named(ctx context.Context, servers []string, policy Policy) *Re
 	return nil
 }
 
-// leave records authorization servers that are not tried, and how the operator can choose one.
+// leave records the authorization servers not tried, and how the operator can choose one.
 func (s *search) leave(servers []string, reason string) {
 	for i, issuer := range servers {
 		if i == maxServers {

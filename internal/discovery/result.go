@@ -16,7 +16,7 @@ type Result struct {
 	SigningAlgs []string
 	// Published comes from the MCP server; zero with Request.Issuer.
 	Published
-	// Others are other authorization servers that the MCP server names, at most 4; nil with Request.Issuer.
+	// Others are other authorization servers named by the MCP server, at most 4; nil with Request.Issuer.
 	Others []string
 	// Policy limits later calls of the token endpoints, without AllowPrivate: see Policy.Or.
 	Policy Policy
@@ -24,7 +24,7 @@ type Result struct {
 	Warnings []string
 }
 
-// Published describes the tokens that an MCP server accepts, from its challenge and its metadata.
+// Published describes the tokens accepted by an MCP server, from its challenge and its metadata.
 type Published struct {
 	// Scopes are the challenge's scopes, else the metadata's scopes_supported without those of OpenID Connect; nil if
 	// both are missing.

@@ -205,7 +205,7 @@ func (n *normaliser) saying(r reason) string {
 	return joined(n.clean.reason(r))
 }
 
-// joined returns "text: reason", or the one that is not empty.
+// joined returns "text: reason", or the non-empty one.
 func joined(text, reason string) string {
 	if text == "" || reason == "" {
 		return text + reason

@@ -34,8 +34,8 @@ type Assertion struct {
 	Issuer, Subject string
 	// Lifetime is how long an assertion is valid; 0 is 60 seconds.
 	Lifetime time.Duration
-	// Audience is the aud claim, sent as a single string: the issuer's identifier, the token endpoint's
-	// URL, or another name that the authorization server expects.
+	// Audience is the aud claim, sent as a single string: the issuer's identifier, the token endpoint's URL, or
+	// another name expected by the authorization server.
 	Audience string
 	// Type is the typ header: TypeJWT, TypeClientAuthentication or, for TypeJWT, "".
 	Type string

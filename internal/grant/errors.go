@@ -48,8 +48,7 @@ type UnavailableError struct {
 	// negative, at most a year.
 	RetryAfter time.Duration
 
-	// ofToken is set if the server issued a token that cannot be used: another token of the same client may
-	// be fine.
+	// ofToken is set if the server issued an unusable token: another token of the same client may be fine.
 	ofToken bool
 }
 

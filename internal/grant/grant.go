@@ -24,7 +24,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// Token is an access token that is usable as a bearer token (RFC 6750).
+// Token is an access token, usable as a bearer token (RFC 6750).
 type Token struct {
 	// AccessToken is 1 to 65,536 visible ASCII characters.
 	AccessToken string

@@ -13,8 +13,8 @@ var headerName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
 // headerValue is a field value of printable ASCII characters and blanks between them (RFC 9110 section 5.5).
 var headerValue = regexp.MustCompile(`^[\x21-\x7E]([\x20-\x7E\t]*[\x21-\x7E])?$`)
 
-// ownHeaders are the headers that extra_headers may not hold: the client's authentication, and the headers
-// of the connection (RFC 9110 section 7.6.1, RFC 9112).
+// ownHeaders are refused in extra_headers: the client's authentication, and the headers of the connection (RFC 9110
+// section 7.6.1, RFC 9112).
 var ownHeaders = map[string]bool{
 	"Authorization": true, "Host": true, "Connection": true, "Transfer-Encoding": true, "Te": true,
 	"Trailer": true, "Upgrade": true, "Keep-Alive": true, "Expect": true, "Accept-Encoding": true,

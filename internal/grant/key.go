@@ -18,7 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// KeyType is a kind of key that GenerateKey makes, by its name in the API.
+// KeyType is a kind of key for GenerateKey, by its name in the API.
 type KeyType string
 
 const (

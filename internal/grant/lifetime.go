@@ -42,7 +42,7 @@ func newLifetime(name, value string) (lifetime, bool) {
 	return l, true
 }
 
-// unsaid are the values that various languages print for a missing value.
+// unsaid are the texts by which various languages print a missing value.
 var unsaid = map[string]bool{
 	"": true, "null": true, "none": true, "nil": true, "undefined": true, "false": true,
 }
@@ -86,7 +86,7 @@ func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Dur
 	return least, ""
 }
 
-// expired returns the problem of a token that expired at end.
+// expired returns the problem of an expired token, which ended at end.
 func (c clock) expired(by string, end time.Time) string {
 	return "the access_token has expired already: " + by + " is " + end.UTC().Format(time.RFC3339) +
 		", and the authorization server's clock says " + c.server.UTC().Format(time.RFC3339)

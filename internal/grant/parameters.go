@@ -37,7 +37,7 @@ func (p *Parameters) values() (url.Values, error) {
 	return values, nil
 }
 
-// reserved are the parameters that extra_params may not hold, in lower case.
+// reserved are the parameters refused in extra_params, in lower case.
 var reserved = map[string]bool{
 	// The grant and the client (RFC 6749 section 4.4.2).
 	"grant_type": true, "client_id": true,

@@ -65,7 +65,7 @@ func readObject(status int, fields map[string]json.RawMessage) answer {
 	return a
 }
 
-// readForm reads the answer as the form that a few servers send instead of JSON.
+// readForm reads the answer as a form, which a few servers send instead of JSON.
 func readForm(body string) (answer, format) {
 	v, err := url.ParseQuery(body)
 	if err != nil || !v.Has("access_token") && !v.Has("error") {

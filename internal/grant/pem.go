@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// pemField is a field that holds PEM. The errors in reading it name the fault and the remedy, and never
-// repeat the text.
+// pemField is a field for PEM. Its errors name the fault and the remedy, and never repeat the text.
 type pemField struct {
 	name  string // the field
 	item  string // a block, in words

@@ -41,9 +41,8 @@ func exhausted(header http.Header) bool {
 	return false
 }
 
-// rateLimit reads the RateLimit field of the IETF's drafts: `"burst";r=0;t=30, "day";r=900;t=7200` from
-// version 8, `limit=10, remaining=0, reset=30` in version 7. Among several policies it prefers those that are
-// used up.
+// rateLimit reads the RateLimit field of the IETF's drafts: `"burst";r=0;t=30, "day";r=900;t=7200` from version 8,
+// `limit=10, remaining=0, reset=30` in version 7. Among several policies it prefers the exhausted.
 func rateLimit(values []string, now time.Time) time.Duration {
 	var used, all time.Duration
 	for item := range strings.SplitSeq(strings.Join(values, ","), ",") {

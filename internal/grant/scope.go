@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// visible matches a scope that can be shown.
+// visible matches a scope of visible ASCII characters.
 var visible = regexp.MustCompile(`^[\x21-\x7E]+$`)
 
 // readScope reads a scope parameter or claim, as text or as a list. said is false if it is missing or invalid.

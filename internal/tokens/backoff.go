@@ -9,11 +9,11 @@ import (
 
 // The backoff windows within which the authorization server is not asked again.
 const (
-	// A server that is unreachable or failing may be back in a second.
+	// An unreachable or failing server may be back in a second.
 	unavailableFirst = time.Second
 	unavailableMost  = time.Minute
-	// A refusal may be brief: a server that restarts refuses clients until it has loaded them. Lasting
-	// refusals count as failed logins, which lock accounts, so their window grows.
+	// Refusals may end soon: a restarting server refuses clients until it has loaded them. Lasting refusals count as
+	// failed logins, which lock accounts, so their window grows.
 	refusedFirst = 5 * time.Second
 	refusedMost  = 15 * time.Minute
 	// refusedBlip is how many refusals in a row have short windows: about one minute in all.

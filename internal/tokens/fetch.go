@@ -9,7 +9,7 @@ import (
 
 // outcome is the outcome of an attempt.
 type outcome struct {
-	// terms are the terms that were read; nil if err is set.
+	// terms are the terms in storage; nil if err is set.
 	terms *Terms
 	// stored is the token in storage, if the attempt loads it and it exists; else nil.
 	stored *Token

@@ -12,8 +12,7 @@ type Observer interface {
 	Fetched(took time.Duration, err error)
 	// Shared reports that a caller waits for a fetch already under way.
 	Shared()
-	// Refreshed reports a replaced token, and the delay of its refresh. It is not called for a token that was left
-	// to expire.
+	// Refreshed reports a replaced token, and the delay of its refresh. It is not called for a token left to expire.
 	Refreshed(late time.Duration)
 }
 

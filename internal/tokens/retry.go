@@ -74,8 +74,8 @@ func (r *retries) run() {
 	}
 }
 
-// due returns the keys of the tasks that are due now. If there are none, it returns how long to wait; or, if all
-// tasks are done and the worker must end, done.
+// due returns the keys of the tasks due now. Without a due task it returns how long to wait; or, if all tasks are
+// done and the worker must end, done.
 func (r *retries) due(now time.Time) (keys []any, wait time.Duration, done bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

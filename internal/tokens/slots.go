@@ -304,7 +304,7 @@ func (s *slot) renew(now time.Time) {
 	}
 }
 
-// drop empties the slot of a name that is not configured. mu is held.
+// drop empties and removes the slot, since its name is not configured. mu is held.
 func (s *slot) drop() {
 	s.supersede()
 	s.gone = true

@@ -11,8 +11,7 @@ import (
 
 // Token is an access token with its times. A published token is immutable: every change makes a new one.
 //
-// The times of a token that this process fetched or loaded have a monotonic reading, so that they can be compared with
-// both clocks.
+// If this process fetched or loaded the token, its times have a monotonic reading, for comparison with both clocks.
 type Token struct {
 	// AccessToken is the secret itself (RFC 6749 section 1.4).
 	AccessToken string
@@ -111,8 +110,7 @@ func newToken(answer *grant.Token, terms *Terms) *Token {
 		lifetime = min(lifetime, terms.MaxTTL)
 	}
 	m := margin(lifetime)
-	// A tenth of the margin spreads the refreshes of tokens that were fetched together, and costs little of their
-	// lifetime.
+	// A tenth of the margin spreads the refreshes of tokens fetched together, and costs little of their lifetime.
 	interval := max(lifetime-m-jitter(m/10), min(time.Second, lifetime))
 	// Authorization servers count in whole seconds: if a token was issued half a second into one, its exp (RFC 7519
 	// section 4.1.4) is half a second before the end of its expires_in. The earlier one counts.

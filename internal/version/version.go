@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// next is the next version to be released, and the only one that a tag may have.
+// next is the next version to be released, and the only one allowed for a tag.
 const next = "v0.2.0"
 
 // The linker sets these, by -X: release is the tag, in a release only; commit is the commit of another build.
