@@ -28,7 +28,7 @@ func (c *config) validCredentials() error {
 		}
 	default:
 		if !hasSecret && hasKey || !hasSecret && hasCertificate {
-			return badRequest("token_endpoint_auth_method %s does not go with the credentials: leave it out, or write client_secret", c.AuthMethod)
+			return badRequest("token_endpoint_auth_method %s does not go with the credentials: write token_endpoint_auth_method=\"\", or client_secret", c.AuthMethod)
 		}
 	}
 	if c.RawBasicAuth && c.AuthMethod != "" && c.AuthMethod != grant.ClientSecretBasic || c.RawBasicAuth && !hasSecret {
@@ -68,7 +68,7 @@ func (c *config) validBearer(hasSecret, hasCertificate bool) error {
 	case (hasSecret || hasCertificate) && c.ClientID == "":
 		return badRequest("client_id is missing: client_secret and client_certificate need one")
 	case hasSecret && method.Certificate() || hasCertificate && !method.Certificate():
-		return badRequest("token_endpoint_auth_method %s does not go with the credentials: leave it out", c.AuthMethod)
+		return badRequest("token_endpoint_auth_method %s does not go with the credentials: write token_endpoint_auth_method=\"\"", c.AuthMethod)
 	case c.RawBasicAuth && (method != grant.ClientSecretBasic || strings.Contains(c.ClientID, ":")):
 		return badRequest("raw_basic_auth goes with client_secret_basic and a client_id without a colon: write raw_basic_auth=false")
 	}
@@ -88,10 +88,10 @@ func (c *config) validBearer(hasSecret, hasCertificate bool) error {
 func (c *config) validKeys(hasKey bool) error {
 	if !hasKey {
 		if field := configTable.firstGiven(c, needsKey); field != "" {
-			return badRequest("%s goes with a signing key: write private_key or key_type, or leave it out", field)
+			return badRequest("%s goes with a signing key: write private_key or key_type, or an empty %s", field, field)
 		}
 		if c.AssertionTTL != 0 {
-			return badRequest("assertion_ttl goes with a signing key: write private_key or key_type, or leave it out")
+			return badRequest("assertion_ttl goes with a signing key: write private_key or key_type, or an empty assertion_ttl")
 		}
 		return nil
 	}

@@ -91,6 +91,39 @@ func TestFaultyCredentialsAreRefusedWithARemedy(t *testing.T) {
 	}
 }
 
+// An update keeps the fields that it leaves out, so the remedy must be a write that clears the field.
+func TestRemedyOfARefusedUpdateIsEnough(t *testing.T) {
+	_, key := certificateAndKey(t)
+	for _, test := range []struct {
+		name           string
+		stored, update fields
+		says           string
+		remedy         fields
+	}{
+		{"method of a secret, with a key", fields{"client_secret": secret, "token_endpoint_auth_method": "client_secret_post"}, fields{"client_secret": "", "private_key": key}, `write token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"fields of a key, with a secret", fields{"private_key": key, "signing_alg": "ES256"}, fields{"private_key": "", "client_secret": secret}, "or an empty signing_alg", fields{"signing_alg": ""}},
+		{"publish_jwks of a key, with a secret", fields{"private_key": key, "publish_jwks": true}, fields{"private_key": "", "client_secret": secret}, "or an empty publish_jwks", fields{"publish_jwks": ""}},
+		{"assertion_ttl of a key, with a secret", fields{"private_key": key, "assertion_ttl": "2m"}, fields{"private_key": "", "client_secret": secret}, "or an empty assertion_ttl", fields{"assertion_ttl": ""}},
+		{"resource, then omit_resource", fields{"client_secret": secret, "resource": "https://mcp.example.com"}, fields{"omit_resource": true}, `write resource=""`, fields{"resource": ""}},
+		{"omit_resource, then resource", fields{"client_secret": secret, "omit_resource": true}, fields{"resource": "https://mcp.example.com"}, "omit_resource=false", fields{"omit_resource": false}},
+		{"method of a secret, with an identity", fields{"client_secret": secret, "token_endpoint_auth_method": "client_secret_post"}, fields{"client_secret": "", "identity": "issuer"}, `write token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"grant of an identity, with a secret", fields{"identity": "issuer", "grant": "jwt_bearer", "resource": "https://mcp.example.com"}, fields{"identity": "static", "private_key": "", "client_secret": secret}, "or grant=client_credentials", fields{"grant": "client_credentials"}},
+		{"subject of an identity, with a secret", fields{"identity": "issuer", "assertion_subject": "a"}, fields{"identity": "static", "private_key": "", "client_secret": secret}, `write assertion_subject=""`, fields{"assertion_subject": ""}},
+		{"type of an assertion, then a grant", fields{"identity": "issuer", "assertion_type": "client-authentication+jwt", "resource": "https://mcp.example.com"}, fields{"grant": "jwt_bearer"}, "write assertion_type=JWT", fields{"assertion_type": "JWT"}},
+		{"method of a key, then a grant", fields{"identity": "issuer", "token_endpoint_auth_method": "private_key_jwt", "resource": "https://mcp.example.com"}, fields{"grant": "jwt_bearer"}, `or token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"key_id of a key that the plugin makes", fields{"private_key": key, "key_id": "a"}, fields{"private_key": "", "key_type": "ec-p256"}, "write key_id=thumbprint", fields{"key_id": "thumbprint"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			as, m := newAuthServer(t), newMount(t)
+			m.write("settings", fields{"public_url": publicURL})
+			m.write("config/weather", with(as.endpoint(), with(test.stored, fields{"verify": false})))
+			update := with(test.update, fields{"verify": false})
+			m.rejects("config/weather", update, test.says)
+			m.write("config/weather", with(update, test.remedy))
+		})
+	}
+}
+
 func TestFaultyIssuersAndFlagsAreRefused(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	for _, test := range []struct {

@@ -10,7 +10,7 @@ import (
 func (c *config) validIdentity() error {
 	switch {
 	case c.Grant == grant.JWTBearer && c.Identity != identityIssuer:
-		return badRequest("grant=jwt_bearer goes with identity=issuer: write both, or neither")
+		return badRequest("grant=jwt_bearer goes with identity=issuer: write identity=issuer, or grant=client_credentials")
 	case c.AssertionSubject != "" && c.Identity != identityIssuer:
 		return badRequest("assertion_subject goes with identity=issuer, and with identity=%s the subject is the client's id: write assertion_subject=\"\"", c.Identity)
 	case c.Identity == identityStatic:
@@ -29,9 +29,9 @@ func (c *config) validIdentity() error {
 	case c.Grant == grant.JWTBearer && c.AssertionType == grant.TypeClientAuthentication:
 		return badRequest("assertion_type=%s does not go with grant=jwt_bearer, whose assertion does not authenticate the client: write assertion_type=JWT", grant.TypeClientAuthentication)
 	case c.Grant == grant.JWTBearer && c.AuthMethod != "" && c.ClientSecret == "" && c.ClientCertificate == "":
-		return badRequest("token_endpoint_auth_method=%s needs client_secret, or a client certificate: without them the client cannot authenticate", c.AuthMethod)
+		return badRequest("token_endpoint_auth_method=%s needs client_secret or client_certificate: write one of them, or token_endpoint_auth_method=\"\"", c.AuthMethod)
 	case c.Grant != grant.JWTBearer && c.AuthMethod != "" && c.AuthMethod != grant.PrivateKeyJWT:
-		return badRequest("token_endpoint_auth_method with identity=%s is private_key_jwt: leave it out", c.Identity)
+		return badRequest("with identity=%s the only token_endpoint_auth_method is private_key_jwt: write token_endpoint_auth_method=\"\"", c.Identity)
 	}
 	return nil
 }

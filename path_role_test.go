@@ -114,7 +114,7 @@ func TestFaultyRoleIsRefused(t *testing.T) {
 		{fields{"resource": "m\np"}, "must be printable"},
 		{fields{"audience": "\x00"}, "printable"},
 		{fields{"scopes": numbered(101)}, "at most 100"},
-		{fields{"resource": "https://a.example.com", "omit_resource": true}, "write one of them"},
+		{fields{"resource": "https://a.example.com", "omit_resource": true}, `write resource="" or omit_resource=false`},
 		{fields{"omit_resource": "perhaps"}, "omit_resource"},
 		{fields{"extra_params": "scope=all"}, "extra_params must not hold scope"},
 		{fields{"extra_params": "tenant"}, "extra_params takes name=value pairs or a JSON object"},

@@ -77,7 +77,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 		flagField("omit_resource", func(of *T) *bool { return &at(of).OmitResource },
 			"Send no resource indicator, for authorization servers that refuse one.").checked(func(of *T) error {
 			if p := at(of); p.OmitResource && len(p.Resource) > 0 {
-				return badRequest("resource and omit_resource contradict each other: write one of them")
+				return badRequest("resource and omit_resource contradict each other: write resource=\"\" or omit_resource=false")
 			}
 			return nil
 		}),

@@ -32,7 +32,7 @@ func validEndpoint(field, raw string, insecure bool) error {
 	case err != nil:
 		return badRequest("%s: %v", field, err)
 	case !isVisible(raw):
-		return badRequest("%s must be of ASCII characters (RFC 3986): write a host name in other letters as xn--..., and percent-encode the rest", field)
+		return badRequest("%s must consist of ASCII characters (RFC 3986): write a host name in other letters as xn--..., and percent-encode the rest", field)
 	case u.Scheme != "https" && u.Scheme != "http":
 		return badRequest("%s must start with https://", field)
 	case !validPort(u.Port()):

@@ -73,7 +73,7 @@ func TestFaultyConfigIsRefusedWithARemedy(t *testing.T) {
 		{"scope too long", fields{"scopes": long(1025)}, "at most 1024"},
 		{"too many scopes", fields{"scopes": numbered(101)}, "at most 100"},
 		{"resource with a line break", fields{"resource": "a\nb"}, "must be printable"},
-		{"resource beside omit_resource", fields{"resource": "https://mcp.example.com", "omit_resource": true}, "write one of them"},
+		{"resource beside omit_resource", fields{"resource": "https://mcp.example.com", "omit_resource": true}, `write resource="" or omit_resource=false`},
 		{"too many resources", fields{"resource": numbered(101)}, "at most 100"},
 		{"audience with a line break", fields{"audience": "a\nb"}, "printable characters"},
 		{"audience too long", fields{"audience": long(2049)}, "2048"},

@@ -235,7 +235,7 @@ func TestParseCertificate(t *testing.T) {
 	for _, tc := range []struct{ name, in, want string }{
 		{"one", own.pem, ""},
 		{"with its chain", own.pem + other.pem, ""},
-		{"not the key's", other.pem, "certificate does not belong to the private key: its public key is another"},
+		{"not the key's", other.pem, "certificate does not belong to the private key: write the certificate and the key of one pair"},
 		{"chain first", other.pem + own.pem, "certificate: PEM block 2 is the certificate of the private key, but block 1 must be: put it first, then its chain"},
 		{"the key", pkcs8(t, testKeys()["P-256"]), "certificate: PEM block 1 is a private key, which has a field of its own, private_key"},
 		{"words", "x", `certificate must hold a certificate in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, certificate=@cert.pem reads a file`},

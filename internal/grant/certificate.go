@@ -72,5 +72,5 @@ func (f pemField) first(certs []*x509.Certificate, belongs func(*x509.Certificat
 			return fmt.Errorf("%s: PEM block %d is the certificate of the private key, but block 1 must be: put it first, then its chain", f.name, i+1)
 		}
 	}
-	return fmt.Errorf("%s does not belong to the private key: its public key is another", f.name)
+	return fmt.Errorf("%s does not belong to the private key: write the certificate and the key of one pair", f.name)
 }

@@ -285,7 +285,7 @@ func TestParseClientCertificate(t *testing.T) {
 		{"alone", leaf.pem, good, ""},
 		{"with its chain", leaf.pem + root.pem, good, ""},
 		{"key in SEC 1 form", leaf.pem, sec1(t, "P-256"), ""},
-		{"another key", leaf.pem, pkcs8(t, testKeys()["RSA 2048"]), "client_certificate does not belong to the private key: its public key is another"},
+		{"another key", leaf.pem, pkcs8(t, testKeys()["RSA 2048"]), "client_certificate does not belong to the private key: write the certificate and the key of one pair"},
 		{"chain first", root.pem + leaf.pem, good, "client_certificate: PEM block 2 is the certificate of the private key, but block 1 must be: put it first, then its chain"},
 		{"no certificate", "", good, `client_certificate must hold a certificate in PEM form ("-----BEGIN CERTIFICATE-----"); with the vault command, client_certificate=@cert.pem reads a file`},
 		{"no key", leaf.pem, "", `client_certificate_key must hold a private key in PEM form ("-----BEGIN PRIVATE KEY-----"); with the vault command, client_certificate_key=@key.pem reads a file`},

@@ -182,7 +182,7 @@ func (k *Key) ChooseAlgorithm(wanted string, supported []string) (string, error)
 	if len(known) == 0 {
 		return "", fmt.Errorf("the authorization server's metadata names no signing algorithm that is supported here; if it accepts %s all the same, set signing_alg", oneOf(fit))
 	}
-	return "", fmt.Errorf("the private key signs with %s, but the authorization server's metadata names %s: use a key for that", oneOf(fit), oneOf(known))
+	return "", fmt.Errorf("the private key signs with %s, but the authorization server's metadata names %s: write a private_key or key_type for that", oneOf(fit), oneOf(known))
 }
 
 // fits returns an error unless the algorithm fits the key.

@@ -270,7 +270,7 @@ func TestChooseAlgorithm(t *testing.T) {
 		{"Ed25519", "", "RS256 Ed25519", "Ed25519", ""},
 		{"Ed25519", "Ed25519", "EdDSA", "Ed25519", ""},
 		{"Ed25519", "HS256", "", "", `signing_alg "HS256" does not fit the private key: use EdDSA or Ed25519`},
-		{"Ed25519", "", "evil RS256 ES256", "", "the private key signs with EdDSA or Ed25519, but the authorization server's metadata names RS256 or ES256: use a key for that"},
+		{"Ed25519", "", "evil RS256 ES256", "", "the private key signs with EdDSA or Ed25519, but the authorization server's metadata names RS256 or ES256: write a private_key or key_type for that"},
 		{"Ed25519", "", "evil RS512", "", "the authorization server's metadata names no signing algorithm that is supported here; if it accepts EdDSA or Ed25519 all the same, set signing_alg"},
 	} {
 		got, err := key(t, tc.key).ChooseAlgorithm(tc.wanted, strings.Fields(tc.supported))
