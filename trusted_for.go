@@ -14,8 +14,8 @@ func (c *config) assignPublicID(server string, old *config) {
 	}
 }
 
-// sameParty reports whether the assertions of c and o are for the same party (discovered values included), make the
-// same claims about the client, and are signed by keys with the same owner: the plugin, or the operator with the same
+// sameParty reports whether the assertions of c and o are for the same party, discovered values included, and make
+// the same claims about the client. Their keys must have the same owner: the plugin, or the operator with the same
 // key.
 func (c *config) sameParty(o *config) bool {
 	return c.sameRoute(o) && c.samePurpose(o) && c.PublicURL == o.PublicURL && c.sameClaims(o) &&

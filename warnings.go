@@ -49,7 +49,7 @@ func missingScopes(asked []string, granted string) string {
 }
 
 // sameScope reports whether two names mean the same scope: they are equal, or one is the other after a resource
-// identifier, which ends in a slash (Entra, Cognito, Google), in "#", or, for a URN, in a colon.
+// identifier. The identifier ends in a slash (Entra, Cognito, Google), in "#" or, if it is a URN, in a colon.
 func sameScope(a, b string) bool {
 	short := func(name, long string) bool {
 		resource, ok := strings.CutSuffix(long, name)

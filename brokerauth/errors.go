@@ -81,7 +81,7 @@ func failed(op, path string, err error) *Error {
 	return e
 }
 
-// ErrNotReplaced says that the refused token was not replaced, for one of three reasons: it is younger than the
-// plugin's cooldown of 10 seconds, the authorization server returned the same token again, or the token replaced
-// another refused one too recently.
+// ErrNotReplaced says that the refused token was not replaced. It is younger than the plugin's cooldown of 10
+// seconds, or the authorization server returned the same token again, or the token had itself replaced a refused one
+// too recently.
 var ErrNotReplaced = errors.New("brokerauth: the refused token has not been replaced")

@@ -1,6 +1,6 @@
-// Package discovery finds the token endpoint for an MCP server: from the server's URL over its protected
-// resource metadata (RFC 9728) to the metadata of its authorization server (RFC 8414, OpenID Connect
-// Discovery), as MCP's authorization specification prescribes; or from an issuer alone.
+// Package discovery finds the token endpoint for an MCP server, as MCP's authorization specification prescribes. It
+// goes from the server's URL over its protected resource metadata (RFC 9728) to the metadata of its authorization
+// server (RFC 8414, OpenID Connect Discovery). It can also start from an issuer.
 //
 // It never sends credentials, but its result decides which server gets them. So a document must name the resource or
 // the issuer for which it was fetched. A Policy limits the URLs in documents: the owner of an MCP server must not be

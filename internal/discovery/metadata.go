@@ -134,8 +134,8 @@ func scopeTokens(list []string) []string {
 	return kept
 }
 
-// parseURL parses a URL that can be called: http or https, with a host, without a fragment and without user
-// information, which would be another party's credentials. reason is why it is invalid.
+// parseURL parses a URL that can be called: http or https, with a host, without a fragment. It refuses user
+// information: these would be another party's credentials. reason is why the URL is invalid.
 func parseURL(raw string) (u *url.URL, reason string) {
 	if !isVisible(raw, maxURL) {
 		return nil, "is not a URL"

@@ -155,8 +155,8 @@ var wellKnowns = map[string]string{
 	"openid-configuration":       "issuer",
 }
 
-// MetadataOf returns the field and the value to write instead of the URL of a metadata document, which operators
-// paste: server_url or issuer, and the URL that leads to the document. field is "" for other URLs.
+// MetadataOf recognises the URL of a metadata document, which operators paste. It returns the field and the value to
+// write instead: server_url or issuer, and the URL that leads to the document. field is "" for other URLs.
 func MetadataOf(raw string) (field, value string) {
 	u, reason := parseURL(raw)
 	if reason != "" {

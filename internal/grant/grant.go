@@ -1,6 +1,6 @@
-// Package grant makes one OAuth 2.0 token request, with the client credentials grant (RFC 6749 section 4.4) or
-// with a JWT as the grant (RFC 7523 section 2.1): it authenticates the client, sends the parameters, judges
-// the answer and types the errors.
+// Package grant makes one OAuth 2.0 token request, with the client credentials grant (RFC 6749 section 4.4) or with a
+// JWT as the grant (RFC 7523 section 2.1). It authenticates the client, sends the parameters, judges the answer and
+// types the errors.
 //
 // It sends the request with golang.org/x/oauth2/clientcredentials. The http.RoundTripper in answer.go handles odd
 // answers and redirects, and keeps secrets out of errors. One call is one HTTP request: the caller retries, caches
@@ -157,9 +157,9 @@ func (r *Request) bear(params url.Values) error {
 
 // authenticate adds the client authentication.
 func (r *Request) authenticate(config *clientcredentials.Config) error {
-	// Always explicit: the library's auto-detection repeats the request, with the secret, on every error.
-	// client_id is sent with an assertion too: RFC 7521 section 4.2 makes it optional, and some servers find
-	// the client by it.
+	// The style is always explicit: by default the library repeats the request, with the secret, on every error.
+	// client_id is sent with an assertion too: RFC 7521 section 4.2 makes it optional, and some servers find the
+	// client by it.
 	config.AuthStyle = oauth2.AuthStyleInParams
 	if r.AuthMethod == None && r.Grant == JWTBearer {
 		return nil

@@ -47,8 +47,9 @@ var unsaid = map[string]bool{
 	"": true, "null": true, "none": true, "nil": true, "undefined": true, "false": true,
 }
 
-// leastLifetime returns the token's lifetime, from the second in which the request began: the shortest in the answer
-// and, if it is a JWT, in the token; 0 if both lack one. problem is why the token can't be handed out; "" if it can.
+// leastLifetime returns the token's lifetime, counted from the second in which the request began. It is the shortest
+// in the answer and, if the token is a JWT, in the token; 0 if both lack one. problem is why the token can't be
+// handed out; "" if it can.
 func leastLifetime(accessToken string, said []lifetime, c clock) (least time.Duration, problem string) {
 	note := func(left time.Duration) {
 		if least == 0 || left < least {
