@@ -159,6 +159,6 @@ func TestAPIPageIsThatOfThePaths(t *testing.T) {
 		}
 	}
 	for at := range operations {
-		t.Errorf("the page has %s, which is no path", at)
+		t.Errorf("the page has %s, which is not a path", at)
 	}
 }

@@ -39,12 +39,12 @@ func (m *mount) asserted(request tokenRequest) assertion {
 	m.t.Helper()
 	equal(m.t, "the assertion's type", request.form.Get("client_assertion_type"), "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 	if request.clientSecret != "" || request.form.Has("client_secret") {
-		m.t.Error("a secret came beside the assertion")
+		m.t.Error("a secret was sent with the assertion")
 	}
 	var a assertion
 	a.header = verifyJWT(m.t, must(json.Marshal(m.read("keys/weather")))(m.t), request.form.Get("client_assertion"), &a)
 	if left := time.Until(time.Unix(a.Expires, 0)); left <= 0 || left > time.Minute {
-		m.t.Errorf("the assertion is good for %s", left)
+		m.t.Errorf("the assertion is valid for %s", left)
 	}
 	return a
 }

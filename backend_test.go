@@ -123,7 +123,7 @@ func TestHelp(t *testing.T) {
 		}
 		text, _ := resp.Data["help"].(string)
 		if len(text) < 100 || !example.MatchString(text) {
-			t.Errorf("help for %q has no example, or says too little: %q", path, text)
+			t.Errorf("help for %q has no example, or is too short: %q", path, text)
 		}
 		document := string(must(json.Marshal(resp.Data["openapi"]))(t))
 		contains(t, "the OpenAPI document of "+path, document, operationPrefix)
@@ -217,7 +217,7 @@ func nothingRuns(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("after the cleanup there still runs:\n%s", left)
+	t.Errorf("still running after the cleanup:\n%s", left)
 }
 
 // Vault sends the key of a written entry to other nodes.

@@ -87,7 +87,7 @@ func TestClientCertificate(t *testing.T) {
 			t.Errorf("the request was %+v", request)
 		}
 		if len(request.certificates) == 0 {
-			t.Fatal("no certificate was shown")
+			t.Fatal("the client presented no certificate")
 		}
 		return request.certificates[0].Subject.CommonName
 	}
@@ -185,7 +185,7 @@ func TestEndOfTheClientCertificate(t *testing.T) {
 		status := m.read("status/weather")
 		end := instant(t, status, "client_certificate_expires_at")
 		if left := time.Until(end); left > test.life || left < test.life-time.Minute {
-			t.Errorf("of a certificate of %s the status says that it ends in %s", test.life, left)
+			t.Errorf("for a certificate of %s, the status gives an end in %s", test.life, left)
 		}
 		for where, got := range map[string][]string{"the write": warnings, "status": status["warnings"].([]string)} {
 			want := map[bool]string{true: "client_certificate expires at " + rfc3339(end)}[test.warns]

@@ -79,7 +79,7 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 		for _, all := range []fields{{"scopes": "b", "resource": "urn:b"}, {"scopes": "b", "resource": "", "omit_resource": true}} {
 			m.write("config/written", with(with(mcp.client(), named(as)), all))
 			if mcp.called() > 0 {
-				t.Errorf("%s: with %v the MCP server was asked", name, all)
+				t.Errorf("%s: with %v, a request was sent to the MCP server", name, all)
 			}
 		}
 		if name == "issuer" {
@@ -88,11 +88,11 @@ func TestMCPServerThatNeedNotBeAsked(t *testing.T) {
 		m.write("config/weather", with(with(mcp.client(), named(as)), fields{"verify": false}))
 		m.rejects("config/weather", fields{"verify": false, "rediscover": true}, "verify=false contacts no server")
 		if mcp.called() > 0 || m.read("config/weather")["discovered_scopes"] != nil {
-			t.Error("verify=false asked the MCP server")
+			t.Error("a write with verify=false sent a request to the MCP server")
 		}
 		m.write("config/weather", fields{})
 		if got := m.read("config/weather")["discovered_scopes"]; mcp.called() == 0 || !slices.Equal(got.([]string), []string{"a"}) {
-			t.Errorf("after a write that may ask the scopes are %v", got)
+			t.Errorf("after a write without verify=false, the scopes are %v", got)
 		}
 	}
 }

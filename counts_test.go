@@ -150,7 +150,7 @@ func TestWarmReadsMakeNoCalls(t *testing.T) {
 				c := newCounting(t, as)
 				row.prepare(c)
 				if costs, calls := c.costs(row.do); costs != "" || len(calls) > row.calls {
-					t.Errorf("%s; %d calls to Vault, want %d at most: %q", costs, len(calls), row.calls, calls)
+					t.Errorf("%s; %d calls to Vault, want at most %d: %q", costs, len(calls), row.calls, calls)
 				}
 			})
 		})
@@ -218,7 +218,7 @@ func TestStorageCalls(t *testing.T) {
 				c := newCounting(t, as)
 				row.prepare(c)
 				if costs, calls := c.costs(row.do); costs != row.costs {
-					t.Errorf("it costs %s; want %s: %q", costs, row.costs, calls)
+					t.Errorf("the costs are %s; want %s: %q", costs, row.costs, calls)
 				}
 			})
 		})
@@ -279,7 +279,7 @@ func TestWarmReadAllocatesLittle(t *testing.T) {
 	})
 	t.Logf("%g allocations", made)
 	if made > mostAllocations {
-		t.Errorf("a warm read makes %g allocations; want %d at most", made, mostAllocations)
+		t.Errorf("a warm read makes %g allocations; want at most %d", made, mostAllocations)
 	}
 }
 
@@ -311,7 +311,7 @@ func TestListedStatusAllocatesLittle(t *testing.T) {
 		least = min(least, (after.TotalAlloc-before.TotalAlloc)/names)
 	}
 	if least > mostBytesPerName {
-		t.Errorf("a listed name takes %d bytes; want %d at most", least, mostBytesPerName)
+		t.Errorf("a listed name takes %d bytes; want at most %d", least, mostBytesPerName)
 	}
 	t.Logf("%d bytes for each name", least)
 }

@@ -47,7 +47,7 @@ func TestFieldsOfEveryTypeAreCompared(t *testing.T) {
 	}
 	one := &config{tokenParams: tokenParams{Resource: []string{"a"}, ExtraParams: map[string]string{"tenant": "north"}}}
 	if !table.equal(one, one.clone(), isRoute) {
-		t.Error("a copy is taken for another")
+		t.Error("a copy does not equal the original")
 	}
 	for name, change := range map[string]func(*config){
 		"resource":     func(c *config) { c.Resource[0] = "b" },
@@ -56,7 +56,7 @@ func TestFieldsOfEveryTypeAreCompared(t *testing.T) {
 		if other := one.clone(); !table.equal(one, other, isCredential) {
 			t.Errorf("%s: fields without the trait are compared", name)
 		} else if change(other); table.equal(one, other, isRoute) {
-			t.Errorf("another %s is taken for the same", name)
+			t.Errorf("a different %s is not noticed", name)
 		}
 	}
 }

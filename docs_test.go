@@ -27,7 +27,7 @@ func TestEveryThreatHasATest(t *testing.T) {
 			threat, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
 			threats[threat] = true
 			if len(threatTests[threat]) == 0 {
-				t.Errorf("no test shows the answer to %q", threat)
+				t.Errorf("threatTests has no test for %q", threat)
 			}
 		}
 	}

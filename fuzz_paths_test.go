@@ -60,7 +60,7 @@ func stable(t *testing.T, m *mount) map[string]string {
 	entries := m.storage.entries(t)
 	maps.DeleteFunc(entries, func(key, _ string) bool { return !strings.Contains(key, "stable") })
 	if len(entries) != 4 {
-		t.Fatalf("of the config that was not named there is %q", slices.Collect(maps.Keys(entries)))
+		t.Fatalf("the config outside the requests has %q", slices.Collect(maps.Keys(entries)))
 	}
 	return entries
 }
@@ -367,7 +367,7 @@ func (w *fuzzWorld) do(m *mount, op logical.Operation, path string, data fields)
 		return m.noted(err)
 	}
 	if op != logical.HelpOperation && op != logical.RollbackOperation && !resp.IsError() {
-		m.t.Errorf("%s %q is answered, and is not of the API: %v", op, path, resp)
+		m.t.Errorf("%s %q has an answer, and is not in the API: %v", op, path, resp)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func pathOf(t *testing.T, url any) string {
 	text, _ := url.(string)
 	path, ok := strings.CutPrefix(text, publicURL+"/")
 	if !ok {
-		t.Fatalf("%v is no URL of the mount", url)
+		t.Fatalf("%v is not a URL of the mount", url)
 	}
 	return path
 }

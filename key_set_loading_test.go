@@ -97,7 +97,7 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 			began := time.Now()
 			m.refused(status, logical.UpdateOperation, "config/weather", fields{"publish_jwks": false, "verify": false}, errStorage.Error())
 			if took := time.Since(began); took > storageTimeout {
-				t.Errorf("the answer took %s, which is more than one call", took)
+				t.Errorf("the answer took %s, longer than one call", took)
 			}
 			synctest.Wait()
 		}
@@ -110,7 +110,7 @@ func TestFailedWritesShareOneReloadOfTheKeySet(t *testing.T) {
 		m.storage.trouble.Store(away)
 		time.Sleep(10 * time.Minute)
 		if n := away.struck.Load(); n < 5 || n > 20 {
-			t.Errorf("%d storage calls in ten minutes; want those of one that tries every minute in the end", n)
+			t.Errorf("%d storage calls in ten minutes; want the calls of one retry, at last every minute", n)
 		}
 		m.data(logical.ReadOperation, at, nil)
 		m.storage.trouble.Store(nil)

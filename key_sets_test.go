@@ -85,7 +85,7 @@ func TestKeySetFollowsTheConfig(t *testing.T) {
 	first := keyIDs(t, m.jwks("weather"))
 	m.data(logical.UpdateOperation, "keys/weather/rotate", nil)
 	if got := keyIDs(t, m.jwks("weather")); len(got) != 2 || got[0] != first[0] {
-		t.Errorf("after a rotation the key set is %q; want a key beside %q", got, first)
+		t.Errorf("after a rotation, the key set is %q; want another key and %q", got, first)
 	}
 	m.write("config/weather", fields{"key_type": "ed25519"})
 	if got := keyIDs(t, m.jwks("weather")); len(got) != 1 || got[0] == first[0] {
@@ -190,7 +190,7 @@ func TestPublishedKeySetsEndByThemselves(t *testing.T) {
 	for _, gone := range []*config{{Keys: c.Keys}, nil} {
 		noError(t, sets.update("weather", gone))
 		if _, ok := sets.of("weather", []identity{identityStatic}); ok {
-			t.Error("a set is published of a config that publishes none")
+			t.Error("a key set is published for a config that does not publish one")
 		}
 		noError(t, sets.update("weather", c))
 	}

@@ -197,7 +197,7 @@ func TestTheCheckerOfHistories(t *testing.T) {
 	} {
 		found := strings.Join(violations(test.history), "\n")
 		if (found == "") != (test.says == "") || !strings.Contains(found, test.says) {
-			t.Errorf("%s: the checker says %q; want %q", test.name, found, test.says)
+			t.Errorf("%s: the checker reports %q; want %q", test.name, found, test.says)
 		}
 	}
 }
@@ -225,10 +225,10 @@ func TestTheCheckerAgreesWithASearch(t *testing.T) {
 		}
 		found, explained := violations(history), explicable(history, "")
 		if len(found) > 0 && explained {
-			t.Fatalf("seed %d: %v is linearizable, and the checker says %q", seed, history, found)
+			t.Fatalf("seed %d: %v is linearizable, and the checker reports %q", seed, history, found)
 		}
 		if len(found) == 0 && !explained && !nothingRead {
-			t.Fatalf("seed %d: %v is not linearizable, and the checker says nothing", seed, history)
+			t.Fatalf("seed %d: %v is not linearizable, and the checker reports no violation", seed, history)
 		}
 		if explained {
 			good++

@@ -311,7 +311,7 @@ func checkDocumentedValues(t *testing.T, families []*dto.MetricFamily, page stri
 	rows := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(table, -1)
 	for _, row := range rows {
 		if !outcomes[row[1]] {
-			t.Errorf("the page has the outcome %s, which is none", row[1])
+			t.Errorf("the page has the outcome %s, which does not exist", row[1])
 		}
 	}
 	if len(rows) == 0 {
@@ -350,7 +350,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 	checkDocumentedValues(t, families, page)
 	for _, row := range regexp.MustCompile("(?m)^\\| `mcp_oauth_[a-z_]+`<br>[^|]*\\|").FindAllString(page, -1) {
 		if !rows[row] {
-			t.Errorf("the page has %s, which is no metric", row)
+			t.Errorf("the page has %s, which is not a metric", row)
 		}
 		delete(rows, row)
 	}
@@ -362,7 +362,7 @@ func TestDocumentedMetricsExist(t *testing.T) {
 		names := metric.FindAllString(readText(t, file), -1)
 		for _, name := range names {
 			if !exist[name] {
-				t.Errorf("%s names %s, which is no metric", file, name)
+				t.Errorf("%s names %s, which is not a metric", file, name)
 			}
 		}
 		if len(names) == 0 {

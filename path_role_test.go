@@ -96,7 +96,7 @@ func TestRoleNeedsItsConfig(t *testing.T) {
 	as, m := newAuthServer(t), newMount(t)
 	text := m.refused(http.StatusNotFound, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "read"}, "write config/weather first")
 	if strings.Contains(text, "role/weather") {
-		t.Errorf("%q sends the operator in a circle", text)
+		t.Errorf("%q suggests the write that failed", text)
 	}
 	equal(t, "the keys", keysOf(t, m), nil)
 	as.asked(t, 0, "after the refused write")

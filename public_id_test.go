@@ -104,7 +104,7 @@ func TestAssertionCaughtElsewhereIsTrustedNowhere(t *testing.T) {
 			m.refresh("weather", nil)
 			caught := thief.await(1).form.Get("client_assertion")
 			if now := m.jwksPath("weather"); now == registered || !m.accepts(now, trusting, caught) {
-				t.Errorf("the assertion that was caught is not as good as the attack needs: %s", now)
+				t.Errorf("the caught assertion would not pass the attacked server's other checks: %s", now)
 			}
 			if m.accepts(registered, trusting, caught) {
 				t.Error("the authorization server accepts an assertion that was sent to another host")
@@ -192,7 +192,7 @@ func TestURLOfPublishedKeysChangesWithTheDiscoveredServer(t *testing.T) {
 	mcp.wants(thief)
 	m.write("config/weather", fields{"rediscover": true, "key_type": "ed25519"})
 	if m.jwksPath("weather") == before {
-		t.Error("another issuer gets assertions that are trusted at the same URL")
+		t.Error("another issuer gets assertions signed by a key at the same URL")
 	}
 }
 
@@ -222,7 +222,7 @@ func TestURLOfKeysThatAnEarlierVersionPublished(t *testing.T) {
 			"client_certificate": "", "client_certificate_key": "", "key_type": "ec-p256", "publish_jwks": true,
 		})
 		if got := m.jwksPath("client-certificate"); got == "jwks/client-certificate" {
-			t.Errorf("schema %d: keys that begin to be published are at a path that can be guessed", of)
+			t.Errorf("schema %d: newly published keys are at a guessable path", of)
 		}
 	}
 }

@@ -229,7 +229,7 @@ func races(t *testing.T, test func(r *race, run func(act func(*rand.Rand)))) {
 				test(r, r.fake)
 				r.book.check(t, seed)
 				if n := r.background.Load(); n < 3 {
-					t.Errorf("seed %d: %d refreshes in the background of a token without a reader; want several", seed, n)
+					t.Errorf("seed %d: %d background refreshes of a token without readers; want several", seed, n)
 				}
 			})
 		})
@@ -275,7 +275,7 @@ func (r *race) readAll(server string) []func() {
 // together returns the value of two fields, which every write sets to the same value.
 func (r *race) together(a, b string) string {
 	if a != b {
-		r.t.Errorf("seed %d: %s and %s are seen together, and were never written so", r.seed, a, b)
+		r.t.Errorf("seed %d: %s and %s were read together, and were never written together", r.seed, a, b)
 	}
 	return a
 }

@@ -289,7 +289,7 @@ func entriesAreUpdated(t *testing.T, of int) {
 		is := m.config(server)
 		was.MaxTTL = 50 * time.Minute
 		if !is.same(was) || is.Revision == was.Revision {
-			t.Errorf("the update of %s changed more than it names", server)
+			t.Errorf("the update of %s changed other fields too", server)
 		}
 	}
 	for _, name := range fixtureTokens {

@@ -316,12 +316,12 @@ func (r *run) goesThrough(d deed, trouble *trouble, want outcome) (struck bool) 
 	synctest.Wait()
 	if err == nil {
 		if !done {
-			r.t.Error("the answer was no error, and the deed is not stored")
+			r.t.Error("the deed succeeded, and is not stored")
 		}
 		equal(r.t, "the keys", keysOf(r.t, r.mount), want.keys)
 	}
 	if err := d.do(r.mount); err != nil && !(done && codeOf(err) == http.StatusBadRequest) {
-		r.t.Errorf("done again, without trouble: %v", err)
+		r.t.Errorf("repeated without trouble: %v", err)
 	}
 	synctest.Wait()
 	r.isStored(want, nil)

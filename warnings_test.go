@@ -161,7 +161,7 @@ func FuzzWarnings(f *testing.F) {
 		}
 		for _, a := range claims.Audience {
 			if foreignAudience([]string{a}, token) != "" {
-				t.Errorf("%q is an audience, and foreign", a)
+				t.Errorf("%q is reported as a foreign audience", a)
 			}
 		}
 		for _, warning := range c.tokenWarnings(nil, token, "", time.Hour) {

@@ -129,7 +129,7 @@ func (m *mount) do(op logical.Operation, path string, data fields) (*logical.Res
 	resp, err := m.b.HandleRequest(m.t.Context(), req)
 	if err != nil {
 		if resp != nil {
-			m.t.Errorf("%s %s: a response beside the error, which Vault makes a 400 of: %v", op, path, resp)
+			m.t.Errorf("%s %s: a response together with an error, which Vault turns into a 400: %v", op, path, resp)
 		}
 		return nil, m.noted(err)
 	}
@@ -714,7 +714,7 @@ func (as *authServer) await(n int) tokenRequest {
 	defer as.mu.Unlock()
 	for len(as.requests) < n {
 		if late {
-			as.t.Fatalf("request %d never came", n)
+			as.t.Fatalf("request %d did not arrive", n)
 		}
 		as.arrived.Wait()
 	}

@@ -56,14 +56,14 @@ func TestEveryClientAuthentication(t *testing.T) {
 			atWrite := u.requests(t)
 			if c.made {
 				if len(atWrite) > 0 {
-					t.Errorf("the write asked for a token with a key that no server could know: %+v", atWrite)
+					t.Errorf("the write sent a token request with a key that is not registered yet: %+v", atWrite)
 				}
 				if answer == nil || len(answer.Warnings) == 0 {
 					t.Error("the write does not warn that the key has to be registered")
 				}
 				u.registerMadeKey(t)
 			} else if len(atWrite) != 1 {
-				t.Errorf("the write cost %d token requests, want 1", len(atWrite))
+				t.Errorf("the write made %d token requests, want 1", len(atWrite))
 			}
 
 			token := u.token(t, "token/"+u.name)
@@ -128,11 +128,11 @@ func (u *upstream) checkConfig(t *testing.T) {
 	}
 	at, _ := config["discovered_at"].(string)
 	if when, err := time.Parse(time.RFC3339, at); err != nil || time.Since(when) > time.Minute {
-		t.Errorf("discovered_at %q, want the time of a moment ago: %v", at, err)
+		t.Errorf("discovered_at %q, want a moment ago: %v", at, err)
 	}
 	for _, field := range []string{"client_secret", "private_key", "client_certificate_key"} {
 		if _, shown := config[field]; shown {
-			t.Errorf("reading the config brings %s", field)
+			t.Errorf("a read of the config returns %s", field)
 		}
 	}
 }

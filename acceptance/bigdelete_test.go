@@ -40,7 +40,7 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 		wantAll(t, what+" reads of other servers", results, http.StatusOK)
 	}
 	if r.Delete.Took > writeBound {
-		t.Errorf("the delete took %s, want at most %s: a Vault that is sealed waits for it", round(r.Delete.Took), writeBound)
+		t.Errorf("the delete took %s, want at most %s: sealing Vault waits for it", round(r.Delete.Took), writeBound)
 	}
 	if r.Create.Status >= http.StatusInternalServerError || r.Create.Took > writeBound {
 		t.Errorf("creating the config again: %s, want it done, or refused with a reason", r.Create)
@@ -60,6 +60,6 @@ func TestDeletingALargeConfigStallsNoOther(t *testing.T) {
 	}
 	wantAll(t, "a role of a new config of the name", r.Recreated, http.StatusOK)
 	if r.Still != 0 {
-		t.Errorf("%d entries too many in the end", r.Still)
+		t.Errorf("%d entries of the old config remain", r.Still)
 	}
 }

@@ -70,18 +70,18 @@ func TestRefusedCallEndsASessionAsTheREADMESays(t *testing.T) {
 				refuse.on.Store(true)
 			}
 			if err := forecast(t.Context(), goesOn); err == nil || !c.why(err) {
-				t.Errorf("with the handler: %v, want why the call was refused", err)
+				t.Errorf("with the handler: %v, want the reason of the refusal", err)
 			}
 			bed.WantError(t, forecast(t.Context(), ends), http.StatusText(max(c.refuse.status, http.StatusUnauthorized)))
 			refuse.on.Store(false)
 			bed.Eventually(t, time.Minute, func() error { return forecast(t.Context(), goesOn) })
 			if err := forecast(t.Context(), ends); (err == nil) != c.goesOn {
-				t.Errorf("without the handler, afterwards: %v; want a session that goes on: %t", err, c.goesOn)
+				t.Errorf("without the handler, the next call: %v; want the session to go on: %t", err, c.goesOn)
 			}
 			bed.OK(t, forecast(t.Context(), connect(t, without))) // a new session
 			// All refused calls together cause at most one token request.
 			if n := len(u.requests(t)) - before; n > 1 {
-				t.Errorf("%d token requests, want one at most", n)
+				t.Errorf("%d token requests, want at most one", n)
 			}
 		})
 	}
@@ -166,7 +166,7 @@ func TestRefusedStreamEndsASessionAsTheREADMESays(t *testing.T) {
 				bed.WantError(t, session.Wait(), http.StatusText(int(c.status)))
 			}
 			if err := forecast(t.Context(), session); (err != nil) != c.cut {
-				t.Errorf("%v; want a session that has ended: %t", err, c.cut)
+				t.Errorf("%v; want the session to have ended: %t", err, c.cut)
 			}
 			if n := len(b.streams()); (n == 0) != c.disabled {
 				t.Errorf("%d requests for a stream", n)
@@ -196,7 +196,7 @@ func TestStreamThatFindsNoTokenEndsTheSession(t *testing.T) {
 	b.cutStream()
 	bed.WantError(t, session.Wait(), "brokerauth: read "+bed.Mount+"/token/"+u.name)
 	if n := len(b.streams()); n != 1 {
-		t.Errorf("%d requests for a stream, want one: there is no token for another", n)
+		t.Errorf("%d requests for a stream, want one, as there is no token for a second", n)
 	}
 }
 
@@ -295,10 +295,10 @@ func TestCallerWhoGivesUpOnVaultKeepsTheSession(t *testing.T) {
 		defer vault.hang(cancel)()
 		err := do(ctx)
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v, want the caller's own end", name, err)
+			t.Errorf("%s: %v, want the error of the caller's context", name, err)
 		}
 		if vault.waiting.Load() == 0 {
-			t.Errorf("%s: no request to Vault is under way still, want the one that was given up on", name)
+			t.Errorf("%s: no request to Vault is under way, want the caller's to go on", name)
 		}
 	}
 	givingUp("without a token", func(ctx context.Context) error {
@@ -389,10 +389,10 @@ func TestRedirectTakesNoTokenElsewhere(t *testing.T) {
 	session, err := client.Connect(t.Context(), authorized(t, u.source(t, u.compareAndRefresh(t)), server.URL, nil), nil)
 	if err == nil {
 		_ = session.Close()
-		t.Error("connected to a server that is no MCP server")
+		t.Error("connected to a server that is not an MCP server")
 	}
 	if redirected.Load() == 0 || asked.Load() == 0 || authorizedToo.Load() > 0 {
-		t.Errorf("%d requests with a token were redirected; of %d that were made elsewhere, %d had one",
+		t.Errorf("%d requests with a token were redirected; of %d redirected requests, %d had a token",
 			redirected.Load(), asked.Load(), authorizedToo.Load())
 	}
 	u.wantRequests(t, 1)

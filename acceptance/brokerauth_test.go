@@ -137,13 +137,13 @@ func TestBrokerOutlivesVaultForAsLongAsItsTokenIsValid(t *testing.T) {
 			delete(ends, way)
 		}
 		if len(ends) > 0 {
-			return fmt.Errorf("%d brokers still go on", len(ends))
+			return fmt.Errorf("%d brokers go on after the token's end", len(ends))
 		}
 		return nil
 	})
 	// An Agent retries for a while before it answers, so a read through it fails later.
 	if covered["token"] == 0 {
-		t.Error("no call was made after a read had failed")
+		t.Error("no call was made after a failed read")
 	}
 	for way := range ways {
 		t.Logf("%s: %d calls without Vault, %d of them after a read had failed", way, calls[way], covered[way])
@@ -171,7 +171,7 @@ func TestBrokerWithoutRefreshGetsAnErrorWithThePath(t *testing.T) {
 	err := forecast(t.Context(), session)
 	failure, ok := errors.AsType[*brokerauth.Error](err)
 	if !ok || failure.StatusCode != http.StatusForbidden || failure.Path != bed.Mount+"/refresh/"+u.name {
-		t.Errorf("got %v, want that the refresh path is forbidden", err)
+		t.Errorf("got %v, want an error that the refresh path is forbidden", err)
 	}
 	rules := `
 path "` + bed.Mount + `/token/` + u.name + `" { capabilities = ["read"] }

@@ -63,13 +63,13 @@ func TestBrokersEnvoyInjectsTheToken(t *testing.T) {
 	for time.Since(begun) < 10*lifetime {
 		calls++
 		if err := forecast(t.Context(), session); err != nil {
-			t.Fatalf("%s after the beginning: %v", time.Since(begun).Round(time.Second), err)
+			t.Fatalf("%s after the start: %v", time.Since(begun).Round(time.Second), err)
 		}
 		<-tick.C
 	}
 	counts := u.mcp.Counts()
 	if counts.Tokens < 10 || counts.Unauthorized > 0 {
-		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+		t.Errorf("the MCP server has received %d tokens, and refused %d requests; want at least ten, and no refusal", counts.Tokens, counts.Unauthorized)
 	}
 	t.Logf("%d calls, %d tokens", calls, counts.Tokens)
 }

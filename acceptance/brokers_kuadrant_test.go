@@ -76,7 +76,7 @@ func TestBrokersKuadrantListsAndCalls(t *testing.T) {
 	t.Logf("%s: %d of %d lists with a call lost", t.Name(), lost, calls)
 	counts := u.mcp.Counts()
 	if counts.Tokens < 10 || counts.Unauthorized > 0 || changes.Load() > 0 {
-		t.Errorf("the MCP server has seen %d tokens, and refused %d requests, and the client was told of %d changes; want ten at least, and none",
+		t.Errorf("the MCP server has received %d tokens, and refused %d requests, and the client was notified of %d changes; want at least ten, no refusal and no change",
 			counts.Tokens, counts.Unauthorized, changes.Load())
 	}
 }
@@ -137,6 +137,6 @@ func TestBrokersAuthorinoLogsInAndBringsTheToken(t *testing.T) {
 	calls, lost := callFor(t, 10*lifetime, callsOf(session, "forecast"))
 	t.Logf("%s: %d of %d calls lost", t.Name(), lost, calls)
 	if counts := u.mcp.Counts(); counts.Tokens < 10 || counts.Unauthorized > 0 {
-		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+		t.Errorf("the MCP server has received %d tokens, and refused %d requests; want at least ten, and no refusal", counts.Tokens, counts.Unauthorized)
 	}
 }

@@ -107,7 +107,7 @@ func TestBrokersLoseNoCall(t *testing.T) {
 	atOnce(t, tests)
 	counts := u.mcp.Counts()
 	if counts.Tokens < 10 || counts.Unauthorized > 0 {
-		t.Errorf("the MCP server has seen %d tokens, and refused %d requests; want ten at least, and none", counts.Tokens, counts.Unauthorized)
+		t.Errorf("the MCP server has received %d tokens, and refused %d requests; want at least ten, and no refusal", counts.Tokens, counts.Unauthorized)
 	}
 }
 
@@ -132,7 +132,7 @@ func callFor(t *testing.T, duration time.Duration, call calling) (calls, lost in
 		calls++
 		if answer := call(t); answer != "Tomorrow in Oslo: sunny spells." {
 			lost++
-			t.Errorf("%s after the beginning: %s", time.Since(begun).Round(time.Second), answer)
+			t.Errorf("%s after the start: %s", time.Since(begun).Round(time.Second), answer)
 		}
 		<-tick.C
 	}

@@ -61,7 +61,7 @@ func testCrowd(t *testing.T, b *bed.Bed, mount string, f trouble.Failure) {
 		t.Errorf("%d requests in the next %s, want at most %d, one in each window", r.Windows, round(r.Watched), windows)
 	}
 	if r.Windows > 1 && f.Answer != nil && r.Gap < gap {
-		t.Errorf("two requests within %s, want windows of %s at least", round(r.Gap), gap)
+		t.Errorf("two requests within %s, want windows of at least %s", round(r.Gap), gap)
 	}
 	wantAll(t, "readers", r.Reads, http.StatusBadGateway, http.StatusBadRequest)
 	if f.Limit > r.Watched {
@@ -186,7 +186,7 @@ var someTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 func namedTime(r trouble.Result) (time.Time, error) {
 	named := someTime.FindString(r.Text)
 	if named == "" {
-		return time.Time{}, fmt.Errorf("no time is named: %s", r)
+		return time.Time{}, fmt.Errorf("the error names no time: %s", r)
 	}
 	return time.Parse(time.RFC3339, named)
 }
@@ -240,7 +240,7 @@ func TestWriteThatMetALimitSaysWhenToTryAgain(t *testing.T) {
 				return s.Write(t.Context(), "config/old", map[string]any{"scopes": "other"}).Status == http.StatusNoContent
 			})
 			if took := time.Since(begun); took < limit {
-				t.Errorf("a write went through after %s, want none before the server's %s are over", round(took), limit)
+				t.Errorf("a write succeeded after %s, want failures until the server's %s have passed", round(took), limit)
 			}
 		})
 	}

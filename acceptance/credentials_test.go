@@ -170,7 +170,7 @@ func (u *upstream) publicKeys(t *testing.T) *jose.JSONWebKeySet {
 	bed.OK(t, json.Unmarshal(data, keys))
 	for _, key := range keys.Keys {
 		if !key.IsPublic() || !key.Valid() {
-			t.Fatal("keys/ holds an entry that is no public key")
+			t.Fatal("keys/ has an entry that is not a public key")
 		}
 	}
 	return keys

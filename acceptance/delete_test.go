@@ -39,7 +39,7 @@ func TestDeletingConfigEndsTokensAndRoles(t *testing.T) {
 	for _, r := range u.requests(t) {
 		// A request under way at the delete may still arrive.
 		if r.Time.After(deleted.Add(time.Second)) {
-			t.Errorf("a token was asked for %s after its config was deleted", r.Time.Sub(deleted))
+			t.Errorf("a token was requested %s after its config was deleted", r.Time.Sub(deleted))
 		}
 	}
 

@@ -54,7 +54,7 @@ func TestEveryWayToFindTheAuthorizationServer(t *testing.T) {
 			if c.discovered {
 				u.checkConfig(t)
 			} else if config := u.read(t, "config/"+u.name); config["discovered_issuer"] != nil {
-				t.Errorf("discovered_issuer %v where nothing is to be discovered", config["discovered_issuer"])
+				t.Errorf("discovered_issuer is %v, although the config needs no discovery", config["discovered_issuer"])
 			}
 			u.awaitAnother(t, "token/"+u.name, first, lifetime)
 			for _, r := range u.requests(t) {

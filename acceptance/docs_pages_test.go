@@ -148,7 +148,7 @@ func checkBlocks(t *testing.T) {
 		}
 	}
 	for key := range stale {
-		t.Errorf("there is no block %q any more", key)
+		t.Errorf("the block %q no longer exists", key)
 	}
 }
 
@@ -227,7 +227,7 @@ func followAPI(w *walkthrough) {
 	w.configure(t, nil)
 	out, err := w.shell(t.Context(), "vault patch mcp-oauth/config/files audience=x", w.bed.Vault.RootToken).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "Code: 405") || !strings.Contains(string(out), "use vault write") {
-		t.Errorf("a patch is answered with %v\n%s", err, out)
+		t.Errorf("the answer to a patch is %v\n%s", err, out)
 	}
 }
 
@@ -286,7 +286,7 @@ func followKeys(w *walkthrough) {
 	bed.WantText(t, "the write", w.paste("vault write mcp-oauth/settings"), "a signing key was made")
 	var keys struct{ Keys []map[string]any }
 	if err := json.Unmarshal([]byte(w.paste("vault read -format=json")), &keys); err != nil || len(keys.Keys) != 1 {
-		t.Errorf("what was printed is no JWK Set: %v", err)
+		t.Errorf("the output is not a JWK Set: %v", err)
 	}
 	// Before the client is registered, a read is refused.
 	if status := readStatus(t.Context(), w.root, "token/files"); status != http.StatusBadRequest {

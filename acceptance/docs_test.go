@@ -64,7 +64,7 @@ func TestREADMECommands(t *testing.T) {
 
 	states := rowsOf(w.prepare("vault list -detailed mcp-oauth/status"))
 	if states["files"]["state"] != "ok" || states["files/"]["state"] != "ok" {
-		t.Errorf("the states are %v, want ok for those that were read", states)
+		t.Errorf("the states are %v, want ok for the names that were read", states)
 	}
 	w.finish()
 }
@@ -188,7 +188,7 @@ func (w *walkthrough) finish() {
 	}
 	for _, o := range w.own {
 		if !w.used[o.name] {
-			w.t.Errorf("no block of %s has %q any more", o.pages, o.name)
+			w.t.Errorf("no block of %s has %q", o.pages, o.name)
 		}
 	}
 }
@@ -369,7 +369,7 @@ func (u *upstream) checkPrintedToken(t *testing.T, out string) {
 	t.Helper()
 	u.bed.Secrecy.AddToken(printed(out, "access_token"))
 	if authorization := printed(out, "authorization"); authorization != "Bearer "+printed(out, "access_token") {
-		t.Fatal("the command printed no token, or another one as authorization")
+		t.Fatal("the command printed no token, or a different one as authorization")
 	}
 	u.checkAuthorization(t, printed(out, "authorization"))
 }

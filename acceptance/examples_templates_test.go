@@ -51,7 +51,7 @@ func TestExampleTemplatesQuoteTheirValues(t *testing.T) {
 			t.Fatalf("%s: the rendered file is not YAML: %v", file, err)
 		}
 		if list, _ := values.at(c.lists...).([]any); len(list) != 1 || values.at(c.value...) != odd {
-			t.Errorf("%s: %v, want one with the value as it is", file, list)
+			t.Errorf("%s: %v, want one with the unchanged value", file, list)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func (u *upstream) checkAuthorization(t *testing.T, value string) string {
 	t.Helper()
 	token, ok := strings.CutPrefix(value, "Bearer ")
 	if !ok {
-		t.Fatalf("a value of %d bytes is not that of an Authorization header", len(value))
+		t.Fatalf("a value of %d bytes is not an Authorization header's", len(value))
 	}
 	u.bed.Secrecy.AddToken(token)
 	bed.OK(t, u.mcp.Check(token))
@@ -139,7 +139,7 @@ func TestExampleSupervisorRestartsTheBroker(t *testing.T) {
 		for ; checked < len(lines); checked++ {
 			if checked%2 == 1 {
 				if lines[checked] != "ended" {
-					t.Fatal("a second broker was started beside the first")
+					t.Fatal("a second broker was started while the first was running")
 				}
 				continue
 			}

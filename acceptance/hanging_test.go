@@ -105,7 +105,7 @@ func checkEndOfWait(t *testing.T, results []trouble.Result) {
 	}
 	for _, r := range results {
 		if !saysThatTheFetchGoesOn.MatchString(r.Text) || !saysToReadAgain.MatchString(r.Text) {
-			t.Fatalf("the 504 does not say that the fetch goes on and that reading again will do: %s", r)
+			t.Fatalf("the 504 does not say that the fetch goes on, and to read again: %s", r)
 		}
 	}
 }
@@ -173,7 +173,7 @@ func TestRefreshCallersWaitNoLongerThanReaders(t *testing.T) {
 	bed.Until(t, readerBound, "one token request is under way", func() bool { return s.AS.Open() == 1 })
 	for range 20 {
 		if r := s.Read(t.Context(), "token/held"); r.Status != http.StatusOK || r.Data["token_id"] != held.Data["token_id"] {
-			t.Errorf("a read meanwhile: %s, want the held token", r)
+			t.Errorf("a read during the refresh: %s, want the held token", r)
 		}
 	}
 	group.Wait()
@@ -242,10 +242,10 @@ func TestWritesThatContactHangingServersEnd(t *testing.T) {
 	} {
 		r := s.Read(t.Context(), path)
 		if r.Took > promptly {
-			t.Errorf("beside writes that wait, reading %s took %s", path, round(r.Took))
+			t.Errorf("while writes wait, reading %s took %s", path, round(r.Took))
 		}
 		if want != 0 && r.Status != want {
-			t.Errorf("beside writes that wait: %s, want %d", r, want)
+			t.Errorf("while writes wait: %s, want %d", r, want)
 		}
 	}
 	// A delete does not wait for an update of the same config. The update then fails.
@@ -281,7 +281,7 @@ func TestOperatorDoesNotWaitForReadersOfAHangingServer(t *testing.T) {
 		s.Delete(t.Context(), "config/hung"),
 	} {
 		if r.Status != http.StatusNoContent && r.Status != http.StatusOK || r.Took > promptly {
-			t.Errorf("beside %d readers who wait: %s, want it done within %s", readers, r, promptly)
+			t.Errorf("while %d readers wait: %s, want success within %s", readers, r, promptly)
 		}
 	}
 	// Either the config has been deleted, or the wait has ended.

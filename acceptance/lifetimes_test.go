@@ -106,6 +106,6 @@ path "auth/token/renew-self" {
 		t.Errorf("the agent logged in %d times, want once", logins)
 	}
 	if bytes.Contains(written, []byte("permission denied")) {
-		t.Error("the agent was denied something")
+		t.Error("the agent got a permission error")
 	}
 }

@@ -68,7 +68,7 @@ func TestExampleScrapes(t *testing.T) {
 	}
 	role := fmt.Sprintf(`{role="refused", server=%q}`, u.name)
 	if after["mcp_oauth_token_consecutive_failures"+role] != 1 || after["mcp_oauth_token_consecutive_failures"+own] != 0 {
-		t.Errorf("the failures are %v of the role that is refused, and %v of the config",
+		t.Errorf("the refused role has %v failures, and the config has %v",
 			after["mcp_oauth_token_consecutive_failures"+role], after["mcp_oauth_token_consecutive_failures"+own])
 	}
 

@@ -39,7 +39,7 @@ func TestOrphanedPluginCallsNoServerAndEnds(t *testing.T) {
 	node.Kill()
 	killed := time.Now()
 	if !bed.Running(pid) {
-		t.Error("the plugin ended with Vault, so that this test shows nothing")
+		t.Error("the plugin ended with Vault, so this test shows nothing")
 	}
 	bed.Until(t, 10*time.Second, "the plugin ends", func() bool { return !bed.Running(pid) })
 	ended := time.Since(killed)
@@ -87,6 +87,6 @@ func TestIdleMountIsRevivedByVault(t *testing.T) {
 	killed := bed.Must(b.Nodes[0].KillPlugin())(t)
 	bed.Until(t, 120*time.Second, "a refresh", func() bool { return len(u.requests(t)) == 2 })
 	if pluginPID(t, b.Nodes[0]) == killed {
-		t.Error("the killed process of the plugin runs")
+		t.Error("the plugin's killed process is running")
 	}
 }

@@ -161,7 +161,7 @@ func TestReadersDoNotWaitForAHangingRefresh(t *testing.T) {
 		u.wantToken(t, "token/"+u.name, held)
 	}
 	if status := u.read(t, "status/"+u.name); status["refreshing"] != true || status["last_error"] != nil {
-		t.Errorf("the refresh was over before the reads were: %v", status)
+		t.Errorf("the refresh ended before the reads: %v", status)
 	}
 }
 
@@ -311,7 +311,7 @@ func checkWindows(t *testing.T, attempts []bed.Attempt, fault bed.Fault) {
 			least = max(least, bed.RetryAfter)
 		}
 		if gap := attempts[n].Time.Sub(attempts[n-1].Time); gap < least {
-			t.Errorf("attempt %d came %s after the one before, want %s at least", n+1, gap, least)
+			t.Errorf("attempt %d came %s after the previous one, want at least %s", n+1, gap, least)
 		}
 	}
 }
@@ -329,7 +329,7 @@ func (r read) failed(want int, text string) error {
 	}
 	next, err := time.Parse(time.RFC3339, named[1])
 	if err != nil || next.Before(r.begun.Truncate(time.Second)) {
-		return fmt.Errorf("a read at %s was told %q: %w", r.begun, named[0], err)
+		return fmt.Errorf("a read at %s returned %q: %w", r.begun, named[0], err)
 	}
 	return nil
 }
@@ -354,6 +354,6 @@ func (r *readers) checkOutage(t *testing.T, held *bed.Token, end time.Time, want
 		}
 	}
 	if served == 0 || failed == 0 {
-		t.Errorf("%d reads while the held token was valid and %d after that, want some of both", served, failed)
+		t.Errorf("%d reads while the held token was valid and %d afterwards, want some of both", served, failed)
 	}
 }

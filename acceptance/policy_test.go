@@ -19,7 +19,7 @@ func TestBrokersReadTheirOwnTokensOnly(t *testing.T) {
 		token := bed.Must(b.ReadToken(t.Context(), client, "token/"+c.own.name))(t)
 		bed.OK(t, c.own.mcp.Check(token.AccessToken))
 		if err := c.other.mcp.Check(token.AccessToken); err == nil {
-			t.Errorf("%s: its token is good for %s too", c.own.name, c.other.name)
+			t.Errorf("%s: %s accepts its token too", c.own.name, c.other.name)
 		}
 		wantStatus(t, client, "token/"+c.other.name, http.StatusForbidden)
 	}

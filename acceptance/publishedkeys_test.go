@@ -98,7 +98,7 @@ func TestKeyRotationLeavesNoGap(t *testing.T) {
 	withNext := func(r bed.TokenRequest) bool { return r.Assertion.KeyID == next }
 	bed.Eventually(t, time.Until(rotated.Add(activateAfter+2*rotationLifetime)), func() error {
 		if n := refused(u.requests(t)); n > 0 {
-			t.Fatalf("%d token requests were refused %s after the rotation", n, time.Since(rotated).Round(time.Second))
+			t.Fatalf("%d token requests have been refused %s after the rotation", n, time.Since(rotated).Round(time.Second))
 		}
 		if !slices.ContainsFunc(u.requests(t), withNext) {
 			return fmt.Errorf("the new key %s has not been used", next)

@@ -67,7 +67,7 @@ func TestHundredBrokersReplaceARefusedToken(t *testing.T) {
 	u.wantRequests(t, 2)
 	u.wantUnauthorized(t, brokers)
 	if told[true] == 0 {
-		t.Error("no broker was told that the token had been replaced")
+		t.Error("no broker got the answer that the token had been replaced")
 	}
 	t.Logf("%d of %d brokers shared the request, %d came after it", told[true], brokers, told[false])
 }
@@ -101,7 +101,7 @@ func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
 			}
 			requests := u.wantRequests(t, 2)
 			if gap := requests[1].Time.Sub(requests[0].Time); gap < cooldown {
-				t.Errorf("the token was replaced after %s, want %s at least", gap, cooldown)
+				t.Errorf("the token was replaced after %s, want at least %s", gap, cooldown)
 			}
 			if got := u.token(t, "token/"+u.name); got.TokenID == young.TokenID {
 				t.Error("the token is still the same")
@@ -134,7 +134,7 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 		}
 		if !r.token.LastVaultRotation.Equal(first.LastVaultRotation) || r.token.ExpiresAt.After(first.ExpiresAt) ||
 			r.token.ExpiresAt.Before(first.ExpiresAt.Add(-time.Second)) {
-			t.Fatalf("the token of %s until %s became one of %s until %s",
+			t.Fatalf("the token from %s to %s is now from %s to %s",
 				first.LastVaultRotation, first.ExpiresAt, r.token.LastVaultRotation, r.token.ExpiresAt)
 		}
 		if r.token.ExpiresAt.Before(expires) {
@@ -187,7 +187,7 @@ func replaceToken(ctx context.Context, u *upstream, client *api.Client, held *be
 		return nil, refreshed, err
 	}
 	if answer.Data["token_id"] != token.TokenID {
-		return nil, refreshed, fmt.Errorf("refresh/ told token_id %v, then token/ gave %s", answer.Data["token_id"], token.TokenID)
+		return nil, refreshed, fmt.Errorf("refresh/ returned token_id %v, and then token/ returned %s", answer.Data["token_id"], token.TokenID)
 	}
 	if status, err = callMCP(ctx, u.mcp.URL, token.Authorization); err == nil && status != http.StatusOK {
 		err = fmt.Errorf("the MCP server answered the new token with status %d", status)

@@ -107,7 +107,7 @@ func TestWrongSecretChangesNothing(t *testing.T) {
 	}
 	u.wantToken(t, "token/"+u.name, token)
 	if _, shown := config["client_secret"]; shown {
-		t.Error("reading the config brings the client secret")
+		t.Error("a read of the config returns the client secret")
 	}
 	if requests := u.requests(t); len(requests) != 3 || refused(requests) != 2 {
 		t.Errorf("token requests %+v, want one with the right secret and two with the wrong", requests)

@@ -32,7 +32,7 @@ func TestLogsHoldNoSecret(t *testing.T) {
 	for _, path := range []string{"config/" + u.name, "status/" + u.name} {
 		answer := bed.Must(json.Marshal(u.read(t, path)))(t)
 		for _, leak := range u.bed.Secrecy.ScanText(path, answer) {
-			t.Errorf("an answer gives away %s", leak)
+			t.Errorf("an answer contains %s", leak)
 		}
 	}
 
@@ -105,7 +105,7 @@ func checkAuditLog(t *testing.T, file, path, part string, fields ...string) {
 			}
 			seen[field]++
 			if !strings.HasPrefix(value, "hmac-sha256:") {
-				t.Errorf("the audit log holds %s of %s in the clear", field, path)
+				t.Errorf("the audit log has %s of %s in the clear", field, path)
 			}
 		}
 	}

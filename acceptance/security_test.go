@@ -108,7 +108,7 @@ func policyWritten(t *testing.T, file, name string) string {
 	}
 	_, after, found := strings.Cut(string(page), "vault policy write "+name+" - <<'EOF'\n")
 	if !found {
-		t.Fatalf("%s writes no policy %s", file, name)
+		t.Fatalf("%s does not write the policy %s", file, name)
 	}
 	rules, _, _ := strings.Cut(after, "EOF\n")
 	return rules

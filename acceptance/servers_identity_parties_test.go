@@ -40,7 +40,7 @@ func (th *thief) form(t *testing.T) url.Values {
 	case form := <-th.caught:
 		return form
 	case <-t.Context().Done():
-		t.Fatal("nothing was caught")
+		t.Fatal("the thief has caught no request")
 		return nil
 	}
 }

@@ -36,7 +36,7 @@ func (c *clientOf) shown(t *testing.T, field string) string {
 	t.Helper()
 	value, _ := c.read(t, "keys/"+c.name)[field].(string)
 	if value == "" {
-		t.Fatalf("keys/%s shows no %s", c.name, field)
+		t.Fatalf("keys/%s does not show %s", c.name, field)
 	}
 	return value
 }
@@ -139,7 +139,7 @@ func checkDocument(t *testing.T, s *served) {
 	bed.OK(t, err)
 	known, err := k.ClientOf(t.Context(), document)
 	if err != nil || known == nil {
-		t.Fatalf("after an authorization request, which is answered with %d, the server knows %v, %v:\n%s", status, known, err, page)
+		t.Fatalf("after an authorization request with status %d, the server knows %v, %v:\n%s", status, known, err, page)
 	}
 	c.write(t, "config/"+c.name, map[string]any{"max_ttl": "1h", "verify": true})
 	c.awaitToken(t)

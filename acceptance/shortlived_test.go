@@ -27,7 +27,7 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 		t.Errorf("the reads were answered with %v; one is %s", trouble.Statuses(r.Reads), trouble.Other(r.Reads, http.StatusOK))
 	}
 	if r.Asked > 2*r.Names {
-		t.Errorf("%d requests for %d names that were read once, want one, or another for a token that ended on its way", r.Asked, r.Names)
+		t.Errorf("%d requests for %d names read once, want one each, or two if a token expired in transit", r.Asked, r.Names)
 	}
 	if r.CalmAsked != 0 {
 		t.Errorf("%d requests without a reader, want none", r.CalmAsked)
@@ -35,13 +35,13 @@ func TestTokensTooShortToRefreshAheadCostNothingUnread(t *testing.T) {
 	// Vault itself makes some storage writes.
 	const vaults = 5
 	if r.Writes > r.IdleWrites+vaults || r.CalmWrites > r.IdleWrites+vaults {
-		t.Errorf("%d storage writes while the names were read, %d in the calm after that, want none but Vault's own", r.Writes, r.CalmWrites)
+		t.Errorf("%d storage writes while the names were read, %d in the calm afterwards, want only Vault's own", r.Writes, r.CalmWrites)
 	}
 	if r.Stored != 0 {
 		t.Errorf("%d tokens are stored, want none", r.Stored)
 	}
 	if warning := strings.Join(r.Warned, "; "); !strings.Contains(warning, "lifetime") && !strings.Contains(warning, "expires") {
-		t.Errorf("the config write warns %q, want that tokens live too short to be refreshed ahead", warning)
+		t.Errorf("the config write warns %q, want a warning that tokens are too short-lived to be refreshed ahead", warning)
 	}
 }
 
@@ -84,7 +84,7 @@ func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
 				return nil
 			})
 			if n := len(s.AS.Requests()); !c.ahead && n != 1 {
-				t.Errorf("%d requests, want none that no reader asked for", n-1)
+				t.Errorf("%d requests, want only requests for readers", n-1)
 			}
 			asked := len(s.AS.Requests())
 			wantAll(t, "a caller", []trouble.Result{s.Read(t.Context(), "token/some")}, http.StatusOK)

@@ -166,7 +166,7 @@ func TestEveryNodeReportsAnOutage(t *testing.T) {
 				t.Errorf("%s says %v, the active node %s", node.ID, got, want)
 			}
 			if cause, _ := secret.Data["last_error"].(string); (cause != "") != (want != "ok") {
-				t.Errorf("%s says %q of the last failure in state %s", node.ID, cause, want)
+				t.Errorf("%s reports the last failure %q in state %s", node.ID, cause, want)
 			}
 			list := bed.Must(c.clients[node].Logical().ListWithContext(t.Context(), bed.Mount+"/status"))(t)
 			info, _ := list.Data["key_info"].(map[string]any)
@@ -192,7 +192,7 @@ func TestEveryNodeReportsAnOutage(t *testing.T) {
 			active = 1
 		}
 		if got, there := c.metrics(t, node)["mcp_oauth_active"]; got != active || !there {
-			t.Errorf("%s says mcp_oauth_active %v, want %v", node.ID, got, active)
+			t.Errorf("%s reports mcp_oauth_active %v, want %v", node.ID, got, active)
 		}
 	}
 }
@@ -256,7 +256,7 @@ func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 		}
 		// The server itself calls its plugins about once a minute, and may have restarted the plugin.
 		if t.Log("the plugin was started again by another than a reader"); attempt == attempts {
-			t.Fatal("no reader had to start the plugin again")
+			t.Fatal("no reader had to restart the plugin")
 		}
 	}
 	c.waitForChanges(t, all, 3, 3*lifetime)
@@ -303,7 +303,7 @@ func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	const reads = 20
 	for _, node := range c.standbys {
 		if active := c.metrics(t, node)["mcp_oauth_active"]; active != 1 {
-			t.Errorf("mcp_oauth_active is %v at %s, which answers itself", active, node.ID)
+			t.Errorf("mcp_oauth_active is %v at %s, which answered the read itself", active, node.ID)
 		}
 		for range reads {
 			bed.Must(c.bed.ReadToken(t.Context(), c.clients[node], "token/"+u.name))(t)

@@ -167,16 +167,16 @@ func TestKeptBodyIsLetGo(t *testing.T) {
 	}
 	kept.finish()
 	if _, err := kept.open(); err == nil {
-		t.Error("a body that was let go is opened again")
+		t.Error("a body was opened after its kept bytes were dropped")
 	}
 	if _, err := first.Read(five); !errors.Is(err, http.ErrBodyReadAfterClose) {
-		t.Errorf("the first one is read after the second was opened: %v", err)
+		t.Errorf("the first body was read after the second was opened: %v", err)
 	}
 	if rest, err := io.ReadAll(second); err != nil || string(rest) != "hello, world" {
 		t.Errorf("%q, %v", rest, err)
 	}
 	if kept.kept != nil {
-		t.Error("what was read is still kept")
+		t.Error("bytes already read are still kept")
 	}
 	if content.closed {
 		t.Error("the body was closed before its reader")

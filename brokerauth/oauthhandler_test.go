@@ -13,7 +13,7 @@ import (
 func sdkPost(t *testing.T, transport *Transport) error {
 	t.Helper()
 	if source, err := transport.TokenSource(t.Context()); source != nil || err != nil {
-		t.Fatalf("the handler has a token source, or %v: net/http would take its header elsewhere", err)
+		t.Fatalf("the handler has a token source, or %v: net/http would forward its header to other hosts", err)
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
 	if err != nil {
@@ -31,7 +31,7 @@ func sdkPost(t *testing.T, transport *Transport) error {
 	}
 	err = transport.Authorize(t.Context(), req, response)
 	if err == nil {
-		t.Error("the SDK is told to send again what the transport has sent again: a 401 to that ends the session")
+		t.Error("the SDK is told to repeat a request that the transport has repeated: another 401 would end the session")
 	}
 	if !content.closed {
 		t.Error("the response's body was not closed")
@@ -85,7 +85,7 @@ func TestHandlerSaysWhyA401IsTheAnswer(t *testing.T) {
 				t.Errorf("%v: want status %d of an *Error", err, c.status)
 			}
 			if refreshes := w.called(http.MethodPut); refreshes != 1 {
-				t.Errorf("%d refreshes of one refused token, want one", refreshes)
+				t.Errorf("%d refreshes for one refused token, want one", refreshes)
 			}
 		})
 	}
@@ -151,7 +151,7 @@ func TestHandlerSaysThatAnotherTokenWouldNotHelp(t *testing.T) {
 					t.Errorf("got %v, want %q", err, c.want)
 				}
 				if !content.closed || content.Reader.(*strings.Reader).Len() != len("refused") {
-					t.Errorf("the response's body was closed: %t; it was read, and may never end", content.closed)
+					t.Errorf("the response's body was closed: %t; want it closed and unread", content.closed)
 				}
 			}
 			w.wantCalls(0, 0)

@@ -51,7 +51,7 @@ func TestYoungTokenIsKept(t *testing.T) {
 			pass(100 * time.Millisecond)
 		}
 		if n := w.called(http.MethodPut); n < 3 || n > 5 {
-			t.Errorf("a hundred reports in ten seconds cost %d calls, want about four", n)
+			t.Errorf("a hundred reports in ten seconds made %d calls, want about four", n)
 		}
 		pass(windowMost)
 		w.replace(s, access(1))
@@ -121,7 +121,7 @@ func TestReadBegunBeforeTheRefreshIsOvertaken(t *testing.T) {
 				pass(callTimeout)
 				w.wantToken(s, 2)
 				if err := s.Err(); err != nil {
-					t.Errorf("Err tells of the read that was overtaken: %v", err)
+					t.Errorf("Err returns the error of the overtaken read: %v", err)
 				}
 				w.wantCalls(3, 1)
 			})
@@ -170,7 +170,7 @@ func TestCallerOfTheReadThatIsOvertakenGetsAToken(t *testing.T) {
 			t.Errorf("got %v, want the second token", err)
 		}
 		if waited := time.Since(before); waited != time.Second {
-			t.Errorf("the caller waited %s, want the second that it took to replace the token", waited)
+			t.Errorf("the caller waited %s, want the second of the replacement", waited)
 		}
 	})
 }
@@ -191,7 +191,7 @@ func TestReplacementIsGivenUp(t *testing.T) {
 				err := s.Replace(t.Context(), access(1))
 				failure, ok := errors.AsType[*Error](err)
 				if !ok || failure.Op != c.op || time.Since(before) != callTimeout {
-					t.Errorf("after %s: %v, want the %s given up after %s", time.Since(before), err, c.op, callTimeout)
+					t.Errorf("after %s: %v, want the %s to end after %s", time.Since(before), err, c.op, callTimeout)
 				}
 			})
 		})
@@ -231,7 +231,7 @@ func TestTokenThatIsYetNewerWillDo(t *testing.T) {
 		before := time.Now()
 		w.replace(s, access(1))
 		if took := time.Since(before); took != time.Second {
-			t.Errorf("it took %s, want the second that the refresh took", took)
+			t.Errorf("it took %s, want the second of the refresh", took)
 		}
 		w.wantToken(s, 3)
 		w.wantCalls(2, 1)
@@ -287,7 +287,7 @@ func TestTokenPathThatLagsBehindIsNotReplaced(t *testing.T) {
 			t.Errorf("got %v, want ErrNotReplaced", err)
 		}
 		if took := time.Since(before); took < time.Second/2 || took > time.Second {
-			t.Errorf("it took %s, want a second at most", took)
+			t.Errorf("it took %s, want at most a second", took)
 		}
 		if reads, refreshes := w.called(http.MethodGet), w.called(http.MethodPut); reads < 4 || reads > 12 || refreshes != 1 {
 			t.Errorf("%d reads and %d refreshes, want a few reads and one refresh", reads, refreshes)
@@ -362,7 +362,7 @@ func TestReporterWhoGivesUpDisturbsNoOther(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := s.Replace(ctx, access(1)); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want the caller's own deadline", err)
+			t.Errorf("got %v, want the caller's deadline", err)
 		}
 		w.replace(s, access(1))
 		w.wantCalls(2, 1)
@@ -386,7 +386,7 @@ func TestRefreshPathCanBeSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Replace(t.Context(), access(1)); err == nil {
-		t.Error("there is no such path, but no error")
+		t.Error("no error for a path that does not exist")
 	}
 	if got := w.lastRequest().URL.Path; got != "/v1/elsewhere/refresh/weather" {
 		t.Errorf("%s was written", got)

@@ -81,7 +81,7 @@ func TestHeldTokenIsServedUntilItExpiresWhileVaultIsAway(t *testing.T) {
 					t.Errorf("%s %s: status %d, want status %d of reading", failure.Op, failure.Path, failure.StatusCode, c.status)
 				}
 				if s.Err() == nil {
-					t.Error("Err tells nothing of the failure")
+					t.Error("Err does not return the failure")
 				}
 			})
 		})
@@ -119,7 +119,7 @@ func TestReadThatTakesTooLongIsGivenUp(t *testing.T) {
 				defer cancel()
 				before := time.Now()
 				if _, err := s.TokenContext(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(before) != 12*time.Second {
-					t.Errorf("after %s: %v, want the caller's own deadline", time.Since(before), err)
+					t.Errorf("after %s: %v, want the caller's deadline", time.Since(before), err)
 				}
 				_, err := s.Token()
 				failure, ok := errors.AsType[*Error](err)
@@ -127,7 +127,7 @@ func TestReadThatTakesTooLongIsGivenUp(t *testing.T) {
 					t.Errorf("after %s: %v, want the 504 after %s", time.Since(before), err, callTimeout)
 				}
 				if n := w.called(http.MethodGet); n < 5 || n > 31 {
-					t.Errorf("%d reads in %s, want one a second at most", n, callTimeout)
+					t.Errorf("%d reads in %s, want at most one a second", n, callTimeout)
 				}
 			})
 		})
@@ -148,7 +148,7 @@ func TestFailedReadsBackOff(t *testing.T) {
 		}
 		wait := s.RetryAfter()
 		if wait <= 0 || wait > windowMost {
-			t.Errorf("the next read is due in %s, want %s at most", wait, windowMost)
+			t.Errorf("the next read is due in %s, want at most %s", wait, windowMost)
 		}
 		before := w.called(http.MethodGet)
 		pass(wait - time.Millisecond)
@@ -169,10 +169,10 @@ func TestFailedReadsBackOff(t *testing.T) {
 		pass(windowMost)
 		w.wantToken(s, 1)
 		if wait := s.RetryAfter(); wait != 0 {
-			t.Errorf("the next read is due in %s after one that succeeded", wait)
+			t.Errorf("after a successful read, the next read is due in %s", wait)
 		}
 		if err := s.Err(); err != nil {
-			t.Errorf("Err is %v after a read that succeeded", err)
+			t.Errorf("Err is %v after a successful read", err)
 		}
 	})
 }
@@ -202,7 +202,7 @@ func TestCallerWhoGivesUpDisturbsNoOther(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := s.TokenContext(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want the caller's own deadline", err)
+			t.Errorf("got %v, want the caller's deadline", err)
 		}
 		if _, err := s.TokenContext(t.Context()); err != nil {
 			t.Error(err)
@@ -217,7 +217,7 @@ func TestHangingReadIsGivenUp(t *testing.T) {
 		before := time.Now()
 		_, err := w.source().Token()
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(before) != callTimeout {
-			t.Errorf("after %s: %v, want it given up after %s", time.Since(before), err, callTimeout)
+			t.Errorf("after %s: %v, want the read to end after %s", time.Since(before), err, callTimeout)
 		}
 	})
 }
@@ -318,7 +318,7 @@ func TestErrorsNameTheRemedyAndHoldNoToken(t *testing.T) {
 				t.Fatalf("got %v, want %q", err, c.want)
 			}
 			if strings.Contains(err.Error(), "secret-") {
-				t.Error("the error holds what may be a secret")
+				t.Error("the error contains text that may be a secret")
 			}
 			if answer, ok := errors.AsType[*api.ResponseError](err); ok && answer.StatusCode != c.status {
 				t.Errorf("status %d in the cause, want %d", answer.StatusCode, c.status)
@@ -412,13 +412,13 @@ func TestTokenIsValidUpToItsEndByEitherClock(t *testing.T) {
 	now := time.Now()
 	held := &token{expires: now.Add(time.Minute)}
 	if !held.validAt(now) || held.validAt(now.Add(time.Minute)) {
-		t.Error("a token is valid up to its end, and not at it")
+		t.Error("a token must be valid before its end, and not at its end")
 	}
 	if held.validAt(now.Add(time.Minute).Round(0)) {
-		t.Error("valid at a wall clock that is at its end")
+		t.Error("valid although the wall clock is at its end")
 	}
 	if (*token)(nil).validAt(now) {
-		t.Error("no token is valid")
+		t.Error("a missing token is valid")
 	}
 }
 
@@ -474,6 +474,6 @@ func TestConfigMustNameATokenPath(t *testing.T) {
 		}
 	}
 	if _, err := NewSource(Config{TokenPath: tokenPath}); err == nil {
-		t.Error("a Config without a client is taken")
+		t.Error("a Config without a client is accepted")
 	}
 }

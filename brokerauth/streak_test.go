@@ -148,12 +148,12 @@ func TestAcceptedTokenKeepsTheWindow(t *testing.T) {
 		}
 		w.with(func(w *world) { w.refused[access(2)] = true })
 		if status := w.ask(client, "/mcp"); status != http.StatusUnauthorized {
-			t.Errorf("the second one was refused at once, and the answer is %d", status)
+			t.Errorf("the second token was refused at once, and the answer is %d", status)
 		}
 		w.wantCalls(2, 1)
 		pass(streakFirst)
 		if status := w.ask(client, "/mcp"); status != http.StatusOK {
-			t.Errorf("the second one was refused half a minute later, and the answer is %d", status)
+			t.Errorf("the second token was refused half a minute later, and the answer is %d", status)
 		}
 		w.wantCalls(3, 2)
 	})

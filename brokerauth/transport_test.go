@@ -209,7 +209,7 @@ func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 	req.GetBody = func() (io.ReadCloser, error) { return nil, errLost }
 	response := do(t, client, req)
 	if why := Refusal(response); !errors.Is(why, errLost) {
-		t.Errorf("the refusal is %v, want that the body is gone", why)
+		t.Errorf("the refusal is %v, want the error that the body is gone", why)
 	}
 	wantAnswer(t, response, http.StatusUnauthorized, "refused")
 	wantAnswer(t, post(t, client), http.StatusOK, "hello")
@@ -370,7 +370,7 @@ func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 				before := time.Now()
 				response, err := transport.RoundTrip(req)
 				if !errors.Is(err, context.DeadlineExceeded) || response != nil {
-					t.Errorf("got %v, want the caller's own deadline and no answer", err)
+					t.Errorf("got %v, want the caller's deadline and no answer", err)
 				}
 				if waited := time.Since(before); waited != c.waited || !last.closed {
 					t.Errorf("the caller waited %s, want %s; the 401's body was closed: %t", waited, c.waited, last.closed)
@@ -387,12 +387,12 @@ func TestTransportNeedsAnHTTPURL(t *testing.T) {
 	for _, address := range []string{"", "mcp.test", "/mcp", "ftp://mcp.test/", "https://", "https://:secret@%zz", "https://\ufffd.test/"} {
 		transport, err := NewTransport(s, address)
 		if err == nil || transport != nil {
-			t.Errorf("%q is taken", address)
+			t.Errorf("%q is accepted", address)
 		} else if strings.Contains(err.Error(), "secret") {
 			t.Error("the error holds the password")
 		}
 	}
 	if transport, err := NewTransport(s, endpoint); err != nil || transport.base() != http.DefaultTransport {
-		t.Errorf("the base is not the default one: %v", err)
+		t.Errorf("the base is not the default transport: %v", err)
 	}
 }

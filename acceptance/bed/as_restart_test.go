@@ -40,7 +40,7 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 				continue // during the restart
 			}
 			if response.Body.Close(); response.StatusCode != http.StatusOK {
-				t.Errorf("while it restarts: status %d", response.StatusCode)
+				t.Errorf("during the restart: status %d", response.StatusCode)
 			}
 		}
 	}
@@ -52,10 +52,10 @@ func TestAuthorizationServerRestarts(t *testing.T) {
 	}
 	now := Must(fetchKeys(t.Context(), as.Issuer+"/jwks"))(t)
 	if now.Keys[0].KeyID != keys.Keys[0].KeyID || !reflect.DeepEqual(now.Keys[0].Key, keys.Keys[0].Key) {
-		t.Error("the signing key is another one")
+		t.Error("the signing key has changed")
 	}
 	requests := Must(as.Requests(t.Context(), client.ID))(t)
 	if len(requests) < 2 || requests[0].Time.After(begun) {
-		t.Errorf("%d token requests, want those before and after the restart", len(requests))
+		t.Errorf("%d token requests, want the ones before and after the restart", len(requests))
 	}
 }

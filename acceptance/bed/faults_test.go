@@ -36,7 +36,7 @@ func TestFaultProxyHasTheFaultThatIsSet(t *testing.T) {
 	} {
 		t.Run(string(c.fault), func(t *testing.T) {
 			if status, body, err := ask(client, p); status != http.StatusOK || !strings.Contains(body, "access_token") || err != nil {
-				t.Errorf("before: status %d, error %v, want a token", status, err)
+				t.Errorf("without a fault: status %d, error %v, want a token", status, err)
 			}
 			before := len(p.Attempts())
 			OK(t, p.Set(c.fault))
@@ -55,11 +55,11 @@ func TestFaultProxyHasTheFaultThatIsSet(t *testing.T) {
 					t.Errorf("attempts %+v, want none", attempts)
 				}
 			} else if len(attempts) != 1 || attempts[0].Fault != c.fault {
-				t.Errorf("attempts %+v, want the one", attempts)
+				t.Errorf("attempts %+v, want one", attempts)
 			}
 			if c.fault.AsksToWait() && response != nil {
 				if until := retryAt(t, response); until.Before(asked.Add(RetryAfter)) {
-					t.Errorf("Retry-After ends %s after the request began, want %s at least", until.Sub(asked), RetryAfter)
+					t.Errorf("Retry-After ends %s after the request began, want at least %s", until.Sub(asked), RetryAfter)
 				}
 			}
 			OK(t, p.Set(NoFault))
@@ -88,7 +88,7 @@ func TestFaultProxyReleasesHangingRequests(t *testing.T) {
 			}
 			OK(t, p.Set(NoFault))
 			if err := <-done; err == nil {
-				t.Error("a request that hung was answered in the end")
+				t.Error("a hanging request was answered")
 			}
 
 			OK(t, p.Set(fault))
@@ -135,7 +135,7 @@ func startTestProxy(t *testing.T) *FaultProxy {
 	t.Cleanup(func() {
 		OK(t, p.close())
 		if err := p.Set(NoHandshake); err == nil {
-			t.Error("a closed proxy takes a fault")
+			t.Error("a closed proxy accepts a fault")
 		}
 	})
 	return p

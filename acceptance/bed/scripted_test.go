@@ -61,7 +61,7 @@ func TestScriptedServerAnswersByItsScript(t *testing.T) {
 	}
 	s.Set(Reset)
 	if status, _, err := askScripted(t.Context(), s, ""); err == nil {
-		t.Errorf("a connection that is reset has status %d", status)
+		t.Errorf("a reset connection has status %d", status)
 	}
 }
 
@@ -84,20 +84,20 @@ func TestScriptedServerReleasesHangingRequestsAndKeepsLostOnes(t *testing.T) {
 		s.Set(s.Issue(time.Minute))
 		if c.ends {
 			if err := <-done; err == nil {
-				t.Error("a request that hung was answered in the end")
+				t.Error("a hanging request was answered")
 			}
 		} else {
 			if status, _, err := askScripted(t.Context(), s, ""); err != nil || status != http.StatusOK {
-				t.Errorf("beside a request that is lost: status %d, %v", status, err)
+				t.Errorf("during a lost request: status %d, %v", status, err)
 			}
 			select {
 			case err := <-done:
-				t.Errorf("a request that is lost ended: %v", err)
+				t.Errorf("a lost request ended: %v", err)
 			default:
 			}
 			giveUp()
 			if err := <-done; err == nil {
-				t.Error("a request that is lost was answered")
+				t.Error("a lost request was answered")
 			}
 		}
 		giveUp()
@@ -114,7 +114,7 @@ func TestScriptedServerRefusesConnectionsWhileItIsDown(t *testing.T) {
 		WantError(t, err, "refused")
 		OK(t, s.Up())
 		if status, _, err := askScripted(t.Context(), s, ""); err != nil || status != http.StatusOK {
-			t.Errorf("when it is up again: status %d, %v", status, err)
+			t.Errorf("after Up: status %d, %v", status, err)
 		}
 	}
 }

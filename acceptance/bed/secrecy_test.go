@@ -54,10 +54,10 @@ func TestScanFindsSecretsAndTokens(t *testing.T) {
 			}
 			for _, leak := range report.Leaks {
 				if !strings.Contains(leak, "in some.log, line 4: ") {
-					t.Errorf("the report %q does not say where", leak)
+					t.Errorf("the report %q does not give the place", leak)
 				}
 				if strings.Contains(leak, secret) || strings.Contains(leak, opaque) || strings.Contains(leak, jwt) {
-					t.Errorf("the report %q gives the secret away", leak)
+					t.Errorf("the report %q contains the secret", leak)
 				}
 			}
 			if redacted := string(s.Redact([]byte(log))); c.leaks > 0 && (strings.Contains(redacted, secret) || strings.Contains(redacted, opaque) || strings.Contains(redacted, jwt)) {

@@ -92,7 +92,7 @@ func appliedIndex(ctx context.Context, client *api.Client) (int, error) {
 		return 0, err
 	}
 	if leader.RaftAppliedIndex == 0 {
-		return 0, fmt.Errorf("%s reports no index of raft", leader.LeaderAddress)
+		return 0, fmt.Errorf("%s does not report raft's index", leader.LeaderAddress)
 	}
 	return int(leader.RaftAppliedIndex), nil
 }

@@ -61,7 +61,7 @@ func TestPlots(t *testing.T) {
 				t.Error("a number has an exponent")
 			}
 			if !strings.Contains(string(image), "sans-serif") {
-				t.Error("the typeface is one that not every reader has")
+				t.Error("the typeface has no fallback")
 			}
 		})
 	}

@@ -77,7 +77,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 
 	for _, id := range slices.Concat(engine, leased) {
 		if audit.lookups[id] != 1 {
-			t.Errorf("an agent asked %d times of which kind its path's mount is, the model says once", audit.lookups[id])
+			t.Errorf("an agent looked up its path's mount %d times, the model says once", audit.lookups[id])
 		}
 	}
 	checkGaps(t, "lease", audit, leased, func(read) (least, most time.Duration) {
@@ -150,7 +150,7 @@ func checkGaps(t *testing.T, what string, audit *auditLog, agents []string, wait
 			least, most := wait(reads[i])
 			gap := next.asked.Sub(reads[i].answered)
 			if gap < least || gap > lateAtAll*most {
-				t.Errorf("%s: read %d of an agent came %s after the answer before, the model says %s to %s",
+				t.Errorf("%s: read %d of an agent came %s after the previous answer, the model says %s to %s",
 					what, i+2, gap, least, most)
 			}
 			gaps = append(gaps, gap)

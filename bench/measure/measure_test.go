@@ -31,7 +31,7 @@ func TestStatistics(t *testing.T) {
 		}
 	}
 	if !math.IsNaN(Median(nil)) || !math.IsNaN(Quantile(nil, 0.5)) {
-		t.Error("nothing has a median")
+		t.Error("an empty list has a median")
 	}
 }
 

@@ -129,7 +129,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 	} {
 		_, err := parseConfig([]byte(c.config))
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret@") {
-			t.Errorf("%s: %v, want it to speak of %q", name, err, c.want)
+			t.Errorf("%s: %v, want an error with %q", name, err, c.want)
 		}
 	}
 	for _, good := range []string{
@@ -215,7 +215,7 @@ func TestCheck(t *testing.T) {
 				t.Errorf("exit code %d, %q, %q; want %d and %q", code, out, errs, c.code, c.want)
 			}
 			if code == 0 && name != "help" && errs != "" {
-				t.Errorf("it complains: %q", errs)
+				t.Errorf("the check fails: %q", errs)
 			}
 		})
 	}

@@ -79,7 +79,7 @@ func waitFor(t *testing.T, done func() bool) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(20 * time.Second); !done(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come about")
+			t.Fatal("the condition was not met in time")
 		}
 	}
 }
@@ -115,7 +115,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("answer %d %q", response.StatusCode, got)
 	}
 	if _, err := c.Listeners[0].listen(t.Context()); err == nil || !strings.Contains(err.Error(), "another process") {
-		t.Errorf("a second process takes the socket: %v", err)
+		t.Errorf("a second process could take over the socket: %v", err)
 	}
 	client.CloseIdleConnections()
 	r.drain()
@@ -131,7 +131,7 @@ func TestUnixSocket(t *testing.T) {
 	}
 	c.Listeners[0].Address = file
 	if _, err := c.Listeners[0].listen(t.Context()); err == nil || !strings.Contains(err.Error(), "not a socket") {
-		t.Errorf("a file is taken for a socket: %v", err)
+		t.Errorf("listening at the path of a regular file: %v, want an error", err)
 	}
 }
 

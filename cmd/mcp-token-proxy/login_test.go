@@ -143,7 +143,7 @@ func TestLoginIsRenewedAndMadeAgain(t *testing.T) {
 			}
 			v.with(func() {
 				if latest := fmt.Sprintf("vault-%d", len(v.logins)); token != latest || time.Since(v.issued) >= v.maxTTL {
-					t.Errorf("%s, of %d logins, the latest %s ago", token, len(v.logins), time.Since(v.issued))
+					t.Errorf("%s: %d logins, the latest %s ago", token, len(v.logins), time.Since(v.issued))
 				}
 			})
 		}
@@ -153,7 +153,7 @@ func TestLoginIsRenewedAndMadeAgain(t *testing.T) {
 				t.Errorf("%d renewals in 100 hours", v.renews)
 			}
 			if got := v.logins[0]; got["role_id"] != "role" || got["secret_id"] != "secret" || got["path"] != "/v1/auth/approle/login" || got["token"] != "" {
-				t.Errorf("the login brought %v", got)
+				t.Errorf("the login gave %v", got)
 			}
 		})
 	})
@@ -166,7 +166,7 @@ func TestLoginWaitsForVault(t *testing.T) {
 		v := &authVault{ttl: time.Hour, maxTTL: time.Hour, away: true}
 		l := v.start(t, m)
 		if _, err := l.token(t.Context()); !errors.Is(err, errAway) || !strings.Contains(err.Error(), "log in to Vault by approle") {
-			t.Errorf("got %v, want that Vault is away", err)
+			t.Errorf("got %v, want an error that Vault is unavailable", err)
 		}
 		time.Sleep(10 * time.Minute)
 		v.with(func() { v.away = false })
@@ -246,7 +246,7 @@ func TestKubernetesLogin(t *testing.T) {
 		v.with(func() {
 			for i, login := range v.logins {
 				if login["role"] != "mcp-broker" || login["jwt"] != fmt.Sprintf("jwt-%d", i+1) || login["path"] != "/v1/auth/cluster-1/login" {
-					t.Errorf("login %d brought %v", i+1, login)
+					t.Errorf("login %d gave %v", i+1, login)
 				}
 			}
 		})
@@ -279,7 +279,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 	}
 	for _, token := range w.tokensVaultSaw() {
 		if token != "hvs.first" && token != "hvs.second" {
-			t.Error("Vault saw another token than those of the file")
+			t.Error("Vault received a token that is not from the file")
 		}
 	}
 	for name, content := range map[string]string{"empty": "\n", "two lines": "hvs.a\nhvs.b", "binary": "hvs.\x00"} {
@@ -287,7 +287,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := tokenFile(file).token(t.Context()); err == nil || strings.Contains(err.Error(), "hvs") {
-			t.Errorf("%s: %v, want an error without what is there", name, err)
+			t.Errorf("%s: %v, want an error without the file's content", name, err)
 		}
 	}
 }
@@ -302,7 +302,7 @@ func TestRequestsHaveTheEnvironmentsToken(t *testing.T) {
 		}
 		saw := w.tokensVaultSaw()
 		if got := saw[len(saw)-1]; got != token {
-			t.Errorf("Vault saw the token %q, want %q", got, token)
+			t.Errorf("Vault received the token %q, want %q", got, token)
 		}
 	}
 }

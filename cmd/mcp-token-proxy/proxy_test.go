@@ -31,7 +31,7 @@ func TestDrain(t *testing.T) {
 	<-begun
 	health := "http://" + c.Monitoring.Address + "/healthz"
 	if response := do(t, request(t, http.MethodGet, health, nil)); response.StatusCode != http.StatusOK {
-		t.Errorf("healthz is %d before", response.StatusCode)
+		t.Errorf("before the signal, healthz is %d", response.StatusCode)
 	}
 	metrics := text(t, do(t, request(t, http.MethodGet, "http://"+c.Monitoring.Address+"/metrics", nil)))
 	for _, want := range []string{
@@ -57,7 +57,7 @@ func TestDrain(t *testing.T) {
 	})
 	select {
 	case err := <-r.ended:
-		t.Fatalf("it ended before the request did: %v", err)
+		t.Fatalf("the proxy ended before the request: %v", err)
 	default:
 	}
 	close(goOn)
@@ -81,7 +81,7 @@ func TestSecondSignalEnds(t *testing.T) {
 	r.drain()
 	r.now()
 	if err := <-r.ended; err == nil || !strings.Contains(err.Error(), "second signal") {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the proxy ended with %v", err)
 	}
 	if _, err := io.ReadAll(call.Body); err == nil {
 		t.Error("the request ended without an error")
@@ -99,6 +99,6 @@ func TestAddressInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := p.serve(context.Background(), context.Background()); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("%v, want that the address is in use", err)
+		t.Errorf("%v, want an error that the address is in use", err)
 	}
 }

@@ -31,7 +31,7 @@ func TestRequestGoesToTheServerWithTheToken(t *testing.T) {
 		t.Errorf("the server got %s %s of %s", saw.Method, saw.URL.RequestURI(), saw.Host)
 	}
 	if got := saw.Header.Values("Authorization"); len(got) != 1 || got[0] != "Bearer "+access(1) {
-		t.Error("the server got another Authorization than that of Vault's token")
+		t.Error("the server got an Authorization header without Vault's token")
 	}
 	for _, name := range []string{"Cookie", "Proxy-Authorization", "Origin", "Referer", "X-Forwarded-For", "Upgrade", "Connection"} {
 		if got := saw.Header.Values(name); len(got) > 0 {
@@ -164,7 +164,7 @@ func TestRefusalsPass(t *testing.T) {
 	url := w.start(c)
 	response := post(t, url, message)
 	if got := text(t, response); response.StatusCode != http.StatusUnauthorized || got != "refused" || response.Header.Get("WWW-Authenticate") == "" {
-		t.Errorf("answer %d %q, want the 401 whole", response.StatusCode, got)
+		t.Errorf("answer %d %q, want the complete 401", response.StatusCode, got)
 	}
 	w.with(func() {
 		w.answer = func(rw http.ResponseWriter, _ *http.Request) {
@@ -178,7 +178,7 @@ func TestRefusalsPass(t *testing.T) {
 		t.Errorf("answer %d with %v, want the 403 without its cookie", response.StatusCode, response.Header)
 	}
 	if w.number != 2 {
-		t.Errorf("token %d is held, want the second: a 403 replaces none", w.number)
+		t.Errorf("token %d is held, want the second: a 403 does not replace a token", w.number)
 	}
 	if log := w.log.String(); !strings.Contains(log, "cannot be sent again") || strings.Contains(log, access(1)) {
 		t.Errorf("the log says %q", log)
@@ -261,7 +261,7 @@ func TestWithoutVaultTheTokenServesUntilItEnds(t *testing.T) {
 	}
 	w.with(func() { w.away = true })
 	if response := post(t, url, message); response.StatusCode != http.StatusOK {
-		t.Errorf("status %d while the token is good", response.StatusCode)
+		t.Errorf("status %d while the token is valid", response.StatusCode)
 	}
 
 	other := newWorld(t)
@@ -293,7 +293,7 @@ func TestWithoutVaultTheTokenServesUntilItEnds(t *testing.T) {
 		t.Errorf("the MCP server got %d requests without a token", n)
 	}
 	if n := strings.Count(other.log.String(), "there is no access token"); n != 1 {
-		t.Errorf("the log says so %d times", n)
+		t.Errorf("the log has the error %d times", n)
 	}
 	response := post(t, url, "no JSON")
 	if body := text(t, response); !strings.Contains(body, `"id":null`) {

@@ -55,7 +55,7 @@ func TestBuildDoesNotDependOnTheCheckoutsPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 		if bytes.Contains(binaries[i], []byte(place)) {
-			t.Errorf("the binary that was built in %s holds that path", place)
+			t.Errorf("the binary built in %s contains this path", place)
 		}
 	}
 	if !bytes.Equal(binaries[0], binaries[1]) {

@@ -12,7 +12,7 @@ func TestOperatorSetsGarbageCollection(t *testing.T) {
 	t.Setenv("GOGC", "75")
 	reserve := collectSooner()
 	if got := debug.SetGCPercent(75); got != 75 || reserve != nil {
-		t.Errorf("GOGC=75 became %d, with a reserve of %d bytes", got, len(reserve))
+		t.Errorf("with GOGC=75, GOGC is %d, with a reserve of %d bytes", got, len(reserve))
 	}
 	t.Setenv("GOGC", "")
 	reserve = collectSooner()

@@ -111,7 +111,7 @@ func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		w.wantFetches(4)
 		if got := mustRead(t, e, reader); (got.ID() == held.ID()) != (refuse != nil) {
-			t.Errorf("the token is another one: %t", got.ID() != held.ID())
+			t.Errorf("the token has changed: %t", got.ID() != held.ID())
 		}
 		status, err := e.Status(t.Context(), reader)
 		if err != nil || refuse != nil && (status.Failure == nil || status.Failure.Count != 1) {
@@ -415,7 +415,7 @@ func TestWriteGoesOnWithoutItsClient(t *testing.T) {
 			synctest.Wait()
 			return ctx.Err()
 		}}); err != nil {
-			t.Errorf("the write ended with its client: %v", err)
+			t.Errorf("the write ended when its client disconnected: %v", err)
 		}
 	})
 }

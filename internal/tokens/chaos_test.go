@@ -97,7 +97,7 @@ func TestChaos(t *testing.T) {
 						now := time.Now()
 						h := s.held.Load()
 						if s.gone && e.peek(s.name) == s {
-							t.Errorf("seed %d: %v is gone and still kept", seed, s.name)
+							t.Errorf("seed %d: %v was deleted and is still in memory", seed, s.name)
 						}
 						if h.ValidAt(now) && s.flight.Load() == nil && s.timer == nil && !s.view(now, h, false).leftToExpire() {
 							t.Errorf("seed %d: %v valid token, no timer, no flight, not idle; failed=%v", seed, s.name, s.failed.Load())

@@ -139,7 +139,7 @@ func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
 		}
 		// During the first minute of refusals, windows are at most 10 s. Later ones grow to 15 min.
 		if n := w.fetches() - before; n > 50 {
-			t.Errorf("two refused secrets of 102 names cost %d requests in %d hours", n, hours)
+			t.Errorf("two refused secrets of 102 names caused %d requests in %d hours", n, hours)
 		}
 	})
 }
@@ -156,7 +156,7 @@ func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
 		late := &permit{client: c, begun: time.Now().Add(-time.Second)}
 		f := late.failed("weather", "as", &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}, time.Now())
 		if wait := time.Until(f.end(false)); wait < time.Minute {
-			t.Errorf("the client is asked again in %s, before the server's time", wait)
+			t.Errorf("the client's next attempt is in %s, before the server's time", wait)
 		}
 		if f.count != 20 || f.streak != 20 {
 			t.Errorf("%d failures, %d of this kind; want 20 and 20", f.count, f.streak)
@@ -180,7 +180,7 @@ func TestClientsThatWorkAreForgotten(t *testing.T) {
 		w.with(func(w *world) { w.shapes[later], w.refusals["L"] = "L", clientFailures["503"] })
 		_ = mustFail(t, e, later)
 		if n := e.clients.len(); n != 1 {
-			t.Error("a client that no name has used for long is kept")
+			t.Error("a client without names for a long time is still in memory")
 		}
 	})
 }
@@ -226,7 +226,7 @@ func TestWriteGivesUpItsPlaceInTheQueue(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := e.Verify(ctx, weather, w.terms(weather, "A")); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v, want that the deadline ended it", err)
+			t.Errorf("got %v, want the error of the deadline", err)
 		}
 		time.Sleep(time.Minute)
 		if n := e.gates.hosts.len(); n != 0 {
@@ -274,7 +274,7 @@ func TestProbeThatIsBrokenOffEndsNoFailure(t *testing.T) {
 		e.InvalidateToken(names[0])
 		synctest.Wait()
 		if c.failed.Load() != before {
-			t.Errorf("the client's failure is %+v, want the one before", c.failed.Load())
+			t.Errorf("the client's failure is %+v, want the previous one", c.failed.Load())
 		}
 	})
 }

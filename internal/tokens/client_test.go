@@ -75,7 +75,7 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 		mustChange(t, e, weather, change)
 		time.Sleep(time.Second)
 		if n := w.fetches() - before; n > hostFetches {
-			t.Errorf("the server saw %d requests at once, want at most %d", n, hostFetches)
+			t.Errorf("the server got %d concurrent requests, want at most %d", n, hostFetches)
 		}
 		time.Sleep(30 * time.Minute)
 		for _, name := range names {
@@ -93,7 +93,7 @@ func TestFailureOfAClientIsSharedByItsNames(t *testing.T) {
 			}
 		}
 		if most := 60; len(attempts) > most {
-			t.Errorf("the server saw %d requests in half an hour, want one per window", len(attempts))
+			t.Errorf("the server got %d requests in half an hour, want one per window", len(attempts))
 		}
 	})
 }
@@ -115,7 +115,7 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 		mustChange(t, e, weather, change)
 		time.Sleep(time.Second)
 		if n := w.fetches() - before; n > hostFetches {
-			t.Errorf("the server saw %d requests, want at most %d", n, hostFetches)
+			t.Errorf("the server got %d requests, want at most %d", n, hostFetches)
 		}
 	})
 }
@@ -174,7 +174,7 @@ func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
 		before := w.fetches()
 		parallel(len(names), func(i int) { _ = mustFail(t, e, names[i]) })
 		if n := w.fetches() - before; n > 1 {
-			t.Errorf("the readers of one client cost %d requests", n)
+			t.Errorf("the readers of one client caused %d requests", n)
 		}
 	})
 }
@@ -280,7 +280,7 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 			t.Error("the probe's success did not end the failure")
 		}
 		if again := admit(); again.succeeded() {
-			t.Error("a client that works recovers again")
+			t.Error("a working client has recovered twice")
 		}
 		admit().failed("weather", "as", clientFailures["503"], time.Now())
 		if meanwhile := (&permit{client: c, begun: time.Now()}); !meanwhile.succeeded() {

@@ -24,7 +24,7 @@ func TestClosedEngineStartsNothing(t *testing.T) {
 			t.Errorf("closing an engine without work took %s", waited)
 		}
 		if e.Go(func(context.Context) { t.Error("work began after the engine was closed") }) {
-			t.Error("a closed engine says that it does work")
+			t.Error("a closed engine accepts work")
 		}
 		for _, name := range names {
 			if e.peek(name).hasTimer() {
@@ -71,12 +71,12 @@ func TestCloseEndsTheLoadingOfTokens(t *testing.T) {
 		}
 		before := w.storageCalls()
 		if n := before["terms"] - len(names); n > 2*loaders {
-			t.Errorf("%d terms were read, want those of %d names at a time", n, loaders)
+			t.Errorf("%d terms were read, want at most %d names at a time", n, loaders)
 		}
 		time.Sleep(time.Minute)
 		after := w.storageCalls()
 		if n := after["terms"] + after["load"] - before["terms"] - before["load"]; n > loaders {
-			t.Errorf("%d storage calls after the engine was closed, want those of the %d names under way at most", n, loaders)
+			t.Errorf("%d storage calls after the engine was closed, want at most one for each of the %d names under way", n, loaders)
 		}
 	})
 }
@@ -125,7 +125,7 @@ func TestCloseWaitsForTheLastLoads(t *testing.T) {
 		begun := time.Now()
 		e.Close()
 		if waited := time.Since(begun); waited != closeTimeout/2 {
-			t.Errorf("Close waited %s, want the %s that the load takes", waited, closeTimeout/2)
+			t.Errorf("Close waited %s, want the %s of the load", waited, closeTimeout/2)
 		}
 	})
 }

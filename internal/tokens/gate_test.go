@@ -20,7 +20,7 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 			t.Errorf("%d fetches at once, want %d", w.mostFly, hostFetches)
 		}
 		if e.gates.hosts.len() != 0 {
-			t.Errorf("%d hosts are kept without use", e.gates.hosts.len())
+			t.Errorf("%d unused hosts are in memory", e.gates.hosts.len())
 		}
 	})
 }
@@ -104,7 +104,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 			t.Errorf("the cold reader waited %s, want one fetch's 4 s", waited)
 		}
 		if n := w.fetches(); n > 2*names-20 {
-			t.Errorf("%d fetches: there was no queue", n)
+			t.Errorf("%d fetches, too few for a queue", n)
 		}
 		before = time.Now()
 		if _, err := e.Verify(t.Context(), weather, w.terms(cold, "B")); err != nil || time.Since(before) != 4*time.Second {
@@ -159,7 +159,7 @@ func TestReaderGoesBeforeRefreshesThatQueue(t *testing.T) {
 			leave()
 		}
 		if g.hosts.len() != 0 {
-			t.Errorf("%d hosts are kept without use", g.hosts.len())
+			t.Errorf("%d unused hosts are in memory", g.hosts.len())
 		}
 	})
 }
@@ -235,7 +235,7 @@ func TestQueuesThatAreGivenUpLeaveTheirPlacesFree(t *testing.T) {
 			ctx, cancel := context.WithTimeout(live, time.Second)
 			defer cancel()
 			if _, _, err := g.enter(ctx, host, awaited); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("entering %s: %v, want that the deadline ended it", host, err)
+				t.Errorf("entering %s: %v, want the error of the deadline", host, err)
 			}
 		}
 		reader, background := awaited(true), awaited(false)

@@ -45,7 +45,7 @@ func TestRefreshesThatWaitHaveNoGoroutines(t *testing.T) {
 		wantReplaced(t, e, all)
 		w.wantFetches(names)
 		if n := len(e.lines.hosts); n != 0 || e.lines.taken != 0 {
-			t.Errorf("%d hosts are kept without use, and %d places", n, e.lines.taken)
+			t.Errorf("%d unused hosts and %d unused places are in memory", n, e.lines.taken)
 		}
 	})
 }
@@ -83,7 +83,7 @@ func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {
 		w.with(func(w *world) { w.refuse, failed = nil, w.fetched-w.flying }) // one under way succeeds
 		watch(40 * time.Minute)
 		if most > hostFetches+5 {
-			t.Errorf("%d goroutines for %d refreshes, want those of %d fetches", most, names, hostFetches)
+			t.Errorf("%d goroutines for %d refreshes, want only those of %d fetches", most, names, hostFetches)
 		}
 		if failed > 40 {
 			t.Errorf("%d requests failed in ten minutes, want one for each window", failed)
@@ -148,7 +148,7 @@ func TestHostsTakeTurns(t *testing.T) {
 	}
 	for i := range 2 * hostBackground {
 		if waited, host := l.leave(got[i]); waited == nil || host != got[i] {
-			t.Errorf("after %s another refresh there has its turn; got %s", got[i], host)
+			t.Errorf("after %s, want the host's other refresh; got %s", got[i], host)
 		}
 	}
 }

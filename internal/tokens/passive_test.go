@@ -53,13 +53,13 @@ func TestPassiveNodeRunsNoTimersAndNoGoroutines(t *testing.T) {
 		mustRead(t, e, reader)
 		atRest(t, e, "after reads")
 		if _, err := e.Verify(t.Context(), weather, &Terms{}); !errors.Is(err, ErrReadOnly) {
-			t.Errorf("a verification gave %v, want ErrReadOnly", err)
+			t.Errorf("a verification returned %v, want ErrReadOnly", err)
 		}
 		time.Sleep(cooldown)
 		wantError(t, e, empty, ErrReadOnly)
 		for _, rejected := range []string{"", held.ID(), "0123456789abcdef"} { // the active node may hold another token
 			if _, _, err := e.Refresh(t.Context(), weather, rejected); !errors.Is(err, ErrReadOnly) {
-				t.Errorf("a refresh of %q gave %v, want ErrReadOnly", rejected, err)
+				t.Errorf("a refresh of %q returned %v, want ErrReadOnly", rejected, err)
 			}
 		}
 		atRest(t, e, "after refreshes")

@@ -51,7 +51,7 @@ func TestFirstRefusalAfterAnOutageStartsAtItsOwnFirstWindow(t *testing.T) {
 			t.Errorf("the first refusal backs off %s, want at most %s", wait, refusedFirst)
 		}
 		if f := wantState(t, e, weather, StateDown).Failure; f.Refusals != 1 || f.Count < 3 {
-			t.Errorf("%d refusals of %d failures in a row, want 1 of those of the outage and its own", f.Refusals, f.Count)
+			t.Errorf("%d refusals among %d consecutive failures, want 1 among the outage's and itself", f.Refusals, f.Count)
 		}
 	})
 }
@@ -103,7 +103,7 @@ func TestDamagedEntriesKeepNoOthersFromBeingLoaded(t *testing.T) {
 			return n
 		}
 		if got, want := held(), len(names)-10; got != want {
-			t.Errorf("%d of %d tokens are loaded beside 10 damaged ones", got, want)
+			t.Errorf("%d of %d tokens are loaded, with 10 damaged entries", got, want)
 		}
 		looks := w.storageCalls()["terms"]
 		time.Sleep(10 * time.Minute)
@@ -143,7 +143,7 @@ func TestRepeatedTokenWithALowerCapIsRefreshedAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		if held := mustRead(t, e, weather); !held.RefreshAt.Before(held.Expires) {
-			t.Error("the token is refreshed at its end only")
+			t.Error("the token was not refreshed before its end")
 		}
 	})
 }
@@ -162,7 +162,7 @@ func TestStatusCausesNothing(t *testing.T) {
 		}
 		w.wantFetches(n)
 		if e.peek(weather) != nil {
-			t.Error("a look at the status loaded the name")
+			t.Error("a read of the status loaded the name")
 		}
 	})
 }
@@ -352,7 +352,7 @@ func TestSavesThatHangTakeNoTokenOutOfService(t *testing.T) {
 		}
 		// One save per name before the failures, one per name until the first failure, and then one every 11 s.
 		if saves, most := w.storageCalls()["save"], 2*len(names)+600/11; saves > most {
-			t.Errorf("%d saves; want %d at most", saves, most)
+			t.Errorf("%d saves; want at most %d", saves, most)
 		}
 
 		w.with(func(w *world) { delete(w.broken, "save") })

@@ -30,7 +30,7 @@ func TestTasksAreDoneWhenTheyAreDue(t *testing.T) {
 		synctest.Wait() // orders the worker's writes before the reads below
 		for key, at := range want {
 			if got, ok := done[key]; !ok || got != at {
-				t.Errorf("task %s was done %t after %s, want %s", key, ok, got, at)
+				t.Errorf("task %s: done %t after %s, want %s", key, ok, got, at)
 			}
 		}
 		if n := e.retries.len(); n != 0 {
@@ -54,7 +54,7 @@ func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 		e.Retry("key", time.Now(), "task failed", task)
 		time.Sleep(59 * time.Minute)
 		if n := runs.Load(); n != 1 {
-			t.Errorf("%d runs before the time of the second one", n)
+			t.Errorf("%d runs before the second one is due", n)
 		}
 		time.Sleep(2 * time.Minute)
 		if n := runs.Load(); n != 2 {

@@ -21,6 +21,6 @@ func TestSharedValueStaysWhileItIsUsed(t *testing.T) {
 	}
 	release()
 	if again, _ := s.use("kept"); again != kept {
-		t.Error("the value to be kept was not")
+		t.Error("the value in use was dropped")
 	}
 }

@@ -28,7 +28,7 @@ func TestNoTimerIsLeftWithoutAToken(t *testing.T) {
 		mustRead(t, e, weather)
 		s := e.peek(weather)
 		if !s.hasTimer() {
-			t.Fatal("a token that is held has no timer")
+			t.Fatal("a held token has no timer")
 		}
 		end(w, e)
 		synctest.Wait()
@@ -61,7 +61,7 @@ func TestReadsOfATokenInTroubleTakeNoLock(t *testing.T) {
 			return left(f.end(true), time.Now()) > 20*time.Second && left(f.end(false), time.Now()) < 0
 		})
 		if ttl := read().TTL; ttl < 20 {
-			t.Errorf("readers are told to come again in %d s, before the next attempt", ttl)
+			t.Errorf("readers are told to read again in %d s, before the next attempt", ttl)
 		}
 	})
 }
@@ -193,7 +193,7 @@ func TestStorageThatRecoversIsTriedSoonAtItsNextFailure(t *testing.T) {
 			looks := w.storageCalls()["terms"]
 			time.Sleep(5 * time.Minute)
 			if n := w.storageCalls()["terms"] - looks; n < 8 {
-				t.Errorf("%d looks in five minutes, want those of windows from a second up", n)
+				t.Errorf("%d reads of the terms in five minutes, want one per window, with windows from a second up", n)
 			}
 			w.with(func(w *world) { clear(w.broken) })
 			time.Sleep(2 * time.Minute)
@@ -233,7 +233,7 @@ func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
 		"dropped": func(w *world, e *Engine) {
 			mustChange(w.t, e, weather, w.reshape(weather, "B"))
 			if status := wantState(w.t, e, weather, StateEmpty); status.Unsaved || status.Token != nil {
-				w.t.Errorf("status %+v, want nothing held and nothing unsaved", status)
+				w.t.Errorf("status %+v, want no token in memory and none to be saved", status)
 			}
 		},
 		"closed": func(w *world, e *Engine) {

@@ -77,7 +77,7 @@ func TestWritesThatGiveUpTheirTurnLeaveNoLock(t *testing.T) {
 		write := func(context.Context) error { t.Error("the work was done"); return nil }
 		for _, err := range []error{e.Locked(ctx, "weather", write), e.Change(ctx, weather, Change{Write: write})} {
 			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v, want that the deadline ended it", err)
+				t.Errorf("got %v, want the error of the deadline", err)
 			}
 		}
 		wait()

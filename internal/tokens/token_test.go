@@ -159,7 +159,7 @@ func TestTokenIsRefreshedByItsEnd(t *testing.T) {
 		for fraction := time.Duration(0); fraction < time.Second; fraction += 100 * time.Millisecond {
 			token := newToken(&grant.Token{AccessToken: "t", RequestedAt: second.Add(fraction), ExpiresIn: lifetime}, &Terms{})
 			if token.RefreshAt.After(token.Expires) {
-				t.Errorf("of a lifetime of %s from %s on: refreshed %s after its end", lifetime, fraction, token.RefreshAt.Sub(token.Expires))
+				t.Errorf("with a lifetime of %s from %s: refreshed %s after its end", lifetime, fraction, token.RefreshAt.Sub(token.Expires))
 			}
 		}
 	}
@@ -214,17 +214,17 @@ func TestTextsOfTimesFollowTheTimes(t *testing.T) {
 func TestValidAt(t *testing.T) {
 	var none *Token
 	if none.ValidAt(time.Now()) {
-		t.Error("no token is valid")
+		t.Error("a missing token is valid")
 	}
 	now := time.Now()
 	token := &Token{Expires: now.Add(time.Second)}
 	if !token.ValidAt(now) || token.ValidAt(now.Add(time.Second)) {
-		t.Error("a token is valid up to its end and not at it")
+		t.Error("a token must be valid before its end, and not at its end")
 	}
 	// The wall clock is ahead of the monotonic clock. A time without a monotonic reading is compared by the wall
 	// clock only.
 	if token.ValidAt(now.Add(time.Minute).Round(0)) {
-		t.Error("valid by a wall clock that is past its end")
+		t.Error("valid although the wall clock is past its end")
 	}
 }
 

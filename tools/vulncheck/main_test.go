@@ -38,7 +38,7 @@ func TestDatabaseKnowsAVulnerability(t *testing.T) {
 				t.Errorf("%v, and it prints:\n%s", err, out)
 			}
 			if strings.Contains(out, "can't be reached") {
-				t.Errorf("the database was not asked:\n%s", out)
+				t.Errorf("the database got no query:\n%s", out)
 			}
 		})
 	}
@@ -51,7 +51,7 @@ func TestMinimumVersionsStandInForTheDatabase(t *testing.T) {
 		minimum = []fixed{{"golang.org/x/mod", version, "GO-2026-0002"}, {"example.com/other", "v999.0.0", "GO-2026-0003"}}
 		out, err := check(t, "http://127.0.0.1:1")
 		if !strings.Contains(out, "http://127.0.0.1:1 can't be reached") || !strings.Contains(out, "with 2 minimum versions instead") {
-			t.Errorf("it does not say that the database can't be reached:\n%s", out)
+			t.Errorf("the output does not say that the database is out of reach:\n%s", out)
 		}
 		if (err != nil) != vulnerable || vulnerable && !strings.Contains(err.Error(), "has GO-2026-0002, which v999.0.0 fixes") {
 			t.Errorf("with the minimum %s: %v", version, err)
@@ -89,7 +89,7 @@ func TestDatabaseThatHangs(t *testing.T) {
 	defer site.Close()
 	defer close(answer)
 	if out, _ := check(t, site.URL); !strings.Contains(out, "can't be reached") {
-		t.Errorf("it does not say that the database can't be reached:\n%s", out)
+		t.Errorf("the output does not say that the database is out of reach:\n%s", out)
 	}
 }
 

@@ -50,7 +50,7 @@ func interruptAt(t *testing.T, word string) (said string, err error) {
 	case <-out.said:
 		interrupt()
 	case err := <-ended:
-		t.Fatalf("it ended by itself: %v\n%s", err, out)
+		t.Fatalf("the demo ended by itself: %v\n%s", err, out)
 	}
 	err = <-ended
 	return out.String(), err
@@ -73,7 +73,7 @@ func TestKeptDemoRunsUntilItIsInterrupted(t *testing.T) {
 	} {
 		said := strings.NewReplacer("$ bao ", "$ vault ", "| bao ", "| vault ").Replace(out)
 		if !strings.Contains(string(readme), taught) || !strings.Contains(said, shown) {
-			t.Errorf("the README has not %q, or the demo not %q", taught, shown)
+			t.Errorf("the README does not have %q, or the demo does not have %q", taught, shown)
 		}
 	}
 }

@@ -95,10 +95,10 @@ func TestProfileWithoutValuesIsAnError(t *testing.T) {
 		t.Error("a CPU profile has no allocations")
 	}
 	if _, err := attribute(made(), "cpu", pluginLayers, 1); err == nil {
-		t.Error("a profile without samples was divided")
+		t.Error("a profile without samples was attributed")
 	}
 	if _, err := parse([]byte("no profile"), nil); err == nil {
-		t.Error("that was a profile")
+		t.Error("data that is not a profile was parsed")
 	}
 }
 

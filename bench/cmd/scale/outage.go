@@ -85,7 +85,7 @@ func (m *mount) outage(ctx context.Context, hosts int) (*outage, error) {
 	}
 	first, last := m.issuer.ends()
 	if time.Until(last) > outageLifetime {
-		return nil, fmt.Errorf("a token is valid for %s: it was not replaced", time.Until(last))
+		return nil, fmt.Errorf("a token is valid for %s, so it was not replaced", time.Until(last))
 	}
 	const margin = outageLifetime / 4
 	if err := bed.Sleep(ctx, time.Until(last.Add(-margin))); err != nil {

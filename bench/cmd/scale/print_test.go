@@ -34,6 +34,6 @@ func TestOutageCountsLateReplacements(t *testing.T) {
 	i.replaced("late", now.Add(2*time.Hour))
 	i.replaced("late", now.Add(3*time.Hour))
 	if i.left(o) != 0 || o.Late != 1 || o.Left > -1 || i.issued.Load() != 3 {
-		t.Errorf("%d left, %d too late, %v s left at least, %d issued", i.left(o), o.Late, o.Left, i.issued.Load())
+		t.Errorf("%d left, %d too late, least time left %v s, %d issued", i.left(o), o.Late, o.Left, i.issued.Load())
 	}
 }

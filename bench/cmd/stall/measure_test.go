@@ -27,7 +27,7 @@ func TestRatiosLeaveOutDriftAndTellStalls(t *testing.T) {
 	r.compare()
 	c := r.Cases[0]
 	if c.Refreshing.Ratio != 1 || c.Refreshing.CalmRatio != 1 || c.Refreshing.LongRatio != 1 || !r.Noise.covers(c.Refreshing.Ratio) {
-		t.Errorf("ratios of %.2f, %.2f and %.2f where p99 doubles each time, noise %v",
+		t.Errorf("ratios of %.2f, %.2f and %.2f although p99 doubles each time, noise %v",
 			c.Refreshing.Ratio, c.Refreshing.CalmRatio, c.Refreshing.LongRatio, r.Noise)
 	}
 	if c.Others.Ratio < 2 || r.Noise.covers(c.Others.Ratio) {
@@ -53,7 +53,7 @@ func TestNoiseIsThatOfMedians(t *testing.T) {
 		t.Errorf("noise of medians of 80 is %.3f, of 8 %.3f", more.Wide, all.Wide)
 	}
 	if !all.covers(all.Wide) || !all.covers(1/all.Wide) || all.covers(1.01*all.Wide) || all.covers(0.99/all.Wide) {
-		t.Error("the noise does not go as far to both sides")
+		t.Error("the noise is not the same on both sides")
 	}
 }
 
@@ -76,7 +76,7 @@ func TestTokensOutlastTheStall(t *testing.T) {
 		lifetime := lifetimeFor(read)
 		margin := max(lifetime/4, min(30*time.Second, lifetime/2))
 		if margin < read+spare || lifetime%time.Second != 0 {
-			t.Errorf("tokens of %s are valid for %s when they have fallen due, and are read for %s", lifetime, margin, read)
+			t.Errorf("tokens of %s are valid for %s when they become due, and are read for %s", lifetime, margin, read)
 		}
 	}
 }
