@@ -177,8 +177,8 @@ The mcp-oauth secrets engine gives brokers the OAuth 2.0 access tokens of MCP se
 
 An operator writes each server's client credentials once, at config/<server>. The
 engine obtains a token with the client credentials grant, replaces it before it expires,
-and returns it at token/<server>. A broker needs only the read capability there; it never
-sees the client secret.
+and returns it at token/<server>. A broker needs the read capability there, and never sees
+the client secret.
 
   tr -d '\n' < secret.txt | vault write mcp-oauth/config/weather \
       server_url=https://weather.example.com/mcp client_id=vault client_secret=-
@@ -187,6 +187,6 @@ sees the client secret.
 A role, role/<server>/<role>, is a variant of a config with other scopes, resource
 or audience, and a token of its own at token/<server>/<role>.
 
-If an MCP server rejects a token, the broker names the token at refresh/<server>. status/
-shows failures and the next attempts; metrics has figures for Prometheus.
+If an MCP server refuses a token, the broker writes its token_id to refresh/<server>.
+status/ shows failures and the next attempts; metrics is for Prometheus.
 `

@@ -122,15 +122,15 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("server_url", func(c *config) *string { return &c.ServerURL }, maxURL,
 		"URL of the MCP server, as its clients call it. Its metadata (RFC 9728) gives the defaults of scopes and resource and, without issuer and token_url, the authorization server."),
 	textField("issuer", func(c *config) *string { return &c.Issuer }, maxURL,
-		"The authorization server's issuer identifier. Its metadata is read there (RFC 8414), instead of following server_url.").is(isRoute),
+		"The authorization server's issuer identifier. Discovery then starts here (RFC 8414), not at server_url.").is(isRoute),
 	textField("token_url", func(c *config) *string { return &c.TokenURL }, maxURL,
 		"URL of the authorization server's token endpoint (RFC 6749 section 3.2). It turns discovery off. http is for loopback only, unless allow_insecure_http is set.").is(isRoute),
 	choiceField("identity", func(c *config) *identity { return &c.Identity }, staticName, []identity{staticName, identityIssuer, identityDocument},
-		"Who the authorization server trusts: static is a client that is registered with credentials; issuer is this mount, as the issuer of assertions about the client; document is a client whose id is the URL of its description. The last two need no secret and no registered key, but public_url in settings. Default: static.").is(isCredential),
+		"What the authorization server trusts. static: a client that is registered with credentials; issuer: this mount, as the issuer of assertions about the client; document: a client whose id is the URL of its description. issuer and document need public_url in settings, but no secret and no registered key. Default: static.").is(isCredential),
 	choiceField("grant", func(c *config) *grant.Type { return &c.Grant }, grant.ClientCredentials, []grant.Type{grant.ClientCredentials, grant.JWTBearer},
 		"The grant of token requests: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.").is(isCredential),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server. Required, except with identity=issuer, if the server knows the client by the assertion, and with identity=document, which makes it.").is(isCredential).printable(),
+		"The client's identifier at the authorization server. Required with identity=static. With identity=issuer leave it out if the server knows the client by the assertion. Refused with identity=document: the id is then the document's URL.").is(isCredential).printable(),
 	choiceField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, "", []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth},
 		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic."),
 	textField("client_secret", func(c *config) *string { return &c.ClientSecret }, 8<<10,
@@ -139,10 +139,10 @@ var configTable = slices.Concat(fieldTable[config]{
 		"Send client_id and client_secret of client_secret_basic as they are, for authorization servers that don't decode the form encoding of RFC 6749 section 2.3.1. Default: false.").is(isCredential),
 	field[config]{name: "private_key", limit: limit{bytes: 64 << 10}, schema: framework.FieldSchema{
 		Type:        framework.TypeString,
-		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. Empty removes the signing key, the plugin's own too.",
+		Description: "The client's signing key for private_key_jwt, in PEM form (PKCS#8, PKCS#1 or SEC 1) or as a JWK; RSA of at least 2048 bits, P-256, P-384 or Ed25519. It is stored and never returned. An empty value removes the signing key, also one that the plugin made.",
 	}}.is(isSecret | isFile),
 	choiceField("key_type", func(c *config) *grant.KeyType { return &c.KeyType }, "", keyTypes,
-		"Have the plugin make a signing key of this type, which it never reveals: rsa-2048, ec-p256 or ed25519. Register the public key, at keys/<server>, with the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").handled(),
+		"Have the plugin make a signing key of this type, which it never reveals: rsa-2048, ec-p256 or ed25519. Register the public key, which keys/<server> returns, at the authorization server. Default: rsa-2048 for private_key_jwt without private_key, and with an identity.").handled(),
 	{
 		name: "key_id", limit: limit{bytes: 1 << 10}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
@@ -164,9 +164,9 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("signing_alg", func(c *config) *string { return &c.SigningAlg }, 0,
 		"The algorithm of client assertions: RS256, PS256, ES256, ES384, EdDSA or Ed25519. Default: that of a JWK, else the first that fits the key and the authorization server's metadata.").is(isCredential | needsKey),
 	textField("certificate", func(c *config) *string { return &c.Certificate }, 64<<10,
-		"PEM certificate of private_key, for authorization servers that know the key by it (x5t#S256).").is(isCredential | needsKey | isFile),
+		"PEM certificate of private_key, for authorization servers that find the key by its thumbprint (x5t#S256).").is(isCredential | needsKey | isFile),
 	flagField("publish_jwks", func(c *config) *bool { return &c.PublishJWKS },
-		"Publish the public keys at jwks/<id>, without a Vault token, as a jwks_uri for the authorization server.").is(needsKey),
+		"Publish the public keys at jwks/<id>, where the authorization server fetches them without a Vault token (jwks_uri).").is(needsKey),
 	textField("client_certificate", func(c *config) *string { return &c.ClientCertificate }, 64<<10,
 		"PEM client certificate for tls_client_auth or self_signed_tls_client_auth, followed by its chain if the authorization server needs one.").is(isCredential | isFile),
 	textField("client_certificate_key", func(c *config) *string { return &c.ClientCertificateKey }, 64<<10,
@@ -174,14 +174,14 @@ var configTable = slices.Concat(fieldTable[config]{
 	textField("assertion_audience", func(c *config) *string { return &c.AssertionAudience }, maxURL,
 		"The aud of client assertions: issuer, token_endpoint, or a literal value. Default: the issuer if it is known, else the token endpoint; with grant=jwt_bearer the token endpoint.").is(isRoute | needsKey).printable(),
 	choiceField("assertion_type", func(c *config) *string { return &c.AssertionType }, "", []string{grant.TypeJWT, grant.TypeClientAuthentication},
-		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers demand and others refuse. Default: JWT.").is(isCredential | needsKey),
+		"The typ of client assertions: JWT, or client-authentication+jwt (RFC 10070), which some authorization servers require and others refuse. Default: JWT.").is(isCredential | needsKey),
 	textField("assertion_subject", func(c *config) *string { return &c.AssertionSubject }, 1<<10,
 		"The sub of assertions with identity=issuer. Default: the server's name.").is(isCredential | needsKey).printable(),
 	field[config]{
 		name: "assertion_ttl", traits: isCredential,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeDurationSecond,
-			Description: "How long an assertion is valid: 10s to 1h. Some authorization servers' tokens end with it. Default: 60; 300 with grant=jwt_bearer.",
+			Description: "Lifetime of an assertion: 10s to 1h. Some authorization servers' tokens expire with the assertion. Default: 60; 300 with grant=jwt_bearer.",
 		},
 		set: func(c *config, d *framework.FieldData) {
 			setSeconds(d, "assertion_ttl", &c.AssertionTTL, 0)
@@ -190,13 +190,13 @@ var configTable = slices.Concat(fieldTable[config]{
 			}
 		},
 		value:  func(c *config) any { return seconds(c.assertionTTL()) },
-		readAs: &framework.FieldSchema{Type: framework.TypeInt64, Description: "How long an assertion is valid. In seconds."},
+		readAs: &framework.FieldSchema{Type: framework.TypeInt64, Description: "Lifetime of an assertion, in seconds."},
 	}.between(minAssertionTTL, maxAssertionTTL, ""),
 	{
 		name: "assertion_claims", limit: limit{bytes: 4 << 10, items: 100, names: 256}, traits: isCredential | needsKey,
 		schema: framework.FieldSchema{
 			Type:        framework.TypeMap,
-			Description: "Further claims of client assertions, as name=value pairs or a JSON object. Claims of RFC 7519 are refused.",
+			Description: "More claims of client assertions, as name=value pairs or a JSON object. The registered claims of RFC 7519 are refused.",
 		},
 		set: func(c *config, d *framework.FieldData) {
 			c.AssertionClaims = encoded(d.Get("assertion_claims").(map[string]any))
@@ -213,22 +213,22 @@ var configTable = slices.Concat(fieldTable[config]{
 		name: "extra_headers", limit: limit{bytes: 8 << 10, items: 20, names: 256},
 		schema: framework.FieldSchema{
 			Type:         framework.TypeMap,
-			Description:  "Further headers of the token request, as name=value pairs or a JSON object, such as the key for a gateway in front of the authorization server. The values are secrets: a read returns only names, and a write of a name alone keeps its value. The plugin sets Authorization, Host and Content-... itself.",
+			Description:  "More headers of the token request, as name=value pairs or a JSON object, such as x-api-key for a gateway in front of the authorization server. Values are secrets: a read returns only names, and a name written without a value keeps the stored value. Headers that the plugin sets, such as Authorization and Content-..., are refused.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		set: func(c *config, d *framework.FieldData) {
 			c.ExtraHeaders = setHeaders(c.ExtraHeaders, d.Get("extra_headers").(map[string]any))
 		},
 		value:  func(c *config) any { return list(slices.Sorted(maps.Keys(c.ExtraHeaders))) },
-		readAs: &framework.FieldSchema{Type: framework.TypeStringSlice, Description: "The names of the further headers of the token request."},
+		readAs: &framework.FieldSchema{Type: framework.TypeStringSlice, Description: "The names of the extra headers of the token request."},
 		check:  func(c *config) error { return validHeaders(c.ExtraHeaders) },
 	},
 	durationField("default_ttl", func(c *config) *time.Duration { return &c.DefaultTTL }, defaultDefaultTTL,
 		"Lifetime of a token if neither the response nor the token (a JWT) states one.").between(time.Second, maxTTL, ""),
 	durationField("max_ttl", func(c *config) *time.Duration { return &c.MaxTTL }, 0,
-		"Longest time to use a token, whatever the authorization server says. A change applies from the next token on. 0 means unlimited.").between(time.Second, maxTTL, "for no cap"),
+		"Longest lifetime of a token, whatever the authorization server states. A change applies to the next token. 0 is no limit.").between(time.Second, maxTTL, "for no cap"),
 	durationField("idle_timeout", func(c *config) *time.Duration { return &c.IdleTimeout }, defaultIdleTimeout,
-		"Stop refreshing a token after this time without a read, or after its lifetime if that is longer. 0 never stops.").between(time.Second, maxTTL, "to refresh for ever"),
+		"Stop refreshing a token that no broker has read for this time, or for its lifetime if that is longer. 0 is never.").between(time.Second, maxTTL, "to refresh for ever"),
 	textField("ca_cert", func(c *config) *string { return &c.CACert }, 256<<10, // an operating system's whole bundle
 		"PEM certificates of the authorities to trust for the token endpoint and in discovery. Default: the system's.").is(isRoute | isFile).checked(func(c *config) error {
 		if c.CACert == "" {
@@ -240,14 +240,14 @@ var configTable = slices.Concat(fieldTable[config]{
 		return nil
 	}),
 	durationField("request_timeout", func(c *config) *time.Duration { return &c.RequestTimeout }, defaultRequestTimeout,
-		"How long one request to the authorization server may take, 1s to 25s.").between(time.Second, maxTimeout, ""),
+		"Limit of one request to the authorization server or the MCP server, 1s to 25s.").between(time.Second, maxTimeout, ""),
 	flagField("allow_insecure_http", func(c *config) *bool { return &c.AllowInsecureHTTP },
-		"Allow http URLs to hosts other than loopback. The client secret then crosses the network in the clear.").is(isRoute),
+		"Permit http URLs to hosts other than loopback. Secrets and tokens then cross the network in the clear.").is(isRoute),
 	flagField("allow_private_addresses", func(c *config) *bool { return &c.AllowPrivateAddresses },
-		"Let discovered URLs lead to loopback and private addresses. Otherwise they must be public, unless server_url itself is loopback or private.").is(isRoute),
+		"Permit discovered URLs at loopback and private addresses. Without it, a discovered URL may be at such an address only if the server_url or issuer that discovery starts from is at an address of the same kind.").is(isRoute),
 	{name: "rediscover", schema: framework.FieldSchema{
 		Type:        framework.TypeBool,
-		Description: "Look for the authorization server again. Not stored itself. Default: false.",
+		Description: "Discover again. rediscover itself is not stored. Default: false.",
 	}},
 	{name: "verify", schema: *verifyField()},
 })

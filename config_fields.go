@@ -36,7 +36,7 @@ var discoveredTable = fieldTable[config]{
 		_, resource := c.publishedDefaults()
 		return resource
 	}),
-	discoveredField("discovered_at", framework.TypeTime, "When discovery found them (RFC 3339, UTC).", func(c *config) any {
+	discoveredField("discovered_at", framework.TypeTime, "When the other discovered_ fields were found (RFC 3339, UTC).", func(c *config) any {
 		switch {
 		case c.Discovered != nil:
 			return rfc3339(c.Discovered.At)

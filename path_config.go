@@ -30,7 +30,7 @@ func (b *backend) configPaths() []*framework.Path {
 			Operations: b.operations(storedOperations{
 				save: b.writeConfig, saveSummary: "Configure an MCP server's OAuth client, or change it.",
 				read: b.readConfig, readSummary: "Read an MCP server's OAuth client, without its secrets.",
-				readDetails: "Returns every field except for secrets, and the findings of discovery.", response: configResponseFields(),
+				readDetails: "Returns every field except for secrets, and what discovery found.", response: configResponseFields(),
 				delete: b.deleteConfig, deleteSummary: "Delete an MCP server's OAuth client with its roles and tokens.",
 			}),
 		},
@@ -100,14 +100,14 @@ A config makes the plugin an OAuth client for one MCP server. It is for operator
       client_id=vault client_secret=-
 
 The authorization server is discovered from server_url (RFC 9728, RFC 8414), or from
-issuer if it is given; token_url names its endpoint. Unset scopes and resource default to
-those published by the MCP server. The findings are pinned and shown on read;
-rediscover=true looks again.
+issuer if it is given. With token_url it is not discovered. Unset scopes and resource
+default to those published by the MCP server. What discovery found is stored, and a read
+shows it; rediscover=true discovers again.
 
 The client authenticates with client_secret, with a signing key (private_key, or key_type
 for one that the plugin makes and never reveals), or with client_certificate and
-client_certificate_key. With identity=issuer or identity=document it needs none of them:
-the authorization server trusts this mount, see keys/<server> and settings.
+client_certificate_key. With identity=issuer or identity=document it needs none of them,
+because the authorization server trusts this mount: see keys/<server> and settings.
 
 A write obtains a token with the new settings first. If that fails, the write fails with
 the authorization server's error, nothing is stored, and the old config and token stay in
@@ -116,11 +116,11 @@ write requests no token: register the public key from keys/<server> at the autho
 server, then write refresh/<server>. status/ shows whether the credentials are verified.
 
 An update changes only the given fields; an empty value clears a field. A read returns
-every field except for secrets. A write that changes where or how the credentials travel
-must supply them in the same request.
+every field except for secrets. A write that changes where the stored credentials are
+sent, or how the connection is protected, must supply them again.
 
 Tokens stay in use when credentials are rotated. After a verified write the plugin replaces
-them in the background, with verify=false when each is due.
+them at once, in the background; after verify=false, when each is due for refresh.
 
 Deleting a config deletes its roles, tokens and keys. It does not revoke tokens that
 brokers have: they end when they expire.

@@ -26,10 +26,10 @@ func (b *backend) keysPaths() []*framework.Path {
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:    b.serveOperator(b.readKeys),
 					Summary:     "Read the client's public keys as a JWK Set.",
-					Description: "To register them with the authorization server by hand.",
+					Description: "For authorization servers at which an administrator registers the keys.",
 					Responses: responses(http.StatusOK, "The public keys", map[string]*framework.FieldSchema{
-						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the one in use, the next one, and those retired in the last day."},
-						"active_key_id":      textSchema("The kid of the key in use."),
+						"keys":               {Type: framework.TypeSlice, Description: "The public keys as JWKs (RFC 7517): the active key, the next key, and those that were active in the last day."},
+						"active_key_id":      textSchema("The kid of the active key."),
 						"next_key_id":        textSchema("The kid of the next key, during a rotation."),
 						"next_key_active_at": timeSchema("When the next key becomes active"),
 						"jwks_path":          textSchema("The path in the mount at which the keys are published; absent if they are not."),
@@ -49,15 +49,15 @@ func (b *backend) keysPaths() []*framework.Path {
 				"activate_after": {
 					Type:        framework.TypeDurationSecond,
 					Default:     seconds(defaultActivateAfter),
-					Description: "How long the new key is published before it is used: at least the 5m for which authorization servers may cache a key set. Default: 600.",
+					Description: "How long the new key is published before it signs: at least 5m, for which authorization servers may cache a key set. Default: 600.",
 				},
 			},
 			HelpSynopsis:    "Make a new signing key.",
 			HelpDescription: strings.TrimSpace(keysHelp),
 			DisplayAttrs:    displayVerb("rotate", "keys"),
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.UpdateOperation: forwarded(b.serveWrite(b.rotateKeys), "Make a new signing key, to be used after a while.",
-					"The new key is published at once, and used after activate_after. For keys that the plugin makes.",
+				logical.UpdateOperation: forwarded(b.serveWrite(b.rotateKeys), "Make a new signing key, which becomes active later.",
+					"Only for a key that the plugin made. The new key is published at once, and signs after activate_after.",
 					responses(http.StatusOK, "The new key", map[string]*framework.FieldSchema{
 						"key_id":    textSchema("The kid of the new key."),
 						"active_at": timeSchema("When the new key becomes active"),
@@ -175,24 +175,25 @@ func (b *backend) rotateKeys(ctx context.Context, name tokens.Name, d *framework
 }
 
 const keysHelp = `
-With token_endpoint_auth_method=private_key_jwt, or an identity, the client proves
-itself by signing (RFC 7523). The authorization server must know the public key.
+With token_endpoint_auth_method=private_key_jwt, identity=issuer or identity=document, the
+plugin signs assertions (RFC 7523), for which the authorization server needs the public key.
 
   vault read mcp-oauth/keys/weather
   vault write -force mcp-oauth/keys/weather/rotate
   curl $(vault read -field=jwks_uri mcp-oauth/keys/weather)
 
-keys/<server> returns the public keys as a JWK Set, to be registered by hand. If the
-config has publish_jwks=true, the same set is at jwks/<id> as raw JSON, without a Vault
-token. Write public_url to settings, then register the jwks_uri of keys/<server>. A write
-that changes where the credentials travel, or the private_key, makes a new <id>: the old
-URL is gone, and servers trust the new one only once it is registered there.
+keys/<server> returns the public keys as a JWK Set. Register them at the authorization
+server. Or write publish_jwks=true to the config and public_url to settings, and register
+the jwks_uri that keys/<server> shows: there the authorization server fetches the keys,
+without a Vault token. If a write changes where the credentials are sent, the private_key,
+the identity or the grant, the URL gets a new <id> and the old one returns 404: register the
+new one.
 
-With identity=issuer keys/<server> shows issuer, subject and audience, to be entered at
-the authorization server, which fetches the issuer's metadata and keys at issuer/<id>/.
-With identity=document it shows document_url, which is the client's id there.
+With identity=issuer, keys/<server> shows the issuer, subject and audience to enter at the
+authorization server, which fetches the issuer's metadata and keys below issuer/<id>/.
+With identity=document it shows document_url, the client's id there.
 
 keys/<server>/rotate replaces a key that the plugin made. The new key is published at once
-and used after activate_after; the old one stays published for a day after that. To
-replace your own key, write another private_key.
+and signs after activate_after; the old key stays published for a day after that. To
+replace a key that you wrote, write another private_key.
 `

@@ -27,7 +27,7 @@ func (b *backend) metricsPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    serve(b.readMetrics),
 				Summary:     "Read the mount's metrics, for Prometheus.",
-				Description: "Reads memory only. Counts begin when the mount is set up in the plugin's process.",
+				Description: "Reads only memory. Counters start at 0 each time that Vault sets up the mount.",
 				Responses: map[int][]framework.Response{http.StatusOK: {{
 					Description: "The metrics in Prometheus's text format",
 					MediaType:   metricsMediaType,
@@ -59,9 +59,7 @@ that may read this path.
 
   path "mcp-oauth/metrics" { capabilities = ["read"] }
 
-It contacts neither storage nor an authorization server. Counts begin when the mount is set
-up in the plugin's process.
-
-It has requests to authorization servers, reads of tokens, writes to refresh/, late
-refreshes, storage failures and, for each token, its expiry and its failures.
+The metrics count token requests, reads of tokens, writes to refresh/, late refreshes and
+storage failures, and show each token's expiry and failures. A scrape reads only memory.
+Counters start at 0 each time that Vault sets up the mount.
 `

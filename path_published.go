@@ -40,42 +40,42 @@ func (b *backend) publishedPaths() []*framework.Path {
 	for _, p := range []publication{
 		{
 			pattern: jwksPrefix + id, suffix: "jwks",
-			synopsis:    "Read the public keys as a raw JWK Set (RFC 7517), if publish_jwks is set, or with identity=document.",
-			description: "For the authorization server, which needs no Vault token: the client's jwks_uri.",
+			synopsis:    "Read a client's public keys as a JWK Set (RFC 7517), with publish_jwks or identity=document.",
+			description: "The client's jwks_uri, for the authorization server, which needs no Vault token.",
 			response:    "The JWK Set", fields: keys,
 			of: []identity{identityStatic, identityDocument}, document: jwksDocument,
 		},
 		{
 			pattern: issuerPrefix + id + "/jwks", suffix: "issuer-jwks",
-			synopsis:    "Read an issuer's public keys as a raw JWK Set (RFC 7517), with identity=issuer.",
-			description: "For the authorization server, which needs no Vault token: the jwks_uri of the issuer's metadata.",
+			synopsis:    "Read an issuer's public keys as a JWK Set (RFC 7517), with identity=issuer.",
+			description: "The jwks_uri in the issuer's metadata, for the authorization server, which needs no Vault token.",
 			response:    "The JWK Set", fields: keys,
 			of: []identity{identityIssuer}, document: jwksDocument,
 		},
 		{
 			pattern: issuerPrefix + id + `/\.well-known/openid-configuration`, suffix: "issuer",
 			synopsis:    "Read an issuer's metadata (OpenID Connect Discovery), with identity=issuer.",
-			description: "For the authorization server, which needs no Vault token, to find the issuer's keys.",
+			description: "The issuer's metadata, for the authorization server, which needs no Vault token.",
 			response:    "The metadata", fields: map[string]*framework.FieldSchema{
-				"issuer":                                textSchema("The issuer."),
+				"issuer":                                textSchema("The issuer's identifier."),
 				"jwks_uri":                              textSchema("The URL of its public keys."),
 				"response_types_supported":              textsSchema("Required by OpenID Connect."),
 				"subject_types_supported":               textsSchema("Required by OpenID Connect."),
-				"id_token_signing_alg_values_supported": textsSchema("The algorithms of the keys."),
+				"id_token_signing_alg_values_supported": textsSchema("The algorithms with which the keys sign."),
 			},
 			of: []identity{identityIssuer}, document: issuerDocument,
 		},
 		{
 			pattern: documentPrefix + id, suffix: "client",
 			synopsis:    "Read a client's description (Client ID Metadata Document), with identity=document.",
-			description: "For the authorization server, which needs no Vault token: this URL is the client's id there.",
+			description: "The client's id is this URL. For the authorization server, which needs no Vault token.",
 			response:    "The document", fields: map[string]*framework.FieldSchema{
 				"client_id":                  textSchema("The document's URL."),
 				"client_name":                textSchema("The server's name."),
-				"redirect_uris":              textsSchema("A URL without content: users cannot log in here."),
-				"grant_types":                textsSchema("The grant."),
-				"response_types":             textsSchema("Empty."),
-				"token_endpoint_auth_method": textSchema("How the client authenticates."),
+				"redirect_uris":              textsSchema("An unused URL: no user logs in."),
+				"grant_types":                textsSchema("A list with client_credentials."),
+				"response_types":             textsSchema("An empty list."),
+				"token_endpoint_auth_method": textSchema("Always private_key_jwt."),
 				"jwks_uri":                   textSchema("The URL of its public keys."),
 			},
 			of: []identity{identityDocument}, document: clientDocument,
@@ -103,7 +103,7 @@ func (b *backend) publishedPaths() []*framework.Path {
 }
 
 func publicIDField() *framework.FieldSchema {
-	return pathSchema("The name under which a config publishes; keys/<server> shows it.")
+	return pathSchema("The id in the published URLs of a config, which keys/<server> shows.")
 }
 
 // notPublished is the only error of the unauthenticated paths. It does not reveal whether a config exists.

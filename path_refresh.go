@@ -15,24 +15,24 @@ import (
 
 func (b *backend) refreshPaths() []*framework.Path {
 	return b.serverAndRolePaths("refresh/", &framework.Path{
-		HelpSynopsis:    "Replace an access token that the MCP server rejected.",
+		HelpSynopsis:    "Replace an access token that the MCP server refused.",
 		HelpDescription: strings.TrimSpace(refreshHelp),
 		Fields: map[string]*framework.FieldSchema{
 			"token_id": {
 				Type:        framework.TypeString,
-				Description: "The token_id of the rejected token. If the plugin holds another token already, it fetches none. Without token_id it replaces any token.",
+				Description: "The token_id of the refused token. If the plugin already holds another token, it fetches none. Without token_id, the held token is replaced.",
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:    serve(b.refreshToken),
-				Summary:     "Replace the access token, if it is still the rejected one.",
-				Description: "Requests at the same time obtain one new token together. The response never contains a token.",
+				Summary:     "Replace the access token, if the plugin still holds the refused one.",
+				Description: "Simultaneous requests share one new token. The response never contains a token.",
 				// Only within the cluster: a performance secondary has its own tokens.
 				ForwardPerformanceStandby: true,
 				Responses: responses(http.StatusOK, "The held token", map[string]*framework.FieldSchema{
 					"token_id":   textSchema("The token_id of the held token."),
-					"refreshed":  boolSchema("Whether this request, or another one at the same time, obtained a new token. If not, a warning says why."),
+					"refreshed":  boolSchema("Whether this request, or a simultaneous one, replaced the token. If not, a warning says why."),
 					"expires_at": timeSchema("When the held token expires"),
 				}),
 			},
@@ -74,20 +74,19 @@ func whyHeld(t *tokens.Token, rejected string, now time.Time) string {
 	case rejected != "" && rejected != t.ID():
 		return "another token is held already: read token/"
 	case now.Sub(t.Issued) < 11*time.Second:
-		return "the held token is less than 10 s old, too young to be replaced: if the MCP server rejects it too, look for another cause"
+		return "the held token is less than 10 s old, too young to be replaced: if the MCP server refuses it too, look for another cause"
 	default:
 		return "the authorization server handed out the same token again: some do so until it expires"
 	}
 }
 
 const refreshHelp = `
-For a token that an MCP server rejected before it expired. Write its token_id, then read
-token/ again:
+If an MCP server refuses a token with a 401, write its token_id, then read token/ again:
 
   vault write mcp-oauth/refresh/weather token_id=0123456789abcdef
 
-If the plugin still holds that token, it obtains a new one, once for all brokers that ask.
-A token younger than 10 seconds is not replaced. If refreshed is false, a warning says
+If the plugin still holds that token, it obtains a new one, once for all brokers that report
+it. A token younger than 10 seconds is not replaced. If refreshed is false, a warning says
 why. The response never contains a token.
 
 A policy that requires brokers to name the token:

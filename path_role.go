@@ -17,7 +17,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			HelpSynopsis:    "List the MCP servers that have roles.",
 			HelpDescription: strings.TrimSpace(rolesHelp),
 			DisplayAttrs:    display("servers-with-roles"),
-			Operations:      b.listOperation(b.listServersWithRoles, "List the MCP servers that have roles.", "The roles themselves are listed at role/<server>.", "<server>/ for each that has roles."),
+			Operations:      b.listOperation(b.listServersWithRoles, "List the MCP servers that have roles.", "The roles themselves are listed at role/<server>.", "<server>/ for each server that has roles."),
 		},
 		{
 			Pattern:         "role/" + framework.GenericNameRegex("server") + "/?$",
@@ -37,7 +37,7 @@ func (b *backend) rolePaths() []*framework.Path {
 			Operations: b.operations(storedOperations{
 				save: b.writeRole, saveSummary: "Configure a role of an MCP server, or change it.",
 				read: b.readRole, readSummary: "Read a role of an MCP server.",
-				readDetails: "A field that the role takes from the config is empty.", response: roleTable.read(),
+				readDetails: "Fields that the role takes from the config are empty.", response: roleTable.read(),
 				delete: b.deleteRole, deleteSummary: "Delete a role with its token.",
 			}),
 		},
@@ -179,8 +179,8 @@ can request more than its config as well as less: only operators should write ro
   vault write mcp-oauth/role/weather/reader scopes=forecast:read
   vault read mcp-oauth/token/weather/reader
 
-A write obtains a token first, as for a config, unless verify=false. If each broker has a
-role named by its entity id, one templated policy serves all brokers:
+A write first obtains a token, as for a config, unless verify=false. If each role is named
+after its broker's entity id, one templated policy serves all brokers:
 
   path "mcp-oauth/token/+/{{identity.entity.id}}" { capabilities = ["read"] }
 `

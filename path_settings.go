@@ -18,7 +18,7 @@ func (b *backend) settingsPaths() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:         settingsKey + "$",
 		Fields:          settingsTable.written(),
-		HelpSynopsis:    "The mount's URL, as authorization servers see it.",
+		HelpSynopsis:    "Read or change the mount's URL, as authorization servers see it.",
 		HelpDescription: strings.TrimSpace(settingsHelp),
 		DisplayAttrs:    display("settings"),
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -29,7 +29,7 @@ func (b *backend) settingsPaths() []*framework.Path {
 				Responses:   responses(http.StatusOK, "The settings", settingsTable.read()),
 			},
 			logical.UpdateOperation: forwarded(b.serveWrite(b.writeSettings),
-				"Change the mount's settings.", "An update changes only the fields given.", stored()),
+				"Change the mount's settings.", "An update changes only the fields that it gives.", stored()),
 		},
 	}}
 }
@@ -100,7 +100,7 @@ Settings of the mount, for operators.
   vault write mcp-oauth/settings public_url=https://vault.example.com/v1/mcp-oauth
   vault read mcp-oauth/settings
 
-public_url is the mount's URL as authorization servers see it, in a namespace with the
+public_url is the mount's URL as authorization servers see it. In a namespace it has the
 namespace's path: https://vault.example.com/v1/team-a/mcp-oauth. The URLs that keys/
-shows begin with it. It is never taken from a request.
+shows begin with it. The plugin never takes it from a request.
 `

@@ -26,8 +26,8 @@ func (b *backend) statusPaths() []*framework.Path {
 			logical.ListOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.listStatus),
 				Summary:     "List the servers with the state of their tokens.",
-				Description: "Contacts no authorization server.",
-				Responses:   statusList("<server>, and <server>/ if it has roles, with the state of the worst role."),
+				Description: "No server is contacted.",
+				Responses:   statusList("<server>, and <server>/ with the state of its worst role, if it has roles."),
 			},
 		},
 	}
@@ -38,7 +38,7 @@ func (b *backend) statusPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    b.serveOperator(b.readStatus),
 				Summary:     "Read the health of a token; never a token or a secret.",
-				Description: "Contacts no authorization server.",
+				Description: "No server is contacted.",
 				Responses:   responses(http.StatusOK, "The health of the token", statusFields()),
 			},
 		},
@@ -49,7 +49,7 @@ func (b *backend) statusPaths() []*framework.Path {
 	ofServer.Operations[logical.ListOperation] = &framework.PathOperation{
 		Callback:     b.serveOperator(b.listRoleStatus),
 		Summary:      "List a server's roles with the state of their tokens.",
-		Description:  "Contacts no authorization server.",
+		Description:  "No server is contacted.",
 		DisplayAttrs: displayVerb("list", "role-statuses"),
 		Responses:    statusList("Names of the roles."),
 	}
@@ -60,13 +60,13 @@ func (b *backend) statusPaths() []*framework.Path {
 func statusList(names string) map[int][]framework.Response {
 	return responses(http.StatusOK, "The names with their state", map[string]*framework.FieldSchema{
 		"keys":     textsSchema(names),
-		"key_info": {Type: framework.TypeMap, Description: "By name: state and, if the last request failed, the error."},
+		"key_info": {Type: framework.TypeMap, Description: "By name: state and, if the last request failed, error."},
 	})
 }
 
 func statusFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"state":                         choiceSchema("ok; failing: the last attempt failed, the held token is still valid; down: the last attempt failed, and the plugin holds no valid token; idle: brokers have stopped reading the token, so it expires; empty: not obtained yet, the next read does so.", tokens.States()),
+		"state":                         choiceSchema("ok: a valid token is held, and the last request succeeded; failing: the last request failed, and the held token is still valid; down: the last request failed, and no valid token is held; idle: no broker reads the token, so it may expire; empty: no token is held yet, and the next read gets one.", tokens.States()),
 		"token_id":                      textSchema("The token_id of the held token, if it is valid."),
 		"expires_at":                    timeSchema("When the held token expires"),
 		"last_vault_rotation":           timeSchema("When the held token was obtained"),
@@ -74,20 +74,20 @@ func statusFields() map[string]*framework.FieldSchema {
 		"scope":                         textSchema("The granted scopes, space-delimited."),
 		"last_read":                     timeSchema("When the token was last read; loading it from storage and a write that obtained it count as reads"),
 		"refreshing":                    boolSchema("Whether a request to the authorization server is under way."),
-		"unsaved":                       boolSchema("Whether the held token could not be stored yet: it would not survive a restart."),
-		"last_error":                    textSchema("Why the last attempt failed, in the words of a read's error."),
-		"last_error_code":               textSchema("The OAuth error code of the last attempt (RFC 6749 section 5.2), if the response had one."),
-		"last_error_at":                 timeSchema("When the last attempt failed"),
+		"unsaved":                       boolSchema("Whether the held token is not stored yet: a restart would lose it."),
+		"last_error":                    textSchema("Why the last request failed, as in the error of a read."),
+		"last_error_code":               textSchema("The OAuth error code (RFC 6749 section 5.2) of the last request, if the response had one."),
+		"last_error_at":                 timeSchema("When the last request failed"),
 		"failing_since":                 timeSchema("When the first of the consecutive failures occurred"),
-		"consecutive_failures":          {Type: framework.TypeInt, Description: "Number of attempts that failed in a row."},
-		"next_attempt":                  timeSchema("Earliest time of the next attempt"),
-		"credentials_verified":          boolSchema("Whether a token request with the config's credentials has succeeded since they were written: by a verified write, refresh/, a read or a refresh. If not, write refresh/ to try them."),
+		"consecutive_failures":          {Type: framework.TypeInt, Description: "Number of requests that failed in a row."},
+		"next_attempt":                  timeSchema("When the next attempt is permitted"),
+		"credentials_verified":          boolSchema("Whether a token request with the config's credentials has succeeded since they were written: for a verified write, refresh/, a read or a refresh. If not, write refresh/ to try them."),
 		"credentials_written_at":        timeSchema("When the credentials in use were written, or the key of a rotation became active"),
 		"token_url":                     textSchema("The token endpoint in effect."),
 		"token_endpoint_auth_method":    textSchema("How the client authenticates there."),
 		"credentials_kind":              textSchema("The kind of credentials: client_secret, private_key, generated_key or client_certificate."),
 		"scopes":                        textsSchema("The requested scopes."),
-		"resource":                      textsSchema("The resource indicators that are sent."),
+		"resource":                      textsSchema("The requested resource indicators."),
 		"client_certificate_expires_at": timeSchema("When the client certificate of tls_client_auth expires"),
 		"warnings":                      textsSchema("Warnings of discovery and about the held token, such as scopes that were not granted."),
 	}
@@ -306,8 +306,8 @@ credentials_verified says whether a token request has succeeded since the creden
 written; a token obtained with earlier ones may still be valid. If it is false, write
 refresh/<server>, or the config again.
 
-States: ok; failing (the last attempt failed, the held token is still valid); down (it
-failed, and the plugin holds no valid token); idle (brokers have stopped reading the token,
-so it expires; the next read obtains a new one); empty (not obtained yet; the next read
-does so).
+States: ok (a valid token is held, and the last request succeeded); failing (the last
+request failed, and the held token is still valid); down (it failed, and no valid token is
+held); idle (no broker reads the token, so it may expire; the next read gets a new one);
+empty (no token is held yet; the next read gets one).
 `

@@ -19,7 +19,7 @@ func (b *backend) tokenPaths() []*framework.Path {
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:    serve(b.readToken),
 				Summary:     "Read the current access token.",
-				Description: "The first read obtains the token, which is then refreshed before it expires. Read again after ttl seconds.",
+				Description: "If no valid token is held, a read obtains one. The plugin refreshes it before it expires. Read again after ttl seconds.",
 				Responses:   responses(http.StatusOK, "The current access token", tokenFields()),
 			},
 		},
@@ -64,15 +64,15 @@ func tokenFields() map[string]*framework.FieldSchema {
 		"token_type": textSchema("Always Bearer (RFC 6750)."),
 		"authorization": {
 			Type:         framework.TypeString,
-			Description:  "The value of the Authorization header: Bearer and the access token.",
+			Description:  "Bearer and the access token: the value of the Authorization header.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		"expires_at":          timeSchema("When the token expires"),
-		"scope":               textSchema("The granted scopes, space-delimited: from the response, else from the token if it is a JWT, else the requested ones. Absent if empty."),
-		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds after which to read again, shortly after the next refresh. Just after a refresh it exceeds rotation_period."},
-		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one token to the next."},
+		"scope":               textSchema("The granted scopes, separated by spaces: those of the response, else of the token (a JWT), else the requested ones. Absent if empty."),
+		"ttl":                 {Type: framework.TypeInt64, Description: "Seconds to wait before the next read, which comes shortly after the next refresh. Just after a refresh, ttl exceeds rotation_period."},
+		"rotation_period":     {Type: framework.TypeInt64, Description: "Seconds from one refresh to the next."},
 		"last_vault_rotation": timeSchema("When the token was obtained"),
-		"token_id":            textSchema("The first 16 hexadecimal digits of SHA-256(access_token): names the token at refresh/ and in logs without revealing it."),
+		"token_id":            textSchema("The first 16 hexadecimal digits of the token's SHA-256, which name it at refresh/ and in logs without revealing it."),
 	}
 }
 
@@ -100,20 +100,22 @@ func (b *backend) readToken(ctx context.Context, name tokens.Name, _ *framework.
 }
 
 const tokenHelp = `
-Returns the current access token, in access_token and, ready for the header, in
-authorization. It is for brokers, needs only the read capability, takes no parameters and
-creates no lease.
+Returns the current access token to a broker: in access_token, and in authorization with
+Bearer, ready for the header. A read needs only the read capability, takes no parameters
+and creates no lease.
 
   vault read mcp-oauth/token/weather
   vault read -field=authorization mcp-oauth/token/weather/reader
 
-The first read obtains the token. Then the engine refreshes it before it expires, and reads
-neither call nor wait for the authorization server. They never return an expired token.
+If no valid token is held, a read obtains one. While brokers read it, the plugin refreshes
+it before it expires, and reads do not wait for the authorization server. They never return
+an expired token.
 
 Read again after ttl seconds; Vault Agent's templates do so by themselves. If an MCP server
-rejects the token with a 401, write its token_id to refresh/<server> and read again.
+refuses the token with a 401, write its token_id to refresh/<server> and read again.
 
 404: the config or role does not exist. 400: the authorization server refused the request;
 the error has its code. 502: it could not be reached or its response was unusable; the
-error has the time of the next attempt.
+error has the time of the next attempt. 504: the token request takes longer than 5 s; read
+again.
 `

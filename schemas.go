@@ -33,7 +33,7 @@ func pathSchema(description string) *framework.FieldSchema {
 }
 
 func serverField() *framework.FieldSchema {
-	return pathSchema("The operator's short name of the MCP server.")
+	return pathSchema("The operator's short name for the MCP server.")
 }
 
 func roleField() *framework.FieldSchema { return pathSchema("Name of the role.") }
@@ -42,7 +42,7 @@ func verifyField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:        framework.TypeBool,
 		Default:     true,
-		Description: "Obtain a token with the new settings before they are stored, and store nothing if that fails. false stores without contacting any server. Not stored itself. Default: true.",
+		Description: "Obtain a token with the new settings first, and store nothing if that fails; false stores without contacting any server. verify itself is not stored. Default: true.",
 	}
 }
 

@@ -10,7 +10,7 @@ type settings struct {
 // settingsTable defines the fields of settings.
 var settingsTable = fieldTable[settings]{
 	textField("public_url", func(s *settings) *string { return &s.PublicURL }, maxURL,
-		"The mount's URL as authorization servers see it, with /v1, the namespace and the mount's path, as in https://vault.example.com/v1/mcp-oauth. https, except for loopback. Default: none."),
+		"The mount's URL as authorization servers see it, with /v1, any namespace and the mount's path, as in https://vault.example.com/v1/mcp-oauth. It must be https, except for loopback. Default: none."),
 }
 
 // url returns the URL of a path in the mount; only the path if the mount's URL is unknown.

@@ -22,7 +22,7 @@ type storedOperations struct {
 func (b *backend) operations(o storedOperations) map[logical.Operation]framework.OperationHandler {
 	save := func(exists bool) *framework.PathOperation { // for OpenAPI a create and an update are one
 		return forwarded(b.serveSave(o.save, exists), o.saveSummary,
-			"An update changes only the fields given. A token is obtained with the new settings first, and if that fails nothing is stored; verify=false stores without contacting any server.",
+			"An update changes only the fields that it gives. A write first obtains a token with the new settings, and stores nothing if that fails; verify=false stores without contacting any server.",
 			stored())
 	}
 	return map[logical.Operation]framework.OperationHandler{
@@ -35,7 +35,7 @@ func (b *backend) operations(o storedOperations) map[logical.Operation]framework
 			Responses:   responses(http.StatusOK, "The fields, without secrets", o.response),
 		},
 		logical.DeleteOperation: forwarded(b.serveWrite(o.delete), o.deleteSummary,
-			"Tokens that were handed out are not revoked: they end when they expire.",
+			"Tokens that brokers have are not revoked: they end when they expire.",
 			responses(http.StatusNoContent, "Deleted", nil)),
 	}
 }

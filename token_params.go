@@ -68,7 +68,7 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			name: "resource", limit: limit{bytes: maxURL, items: 100},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeCommaStringSlice,
-				Description: byDefault("resource", "The resource indicators to send (RFC 8707): absolute URIs without a fragment, or (with a warning) another name of the MCP server at the authorization server; as a list or separated by commas."),
+				Description: byDefault("resource", "The resource indicators to send (RFC 8707), as a list or separated by commas: absolute URIs without a fragment. Other names are accepted, with a warning."),
 			},
 			set:   func(to *T, d *framework.FieldData) { at(to).Resource = d.Get("resource").([]string) },
 			value: func(of *T) any { return list(at(of).Resource) },
@@ -82,12 +82,12 @@ func tokenParamFields[T any](at func(*T) *tokenParams, defaults map[string]strin
 			return nil
 		}),
 		textField("audience", func(of *T) *string { return &at(of).Audience }, maxURL,
-			byDefault("audience", "The audience parameter that some authorization servers want.")).printable(),
+			byDefault("audience", "The audience parameter, which some authorization servers need.")).printable(),
 		{
 			name: "extra_params", limit: limit{bytes: 4 << 10, items: 100, names: 256},
 			schema: framework.FieldSchema{
 				Type:        framework.TypeKVPairs,
-				Description: byDefault("extra_params", "Further parameters of the token request, as name=value pairs. A read returns them, so they must not be secrets. Parameters that the plugin sends itself are refused."),
+				Description: byDefault("extra_params", "More parameters of the token request, as name=value pairs. A read returns them, so they must not be secrets. Parameters that the plugin sets itself are refused."),
 			},
 			set:   func(to *T, d *framework.FieldData) { at(to).ExtraParams = d.Get("extra_params").(map[string]string) },
 			value: func(of *T) any { return pairs(at(of).ExtraParams) },
