@@ -124,7 +124,7 @@ func TestAnswersAsReported(t *testing.T) {
 					return resp, nil
 				})
 				token, err := r.Do(t.Context())
-				got := ""
+				var got string
 				if err != nil {
 					got = err.Error()
 					if unavailable, ok := err.(*UnavailableError); ok && unavailable.RetryAfter > 0 {
