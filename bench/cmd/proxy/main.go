@@ -21,7 +21,6 @@ type options struct {
 	Seconds  float64       `json:"seconds"` // the flag's Duration, for JSON
 	Streams  int           `json:"streams"`
 	out      string
-	bare     string
 }
 
 func main() {
@@ -31,16 +30,12 @@ func main() {
 	flag.IntVar(&o.Streams, "streams", 1000, "open streams for the memory")
 	flag.StringVar(&o.out, "out", "", "directory for proxy.json; if empty, none")
 	flag.String("plots", "", "for the other commands: there is no plot")
-	flag.StringVar(&o.bare, "bare", "", "be a bare ReverseProxy to this URL; for the command itself")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
 	measure.Main("proxy", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {
-	if o.bare != "" {
-		return serveBare(ctx, o.bare)
-	}
 	if o.Rounds < 1 || o.Duration <= 0 || o.Streams < 1 {
 		return errors.New("there must be a round, a duration and a stream")
 	}

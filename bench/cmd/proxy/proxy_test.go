@@ -1,23 +1,9 @@
 package main
 
 import (
-	"context"
-	"os"
-	"strings"
 	"testing"
 	"time"
 )
-
-// The stage starts its own command as the bare proxy. In a test, this is the test binary.
-func TestMain(m *testing.M) {
-	if server, ok := strings.CutPrefix(os.Args[1], "-bare="); ok {
-		if err := serveBare(context.Background(), server); err != nil {
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
 
 // All figures are present and plausible. A run this short cannot show more.
 func TestMeasure(t *testing.T) {

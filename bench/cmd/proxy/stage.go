@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,12 +47,7 @@ func newStage(ctx context.Context) (*stage, error) {
 		server: httptest.NewServer(http.HandlerFunc(serveMCP)),
 		vault:  httptest.NewServer(http.HandlerFunc(serveVault)),
 	}
-	binary := filepath.Join(dir, "mcp-token-proxy")
-	if err := build(ctx, binary); err != nil {
-		s.close()
-		return nil, err
-	}
-	if s.token, err = s.startToken(ctx, binary); err == nil {
+	if s.token, err = s.startToken(ctx); err == nil {
 		s.bare, err = s.startBare(ctx)
 	}
 	if err != nil {
@@ -64,22 +57,29 @@ func newStage(ctx context.Context) (*stage, error) {
 	return s, nil
 }
 
-// build builds mcp-token-proxy as make build does.
-func build(ctx context.Context, binary string) error {
-	module, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output() // bench/go.mod
+// build builds a command as make build does, and returns its executable. The bare proxy is not run from this command's
+// own executable: a process with the same code at the same addresses finds it in the CPU's caches and branch predictors.
+// moduleDir is relative to bench.
+func (s *stage) build(ctx context.Context, moduleDir, command string) (string, error) {
+	bench, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output() // bench/go.mod
 	if err != nil {
-		return err
+		return "", err
 	}
-	cmd := bed.GoBuild(ctx, binary, "./cmd/mcp-token-proxy")
-	cmd.Dir = filepath.Dir(filepath.Dir(string(module)))
+	binary := filepath.Join(s.dir, command)
+	cmd := bed.GoBuild(ctx, binary, "./cmd/"+command)
+	cmd.Dir = filepath.Join(filepath.Dir(string(bench)), moduleDir)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build mcp-token-proxy: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", command, err, out)
 	}
-	return nil
+	return binary, nil
 }
 
-// startToken starts an mcp-token-proxy.
-func (s *stage) startToken(ctx context.Context, binary string) (*process, error) {
+// startToken builds and starts an mcp-token-proxy.
+func (s *stage) startToken(ctx context.Context) (*process, error) {
+	binary, err := s.build(ctx, "..", "mcp-token-proxy")
+	if err != nil {
+		return nil, err
+	}
 	address, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
@@ -89,9 +89,9 @@ func (s *stage) startToken(ctx context.Context, binary string) (*process, error)
 	return start(ctx, cmd, "http://"+address+"/mcp")
 }
 
-// startBare starts this command as a bare ReverseProxy.
+// startBare builds and starts a bare ReverseProxy.
 func (s *stage) startBare(ctx context.Context) (*process, error) {
-	self, err := os.Executable()
+	binary, err := s.build(ctx, ".", "bare-proxy")
 	if err != nil {
 		return nil, err
 	}
@@ -99,9 +99,7 @@ func (s *stage) startBare(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-bare="+s.server.URL)
-	cmd.Env = append(os.Environ(), "BENCH_LISTEN="+address)
-	return start(ctx, cmd, "http://"+address+"/mcp")
+	return start(ctx, exec.CommandContext(ctx, binary, address, s.server.URL), "http://"+address+"/mcp")
 }
 
 // start starts a proxy and waits until it answers.
@@ -156,27 +154,6 @@ func freeAddress(ctx context.Context) (string, error) {
 	}
 	defer l.Close()
 	return l.Addr().String(), nil
-}
-
-// serveBare serves a ReverseProxy without additions. Like mcp-token-proxy, it keeps its connections to the server.
-func serveBare(ctx context.Context, server string) error {
-	target, err := url.Parse(server)
-	if err != nil {
-		return err
-	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 256
-	transport.MaxIdleConns = 0
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }, Transport: transport}
-	httpServer := &http.Server{Addr: os.Getenv("BENCH_LISTEN"), Handler: proxy, ReadHeaderTimeout: time.Minute}
-	go func() {
-		<-ctx.Done()
-		httpServer.Close()
-	}()
-	if err := httpServer.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // call is a client's message, a tool call of usual size, and answer is the server's.
