@@ -121,6 +121,7 @@ func rewrite(p *httputil.ProxyRequest, upstream *url.URL) {
 	p.Out.Trailer = p.In.Trailer
 	if p.In.GetBody != nil {
 		p.Out.Body, _ = p.In.GetBody() // without the ReverseProxy's wrapper net/http knows that it is in memory
+		delete(p.Out.Header, "Expect") // reading the body has sent the client its 100 (Continue)
 	}
 	for _, name := range ours {
 		delete(p.Out.Header, name)

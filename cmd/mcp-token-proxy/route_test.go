@@ -7,9 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const message = `{"jsonrpc":"2.0","id":7,"method":"tools/list"}`
@@ -124,6 +128,32 @@ func TestShortBodyIsSentWithTheHeader(t *testing.T) {
 	response := post(t, w.start(c), message)
 	if got := <-packet; response.StatusCode != http.StatusNoContent || !strings.HasSuffix(got, "\r\n\r\n"+message) {
 		t.Errorf("status %d; the first packet has %d bytes, without the message", response.StatusCode, len(got))
+	}
+}
+
+// A client that waits for 100 Continue gets one. The MCP server is not asked for another.
+func TestShortBodyAfterContinue(t *testing.T) {
+	w := newWorld(t)
+	r := request(t, http.MethodPost, w.start(w.config()), strings.NewReader(message), "Expect", "100-continue")
+	var interim []int
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
+			interim = append(interim, code)
+			return nil
+		},
+	}))
+	client := &http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute}}
+	defer client.CloseIdleConnections()
+	response, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if got := text(t, response); response.StatusCode != http.StatusOK || got != message {
+		t.Errorf("answer %d %q", response.StatusCode, got)
+	}
+	if !slices.Equal(interim, []int{http.StatusContinue}) || w.saw().Header.Get("Expect") != "" {
+		t.Errorf("interim responses %v, and Expect %q at the MCP server", interim, w.saw().Header.Get("Expect"))
 	}
 }
 
