@@ -21,9 +21,9 @@ const usage = `Usage:
   mcp-token-proxy -config=FILE [-check]
   mcp-token-proxy -upstream=URL -token-path=PATH [-name=NAME] [-listen=ADDRESS] ... [-check]
 
-A reverse proxy that adds the access tokens that vault-plugin-mcp-oauth keeps in Vault to the requests of MCP
-brokers. Vault's address, and a token unless something else logs in, come from VAULT_ADDR, VAULT_TOKEN and the
-like.
+A reverse proxy that adds the access tokens of vault-plugin-mcp-oauth to the requests of MCP brokers. It reads
+them from the Vault that VAULT_ADDR or the configuration names. It needs VAULT_TOKEN, unless it is configured to log
+in, has -vault-token-file, or calls a Vault Proxy that logs in.
 
 `
 
@@ -38,16 +38,16 @@ func parseFlags(args []string, errs io.Writer) (*options, error) {
 		fmt.Fprint(errs, usage)
 		f.PrintDefaults()
 	}
-	f.StringVar(&o.file, "config", "", "the configuration `file`; goes with -check only")
-	f.BoolVar(&o.check, "check", false, "check the configuration without contacting any server, and exit")
+	f.StringVar(&o.file, "config", "", "the configuration `file`; only -check can be combined with it")
+	f.BoolVar(&o.check, "check", false, "check the configuration without contacting a server, and exit")
 	f.BoolVar(&o.version, "version", false, "print the version and exit")
-	f.StringVar(&l.Address, "listen", "127.0.0.1:8300", "`address` to listen on: of loopback, or unix:PATH")
-	f.StringVar(&o.one.Monitoring.Address, "monitoring", "", "`address` for /healthz and /metrics; none by default")
-	f.StringVar(&r.Name, "name", "mcp", "the route's `name`: its URL is http://ADDRESS/NAME")
+	f.StringVar(&l.Address, "listen", "127.0.0.1:8300", "`address` to listen on: on loopback, or unix:PATH")
+	f.StringVar(&o.one.Monitoring.Address, "monitoring", "", "`address` for /healthz and /metrics (default off)")
+	f.StringVar(&r.Name, "name", "mcp", "`name` of the route, whose URL is http://ADDRESS/NAME")
 	f.StringVar(&r.Upstream, "upstream", "", "`URL` of the MCP server")
-	f.StringVar(&r.TokenPath, "token-path", "", "`path` of its token in Vault, such as mcp-oauth/token/files")
-	f.StringVar(&r.CACert, "ca-cert", "", "PEM `file` of the CAs to trust for the MCP server; default: the system's")
-	f.StringVar(&tokenFile, "vault-token-file", "", "`file` with the Vault token, such as the sink of a Vault Agent; read again when it changes")
+	f.StringVar(&r.TokenPath, "token-path", "", "`path` of the MCP server's token in Vault, such as mcp-oauth/token/files")
+	f.StringVar(&r.CACert, "ca-cert", "", "PEM `file` with the CAs of the MCP server (default the system's)")
+	f.StringVar(&tokenFile, "vault-token-file", "", "`file` with the Vault token, such as the sink of a Vault Agent; each request to Vault reads it")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

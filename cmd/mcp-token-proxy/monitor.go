@@ -24,7 +24,7 @@ func newMetrics() *metrics {
 		}, []string{"route", "code"}),
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "mcp_token_proxy_open_requests",
-			Help: "Requests being served, open streams among them.",
+			Help: "Requests being served, including open streams.",
 		}, []string{"route"}),
 	}
 	m.registry.MustRegister(m.requests, m.open)

@@ -134,7 +134,7 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case http.MethodPost, http.MethodGet, http.MethodDelete: // the methods of Streamable HTTP
 	default:
 		w.Header().Set("Allow", "GET, POST, DELETE")
-		r.refuse(w, http.StatusMethodNotAllowed, nil, "no method of MCP")
+		r.refuse(w, http.StatusMethodNotAllowed, nil, "the method must be GET, POST or DELETE")
 		return
 	}
 	r.open.Inc()
@@ -208,7 +208,7 @@ func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message str
 func (m *metrics) watch(r *route) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "mcp_token_proxy_vault_failing",
-		Help:        "1 if the last read of the route's token in Vault failed; the held token serves until it ends.",
+		Help:        "1 if the last read of the route's token in Vault failed; the held token is used until it expires.",
 		ConstLabels: prometheus.Labels{"route": r.name},
 	}, func() float64 {
 		if r.source.Err() != nil {
