@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	keep := flag.Bool("keep", false, "stay up after the set-up, until interrupted")
+	keep := flag.Bool("keep", false, "keep the parts running after the set-up, until interrupted")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *keep, os.Stdout)
@@ -61,6 +61,6 @@ func run(ctx context.Context, keep bool, out io.Writer) (err error) {
 	t.check(true, "none of %d secrets and tokens is in %d kB of logs: Vault, audit, agent, errors, authorization server",
 		report.Values, report.Bytes/1000)
 	leaks := b.Secrecy.ScanText("the transcript", t.printed.Bytes())
-	t.check(len(leaks) == 0, "nor in this transcript")
+	t.check(len(leaks) == 0, "none is in this transcript")
 	return t.verdict()
 }

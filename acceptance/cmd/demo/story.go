@@ -89,9 +89,9 @@ func (s *story) startParts(ctx context.Context) {
 	s.client = bed.Client{ID: "weather-client", Secret: rand.Text(), Scope: "tools:list tools:call"}
 	ok(s.bed.AS.SetClient(ctx, s.client))
 	s.step("The parts", fmt.Sprintf(`%-21s %s
-authorization server  %s, where %s is registered with a client secret
-MCP server            %s, which takes access tokens of that authorization server
-                      that were issued for it, for %s each`,
+authorization server  %s, at which %s is registered with a client secret
+MCP server            %s, which accepts that authorization server's access
+                      tokens for it; each lives for %s`,
 		s.product(), s.vault.Address, s.bed.AS.Issuer, s.client.ID, s.mcp.URL, lifetime))
 }
 
@@ -104,21 +104,21 @@ func (s *story) enablePlugin(ctx context.Context) {
 }
 
 func (s *story) writeConfig(ctx context.Context) {
-	s.step("The operator gives Vault the client credentials for the MCP server", `The MCP server's URL and the credentials are all that it takes: the plugin finds the authorization
-server and the scopes, and gets a first token before it stores anything.`)
+	s.step("The operator gives Vault the client credentials for the MCP server", `The MCP server's URL and the credentials are enough: the plugin discovers the authorization server
+and the scopes, and gets a first token before it stores anything.`)
 	s.file("client-secret", s.client.Secret+"\n")
 	must(s.runWithSecret(ctx, "client-secret", "write", "mcp-oauth/config/weather",
 		"server_url="+s.mcp.URL,
 		"client_id="+s.client.ID,
 		"client_secret=-"))
 	config := s.operator(ctx, "read", "mcp-oauth/config/weather")
-	s.check(!strings.Contains(config, "client_secret "), "reading the config does not bring the secret back")
+	s.check(!strings.Contains(config, "client_secret "), "reading the config does not return the secret")
 	s.probes = s.mcp.Counts().Requests
 	s.check(s.probes == 1 && strings.Contains(config, s.bed.AS.TokenURL()),
 		"the MCP server was asked %d time without a token, and its 401 led to %s", s.probes, s.bed.AS.TokenURL())
 	requests := must(s.bed.AS.Requests(ctx, s.client.ID))
 	s.check(len(requests) == 1 && requests[0].Scope == s.client.Scope,
-		"the authorization server has seen %d token request, for %s with scope %s", len(requests), s.mcp.URL, s.client.Scope)
+		"the authorization server got %d token request, for %s with scope %s", len(requests), s.mcp.URL, s.client.Scope)
 }
 
 func (s *story) admitBroker(ctx context.Context) {
@@ -144,30 +144,30 @@ func (s *story) startAgent(ctx context.Context) {
 }
 
 func (s *story) startBroker(ctx context.Context) {
-	s.step("The broker uses the MCP server", "It takes its Authorization header from the file at each request. It knows no client secret.")
+	s.step("The broker uses the MCP server", "It reads its Authorization header from the file for each request, and has no client secret.")
 	s.broker = s.bed.NewBroker(s.mcp, s.agent.File)
 	tools := must(s.broker.ListTools(ctx))
 	s.printf("   initialize, tools/list: %s\n", strings.Join(tools, ", "))
 	s.check(slices.Contains(tools, "forecast"), "the broker sees the tool forecast")
 	answer := must(s.broker.CallTool(ctx, "forecast", map[string]any{"city": "Oslo"}))
 	s.printf("   tools/call forecast: %s\n", answer)
-	s.printf("   From here on it lists the tools twice a second.\n")
+	s.printf("   From now on it lists the tools twice a second.\n")
 	ctx, s.cancel = context.WithCancel(ctx)
 	s.running.Go(func() { s.broker.Run(ctx, 500*time.Millisecond) })
 }
 
 func (s *story) refuseOther(ctx context.Context) {
-	s.step("Another broker is refused", "It has an AppRole and a policy of its own, for another MCP server.")
+	s.step("Another broker is refused", "Its own AppRole and policy are for another MCP server.")
 	s.policy(ctx, "calendar-broker", "mcp-oauth/token/calendar")
 	other := s.appRole(ctx, "calendar-broker")
 	for _, path := range []string{"mcp-oauth/token/weather", "mcp-oauth/config/weather"} {
 		out, err := s.run(ctx, "CALENDAR_BROKER", other.Client.Token(), "read", path)
-		s.check(err != nil && strings.Contains(out, "Code: 403"), "%s is refused to it", path)
+		s.check(err != nil && strings.Contains(out, "Code: 403"), "it may not read %s", path)
 	}
 }
 
 func (s *story) watchRefresh(ctx context.Context) {
-	s.step("The token is refreshed ahead of its end", "Half way through its life (for one so short) the plugin fetches the next, in the background.")
+	s.step("The token is refreshed before it expires", "After half of so short a lifetime the plugin fetches the next token in the background.")
 	before := s.tokenID(ctx)
 	failures := s.broker.Counts().Failures
 	start := time.Now()
@@ -175,11 +175,11 @@ func (s *story) watchRefresh(ctx context.Context) {
 	s.printf("   %.0f s later:\n", time.Since(start).Seconds())
 	s.tokenID(ctx)
 	s.check(after != before, "Vault holds another token, and no broker had to wait for it")
-	s.check(s.broker.Counts().Failures == failures, "the broker went on meanwhile")
+	s.check(s.broker.Counts().Failures == failures, "no call of the broker failed meanwhile")
 }
 
 func (s *story) refuseWrongSecret(ctx context.Context) {
-	s.step("A wrong secret is refused when it is written", "What works goes on working.")
+	s.step("A wrong secret is refused when it is written", "The config and the token stay as they were.")
 	before := s.readToken(ctx)
 	wrong := rand.Text()
 	s.bed.Secrecy.AddClientSecret(s.client.ID, wrong)
@@ -188,12 +188,12 @@ func (s *story) refuseWrongSecret(ctx context.Context) {
 	s.check(err != nil && strings.Contains(out, "Code: 400") && strings.Contains(out, "invalid_client"),
 		"Vault reports the authorization server's error: invalid_client")
 	after := s.readToken(ctx)
-	s.check(after.TokenID == before.TokenID, "the token is the one of before, %s", before.TokenID)
+	s.check(after.TokenID == before.TokenID, "Vault still holds the token %s", before.TokenID)
 }
 
 func (s *story) rotateSecret(ctx context.Context) {
 	s.step("The client secret is rotated under the running broker",
-		"The authorization server's administrator gives the client a new secret; the old one is void at\nonce. The operator writes the new one into Vault.")
+		"The authorization server's administrator gives the client a new secret, which replaces the old one\nat once. The operator writes the new one to Vault.")
 	before := s.readToken(ctx)
 	s.client.Secret = rand.Text()
 	ok(s.bed.AS.SetClient(ctx, s.client))
@@ -203,7 +203,7 @@ func (s *story) rotateSecret(ctx context.Context) {
 	must(s.runWithSecret(ctx, "new-client-secret", "write", "mcp-oauth/config/weather", "client_secret=-"))
 	written := time.Now()
 	after := s.awaitToken(ctx, before.TokenID, lifetime)
-	s.check(after != before.TokenID, "Vault holds a token got with the new secret")
+	s.check(after != before.TokenID, "Vault holds a token obtained with the new secret")
 
 	// The agent reads again after the ttl. Until then, its file holds the rotation's token or its predecessor.
 	now := rendered
@@ -216,7 +216,7 @@ func (s *story) rotateSecret(ctx context.Context) {
 	_ = bed.Sleep(ctx, time.Until(before.ExpiresAt.Add(time.Second)))
 	counts := s.broker.Counts()
 	s.check(counts.Calls > calls && counts.Failures == 0,
-		"%d calls of the broker since the rotation, beyond the end of the old secret's last token, and none failed", counts.Calls-calls)
+		"none of the broker's %d calls since the rotation failed, also after the old secret's last token expired", counts.Calls-calls)
 }
 
 func (s *story) countUp(ctx context.Context) {
@@ -232,22 +232,22 @@ func (s *story) countUp(ctx context.Context) {
 		}
 	}
 	first, last := requests[0].Time, requests[len(requests)-1].Time
-	s.printf(`   calls by the broker             %4d, of which failed %d
-   its requests at the MCP server  %4d, of which answered with a 401 %d
+	s.printf(`   calls by the broker             %4d, failed: %d
+   its requests to the MCP server  %4d, answered with a 401: %d
    tokens that the broker used     %4d
-   requests at the token endpoint  %4d in %.0f s, of which refused %d
+   requests to the token endpoint  %4d in %.0f s, refused: %d
 `, broker.Calls, broker.Failures, server.Requests, server.Unauthorized, server.Tokens, len(requests), last.Sub(first).Seconds(), refused)
 	s.check(broker.Calls > 0 && broker.Failures == 0, "no call of the broker failed")
-	s.check(server.Unauthorized == 0, "the MCP server never had to answer it with a 401")
-	s.check(refused == 1, "the authorization server refused the wrong secret and nothing else")
+	s.check(server.Unauthorized == 0, "the MCP server never answered it with a 401")
+	s.check(refused == 1, "the authorization server refused only the wrong secret")
 	// A 20 s token is refreshed after 10 s, or up to a second earlier. Config writes get tokens in addition.
 	most := int(last.Sub(first).Seconds()/9) + 4
-	s.check(len(requests) <= most, "the authorization server was asked once in about 10 s and at the config's writes")
+	s.check(len(requests) <= most, "the authorization server got a request about every 10 s, and one for each write of the config")
 }
 
 func (s *story) invite() {
 	s.printf(`
-Everything is up, and the broker goes on. Ctrl-C stops it all.
+All parts are running, and the broker keeps listing the tools. Ctrl-C stops everything.
 
   export VAULT_ADDR=%[1]s VAULT_TOKEN=%[2]s
   %[3]s read mcp-oauth/config/weather

@@ -63,7 +63,7 @@ func (t *transcript) verdict() error {
 		t.printf("\nAll held.\n")
 		return nil
 	}
-	t.printf("\nWhat did not hold:\n")
+	t.printf("\nThese claims did not hold:\n")
 	for _, claim := range t.failed {
 		t.printf("  %s\n", claim)
 	}

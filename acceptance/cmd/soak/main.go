@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	duration := flag.Duration("duration", 2*time.Minute, "how long to make trouble")
+	duration := flag.Duration("duration", 2*time.Minute, "how long the trouble lasts")
 	seed := flag.Uint64("seed", rand.Uint64(), "seed of the random events")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
