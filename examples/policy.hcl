@@ -1,5 +1,5 @@
-# A broker's policy: read the token of the MCP server "files", and have it replaced when the server
-# refused it. Without required_parameters a late report would replace a token that nobody refused.
+# A broker's policy: read the token of the MCP server "files", and report that the server refused it. Without
+# required_parameters, a report without token_id would replace a token that no server refused.
 path "mcp-oauth/token/files" {
   capabilities = ["read"]
 }

@@ -1,5 +1,5 @@
 # Keeps the token in a file that Envoy's credential_injector reads.
-# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory, in which Envoy runs too:
+# Set VAULT_ADDR, and run it in the directory with role-id and secret-id, in which Envoy runs too:
 #   vault agent -config=agent.hcl
 
 auto_auth {
@@ -14,7 +14,7 @@ auto_auth {
 
 template {
   source               = "files.yaml.ctmpl"
-  destination          = "secrets/files.yaml" # a directory of its own, which Envoy watches
-  perms                = "0600"               # for an Envoy that runs as the Agent's user; else 0640, and a group of both
+  destination          = "secrets/files.yaml" # Envoy watches this directory, which holds nothing else
+  perms                = "0600"               # if Envoy runs as the Agent's user; else 0640, with a group that both have
   error_on_missing_key = true
 }

@@ -1,6 +1,5 @@
-# Keeps the configuration file of Kuadrant's MCP gateway, where it runs without Kubernetes. The gateway
-# watches that file.
-# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory:
+# Keeps the configuration file of Kuadrant's MCP gateway, if it runs without Kubernetes. The gateway watches the file.
+# Set VAULT_ADDR, and run it in the directory with role-id and secret-id:
 #   vault agent -config=agent.hcl
 
 auto_auth {
@@ -16,6 +15,6 @@ auto_auth {
 template {
   source               = "config.yaml.ctmpl"
   destination          = "config.yaml"
-  perms                = "0600" # for a gateway that runs as the Agent's user; else 0640, and a group of both
+  perms                = "0600" # if the gateway runs as the Agent's user; else 0640, with a group that both have
   error_on_missing_key = true
 }

@@ -1,5 +1,5 @@
-# Keeps a Vault token in a file for Prometheus, which reads the file at each scrape. Runs as
-# Prometheus's user, who alone may read the directory.
+# Keeps a Vault token in a file, which Prometheus reads at each scrape. Run this Agent as Prometheus's user, who alone
+# may read the directory.
 
 vault {
   address = "https://vault.example.com:8200"

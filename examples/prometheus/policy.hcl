@@ -1,4 +1,4 @@
-# May scrape, and nothing else. A path for each mount.
+# Permits only scrapes. Write a path for each mount.
 path "mcp-oauth/metrics" {
   capabilities = ["read"]
 }

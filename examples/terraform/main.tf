@@ -1,6 +1,6 @@
-# A client without a secret: the plugin makes its key, and the authorization server fetches the public half
-# from the jwks_uri that mcp-oauth/keys/files shows. So Terraform's state holds nothing to be kept secret.
-# Not run with Terraform: what it writes was written to a real Vault.
+# A client without a secret: the plugin makes its key, and the authorization server fetches the public key from
+# the jwks_uri that mcp-oauth/keys/files shows. So Terraform's state holds no secret.
+# Not run with Terraform: a test writes the same data to a real Vault.
 terraform {
   required_version = ">= 1.3"
   required_providers {
@@ -11,16 +11,16 @@ terraform {
   }
 }
 
-# VAULT_ADDR and VAULT_TOKEN say which Vault, and as whom.
+# Set VAULT_ADDR and VAULT_TOKEN.
 provider "vault" {}
 
 resource "vault_generic_endpoint" "files" {
   path = "mcp-oauth/config/files"
 
-  # A read returns more than was written, and never what is for writing only.
+  # A read returns more fields than were written, but not verify.
   ignore_absent_fields = true
 
-  # Lists as lists, durations in seconds: as the plugin returns them, or each plan shows a change.
+  # Write lists as lists and durations in seconds, as a read returns them. Otherwise every plan shows a change.
   data_json = jsonencode({
     server_url                 = "https://files.example.com/mcp"
     client_id                  = "mcp-broker"
@@ -32,7 +32,7 @@ resource "vault_generic_endpoint" "files" {
 }
 
 resource "vault_generic_endpoint" "files_writer" {
-  # Deleting the config deletes its roles: this order deletes each by itself.
+  # Deleting the config deletes its roles too. With this order Terraform deletes the role first.
   depends_on = [vault_generic_endpoint.files]
 
   path                 = "mcp-oauth/role/files/writer"
@@ -41,8 +41,8 @@ resource "vault_generic_endpoint" "files_writer" {
   data_json = jsonencode({
     scopes = ["files:read", "files:write"]
 
-    # The authorization server does not know the new key yet. Take this out once it does: then an apply
-    # fails where no token is to be had.
+    # The authorization server does not know the new key yet. Remove this line once it does: then an apply fails
+    # if it gets no token.
     verify = false
   })
 }

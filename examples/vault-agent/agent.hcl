@@ -1,5 +1,5 @@
 # Keeps the value of the Authorization header in the file "authorization".
-# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory:
+# Set VAULT_ADDR, and run it in the directory with role-id and secret-id:
 #   vault agent -config=agent.hcl
 
 auto_auth {
@@ -24,7 +24,7 @@ template {
 {{- end -}}
 EOT
 
-  # For a broker that does not look at the file by itself:
+  # For a broker that does not read the file again by itself:
   # exec {
   #   command = ["systemctl", "reload", "mcp-broker"]
   # }

@@ -1,6 +1,6 @@
 # Runs the command mcp-broker with the value of the Authorization header in MCP_AUTHORIZATION, and
-# restarts it with each new token.
-# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory:
+# restarts it for each new token.
+# Set VAULT_ADDR, and run it in the directory with role-id and secret-id:
 #   vault agent -config=supervisor.hcl
 
 auto_auth {

@@ -1,6 +1,6 @@
-# Answers Vault's API on loopback with a login of its own: a broker on this host needs no Vault token,
-# and reads http://127.0.0.1:8100/v1/mcp-oauth/token/files.
-# Run it with VAULT_ADDR set, and with role-id and secret-id in the working directory:
+# Serves Vault's API on loopback, and logs in by itself: a broker on this host needs no Vault token, and
+# reads http://127.0.0.1:8100/v1/mcp-oauth/token/files.
+# Set VAULT_ADDR, and run it in the directory with role-id and secret-id:
 #   vault proxy -config=proxy.hcl
 
 auto_auth {
@@ -14,15 +14,15 @@ auto_auth {
 }
 
 api_proxy {
-  # Whatever token a client sends, the proxy's own is used.
+  # The proxy uses its own token, even if a client sends one.
   use_auto_auth_token = "force"
 }
 
-# No cache block: tokens are not leases, and there is nothing that it could keep.
+# No cache block: it keeps only answers with leases, and these have none.
 listener "tcp" {
   address     = "127.0.0.1:8100"
   tls_disable = true
 
-  # Only requests with the header X-Vault-Request: true, which no web page can make a browser send.
+  # Requires the header X-Vault-Request: true, which web pages can't send.
   require_request_header = true
 }
