@@ -1,11 +1,10 @@
-"""A broker in Python, with nothing but the standard library and vault_mcp_auth.py, for Python 3.9 or newer.
+"""A broker in Python 3.9 or newer, with only the standard library and vault_mcp_auth.py.
 
-It reads its access token from Vault, and lists the tools of an MCP server each time that you press
-Enter:
+It reads its access token from Vault, and lists the tools of an MCP server each time you press Enter:
 
     VAULT_ADDR=http://127.0.0.1:8100 python3 broker.py mcp-oauth/token/files https://files.example.com/mcp
 
-It shows what vault_mcp_auth does, in plain HTTP. With an SDK of MCP, use its VaultAuth.
+It uses plain HTTP to show what vault_mcp_auth does. With an MCP SDK, use VaultAuth of vault_mcp_auth.
 """
 
 import json
@@ -18,7 +17,7 @@ from vault_mcp_auth import TIMEOUT, TROUBLE, VaultToken, opener
 
 
 class McpError(RuntimeError):
-    """The MCP server gave no answer, or refused with an HTTP status."""
+    """The MCP server gave no answer, no result, or an HTTP error."""
 
     def __init__(self, text, status=None):
         super().__init__(f"the MCP server {text}")
@@ -26,7 +25,7 @@ class McpError(RuntimeError):
 
 
 class McpServer:
-    """An MCP server (Streamable HTTP) that wants an access token."""
+    """An MCP server (Streamable HTTP) that requires an access token."""
 
     def __init__(self, url, token):
         self._url = url
@@ -42,7 +41,7 @@ class McpServer:
         try:
             return [tool["name"] for tool in self._call("tools/list")["tools"]]
         except McpError as error:
-            if error.status == 404:  # the session is over; the next call begins another
+            if error.status == 404:  # the session has ended; the next call begins another
                 self._initialized = False
             raise
 
@@ -69,7 +68,7 @@ class McpServer:
         return answer["result"]
 
     def _post(self, message):
-        """Sends a message. When the server refuses the token, it has it replaced and tries once more."""
+        """Sends a message. If the server refuses the token, it sends the message once more with another token."""
         token = self._token.get()
         try:
             return self._send(message, token)

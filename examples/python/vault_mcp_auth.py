@@ -1,6 +1,6 @@
 """Access tokens that vault-plugin-mcp-oauth keeps in Vault, for MCP clients in Python 3.9 or newer.
 
-Copy this file, or install it: pip install ./examples/python. It needs nothing but the standard library.
+Copy this file, or install it: pip install ./examples/python. It needs only the standard library.
 
 With the official SDK, in three lines (2.x; for 1.x write httpx in place of httpx2):
 
@@ -9,8 +9,8 @@ With the official SDK, in three lines (2.x; for 1.x write httpx in place of http
         async with streamable_http_client(url, http_client=http_client) as streams:
             ...
 
-VAULT_ADDR may be that of a Vault Agent or Vault Proxy with auto-auth; then no Vault token is needed. Otherwise
-set VAULT_TOKEN, and keep it renewed. VAULT_NAMESPACE is used if it is set.
+If VAULT_ADDR is a Vault Agent or Vault Proxy with auto-auth, no Vault token is needed. Otherwise set VAULT_TOKEN,
+and renew it. VAULT_NAMESPACE is used if it is set.
 """
 
 import http.client
@@ -29,23 +29,23 @@ __all__ = ["VaultAuth", "VaultError", "VaultToken"]
 
 TIMEOUT = 10  # seconds for one request
 LONGEST = 300  # seconds between two attempts to replace refused tokens
-SLOW = 6  # requests while Vault answers 504: it still waits for the authorization server, 5 s each time
+SLOW = 6  # requests if Vault answers 504: each waits 5 s for the authorization server
 
-# Seconds between reads after a refresh, one in all: a standby of Vault that answers reads lags behind.
+# Seconds between reads after a refresh, 1 s in total, as a standby that answers reads gets the new token later.
 PAUSES = (0.01, 0.02, 0.04, 0.08, 0.16, 0.2, 0.2, 0.2)
 
-# What a request can fail with: no connection or an HTTP error, half an answer, or another than expected.
+# The errors of a request: no connection, an HTTP error, half an answer, or an unexpected one.
 TROUBLE = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
 
 log = logging.getLogger(__name__)
 
 
 class VaultError(RuntimeError):
-    """Vault gave no token. Says what it was asked, and what it answered; holds no token."""
+    """Vault gave no token. The message has the URL and Vault's errors, never a token."""
 
 
 class NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for an error: urllib would send the token to wherever it leads."""
+    """Makes a redirect an error: urllib would send the token to any host that it names."""
 
     def redirect_request(self, *args):
         return None
@@ -66,20 +66,20 @@ class VaultToken:
             raise ValueError(f"{path} is not of the form <mount>/token/<server>")
         self._token_url = f"{address}/v1/{mount}/token/{name}"
         self._refresh_url = f"{address}/v1/{mount}/refresh/{name}"
-        self._headers = {"X-Vault-Request": "true"}  # Agents and Proxies may ask for it
+        self._headers = {"X-Vault-Request": "true"}  # Agents and Proxies may require it
         if vault_token:
             self._headers["X-Vault-Token"] = vault_token
         if namespace:
             self._headers["X-Vault-Namespace"] = namespace
-        self._lock = threading.Lock()  # held while Vault is asked
-        self._held = None  # the last answer of the token path
-        self._asked = time.monotonic(), time.time()  # when it was asked for
-        self._expires = 0.0  # how long after that it does
-        self._due = 0.0  # how long after that to read again
+        self._lock = threading.Lock()  # held during requests to Vault
+        self._held = None  # the held token: the last answer of the token path
+        self._asked = time.monotonic(), time.time()  # when the held token was requested
+        self._expires = 0.0  # seconds from then until it expires
+        self._due = 0.0  # seconds from then until the next read
         self._failures = 0  # of reads, in a row
         self._refused = 0.0  # when the MCP server last refused the held token
         self._attempts = 0  # to replace refused tokens, in a row
-        self._next_attempt = 0.0  # when the next one is due
+        self._next_attempt = 0.0  # earliest time of the next of these attempts
 
     @classmethod
     def from_environment(cls, path):
@@ -89,14 +89,14 @@ class VaultToken:
         )
 
     def held(self):
-        """Returns the held token if get would return it without asking Vault, else None."""
+        """Returns the held token if get would return it without a request to Vault, else None."""
         return self._held if self._elapsed() < min(self._due, self._expires) else None
 
     def get(self):
         """Returns a token that is valid now: a dict with authorization, token_id and more.
 
-        One thread asks Vault when that is due; the others go on with the held token meanwhile. Raises VaultError
-        if none is held and Vault gives none.
+        When a read is due, one thread reads, and the others get the held token meanwhile. Raises VaultError if no
+        valid token is held and Vault gives none.
         """
         if self._elapsed() >= self._due and self._lock.acquire(blocking=not self._valid()):
             try:
@@ -109,16 +109,16 @@ class VaultToken:
         return self._held
 
     def replace(self, refused):
-        """Has Vault replace a token that the MCP server refused, and tells whether there is another.
+        """Has Vault replace a token that the MCP server refused, and reports whether another token is held.
 
-        There is none while the token is younger than 10 seconds. The wait from one attempt to the next
-        doubles, whatever came of it, as there are servers that refuse every token. It begins anew once
-        none was refused for as long as it can get.
+        Vault does not replace a token younger than 10 seconds. The wait between attempts doubles, also after a
+        success, as an MCP server may refuse every token. It starts at 1 s again if no token is refused for
+        LONGEST seconds.
         """
-        now = time.monotonic()  # before the wait for an attempt that is under way, whose outcome is shared
+        now = time.monotonic()  # before waiting for another thread's attempt, whose outcome is shared
         with self._lock:
             if self._held["token_id"] != refused["token_id"]:
-                return True  # another thread was faster
+                return True  # another thread replaced it
             if now - self._refused > LONGEST:
                 self._attempts = 0
             self._refused = max(now, self._refused)
@@ -128,7 +128,7 @@ class VaultToken:
             try:
                 self._read_successor(refused)
             except VaultError as error:
-                longest = 30  # the cause may be gone any time
+                longest = 30  # Vault may be back at any time
                 log.warning("the MCP server refused token %s, and there is no other: %s", refused["token_id"], error)
             self._next_attempt = time.monotonic() + min(2**self._attempts, longest)
             self._attempts += 1
@@ -138,15 +138,15 @@ class VaultToken:
         return self._elapsed() < self._expires
 
     def _elapsed(self):
-        """Returns the seconds since the held token was asked for, by the clock that says more.
+        """Returns the seconds since the held token was requested, by the clock that advanced more.
 
-        The monotonic one may stand still while the machine sleeps, and the other may be set back.
+        The monotonic clock may stop while the machine sleeps, and the wall clock may be set back.
         """
         monotonic, wall = self._asked
         return max(time.monotonic() - monotonic, time.time() - wall)
 
     def _read_or_keep(self):
-        """Reads the token path. While that fails, the held token serves until it expires."""
+        """Reads the token path. If that fails, the held token is used until it expires."""
         try:
             self._read()
         except VaultError as error:
@@ -169,10 +169,10 @@ class VaultToken:
         self._failures = 0
 
     def _read_successor(self, refused):
-        """Names the refused token to Vault, and reads until a read brings the one in its place, or a newer one."""
+        """Reports the refused token to Vault, and reads until it gets the token that replaces it, or a newer one."""
         successor = self._ask(self._refresh_url, {"token_id": refused["token_id"]})["token_id"]
         if successor == refused["token_id"]:
-            return  # Vault keeps it
+            return  # Vault did not replace it
         self._read()
         for pause in PAUSES:
             if self._held["token_id"] == successor or is_successor(self._held, refused):
@@ -181,18 +181,18 @@ class VaultToken:
             self._read()
 
     def _ask(self, url, body=None):
-        """Sends a request to Vault, again while a fetch goes on, and returns the data of the answer."""
+        """Returns the data of Vault's answer to a request. After a 504 it sends the request again."""
         for attempt in range(1, SLOW + 1):
             try:
                 data = self._send(url, body)["data"]
-                data["token_id"]  # of a token, and of what is in place of a refused one
+                data["token_id"]  # both paths return it; else LookupError
                 return data
             except urllib.error.HTTPError as error:
                 if error.code != 504 or attempt == SLOW:
                     raise VaultError(f"Vault answered {error.code} to {url}{reasons(error)}") from None
             except TROUBLE as error:
                 raise VaultError(f"Vault: {url}: {error}") from error
-            time.sleep(1)  # whatever is between may answer at once
+            time.sleep(1)  # a load balancer may answer 504 at once
 
     def _send(self, url, body):
         headers = dict(self._headers)
@@ -204,7 +204,7 @@ class VaultToken:
 
 
 def reasons(error):
-    """What Vault says of an error, in one line, if it is Vault that answered."""
+    """Returns the errors in Vault's answer, in one line; empty if another server answered."""
     try:
         return ": " + " ".join("; ".join(json.load(error)["errors"]).split())
     except TROUBLE:
@@ -212,10 +212,10 @@ def reasons(error):
 
 
 def left(token, now):
-    """For how many seconds a token is good, read at a time by this machine's clock.
+    """Returns the seconds for which a token can be used; now is when it was read, by this machine's clock.
 
-    Where that is ahead of Vault's, ttl holds, and where it is behind, the lifetime. A ttl of 1, the
-    least, may be longer than what is left.
+    If this clock is ahead of Vault's, they are at least ttl; if it is behind, at most the lifetime. A ttl of 1,
+    the least, is ignored if time is left by this clock, as the token may expire sooner.
     """
     expires, obtained = seconds(token["expires_at"]), seconds(token["last_vault_rotation"])
     remaining = min(expires - now, expires - obtained)
@@ -223,17 +223,17 @@ def left(token, now):
 
 
 def is_successor(token, refused):
-    """Whether a token is another one than the refused, and no older."""
+    """Reports whether a token is not the refused one, and not older."""
     obtained = seconds(token["last_vault_rotation"])
     return token["token_id"] != refused["token_id"] and obtained >= seconds(refused["last_vault_rotation"])
 
 
 def seconds(text):
-    """A time of RFC 3339, in seconds since 1970."""
+    """Returns an RFC 3339 time in seconds since 1970."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
-# Each of the two libraries takes instances of its own class only.
+# httpx and httpx2 each accept only instances of their own class.
 AUTH_CLASSES = tuple(
     importlib.import_module(name).Auth for name in ("httpx", "httpx2") if importlib.util.find_spec(name)
 )
@@ -242,8 +242,8 @@ AUTH_CLASSES = tuple(
 class VaultAuth(*AUTH_CLASSES):
     """Authorizes the requests of an httpx or httpx2 client, sync or async, to one MCP server.
 
-    A request that the server answers with a 401 is sent again with another token, if there is one. Requests to
-    another origin pass as they are: a token is for one server.
+    If the server answers 401, the request is sent again with another token, if Vault has one. Requests to other
+    origins get no token.
     """
 
     def __init__(self, token, server):
@@ -254,7 +254,7 @@ class VaultAuth(*AUTH_CLASSES):
         if not self._is_for_server(request):
             yield request
             return
-        request.read()  # to be sent again
+        request.read()  # keeps the body, to send it again
         token = self._token.get()
         response = yield authorized(request, token)
         if response.status_code == 401 and self._token.replace(token):
@@ -275,7 +275,7 @@ class VaultAuth(*AUTH_CLASSES):
 
 
 def origin(url):
-    """The origin of a URL, its host in IDNA ASCII."""
+    """Returns the origin of a URL, with its host in IDNA ASCII."""
     return url.scheme, url.raw_host, url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
@@ -285,7 +285,7 @@ def authorized(request, token):
 
 
 async def in_thread(function, *arguments):
-    """Calls a function that may wait for Vault, without holding up the event loop."""
-    import anyio.to_thread  # which both libraries need
+    """Calls a function that may wait for Vault in a thread, so that the event loop goes on."""
+    import anyio.to_thread  # httpx and httpx2 need it too
 
     return await anyio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)

@@ -1,21 +1,20 @@
-// A broker in TypeScript, with nothing but what Node.js brings and vault_mcp_auth.ts.
+// A broker in TypeScript, with only Node.js and vault_mcp_auth.ts.
 //
-// It reads its access token from Vault, and lists the tools of an MCP server each time that you press
-// Enter:
+// It reads its access token from Vault, and lists the tools of an MCP server each time you press Enter:
 //
 //   VAULT_ADDR=http://127.0.0.1:8100 node broker.ts mcp-oauth/token/files https://files.example.com/mcp
 //
-// Node.js runs it as it is from 22.18 on; for an older one compile it first: npm ci && npx tsc.
+// Node.js 22.18 or newer runs it directly. For an older one compile it first: npm ci && npx tsc.
 //
-// It shows what vault_mcp_auth does, in plain HTTP. With an SDK of MCP, use its vaultFetch.
+// It uses plain HTTP to show what vault_mcp_auth does. With an MCP SDK, use vaultFetch of vault_mcp_auth.
 
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { VaultToken, vaultFetch } from "./vault_mcp_auth.ts";
 
-const timeout = 60_000; // milliseconds for one request, a replacement of its token included
+const timeout = 60_000; // milliseconds for one request, including a replacement of its token
 
-/** The MCP server gave no answer, or refused with an HTTP status. */
+/** The MCP server gave no result, or an HTTP error. */
 class McpError extends Error {
   readonly status?: number;
 
@@ -25,7 +24,7 @@ class McpError extends Error {
   }
 }
 
-/** An MCP server (Streamable HTTP) that wants an access token. */
+/** An MCP server (Streamable HTTP) that requires an access token. */
 class McpServer {
   #url: string;
   #fetch: typeof fetch;
@@ -45,7 +44,7 @@ class McpServer {
       const { tools } = await this.#call("tools/list");
       return (tools ?? []).map((tool) => tool.name);
     } catch (error) {
-      // The session is over; the next call begins another.
+      // The session has ended; the next call begins another.
       if (error instanceof McpError && error.status === 404) this.#initialized = false;
       throw error;
     }
@@ -105,7 +104,7 @@ interface Answer {
   error?: { message: string };
 }
 
-/** Finds the answer to a request among server-sent events. Servers end the stream after it. */
+/** Returns the answer to a request from a stream of server-sent events, which the server ends after it. */
 function answerIn(stream: string, id?: number): Answer | undefined {
   return stream
     .split(/\r?\n\r?\n/)
@@ -115,7 +114,7 @@ function answerIn(stream: string, id?: number): Answer | undefined {
     .find((message) => message.id === id && message.method === undefined);
 }
 
-/** What went wrong. fetch hides that in the cause of its errors. */
+/** Returns an error's message with its cause, in which fetch puts the reason. */
 function reason(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;

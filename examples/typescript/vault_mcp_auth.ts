@@ -1,34 +1,34 @@
 // Access tokens that vault-plugin-mcp-oauth keeps in Vault, for MCP clients in TypeScript or JavaScript.
 //
-// Copy this file. It needs nothing but Node.js. With the official SDK, in three lines:
+// Copy this file. It needs only Node.js. With the official SDK, in three lines:
 //
 //   const token = VaultToken.fromEnvironment("mcp-oauth/token/files");
 //   const transport = new StreamableHTTPClientTransport(new URL(url), { fetch: vaultFetch(token, url) });
 //   await client.connect(transport);
 //
-// VAULT_ADDR may be that of a Vault Agent or Vault Proxy with auto-auth; then no Vault token is needed. Otherwise
-// set VAULT_TOKEN, and keep it renewed. VAULT_NAMESPACE is used if it is set.
+// If VAULT_ADDR is a Vault Agent or Vault Proxy with auto-auth, no Vault token is needed. Otherwise set VAULT_TOKEN,
+// and renew it. VAULT_NAMESPACE is used if it is set.
 
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const timeout = 10_000; // milliseconds for one request
 const longest = 300_000; // milliseconds between two attempts to replace refused tokens
-const slow = 6; // requests while Vault answers 504: it still waits for the authorization server, 5 s each time
+const slow = 6; // requests if Vault answers 504: each waits 5 s for the authorization server
 
-// Milliseconds between reads after a refresh, a second in all: a standby of Vault that answers reads lags behind.
+// Milliseconds between reads after a refresh, 1 s in total, as a standby that answers reads gets the new token later.
 const pauses = [10, 20, 40, 80, 160, 200, 200, 200];
 
-/** What the plugin's token path answers; there is more. */
+/** The fields of the token path's answer that this file uses. */
 export interface Token {
   authorization: string;
   expires_at: string; // RFC 3339, by Vault's clock
-  last_vault_rotation: string; // the same, when the token was obtained
+  last_vault_rotation: string; // when the token was obtained, in the same form
   token_id: string;
-  ttl: number; // seconds until reading again is worth while
+  ttl: number; // seconds to wait before the next read
 }
 
-/** Vault gave no token. Says what it was asked, and what it answered; holds no token. */
+/** Vault gave no token. The message has the URL and Vault's errors, never a token. */
 export class VaultError extends Error {
   override name = "VaultError";
 }
@@ -37,17 +37,17 @@ export class VaultError extends Error {
 export class VaultToken {
   #tokenURL: string;
   #refreshURL: string;
-  #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may ask for it
-  #held?: Token; // the last answer of the token path
-  #asked = clocks(); // when it was asked for
-  #expires = 0; // how many milliseconds after that it does
-  #due = 0; // how many after that to read again
+  #headers: Record<string, string> = { "X-Vault-Request": "true" }; // Agents and Proxies may require it
+  #held?: Token; // the held token: the last answer of the token path
+  #asked = clocks(); // when the held token was requested
+  #expires = 0; // milliseconds from then until it expires
+  #due = 0; // milliseconds from then until the next read
   #failures = 0; // of reads, in a row
-  #failure?: VaultError; // of the last one
+  #failure?: VaultError; // of the last failed read
   #reading?: Promise<void>;
   #refused = 0; // when the MCP server last refused the held token, by the monotonic clock
   #attempts = 0; // to replace refused tokens, in a row
-  #nextAttempt = 0; // when the next one is due
+  #nextAttempt = 0; // earliest time of the next of these attempts
   #replacing?: Promise<void>;
 
   constructor(address: string, path: string, vaultToken?: string, namespace?: string) {
@@ -67,8 +67,8 @@ export class VaultToken {
   }
 
   /**
-   * Returns a token that is valid now. It waits for Vault only if none is held, and fails with a VaultError if
-   * Vault gives none.
+   * Returns a token that is valid now. It waits for Vault only if no valid token is held, and fails with a VaultError
+   * if Vault gives none.
    */
   async get(): Promise<Token> {
     if (this.#elapsed() >= this.#due) {
@@ -80,10 +80,9 @@ export class VaultToken {
   }
 
   /**
-   * Has Vault replace a token that the MCP server refused, and tells whether there is another. There is
-   * none while the token is younger than 10 seconds. The wait from one attempt to the next doubles, whatever
-   * came of it, as there are servers that refuse every token. It begins anew once none was refused for as
-   * long as it can get.
+   * Has Vault replace a token that the MCP server refused, and reports whether another token is held. Vault does not
+   * replace a token younger than 10 seconds. The wait between attempts doubles, also after a success, as an MCP server
+   * may refuse every token. It starts at 1 s again if no token is refused for as long as the longest wait.
    */
   async replace(refused: Token): Promise<boolean> {
     if (this.#held?.token_id === refused.token_id) {
@@ -103,18 +102,18 @@ export class VaultToken {
     try {
       await this.#readSuccessor(refused);
     } catch (error) {
-      most = 30_000; // the cause may be gone any time
+      most = 30_000; // Vault may be back at any time
       console.error(`the MCP server refused token ${refused.token_id}, and there is no other: ${reason(error)}`);
     }
     this.#nextAttempt = clocks().monotonic + Math.min(2 ** this.#attempts * 1000, most);
     this.#attempts++;
   }
 
-  /** Names the refused token to Vault, and reads until a read brings the one in its place, or a newer one. */
+  /** Reports the refused token to Vault, and reads until it gets the token that replaces it, or a newer one. */
   async #readSuccessor(refused: Token): Promise<void> {
     const successor = await this.#ask(this.#refreshURL, { token_id: refused.token_id });
-    if (successor.token_id === refused.token_id) return; // Vault keeps it
-    await this.#reading; // which may bring the refused token once more
+    if (successor.token_id === refused.token_id) return; // Vault did not replace it
+    await this.#reading; // this read may return the refused token again
     await this.#read();
     for (const pause of pauses) {
       if (this.#held?.token_id === successor.token_id || isSuccessor(this.#held, refused)) break;
@@ -128,15 +127,15 @@ export class VaultToken {
   }
 
   /**
-   * The milliseconds since the held token was asked for, by the clock that says more: the monotonic one
-   * may stand still while the machine sleeps, and the other may be set back.
+   * Returns the milliseconds since the held token was requested, by the clock that advanced more: the monotonic clock
+   * may stop while the machine sleeps, and the wall clock may be set back.
    */
   #elapsed(): number {
     const now = clocks();
     return Math.max(now.monotonic - this.#asked.monotonic, now.wall - this.#asked.wall);
   }
 
-  /** Reads the token path. While that fails, the held token serves until it expires. */
+  /** Reads the token path. If that fails, the held token is used until it expires. */
   async #readOrKeep(): Promise<void> {
     try {
       await this.#read();
@@ -160,7 +159,7 @@ export class VaultToken {
     this.#failures = 0;
   }
 
-  /** Sends a request to Vault, again while a fetch goes on, and returns the data of the answer. */
+  /** Returns the data of Vault's answer to a request. After a 504 it sends the request again. */
   async #ask(url: string, body?: unknown): Promise<Pick<Token, "token_id">> {
     for (let attempt = 1; ; attempt++) {
       const response = await send(url, this.#headers, body);
@@ -170,18 +169,18 @@ export class VaultToken {
         const reasons = answer?.errors?.join("; ").trim().replace(/\s+/g, " ") ?? "no token"; // in one line
         throw new VaultError(`Vault answered ${response.status} to ${url}: ${reasons}`);
       }
-      await sleep(1000); // whatever is between may answer at once
+      await sleep(1000); // a load balancer may answer 504 at once
     }
   }
 }
 
-/** What Vault answers. */
+/** An answer of Vault. */
 interface Answer {
   data?: Token | null;
   errors?: string[];
 }
 
-/** Sends a request to Vault. A redirect is an error: the Vault token is for nobody else. */
+/** Sends a request to Vault. A redirect is an error, as no other server may get the Vault token. */
 async function send(url: string, headers: Record<string, string>, body?: unknown): Promise<Response> {
   try {
     return await fetch(url, {
@@ -196,15 +195,15 @@ async function send(url: string, headers: Record<string, string>, body?: unknown
   }
 }
 
-/** The time by both of this machine's clocks, in milliseconds. */
+/** Returns the time by both of this machine's clocks, in milliseconds. */
 function clocks(): { monotonic: number; wall: number } {
   return { monotonic: performance.now(), wall: Date.now() };
 }
 
 /**
- * For how many milliseconds a token is good, read at a time by this machine's clock. Where that is ahead of
- * Vault's, ttl holds, and where it is behind, the lifetime. A ttl of 1, the least, may be longer than what
- * is left.
+ * Returns the milliseconds for which a token can be used; now is when it was read, by this machine's clock. If this
+ * clock is ahead of Vault's, they are at least ttl; if it is behind, at most the lifetime. A ttl of 1, the least, is
+ * ignored if time is left by this clock, as the token may expire sooner.
  */
 function left(token: Token, now: number): number {
   const expires = Date.parse(token.expires_at);
@@ -213,22 +212,22 @@ function left(token: Token, now: number): number {
   return token.ttl > 1 || !(remaining > 0) ? Math.max(token.ttl * 1000, remaining) : remaining;
 }
 
-/** Whether a token is another one than the refused, and no older. */
+/** Reports whether a token is not the refused one, and not older. */
 function isSuccessor(token: Token | undefined, refused: Token): boolean {
   if (!token || token.token_id === refused.token_id) return false;
   return Date.parse(token.last_vault_rotation) >= Date.parse(refused.last_vault_rotation);
 }
 
-/** What went wrong. fetch hides that in the cause of its errors. */
+/** Returns an error's message with its cause, in which fetch puts the reason. */
 function reason(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause instanceof Error ? `${error.message}: ${error.cause.message}` : error.message;
 }
 
 /**
- * A fetch that authorizes requests to one MCP server. One that the server answers with a 401 is sent again with
- * another token, if there is one. Requests to another origin pass as they are: a token is for one server, and fetch
- * takes the header off a redirect that leads elsewhere.
+ * Returns a fetch that authorizes requests to one MCP server. If the server answers 401, the request is sent again
+ * with another token, if Vault has one. Requests to other origins get no token: fetch removes the header when a
+ * redirect leads to another origin.
  */
 export function vaultFetch(token: VaultToken, server: string | URL): typeof fetch {
   const { origin } = new URL(server);
