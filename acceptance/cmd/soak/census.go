@@ -81,7 +81,7 @@ func (s *soak) goroutines(ctx context.Context) (goroutines, error) {
 		}
 	}
 	if n.others == 0 {
-		return n, errors.New("the plugin's process told of no goroutine")
+		return n, errors.New("the plugin's process reported no goroutines")
 	}
 	s.log("process %d had %d goroutines, and %d of refreshes under way", pid, n.others, n.refreshing)
 	return n, nil

@@ -183,7 +183,7 @@ func (s *soak) calm(ctx context.Context) error {
 		s.noteCalm(refreshes, most)
 		return nil
 	}
-	return errors.New("the machine is too busy: there were elections without a cause in three calms")
+	return errors.New("the machine is too busy: leaders were elected without an event in three calm periods")
 }
 
 // noteCalm records the token requests of a calm and their limit.
