@@ -15,8 +15,7 @@ type Change struct {
 	// writes nothing and returns ErrConflict.
 	Write func(context.Context) error
 	// Terms returns the terms after Write has succeeded, for the name and, if that is a server, for its roles.
-	// For the name itself it needs no storage, and it never reads the written entry again. If it is nil,
-	// Store.Terms is used.
+	// For the name itself it needs no storage, and it never reads the written entry again.
 	Terms func(context.Context, Name) (*Terms, error)
 	// Token is the answer that verified the change. It is saved and published with the change; nil if the change
 	// was not verified.
@@ -49,32 +48,27 @@ func (e *Engine) Change(ctx context.Context, name Name, c Change) error {
 	if c.Token != nil {
 		e.ensureSlot(name)
 	}
-	written := time.Now()
+	if terms, err := c.Terms(e.ctx, name); err == nil {
+		e.resetClient(terms.Client)
+	}
 	var storageErr error // once it is set, terms are not read again: each failed read takes long
 	var stale []*slot
-	inMemory := false
 	for _, s := range e.affected(name) {
-		inMemory = inMemory || s.name == name
 		var isStale bool
-		if isStale, storageErr = s.change(name, c, written, storageErr); isStale {
+		if isStale, storageErr = s.change(name, c, storageErr); isStale {
 			stale = append(stale, s)
-		}
-	}
-	if !inMemory && storageErr == nil { // a config that was just created: its client's failure may be older
-		if terms, err := e.termsAfter(c, name); err == nil {
-			e.resetClient(terms.Client, written, time.Now())
 		}
 	}
 	e.deleteStored(stale)
 	return nil
 }
 
-// termsAfter returns a name's terms after a change was written. The write lock is held.
-func (e *Engine) termsAfter(c Change, name Name) (*Terms, error) {
-	if c.Terms != nil {
-		return c.Terms(e.ctx, name)
-	}
-	return e.store.Terms(e.ctx, name)
+// resetClient forgets the failure of a client whose configuration was written. It is called before the new terms are
+// applied: requests on them may fail while they are applied to one name after the other, and that failure stays.
+func (e *Engine) resetClient(key string) {
+	c, release := e.clients.use(key)
+	defer release()
+	c.reset(time.Now())
 }
 
 // writeFailed reads the terms of a server after a failed write: storage may hold the old state or, now or up to
@@ -109,10 +103,10 @@ func (e *Engine) ensureSlot(name Name) {
 	}
 }
 
-// change applies a change of name, which succeeded at the time written, to the slot. If storageErr is set, storage
-// failed before and is not read; it is returned, or the first error. stale reports whether storage may keep a token of
-// another shape. The write lock is held.
-func (s *slot) change(name Name, c Change, written time.Time, storageErr error) (stale bool, _ error) {
+// change applies a successful change of name to the slot. If storageErr is set, storage failed before and is not read;
+// it is returned, or the first error. stale reports whether storage may keep a token of another shape. The write lock is
+// held.
+func (s *slot) change(name Name, c Change, storageErr error) (stale bool, _ error) {
 	s.mu.Lock()
 	inLine := s.turn.Load() != nil
 	s.supersede()
@@ -121,14 +115,14 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 
 	own := s.name == name
 	o := outcome{err: storageErr}
-	if storageErr == nil || own && c.Terms != nil {
-		o.terms, o.err = s.engine.termsAfter(c, s.name)
+	if storageErr == nil || own {
+		o.terms, o.err = c.Terms(s.engine.ctx, s.name)
 	}
 	if own && c.Token != nil && o.err == nil {
 		o.token = newToken(c.Token, o.terms)
 		o = s.saved(o)
 	}
-	stale = s.applyChange(c, o, written, revision, inLine)
+	stale = s.applyChange(c, o, revision, inLine)
 	if storageErr == nil && !errors.Is(o.err, ErrNotConfigured) {
 		return stale, o.err
 	}
@@ -137,15 +131,12 @@ func (s *slot) change(name Name, c Change, written time.Time, storageErr error) 
 
 // applyChange applies the terms after a write, or the error in reading them, to the slot. inLine reports whether the
 // write took a refresh out of line. stale reports whether storage may keep a token of another shape.
-func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint64, inLine bool) (stale bool) {
+func (s *slot) applyChange(c Change, o outcome, revision uint64, inLine bool) (stale bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	if s.revision != revision {
 		return false // an invalidation, which takes no write lock, came later
-	}
-	if o.err == nil {
-		s.engine.resetClient(o.terms.Client, written, now)
 	}
 	s.failed.Store(nil)
 	t := s.held.Load()
@@ -174,13 +165,6 @@ func (s *slot) applyChange(c Change, o outcome, written time.Time, revision uint
 	}
 	s.advance(now)
 	return stale
-}
-
-// resetClient forgets the failure of a client whose configuration was written.
-func (e *Engine) resetClient(key string, written, now time.Time) {
-	c, release := e.clients.use(key)
-	defer release()
-	c.reset(written, now)
 }
 
 // tidyMost is how long a write deletes stored tokens of older shapes. A config may have thousands of roles, and

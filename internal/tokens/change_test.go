@@ -232,7 +232,7 @@ func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
 		w.shapes[reader] = "R"
 		mustRead(t, e, weather)
 		mustRead(t, e, reader)
-		mustChange(t, e, weather, Change{Write: func(context.Context) error {
+		mustChange(t, e, weather, Change{Terms: w.Terms, Write: func(context.Context) error {
 			w.with(func(w *world) { clear(w.shapes); clear(w.saved) })
 			return nil
 		}})
@@ -410,7 +410,7 @@ func TestAfterAChangeNoReaderGetsTheOldShape(t *testing.T) {
 func TestWriteGoesOnWithoutItsClient(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		ctx, hangUp := context.WithCancel(t.Context())
-		if err := e.Change(ctx, weather, Change{Write: func(ctx context.Context) error {
+		if err := e.Change(ctx, weather, Change{Terms: w.Terms, Write: func(ctx context.Context) error {
 			hangUp()
 			synctest.Wait()
 			return ctx.Err()

@@ -32,7 +32,7 @@ func TestChaos(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Duration(r.IntN(3000))*time.Millisecond)
 						switch r.IntN(24) {
 						case 0:
-							_ = e.Change(ctx, n, Change{Refresh: r.IntN(2) == 0, Write: func(context.Context) error {
+							_ = e.Change(ctx, n, Change{Terms: w.Terms, Refresh: r.IntN(2) == 0, Write: func(context.Context) error {
 								w.with(func(w *world) { w.shapes[n] = fmt.Sprint(k % 3) })
 								return nil
 							}})

@@ -231,13 +231,11 @@ func (c *client) limit(now time.Time) *failure {
 	return nil
 }
 
-// reset forgets the client's failure if it is older than the write of its configuration, unless the authorization
-// server set a window that has not ended. A write is applied to one name after the other: requests of the first may
-// already have failed on the new configuration.
-func (c *client) reset(written, now time.Time) {
+// reset forgets the client's failure, unless the authorization server set a window that has not ended.
+func (c *client) reset(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.failed.Load(); f != nil && !f.at.After(written) && c.limit(now) == nil {
+	if c.limit(now) == nil {
 		c.failed.Store(nil)
 	}
 }

@@ -207,12 +207,12 @@ func TestTokenThatArrivesExpiredIsAFailure(t *testing.T) {
 func TestTokenThatExpiresWhileAWriteIsUnderWayIsNotHandedOut(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 2 * time.Second
-		wait := changing(t, e, reader, slowWrite(3*time.Second))
+		wait := changing(t, e, reader, w.slowWrite(3*time.Second))
 		mustRead(t, e, weather)
 		w.wantFetches(2)
 		wait()
 		time.Sleep(time.Minute)
-		wait = changing(t, e, reader, slowWrite(3*time.Second))
+		wait = changing(t, e, reader, w.slowWrite(3*time.Second))
 		if token, _, err := e.Refresh(t.Context(), weather, ""); err != nil || !token.ValidAt(time.Now()) {
 			t.Errorf("a refresh got a token that expires at %s, %v", token.ExpiresText(), err)
 		}

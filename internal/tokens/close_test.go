@@ -103,7 +103,7 @@ func TestCloseEndsTheWaitForAWrite(t *testing.T) {
 	}, func(t *testing.T, w *world, e *Engine, slow func(*Change)) {
 		read, written := reading(t, e, weather), make(chan error, 1)
 		synctest.Wait()
-		change := w.change("B")
+		change := w.change(weather, "B")
 		slow(&change)
 		go func() { written <- e.Change(t.Context(), weather, change) }()
 		time.Sleep(time.Second)

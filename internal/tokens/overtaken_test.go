@@ -47,7 +47,7 @@ func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 		e := w.slowEngine()
 		wait := load(t, e)
 		time.Sleep(750 * time.Millisecond) // the old terms and the old token have been read
-		mustChange(t, e, weather, w.change("B"))
+		mustChange(t, e, weather, w.change(weather, "B"))
 		time.Sleep(300 * time.Millisecond) // the old token has arrived
 		if e.peek(weather).held.Load() != nil {
 			t.Error("the old token is held after the write")

@@ -29,7 +29,8 @@ type Terms struct {
 	Shape string
 	// Host is the authorization server's host. Fetches are bounded per host.
 	Host string
-	// Client identifies the token endpoint and the client. Names of one client share its backoff window.
+	// Client identifies the token endpoint and the client: the same for a server and its roles. Names of one client
+	// share its backoff window.
 	Client string
 	// DefaultTTL is the lifetime if the authorization server does not send one; > 0.
 	DefaultTTL time.Duration

@@ -232,7 +232,7 @@ func (w *world) stored(name Name) Token {
 
 // reshape is a write that gives a name another shape.
 func (w *world) reshape(name Name, shape string) Change {
-	return Change{Write: func(context.Context) error {
+	return Change{Terms: w.Terms, Write: func(context.Context) error {
 		w.with(func(w *world) { w.shapes[name] = shape })
 		return nil
 	}}
@@ -241,18 +241,19 @@ func (w *world) reshape(name Name, shape string) Change {
 // verified verifies terms of a shape and returns the write of them.
 func (w *world) verified(e *Engine, name Name, shape string) Change {
 	w.t.Helper()
+	change := w.change(name, shape)
+	terms, _ := change.Terms(w.t.Context(), name)
+	change.Token = mustVerify(w.t, e, name, terms)
+	return change
+}
+
+// change is reshape if the name's own terms are known.
+func (w *world) change(name Name, shape string) Change {
 	w.mu.Lock()
 	terms := w.terms(name, shape)
 	w.mu.Unlock()
 	change := w.reshape(name, shape)
-	change.Terms, change.Token = w.written(name, terms), mustVerify(w.t, e, name, terms)
-	return change
-}
-
-// change is a write of weather's config whose terms are known.
-func (w *world) change(shape string) Change {
-	change := w.reshape(weather, shape)
-	change.Terms = w.written(weather, w.terms(weather, shape))
+	change.Terms = w.written(name, terms)
 	return change
 }
 
@@ -288,8 +289,8 @@ func taking(took time.Duration, change Change) Change {
 }
 
 // slowWrite is a write that takes this long and changes nothing.
-func slowWrite(took time.Duration) Change {
-	return taking(took, Change{Write: func(context.Context) error { return nil }})
+func (w *world) slowWrite(took time.Duration) Change {
+	return taking(took, Change{Terms: w.Terms, Write: func(context.Context) error { return nil }})
 }
 
 // written returns the terms after a write of a name: the given ones for the name, the stored ones for others.
