@@ -168,7 +168,7 @@ func TestFailedWriteVoidsTheLooksUnderWay(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = time.Millisecond
 		e := w.slowEngine()
-		got := mustReadLater(t, e, weather)
+		got := wantReadLater(t, e, weather)
 		synctest.Wait() // the terms have been read
 		failChange(t, e, w.effective(map[Name]string{weather: "B"}))
 		wantAnswer(t, <-got, "B")

@@ -15,7 +15,7 @@ func TestFetchesAreBoundedPerHost(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 300 * time.Millisecond // so short that readers wait in the queue
 		names := w.servers(100, "as.example.com")
-		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
+		parallel(len(names), func(i int) { wantRead(t, e, names[i]) })
 		if w.mostFly != hostFetches {
 			t.Errorf("%d fetches at once, want %d", w.mostFly, hostFetches)
 		}
@@ -95,7 +95,7 @@ func TestAWaitingReaderGoesBeforeBackgroundWork(t *testing.T) {
 		const names = 200
 		all := w.servers(names+1, "as.example.com")
 		cold := all[names]
-		parallel(names, func(i int) { mustRead(t, e, all[i]) })
+		parallel(names, func(i int) { wantRead(t, e, all[i]) })
 		w.with(func(w *world) { w.latency = 4 * time.Second })
 		time.Sleep(45 * time.Minute) // all refreshes are due or queued
 		before := time.Now()
@@ -185,7 +185,7 @@ func TestQueuedFetchLooksIntoStorageAgain(t *testing.T) {
 func TestQueuedFetchAsksOnTheTermsOfItsTurn(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.occupyHost(e, time.Second)
-		got := mustReadLater(t, e, weather)
+		got := wantReadLater(t, e, weather)
 		synctest.Wait()
 		w.with(func(w *world) { w.shapes[weather] = "B" })
 		wantAnswer(t, <-got, "B")
@@ -198,7 +198,7 @@ func TestAReaderPromotesAQueuedRefresh(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime, w.latency = time.Minute, 0
 		names := w.servers(400, "as.example.com")
-		parallel(len(names), func(i int) { mustRead(t, e, names[i]) })
+		parallel(len(names), func(i int) { wantRead(t, e, names[i]) })
 		w.with(func(w *world) { w.latency = 9 * time.Second })
 		time.Sleep(time.Minute) // 400 refreshes, 6 per 9 s: all tokens have ended, and most refreshes still queue
 		name := names[slices.IndexFunc(names, func(n Name) bool { return !e.peek(n).held.Load().ValidAt(time.Now()) })]

@@ -60,7 +60,7 @@ func (n *notes) check(t *testing.T, when string, holds func() bool) {
 func TestObserver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, e, n := observed(t)
-		parallel(5, func(int) { mustRead(t, e, weather) })
+		parallel(5, func(int) { wantRead(t, e, weather) })
 		n.check(t, "five cold readers", func() bool {
 			return len(n.took) == 1 && n.took[0] == w.latency && n.shared == 4 && len(n.late) == 0
 		})

@@ -38,7 +38,7 @@ func (w *world) slowEngine() *Engine {
 func TestLoadThatAWriteOvertakesIsThrownAway(t *testing.T) {
 	stories(t, map[string]func(*testing.T, *Engine) (wait func()){
 		"for a reader": func(t *testing.T, e *Engine) func() {
-			got := mustReadLater(t, e, weather)
+			got := wantReadLater(t, e, weather)
 			return func() { wantAnswer(t, <-got, "B") }
 		},
 		"in the background": func(_ *testing.T, e *Engine) func() { e.LoadAll(); return func() {} },
@@ -82,7 +82,7 @@ func TestTokenThatAnInvalidationOvertakesIsNotHandedOut(t *testing.T) {
 	story(t, func(t *testing.T, w *world, _ *Engine) {
 		w.latency = 0
 		e := w.slowEngine()
-		got := mustReadLater(t, e, weather)
+		got := wantReadLater(t, e, weather)
 		time.Sleep(1250 * time.Millisecond) // terms and token are read, and the answer is being saved
 		if w.stored(weather).Shape != "A" {
 			t.Fatal("the token is not being saved")

@@ -188,7 +188,7 @@ func TestInvalidationDuringASaveKeepsTheTokenFromBeingPublished(t *testing.T) {
 func TestVerifiedWriteReleasesThoseWhoWaitForAHangingServer(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.latency = 9 * time.Second
-		got := mustReadLater(t, e, weather)
+		got := wantReadLater(t, e, weather)
 		synctest.Wait()
 		w.with(func(w *world) { w.latency = 0 })
 		change := w.verified(e, weather, "B")

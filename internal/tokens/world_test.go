@@ -334,15 +334,27 @@ func (w *world) wantStored(name Name, token string) {
 	}
 }
 
-// mustRead reads a token that must be there and valid.
-func mustRead(t testing.TB, e *Engine, name Name) Answer {
+// wantRead reads a token that must be there and valid. It returns an empty one if it is not. Any goroutine may call it.
+func wantRead(t testing.TB, e *Engine, name Name) Answer {
 	t.Helper()
 	answer, err := e.Read(t.Context(), name)
-	if err != nil {
-		t.Fatalf("reading %s: %v", name, err)
+	switch {
+	case err != nil:
+		t.Errorf("reading %s: %v", name, err)
+	case !answer.ValidAt(time.Now()):
+		t.Errorf("reading %s: the token expired at %s", name, answer.Expires)
+	default:
+		return answer
 	}
-	if !answer.ValidAt(time.Now()) {
-		t.Fatalf("reading %s: the token expired at %s", name, answer.Expires)
+	return Answer{Token: &Token{}}
+}
+
+// mustRead is wantRead on the test's goroutine: without a valid token, the test ends.
+func mustRead(t testing.TB, e *Engine, name Name) Answer {
+	t.Helper()
+	answer := wantRead(t, e, name)
+	if answer.AccessToken == "" {
+		t.FailNow()
 	}
 	return answer
 }
@@ -350,7 +362,7 @@ func mustRead(t testing.TB, e *Engine, name Name) Answer {
 // wantToken reads a token that must have this ID.
 func wantToken(t testing.TB, e *Engine, name Name, id string) {
 	t.Helper()
-	if got := mustRead(t, e, name); got.ID() != id {
+	if got := wantRead(t, e, name); got.ID() != id {
 		t.Errorf("reading %s: got another token, %s", name, got.AccessToken)
 	}
 }
@@ -358,7 +370,7 @@ func wantToken(t testing.TB, e *Engine, name Name, id string) {
 // wantOther reads a token that must not have this ID.
 func wantOther(t testing.TB, e *Engine, name Name, id string) {
 	t.Helper()
-	if got := mustRead(t, e, name); got.ID() == id {
+	if got := wantRead(t, e, name); got.ID() == id {
 		t.Errorf("reading %s: got the same token, %s", name, got.AccessToken)
 	}
 }
@@ -366,7 +378,7 @@ func wantOther(t testing.TB, e *Engine, name Name, id string) {
 // wantShape reads a token that must be of this shape.
 func wantShape(t testing.TB, e *Engine, name Name, shape string) {
 	t.Helper()
-	wantAnswer(t, mustRead(t, e, name), shape)
+	wantAnswer(t, wantRead(t, e, name), shape)
 }
 
 func wantAnswer(t testing.TB, got Answer, shape string) {
@@ -455,11 +467,11 @@ func reading(t testing.TB, e *Engine, name Name) <-chan error {
 	return result
 }
 
-// mustReadLater is mustRead in the background.
-func mustReadLater(t testing.TB, e *Engine, name Name) <-chan Answer {
+// wantReadLater is wantRead in the background.
+func wantReadLater(t testing.TB, e *Engine, name Name) <-chan Answer {
 	t.Helper()
 	answer := make(chan Answer, 1)
-	go func() { answer <- mustRead(t, e, name) }()
+	go func() { answer <- wantRead(t, e, name) }()
 	return answer
 }
 
