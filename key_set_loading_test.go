@@ -51,12 +51,14 @@ func TestKeySetBeforeAllAreLoaded(t *testing.T) {
 // A write waits while the keys are loaded. Otherwise the old keys could overwrite the new ones.
 func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 	for name, change := range map[string]struct {
-		write func(m *mount)
-		keys  int // 0: unpublished
+		op   logical.Operation
+		path string
+		data fields
+		keys int // 0: unpublished
 	}{
-		"rotated":     {func(m *mount) { m.data(logical.UpdateOperation, "keys/weather/rotate", nil) }, 2},
-		"unpublished": {func(m *mount) { m.write("config/weather", fields{"publish_jwks": false, "verify": false}) }, 0},
-		"deleted":     {func(m *mount) { m.delete("config/weather") }, 0},
+		"rotated":     {logical.UpdateOperation, "keys/weather/rotate", nil, 2},
+		"unpublished": {logical.UpdateOperation, "config/weather", fields{"publish_jwks": false, "verify": false}, 0},
+		"deleted":     {logical.DeleteOperation, "config/weather", nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -65,7 +67,11 @@ func TestKeySetThatChangesWhileItIsLoaded(t *testing.T) {
 				synctest.Wait() // the loading ends
 				var wait func()
 				m.storage.meanwhile(func() {
-					wait = inBackground(func() { change.write(m) })
+					wait = inBackground(func() {
+						if _, err := m.do(change.op, change.path, change.data); err != nil {
+							t.Error(err)
+						}
+					})
 					time.Sleep(time.Second)
 				})
 				noError(t, m.b.(*backend).loadKeySet(t.Context(), "weather"))

@@ -224,7 +224,9 @@ func TestReadersDoNotWaitForAVerification(t *testing.T) {
 	m.write("config/weather", as.client())
 	as.hold()
 	wait := inBackground(func() {
-		m.write("config/weather", fields{"scopes": "a"})
+		if _, err := m.do(logical.UpdateOperation, "config/weather", fields{"scopes": "a"}); err != nil {
+			t.Error(err)
+		}
 	})
 	as.await(2)
 	m.holds("weather", "t0ken-1")

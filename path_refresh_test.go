@@ -92,7 +92,8 @@ func TestBrokersThatSeeOneRejectionCostOneRequest(t *testing.T) {
 	var group sync.WaitGroup
 	for range 50 {
 		group.Go(func() {
-			shows(t, m.refresh("weather", fields{"token_id": rejected}), fields{"token_id": firstToken})
+			data, _ := m.succeeds(logical.UpdateOperation, "refresh/weather", fields{"token_id": rejected})
+			shows(t, data, fields{"token_id": firstToken})
 		})
 	}
 	as.await(1)

@@ -175,7 +175,7 @@ func TestStatusDuringAFetch(t *testing.T) {
 	as, m := newConfigured(t)
 	as.hold()
 	wait := inBackground(func() {
-		m.token("weather")
+		m.succeeds(logical.ReadOperation, "token/weather", nil)
 	})
 	as.await(1)
 	shows(t, m.read("status/weather"), fields{"state": "empty", "refreshing": true})
