@@ -75,7 +75,8 @@ func (e *Engine) leavePlace(host string) {
 	}
 }
 
-// waitForProbe makes a refresh wait until the client's probe has ended. mu is held.
+// waitForProbe makes a refresh wait until the client's probe has ended and, if the probe failed, for the end of the
+// window. mu is held.
 func (s *slot) waitForProbe(c *client, timed bool) {
 	t := &turn{timed: timed}
 	t.start = func() bool {
@@ -85,7 +86,9 @@ func (s *slot) waitForProbe(c *client, timed bool) {
 			return false
 		}
 		s.turn.Store(nil)
-		s.refresh(timed)
+		if c.failed.Load() == nil || s.due(time.Now()) {
+			s.refresh(timed)
+		}
 		return true
 	}
 	if c.wait(t) {
