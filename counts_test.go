@@ -114,6 +114,7 @@ func listing(path string) func(*counting) { return func(c *counting) { c.list(pa
 func token(name string) func(*counting) {
 	return func(c *counting) { c.succeeds(logical.ReadOperation, "token/"+name, nil) }
 }
+
 func writing(path string, data fields) func(*counting) {
 	return func(c *counting) { c.write(path, data) }
 }
