@@ -23,132 +23,6 @@ func TestShapeChangeDropsTheToken(t *testing.T) {
 	})
 }
 
-func TestVerifiedTokenIsSavedAndPublishedWithTheWrite(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
-		change := w.verified(e, weather, "B")
-		mustChange(t, e, weather, change)
-		if got := mustRead(t, e, weather); got.AccessToken != change.Token.AccessToken {
-			t.Error("the verified token is not the one served")
-		}
-		w.wantStored(weather, change.Token.AccessToken)
-		w.wantFetches(2)
-		time.Sleep(46 * time.Minute)
-		w.wantFetches(3)
-	})
-}
-
-func TestNewCredentialsKeepTokensInServiceAndRefreshThem(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.shapes[reader] = "R"
-		own, role := mustRead(t, e, weather), mustRead(t, e, reader)
-		w.with(func(w *world) { w.latency = 5 * time.Second })
-		mustChange(t, e, weather, w.rotation(e))
-		wantOther(t, e, weather, own.ID())
-		before := time.Now()
-		if got := mustRead(t, e, reader); got.ID() != role.ID() || time.Since(before) != 0 {
-			t.Error("the role's token did not stay in service")
-		}
-		time.Sleep(6 * time.Second)
-		wantOther(t, e, reader, role.ID())
-		w.wantFetches(4)
-	})
-}
-
-// Tokens that are not fully loaded were also obtained with the old credentials.
-func TestNewCredentialsRefreshTokensThatAreBeingLoaded(t *testing.T) {
-	const roles = 3 * loaders
-	reader := func(i int) Name { return Name{"weather", fmt.Sprint("reader-", i)} }
-	stories(t, map[string]func(e *Engine){
-		"at the start": func(e *Engine) {
-			e.LoadAll()
-			time.Sleep(500 * time.Millisecond) // some are loading, and others wait for them
-		},
-		"after an invalidation": func(e *Engine) {
-			e.LoadAll()
-			time.Sleep(time.Minute)
-			for i := range roles {
-				e.InvalidateToken(reader(i))
-			}
-			time.Sleep(500 * time.Millisecond)
-		},
-	}, func(t *testing.T, w *world, before *Engine, load func(e *Engine)) {
-		old := map[string]bool{}
-		for i := range roles {
-			w.with(func(w *world) { w.shapes[reader(i)] = "R" })
-			old[mustRead(t, before, reader(i)).ID()] = true
-		}
-		before.Close()
-		e := w.slowEngine()
-		change := w.rotation(e)
-		load(e)
-		mustChange(t, e, weather, change)
-		time.Sleep(2 * time.Minute)
-		for i := range roles {
-			if got := mustRead(t, e, reader(i)); old[got.ID()] {
-				t.Errorf("the token of %s was not replaced", reader(i))
-			}
-		}
-		w.wantFetches(2*roles + 1)
-	})
-}
-
-// If the credentials change during a refresh, the refresh is repeated once with the new ones. If this attempt fails,
-// a window opens as after any failure.
-func TestNewCredentialsDuringARefreshCostOneAttempt(t *testing.T) {
-	stories(t, map[string]error{
-		"granted": nil, "refused": clientFailures["invalid_client"],
-	}, func(t *testing.T, w *world, e *Engine, refuse error) {
-		w.shapes[reader] = "R"
-		held := mustRead(t, e, reader)
-		w.with(func(w *world) { w.latency = 5 * time.Second })
-		time.Sleep(time.Until(held.RefreshAt) + time.Second) // during the refresh
-		w.with(func(w *world) { w.latency = time.Second })
-		change := w.rotation(e)
-		w.wantFetches(3)
-		w.with(func(w *world) { w.refuse = refuse })
-		mustChange(t, e, weather, change)
-		time.Sleep(3 * time.Second)
-		w.wantFetches(4)
-		if got := mustRead(t, e, reader); (got.ID() == held.ID()) != (refuse != nil) {
-			t.Errorf("the token has changed: %t", got.ID() != held.ID())
-		}
-		status, err := e.Status(t.Context(), reader)
-		if err != nil || refuse != nil && (status.Failure == nil || status.Failure.Count != 1) {
-			t.Errorf("%+v, %v; want one failure", status, err)
-		}
-	})
-}
-
-// New credentials replace a token even if storage fails when the replacement is due.
-func TestNewCredentialsOutlastTroubleWithStorage(t *testing.T) {
-	stories(t, map[string]bool{
-		"of a token that is held": false, "of one that is being loaded": true,
-	}, func(t *testing.T, w *world, e *Engine, invalidated bool) {
-		w.shapes[reader] = "R"
-		held := mustRead(t, e, reader)
-		mustRead(t, e, weather)
-		change := w.rotation(e)
-		terms := change.Terms
-		change.Terms = func(ctx context.Context, n Name) (*Terms, error) {
-			if n == reader { // from here on, terms cannot be read
-				defer w.with(func(w *world) { w.broken["terms"] = errStorage })
-			}
-			return terms(ctx, n)
-		}
-		if invalidated {
-			e.InvalidateToken(reader)
-		}
-		mustChange(t, e, weather, change)
-		time.Sleep(10 * time.Second)
-		w.wantFetches(3)
-		w.with(func(w *world) { clear(w.broken) })
-		time.Sleep(2 * time.Minute)
-		wantOther(t, e, reader, held.ID())
-		w.wantFetches(4)
-	})
-}
-
 // A flight may begin after its name was deleted and configured again.
 func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
@@ -166,23 +40,6 @@ func TestFlightOfASlotThatIsGoneStoresNothing(t *testing.T) {
 		w.wantFetches(0)
 		w.wantCalls("save", 0)
 		mustRead(t, e, weather) // through a new slot
-	})
-}
-
-func TestVerifiedShapeChangeRenewsTheRolesThatItDrops(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.shapes[reader] = "A"
-		mustRead(t, e, weather)
-		mustRead(t, e, reader)
-		change := w.verified(e, weather, "B")
-		w.with(func(w *world) { w.shapes[reader] = "B" })
-		mustChange(t, e, weather, change)
-		time.Sleep(time.Second)
-		before := time.Now()
-		if got := mustRead(t, e, reader); got.Shape != "B" || time.Since(before) != 0 {
-			t.Errorf("the role's reader waited %s for a token of shape %s", time.Since(before), got.Shape)
-		}
-		w.wantFetches(4)
 	})
 }
 
@@ -240,112 +97,6 @@ func TestDeleteEndsTheTokenAndItsRefresh(t *testing.T) {
 			wantError(t, e, name, ErrNotConfigured)
 		}
 		time.Sleep(24 * time.Hour)
-		w.wantFetches(2)
-	})
-}
-
-func TestCompareAndRefreshCostsOneFetch(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		rejected := mustRead(t, e, weather)
-		time.Sleep(time.Minute)
-		var mu sync.Mutex
-		ids := map[string]int{}
-		parallel(1000, func(int) {
-			id := wantRefresh(t, e, rejected.ID(), true)
-			mu.Lock()
-			defer mu.Unlock()
-			ids[id]++
-		})
-		if len(ids) != 1 || ids[rejected.ID()] != 0 {
-			t.Errorf("got %d tokens", len(ids))
-		}
-		w.wantFetches(2)
-		time.Sleep(time.Minute)
-		if id := wantRefresh(t, e, rejected.ID(), false); ids[id] == 0 {
-			t.Errorf("a late broker got the token %s, want the new one", id)
-		}
-		w.wantFetches(2)
-	})
-}
-
-func TestCooldownHoldsWithAndWithoutTokenID(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		held := mustRead(t, e, weather)
-		for _, rejected := range []string{"", held.ID()} {
-			if id := wantRefresh(t, e, rejected, false); id != held.ID() {
-				t.Errorf("got the token %s, want the held one", id)
-			}
-		}
-		w.wantFetches(1)
-		time.Sleep(cooldown)
-		wantRefresh(t, e, "", true)
-		w.wantFetches(2)
-	})
-}
-
-func TestRefreshOfARepeatedTokenSaysSoAndCoolsDown(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.sameID = true
-		held := mustRead(t, e, weather)
-		time.Sleep(time.Minute)
-		for range 5 {
-			if id := wantRefresh(t, e, held.ID(), false); id != held.ID() {
-				t.Errorf("got the token %s, want the held one", id)
-			}
-		}
-		w.wantFetches(2)
-	})
-}
-
-func TestRefreshWithoutATokenFetchesOnce(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		wantRefresh(t, e, "", true)
-		w.wantFetches(1)
-		if _, _, err := e.Refresh(t.Context(), Name{Server: "nobody"}, ""); !errors.Is(err, ErrNotConfigured) {
-			t.Errorf("got %v, want ErrNotConfigured", err)
-		}
-	})
-}
-
-func TestRefreshComparesWithTheStoredTokenAfterARestart(t *testing.T) {
-	story(t, func(t *testing.T, w *world, first *Engine) {
-		held := mustRead(t, first, weather)
-		time.Sleep(time.Minute)
-		if id := wantRefresh(t, w.engine(), "0123456789abcdef", false); id != held.ID() {
-			t.Errorf("got the token %s, want the stored one", id)
-		}
-		w.wantFetches(1)
-	})
-}
-
-func TestRefreshWithinABackoffWindowSendsNoRequest(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		held := mustRead(t, e, weather)
-		time.Sleep(time.Minute)
-		w.with(func(w *world) { w.refuse = &grant.RefusedError{Code: "invalid_client"} })
-		for range 10 {
-			if _, _, err := e.Refresh(t.Context(), weather, held.ID()); err == nil {
-				t.Fatal("a refused refresh succeeded")
-			}
-		}
-		w.wantFetches(2)
-		wantToken(t, e, weather, held.ID())
-	})
-}
-
-// Another node's change of a server's own token does not affect the tokens of its roles.
-func TestInvalidatedTokenIsTheNamesOwn(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.shapes[reader] = "R"
-		mustRead(t, e, weather)
-		mustRead(t, e, reader)
-		before := w.storageCalls()["load"]
-		e.InvalidateToken(weather)
-		time.Sleep(time.Second)
-		w.wantCalls("load", before+1)
-		e.Invalidate(weather)
-		time.Sleep(time.Second)
-		w.wantCalls("load", before+3)
 		w.wantFetches(2)
 	})
 }
@@ -459,5 +210,82 @@ func TestWriteWithManyRolesEnds(t *testing.T) {
 		for _, name := range names {
 			wantShape(t, e, name, "B")
 		}
+	})
+}
+
+// A write resets the client's failure. It must clear a failure of the name too.
+func TestWriteEndsTheBackoff(t *testing.T) {
+	stories(t, map[string]error{
+		"the name's own": &grant.RefusedError{Status: 400, Code: "invalid_scope"}, "its client's": clientFailures["invalid_client"],
+	}, func(t *testing.T, w *world, e *Engine, refuse error) {
+		w.refuse = refuse
+		_ = mustFail(t, e, weather)
+		w.with(func(w *world) { w.refuse = nil })
+		_ = mustFail(t, e, weather)
+		mustChange(t, e, weather, w.reshape(weather, "A"))
+		mustRead(t, e, weather)
+		w.wantFetches(2)
+	})
+}
+
+// The failure is the client's, and outlives the deleted config. The new config may have other credentials.
+func TestCreateAfterADeleteEndsTheClientsBackoff(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.refuse = clientFailures["invalid_client"]
+		_ = mustFail(t, e, weather)
+		mustChange(t, e, weather, w.remove(weather))
+		wantError(t, e, weather, ErrNotConfigured)
+		w.with(func(w *world) { w.refuse = nil })
+		mustChange(t, e, weather, w.reshape(weather, "A"))
+		mustRead(t, e, weather)
+	})
+}
+
+func TestWriteThatChangesNoTokenLeavesStorageAlone(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.roles(e, 3)
+		first := mustRead(t, e, names[0])
+		mustChange(t, e, weather, w.verified(e, weather, "A"))
+		time.Sleep(time.Minute)
+		wantToken(t, e, names[0], first.ID())
+		w.wantFetches(len(names) + 1)
+		w.wantCalls("delete", 0)
+	})
+}
+
+// The roles of a config get tokens on verified terms one after another. The next write does not interrupt this.
+func TestNextWriteKeepsRefreshesInLine(t *testing.T) {
+	stories(t, map[string]bool{
+		"new credentials": true, "something else": false,
+	}, func(t *testing.T, w *world, e *Engine, refresh bool) {
+		names := w.roles(e, 4*hostBackground)
+		change := w.verified(e, weather, "B")
+		w.with(func(w *world) {
+			for _, name := range names {
+				w.shapes[name] = "B"
+			}
+		})
+		mustChange(t, e, weather, change)
+		next := w.change(weather, "B")
+		next.Refresh = refresh
+		mustChange(t, e, weather, next)
+		time.Sleep(time.Minute)
+		for _, name := range names {
+			wantState(t, e, name, StateOK)
+		}
+	})
+}
+
+func TestServersDoNotWaitForOneAnothersWrites(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.latency = time.Millisecond
+		names := w.servers(700, "")
+		wait := changing(t, e, weather, w.slowWrite(20*time.Second))
+		begun := time.Now()
+		parallel(len(names), func(i int) { wantRead(t, e, names[i]) })
+		if waited := time.Since(begun); waited > time.Second {
+			t.Errorf("readers of other servers waited %s", waited)
+		}
+		wait()
 	})
 }

@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -149,39 +148,6 @@ func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
 	})
 }
 
-func TestSuccessOfTheProbeOpensTheClient(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		names := w.failingRoles(e, 50, clientFailures["503"])
-		_ = mustFail(t, e, names[0])
-		time.Sleep(time.Millisecond)
-		for _, name := range names[1:] {
-			_ = mustFail(t, e, name)
-		}
-		_ = mustFail(t, e, names[0])
-		w.with(func(w *world) { w.refuse = nil })
-		back := time.Now()
-		time.Sleep(waitingMost + time.Second)
-		before := w.fetches()
-		for _, name := range names {
-			mustRead(t, e, name)
-		}
-		if n := w.fetches() - before; n != 0 {
-			t.Errorf("%d names were not fetched within %s of the server's return", n, time.Since(back))
-		}
-	})
-}
-
-func TestColdReadersOfAFailingClientShareItsProbe(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		names := w.failingRoles(e, 20, clientFailures["invalid_client"])
-		before := w.fetches()
-		parallel(len(names), func(i int) { wantError(t, e, names[i], w.refuse) })
-		if n := w.fetches() - before; n > 1 {
-			t.Errorf("the readers of one client caused %d requests", n)
-		}
-	})
-}
-
 // A refusal of scopes, resource or audience concerns the name alone.
 func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
@@ -195,45 +161,6 @@ func TestRefusalOfANameHurtsNoSibling(t *testing.T) {
 			_ = mustFail(t, e, bad)
 			w.roles(e, 10)
 		}
-	})
-}
-
-// A write sends no request before the time that the server gave. After a refusal it does send one, because the write
-// may remove the cause.
-func TestWriteBeforeTheServersTimeSendsNoRequest(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		verify := func() error {
-			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-			return err
-		}
-		w.refuse = clientFailures["429"]
-		begun := time.Now()
-		for range 3 {
-			failed, ok := errors.AsType[*FailedError](verify())
-			if !ok || failed.NextAttempt.Before(begun.Add(10*time.Minute)) {
-				t.Errorf("got %v, want the time of the next attempt", failed)
-			}
-		}
-		w.wantFetches(1)
-		for range 2 { // without the name in memory, and then with it
-			mustChange(t, e, weather, w.reshape(weather, "A"))
-			_ = mustFail(t, e, weather)
-		}
-		w.wantFetches(1)
-
-		time.Sleep(12 * time.Minute)
-		w.with(func(w *world) { w.refuse = clientFailures["invalid_client"] })
-		for range 3 {
-			if err := verify(); err == nil {
-				t.Error("the client was not refused")
-			}
-		}
-		w.wantFetches(4)
-		w.with(func(w *world) { w.refuse = nil })
-		if err := verify(); err != nil {
-			t.Error(err)
-		}
-		mustRead(t, e, weather)
 	})
 }
 
@@ -292,70 +219,73 @@ func TestRequestsUnderWayTogetherFailAsOne(t *testing.T) {
 	})
 }
 
-func TestShortLivedTokensAreFetchedOnDemand(t *testing.T) {
-	stories(t, map[string]time.Duration{
-		"1 s": time.Second, "5 s": 5 * time.Second, "9 s": 9 * time.Second,
-	}, func(t *testing.T, w *world, e *Engine, lifetime time.Duration) {
-		w.lifetime, w.latency = lifetime, 10*time.Millisecond
-		w.roles(e, 300)
+// The names of a server share a refused secret, and each request would be another failed login. Another server of the
+// same client has a valid secret, and is not delayed.
+func TestRefusedSecretIsTriedOncePerWindow(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		names := w.roles(e, 100)
+		good := Name{Server: "good"}
+		w.with(func(w *world) {
+			w.shapes[good], w.hosts[good], w.clients[good] = "G", "as.example.com", "client"
+			w.refusals = map[string]error{"A": clientFailures["invalid_client"]}
+		})
+		time.Sleep(3 * time.Hour) // all tokens have ended
+		_ = mustFail(t, e, weather)
+		time.Sleep(waitingMost)
+		mustRead(t, e, good)
+		w.with(func(w *world) { w.refusals["G"] = clientFailures["invalid_client"] })
 		before := w.fetches()
-		time.Sleep(time.Hour)
-		w.wantFetches(before)
-		w.wantCalls("save", 0)
-		parallel(100, func(int) { wantRead(t, e, weather) })
-		w.wantFetches(before + 1)
-		first := mustRead(t, e, weather)
-		if lifetime > time.Second {
-			time.Sleep(time.Until(first.RefreshAt) + time.Millisecond)
-			wantOther(t, e, weather, first.ID()) // less than half of its lifetime is left
-			w.with(func(w *world) { w.refuse = clientFailures["503"] })
-			second := mustRead(t, e, weather)
-			time.Sleep(time.Until(second.RefreshAt) + time.Millisecond)
-			wantToken(t, e, weather, second.ID())
+		const hours = 3 // the token of good ends after one hour
+		for range hours * 3600 {
+			for _, name := range append(names, weather, good) {
+				_, _ = e.Read(t.Context(), name)
+			}
+			time.Sleep(time.Second)
+		}
+		// During the first minute of refusals, windows are at most 10 s. Later ones grow to 15 min.
+		if n := w.fetches() - before; n > 50 {
+			t.Errorf("two refused secrets of 102 names caused %d requests in %d hours", n, hours)
 		}
 	})
 }
 
-func TestShortLivedTokenLeavesNoOlderOneInStorage(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		first := mustRead(t, e, weather)
-		time.Sleep(time.Minute)
-		w.with(func(w *world) { w.lifetime, w.broken["delete"] = 5*time.Second, errStorage })
-		wantRefresh(t, e, first.ID(), true)
-		time.Sleep(3 * time.Second)
-		if second := mustRead(t, e, weather); second.Expires.Sub(first.Issued) < 65*time.Second {
-			t.Fatal("the next short-lived token has not been fetched")
+// In a long window, readers without a token may cause a request after 10 s, but not before the latest time that the
+// server gave to any request under way.
+func TestTimeNamedToOneRequestHoldsForAllUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{}
+		for range 20 {
+			p := &permit{client: c, begun: time.Now()}
+			p.failed("weather", "as", clientFailures["503"], time.Now())
 		}
-		w.with(func(w *world) { delete(w.broken, "delete") })
-		time.Sleep(time.Minute) // the delete is retried
-		deletes := w.storageCalls()["delete"]
-		wantOther(t, w.engine(), weather, first.ID()) // after a restart
+		late := &permit{client: c, begun: time.Now().Add(-time.Second)}
+		f := late.failed("weather", "as", &grant.UnavailableError{Status: 429, RetryAfter: time.Minute}, time.Now())
+		if wait := time.Until(f.end(false)); wait < time.Minute {
+			t.Errorf("the client's next attempt is in %s, before the server's time", wait)
+		}
+		if f.count != 20 || f.streak != 20 {
+			t.Errorf("%d failures, %d of this kind; want 20 and 20", f.count, f.streak)
+		}
+	})
+}
+
+func TestClientsThatWorkAreForgotten(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		down, later := Name{Server: "down"}, Name{Server: "later"}
+		w.shapes[down], w.clients[down] = "D", "down"
+		w.refusals = map[string]error{"D": clientFailures["503"]}
 		mustRead(t, e, weather)
-		w.wantCalls("save", 1)
-		w.wantCalls("delete", deletes)
-	})
-}
-
-func TestTenSecondsAreRefreshedAhead(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.lifetime = 10 * time.Second
-		first := mustRead(t, e, weather)
-		time.Sleep(time.Until(first.RefreshAt) + time.Second)
-		w.wantFetches(2)
-		w.wantCalls("save", 2)
-	})
-}
-
-func TestServersDoNotWaitForOneAnothersWrites(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.latency = time.Millisecond
-		names := w.servers(700, "")
-		wait := changing(t, e, weather, w.slowWrite(20*time.Second))
-		begun := time.Now()
-		parallel(len(names), func(i int) { wantRead(t, e, names[i]) })
-		if waited := time.Since(begun); waited > time.Second {
-			t.Errorf("readers of other servers waited %s", waited)
+		_ = mustFail(t, e, down)
+		mustVerify(t, e, weather, w.terms(weather, "A"))
+		mustChange(t, e, weather, w.reshape(weather, "A"))
+		if n := e.clients.len(); n != 1 {
+			t.Errorf("%d clients are kept, want the failing one", n)
 		}
-		wait()
+		time.Sleep(rememberFailure)
+		w.with(func(w *world) { w.shapes[later], w.refusals["L"] = "L", clientFailures["503"] })
+		_ = mustFail(t, e, later)
+		if n := e.clients.len(); n != 1 {
+			t.Error("a client without names for a long time is still in memory")
+		}
 	})
 }

@@ -129,3 +129,24 @@ func TestCloseWaitsForTheLastLoads(t *testing.T) {
 		}
 	})
 }
+
+func TestCloseEndsAHangingFetchAtOnce(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.latency = time.Hour
+		read, verified := reading(t, e, weather), make(chan error, 1)
+		go func() {
+			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
+			verified <- err
+		}()
+		synctest.Wait()
+		before := time.Now()
+		e.Close()
+		for _, err := range []error{<-read, <-verified} {
+			if took := time.Since(before); !errors.Is(err, ErrClosed) || took != 0 {
+				t.Errorf("a caller got %v after %s, want ErrClosed at once", err, took)
+			}
+		}
+		wantError(t, e, weather, ErrClosed)
+		w.wantFetches(2)
+	})
+}

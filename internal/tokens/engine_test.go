@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -195,40 +194,6 @@ func TestRepeatedTokenCostsTwoEarlyRetriesAndOneAtItsEnd(t *testing.T) {
 	})
 }
 
-func TestFailedSaveIsServedFromMemoryAndSavedLater(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.broken["save"] = errStorage
-		held := mustRead(t, e, weather)
-		if status, _ := e.Status(t.Context(), weather); !status.Unsaved {
-			t.Error("status does not show that the token is not saved")
-		}
-		time.Sleep(10 * time.Second)
-		w.with(func(w *world) { delete(w.broken, "save") })
-		time.Sleep(10 * time.Second)
-		w.wantStored(weather, held.AccessToken)
-		if status, _ := e.Status(t.Context(), weather); status.Unsaved {
-			t.Error("status still shows an unsaved token")
-		}
-		w.wantFetches(1)
-	})
-}
-
-func TestNoStorageNoCallToTheAuthorizationServer(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.lifetime = time.Minute
-		mustRead(t, e, weather)
-		w.with(func(w *world) { w.broken["terms"] = errStorage })
-		before := w.storageCalls()["terms"]
-		time.Sleep(10 * time.Minute)
-		w.wantFetches(1)
-		if n := w.storageCalls()["terms"] - before; n > 20 {
-			t.Errorf("storage was asked %d times in ten minutes without a reader", n)
-		}
-		wantError(t, e, weather, errStorage)
-		w.wantFetches(1)
-	})
-}
-
 func TestRefreshGoesOnWhenStorageIsBack(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 10 * time.Minute
@@ -241,71 +206,5 @@ func TestRefreshGoesOnWhenStorageIsBack(t *testing.T) {
 		w.with(func(w *world) { delete(w.broken, "terms") })
 		time.Sleep(20 * time.Second)
 		wantOther(t, e, weather, first.ID())
-	})
-}
-
-func TestRestartKeepsTokensAndTheirTimers(t *testing.T) {
-	story(t, func(t *testing.T, w *world, old *Engine) {
-		w.shapes[reader] = "R"
-		own, role := mustRead(t, old, weather), mustRead(t, old, reader)
-		time.Sleep(10 * time.Minute)
-		old.Close()
-
-		e := w.engine()
-		e.LoadAll()
-		synctest.Wait()
-		before := w.storageCalls()
-		wantToken(t, e, weather, own.ID())
-		wantToken(t, e, reader, role.ID())
-		w.wantNoCallsSince(before)
-		w.wantFetches(2)
-		time.Sleep(time.Until(own.Expires) - time.Minute)
-		w.wantFetches(4)
-	})
-}
-
-func TestStoredTokenOfAnotherShapeOrPastItsEndIsNotUsed(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
-		w.with(func(w *world) { w.shapes[weather] = "B" })
-		second := mustRead(t, w.engine(), weather)
-		wantAnswer(t, second, "B")
-		time.Sleep(time.Until(second.Expires))
-		wantOther(t, w.engine(), weather, second.ID())
-	})
-}
-
-func TestTokenWithoutConfigIsDropped(t *testing.T) {
-	stories(t, map[string]func(*world, *Engine){
-		"at the start":       func(w *world, _ *Engine) { w.engine().LoadAll() },
-		"at an invalidation": func(_ *world, e *Engine) { e.Invalidate(weather) },
-	}, func(t *testing.T, w *world, e *Engine, look func(*world, *Engine)) {
-		mustRead(t, e, weather)
-		w.with(func(w *world) { delete(w.shapes, weather) })
-		look(w, e)
-		synctest.Wait()
-		w.wantStored(weather, "")
-		w.wantFetches(1)
-	})
-}
-
-func TestCloseEndsAHangingFetchAtOnce(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.latency = time.Hour
-		read, verified := reading(t, e, weather), make(chan error, 1)
-		go func() {
-			_, err := e.Verify(t.Context(), weather, w.terms(weather, "A"))
-			verified <- err
-		}()
-		synctest.Wait()
-		before := time.Now()
-		e.Close()
-		for _, err := range []error{<-read, <-verified} {
-			if took := time.Since(before); !errors.Is(err, ErrClosed) || took != 0 {
-				t.Errorf("a caller got %v after %s, want ErrClosed at once", err, took)
-			}
-		}
-		wantError(t, e, weather, ErrClosed)
-		w.wantFetches(2)
 	})
 }

@@ -59,56 +59,6 @@ func goroutines() int {
 	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("\n\ngoroutine "))
 }
 
-// When a probe fails, the other names of its client wait for the end of the next window. They need no storage for that.
-func TestFailedProbeCostsNoReadsOfStorage(t *testing.T) {
-	const names = 100
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		w.lifetime = 4 * time.Hour
-		for _, name := range w.crowd(names, 1) {
-			w.clients[name] = "client"
-		}
-		w.refuse, w.latency = clientFailures["503"], 5*time.Second
-		e.LoadAll()
-		c, release := e.clients.use("client")
-		defer release()
-		waiting := func(n int) func() bool {
-			return func() bool {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				return len(c.waiting) == n
-			}
-		}
-		waitUntil(t, waiting(names-1))
-		before, asked := w.storageCalls(), w.fetches()
-		waitUntil(t, waiting(0))
-		w.wantNoCallsSince(before)
-		waitUntil(t, waiting(names-1))
-		w.wantFetches(asked + 1)
-	})
-}
-
-// If a token ends while its refresh waits for a probe, the refresh still follows the probe's success.
-func TestRefreshFollowsAProbeThatSucceeds(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
-		time.Sleep(time.Minute)
-		w.with(func(w *world) { w.refuse = clientFailures["503"] })
-		_, _, _ = e.Refresh(t.Context(), weather, "")
-		w.with(func(w *world) { w.refuse = nil })
-		c, release := e.clients.use(weather.String())
-		defer release()
-		probe, _, _ := c.admit(time.Now(), func(*failure) time.Time { return time.Now() })
-		time.Sleep(2 * time.Hour)
-		w.wantFetches(2)
-		if !probe.succeeded() {
-			t.Error("the client was not failing")
-		}
-		probe.close()
-		time.Sleep(time.Second)
-		w.wantFetches(3)
-	})
-}
-
 // When a failing client's window ends, all its names are due. One probes. The others wait without a goroutine until
 // the probe fails, and until one succeeds.
 func TestRefreshesThatWaitForAProbeHaveNoGoroutines(t *testing.T) {

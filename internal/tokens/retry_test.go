@@ -63,22 +63,6 @@ func TestTaskThatIsReplacedWhileItRunsIsDoneAgain(t *testing.T) {
 	})
 }
 
-// If storage answers before the write is final, the terms are read then, and again at the end.
-func TestFailedWriteIsLookedIntoWhenStorageIsBack(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		mustRead(t, e, weather)
-		w.broken["terms"] = errStorage
-		_ = e.Change(t.Context(), weather, Change{Write: func(context.Context) error {
-			w.with(func(w *world) { w.shapes[weather] = "B" })
-			return errStorage
-		}})
-		time.Sleep(3 * time.Second)
-		w.with(func(w *world) { clear(w.broken) })
-		time.Sleep(LateCommit / 2)
-		wantShape(t, e, weather, "B")
-	})
-}
-
 // len is the number of remaining tasks.
 func (r *retries) len() int {
 	r.mu.Lock()

@@ -101,24 +101,6 @@ func TestSlotThatIsGoneSendsItsCallersToTheNext(t *testing.T) {
 	})
 }
 
-// A failed write makes the terms uncertain, not the token. When the terms can no longer change, they are read once.
-func TestLookAfterAFailedWriteReadsNoMoreThanItMust(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		first := mustRead(t, e, weather)
-		loads := w.storageCalls()["load"]
-		w.broken["terms"] = errStorage
-		failChange(t, e, w.lateWrite(nil))
-		wantToken(t, e, weather, first.ID())
-		time.Sleep(LateCommit + time.Second)
-		w.with(func(w *world) { clear(w.broken) })
-		looks := w.storageCalls()["terms"]
-		time.Sleep(10 * time.Minute)
-		w.wantCalls("terms", looks+1)
-		w.wantCalls("load", loads)
-		w.wantFetches(1)
-	})
-}
-
 // A slot may be dropped between its look-up and its lock.
 func TestCallersOfASlotThatGoesAreServedByTheNext(t *testing.T) {
 	for name, call := range map[string]func(*Engine) error{
@@ -201,58 +183,6 @@ func TestStorageThatRecoversIsTriedSoonAtItsNextFailure(t *testing.T) {
 	})
 }
 
-func TestLoadingCountsAsARead(t *testing.T) {
-	story(t, func(t *testing.T, w *world, first *Engine) {
-		mustRead(t, first, weather)
-		e := w.engine()
-		time.Sleep(time.Minute)
-		e.LoadAll()
-		synctest.Wait()
-		if status, err := e.Status(t.Context(), weather); err != nil || !status.LastRead.Equal(time.Now()) {
-			t.Errorf("last read %s, %v, want now", status.LastRead, err)
-		}
-	})
-}
-
-func TestExpiredTokenInStorageCausesNoRequest(t *testing.T) {
-	story(t, func(t *testing.T, w *world, first *Engine) {
-		mustRead(t, first, weather)
-		first.Close()
-		time.Sleep(2 * time.Hour)
-		e := w.engine()
-		e.LoadAll()
-		time.Sleep(time.Hour)
-		w.wantFetches(1)
-	})
-}
-
-// If storing a token fails, the save is retried, unless the token is gone by then. Close ends the retries.
-func TestRetriedSaveFindsItsTokenGone(t *testing.T) {
-	stories(t, map[string]func(*world, *Engine){
-		"deleted": func(w *world, e *Engine) { mustChange(w.t, e, weather, w.remove(weather)) },
-		"dropped": func(w *world, e *Engine) {
-			mustChange(w.t, e, weather, w.reshape(weather, "B"))
-			if status := wantState(w.t, e, weather, StateEmpty); status.Unsaved || status.Token != nil {
-				w.t.Errorf("status %+v, want no token in memory and none to be saved", status)
-			}
-		},
-		"closed": func(w *world, e *Engine) {
-			slow := Change{Write: func(context.Context) error { time.Sleep(3 * time.Second); return ErrConflict }}
-			go func() { _ = e.Change(w.t.Context(), weather, slow) }()
-			time.Sleep(2 * time.Second)
-			e.Close()
-			time.Sleep(2 * time.Second)
-		},
-	}, func(t *testing.T, w *world, e *Engine, end func(*world, *Engine)) {
-		w.broken["save"] = errStorage
-		mustRead(t, e, weather)
-		w.with(func(w *world) { clear(w.broken) })
-		end(w, e)
-		time.Sleep(time.Minute)
-		w.wantCalls("save", 1)
-	})
-}
-
 func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 	story(t, func(t *testing.T, w *world, e *Engine) {
 		w.lifetime = 100 * time.Hour
@@ -275,22 +205,5 @@ func TestOneReadOfAnIdleTokenRefreshesIt(t *testing.T) {
 		time.Sleep(time.Second)
 		w.wantFetches(2)
 		wantOther(t, e, weather, first.ID())
-	})
-}
-
-func TestEachReportsEveryNameThatIsLoaded(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		names := w.roles(e, 5)
-		_ = e.slot(Name{Server: "being loaded"})
-		seen := map[Name]State{}
-		e.Each(func(name Name, status Status) { seen[name] = status.State })
-		for _, name := range names {
-			if seen[name] != StateOK {
-				t.Errorf("%s is reported as %q, want ok", name, seen[name])
-			}
-		}
-		if len(seen) != len(names) {
-			t.Errorf("%d names were reported, want %d: %v", len(seen), len(names), seen)
-		}
 	})
 }

@@ -86,18 +86,3 @@ func TestWritesThatGiveUpTheirTurnLeaveNoLock(t *testing.T) {
 		}
 	})
 }
-
-// An orphan is checked twice, because its config may be written between the first check and the delete.
-func TestTokenWhoseConfigComesBackIsNotDropped(t *testing.T) {
-	story(t, func(t *testing.T, w *world, old *Engine) {
-		first := mustRead(t, old, weather)
-		w.with(func(w *world) { delete(w.shapes, weather) })
-		e := w.engine()
-		wait := changing(t, e, weather, taking(time.Second, w.reshape(weather, "A")))
-		e.LoadAll() // finds no config, and waits for the write lock
-		wait()
-		synctest.Wait()
-		wantToken(t, e, weather, first.ID())
-		mustChange(t, e, weather, w.reshape(weather, "B")) // releases the lock
-	})
-}

@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"errors"
 	"testing"
 	"time"
 	"unsafe"
@@ -304,53 +303,4 @@ func TestNamesAreSpelledAsPaths(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-}
-
-func TestStatusFromStorageShowsOnlyATokenInUse(t *testing.T) {
-	story(t, func(t *testing.T, w *world, _ *Engine) {
-		first := w.engine()
-		mustRead(t, first, weather)
-		first.Close()
-		e := w.engine()
-		want := func(state State) {
-			t.Helper()
-			status, err := e.Status(t.Context(), weather)
-			if err != nil || status.State != state || (status.Token != nil) != (state == StateOK) {
-				t.Errorf("got %+v, %v, want %s", status, err, state)
-			}
-		}
-		want(StateOK)
-		w.broken["load"] = errStorage
-		if _, err := e.Status(t.Context(), weather); !errors.Is(err, errStorage) {
-			t.Errorf("got %v, want storage's error", err)
-		}
-		clear(w.broken)
-		w.shapes[weather] = "B"
-		want(StateEmpty)
-		w.shapes[weather] = "A"
-		time.Sleep(2 * time.Hour)
-		want(StateEmpty)
-		if _, err := e.Status(t.Context(), Name{Server: "nobody"}); !errors.Is(err, ErrNotConfigured) {
-			t.Errorf("got %v, want ErrNotConfigured", err)
-		}
-		w.wantFetches(1)
-	})
-}
-
-func TestOnlyRefusalsAreReportedAsRefusals(t *testing.T) {
-	story(t, func(t *testing.T, w *world, e *Engine) {
-		for cause, want := range map[string]int{"503": 0, "invalid_client": 1} {
-			name := Name{Server: cause}
-			w.shapes[name] = "A"
-			w.refuse = clientFailures[cause]
-			_ = mustFail(t, e, name)
-			if status, _ := e.Status(t.Context(), name); status.Failure.Refusals != want || !e.Failing(name) {
-				t.Errorf("after %s: %d refusals, want %d", cause, status.Failure.Refusals, want)
-			}
-		}
-		w.refuse = nil
-		if mustRead(t, e, weather); e.Failing(weather) {
-			t.Error("a name that works is failing")
-		}
-	})
 }
