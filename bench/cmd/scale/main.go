@@ -76,10 +76,10 @@ func run(ctx context.Context, o options) (err error) {
 	if r.Mount.AtWork, err = m.memory(); err != nil {
 		return err
 	}
-	if err := m.failing(ctx, r.Mount); err != nil {
+	if r.Mount.Outages, err = m.outages(ctx); err != nil {
 		return err
 	}
-	if r.Mount.Outages, err = m.outages(ctx); err != nil {
+	if err := m.failing(ctx, r.Mount); err != nil {
 		return err
 	}
 	r.print()
