@@ -289,3 +289,15 @@ func TestServersDoNotWaitForOneAnothersWrites(t *testing.T) {
 		wait()
 	})
 }
+
+// taking returns the change with a write that takes this long.
+func taking(took time.Duration, change Change) Change {
+	write := change.Write
+	change.Write = func(ctx context.Context) error { time.Sleep(took); return write(ctx) }
+	return change
+}
+
+// slowWrite is a write that takes this long and changes nothing.
+func (w *world) slowWrite(took time.Duration) Change {
+	return taking(took, Change{Terms: w.Terms, Write: func(context.Context) error { return nil }})
+}

@@ -279,18 +279,6 @@ func (w *world) lateWrite(shapes map[Name]string) Change {
 	}}
 }
 
-// taking returns the change with a write that takes this long.
-func taking(took time.Duration, change Change) Change {
-	write := change.Write
-	change.Write = func(ctx context.Context) error { time.Sleep(took); return write(ctx) }
-	return change
-}
-
-// slowWrite is a write that takes this long and changes nothing.
-func (w *world) slowWrite(took time.Duration) Change {
-	return taking(took, Change{Terms: w.Terms, Write: func(context.Context) error { return nil }})
-}
-
 // written returns the terms after a write of a name: the given ones for the name, the stored ones for others.
 func (w *world) written(name Name, terms *Terms) func(context.Context, Name) (*Terms, error) {
 	return func(ctx context.Context, n Name) (*Terms, error) {
