@@ -42,10 +42,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 	const engineAgents, leasedAgents = 4, 2
 	var engine, leased []string // entity ids
 	for i := range engineAgents + leasedAgents {
-		id, err := b.Vault.NewIdentity(t.Context(), fmt.Sprintf("broker-%d", i+1), "reader")
-		if err != nil {
-			t.Fatal(err)
-		}
+		id := bed.Must(b.Vault.NewIdentity(t.Context(), fmt.Sprintf("broker-%d", i+1), "reader"))(t)
 		path := enginePath
 		if i < engineAgents {
 			engine = append(engine, id.EntityID)
@@ -53,9 +50,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 			path = leasedPath
 			leased = append(leased, id.EntityID)
 		}
-		if _, err := b.NewAgent(id, path); err != nil {
-			t.Fatal(err)
-		}
+		bed.Must(b.NewAgent(id, path))(t)
 	}
 
 	// This takes about 90 s: an agent reads a token of 20 s about every 10 s, and a lease of 20 s about every 18 s.
@@ -93,10 +88,7 @@ func TestModelAgreesWithVaultAgent(t *testing.T) {
 // setUp prepares Vault for agents, and returns the id of the client at the authorization server.
 func setUp(t *testing.T, b *bed.Bed) string {
 	t.Helper()
-	root, err := b.Vault.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := bed.Must(b.Vault.Root())(t)
 	client := bed.Client{ID: "fleet", Secret: rand.Text(), Scope: "tools:list"}
 	resource := bed.Resource{URL: "https://weather.example.com/mcp", Scope: client.Scope, TTL: agentLifetime}
 	write := func(path string, data map[string]any) func(context.Context) error {
@@ -132,9 +124,7 @@ func setUp(t *testing.T, b *bed.Bed) string {
 		}),
 		write(leasedPath, map[string]any{"authorization": "none", "ttl": agentLifetime.String()}),
 	} {
-		if err := do(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, do(t.Context()))
 	}
 	return client.ID
 }
@@ -190,10 +180,7 @@ func checkCounts(t *testing.T, b *bed.Bed, audit *auditLog, agents []string, cli
 			}
 		}
 	}
-	requests, err := b.AS.Requests(t.Context(), clientID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	requests := bed.Must(b.AS.Requests(t.Context(), clientID))(t)
 	requests = slices.DeleteFunc(requests, func(r bed.TokenRequest) bool { return r.Time.After(end) })
 
 	f := Fleet{
@@ -240,10 +227,7 @@ type auditLog struct {
 
 func openAudit(t *testing.T, name string) *auditLog {
 	t.Helper()
-	file, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := bed.Must(os.Open(name))(t)
 	t.Cleanup(func() { file.Close() })
 	return &auditLog{file: file, asked: map[string]time.Time{}, reads: map[string][]read{}, lookups: map[string]int{}}
 }
@@ -251,10 +235,7 @@ func openAudit(t *testing.T, name string) *auditLog {
 // read adds the new entries of the log.
 func (a *auditLog) read(t *testing.T) {
 	t.Helper()
-	more, err := io.ReadAll(a.file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	more := bed.Must(io.ReadAll(a.file))(t)
 	a.rest = append(a.rest, more...)
 	for {
 		line, rest, whole := bytes.Cut(a.rest, []byte("\n"))
@@ -284,9 +265,7 @@ func (a *auditLog) take(t *testing.T, line []byte) {
 			Data map[string]any `json:"data"`
 		} `json:"response"`
 	}
-	if err := json.Unmarshal(line, &entry); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, json.Unmarshal(line, &entry))
 	r, reader := entry.Request, entry.Auth.EntityID
 	token := r.Path == bed.Mount+"/"+enginePath || r.Path == bed.Mount+"/"+leasedPath
 	switch {

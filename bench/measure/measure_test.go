@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 func TestStatistics(t *testing.T) {
@@ -52,18 +54,14 @@ func TestIntervalHoldsTheMedian(t *testing.T) {
 // The CPU time of this process and its child is counted.
 func TestCPU(t *testing.T) {
 	burn := exec.Command("sh", "-c", "while :; do :; done")
-	if err := burn.Start(); err != nil {
-		t.Fatal(err)
-	}
+	bed.OK(t, burn.Start())
 	t.Cleanup(func() { _, _ = burn.Process.Kill(), burn.Wait() })
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
 		own, err := CPU(os.Getpid())
 		child, childErr := CPU(burn.Process.Pid)
 		tree, treeErr := TreeCPU(os.Getpid())
-		if err := errors.Join(err, childErr, treeErr); err != nil {
-			t.Fatal(err)
-		}
+		bed.OK(t, errors.Join(err, childErr, treeErr))
 		if own > 0 && child > 50*time.Millisecond && tree >= own+child {
 			return
 		}
@@ -92,17 +90,11 @@ func TestReadersReadAndCount(t *testing.T) {
 	defer server.Close()
 	var group []*Reader
 	for range 3 {
-		r, err := NewReader(t.Context(), server.URL, "vault-token", "v1/a", "v1/b")
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := bed.Must(NewReader(t.Context(), server.URL, "vault-token", "v1/a", "v1/b"))(t)
 		t.Cleanup(func() { r.Close() })
 		group = append(group, r)
 	}
-	series, err := Read(t.Context(), 50*time.Millisecond, group[:1], group[1:])
-	if err != nil {
-		t.Fatal(err)
-	}
+	series := bed.Must(Read(t.Context(), 50*time.Millisecond, group[:1], group[1:]))(t)
 	counted := 0
 	for i, s := range series {
 		counted += len(s.Latencies)
@@ -121,10 +113,7 @@ func TestReadersReadAndCount(t *testing.T) {
 func TestRefusedReadIsAnError(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	r, err := NewReader(t.Context(), server.URL, "vault-token", "v1/a")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := bed.Must(NewReader(t.Context(), server.URL, "vault-token", "v1/a"))(t)
 	defer r.Close()
 	if _, err := Read(t.Context(), time.Minute, []*Reader{r}); err == nil {
 		t.Error("a 404 counted as a read")

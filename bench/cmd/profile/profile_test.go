@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/pprof/profile"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // A stack is the stack of one sample. The innermost call comes first.
@@ -34,6 +36,14 @@ func made(stacks ...stack) *profile.Profile {
 		p.Sample = append(p.Sample, sample)
 	}
 	return p
+}
+
+// encoded returns a profile of stacks as a process serves it.
+func encoded(t *testing.T, stacks ...stack) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	bed.OK(t, made(stacks...).Write(&out))
+	return out.Bytes()
 }
 
 func TestSamplesGoToTheInnermostLayer(t *testing.T) {
@@ -72,10 +82,7 @@ func TestSamplesGoToTheInnermostLayer(t *testing.T) {
 		for _, value := range row.want {
 			sum += value
 		}
-		shares, err := attribute(made(row.stacks...), "cpu", row.layers, sum)
-		if err != nil {
-			t.Fatal(err)
-		}
+		shares := bed.Must(attribute(made(row.stacks...), "cpu", row.layers, sum))(t)
 		var got []float64
 		var percent float64
 		var samples int64
@@ -104,22 +111,9 @@ func TestProfileWithoutValuesIsAnError(t *testing.T) {
 
 // Allocations before the reads are subtracted.
 func TestEarlierProfileIsTakenOff(t *testing.T) {
-	encode := func(p *profile.Profile) []byte {
-		var out bytes.Buffer
-		if err := p.Write(&out); err != nil {
-			t.Fatal(err)
-		}
-		return out.Bytes()
-	}
 	const ours, framework = ourModule + ".(*backend).readToken", "github.com/hashicorp/vault/sdk/framework.(*Backend).route"
-	p, err := parse(encode(made(stack{ours, 5}, stack{framework, 4})), encode(made(stack{ours, 2})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shares, err := attribute(p, "cpu", pluginLayers, 7)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := bed.Must(parse(encoded(t, stack{ours, 5}, stack{framework, 4}), encoded(t, stack{ours, 2})))(t)
+	shares := bed.Must(attribute(p, "cpu", pluginLayers, 7))(t)
 	for _, s := range shares {
 		want := map[string]float64{"ours": 3, "SDK framework": 4}[s.Layer]
 		if math.Abs(s.PerRead-want) > 0.001 {
@@ -136,22 +130,9 @@ func TestWindowsTogether(t *testing.T) {
 	if want := (window{Reads: 400, Throughput: 20, Vault: 7, Plugin: 5, Readers: 4}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	var raws [][]byte
-	for range 2 {
-		var out bytes.Buffer
-		if err := made(stack{ourModule + ".(*backend).readToken", 5}).Write(&out); err != nil {
-			t.Fatal(err)
-		}
-		raws = append(raws, out.Bytes())
-	}
-	p, err := merge(raws)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shares, err := attribute(p, "cpu", pluginLayers, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := encoded(t, stack{ourModule + ".(*backend).readToken", 5})
+	p := bed.Must(merge([][]byte{raw, raw}))(t)
+	shares := bed.Must(attribute(p, "cpu", pluginLayers, 10))(t)
 	if ours := shares[1]; ours.Layer != "ours" || ours.Samples != 2 || ours.PerRead != 10 {
 		t.Errorf("of two profiles together: %+v", ours)
 	}

@@ -3,19 +3,15 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/acceptance/bed"
 )
 
 // All figures are present and plausible. A run this short cannot show more.
 func TestMeasure(t *testing.T) {
-	s, err := newStage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := bed.Must(newStage(t.Context()))(t)
 	defer s.close()
-	r, err := s.measure(t.Context(), options{Rounds: 2, Duration: 50 * time.Millisecond, Streams: 50})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := bed.Must(s.measure(t.Context(), options{Rounds: 2, Duration: 50 * time.Millisecond, Streams: 50}))(t)
 	if len(r.Cases) != len(connections) {
 		t.Fatalf("%d cases, want %d", len(r.Cases), len(connections))
 	}
