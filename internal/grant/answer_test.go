@@ -352,10 +352,7 @@ func FuzzAnswer(f *testing.F) {
 	}
 	for _, row := range reportedAnswers(f) {
 		resp := row.response(f)
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			f.Fatal(err)
-		}
+		body := must(io.ReadAll(resp.Body))(f)
 		f.Add(resp.StatusCode, resp.Header.Get("Content-Type"), string(body), resp.Header.Get("Retry-After"), "")
 	}
 	f.Add(503, "text/html", "<html>"+testSecret, "Fri, 31 Dec 1999 23:59:59 GMT", "")
@@ -426,14 +423,9 @@ func TestLibraryErrorsDoNotArise(t *testing.T) {
 		clean: newCleaner("weather", testSecret),
 		begun: time.Now(),
 	}
-	resp, err := n.RoundTrip(httptest.NewRequest(http.MethodPost, "https://as.example.com/token", nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := must(n.RoundTrip(httptest.NewRequest(http.MethodPost, "https://as.example.com/token", nil)))(t)
 	body, err := io.ReadAll(resp.Body)
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, errors.Join(err, resp.Body.Close()))
 	if got := string(body); got != `{"access_token":"at-1","token_type":"Bearer"}` || resp.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("%s", got)
 	}

@@ -19,11 +19,7 @@ import (
 // published returns the keys as a JWK Set.
 func published(t *testing.T, keys ...*Key) []byte {
 	t.Helper()
-	jwks, err := PublicJWKS(keys...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return jwks
+	return must(PublicJWKS(keys...))(t)
 }
 
 // asserting is a request with private_key_jwt.
@@ -39,26 +35,16 @@ func asserting(over http.RoundTripper, k *Key) *request {
 func verified(t *testing.T, assertion, alg string, jwks []byte) (jose.Header, map[string]any) {
 	t.Helper()
 	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(jwks, &set); err != nil {
-		t.Fatal(err)
-	}
-	signed, err := jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(jwks, &set))
+	signed := must(jose.ParseSignedCompact(assertion, []jose.SignatureAlgorithm{jose.SignatureAlgorithm(alg)}))(t)
 	header := signed.Signatures[0].Protected
 	keys := set.Key(header.KeyID)
 	if len(keys) != 1 {
 		t.Fatalf("%d keys named %q", len(keys), header.KeyID)
 	}
-	payload, err := signed.Verify(keys[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	payload := must(signed.Verify(keys[0]))(t)
 	var claims map[string]any
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(payload, &claims))
 	return header, claims
 }
 
@@ -157,10 +143,7 @@ func TestAssertionNamesKeyAndCertificate(t *testing.T) {
 	cert := issue(t, issued{key: testKeys()["P-256"]})
 	sum := sha256.Sum256(cert.leaf.Raw)
 	r := asserting(nil, k)
-	var err error
-	if r.Assertion.Certificate, err = ParseCertificate(cert.pem, k); err != nil {
-		t.Fatal(err)
-	}
+	r.Assertion.Certificate = must(ParseCertificate(cert.pem, k))(t)
 	header, _ := verified(t, sent(t, r).PostForm.Get("client_assertion"), "ES256", published(t, k))
 	if header.KeyID != k.ID || header.ExtraHeaders["x5t#S256"] != base64.RawURLEncoding.EncodeToString(sum[:]) {
 		t.Errorf("header %+v", header)
@@ -254,10 +237,7 @@ func TestEd25519ByItsName(t *testing.T) {
 	if public := string(published(t, k)); !strings.Contains(public, `"alg":"Ed25519"`) {
 		t.Error(public)
 	}
-	assertion, err := (&Assertion{Key: k, Audience: "https://as.example.com"}).sign("weather", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	assertion := must((&Assertion{Key: k, Audience: "https://as.example.com"}).sign("weather", time.Now()))(t)
 	parts := strings.Split(assertion, ".")
 	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
 	if err != nil || !ed25519.Verify(k.signer.Public().(ed25519.PublicKey), []byte(parts[0]+"."+parts[1]), signature) {
@@ -276,10 +256,7 @@ func TestAssertionTypeAndClaims(t *testing.T) {
 		Key: k, Audience: "https://as.example.com", Type: TypeClientAuthentication,
 		Claims: map[string]any{"tenant": "t-1", "roles": []string{"a"}, "level": 3},
 	}
-	assertion, err := a.sign("weather", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	assertion := must(a.sign("weather", time.Now()))(t)
 	parts := strings.Split(assertion, ".")
 	var header, claims map[string]any
 	if !decodePart(parts[0], &header) || !decodePart(parts[1], &claims) {

@@ -56,14 +56,8 @@ func issue(t testing.TB, is issued) *issuedCert {
 	if is.by != nil {
 		parent, parentKey = is.by.leaf, is.by.key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, is.key.Public(), parentKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := must(x509.CreateCertificate(rand.Reader, template, parent, is.key.Public(), parentKey))(t)
+	leaf := must(x509.ParseCertificate(der))(t)
 	return &issuedCert{leaf: leaf, key: is.key, pem: pemOf("CERTIFICATE", der)}
 }
 
@@ -73,11 +67,7 @@ func (c *issuedCert) pair(t testing.TB, chain ...*issuedCert) *tls.Certificate {
 	for _, cert := range chain {
 		text += cert.pem
 	}
-	pair, err := ParseClientCertificate(text, pkcs8(t, c.key))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair
+	return must(ParseClientCertificate(text, pkcs8(t, c.key)))(t)
 }
 
 // selfSigned is a certificate signed with its own key.
@@ -397,20 +387,11 @@ func TestClientCertificateIsNotShownToAProxy(t *testing.T) {
 	proxy.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 	proxy.StartTLS()
 	defer proxy.Close()
-	own, err := newTransport(&Request{AuthMethod: TLSClientAuth, Certificate: &proxy.TLS.Certificates[0]})
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := must(newTransport(&Request{AuthMethod: TLSClientAuth, Certificate: &proxy.TLS.Certificates[0]}))(t)
 	for _, scheme := range []string{"https", "http"} {
-		at, err := url.Parse(scheme + "://" + proxy.Listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		at := must(url.Parse(scheme + "://" + proxy.Listener.Addr().String()))(t)
 		own.Proxy = withoutTLS(http.ProxyURL(at))
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://as.example.com/token", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		req := must(http.NewRequestWithContext(t.Context(), http.MethodPost, "https://as.example.com/token", nil))(t)
 		resp, err := own.RoundTrip(req)
 		if err == nil {
 			_ = resp.Body.Close()

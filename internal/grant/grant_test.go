@@ -293,10 +293,7 @@ func TestLifetimeCountsFromTheStartOfTheRequest(t *testing.T) {
 			granted(w, req)
 		}}
 		start := time.Now()
-		token, err := newRequest(n).Do(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		token := must(newRequest(n).Do(t.Context()))(t)
 		if !token.RequestedAt.Equal(start) || token.ExpiresIn != time.Hour || time.Since(start) != 7*time.Second {
 			t.Errorf("requested at %v for %v, began at %v", token.RequestedAt, token.ExpiresIn, start)
 		}

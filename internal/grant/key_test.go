@@ -44,11 +44,7 @@ var testKeys = sync.OnceValue(func() map[string]crypto.Signer {
 
 func pkcs8(t testing.TB, key any) string {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pemOf("PRIVATE KEY", der)
+	return pemOf("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))(t))
 }
 
 func pkcs1(name string) string {
@@ -57,20 +53,12 @@ func pkcs1(name string) string {
 
 func sec1(t testing.TB, name string) string {
 	t.Helper()
-	der, err := x509.MarshalECPrivateKey(testKeys()[name].(*ecdsa.PrivateKey))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pemOf("EC PRIVATE KEY", der)
+	return pemOf("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(testKeys()[name].(*ecdsa.PrivateKey)))(t))
 }
 
 func key(t testing.TB, name string) *Key {
 	t.Helper()
-	k, err := ParseKey(pkcs8(t, testKeys()[name]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+	return must(ParseKey(pkcs8(t, testKeys()[name])))(t)
 }
 
 func TestParseKeyReadsEveryForm(t *testing.T) {
@@ -108,10 +96,7 @@ func TestParseKeyReadsEveryForm(t *testing.T) {
 // jwkOf returns a test key as a private JWK, with additional members.
 func jwkOf(t testing.TB, name string, members ...string) string {
 	t.Helper()
-	data, err := json.Marshal(jose.JSONWebKey{Key: testKeys()[name]})
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := must(json.Marshal(jose.JSONWebKey{Key: testKeys()[name]}))(t)
 	return "{" + strings.Join(append(members, string(data[1:])), ",")
 }
 
@@ -145,19 +130,11 @@ func TestParseKeyReadsJWKs(t *testing.T) {
 
 func TestParseKeyErrorsNameTheRemedy(t *testing.T) {
 	good := pkcs8(t, testKeys()["P-256"])
-	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(testKeys()["P-256"].Public())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x25519 := must(ecdh.X25519().GenerateKey(rand.Reader))(t)
+	public := must(x509.MarshalPKIXPublicKey(testKeys()["P-256"].Public()))(t)
 	//nolint:staticcheck // weak by design, but openssl rsa -aes128 has written it for decades
-	legacy, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(testKeys()["RSA 2048"].(*rsa.PrivateKey)), []byte("pw"), x509.PEMCipherAES128)
-	if err != nil {
-		t.Fatal(err)
-	}
+	legacy := must(x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY",
+		x509.MarshalPKCS1PrivateKey(testKeys()["RSA 2048"].(*rsa.PrivateKey)), []byte("pw"), x509.PEMCipherAES128))(t)
 	block, _ := pem.Decode([]byte(sec1(t, "P-256")))
 	// The curve's identifier ends in another number: prime239v3.
 	otherCurve := pemOf("EC PRIVATE KEY", bytes.Replace(block.Bytes, []byte{0xce, 0x3d, 0x03, 0x01, 0x07}, []byte{0xce, 0x3d, 0x03, 0x01, 0x06}, 1))
@@ -220,21 +197,11 @@ func TestParseKeyErrorsNameTheRemedy(t *testing.T) {
 
 func TestGeneratedKeyIsStoredAndReadAgain(t *testing.T) {
 	for kind, alg := range map[KeyType]string{RSA2048: "RS256", ECP256: "ES256", Ed25519: "EdDSA"} {
-		k, err := GenerateKey(kind)
-		if err != nil {
-			t.Fatal(err)
-		}
+		k := must(GenerateKey(kind))(t)
 		if k.Alg != alg {
 			t.Errorf("%s: %s", kind, k.Alg)
 		}
-		stored, err := k.PEM()
-		if err != nil {
-			t.Fatal(err)
-		}
-		again, err := ParseKey(stored)
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := must(ParseKey(must(k.PEM())(t)))(t)
 		same := k.signer.(interface{ Equal(crypto.PrivateKey) bool })
 		if !same.Equal(again.signer) || again.ID != k.ID || again.Alg != k.Alg {
 			t.Errorf("%s: another key was read: %s %s, want %s %s", kind, again.ID, again.Alg, k.ID, k.Alg)
@@ -287,9 +254,7 @@ func TestThumbprintIsThatOfTheStandards(t *testing.T) {
 		"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k": `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}`,
 	} {
 		var jwk jose.JSONWebKey
-		if err := json.Unmarshal([]byte(public), &jwk); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, json.Unmarshal([]byte(public), &jwk))
 		if got, err := thumbprint(jwk.Key); err != nil || got != want {
 			t.Errorf("%s %v, want %s", got, err, want)
 		}
@@ -326,9 +291,7 @@ func TestPublicJWKSKeepsTheOrder(t *testing.T) {
 	first.ID, second.ID, second.Alg = "a", "b", "PS256"
 	data := published(t, first, second)
 	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(data, &set); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(data, &set))
 	if len(set.Keys) != 2 || set.Keys[0].KeyID != "a" || set.Keys[1].KeyID != "b" || set.Keys[1].Algorithm != "PS256" {
 		t.Errorf("%s", data)
 	}
@@ -380,10 +343,7 @@ func FuzzParseKey(f *testing.F) {
 			wantOwnWords(t, err, "private_key", s)
 			return
 		}
-		stored, err := k.PEM()
-		if err != nil {
-			t.Fatal(err)
-		}
+		stored := must(k.PEM())(t)
 		if again, err := ParseKey(stored); err != nil || again.ID != k.ID {
 			t.Fatalf("%v, %v", again, err)
 		}

@@ -32,10 +32,7 @@ func reportedAnswers(t testing.TB) []reportedAnswer {
 	}
 	var rows []reportedAnswer
 	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := must(os.ReadFile(file))(t)
 		for _, text := range strings.Split("\n"+string(data), "\n### ")[1:] {
 			title, rest, _ := strings.Cut(text, "\n")
 			row := reportedAnswer{title: title}
@@ -85,17 +82,12 @@ func (r reportedAnswer) response(t testing.TB) *http.Response {
 		t.Fatal(err)
 	}
 	var text bytes.Buffer
-	if err := tmpl.Execute(&text, nil); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, tmpl.Execute(&text, nil))
 	resp, err := http.ReadResponse(bufio.NewReader(&text), nil)
 	if err != nil {
 		t.Fatalf("%s: %v", r.title, err)
 	}
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	body := must(io.ReadAll(resp.Body))(t)
 	resp.Body = io.NopCloser(bytes.NewReader(bytes.TrimSpace(body)))
 	return resp
 }
@@ -103,10 +95,7 @@ func (r reportedAnswer) response(t testing.TB) *http.Response {
 // unsignedJWT is an access token in the form of a JWT, whose signature is invalid.
 func unsignedJWT(t testing.TB, claims map[string]any) string {
 	t.Helper()
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
+	payload := must(json.Marshal(claims))(t)
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"RS256","typ":"at+jwt"}`)) + "." + encode(payload) + ".c2ln"
 }

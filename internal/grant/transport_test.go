@@ -77,10 +77,7 @@ func TestCACertReplacesTheSystemsRoots(t *testing.T) {
 	wantFailure(t, r, untrusted)
 	// SSL_CERT_FILE is read only once, so only the setting can show that the system's roots are excluded.
 	r.CACert = selfSigned(t, someday).pem
-	own, err := newTransport(&r.Request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	own := must(newTransport(&r.Request))(t)
 	if pool, _ := ParseCACert(r.CACert); !own.TLSClientConfig.RootCAs.Equal(pool) {
 		t.Error("the pool holds more than ca_cert")
 	}
@@ -194,9 +191,7 @@ func TestOneRequestOnAKeptConnectionThatBreaks(t *testing.T) {
 	defer kept.CloseIdleConnections()
 	r := over(s)
 	r.over = kept
-	if _, err := r.Do(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(r.Do(t.Context()))(t)
 	if _, err := r.Do(t.Context()); err == nil {
 		t.Error("no error")
 	}
@@ -251,10 +246,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 	t.Run("caller leaves while dialling", func(t *testing.T) {
 		// The listener never answers, so the TLS handshake hangs.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 		defer l.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
