@@ -19,11 +19,7 @@ func stream(s string) *body { return &body{Reader: io.MultiReader(strings.NewRea
 // postStream sends a body that can be read once to the MCP server.
 func (w *world) postStream(client *http.Client, content *body) *http.Response {
 	w.t.Helper()
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, endpoint, content)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return do(w.t, client, req)
+	return do(w.t, client, newRequest(w.t, http.MethodPost, endpoint, content))
 }
 
 // A request without GetBody, as in a proxy, is sent again with the kept part of its body.
@@ -37,9 +33,7 @@ func TestBodyIsKeptForTheSecondRequest(t *testing.T) {
 			content := stream("hello")
 			wantAnswer(t, w.postStream(client, content), http.StatusOK, "hello")
 			w.wantPresented(1, 2)
-			if !content.closed {
-				t.Error("the body was not closed")
-			}
+			content.wantClosed(t)
 		})
 	}
 }
@@ -61,15 +55,10 @@ func TestLongBodyIsNotKept(t *testing.T) {
 			client := w.httpClient(w.source())
 			client.Transport.(*Transport).KeptBody = c.limit
 			content := stream("hello")
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, content)
-			if err != nil {
-				t.Fatal(err)
-			}
+			req := newRequest(t, http.MethodPost, endpoint, content)
 			req.ContentLength = c.length
 			wantAnswer(t, do(t, client, req), http.StatusUnauthorized, "refused")
-			if !content.closed {
-				t.Error("the body was not closed")
-			}
+			content.wantClosed(t)
 			wantAnswer(t, post(t, client), http.StatusOK, "hello")
 			w.wantPresented(1, 2)
 			w.with(func(w *world) {
@@ -102,9 +91,7 @@ func TestBodyThatWasNotReadIsSentWhole(t *testing.T) {
 				return &http.Response{StatusCode: http.StatusUnauthorized, Body: http.NoBody, Request: req}, nil
 			})
 			wantAnswer(t, w.postStream(client, content), http.StatusOK, "hello")
-			if !content.closed {
-				t.Error("the body was not closed")
-			}
+			content.wantClosed(t)
 		})
 	}
 }
@@ -143,9 +130,7 @@ func TestBodyThatIsStillBeingReadIsSentWhole(t *testing.T) {
 		})
 		wantAnswer(t, w.postStream(client, content2), http.StatusOK, "hello")
 		pass(time.Hour)
-		if !content2.closed {
-			t.Error("the body was not closed")
-		}
+		content2.wantClosed(t)
 	})
 }
 
@@ -182,9 +167,7 @@ func TestKeptBodyIsLetGo(t *testing.T) {
 		t.Error("the body was closed before its reader")
 	}
 	second.Close()
-	if !content.closed {
-		t.Error("the body was not closed")
-	}
+	content.wantClosed(t)
 }
 
 // An httputil.ReverseProxy uses a Transport, over real connections. The client does not notice a refused token, and
@@ -214,24 +197,17 @@ func TestReverseProxyOnATransport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bearer, err := NewTransport(w.source(), server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.Out.Trailer = r.In.Trailer
 		},
-		Transport: bearer,
+		Transport: w.transport(w.source(), server.URL),
 	})
 	defer proxy.Close()
 
 	content := bytes.Repeat([]byte("hello"), 100_000)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, proxy.URL, io.MultiReader(bytes.NewReader(content)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	req := newRequest(t, http.MethodPost, proxy.URL, io.MultiReader(bytes.NewReader(content)))
 	req.Trailer = http.Header{"Checksum": {"abc"}}
 	wantAnswer(t, do(t, proxy.Client(), req), http.StatusOK, string(content))
 	w.wantPresented(1, 2)

@@ -15,10 +15,7 @@ func sdkPost(t *testing.T, transport *Transport) error {
 	if source, err := transport.TokenSource(t.Context()); source != nil || err != nil {
 		t.Fatalf("the handler has a token source, or %v: net/http would forward its header to other hosts", err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	req := newRequest(t, http.MethodPost, endpoint, strings.NewReader("hello"))
 	content := &body{}
 	response, err := (&http.Client{Transport: transport, Timeout: time.Minute}).Do(req)
 	if err != nil {
@@ -139,10 +136,7 @@ func TestHandlerSaysThatAnotherTokenWouldNotHelp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			req := newRequest(t, http.MethodPost, endpoint, nil)
 			transport := w.httpClient(w.source()).Transport.(*Transport)
 			for _, request := range []*http.Request{req, nil} {
 				content := &body{Reader: strings.NewReader("refused")}

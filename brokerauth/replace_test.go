@@ -381,10 +381,7 @@ func TestTokenIsReplacedThatIsNotHeld(t *testing.T) {
 
 func TestRefreshPathCanBeSet(t *testing.T) {
 	w := newWorld(t)
-	s, err := NewSource(Config{Vault: w.client(), TokenPath: tokenPath, RefreshPath: "elsewhere/refresh/weather"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := w.newSource(Config{Vault: w.client(), TokenPath: tokenPath, RefreshPath: "elsewhere/refresh/weather"})
 	if err := s.Replace(t.Context(), access(1)); err == nil {
 		t.Error("no error for a path that does not exist")
 	}

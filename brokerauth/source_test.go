@@ -279,10 +279,7 @@ func TestRetriesOfVaultsClientCount(t *testing.T) {
 		w.status[http.MethodGet] = http.StatusServiceUnavailable
 		client := w.client()
 		client.SetMaxRetries(2)
-		s, err := NewSource(Config{Vault: client, TokenPath: tokenPath})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := w.newSource(Config{Vault: client, TokenPath: tokenPath})
 		if _, err := s.Token(); err == nil {
 			t.Error("no error")
 		}
@@ -427,10 +424,7 @@ func TestClientIsUsedAsItIsAtEachCall(t *testing.T) {
 	story(t, func(t *testing.T, w *world) {
 		client := w.client()
 		client.SetNamespace("team-a")
-		s, err := NewSource(Config{Vault: client, TokenPath: "/mcp-oauth/token/weather/"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := w.newSource(Config{Vault: client, TokenPath: "/mcp-oauth/token/weather/"})
 		for _, token := range []string{"first", "renewed", ""} {
 			client.SetToken(token)
 			w.hold(s)

@@ -15,12 +15,29 @@ const endpoint = "https://mcp.test/mcp"
 
 // httpClient is a client whose requests to the MCP server are authorized by s.
 func (w *world) httpClient(s *Source) *http.Client {
-	transport, err := NewTransport(s, endpoint)
+	transport := w.transport(s, endpoint)
+	transport.Base = roundTripper(w.serve)
+	return &http.Client{Transport: transport}
+}
+
+// transport authorizes the requests to a server by s.
+func (w *world) transport(s *Source, server string) *Transport {
+	w.t.Helper()
+	transport, err := NewTransport(s, server)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	transport.Base = roundTripper(w.serve)
-	return &http.Client{Transport: transport}
+	return transport
+}
+
+// newRequest makes a request with the test's context.
+func newRequest(t *testing.T, method, url string, body io.Reader) *http.Request {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return req
 }
 
 // post sends hello to the MCP server.
@@ -75,10 +92,7 @@ func (w *world) wantPresented(numbers ...int) {
 // A token is sent to the server's origin only. The caller's request is not changed.
 func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 	w := newWorld(t)
-	transport, err := NewTransport(w.source(), "https://MCP.test/mcp")
-	if err != nil {
-		t.Fatal(err)
-	}
+	transport := w.transport(w.source(), "https://MCP.test/mcp")
 	var sent string
 	transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
 		sent = req.Header.Get("Authorization")
@@ -93,10 +107,7 @@ func TestTokenGoesToTheServersOriginOnly(t *testing.T) {
 		"https://a.mcp.test/mcp":     false,
 		"https://test/mcp":           false,
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		req := newRequest(t, http.MethodGet, address, nil)
 		sent = ""
 		if _, err := transport.RoundTrip(req); err != nil {
 			t.Fatal(err)
@@ -131,20 +142,13 @@ func TestHostThatIsNotASCII(t *testing.T) {
 		{"https://\u212aiosk.test/mcp", "https://kiosk.test/mcp", true}, // the address to which net/http connects
 	} {
 		w := newWorld(t)
-		transport, err := NewTransport(w.source(), c.server)
-		if err != nil {
-			t.Fatal(err)
-		}
+		transport := w.transport(w.source(), c.server)
 		authorized := false
 		transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
 			authorized = req.Header.Get("Authorization") != ""
 			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
 		})
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.request, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := transport.RoundTrip(req); err != nil {
+		if _, err := transport.RoundTrip(newRequest(t, http.MethodGet, c.request, nil)); err != nil {
 			t.Fatal(err)
 		}
 		if authorized != c.want {
@@ -155,11 +159,7 @@ func TestHostThatIsNotASCII(t *testing.T) {
 
 func TestRedirectElsewhereCarriesNoToken(t *testing.T) {
 	w := newWorld(t)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://mcp.test/moved", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response := do(t, w.httpClient(w.source()), req)
+	response := do(t, w.httpClient(w.source()), newRequest(t, http.MethodGet, "https://mcp.test/moved", nil))
 	wantAnswer(t, response, http.StatusOK, "") // elsewhere.test returns the header that it received
 	w.wantPresented(1)
 	if host := response.Request.URL.Host; host != "elsewhere.test" {
@@ -189,10 +189,7 @@ func TestRequestWithoutBodyIsSentAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.refused[access(1)] = true
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, endpoint, body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			req := newRequest(t, http.MethodGet, endpoint, body)
 			req.GetBody = nil
 			wantAnswer(t, do(t, w.httpClient(w.source()), req), http.StatusOK, "")
 			w.wantPresented(1, 2)
@@ -205,10 +202,7 @@ func TestBodyThatIsGoneIsNotSentAgain(t *testing.T) {
 	w := newWorld(t)
 	w.refused[access(1)] = true
 	client := w.httpClient(w.source())
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, strings.NewReader("hello"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	req := newRequest(t, http.MethodPost, endpoint, strings.NewReader("hello"))
 	req.GetBody = func() (io.ReadCloser, error) { return nil, errLost }
 	response := do(t, client, req)
 	if why := Refusal(response); !errors.Is(why, errLost) {
@@ -262,11 +256,8 @@ func TestRequestsThatSeeOne401CostOneRefresh(t *testing.T) {
 // The transport returns answers other than 401 unchanged.
 func TestOtherAnswersAndErrorsPass(t *testing.T) {
 	w := newWorld(t)
-	transport, err := NewTransport(w.source(), endpoint)
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: transport}
+	client := w.httpClient(w.source())
+	transport := client.Transport.(*Transport)
 	transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusForbidden, Body: http.NoBody, Request: req}, nil
 	})
@@ -288,22 +279,23 @@ type body struct {
 
 func (b *body) Close() error { b.closed = true; return nil }
 
+func (b *body) wantClosed(t *testing.T) {
+	t.Helper()
+	if !b.closed {
+		t.Error("the body was not closed")
+	}
+}
+
 // Without a token, the request is not sent, and its body is closed.
 func TestRequestWithoutTokenIsNotSent(t *testing.T) {
 	w := newWorld(t)
 	w.status[http.MethodGet] = http.StatusForbidden
 	content := &body{Reader: strings.NewReader("hello")}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint, content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.httpClient(w.source()).Do(req)
+	_, err := w.httpClient(w.source()).Do(newRequest(t, http.MethodPost, endpoint, content))
 	if failure, ok := errors.AsType[*Error](err); !ok || failure.StatusCode != http.StatusForbidden {
 		t.Errorf("got %v, want the *Error of the read", err)
 	}
-	if !content.closed {
-		t.Error("the body was not closed")
-	}
+	content.wantClosed(t)
 	w.wantPresented()
 }
 
@@ -357,10 +349,7 @@ func TestCallerWhoGivesUpIsToldSoInPlaceOfThe401(t *testing.T) {
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("hello"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				req := newRequest(t, http.MethodPost, endpoint, strings.NewReader("hello")).WithContext(ctx)
 				transport := w.httpClient(s).Transport.(*Transport)
 				var last *body
 				transport.Base = roundTripper(func(req *http.Request) (*http.Response, error) {

@@ -97,7 +97,12 @@ const tokenPath = "mcp-oauth/token/weather"
 
 // source is a Source with its own client.
 func (w *world) source() *Source {
-	s, err := NewSource(Config{Vault: w.client(), TokenPath: tokenPath})
+	return w.newSource(Config{Vault: w.client(), TokenPath: tokenPath})
+}
+
+func (w *world) newSource(c Config) *Source {
+	w.t.Helper()
+	s, err := NewSource(c)
 	if err != nil {
 		w.t.Fatal(err)
 	}
