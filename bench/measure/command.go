@@ -3,6 +3,7 @@ package measure
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -23,13 +24,46 @@ func Main(name string, run func(ctx context.Context) error) {
 	}
 }
 
-// OnBed starts a bed, and closes it after run.
-func OnBed(ctx context.Context, logLevel string, run func(*bed.Bed) error) error {
+// An Output has the directories of the flags -out and -plots. If one is empty, nothing is written to it.
+type Output struct {
+	file       string // the name of the JSON file
+	out, plots string
+}
+
+// OutputFlags defines -out, the directory for a JSON file of this name, and -plots.
+func OutputFlags(file string) *Output {
+	o := Output{file: file}
+	flag.StringVar(&o.out, "out", "", "directory for "+file+"; if empty, none")
+	flag.StringVar(&o.plots, "plots", "", "directory for the plots; if empty, none")
+	return &o
+}
+
+// Results are the figures of a command.
+type Results interface {
+	Print()                // prints tables to standard output
+	Draw(dir string) error // draws plots to files in dir
+}
+
+// Show prints results, writes them as JSON, and draws the plots.
+func (o *Output) Show(r Results) error {
+	r.Print()
+	err := WriteJSON(o.out, o.file, r)
+	if o.plots != "" {
+		err = errors.Join(err, r.Draw(o.plots))
+	}
+	return err
+}
+
+// OnBed starts a bed, shows the results of run, and closes the bed.
+func (o *Output) OnBed(ctx context.Context, logLevel string, run func(*bed.Bed) (Results, error)) error {
 	b, err := bed.Start(ctx, bed.Options{LogLevel: logLevel})
 	if err != nil {
 		return err
 	}
-	err = run(b)
+	results, err := run(b)
+	if err == nil {
+		err = o.Show(results)
+	}
 	_, closeErr := b.Close()
 	return errors.Join(err, closeErr)
 }

@@ -21,8 +21,7 @@ type options struct {
 	Windows  int           `json:"windows"`
 	Duration time.Duration `json:"-"`
 	Seconds  float64       `json:"seconds"` // the flag's Duration, for JSON
-	out      string
-	plots    string
+	output   *measure.Output
 	profiles string
 }
 
@@ -31,8 +30,7 @@ func main() {
 	flag.IntVar(&o.Readers, "readers", 16, "readers of the token")
 	flag.IntVar(&o.Windows, "windows", 8, "number of profiles")
 	flag.DurationVar(&o.Duration, "duration", 40*time.Second, "how long to read for the profiles each time; at most "+longest.String())
-	flag.StringVar(&o.out, "out", "", "directory for profile.json; if empty, none")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plot; if empty, none")
+	o.output = measure.OutputFlags("profile.json")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for the profiles themselves, for go tool pprof; if empty, none")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
@@ -46,17 +44,12 @@ func run(ctx context.Context, o options) error {
 	if o.Readers < 1 || o.Windows < 1 || o.Duration < 2*time.Second || o.Duration > longest {
 		return errors.New("there must be a reader, and it must read for two seconds to " + longest.String())
 	}
-	return measure.OnBed(ctx, "info", func(b *bed.Bed) error {
+	return o.output.OnBed(ctx, "info", func(b *bed.Bed) (measure.Results, error) {
 		s, err := newStage(ctx, b, o)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer s.close()
-		r, err := s.measure(ctx)
-		if err != nil {
-			return err
-		}
-		r.print()
-		return errors.Join(r.write(o.out), r.draw(o.plots))
+		return s.measure(ctx)
 	})
 }

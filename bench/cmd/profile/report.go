@@ -12,7 +12,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-func (r *results) print() {
+func (r *results) Print() {
 	w := r.Profiled
 	fmt.Printf("CPU of a warm read. %s.\n", r.Environment)
 	fmt.Printf("One Vault node with a file audit log, log level info; %d readers on the same machine, with Vault's default policy.\n", r.Options.Readers)
@@ -53,13 +53,8 @@ func ranked(shares []share) (places []int) {
 	return places
 }
 
-func (r *results) write(dir string) error { return measure.WriteJSON(dir, "profile.json", r) }
-
-// draw draws the CPU by layer.
-func (r *results) draw(dir string) error {
-	if dir == "" {
-		return nil
-	}
+// Draw draws the CPU by layer.
+func (r *results) Draw(dir string) error {
 	var groups []string
 	values := [2]map[string]float64{{}, {}}
 	known := make(map[string]bool)

@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -29,8 +28,7 @@ type options struct {
 	Seconds       float64       `json:"seconds"` // the flag's Duration, for JSON
 	// Directory is the place of Vault's storage and audit log.
 	Directory string `json:"directory"`
-	out       string
-	plots     string
+	output    *measure.Output
 }
 
 func main() {
@@ -41,8 +39,7 @@ func main() {
 	flag.DurationVar(&o.Duration, "duration", 300*time.Millisecond, "how long each series is read in a round")
 	flag.BoolVar(&o.Audit, "audit", true, "whether Vault writes a file audit log, as in production")
 	flag.StringVar(&o.LogLevel, "log-level", "info", "Vault's log level")
-	flag.StringVar(&o.out, "out", "", "directory for reads.json; if empty, none")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plots; if empty, none")
+	o.output = measure.OutputFlags("reads.json")
 	flag.Parse()
 	o.Seconds = o.Duration.Seconds()
 	measure.Main("reads", func(ctx context.Context) error { return run(ctx, o) })
@@ -59,16 +56,11 @@ func run(ctx context.Context, o options) error {
 		}
 	}
 	o.Directory = os.TempDir()
-	return measure.OnBed(ctx, o.LogLevel, func(b *bed.Bed) error {
+	return o.output.OnBed(ctx, o.LogLevel, func(b *bed.Bed) (measure.Results, error) {
 		s, err := newStage(ctx, b, o)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		results, err := s.measure(ctx)
-		if err != nil {
-			return err
-		}
-		results.print()
-		return errors.Join(results.write(o.out), results.draw(o.plots))
+		return s.measure(ctx)
 	})
 }

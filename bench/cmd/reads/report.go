@@ -15,7 +15,7 @@ import (
 // target is the lowest acceptable ratio of the token path to the others.
 const target = 0.97
 
-func (r *results) print() {
+func (r *results) Print() {
 	fmt.Printf("Warm reads over HTTP. %s.\n", r.Environment)
 	audit := "with a file audit log"
 	if !r.Options.Audit {
@@ -97,13 +97,8 @@ func (r ratio) verdict() string {
 	return verdict + ": " + r.String()
 }
 
-func (r *results) write(dir string) error { return measure.WriteJSON(dir, "reads.json", r) }
-
-// draw draws the throughput and the latencies.
-func (r *results) draw(dir string) error {
-	if dir == "" {
-		return nil
-	}
+// Draw draws the throughput and the latencies.
+func (r *results) Draw(dir string) error {
 	var (
 		lines   []chart.Line
 		sets    []chart.Set

@@ -23,8 +23,7 @@ type options struct {
 	Rounds  int     `json:"rounds"` // restarts in each step
 	Idle    seconds `json:"idle"`   // duration of the CPU measurement
 	Rest    seconds `json:"rest"`   // wait before memory at rest is read
-	out     string
-	plots   string
+	output  *measure.Output
 }
 
 type seconds time.Duration
@@ -37,8 +36,7 @@ func main() {
 	flag.IntVar(&o.Rounds, "rounds", 3, "restarts of the plugin at each number of configs")
 	flag.DurationVar((*time.Duration)(&o.Idle), "idle", time.Minute, "how long to measure the CPU time of the idle plugin")
 	flag.DurationVar((*time.Duration)(&o.Rest), "rest", 150*time.Second, "how long the plugin is idle before its memory at rest is read: Go collects garbage at least every two minutes, and then returns memory")
-	flag.StringVar(&o.out, "out", "", "directory for scale.json")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plots")
+	o.output = measure.OutputFlags("scale.json")
 	flag.Parse()
 	measure.Main("scale", func(ctx context.Context) error { return run(ctx, o) })
 }
@@ -82,6 +80,5 @@ func run(ctx context.Context, o options) (err error) {
 	if err := m.failing(ctx, r.Mount); err != nil {
 		return err
 	}
-	r.print()
-	return errors.Join(measure.WriteJSON(o.out, "scale.json", r), r.plot(o.plots))
+	return o.output.Show(&r)
 }

@@ -21,7 +21,7 @@ const (
 // inMiB prints bytes.
 func inMiB(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/mib) }
 
-func (r *report) print() {
+func (r *report) Print() {
 	fmt.Printf("Scale. %s.\n", r.Environment)
 	r.Mount.print()
 }
@@ -134,11 +134,8 @@ func (m *mountReport) outagePeak() int64 {
 	return peak
 }
 
-// plot draws the memory by number of tokens.
-func (r *report) plot(dir string) error {
-	if dir == "" {
-		return nil
-	}
+// Draw draws the memory by number of tokens.
+func (r *report) Draw(dir string) error {
 	var fetched, loaded plotter.XYs
 	for _, s := range r.Mount.Steps {
 		fetched = append(fetched, plotter.XY{X: float64(s.Configs), Y: float64(s.Fetched.Resident) / mib})

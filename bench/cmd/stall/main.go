@@ -23,8 +23,7 @@ type options struct {
 	Long     time.Duration `json:"-"`
 	LongSecs float64       `json:"long_seconds"`
 	Readers  int           `json:"readers"`
-	out      string
-	plots    string
+	output   *measure.Output
 }
 
 func main() {
@@ -33,8 +32,7 @@ func main() {
 	flag.DurationVar(&o.Duration, "duration", 600*time.Millisecond, "duration of one measurement; at most "+longest.String())
 	flag.DurationVar(&o.Long, "long", 12*time.Second, "duration of each part of the long measurement (undisturbed, disturbed, undisturbed again) with ten servers: long enough for slow answers, timeouts and retries")
 	flag.IntVar(&o.Readers, "readers", 8, "readers of the names whose refresh stalls, and as many of other names")
-	flag.StringVar(&o.out, "out", "", "directory for stall.json; if empty, none")
-	flag.StringVar(&o.plots, "plots", "", "directory for the plot; if empty, none")
+	o.output = measure.OutputFlags("stall.json")
 	flag.Parse()
 	o.Seconds, o.LongSecs = o.Duration.Seconds(), o.Long.Seconds()
 	measure.Main("stall", func(ctx context.Context) error { return run(ctx, o) })
@@ -47,16 +45,11 @@ func run(ctx context.Context, o options) error {
 	if o.Rounds < 1 || o.Readers < 1 || o.Duration <= 0 || o.Duration > longest || o.Long <= 0 {
 		return errors.New("there must be a round, a reader and a long time, and a duration of at most " + longest.String())
 	}
-	return measure.OnBed(ctx, "info", func(b *bed.Bed) error {
+	return o.output.OnBed(ctx, "info", func(b *bed.Bed) (measure.Results, error) {
 		s, err := newStage(ctx, b, o)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		results, err := s.measure(ctx)
-		if err != nil {
-			return err
-		}
-		results.print()
-		return errors.Join(results.write(o.out), results.draw(o.plots))
+		return s.measure(ctx)
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/bench/measure"
 )
 
-func (r *results) print() {
+func (r *results) Print() {
 	fmt.Printf("Warm reads of %d names while authorization servers stall. %s.\n", r.Names, r.Environment)
 	fmt.Printf("%d readers of the names whose refresh stalls and %d of the others; %d rounds, each of\n",
 		r.Options.Readers, r.Options.Readers, r.Options.Rounds)
@@ -130,12 +130,7 @@ func summary(times []figures) figures {
 	return s
 }
 
-func (r *results) write(dir string) error { return measure.WriteJSON(dir, "stall.json", r) }
-
-func (r *results) draw(dir string) error {
-	if dir == "" {
-		return nil
-	}
+func (r *results) Draw(dir string) error {
 	var groups []string
 	refreshing := chart.Set{Name: "names whose refresh stalls"}
 	others := chart.Set{Name: "other names"}
