@@ -12,10 +12,7 @@ import (
 // plugin is reloaded on all nodes.
 func TestStandbysKeepTheirTokensThroughARestore(t *testing.T) {
 	t.Parallel()
-	needs(t, bed.OpenBao)
-	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
-	u := c.upstream(t, time.Hour)
-	u.configure(t, nil)
+	c, u := ownCluster(t, time.Hour, "")
 	path := "token/" + u.name
 	old := c.atStandbys(t, u, path)
 	var snapshot bytes.Buffer

@@ -58,6 +58,17 @@ func newCluster(t *testing.T, b *bed.Bed) *cluster {
 	return c
 }
 
+// ownCluster starts a cluster for one test, with lines for the nodes' configuration, and writes a config whose tokens
+// have this lifetime.
+func ownCluster(t *testing.T, lifetime time.Duration, config string) (*cluster, *upstream) {
+	t.Helper()
+	needs(t, bed.OpenBao)
+	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3, Config: config}))
+	u := c.upstream(t, lifetime)
+	u.configure(t, nil)
+	return c, u
+}
+
 // upstream registers a client whose config and tokens are written and read at the active node.
 func (c *cluster) upstream(t *testing.T, lifetime time.Duration) *upstream {
 	t.Helper()
@@ -231,11 +242,8 @@ func TestNoNotFoundAfterAWrite(t *testing.T) {
 // Reads at standbys restart a dead plugin on the active node, in time for the refresh.
 func TestReadersAtStandbysReviveTheActivePlugin(t *testing.T) {
 	t.Parallel()
-	needs(t, bed.OpenBao)
-	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
 	const lifetime = 24 * time.Second // refreshed after 12 s
-	u := c.upstream(t, lifetime)
-	u.configure(t, nil)
+	c, u := ownCluster(t, lifetime, "")
 	all := c.readAtStandbys(t, u, "token/"+u.name)
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
@@ -294,10 +302,7 @@ func (c *cluster) waitUntilNothingIsForwarded(t *testing.T) (forwarded float64) 
 // With disable_standby_reads a standby forwards all reads.
 func TestStandbysForwardWithoutStandbyReads(t *testing.T) {
 	t.Parallel()
-	needs(t, bed.OpenBao)
-	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3, Config: "disable_standby_reads = true\n"}))
-	u := c.upstream(t, time.Hour)
-	u.configure(t, nil)
+	c, u := ownCluster(t, time.Hour, "disable_standby_reads = true\n")
 	u.token(t, "token/"+u.name)
 	before := c.metrics(t, c.active)[readsAnswered]
 	const reads = 20
@@ -340,10 +345,7 @@ func (c *cluster) waitForOwnAnswer(t *testing.T, node *bed.Node, path string) {
 // A standby answers reads of a token by itself until the token is due.
 func TestWarmReadsStayAtTheStandby(t *testing.T) {
 	t.Parallel()
-	needs(t, bed.OpenBao)
-	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
-	u := c.upstream(t, time.Hour)
-	u.configure(t, nil)
+	c, u := ownCluster(t, time.Hour, "")
 	held := u.token(t, "token/"+u.name)
 	for _, node := range c.standbys {
 		c.waitForOwnAnswer(t, node, "token/"+u.name)
@@ -374,10 +376,7 @@ func TestWarmReadsStayAtTheStandby(t *testing.T) {
 // If a node lacks the plugin's binary, a broker gets a hint.
 func TestNodeWithoutTheBinary(t *testing.T) {
 	t.Parallel()
-	needs(t, bed.OpenBao)
-	c := newCluster(t, bed.New(t, bed.Options{Nodes: 3}))
-	u := c.upstream(t, time.Hour)
-	u.configure(t, nil)
+	c, u := ownCluster(t, time.Hour, "")
 	node := c.standbys[0]
 	bed.OK(t, node.WithoutPlugin(t.Context()))
 	source := u.source(t, c.clients[node])
