@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -172,9 +171,7 @@ func runWith(t *testing.T, contents map[string]string, args ...string) (code int
 	t.Helper()
 	t.Chdir(t.TempDir())
 	for name, content := range contents {
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, name, content)
 	}
 	var stdout, stderr bytes.Buffer
 	code = run(args, &stdout, &stderr, nil)

@@ -126,9 +126,7 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, file, "")
 	c.Listeners[0].Address = file
 	if _, err := c.Listeners[0].listen(t.Context()); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("listening at the path of a regular file: %v, want an error", err)
@@ -195,9 +193,7 @@ func selfSigned(t *testing.T, dir, name string) (certificate, key string) {
 	for suffix, block := range map[string]*pem.Block{
 		".pem": {Type: "CERTIFICATE", Bytes: der}, ".key": {Type: "PRIVATE KEY", Bytes: keyDER},
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name+suffix), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name+suffix), string(pem.EncodeToMemory(block)))
 	}
 	return filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -118,9 +117,7 @@ func appRole(t *testing.T) authMethod {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range map[string]string{"role-id": "role\n", "secret-id": "secret\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, filepath.Join(dir, name), content)
 	}
 	return authMethod{Type: "approle", Config: authConfig{
 		RoleIDFile: filepath.Join(dir, "role-id"), SecretIDFile: filepath.Join(dir, "secret-id"),
@@ -229,18 +226,13 @@ func TestRevokedTokenIsReplaced(t *testing.T) {
 // Kubernetes replaces the file of the service account's token.
 func TestKubernetesLogin(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
-	write := func(content string) {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("jwt-1")
+	writeFile(t, file, "jwt-1")
 	m := authMethod{Type: "kubernetes", MountPath: "auth/cluster-1/", Config: authConfig{Role: "mcp-broker", JWTFile: file}}
 	synctest.Test(t, func(t *testing.T) {
 		v := &authVault{ttl: time.Hour, maxTTL: time.Hour}
 		l := v.start(t, m)
 		wantToken(t, l, "vault-1")
-		write("jwt-2")
+		writeFile(t, file, "jwt-2")
 		time.Sleep(time.Hour)
 		wantToken(t, l, "vault-2")
 		v.with(func() {
@@ -265,9 +257,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 		t.Errorf("without the file: %d %s", response.StatusCode, body)
 	}
 	for i, content := range []string{"hvs.first\n", "hvs.second"} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, file, content)
 		waitFor(t, func() bool { // until the failure's window and the ttl have passed
 			return post(t, url, message).StatusCode == http.StatusOK && len(w.tokensVaultSaw()) > i
 		})
@@ -283,9 +273,7 @@ func TestRequestsHaveTheTokenOfTheFile(t *testing.T) {
 		}
 	}
 	for name, content := range map[string]string{"empty": "\n", "two lines": "hvs.a\nhvs.b", "binary": "hvs.\x00"} {
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeFile(t, file, content)
 		if _, err := tokenFile(file).token(t.Context()); err == nil || strings.Contains(err.Error(), "hvs") {
 			t.Errorf("%s: %v, want an error without the file's content", name, err)
 		}

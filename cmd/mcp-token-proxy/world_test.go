@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -204,4 +205,12 @@ func (w *world) tokensVaultSaw() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.vaultSaw)
+}
+
+// writeFile writes a file that only its owner can read.
+func writeFile(t *testing.T, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
