@@ -102,10 +102,7 @@ func policiesOf(t *testing.T, file string) map[string]string {
 // policyWritten returns the policy that a page writes under this name.
 func policyWritten(t *testing.T, file, name string) string {
 	t.Helper()
-	page, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := bed.Must(os.ReadFile(file))(t)
 	_, after, found := strings.Cut(string(page), "vault policy write "+name+" - <<'EOF'\n")
 	if !found {
 		t.Fatalf("%s does not write the policy %s", file, name)
