@@ -205,18 +205,22 @@ func TestConfigThatChangesWhileVerifying(t *testing.T) {
 			if test.before {
 				m.configure(as, nil)
 			}
-			as.hold()
-			wait := inBackground(func() {
-				m.refused(http.StatusConflict, logical.UpdateOperation, "config/weather", with(as.client(), fields{"scopes": "a"}), "changed")
-			})
-			as.await(1)
-			test.meanwhile(m, as)
-			was := m.storage.entries(t)
-			as.release()
-			wait()
-			m.storage.unchanged(t, was)
+			m.conflicts(as, "config/weather", with(as.client(), fields{"scopes": "a"}), func() { test.meanwhile(m, as) })
 		})
 	}
+}
+
+// conflicts checks that a write is answered with status 409 and stores nothing if storage changes while it is verified.
+func (m *mount) conflicts(as *authServer, path string, data fields, meanwhile func()) {
+	m.t.Helper()
+	as.hold()
+	wait := inBackground(func() { m.refused(http.StatusConflict, logical.UpdateOperation, path, data, "changed") })
+	as.await(1)
+	meanwhile()
+	was := m.storage.entries(m.t)
+	as.release()
+	wait()
+	m.storage.unchanged(m.t, was)
 }
 
 func TestReadersDoNotWaitForAVerification(t *testing.T) {

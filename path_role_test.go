@@ -156,16 +156,7 @@ func TestRoleThatChangesWhileVerifying(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			as, m := newConfigured(t)
 			m.write("role/weather/reader", fields{"verify": false})
-			as.hold()
-			wait := inBackground(func() {
-				m.refused(http.StatusConflict, logical.UpdateOperation, "role/weather/reader", fields{"scopes": "read"}, "changed")
-			})
-			as.await(1)
-			test.meanwhile(m)
-			was := m.storage.entries(t)
-			as.release()
-			wait()
-			m.storage.unchanged(t, was)
+			m.conflicts(as, "role/weather/reader", fields{"scopes": "read"}, func() { test.meanwhile(m) })
 		})
 	}
 }
