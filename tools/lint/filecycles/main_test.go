@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,13 +44,8 @@ func TestCyclesOfFiles(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
 			test.files["go.mod"] = "module p\n\ngo 1.26\n"
-			for name, text := range test.files {
-				if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
+			dir := written(t, test.files)
 			var out strings.Builder
 			loaded, err := load(dir, "./...")
 			if err != nil {
@@ -68,13 +64,21 @@ func TestCyclesOfFiles(t *testing.T) {
 	}
 }
 
-func TestPackagesThatDoNotCompileAreAnError(t *testing.T) {
+// written returns a new directory with these files.
+func written(t *testing.T, files map[string]string) string {
+	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module p\n\ngo 1.26\n", "a.go": "package p\n\nvar a = b\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+	for name, text := range files {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return dir
+}
+
+func TestPackagesThatDoNotCompileAreAnError(t *testing.T) {
+	dir := written(t, map[string]string{"go.mod": "module p\n\ngo 1.26\n", "a.go": "package p\n\nvar a = b\n"})
 	if _, err := load(dir, "./..."); err == nil || !strings.Contains(err.Error(), "undefined: b") {
 		t.Errorf("the error is %v; want the compiler's", err)
 	}

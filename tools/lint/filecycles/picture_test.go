@@ -8,24 +8,15 @@ import (
 )
 
 func TestPictureHasTheEdgesThatDoNotFollowFromOthers(t *testing.T) {
-	dir := t.TempDir()
-	page := filepath.Join(dir, "page.md")
-	for name, text := range map[string]string{
+	dir := written(t, map[string]string{
 		"go.mod":  "module example.com/p\n\ngo 1.26\n",
 		"a.go":    "package p\n\nimport \"example.com/p/q\"\n\nvar a = b + c + q.Q\n",
 		"b.go":    "package p\n\nvar b = c\n",
 		"c.go":    "package p\n\nvar c = 1\n",
 		"q/q.go":  "package q\n\nvar Q = 1\n",
 		"page.md": "before\n" + begin + "old\n" + end + "after\n",
-	} {
-		file := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	})
+	page := filepath.Join(dir, "page.md")
 	loaded, err := load(dir, "./...")
 	if err != nil {
 		t.Fatal(err)
