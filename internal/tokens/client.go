@@ -119,6 +119,8 @@ type client struct {
 	probe chan struct{}
 	// waiting are the refreshes in the background that wait for the probe's end.
 	waiting []*turn
+	// resetAt is when the client's configuration was last written. Failures of requests that began before are void.
+	resetAt time.Time
 }
 
 // rememberFailure is how long the failure of an unused client is kept.
@@ -208,6 +210,9 @@ func (p *permit) failed(server, host string, cause error, now time.Time) *failur
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	prev := c.failed.Load()
+	if p.begun.Before(c.resetAt) && retryAfter(cause) == 0 {
+		return prev.next(host, cause, now) // of the name alone
+	}
 	if p.overtaken(prev) && !now.Add(retryAfter(cause)).After(prev.end(false)) {
 		prev = prev.of(server, cause)
 		c.failed.Store(prev)
@@ -235,6 +240,7 @@ func (c *client) limit(now time.Time) *failure {
 func (c *client) reset(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.resetAt = now
 	if c.limit(now) == nil {
 		c.failed.Store(nil)
 	}

@@ -122,6 +122,36 @@ func TestWriteForgetsAClientsFailureOnce(t *testing.T) {
 	})
 }
 
+// A request on the old terms that fails after the write does not fail the client, even for a role whose terms the
+// write has not read yet.
+func TestFailureOnOldTermsDoesNotOutliveTheWrite(t *testing.T) {
+	story(t, func(t *testing.T, w *world, e *Engine) {
+		w.lifetime = 10 * time.Hour
+		names := w.roles(e, 300)
+		for _, n := range names {
+			w.clients[n] = "c"
+		}
+		w.clients[weather] = "c"
+		time.Sleep(time.Minute)
+		w.with(func(w *world) { w.refuse, w.latency = clientFailures["invalid_client"], 300*time.Millisecond })
+		for _, n := range names[:6] {
+			go func() { _, _, _ = e.Refresh(t.Context(), n, "") }()
+		}
+		synctest.Wait()
+		change := w.reshape(weather, "A")
+		change.Terms = func(ctx context.Context, name Name) (*Terms, error) {
+			time.Sleep(5 * time.Millisecond)
+			return w.Terms(ctx, name)
+		}
+		mustChange(t, e, weather, change)
+		c, release := e.clients.use("c")
+		defer release()
+		if c.failed.Load() != nil {
+			t.Error("a failure on the old terms outlives the write")
+		}
+	})
+}
+
 // The server fails every request for one role's token, which looks like an outage. Readers call this role and another
 // all the time.
 func TestFaultOfANameLeavesItsSiblingsInService(t *testing.T) {
