@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
@@ -14,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/brokerauth"
 )
 
 const message = `{"jsonrpc":"2.0","id":7,"method":"tools/list"}`
@@ -105,29 +109,27 @@ func TestRefusedTokenIsReplaced(t *testing.T) {
 // A short body goes out in one write with the header, so the MCP server need not wait for a second packet.
 func TestShortBodyIsSentWithTheHeader(t *testing.T) {
 	w := newWorld(t)
-	server, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	c := w.config()
+	p, err := newProxy(c, w.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
+	ours, server := net.Pipe() // a read returns the bytes of one write
 	defer server.Close()
-	packet := make(chan string, 1)
+	base := p.routes[0].forward.Transport.(*brokerauth.Transport).Base.(*http.Transport)
+	base.DialContext = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+	first := make(chan string, 1)
 	go func() {
-		connection, err := server.Accept()
-		if err != nil {
-			close(packet)
-			return
-		}
-		defer connection.Close()
-		first := make([]byte, 4<<10)
-		n, _ := connection.Read(first)
-		packet <- string(first[:n])
-		_, _ = io.WriteString(connection, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+		packet := make([]byte, 4<<10)
+		n, _ := server.Read(packet)
+		first <- string(packet[:n])
+		server.Close()
 	}()
-	c := w.config()
-	c.Routes[0].Upstream = "http://" + server.Addr().String()
-	response := post(t, w.start(c), message)
-	if got := <-packet; response.StatusCode != http.StatusNoContent || !strings.HasSuffix(got, "\r\n\r\n"+message) {
-		t.Errorf("status %d; the first packet has %d bytes, without the message", response.StatusCode, len(got))
+	proxy := httptest.NewServer(p.handler(t.Context()))
+	defer proxy.Close()
+	post(t, proxy.URL+"/files", message)
+	if got := <-first; !strings.HasSuffix(got, "\r\n\r\n"+message) {
+		t.Errorf("the first write has %d bytes, without the message", len(got))
 	}
 }
 
