@@ -130,7 +130,7 @@ var configTable = slices.Concat(fieldTable[config]{
 	choiceField("grant", func(c *config) *grant.Type { return &c.Grant }, grant.ClientCredentials, []grant.Type{grant.ClientCredentials, grant.JWTBearer},
 		"The grant of token requests: client_credentials (RFC 6749 section 4.4) or, with identity=issuer and exactly one resource, jwt_bearer (RFC 7523 section 2.1). Default: client_credentials.").is(isCredential),
 	textField("client_id", func(c *config) *string { return &c.ClientID }, 8<<10, // some authorization servers give out a JWT
-		"The client's identifier at the authorization server. Required with identity=static. With identity=issuer leave it out if the server knows the client by the assertion. Refused with identity=document: the id is then the document's URL.").is(isCredential).printable(),
+		"The client's identifier at the authorization server. Required with identity=static. With identity=issuer it may be empty, if the server knows the client by the assertion. Refused with identity=document: the id is then the document's URL.").is(isCredential).printable(),
 	choiceField("token_endpoint_auth_method", func(c *config) *grant.AuthMethod { return &c.AuthMethod }, "", []grant.AuthMethod{grant.ClientSecretBasic, grant.ClientSecretPost, grant.PrivateKeyJWT, grant.TLSClientAuth, grant.SelfSignedTLSClientAuth},
 		"How the client authenticates: client_secret_basic (in the Authorization header), client_secret_post (in the body), private_key_jwt (RFC 7523), tls_client_auth or self_signed_tls_client_auth (RFC 8705). Default: by the credentials and the authorization server's metadata, else client_secret_basic."),
 	textField("client_secret", func(c *config) *string { return &c.ClientSecret }, 8<<10,
@@ -213,7 +213,7 @@ var configTable = slices.Concat(fieldTable[config]{
 		name: "extra_headers", limit: limit{bytes: 8 << 10, items: 20, names: 256},
 		schema: framework.FieldSchema{
 			Type:         framework.TypeMap,
-			Description:  "More headers of the token request, as name=value pairs or a JSON object, such as x-api-key for a gateway in front of the authorization server. Values are secrets: a read returns only names, and a name written without a value keeps the stored value. Headers that the plugin sets, such as Authorization and Content-..., are refused.",
+			Description:  "More headers of the token request, as name=value pairs or a JSON object, such as x-api-key for a gateway in front of the authorization server. Values are secrets: a read returns only names, and a name written without a value keeps the stored value. Refused: Authorization, Host, Content-..., Proxy-... and headers of the connection.",
 			DisplayAttrs: &framework.DisplayAttributes{Sensitive: true},
 		},
 		set: func(c *config, d *framework.FieldData) {

@@ -20,11 +20,11 @@ func (c *config) validCredentials() error {
 	switch c.authMethod() {
 	case grant.PrivateKeyJWT:
 		if !hasKey {
-			return badRequest("private_key is missing: private_key_jwt needs one, or key_type for a key that the plugin makes")
+			return badRequest("private_key is missing: private_key_jwt needs one, or key_type for a key that the plugin makes; for other credentials write token_endpoint_auth_method=\"\"")
 		}
 	case grant.TLSClientAuth, grant.SelfSignedTLSClientAuth:
 		if !hasCertificate {
-			return badRequest("client_certificate and client_certificate_key are missing: %s needs them", c.authMethod())
+			return badRequest("client_certificate and client_certificate_key are missing: %s needs them; for other credentials write token_endpoint_auth_method=\"\"", c.authMethod())
 		}
 	default:
 		if !hasSecret && hasKey || !hasSecret && hasCertificate {
@@ -67,7 +67,7 @@ func (c *config) validBearer(hasSecret, hasCertificate bool) error {
 	switch {
 	case (hasSecret || hasCertificate) && c.ClientID == "":
 		return badRequest("client_id is missing: client_secret and client_certificate need one")
-	case hasSecret && method.Certificate() || hasCertificate && !method.Certificate():
+	case hasSecret && method.Certificate() || c.ClientCertificate != "" && !method.Certificate():
 		return badRequest("token_endpoint_auth_method %s does not go with the credentials: write token_endpoint_auth_method=\"\"", c.AuthMethod)
 	case c.RawBasicAuth && (method != grant.ClientSecretBasic || strings.Contains(c.ClientID, ":")):
 		return badRequest("raw_basic_auth goes with client_secret_basic and a client_id without a colon: write raw_basic_auth=false")

@@ -15,7 +15,7 @@ func TestFaultyCredentialsAreRefusedWithARemedy(t *testing.T) {
 	otherCertificate, _ := certificateAndKey(t)
 	weak := must(rsa.GenerateKey(rand.Reader, 1024))(t)
 	p521 := pemOf(t, ecKey(t, elliptic.P521()))
-	pair := fields{"client_certificate": certificate, "client_certificate_key": key}
+	pair := fields{"client_certificate": certificate, "client_certificate_key": key, "token_url": "https://as.example.com/token"}
 	for _, test := range []struct {
 		name   string
 		config fields
@@ -93,7 +93,8 @@ func TestFaultyCredentialsAreRefusedWithARemedy(t *testing.T) {
 
 // An update keeps the fields that it leaves out, so the remedy must be a write that clears the field.
 func TestRemedyOfARefusedUpdateIsEnough(t *testing.T) {
-	_, key := certificateAndKey(t)
+	certificate, key := certificateAndKey(t)
+	pair := fields{"client_certificate": certificate, "client_certificate_key": key, "token_url": "https://as.example.com/token"}
 	for _, test := range []struct {
 		name           string
 		stored, update fields
@@ -111,6 +112,9 @@ func TestRemedyOfARefusedUpdateIsEnough(t *testing.T) {
 		{"subject of an identity, with a secret", fields{"identity": "issuer", "assertion_subject": "a"}, fields{"identity": "static", "private_key": "", "client_secret": secret}, `write assertion_subject=""`, fields{"assertion_subject": ""}},
 		{"type of an assertion, then a grant", fields{"identity": "issuer", "assertion_type": "client-authentication+jwt", "resource": "https://mcp.example.com"}, fields{"grant": "jwt_bearer"}, "write assertion_type=JWT", fields{"assertion_type": "JWT"}},
 		{"method of a key, then a grant", fields{"identity": "issuer", "token_endpoint_auth_method": "private_key_jwt", "resource": "https://mcp.example.com"}, fields{"grant": "jwt_bearer"}, `or token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"method of a key, with a secret", fields{"private_key": key, "token_endpoint_auth_method": "private_key_jwt"}, fields{"private_key": "", "client_secret": secret}, `write token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"method of a certificate, with a secret", with(pair, fields{"token_endpoint_auth_method": "tls_client_auth"}), fields{"client_certificate": "", "client_certificate_key": "", "client_secret": secret}, `write token_endpoint_auth_method=""`, fields{"token_endpoint_auth_method": ""}},
+		{"half of a certificate, with a grant", fields{"token_url": pair["token_url"], "identity": "issuer", "grant": "jwt_bearer", "resource": "https://mcp.example.com"}, fields{"client_certificate_key": key}, "client_certificate must hold", pair},
 		{"key_id of a key that the plugin makes", fields{"private_key": key, "key_id": "a"}, fields{"private_key": "", "key_type": "ec-p256"}, "write key_id=thumbprint", fields{"key_id": "thumbprint"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -72,10 +72,10 @@ func TestFaultyExtraHeadersAreRefused(t *testing.T) {
 		headers any
 		says    string
 	}{
-		{"authorization=Bearer " + value, "leave Authorization out: the plugin sends it itself"},
-		{fields{"HOST": value}, "leave Host out: the plugin sends it itself"},
-		{"content-type=" + value, "leave Content-Type out: the plugin sends it itself"},
-		{"content-length=" + value, "leave Content-Length out: the plugin sends it itself"},
+		{"authorization=Bearer " + value, "leave Authorization out: extra_headers can't hold it"},
+		{fields{"HOST": value}, "leave Host out: extra_headers can't hold it"},
+		{"content-type=" + value, "leave Content-Type out: extra_headers can't hold it"},
+		{"content-length=" + value, "leave Content-Length out: extra_headers can't hold it"},
 		{"x key=" + value, "a header's name consists of"},
 		{"x-key=", "the value of X-Key must be"},
 		{"x-key", "a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1): write name=value"},

@@ -31,7 +31,7 @@ func (c *config) validIdentity() error {
 	case c.Grant == grant.JWTBearer && c.AuthMethod != "" && c.ClientSecret == "" && c.ClientCertificate == "":
 		return badRequest("token_endpoint_auth_method=%s needs client_secret or client_certificate: write one of them, or token_endpoint_auth_method=\"\"", c.AuthMethod)
 	case c.Grant != grant.JWTBearer && c.AuthMethod != "" && c.AuthMethod != grant.PrivateKeyJWT:
-		return badRequest("with identity=%s the only token_endpoint_auth_method is private_key_jwt: write token_endpoint_auth_method=\"\"", c.Identity)
+		return badRequest("with identity=%s and grant=client_credentials the only token_endpoint_auth_method is private_key_jwt: write token_endpoint_auth_method=\"\"", c.Identity)
 	}
 	return nil
 }

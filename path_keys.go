@@ -186,8 +186,8 @@ keys/<server> returns the public keys as a JWK Set. Register them at the authori
 server. Or write publish_jwks=true to the config and public_url to settings, and register
 the jwks_uri that keys/<server> shows: there the authorization server fetches the keys,
 without a Vault token. If a write changes where the credentials are sent, the private_key,
-the identity or the grant, the URL gets a new <id> and the old one returns 404: register the
-new one.
+the identity, the grant, public_url or, with an identity, the assertion's subject or claims,
+the URL gets a new <id> and the old one returns 404: register the new one.
 
 With identity=issuer, keys/<server> shows the issuer, subject and audience to enter at the
 authorization server, which fetches the issuer's metadata and keys below issuer/<id>/.

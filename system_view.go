@@ -14,7 +14,7 @@ import (
 const replicationStateLife = 5 * time.Second
 
 // systemView caches the replication state of Vault's system view. The framework asks for it at every request. Without
-// the cache each would call back to Vault, at a quarter of a warm read's throughput.
+// the cache each request would call back to Vault, which costs a quarter of a warm read's throughput.
 type systemView struct {
 	logical.SystemView
 

@@ -23,8 +23,8 @@ const (
 // but a proxy before Vault may do so at once.
 const slowPace = time.Second
 
-// calls makes calls of one kind, one at a time. After a failure it waits for the end of the backoff window. It is
-// guarded by its owner's mutex.
+// calls makes calls of one kind, one at a time. After a failure it makes none until the backoff window has ended:
+// callers get the failure at once. It is guarded by its owner's mutex.
 type calls struct {
 	current  *call // under way, or nil
 	err      error // of the last one

@@ -20,8 +20,9 @@ type Error struct {
 	// StatusCode is the HTTP status of Vault's answer: 404 if the config or role does not exist, 403 if
 	// the Vault token is not valid or its policies do not permit the path, 400 if the authorization
 	// server refused the plugin's request, 502 if the plugin can't reach the authorization server, 504
-	// if the authorization server has not answered yet, 503 if Vault is sealed, 307 if its nodes are
-	// electing an active node. It is 0 if Vault did not answer, or if the answer is not a token's.
+	// if the authorization server has not answered yet, 503 if Vault is sealed, 307 for a read
+	// while its nodes are electing an active node. It is 0 if Vault did not answer, or if the answer is
+	// not a token's.
 	StatusCode int
 
 	// Err is the cause: an [*api.ResponseError] if Vault answered with an error.
@@ -43,7 +44,7 @@ func (e *Error) reason() string {
 	case http.StatusNotFound:
 		return "Vault answered 404: no such config or role, or the plugin is not mounted there, or does not run on the node that answered"
 	case http.StatusTemporaryRedirect:
-		return "Vault answered 307: its nodes are electing an active node"
+		return "Vault answered 307: its nodes are electing an active node, or the Vault client does not follow redirects"
 	case http.StatusForbidden:
 		return "Vault answered 403: the Vault token is not valid, or its policies do not allow this"
 	}
@@ -62,9 +63,9 @@ func isGatewayTimeout(err error) bool {
 	return ok && failure.StatusCode == http.StatusGatewayTimeout
 }
 
-// errRedirected is a second redirect, for which Vault's client returns neither an error nor a secret. During an
-// election a node redirects to the last active node, which may redirect too.
-var errRedirected = errors.New("redirected twice")
+// errRedirected is a redirect that Vault's client did not follow, and for which it returns neither an error nor a
+// secret. It follows one. During an election a node redirects to the last active node, which may redirect too.
+var errRedirected = errors.New("a redirect was not followed")
 
 // errNotFound is a 404 without an error of Vault's client.
 var errNotFound = errors.New("not found")

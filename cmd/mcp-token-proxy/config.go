@@ -131,9 +131,9 @@ func (c *config) known() error {
 	for _, unknown := range all {
 		for name, at := range unknown {
 			if len(at) == 0 {
-				return fmt.Errorf("unknown key %q", name)
+				return fmt.Errorf("%q is not known here", name)
 			}
-			return fmt.Errorf("line %d: unknown key %q", at[0].Line, name)
+			return fmt.Errorf("line %d: %q is not known here", at[0].Line, name)
 		}
 	}
 	return nil
@@ -147,7 +147,7 @@ func (c *config) splitUnix() {
 	}
 }
 
-// validate checks everything except the contents of files.
+// validate checks everything that can be checked without reading files.
 func (c *config) validate() error {
 	if len(c.Listeners) != 1 {
 		return fmt.Errorf("there are %d listener blocks: write one, as in listener \"tcp\" { address = \"127.0.0.1:8300\" }", len(c.Listeners))

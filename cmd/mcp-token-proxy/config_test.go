@@ -114,7 +114,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"a fragment":             {route("files", "https://files.example.com/#a", ""), "fragment"},
 		"http":                   {route("files", "http://files.example.com/mcp", ""), "allow_insecure_http"},
 		"no token path":          {tcp + "route \"files\" {\n upstream = \"https://files.example.com\"\n}\n", "token_path"},
-		"an unknown key":         {route("files", "https://files.example.com", "timeout = 3"), `line 5: unknown key "timeout"`},
+		"an unknown key":         {route("files", "https://files.example.com", "timeout = 3"), `line 5: "timeout" is not known here`},
 		"an unknown block":       {tcp + files + "cache {}\n", "cache"},
 		"an unknown key above":   {tcp + files + "upstream = \"x\"\n", "upstream"},
 		"no number":              {route("files", "https://files.example.com", `kept_body = "x"`), `"x"`},

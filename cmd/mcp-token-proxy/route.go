@@ -24,8 +24,9 @@ import (
 	"github.com/vault-plugin-mcp-oauth/vault-plugin-mcp-oauth/internal/reach"
 )
 
-// shortBody bounds the bodies that are read before the request is sent, in bytes: net/http sends a body in memory in
-// one write with the header. A stream holds such a body as long as it is open.
+// shortBody bounds the bodies that are read before the request is sent, in bytes: net/http sends a body in memory
+// with the header, in one write if both fit into the transport's buffer. A stream holds such a body as long as it is
+// open.
 const shortBody = 4 << 10
 
 // A route forwards one path of the proxy to one MCP server.
@@ -204,7 +205,7 @@ func (r *route) refuse(w http.ResponseWriter, status int, id []byte, message str
 	refuse(w, status, id, message)
 }
 
-// watch registers the gauge of a route whose token can't be read in Vault.
+// watch registers the gauge that reports whether the last read of a route's token failed.
 func (m *metrics) watch(r *route) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name:        "mcp_token_proxy_vault_failing",

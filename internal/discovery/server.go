@@ -58,7 +58,7 @@ func (s *search) take(a *answer, issuer string) (_ *Result, reason string) {
 	case !SameIssuer(m.issuer, issuer):
 		reason := fmt.Sprintf("its issuer is %s, not %s", shown(m.issuer), shown(issuer))
 		if issuer == s.Issuer && nearlyIssuer(m.issuer, issuer) {
-			reason += ": write issuer=" + shown(m.issuer)
+			reason += ": write issuer=" + m.issuer
 		}
 		return nil, reason
 	case m.token == "":

@@ -27,7 +27,7 @@ func CheckHeader(name, value string) error {
 	case !headerName.MatchString(name):
 		return errors.New("a header's name consists of letters, digits and hyphens (RFC 9110 section 5.1): write name=value")
 	case ownHeaders[canonical], strings.HasPrefix(canonical, "Content-"), strings.HasPrefix(canonical, "Proxy-"):
-		return errors.New("leave " + canonical + " out: the plugin sends it itself")
+		return errors.New("leave " + canonical + " out: extra_headers can't hold it")
 	case !headerValue.MatchString(value):
 		return errors.New("the value of " + canonical + " must be printable ASCII characters, without blanks around them")
 	}

@@ -65,8 +65,8 @@ func New(o Options) *Engine {
 }
 
 // Read returns the token of a name. If a valid token is held, it returns at once. Otherwise it waits for the fetch
-// under way, or starts one. If ctx ends or 5 s pass, it returns a *WaitError, and the fetch continues. Within a
-// backoff window it returns the remembered *FailedError at once.
+// under way, or starts one. If ctx ends, or after waitMost, it returns a *WaitError, and the fetch continues. Within
+// a backoff window it returns the remembered *FailedError at once.
 func (e *Engine) Read(ctx context.Context, name Name) (Answer, error) {
 	if s := e.peek(name); s != nil {
 		if answer, ok := s.read(time.Now()); ok {
