@@ -6,8 +6,8 @@ FUZZTIME ?= 10s
 DURATION ?= 2m
 OUT      ?= bench/results
 
-# The servers of the acceptance tests, one after the other: values of VAULT_BIN, see acceptance/README.md. Tests that
-# take minutes run only on the first.
+# The servers of the acceptance tests, one after the other: values of VAULT_BIN, see acceptance/README.md. The
+# longest tests run only on the first.
 SERVERS  ?= $(or $(VAULT_BIN),vault openbao)
 
 COMMIT   := $(shell git rev-parse HEAD 2>/dev/null)

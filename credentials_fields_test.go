@@ -3,7 +3,7 @@ package mcpoauth
 import "testing"
 
 // A write of a route field must supply the credentials; a write of a credential field makes them unverified. Each
-// field is listed here, so whoever adds a field has to decide.
+// field is listed here: a new field needs an entry.
 func TestEachConfigFieldIsRouteOrCredentialOrNeither(t *testing.T) {
 	const neither traits = 0
 	decided := map[string]traits{}

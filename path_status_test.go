@@ -188,8 +188,8 @@ func TestEveryStateIsDocumentedAndCounted(t *testing.T) {
 	var values []any
 	for _, state := range tokens.States() {
 		values = append(values, string(state))
-		contains(t, "the schema's description", schema.Description, string(state))
-		contains(t, "the help text", statusHelp, string(state))
+		contains(t, "the schema's description", schema.Description, string(state)+": ")
+		contains(t, "the help text", statusHelp, string(state)+" (")
 		contains(t, "docs/api.md", page, "\n  - `"+string(state)+"`: ")
 		if _, ok := metrics[fmt.Sprintf("tokens{state=%q}", state)]; !ok {
 			t.Errorf("the metrics don't count the tokens in state %s", state)

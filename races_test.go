@@ -345,7 +345,7 @@ func TestReadersSeeConcurrentWritesInOrder(t *testing.T) {
 }
 
 // checkStored checks that every stored token has its config and role, because a fetch that ends after a delete might
-// store another. If shapes is set, the token must also have their shape; after an invalidation it may not.
+// store a token without them. If shapes is set, the token must also have their shape; after an invalidation it may not.
 func (r *race) checkStored(shapes bool) {
 	r.t.Helper()
 	for _, name := range must(r.store().Names(r.t.Context()))(r.t) {

@@ -128,6 +128,7 @@ func TestShortBodyIsSentWithTheHeader(t *testing.T) {
 	proxy := httptest.NewServer(p.handler(t.Context()))
 	defer proxy.Close()
 	post(t, proxy.URL+"/files", message)
+	server.Close() // so that the read ends if the proxy has not connected
 	if got := <-first; !strings.HasSuffix(got, "\r\n\r\n"+message) {
 		t.Errorf("the first write has %d bytes, without the message", len(got))
 	}

@@ -260,7 +260,7 @@ func TestServerThatIsNotReachedIsNotAskedAgain(t *testing.T) {
 	r.CACert = "" // the system does not trust the test server
 	wantTemporary(t, wantFailed(t, errorOf(r.Do(t.Context())), s.URL+"/.well-known/oauth-authorization-server: "+
 		"TLS: certificate not trusted: set ca_cert to the certificate of the CA that issued it"), false)
-	r = from(s, "https://169.254.169.254") // even if the operator wrote it
+	r = from(s, "https://169.254.169.254") // never called, even if the operator wrote it
 	wantAttempts(t, errorOf(r.Do(t.Context())), "https://169.254.169.254/.well-known/oauth-authorization-server: 169.254.169.254 (link-local) is never called")
 	s.Close()
 	r = fromServer(s, s.URL)

@@ -87,7 +87,7 @@ func run(o options) error {
 	}
 	fleet.Tables(os.Stdout, byStart)
 	fmt.Print(`
-If the first readers obtain all tokens at one time, these fall due together, even if the agents start at
+If the first readers obtain all tokens at one time, these become due together, even if the agents start at
 different times. The reads spread if the tokens were obtained at different times, as by config writes.
 Each reader has a lease of its own.
 `)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,13 @@ func (m *mount) failing(ctx context.Context, r *mountReport) error {
 	defer m.issuer.failing.Store(false)
 	if err := m.all(ctx, func(ctx context.Context, i int) error { return m.fail(ctx, server(i)) }); err != nil {
 		return err
+	}
+	answer, err := m.do(ctx, "LIST", bed.Mount+"/status/", nil)
+	if err != nil {
+		return err
+	}
+	if n := bytes.Count(answer, []byte(`"error":`)); n != m.configs {
+		return fmt.Errorf("status/ lists %d errors, want %d", n, m.configs)
 	}
 	if err := r.ask(ctx, m, "list of `status/` while all tokens fail", listOf("status/")); err != nil {
 		return err

@@ -51,7 +51,7 @@ type outage struct {
 // outages measures the replacement of tokens that all became due while Vault was sealed.
 func (m *mount) outages(ctx context.Context) (all []*outage, err error) {
 	for _, hosts := range outageHosts {
-		fmt.Fprintf(os.Stderr, "scale: an outage of Vault in which %d tokens of %d hosts fall due\n", m.configs, hosts)
+		fmt.Fprintf(os.Stderr, "scale: an outage of Vault in which %d tokens of %d hosts become due\n", m.configs, hosts)
 		o, err := m.outage(ctx, hosts)
 		if err != nil {
 			return nil, fmt.Errorf("outage with %d hosts: %w", hosts, err)

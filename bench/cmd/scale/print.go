@@ -49,7 +49,7 @@ func (m *mountReport) print() {
 			inMiB(m.AtRest.Resident), inMiB(m.AtRest.Anonymous), inMiB(m.AtRestOfOne.Resident), inMiB(m.AtRestOfOne.Anonymous))},
 		[]string{"one more token", fmt.Sprintf("%.1f KiB after loading, %.1f KiB at rest",
 			m.perToken(first.Memory, last.Memory)/1024, m.perToken(m.AtRestOfOne, m.AtRest)/1024)},
-		[]string{"CPU while nobody asks, no token due", fmt.Sprintf("%s of one CPU; with one config %s", m.Idle, m.IdleOfOne)},
+		[]string{"CPU without requests, no token due", fmt.Sprintf("%s of one CPU; with one config %s", m.Idle, m.IdleOfOne)},
 		[]string{"with tokens of an hour", fmt.Sprintf("%s of one CPU, for %.1f refreshes a second; %s MiB",
 			m.Busy, float64(m.Busy.Refreshes)/time.Duration(m.Busy.Over).Seconds(), inMiB(m.AtWork.Resident))},
 		[]string{"peak of memory while all are replaced, and with tokens of an hour", inMiB(m.AtWork.Peak) + " MiB"},
@@ -67,7 +67,7 @@ func (m *mountReport) print() {
 	measure.Table(os.Stdout, []string{"with " + all, "s", "KiB", "peak of memory, MiB"}, requests...)
 
 	if len(m.Outages) > 0 {
-		fmt.Printf("\nTokens that fell due while Vault was sealed, token requests of %d ms; from unsealing on\n", fetchLatency.Milliseconds())
+		fmt.Printf("\nTokens that became due while Vault was sealed, token requests of %d ms; from unsealing on\n", fetchLatency.Milliseconds())
 		var outages [][]string
 		for _, o := range m.Outages {
 			outages = append(outages, []string{
