@@ -52,7 +52,7 @@ func testsOfOneProduct(t *testing.T) map[string]onlyOn {
 	return tests
 }
 
-var needsOneProduct = regexp.MustCompile(`\bneeds\(t, |\bstandbys\(t\)`)
+var needsOneProduct = regexp.MustCompile(`\bneeds\(t, |\bstandbys\(t\)|\bownCluster\(t, `)
 
 // README.md lists exactly the tests that run on one product.
 func TestTheDocsListTestsOfOneProduct(t *testing.T) {
