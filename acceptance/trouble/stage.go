@@ -226,7 +226,7 @@ func done(r Result) error {
 
 // Asked returns the plugin's own count of this mount's token requests, which includes refused connections.
 func (s *Stage) Asked(ctx context.Context) (int, error) {
-	response, err := s.Root.Logical().ReadRawWithContext(ctx, s.Mount+"/metrics")
+	response, err := bed.ReadRaw(ctx, s.Root, s.Mount+"/metrics")
 	if err != nil {
 		return 0, err
 	}
@@ -245,7 +245,7 @@ func (s *Stage) Asked(ctx context.Context) (int, error) {
 
 // UnderWay returns the number of requests below the mount that Vault is processing.
 func UnderWay(ctx context.Context, client *api.Client, mount string) (int, error) {
-	response, err := client.Logical().ReadRawWithContext(ctx, "sys/in-flight-req")
+	response, err := bed.ReadRaw(ctx, client, "sys/in-flight-req")
 	if err != nil {
 		return 0, err
 	}

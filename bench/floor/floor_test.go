@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// countingView counts the calls for the replication state, each of which would be a call to Vault.
+// countingView counts the calls for the replication state. In a plugin each one is a call to Vault.
 type countingView struct {
 	logical.StaticSystemView
 	asked atomic.Int64

@@ -19,7 +19,7 @@ import (
 const (
 	// restLifetime is so long that no token becomes due during the measurement.
 	restLifetime = 24 * time.Hour
-	// busyLifetime is the lifetime of tokens of which some become due all the time.
+	// busyLifetime is so short that, with many tokens, some are always becoming due.
 	busyLifetime = time.Hour
 	// leastLifetime is the lifetime of the tokens that become due first, a quarter ahead of their end.
 	leastLifetime = 2 * time.Minute
